@@ -1,0 +1,71 @@
+"""The ASGI entry: `streamlit run app.py` serves the dashboard, `uvicorn app:app` as well.
+
+Start-up does nothing but this: settings are read and engines opened when somebody needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import BaseRoute, Route
+
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
+from billing_core.web.health import healthz, readyz
+from billing_core.web.security import SecurityHeaders, content_security_policy, inline_script_hashes
+from billing_core.web.usage_api import usage_events, usage_events_csv
+from components.notice import report_script_error
+
+logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger("billing_core").setLevel(logging.INFO)
+
+BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
+
+
+async def default_page(request: Request) -> RedirectResponse:
+    """Usage Events is the default page, which Streamlit knows under `/` only."""
+    return RedirectResponse(f"{BASE_PATH}/" + (f"?{request.url.query}" if request.url.query else ""))
+
+
+def routes() -> list[BaseRoute]:
+    """What is answered beside Streamlit. Machines ask for health and usage and know no base path."""
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/api/billing/usage/events", usage_events),
+        Route(f"{BASE_PATH}/download/usage-events.csv", usage_events_csv),
+        Route(f"{BASE_PATH}/usage_events", default_page),
+        Route(f"{BASE_PATH}{COOKIE_PATH}/clear", clear_cookie),
+        Route(f"{BASE_PATH}{COOKIE_PATH}/{{ticket}}", set_cookie),
+    ]
+
+
+@asynccontextmanager
+async def lifespan(_app: st.App) -> AsyncIterator[None]:
+    """Opens nothing; lets go of everything when the server stops."""
+    yield
+    await run_in_threadpool(wiring.close)
+
+
+def shell_page() -> str:
+    """Streamlit's one HTML page."""
+    return (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+
+
+MIDDLEWARE = [Middleware(SecurityHeaders, policy=content_security_policy(inline_script_hashes(shell_page())))]
+
+app = st.App(
+    "pages/main.py",
+    lifespan=lifespan,
+    routes=routes(),
+    middleware=MIDDLEWARE,
+    on_script_error=report_script_error,
+)

@@ -1,0 +1,71 @@
+"""Who is asking, and which rows that person may see.
+
+A query on the ledger needs a `Scope`, and a `Scope` is only made from a `Principal`: there is no way to
+write a read that forgets to ask who is reading.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from billing_core.errors import AccessDenied
+
+__all__ = ["Principal", "Role", "Scope", "scope_of", "system_principal"]
+
+
+class Role(StrEnum):
+    """What a person is employed to do; each page and command names the roles it serves."""
+
+    ANALYST = "analyst"
+    FINANCE = "finance"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Someone who asks: a signed-in person, an API token or the operating-system user of a command.
+
+    Attributes
+    ----------
+    name:
+        Account, token or operating-system user, as the audit log shall name it.
+    role:
+        See `Role`.
+    organizations:
+        The organizations this principal is limited to; `None` means every organization *and* events
+        without one. An empty set sees nothing.
+    """
+
+    name: str
+    role: Role
+    organizations: frozenset[str] | None = None
+
+    def require(self, *roles: Role) -> None:
+        """Raise `AccessDenied` unless the principal has one of `roles`."""
+        if self.role not in roles:
+            raise AccessDenied(f"{self.name} has the role {self.role}; this needs {' or '.join(roles)}")
+
+    def require_organization(self, organization_id: str) -> None:
+        """Raise `AccessDenied` if the principal is limited to other organizations."""
+        if self.organizations is not None and organization_id not in self.organizations:
+            raise AccessDenied(f"organization {organization_id!r} is outside what {self.name} may see")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The rows a principal may read: `organizations` as in `Principal`, sorted so that it can key a cache."""
+
+    organizations: tuple[str, ...] | None
+
+
+def scope_of(principal: Principal) -> Scope:
+    """The only maker of scopes. An empty or missing id never matches: it is dropped, not compared."""
+    if principal.organizations is None:
+        return Scope(None)
+    return Scope(tuple(sorted(o for o in principal.organizations if o)))
+
+
+def system_principal(name: str) -> Principal:
+    """The command line: it acts for whoever may read the ledger file and sees everything."""
+    return Principal(name, Role.ADMIN)

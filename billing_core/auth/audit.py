@@ -1,0 +1,25 @@
+"""Where sign-in events go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+__all__ = ["THROTTLED", "Audit", "log_event"]
+
+Audit: TypeAlias = Callable[[str, str, str], None]
+"""`audit(who, what, detail)`: the account, what happened (`sign-in`, `sign-in refused`, …) and the circumstances.
+
+A name that belongs to no account is never passed on: people type their password into the wrong field.
+"""
+
+THROTTLED = "sign-in throttled"
+"""The one event anybody can cause without limit."""
+
+_log = logging.getLogger(__name__)
+
+
+def log_event(who: str, what: str, detail: str) -> None:
+    """The default: one log line per event."""
+    _log.info("%s: %s (%s)", what, who, detail)

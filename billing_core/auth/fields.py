@@ -1,0 +1,56 @@
+"""The fields that accounts and tokens share, checked the same way for both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from billing_core.access import Role
+from billing_core.errors import BadParameter
+
+__all__ = ["ALL_ORGANIZATIONS", "canonical_name", "checked_name", "checked_organizations", "checked_role"]
+
+ALL_ORGANIZATIONS = "*"
+"""Stands alone in a list of organizations for every organization and for events without one."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def canonical_name(name: str) -> str:
+    """Names are compared without case and surrounding blanks, as people type them."""
+    return name.strip().lower()
+
+
+def checked_name(name: str) -> str:
+    """The canonical form of a good name; `BadParameter` for any other."""
+    if not _NAME.fullmatch(name.strip()):
+        raise BadParameter("name", name, "1 to 64 letters, digits and . _ - beginning with a letter or digit")
+    return canonical_name(name)
+
+
+def checked_role(role: object) -> Role:
+    """The role of this name; `BadParameter` naming the roles there are."""
+    try:
+        return Role(str(role))
+    except ValueError:
+        raise BadParameter("role", role, "one of " + ", ".join(Role)) from None
+
+
+def checked_organizations(organizations: Iterable[object]) -> frozenset[str] | None:
+    """The organizations listed, `None` for `["*"]`; an empty list stays empty and sees nothing.
+
+    Raises
+    ------
+    BadParameter
+        For a blank id, something that is not text, or `*` beside other ids.
+    """
+    listed = list(organizations)
+    for organization in listed:
+        if not isinstance(organization, str) or not organization.strip():
+            raise BadParameter("organization", organization, "the id of an organization")
+    found = frozenset(str(organization).strip() for organization in listed)
+    if ALL_ORGANIZATIONS not in found:
+        return found
+    if len(found) > 1:
+        raise BadParameter("organization", sorted(found), f"either {ALL_ORGANIZATIONS} or ids, not both")
+    return None

@@ -1,0 +1,94 @@
+"""Limits on failed sign-ins, asked before any hashing.
+
+Limits are sliding windows: nobody is locked out for good, and refused attempts do not prolong the wait. The rules
+look at the name as typed and never at whether such an account exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+
+from billing_core.auth.fields import canonical_name
+from billing_core.auth.store import Store
+
+__all__ = ["Throttle"]
+
+WINDOW_SECONDS = 15 * 60.0
+"""How long a failure counts."""
+
+PER_USER_AND_ADDRESS = 5
+PER_USER = 20
+PER_ADDRESS = 50
+"""Failures within the window after which the next attempt has to wait."""
+
+FAMILIAR_SECONDS = 30 * 24 * 60 * 60.0
+"""An address from which a name signed in this recently is spared `PER_USER`: strangers failing elsewhere cannot keep
+somebody from their own desk."""
+
+
+class Throttle:
+    """Counts attempts in the session store, so that a restart forgives nothing. `now` in seconds since 1970."""
+
+    def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now = now
+
+    def begin(self, name: str, address: str) -> float:
+        """Take note of an attempt and return how many seconds it has to wait; 0 means go ahead.
+
+        The attempt counts as failed until `succeed` says otherwise: a hundred at once cannot slip through
+        while the first is still being hashed.
+        """
+        key = _key(name)
+        now = self._now()
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM failures WHERE at <= ?", (now - WINDOW_SECONDS,))
+            waits = [
+                self._wait(connection, now, "user_key = ? AND address = ?", (key, address), PER_USER_AND_ADDRESS),
+                self._wait(connection, now, "address = ?", (address,), PER_ADDRESS),
+            ]
+            if not self._is_familiar(connection, now, key, address):
+                waits.append(self._wait(connection, now, "user_key = ?", (key,), PER_USER))
+            wait = max(waits)
+            if wait == 0.0:
+                connection.execute("INSERT INTO failures (user_key, address, at) VALUES (?, ?, ?)", (key, address, now))
+        return wait
+
+    def succeed(self, name: str, address: str) -> None:
+        """Forget the failures of this name at this address; those of other names and addresses stay."""
+        key = _key(name)
+        now = self._now()
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM failures WHERE user_key = ? AND address = ?", (key, address))
+            connection.execute("DELETE FROM successes WHERE at <= ?", (now - FAMILIAR_SECONDS,))
+            connection.execute("INSERT OR REPLACE INTO successes VALUES (?, ?, ?)", (key, address, now))
+
+    @staticmethod
+    def _wait(connection: sqlite3.Connection, now: float, rule: str, values: tuple[str, ...], allowed: int) -> float:
+        """Seconds until fewer than `allowed` failures count: until the `allowed`-th newest leaves the window."""
+        row = connection.execute(
+            f"SELECT at FROM failures WHERE {rule} ORDER BY at DESC LIMIT 1 OFFSET ?", (*values, allowed - 1)
+        ).fetchone()
+        return 0.0 if row is None else max(row[0] + WINDOW_SECONDS - now, 0.0)
+
+    @staticmethod
+    def _is_familiar(connection: sqlite3.Connection, now: float, key: str, address: str) -> bool:
+        row = connection.execute(
+            "SELECT 1 FROM successes WHERE user_key = ? AND address = ? AND at > ?",
+            (key, address, now - FAMILIAR_SECONDS),
+        ).fetchone()
+        return row is not None
+
+
+def wait_text(seconds: float) -> str:
+    """What a throttled person reads; the same whether the account exists or not."""
+    minutes = max(math.ceil(seconds / 60), 1)
+    return f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(canonical_name(name).encode(errors="replace")).hexdigest()

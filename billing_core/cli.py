@@ -1,0 +1,420 @@
+"""The command line: thin commands over `BillingService` (CONTRACT section 3).
+
+`--json` prints exactly one JSON document on standard output; everything for people goes to standard error
+as soon as it is not the answer itself. Exit codes: 0 done, 1 some rows failed, 2 wrong usage, 3 unreachable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from billing_core.access import Principal, Role, system_principal
+from billing_core.errors import BadParameter, BillingError
+from billing_core.settings import Mode, Settings, load_settings
+
+if TYPE_CHECKING:
+    from billing_core.service import BillingService
+    from billing_core.types import UsageEventsResponse
+    from billing_core.usage import PullProgress
+
+__all__ = ["main"]
+
+EXIT_SOME_FAILED = 1
+INTERRUPTED = 130
+"""What a shell reports for Ctrl-C."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is an error like any other: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{self.prog}: {message}; see `{self.prog} --help`")
+
+
+class _Usage(BillingError):
+    """The command line itself is wrong."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
+    try:
+        options = _parser().parse_args(words)
+        code: int = options.run(options, load_settings())
+    except BillingError as error:
+        return _failed(error, as_json=as_json)
+    except KeyboardInterrupt:
+        print("stopped; the ledger is consistent, run the command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing is lost
+        return 0
+    return code
+
+
+def _failed(error: BillingError, *, as_json: bool) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": str(error)}))
+    return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="billing_core", description="Langfuse usage, rated into credits, kept in a ledger.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Callable[[Any, Settings], int], says: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=says, description=says)
+        added.set_defaults(run=run)
+        return added
+
+    pull = command("pull", _pull, "Langfuse → rated usage events in the ledger")
+    _add_window(pull)
+    _add_json(pull)
+
+    events = command("events", _events, "one page of usage events, as the dashboard shows it")
+    _add_window(events)
+    _add_filters(events)
+    events.add_argument("--sort", metavar="FIELD")
+    events.add_argument("--order", metavar="asc|desc")
+    events.add_argument("--page", metavar="N")
+    events.add_argument("--limit", metavar="N")
+    events.add_argument("--as-of", metavar="N", help="pagination.as_of of an earlier page: pages fit together")
+    _add_json(events)
+
+    explain = command("explain", _explain, "how an event's credits came about, step by step")
+    explain.add_argument("event_id", metavar="EVENT_ID")
+    _add_json(explain)
+
+    lint = command("lint", _lint, "events to look at: tokens without a price, odd credits, implausible latency")
+    _add_window(lint)
+    _add_filters(lint)
+    _add_json(lint)
+
+    _add_accounts(commands, "users", _users, "sign-in accounts", ("list", "remove", "set-password"))
+    _add_accounts(commands, "tokens", _tokens, "HTTP API tokens", ("list", "revoke"))
+
+    sandbox = command("sandbox", _sandbox, "a local stand-in for Langfuse and Stripe")
+    sandbox.add_argument("--host", default="127.0.0.1")
+    sandbox.add_argument("--port", type=int, default=8700)
+    sandbox.add_argument("--seed", type=int, default=1)
+    sandbox.add_argument("--events", type=int, default=20_000)
+    sandbox.add_argument("--days", type=int, default=30)
+    sandbox.add_argument("--mode", choices=("v4", "v3", "dual"), default="v4", help="which Langfuse APIs it offers")
+
+    bench = command("bench", _bench, "the benchmark table of docs/benchmarks.md")
+    bench.add_argument("--events", type=int, default=1_000_000)
+    _add_json(bench)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601; without an offset in BILLING_TIMEZONE")
+    parser.add_argument("--to", dest="end", metavar="T", help="exclusive")
+
+
+FILTERS = ("customer", "organization", "user", "chatflow", "model", "environment", "status")
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    for name in FILTERS:
+        parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
+    parser.add_argument("--amount-min", metavar="USD")
+    parser.add_argument("--amount-max", metavar="USD")
+    parser.add_argument("--search", metavar="TEXT")
+
+
+def _add_accounts(
+    commands: Any, name: str, run: Callable[[Any, Settings], int], says: str, verbs: tuple[str, ...]
+) -> None:
+    parser = commands.add_parser(name, help=says, description=says)
+    parser.set_defaults(run=run)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    add = actions.add_parser("add")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--role", required=True, metavar="|".join(Role))
+    add.add_argument("--organization", action="append", default=[], metavar="O", help="limit to it; repeatable")
+    _add_json(add)
+    for verb in verbs:
+        action = actions.add_parser(verb)
+        if verb != "list":
+            action.add_argument("name", metavar="NAME")
+        _add_json(action)
+
+
+def _principal() -> Principal:
+    """The command line acts for whoever may read the ledger; the audit log names the operating-system user."""
+    return system_principal(f"os:{_os_user()}")
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user id has no name
+        return f"uid {os.getuid()}"
+
+
+@contextmanager
+def _service(settings: Settings) -> Iterator[BillingService]:
+    from billing_core.service import BillingService
+
+    service = BillingService.from_settings(settings)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@contextmanager
+def _langfuse(settings: Settings) -> Iterator[Settings]:
+    """The settings with a Langfuse to read: in demo mode the sandbox, started for this command."""
+    if settings.mode is Mode.LIVE:
+        yield settings
+        return
+    from billing_core.demo import demo_sandbox
+
+    with demo_sandbox(settings) as connected:
+        yield connected
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    from billing_core.types import parse_time
+
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise BadParameter(name, text, str(error).removeprefix("expected ")) from None
+
+
+def _pull(options: argparse.Namespace, settings: Settings) -> int:
+    start, end = _time("from", options.start), _time("to", options.end)
+    with _langfuse(settings) as connected, _service(connected) as service, _progress_bar() as progress:
+        result = service.pull(
+            _principal(), start=start, end=end, progress=progress,
+            on_wait=lambda: print("another pull is running; waiting for it", file=sys.stderr),
+        )  # fmt: skip
+    if options.json:
+        _print_json(result.to_json())
+    else:
+        print(
+            f"{result.api}: {result.observations:,} observations ({result.duplicates:,} duplicates) from "
+            f"{result.window.start:%Y-%m-%d %H:%M} to {result.window.end:%Y-%m-%d %H:%M} UTC\n"
+            f"events: {result.counts.new:,} new, {result.counts.changed:,} changed, "
+            f"{result.counts.unchanged:,} unchanged; {result.unpriced:,} unpriced, {result.excluded:,} excluded"
+        )
+    for row in result.rejected:
+        print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
+    return EXIT_SOME_FAILED if result.rejected else 0
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[PullProgress], None]]:
+    """Share of the window read, rows, rate and remaining time, on standard error and only for people."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
+    with tqdm(total=1.0, bar_format=form, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def show(progress: PullProgress) -> None:
+            bar.n = min(progress.fraction, 1.0)
+            bar.set_description_str(progress.doing, refresh=False)
+            rate = progress.observations / max(bar.format_dict["elapsed"], 0.001)
+            bar.set_postfix_str(f"{progress.observations:,} rows, {rate:,.0f} rows/s", refresh=True)
+
+        yield show
+
+
+def _params(options: argparse.Namespace) -> Any:
+    from billing_core.types import GetUsageEventsParams
+
+    values = {"from": options.start, "to": options.end}
+    names = (*FILTERS, "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
+    values.update({name: getattr(options, name, None) for name in names})
+    return GetUsageEventsParams.parse({name: value for name, value in values.items() if value is not None})
+
+
+def _events(options: argparse.Namespace, settings: Settings) -> int:
+    params = _params(options)
+    with _service(settings) as service:
+        response = service.get_usage_events(params, _principal())
+    if options.json:
+        _print_json(response.to_json())
+    else:
+        print(_table(response))
+    return 0
+
+
+def _table(response: UsageEventsResponse) -> str:
+    """A page of events for people: the columns that fit a terminal."""
+    from billing_core.types import plain_decimal, utc_text
+
+    head = ("time (UTC)", "event", "organization", "customer", "credits", "USD", "status")
+    rows = [
+        (
+            utc_text(e.timestamp), e.id, e.organization_id or "–", e.customer_id or "–",
+            plain_decimal(e.credits.total), plain_decimal(e.amount_usd), str(e.sync_status),
+        )
+        for e in response.events
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+    p, t = response.pagination, response.totals
+    total = f"{plain_decimal(t.credits.total)} credits, {plain_decimal(t.amount_usd)} USD"
+    return "\n".join((*lines, f"page {p.page} of {p.total_pages:,}; {p.total_items:,} events, {total}"))
+
+
+def _explain(options: argparse.Namespace, settings: Settings) -> int:
+    with _service(settings) as service:
+        passport = service.explain(options.event_id, _principal())
+    if options.json:
+        _print_json(passport.to_json())
+        return 0
+    print(f"event {passport.event.id}")
+    for step in passport.steps:
+        print(f"\n{step.name}: {step.summary}")
+        for line in step.lines:
+            print(f"  {line}")
+    return 0
+
+
+def _lint(options: argparse.Namespace, settings: Settings) -> int:
+    with _service(settings) as service:
+        findings = list(service.lint(_params(options), _principal()))
+    if options.json:
+        _print_json({"findings": [{"event_id": f.event_id, "rule": f.rule, "says": f.says} for f in findings]})
+    else:
+        for finding in findings:
+            print(f"{finding.event_id}: {finding.rule}: {finding.says}")
+        print(f"{len(findings):,} findings", file=sys.stderr)
+    return EXIT_SOME_FAILED if findings else 0
+
+
+def _audited(settings: Settings) -> Callable[[str, str, str], None]:
+    """Account and token changes land in the ledger's audit log."""
+
+    def audit(who: str, what: str, detail: str) -> None:
+        with _service(settings) as service:
+            service.audit(who, what, {"detail": detail})
+
+    return audit
+
+
+def _users(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.auth import UserFile
+
+    users = UserFile(settings.credentials, audit=_audited(settings), actor=_principal().name)
+    done: dict[str, Any] = {"ok": True}
+    match options.action:
+        case "add":
+            users.add(options.name, password=_new_password(), role=options.role, organizations=options.organization)
+            done["user"] = options.name
+        case "remove":
+            users.remove(options.name)
+            done["user"] = options.name
+        case "set-password":
+            users.set_password(options.name, _new_password())
+            done["user"] = options.name
+        case _:
+            done = {"users": [_reach(u.name, u.role, u.organizations) for u in users.users().values()]}
+    return _account_answer(options, done, done.get("users"), options.name if "user" in done else "")
+
+
+def _tokens(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.auth import TokenFile
+
+    tokens = TokenFile(settings.api_tokens, audit=_audited(settings), actor=_principal().name)
+    match options.action:
+        case "add":
+            secret = tokens.add(options.name, role=options.role, organizations=options.organization)
+            if options.json:
+                _print_json({"token": secret, "name": options.name})
+            else:
+                print(secret)
+                print("this token is shown once; the file keeps only its hash", file=sys.stderr)
+            return 0
+        case "revoke":
+            tokens.revoke(options.name)
+            return _account_answer(options, {"ok": True, "token_name": options.name}, None, options.name)
+        case _:
+            listed = [_reach(t.name, t.role, t.organizations) for t in tokens.tokens()]
+            return _account_answer(options, {"tokens": listed}, listed, "")
+
+
+def _reach(name: str, role: Role, organizations: frozenset[str] | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "role": role.value,
+        "organizations": ["*"] if organizations is None else sorted(organizations),
+    }
+
+
+def _account_answer(
+    options: argparse.Namespace, document: dict[str, Any], listed: list[dict[str, Any]] | None, name: str
+) -> int:
+    if options.json:
+        _print_json(document)
+    elif listed is None:
+        print(f"{options.command} {options.action}: {name} done", file=sys.stderr)
+    else:
+        for row in listed:
+            print(f"{row['name']}\t{row['role']}\t{', '.join(row['organizations'])}")
+    return 0
+
+
+def _new_password() -> str:
+    """From a prompt, twice, or the first line of standard input: never from an argument."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        raise _Usage("the two passwords differ; nothing was changed")
+    return password
+
+
+def _sandbox(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.sandbox import run_command
+
+    del settings
+    run_command(
+        host=options.host, port=options.port, seed=options.seed, events=options.events, days=options.days,
+        mode=options.mode,
+    )  # fmt: skip
+    return 0
+
+
+def _bench(options: argparse.Namespace, settings: Settings) -> int:
+    del settings
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "benchmarks").is_dir():
+        raise _Usage("bench: the benchmarks folder is not beside billing_core; run it from a clone of the repository")
+    sys.path.insert(0, str(root))
+    from benchmarks.table import run_all
+
+    figures = run_all(events=options.events)
+    if options.json:
+        _print_json(figures)
+    else:
+        from benchmarks.table import as_text
+
+        print(as_text(figures))
+    return 0
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2))

@@ -1,0 +1,306 @@
+"""An event's passport: every step from the trace to its credits, with the arithmetic written out.
+
+Pure; the command `explain` and the detail drawer of the page show the same steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from billing_core.ledger.queries import split_flags
+from billing_core.rating.card import LEGACY_VERSION, Basis, RateCard
+from billing_core.rating.rate import OWN_KEY, effective_token_rate
+from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
+from billing_core.usage import TOKEN_CLASSES
+
+__all__ = ["FLAG_MEANINGS", "Passport", "Step", "explain"]
+
+FLAG_MEANINGS: dict[Flag, str] = {
+    Flag.OWN_KEY: "The customer brought the key: AI tokens cost 0 credits.",
+    Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
+    Flag.EXCLUDED_ENVIRONMENT: "The Langfuse environment is not customer traffic and is not billed.",
+    Flag.NO_CUSTOMER: "The trace names no Stripe customer and there is no default.",
+    Flag.BAD_USAGE: "Some usage is negative, absurd or unreadable; that part is not rated.",
+    Flag.CONFLICTING_ATTRIBUTES: "Rows of the trace contradict each other; the logical root was believed.",
+    Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage; the total may be inflated.",
+    Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
+    Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
+    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference needs a correction.",
+    Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: a short name, what happened in a sentence, and the arithmetic or facts line by line."""
+
+    name: str
+    summary: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """An event with the steps that led to its credits. `metadata` is the logical root's own."""
+
+    event: UsageEvent
+    steps: tuple[Step, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `explain`)."""
+        return {
+            "event": self.event.model_dump(mode="json"),
+            "steps": [{"name": s.name, "summary": s.summary, "lines": list(s.lines)} for s in self.steps],
+            "metadata": self.metadata,
+        }
+
+
+def explain(
+    event: UsageEvent, stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]], card: RateCard | None
+) -> Passport:
+    """Explain one event.
+
+    Parameters
+    ----------
+    stored:
+        The event's ledger row (all stored columns).
+    revisions:
+        Its superseded rows, oldest first.
+    card:
+        The card it was rated with; `None` for credits the earlier system recorded.
+    """
+    steps = [
+        _read(event, stored),
+        _attributes(event),
+        _usage(event, stored),
+        _card(event, stored, card),
+        _ai(event, stored, card),
+        _compute(event, card),
+        _storage(event, card),
+        _total(event, stored),
+        *_flags(event, stored),
+        _history(stored, revisions),
+        _stripe(event),
+    ]
+    return Passport(event, tuple(steps), _metadata(stored.get("metadata")))
+
+
+def _metadata(text: str | None) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except ValueError:
+        return {"unreadable": text}
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _read(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    rows = stored["observations"]
+    return Step(
+        "Read",
+        f"Trace {event.id} of project {stored['project_id'] or 'unknown'}, {rows:,} observation{'s'[: rows != 1]}.",
+        (
+            f"first start {utc_text(event.timestamp)}",
+            f"last end {utc_text(event.ended_at)}",
+            f"latency = last end − first start = {plain_decimal(event.latency_seconds)} s",
+        ),
+    )
+
+
+def _attributes(event: UsageEvent) -> Step:
+    named = {
+        "organization": event.organization_id,
+        "customer": event.customer_id,
+        "user": event.user_id,
+        "session": event.session_id,
+        "chatflow": event.chatflow_name or event.chatflow_id,
+        "environment": event.environment,
+        "AI credentials": event.ai_credentials_ownership or "platform (not named)",
+    }
+    return Step(
+        "Attribute",
+        "Taken from the logical root first, then from any other row of the trace.",
+        tuple(f"{name}: {value or 'unknown'}" for name, value in named.items()),
+    )
+
+
+def _usage(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    lines = []
+    for use in stored["usage"] or ():
+        tokens = ", ".join(f"{use[c]:,} {c.replace('_', ' ')}" for c in TOKEN_CLASSES if use[c])
+        cost = "cost unknown" if use["cost_usd"] is None else f"cost {plain_decimal(use['cost_usd'])} USD"
+        lines.append(f"{use['model'] or 'no model named'}: {tokens or 'no tokens'}; {cost}")
+    total = "unknown" if event.tokens_total is None else f"{event.tokens_total:,}"
+    return Step("Use", f"{total} tokens in all.", tuple(lines))
+
+
+def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+    price = plain_decimal(stored["credit_price_usd"])
+    if event.rate_card_version == LEGACY_VERSION:
+        return Step(
+            "Rate card", "None: the credits are those the earlier system recorded.", (f"1 credit = {price} USD",)
+        )
+    if card is None:
+        return Step("Rate card", "No card was in force at that time, so nothing could be rated.")
+    basis = "counted tokens" if card.ai.basis is Basis.TOKENS else "Langfuse's cost"
+    return Step(
+        "Rate card",
+        f"{card.id}, in force from {utc_text(card.effective_from)}; AI by {basis}.",
+        (f"1 credit = {price} USD", f"margin on AI = {plain_decimal(card.margin)}"),
+    )
+
+
+def _not_rated(event: UsageEvent, card: RateCard | None) -> str | None:
+    if event.rate_card_version == LEGACY_VERSION:
+        return "as the earlier system recorded"
+    if Flag.EXCLUDED_ENVIRONMENT in event.flags:
+        return f"0: environment {event.environment} is not billed"
+    return "0: no rate card" if card is None else None
+
+
+def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+    booked = event.credits.ai_tokens
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("AI tokens", f"{plain_decimal(booked)} credits, {reason}.")
+    if (event.ai_credentials_ownership or "").lower() == OWN_KEY:
+        return Step("AI tokens", "0 credits: the customer brought the key.")
+    if card.ai.basis is Basis.COST:
+        if event.cost_usd is None:
+            return Step("AI tokens", "0 credits: no cost is known; flagged unpriced.")
+        cost, margin, price = (plain_decimal(v) for v in (event.cost_usd, card.margin, card.credit_price_usd))
+        text = f"{cost} USD × {margin} ÷ {price} USD per credit"
+        exact = Fraction(event.cost_usd) * Fraction(card.margin) / Fraction(card.credit_price_usd)
+        return _rounded("AI tokens", (text,), exact, booked)
+    lines, exact = [], Fraction(0)
+    for use in stored["usage"] or ():
+        for token_class in TOKEN_CLASSES:
+            tokens = use[token_class]
+            if not tokens:
+                continue
+            found = effective_token_rate(card, use["model"], token_class)
+            label = f"{use['model'] or 'no model'}, {token_class.replace('_', ' ')}"
+            if found is None:
+                lines.append(f"{label}: {tokens:,} tokens have no rate; not rated, flagged unpriced")
+                continue
+            part = tokens * Fraction(found) * Fraction(card.margin) / 1000
+            exact += part
+            margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
+            lines.append(f"{label}: {tokens:,} × {plain_decimal(found)} ÷ 1,000{margin} = {_exact_text(part)}")
+    return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
+
+
+def _compute(event: UsageEvent, card: RateCard | None) -> Step:
+    booked = event.credits.compute
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("Compute", f"{plain_decimal(booked)} credits, {reason}.")
+    per_minute = card.compute.credits_per_minute
+    exact = Fraction(event.latency_seconds) / 60 * Fraction(per_minute)
+    text = f"{plain_decimal(event.latency_seconds)} s ÷ 60 × {plain_decimal(per_minute)} per minute"
+    return _rounded("Compute", (text,), exact, booked)
+
+
+def _storage(event: UsageEvent, card: RateCard | None) -> Step:
+    booked = event.credits.storage
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("Storage", f"{plain_decimal(booked)} credits, {reason}.")
+    if event.storage_gb is None:
+        return Step("Storage", "0 credits: the trace names no storage.")
+    rate = card.storage.credits_per_gb_month
+    text = f"{plain_decimal(event.storage_gb)} GB-months × {plain_decimal(rate)}"
+    return _rounded("Storage", (text,), Fraction(event.storage_gb) * Fraction(rate), booked)
+
+
+def _exact_text(value: Fraction) -> str:
+    """The exact value where decimal notation can hold it, else the beginning of it."""
+    shown = (Decimal(value.numerator) / Decimal(value.denominator)).quantize(Decimal(1).scaleb(-12), ROUND_HALF_EVEN)
+    return plain_decimal(shown) if Fraction(shown) == value else f"{plain_decimal(shown)}…"
+
+
+def _rounded(name: str, lines: tuple[str, ...], exact: Fraction, booked: Decimal) -> Step:
+    digits = (Decimal(exact.numerator) / Decimal(exact.denominator)).quantize(Decimal("0.000001"), ROUND_HALF_EVEN)
+    agrees = (
+        "" if digits == booked else f" The card gives {plain_decimal(digits)}: part of it was not rated, see the flags."
+    )
+    rounding = f"= {_exact_text(exact)}, rounded once half-even to 6 places = {plain_decimal(digits)}"
+    return Step(name, f"{plain_decimal(booked)} credits.{agrees}", (*lines, rounding))
+
+
+def _total(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    c = event.credits
+    parts = " + ".join(plain_decimal(part) for part in (c.ai_tokens, c.compute, c.storage))
+    price = plain_decimal(stored["credit_price_usd"])
+    return Step(
+        "Total",
+        f"{plain_decimal(c.total)} credits, {plain_decimal(event.amount_usd)} USD.",
+        (
+            f"{parts} = {plain_decimal(c.total)} credits",
+            f"{plain_decimal(c.total)} × {price} USD = {plain_decimal(event.amount_usd)} USD",
+        ),
+    )
+
+
+def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[Step]:
+    if not event.flags:
+        return []
+    lines = [f"{flag}: {FLAG_MEANINGS[flag]}" for flag in event.flags]
+    problems = [text for text in (stored.get("problems") or "").split("\n") if text]
+    return [Step("Flags", f"{len(event.flags)} to know about.", (*lines, *problems))]
+
+
+def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> Step:
+    lines = []
+    for old, new in pairwise([*revisions, stored]):
+        changes = ", ".join(
+            f"{name} {_shown(old[name], name)} → {_shown(new[name], name)}"
+            for name in (old["changed_columns"] or "").split(",")
+            if name in old and name not in {"usage"}
+        )
+        lines.append(f"revision {new['revision']}, {_when(new['booked_at'])}: {changes}; was {old['sync_status']}")
+    first = revisions[0] if revisions else stored
+    return Step(
+        "Book",
+        f"Revision {stored['revision']}, first booked {_when(first['booked_at'])}.",
+        tuple(lines),
+    )
+
+
+def _shown(value: Any, name: str) -> str:
+    if name == "flags":
+        return " ".join(split_flags(value or "", "")) or "none"
+    if value is None:
+        return "unknown"
+    if isinstance(value, Decimal):
+        return plain_decimal(value)
+    return utc_text(value) if isinstance(value, datetime) else str(value).strip("\x1f").replace("\x1f", " + ")
+
+
+def _when(value: datetime) -> str:
+    return utc_text(value)
+
+
+_STATUS_SENTENCES = {
+    SyncStatus.PENDING: "Not sent yet.",
+    SyncStatus.SENDING: "An intent is written; Stripe's answer is not known yet.",
+    SyncStatus.PROCESSED: "Accepted.",
+    SyncStatus.CONFIRMED: "Accepted, and Stripe's own summary agrees.",
+    SyncStatus.ERROR: "Not sent.",
+    SyncStatus.EXCLUDED: "Nothing to bill.",
+}
+
+
+def _stripe(event: UsageEvent) -> Step:
+    lines = []
+    if event.sync_error:
+        lines.append(event.sync_error)
+    if event.meter_event_identifier:
+        lines.append(f"meter event {event.meter_event_identifier}")
+    if event.synced_at:
+        lines.append(f"at {utc_text(event.synced_at)}")
+    return Step("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))

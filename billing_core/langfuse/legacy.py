@@ -1,0 +1,134 @@
+"""The legacy API of self-hosted v3: `/traces` and `/observations`, page by page, joined by trace id later.
+
+Paging is by offset over an order without a tiebreak, so windows are short and closed, a span counts only when
+complete, and its count is compared at the end. Prompts and answers ride along unavoidably; they are skipped in the
+decoder and never stored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from billing_core.langfuse.client import LangfuseClient, NotOffered, TooHeavy
+from billing_core.langfuse.decode import FactReader, Facts, Meta
+from billing_core.langfuse.facts import FACTS_SCHEMA
+from billing_core.langfuse.spans import MINUTE, Kind, Slice, Span, api_time
+from billing_core.usage import MetadataNames, RejectedRow
+
+__all__ = ["PAGE_ROWS", "TRACE_FIELDS", "LegacySource"]
+
+logger = logging.getLogger(__name__)
+
+PAGE_ROWS = 100
+"""The API's maximum; more is a 400."""
+
+TRACE_FIELDS = "core,io,metrics"
+"""Metadata rides with `io`; `metrics` gives the sums to compare with."""
+
+MOST_ITEMS = 2_000
+"""A span with more is split: deep offsets overload the server's ClickHouse."""
+
+RECOUNTS = 3
+"""How often a span that changed while it was paged is read again."""
+
+
+class LegacySource:
+    """Reads spans of trace records, observations or whole traces; safe to share between threads."""
+
+    page_rows = PAGE_ROWS
+
+    def __init__(self, client: LangfuseClient, names: MetadataNames) -> None:
+        self._client = client
+        self._names = names
+        self._local = threading.local()
+
+    def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
+        """The whole span; nothing is left after it."""
+        if piece.kind is Kind.WHOLE:
+            return self._whole_trace(span, stop), []
+        for _ in range(RECOUNTS):
+            facts, steady = self._pages(piece, span, stop)
+            if steady:
+                break
+            logger.warning("legacy paging: the count of %s changed while reading, reading it again", piece.kind)
+        return facts, []
+
+    def _pages(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, bool]:
+        """All pages of a span, and whether its count stayed the same from the first to the last."""
+        reader = self._reader()
+        repeat = piece.kind.is_repeat
+        pages: list[Facts] = []
+        while True:
+            facts = self._client.get(
+                "traces" if piece.kind is Kind.TRACES else "observations",
+                self._params(piece, span, len(pages) + 1),
+                (
+                    (lambda body: reader.traces(body, repeat=repeat))
+                    if piece.kind is Kind.TRACES
+                    else (lambda body: reader.observations(body, repeat=repeat))
+                ),
+                stop=stop,
+            )
+            pages.append(facts)
+            total = facts.meta.totalItems
+            if len(pages) == 1 and (total or 0) > MOST_ITEMS and span.end - span.start >= 2 * MINUTE:
+                raise TooHeavy(f"{total} items in one window")
+            if facts.rows == 0 or self._is_last(facts.meta, len(pages), facts.rows, span.limit):
+                return _joined(pages), total == pages[0].meta.totalItems
+
+    @staticmethod
+    def _is_last(meta: Meta, page: int, rows: int, limit: int) -> bool:
+        return page >= meta.totalPages if meta.totalPages is not None else rows < limit
+
+    @staticmethod
+    def _params(piece: Slice, span: Span, page: int) -> dict[str, str]:
+        params = {"page": str(page), "limit": str(span.limit)}
+        if piece.kind is Kind.TRACES:
+            params |= {
+                "fromTimestamp": api_time(span.start),
+                "toTimestamp": api_time(span.end),
+                "orderBy": "timestamp.asc",
+                "fields": TRACE_FIELDS,
+            }
+            return params
+        params |= {"fromStartTime": api_time(span.start), "toStartTime": api_time(span.end)}
+        if span.ids:
+            params["traceId"] = span.ids[0]
+        if piece.ended_since is not None:
+            condition = {
+                "type": "datetime",
+                "column": "endTime",
+                "operator": ">=",
+                "value": api_time(piece.ended_since),
+            }
+            params["filter"] = json.dumps([condition], separators=(",", ":"))
+        return params
+
+    def _whole_trace(self, span: Span, stop: threading.Event) -> Facts:
+        """One trace with all its observations; nothing if it is gone."""
+        try:
+            return _joined(
+                self._client.get(f"traces/{quote(span.ids[0], safe='')}", {}, self._reader().whole_trace, stop=stop)
+            )
+        except NotOffered:
+            return _joined([])
+        except TooHeavy:
+            # The record is usually known from the list already; its observations come in pages instead.
+            return self._pages(Slice(Kind.WHOLE, (span,)), span, stop)[0]
+
+    def _reader(self) -> FactReader:
+        if not hasattr(self._local, "reader"):
+            self._local.reader = FactReader(self._names)
+        reader: FactReader = self._local.reader
+        return reader
+
+
+def _joined(pages: list[Facts]) -> Facts:
+    rejected: list[RejectedRow] = [row for page in pages for row in page.rejected]
+    table = pa.concat_tables([FACTS_SCHEMA.empty_table(), *(page.table for page in pages)])
+    return Facts(table, rejected, sum(page.rows for page in pages), Meta())

@@ -1,0 +1,219 @@
+"""Billing facts out of an observation's metadata.
+
+Metadata arrives as an object whose keys may be dotted (`billing_details.total_credits`), nested, or both, and whose
+values were JSON-decoded by the server: `"12345"` comes as a number. Values longer than 200 characters come cut.
+Source: section 1.3 of the Langfuse notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+import msgspec
+
+from billing_core.langfuse.amounts import exact
+from billing_core.usage import MetadataNames
+
+__all__ = ["NO_FACTS", "MetadataFacts", "MetadataReader"]
+
+CUT_AT_BYTES = 200
+"""The default API cuts values here; a text this long may be a piece of a longer one."""
+
+MAXIMUM_STORAGE_GB = Decimal(1_000_000_000)
+MAXIMUM_LEGACY_CREDITS = Decimal(1_000_000_000_000)
+
+REMEMBERED = 8192
+"""Distinct metadata texts remembered per reader: rows of one trace usually share theirs."""
+
+LEGACY_LEAVES = (
+    "breakdown.ai_tokens.base_credits",
+    "breakdown.compute.base_credits",
+    "breakdown.storage.base_credits",
+    "total_credits",
+)
+
+
+class MetadataFacts(NamedTuple):
+    """What one row's metadata says; `cut` asks for the values in full."""
+
+    customer_id: str | None = None
+    organization_id: str | None = None
+    user_id: str | None = None
+    chatflow_id: str | None = None
+    chatflow_name: str | None = None
+    ownership: str | None = None
+    legacy_status: str | None = None
+    legacy_error: str | None = None
+    storage_gb: Decimal | None = None
+    legacy_ai_tokens: Decimal | None = None
+    legacy_compute: Decimal | None = None
+    legacy_storage: Decimal | None = None
+    legacy_total: Decimal | None = None
+    cut: bool = False
+    bad: bool = False
+    problems: tuple[str, ...] = ()
+
+
+NO_FACTS = MetadataFacts()
+
+
+class _Path(NamedTuple):
+    """One place a name may stand: the top-level key and the keys below it."""
+
+    field: str
+    rest: tuple[str, ...]
+
+
+_Group = tuple[tuple[str, tuple[_Path, ...]], ...]
+"""The names of one fact in order of preference, each with its places."""
+
+
+class MetadataReader:
+    """Reads the configured names and nothing else; not shared between threads.
+
+    Attributes
+    ----------
+    keys:
+        Every top-level key a configured name can stand under, for `expandMetadata`.
+    """
+
+    def __init__(self, names: MetadataNames) -> None:
+        texts = (
+            names.customer,
+            names.organization,
+            names.user,
+            names.chatflow_id,
+            names.chatflow_name,
+            names.ai_credentials_ownership,
+            names.legacy_status,
+            names.legacy_error,
+        )
+        legacy = [tuple(f"{name}.{leaf}" for name in names.legacy_details) for leaf in LEGACY_LEAVES]
+        wanted = (*texts, names.storage_gb, *legacy)
+        self.keys = tuple(dict.fromkeys(key for group in wanted for name in group for key in _prefixes(name)))
+        fields = {key: f"k{index}" for index, key in enumerate(self.keys)}
+        self._fields = tuple(fields.values())
+        groups = [tuple((name, _places(name, fields)) for name in group) for group in wanted]
+        self._texts, self._storage, self._legacy = groups[: len(texts)], groups[len(texts)], groups[len(texts) + 1 :]
+        shape = msgspec.defstruct(
+            "Wanted",
+            [(field, Any, msgspec.UNSET) for field in self._fields],
+            rename={field: key for key, field in fields.items()},
+        )
+        self._decoder = msgspec.json.Decoder(shape, float_hook=Decimal)
+        self._remembered: dict[bytes, MetadataFacts] = {}
+
+    def read(self, raw: bytes) -> MetadataFacts:
+        """Facts of a metadata object's JSON text; anything but an object holds none."""
+        facts = self._remembered.get(raw)
+        if facts is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            facts = self._remembered[raw] = self._read(raw)
+        return facts
+
+    def _read(self, raw: bytes) -> MetadataFacts:
+        try:
+            top = self._decoder.decode(raw)
+        except msgspec.DecodeError:
+            return NO_FACTS
+        values = [getattr(top, field) for field in self._fields]
+        if all(value is msgspec.UNSET for value in values):
+            return NO_FACTS
+        problems: list[str] = []
+        texts = [self._first(top, group, problems)[1] for group in self._texts]
+        storage, bad = self._amount(
+            top, self._storage, MAXIMUM_STORAGE_GB, "a number of GB-months; not rated", problems
+        )
+        credits_ = [
+            self._amount(top, group, MAXIMUM_LEGACY_CREDITS, "a number of credits; ignored", problems)[0]
+            for group in self._legacy
+        ]
+        cut = any(isinstance(value, str) and len(value.encode()) >= CUT_AT_BYTES for value in values)
+        named = dict(zip(MetadataFacts._fields, (*texts, storage, *credits_), strict=False))
+        return MetadataFacts(**named, cut=cut, bad=bad, problems=tuple(problems))  # type: ignore[arg-type]
+
+    def _amount(
+        self, top: object, group: _Group, below: Decimal, expected: str, problems: list[str]
+    ) -> tuple[Decimal | None, bool]:
+        """A number from 0 to below `below`; and whether something else stood there."""
+        name, text = self._first(top, group, problems)
+        if text is None:
+            return None, False
+        number = _number(text, below)
+        if number is None:
+            problems.append(f"metadata {name} = {text[:60]!r} is not {expected}")
+        return number, number is None
+
+    @staticmethod
+    def _first(top: object, group: _Group, problems: list[str]) -> tuple[str, str | None]:
+        """The first name of the group that holds a scalar, and that scalar as text."""
+        for name, places in group:
+            for place in places:
+                value = getattr(top, place.field)
+                if value is msgspec.UNSET or value is None:
+                    continue
+                for found in _descend(value, place.rest):
+                    if isinstance(found, (dict, list)):
+                        shape = "an object" if isinstance(found, dict) else "a list"
+                        problems.append(f"metadata {name} is {shape} where one value is expected; ignored")
+                    elif (text := _text(found)) is not None:
+                        return name, text
+        return group[0][0] if group else "", None
+
+
+def _prefixes(name: str) -> list[str]:
+    """`a.b.c` → `a`, `a.b`, `a.b.c`."""
+    parts = name.split(".")
+    return [".".join(parts[: size + 1]) for size in range(len(parts))]
+
+
+def _places(name: str, fields: dict[str, str]) -> tuple[_Path, ...]:
+    """Where a dotted name may stand, the exact key first."""
+    parts = name.split(".")
+    return tuple(_Path(fields[".".join(parts[:size])], tuple(parts[size:])) for size in range(len(parts), 0, -1))
+
+
+def _descend(value: object, rest: tuple[str, ...]) -> Iterator[object]:
+    """Every value under the remaining keys, which may be dotted or nested at each level."""
+    if not rest:
+        yield value
+        return
+    if isinstance(value, str) and value.startswith("{"):
+        value = _object(value)
+    if not isinstance(value, dict):
+        return
+    for size in range(len(rest), 0, -1):
+        below = value.get(".".join(rest[:size]))
+        if below is not None:
+            yield from _descend(below, rest[size:])
+
+
+def _object(text: str) -> object:
+    """An object that was stored as JSON text; one that was cut stays text and holds nothing."""
+    try:
+        return msgspec.json.Decoder(float_hook=Decimal).decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _text(value: object) -> str | None:
+    """A scalar as it would be written: ids that look like numbers were numbers only on the wire."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f") if abs(value.adjusted()) < 40 else str(value)
+    text = str(value)
+    return text if text.strip() else None
+
+
+def _number(text: str, below: Decimal) -> Decimal | None:
+    try:
+        number = Decimal(text.strip().replace("_", "?"))  # Python alone reads 1_000 as a number
+    except InvalidOperation:
+        return None
+    return exact(number) if number.is_finite() and 0 <= number < below else None

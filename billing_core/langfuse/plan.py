@@ -1,0 +1,113 @@
+"""Which questions a read asks, as slices: pure functions of the window, the time and what was found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from billing_core.langfuse.spans import (
+    DAY,
+    HOUR,
+    Kind,
+    Slice,
+    Span,
+    chunk_ids,
+    milliseconds,
+    slice_window,
+)
+from billing_core.usage import Window
+
+__all__ = [
+    "completion_slices",
+    "expansion_slices",
+    "legacy_slices",
+    "observation_slices",
+    "trace_slice",
+    "whole_trace_slices",
+]
+
+REACH = timedelta(days=366)
+"""How far outside the window rows of its traces are looked for."""
+
+ENDED_REACH = timedelta(days=30)
+"""How long before the window a row may have started and still end in it."""
+
+LEGACY_BEFORE = timedelta(hours=1)
+LEGACY_AFTER = timedelta(hours=6)
+"""How far around the window legacy observations are read; what lies further off is found by its trace's sums."""
+
+CHUNKS_PER_SLICE = 16
+"""Requests by id that share one slice: few enough to run in parallel, enough to be worth a file."""
+
+LANGFUSE_BEGAN = milliseconds(datetime.fromisoformat("2020-01-01T00:00:00+00:00"))
+"""No observation is older than the product."""
+
+
+def observation_slices(window: Window, ended_since: datetime | None) -> list[Slice]:
+    """The window itself, and rows that started before it and ended since `ended_since`."""
+    slices = [Slice(Kind.WINDOW, (Span(start, end),)) for start, end in slice_window(window)]
+    if ended_since is not None:
+        before = Window(window.start - ENDED_REACH, window.start)
+        since = milliseconds(ended_since)
+        slices += [Slice(Kind.ENDED, (Span(start, end),), since) for start, end in slice_window(before)]
+    return slices
+
+
+def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[Slice]:
+    """Rows outside the window of the traces seen in it: before it, and after it as far as that is past."""
+    bounds = [(milliseconds(window.start - REACH), milliseconds(window.start))]
+    after = milliseconds(window.end), milliseconds(min(now, window.end + REACH))
+    if after[0] < after[1]:
+        bounds.append(after)
+    chunks = chunk_ids(sorted(ids))
+    return [
+        Slice(
+            Kind.COMPLETE,
+            tuple(Span(start, end, ids=chunk) for chunk in chunks[first : first + CHUNKS_PER_SLICE]),
+        )
+        for start, end in bounds
+        for first in range(0, len(chunks), CHUNKS_PER_SLICE)
+    ]
+
+
+def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[Slice]:
+    """Rows with shortened metadata once more, in full; `cut` gives each trace's first and last such start time.
+
+    Traces close in time share a request, so that its bounds stay narrow.
+    """
+    ordered = sorted(cut, key=lambda trace_id: (cut[trace_id], trace_id))
+    spans = [
+        Span(min(cut[i][0] for i in chunk), max(cut[i][1] for i in chunk) + 1, ids=chunk)
+        for chunk in chunk_ids(ordered)
+    ]
+    return [
+        Slice(Kind.EXPAND, tuple(spans[first : first + CHUNKS_PER_SLICE]))
+        for first in range(0, len(spans), CHUNKS_PER_SLICE)
+    ]
+
+
+def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, limit: int) -> list[Slice]:
+    """Trace records of the window and observations around it as far as that is past, an hour at most per slice."""
+    around = Window(window.start - LEGACY_BEFORE, max(window.end, min(window.end + LEGACY_AFTER, now)))
+    slices = [Slice(Kind.TRACES, (Span(a, b, limit=limit),)) for a, b in slice_window(window, longest=HOUR)]
+    slices += [Slice(Kind.WINDOW, (Span(a, b, limit=limit),)) for a, b in slice_window(around, longest=HOUR)]
+    if ended_since is not None:
+        before = Window(window.start - ENDED_REACH, window.start)
+        since = milliseconds(ended_since)
+        slices += [Slice(Kind.ENDED, (Span(a, b, limit=limit),), since) for a, b in slice_window(before, longest=DAY)]
+    return slices
+
+
+def whole_trace_slices(ids: Iterable[str], now: datetime, limit: int) -> list[Slice]:
+    """Legacy traces one by one."""
+    end = milliseconds(now) + DAY
+    spans = [Span(LANGFUSE_BEGAN, end, ids=(trace_id,), limit=limit) for trace_id in sorted(ids)]
+    return [
+        Slice(Kind.WHOLE, tuple(spans[first : first + CHUNKS_PER_SLICE]))
+        for first in range(0, len(spans), CHUNKS_PER_SLICE)
+    ]
+
+
+def trace_slice(trace_id: str, now: datetime) -> Slice:
+    """One trace complete, metadata in full."""
+    return Slice(Kind.EXPAND, (Span(LANGFUSE_BEGAN, milliseconds(now) + DAY, ids=(trace_id,)),))

@@ -1,0 +1,425 @@
+"""`LangfuseProvider`: a Langfuse project as a source of usage rows, whichever API generation it speaks."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import SecretStr
+
+from billing_core.errors import BadParameter, SettingsError, UpstreamError
+from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, TooHeavy
+from billing_core.langfuse.detect import Api, detect_api
+from billing_core.langfuse.legacy import LegacySource
+from billing_core.langfuse.limiter import RateLimiter
+from billing_core.langfuse.metrics import fetch_daily_totals
+from billing_core.langfuse.partitions import Partitions
+from billing_core.langfuse.plan import (
+    completion_slices,
+    expansion_slices,
+    legacy_slices,
+    observation_slices,
+    trace_slice,
+    whole_trace_slices,
+)
+from billing_core.langfuse.reader import Source, read_part, read_slices
+from billing_core.langfuse.reading import Reading
+from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
+from billing_core.langfuse.spans import Slice
+from billing_core.langfuse.spool import Part, Spool
+from billing_core.langfuse.v2 import ObservationsSource
+from billing_core.settings import ApiChoice, Settings
+from billing_core.usage import USAGE_SCHEMA, MetadataNames, PullProgress, Window
+
+__all__ = ["LangfuseProvider", "Project", "Reading"]
+
+RETENTION_TOLERANCE = timedelta(hours=1)
+"""Langfuse deletes expired data in runs, not to the second."""
+
+Progress = Callable[[PullProgress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The project the keys belong to. `retention_days` tells how far back its data goes; `None` is unlimited."""
+
+    id: str
+    name: str
+    retention_days: int | None
+
+
+class LangfuseProvider:
+    """Reads one project. Safe to share between threads; `close` it at the end.
+
+    Parameters
+    ----------
+    host:
+        Base URL without credentials; a base path is possible.
+    api:
+        Which API generation to read; `auto` asks the server once.
+    workers:
+        Slices read at the same time, all within one rate limit per organization.
+    requests_per_minute:
+        A limit of our own beside the server's 429s; `None` for none.
+    clock:
+        Aware now.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        public_key: str,
+        secret_key: SecretStr,
+        api: ApiChoice = ApiChoice.AUTO,
+        metadata: MetadataNames | None = None,
+        workers: int = 4,
+        requests_per_minute: int | None = None,
+        timeout_seconds: float = 60.0,
+        *,
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._host = host.rstrip("/")
+        self._public_key = public_key
+        self._secret_key = secret_key
+        self._names = metadata or MetadataNames()
+        self._workers = workers
+        self._requests_per_minute = requests_per_minute
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._client = LangfuseClient(
+            host,
+            public_key,
+            secret_key,
+            timeout_seconds=timeout_seconds,
+            connections=workers + 2,
+            first_backoff_seconds=first_backoff_seconds,
+        )
+        self._client.limiter.slow_down_to(requests_per_minute)
+        self._lock = threading.RLock()
+        self._api: Api | None = None if api is ApiChoice.AUTO else ("v2" if api is ApiChoice.V2 else "legacy")
+        self._project: Project | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, metadata: MetadataNames | None = None) -> LangfuseProvider:
+        """The project that the environment names.
+
+        Raises
+        ------
+        SettingsError
+            If a key is missing.
+        """
+        public_key, secret_key = settings.langfuse_public_key, settings.langfuse_secret_key
+        if public_key is None or secret_key is None:
+            missing = [
+                name
+                for name, key in (("LANGFUSE_PUBLIC_KEY", public_key), ("LANGFUSE_SECRET_KEY", secret_key))
+                if key is None
+            ]
+            raise SettingsError(
+                f"{' and '.join(missing)}: missing; create a key pair in the Langfuse project's settings"
+            )
+        return cls(settings.langfuse_host, public_key, secret_key, settings.langfuse_api, metadata)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    # -- about the project -------------------------------------------------------------------------------------
+
+    def project(self) -> Project:
+        """The project behind the keys, asked once; not rate limited, so it is the test of the keys as well.
+
+        Raises
+        ------
+        UpstreamError
+            If the server cannot be reached, is no Langfuse, or refuses the keys.
+        """
+        with self._lock:
+            if self._project is None:
+                try:
+                    found = self._client.get("projects", {}, _first_project)
+                except (NotOffered, TooHeavy) as error:
+                    raise UpstreamError(
+                        f"{error}; check that LANGFUSE_HOST is a Langfuse server, with its base path if it has one"
+                    ) from None
+                organization = found.get("organization")
+                owner = organization.get("id") if isinstance(organization, dict) else None
+                # From here on every project and key of the organization in this process shares one brake.
+                self._client.limiter = RateLimiter.shared(
+                    self._client.name, str(owner or found["id"]), self._requests_per_minute
+                )
+                days = found.get("retentionDays")
+                self._project = Project(
+                    str(found["id"]),
+                    str(found.get("name") or found["id"]),
+                    days if isinstance(days, int) and days else None,
+                )
+            return self._project
+
+    def api(self) -> Api:
+        """Which API generation is read: as configured, else detected once.
+
+        Raises
+        ------
+        UpstreamError
+            If the server cannot be read or offers neither.
+        """
+        self.project()
+        with self._lock:
+            if self._api is None:
+                self._api = detect_api(self._client)
+            return self._api
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        window: Window,
+        *,
+        spool: Path,
+        progress: Progress | None = None,
+        ended_since: datetime | None = None,
+    ) -> Reading:
+        """Every trace with a row in the window, complete.
+
+        Pages go through `spool`: after a crash or an error the same call continues where the last one stopped. Call
+        `Reading.discard` once the rows are booked.
+
+        Parameters
+        ----------
+        progress:
+            Called on this thread, several times a second.
+        ended_since:
+            Also the traces with a row that started up to 30 days before the window and ended since then.
+
+        Raises
+        ------
+        BadParameter
+            If the window begins before the project's retention: what is left there would look complete.
+        UpstreamError
+            If Langfuse cannot be read, in one line.
+        """
+        project = self.project()
+        self._refuse_expired(window, project)
+        api = self.api()
+        lane = Spool(spool, [self._host, project.id, api, self._names.model_dump_json()], self._clock)
+        try:
+            reading = Reading(api, lane)
+            steps = _Steps(progress, self._workers, lane)
+            if api == "v2":
+                self._read_observations(window, ended_since, steps)
+                partitions = _regrouped(lane)
+            else:
+                partitions = self._read_legacy(window, ended_since, steps, project)
+            self._roll_up(window, project, reading, partitions, steps)
+        except BaseException:
+            lane.release()
+            raise
+        return reading
+
+    def read_trace(self, trace_id: str) -> pa.Table:
+        """One trace, complete, in `USAGE_SCHEMA`; no row if Langfuse does not have it.
+
+        Raises
+        ------
+        UpstreamError
+            If Langfuse cannot be read.
+        """
+        project = self.project()
+        now = self._clock()
+        source = self._source()
+        if self.api() == "v2":
+            piece = trace_slice(trace_id, now)
+        else:
+            [piece] = whole_trace_slices([trace_id], now, source.page_rows)
+        with tempfile.TemporaryDirectory(prefix="trace-") as folder:
+            part = Part(Path(folder) / "pages", piece, now)
+            read_part(source, part, threading.Event())
+            facts = pa.concat_tables(part.tables())
+            if not len(facts):
+                return USAGE_SCHEMA.empty_table()
+            with Rollup(_everything(piece), self._trace_base(project), only_touched=False) as rollup:
+                return rollup.roll(facts).table
+
+    def daily_totals(self, window: Window) -> list[DailyTotal] | None:
+        """Langfuse's own sums per UTC day, for `metrics.compare_daily`; `None` if the server has none.
+
+        Costs one call of a small quota (100 a day on the smallest plan).
+        """
+        if self.api() == "legacy":
+            return None
+        return fetch_daily_totals(self._host, self._public_key, self._secret_key, window, self._timeout_seconds)
+
+    def _source(self) -> Source:
+        kind = ObservationsSource if self.api() == "v2" else LegacySource
+        return kind(self._client, self._names)
+
+    def _trace_base(self, project: Project) -> str:
+        return f"{self._host}/project/{quote(project.id, safe='')}/traces/"
+
+    def _refuse_expired(self, window: Window, project: Project) -> None:
+        if project.retention_days is None:
+            return
+        oldest = self._clock() - timedelta(days=project.retention_days)
+        if window.start < oldest - RETENTION_TOLERANCE:
+            raise BadParameter(
+                "from",
+                f"{window.start:%Y-%m-%dT%H:%M}Z",
+                f"a time since {oldest:%Y-%m-%dT%H:%M}Z: the project {project.name} keeps its data for "
+                f"{project.retention_days} days, and what is older would be read incomplete",
+            )
+
+    def _read_observations(self, window: Window, ended_since: datetime | None, steps: _Steps) -> None:
+        source = self._source()
+        parts = steps.read(source, observation_slices(window, ended_since), 0.0, 0.8, "reading observations")
+        ids = _trace_ids(parts)
+        outside = completion_slices(ids, window, self._clock())
+        parts = parts + steps.read(source, outside, 0.8, 0.93, "completing traces that cross the window's edges")
+        steps.read(source, expansion_slices(_cut_traces(parts)), 0.93, 0.95, "reading long metadata values in full")
+
+    def _read_legacy(self, window: Window, ended_since: datetime | None, steps: _Steps, project: Project) -> Partitions:
+        source = self._source()
+        now = self._clock()
+        steps.read(
+            source,
+            legacy_slices(window, ended_since, now, source.page_rows),
+            0.0,
+            0.85,
+            "reading traces and observations",
+        )
+        partitions = _regrouped(steps.spool)
+        with Rollup(window, self._trace_base(project), only_touched=True) as rollup:
+            ids = [trace_id for facts in partitions for trace_id in rollup.incomplete(facts)]
+        whole = steps.read(
+            source, whole_trace_slices(ids, now, source.page_rows), 0.85, 0.95, "reading incomplete traces whole"
+        )
+        partitions.add(_tables(whole))
+        return partitions
+
+    def _roll_up(
+        self, window: Window, project: Project, reading: Reading, partitions: Partitions, steps: _Steps
+    ) -> None:
+        daily: list[DailyTotal] = []
+        with Rollup(window, self._trace_base(project), only_touched=reading.api == "legacy") as rollup:
+            for number, facts in enumerate(partitions, start=1):
+                rolled: Rolled = rollup.roll(facts)
+                reading.keep(rolled.table)
+                reading.observations += rolled.observations
+                reading.duplicates += rolled.duplicates
+                daily += rolled.daily
+                steps.report(0.95 + 0.05 * number / partitions.count, "rolling up traces")
+        rejected = [row for part in steps.spool.parts.values() for row in part.rejected]
+        reading.observations += sum(
+            len(part.rejected) for part in steps.spool.parts.values() if not part.slice.kind.is_repeat
+        )
+        reading.rejected = list(dict.fromkeys(rejected))
+        reading.daily = _by_day(daily)
+        partitions.remove()
+        steps.report(1.0, "done")
+
+
+class _Steps:
+    """The phases of one read and how far they are."""
+
+    def __init__(self, progress: Progress | None, workers: int, spool: Spool) -> None:
+        self._progress = progress
+        self._workers = workers
+        self._rows = 0
+        self.spool = spool
+
+    def read(self, source: Source, slices: Sequence[Slice], begin: float, end: float, doing: str) -> list[Part]:
+        """Read slices as the phase between two fractions of the whole."""
+        if not slices:
+            return []
+        before = self._rows
+
+        def report(share: float, rows: int) -> None:
+            self._rows = before + rows
+            self.report(begin + (end - begin) * share, doing)
+
+        report(0.0, 0)
+        return read_slices(source, slices, self.spool, workers=self._workers, report=report)
+
+    def report(self, fraction: float, doing: str) -> None:
+        """Tell whoever watches."""
+        if self._progress is not None:
+            self._progress(PullProgress(min(fraction, 1.0), self._rows, doing))
+
+
+def _first_project(body: bytes) -> dict[str, Any]:
+    try:
+        projects = json.loads(body)["data"]
+        project = projects[0]
+        project["id"]
+    except (ValueError, LookupError, TypeError):
+        raise BrokenBody("a list with the keys' project is expected") from None
+    found: dict[str, Any] = project
+    return found
+
+
+def _tables(parts: Iterable[Part]) -> Iterator[pa.Table]:
+    for part in parts:
+        yield from part.tables()
+
+
+def _regrouped(spool: Spool) -> Partitions:
+    parts = list(spool.parts.values())
+    folder = spool.work_folder / "partitions"
+    partitions = Partitions(folder, sum(part.rows for part in parts))
+    partitions.add(_tables(parts))
+    return partitions
+
+
+def _trace_ids(parts: Iterable[Part]) -> set[str]:
+    ids: set[str] = set()
+    for part in parts:
+        for table in part.tables(["trace_id"]):
+            ids.update(pc.unique(table["trace_id"]).to_pylist())
+    return ids
+
+
+def _cut_traces(parts: Iterable[Part]) -> dict[str, tuple[int, int]]:
+    """Traces with a shortened metadata value: first and last start time (milliseconds) of such rows."""
+    cut: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        for table in part.tables(["trace_id", "cut", "start_time"]):
+            rows = table.filter(table["cut"])
+            times = rows["start_time"].cast(pa.int64()).to_pylist()
+            for trace_id, microseconds in zip(rows["trace_id"].to_pylist(), times, strict=True):
+                time = microseconds // 1000
+                first, last = cut.get(trace_id, (time, time))
+                cut[trace_id] = (min(first, time), max(last, time))
+    return cut
+
+
+def _by_day(totals: Iterable[DailyTotal]) -> list[DailyTotal]:
+    """Partitions' sums added up; unknown stays unknown."""
+    days: dict[Any, DailyTotal] = {}
+    for total in totals:
+        known = days.get(total.day, DailyTotal(total.day, 0, None, None))
+        days[total.day] = DailyTotal(
+            total.day,
+            known.observations + total.observations,
+            _sum(known.tokens, total.tokens),
+            _sum(known.cost_usd, total.cost_usd),
+        )
+    return [days[day] for day in sorted(days)]
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else one + other
+
+
+def _everything(piece: Slice) -> Window:
+    began = datetime(1970, 1, 1, tzinfo=UTC)
+    return Window(began + timedelta(milliseconds=piece.start), began + timedelta(milliseconds=piece.end))

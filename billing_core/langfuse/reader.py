@@ -1,0 +1,127 @@
+"""Several slices at once: threads read pages into the spool, the calling thread reports progress."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import Protocol
+
+from billing_core.errors import UpstreamError
+from billing_core.langfuse.client import TooHeavy
+from billing_core.langfuse.decode import Facts
+from billing_core.langfuse.limiter import Stopped
+from billing_core.langfuse.spans import Slice, Span, shrink
+from billing_core.langfuse.spool import Part, Spool
+
+__all__ = ["Source", "read_part", "read_slices"]
+
+logger = logging.getLogger(__name__)
+
+REPORT_EVERY_SECONDS = 0.2
+
+
+class Source(Protocol):
+    """One generation of the API."""
+
+    @property
+    def page_rows(self) -> int:
+        """The most rows a page may have."""
+
+    def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
+        """One answer and what is left of the span after it; raises `TooHeavy` when less must be asked."""
+
+
+def read_slices(
+    source: Source,
+    slices: Sequence[Slice],
+    spool: Spool,
+    *,
+    workers: int,
+    report: Callable[[float, int], None],
+) -> list[Part]:
+    """Read all slices into the spool; `report` gets the share done (0 to 1) and the rows read, on this thread.
+
+    Raises
+    ------
+    UpstreamError
+        From the first slice that fails; the others stop at their next page, and all pages stay in the spool.
+    """
+    parts = [spool.part(piece) for piece in slices]
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="langfuse") as pool:
+        try:
+            open_parts: set[Future[None]] = {
+                pool.submit(read_part, source, part, stop) for part in parts if part.remaining
+            }
+            while open_parts:
+                done, open_parts = wait(open_parts, timeout=REPORT_EVERY_SECONDS, return_when=FIRST_COMPLETED)
+                for finished in done:
+                    finished.result()
+                report(_share_done(parts), sum(part.rows for part in parts))
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    report(1.0, sum(part.rows for part in parts))
+    return parts
+
+
+def read_part(source: Source, part: Part, stop: threading.Event) -> None:
+    """Work through one slice, newest first, asking for less when the server is overloaded."""
+    stack = list(part.remaining)
+    answered: set[Span] = set()
+    while stack:
+        if stop.is_set():
+            raise Stopped
+        span = stack.pop()
+        try:
+            facts, following = source.read(part.slice, span, stop)
+        except TooHeavy as reason:
+            smaller = shrink(span)
+            if not smaller:
+                raise UpstreamError(
+                    f"{reason}, even for the smallest question; the server is overloaded, run this again later: "
+                    "it continues where it stopped"
+                ) from None
+            logger.info("asking for less: %s", reason)
+            stack += smaller
+            continue
+        answered.add(_position(span))
+        if any(_position(after) in answered for after in following):
+            following = _start_over(span, following)
+        stack += following
+        part.write(facts, stack)
+
+
+def _position(span: Span) -> Span:
+    """What makes two questions the same question."""
+    return replace(span, newest=None)
+
+
+def _start_over(span: Span, following: Sequence[Span]) -> list[Span]:
+    """The server gave a cursor it gave before: ask for what is left without one, in smaller pieces."""
+    logger.warning("Langfuse repeated a cursor; asking for the rest of the window without it")
+    again: list[Span] = []
+    for after in following:
+        rest = replace(after, cursor=None, newest=None, end=min(after.newest or span.end, span.end))
+        smaller = shrink(rest)
+        if not smaller:
+            raise UpstreamError(
+                "Langfuse keeps answering with the same cursor, even for the smallest window; "
+                "its rows cannot be read completely. Report this to the server's operator"
+            )
+        again += smaller
+    return again
+
+
+def _share_done(parts: Sequence[Part]) -> float:
+    total = sum(_size(span) for part in parts for span in part.slice.spans)
+    left = sum(_size(span) for part in parts for span in part.remaining)
+    return min(max(1 - left / total, 0.0), 1.0) if total else 1.0
+
+
+def _size(span: Span) -> int:
+    return ((span.newest or span.end) - span.start) * max(len(span.ids), 1)

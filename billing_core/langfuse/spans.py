@@ -1,0 +1,177 @@
+"""Pieces of a question: how a window is cut for parallel reading and what to ask when the server is overloaded.
+
+All times are whole milliseconds since 1970 UTC, the precision of the API; intervals are half open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+from urllib.parse import quote
+
+from billing_core.usage import Window
+
+__all__ = [
+    "DAY",
+    "HOUR",
+    "MINUTE",
+    "Kind",
+    "Slice",
+    "Span",
+    "api_time",
+    "chunk_ids",
+    "milliseconds",
+    "shrink",
+    "slice_window",
+]
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+LADDER = (HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, *(DAY * 2**step for step in range(12)))
+"""Slice lengths. Boundaries are multiples of the length, so that a rerun cuts at the same places."""
+
+MOST_SLICES = 16
+
+SMALLEST_LIMIT = 10
+"""Rows per page below which asking for less has no point."""
+
+IDS_PER_REQUEST = 100
+ID_BYTES_PER_REQUEST = 6_000
+"""The ids travel in the URL of a GET: bounded in number and in encoded length."""
+
+
+class Kind(StrEnum):
+    """Why rows are read."""
+
+    WINDOW = "window"
+    TRACES = "traces"  # trace records of the legacy API
+    ENDED = "ended"  # rows that started before the window and ended lately
+    COMPLETE = "complete"  # rows outside the window of traces seen in it
+    EXPAND = "expand"  # again, with metadata values in full
+    WHOLE = "whole"  # one trace by id, legacy API
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether these rows are read a second time by our own wish and count neither as read nor as duplicates."""
+        return self in {Kind.ENDED, Kind.EXPAND, Kind.WHOLE}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One question, possibly half answered.
+
+    Attributes
+    ----------
+    ids:
+        Only rows of these traces; empty for all.
+    cursor:
+        Where the next page begins; `None` for the first one.
+    newest:
+        The newest start time that can still come, known when pages arrive newest first.
+    """
+
+    start: int
+    end: int
+    ids: tuple[str, ...] = ()
+    cursor: str | None = None
+    newest: int | None = None
+    limit: int = 1000
+
+    @classmethod
+    def from_json(cls, values: dict[str, object]) -> Span:
+        """Back from `dataclasses.asdict` and JSON."""
+        return cls(**{**values, "ids": tuple(values["ids"])})  # type: ignore[arg-type]
+
+    def as_json(self) -> dict[str, object]:
+        """For the spool."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The unit of parallel work and of resuming: one thread works through its spans, newest first."""
+
+    kind: Kind
+    spans: tuple[Span, ...]
+    ended_since: int | None = None
+
+    @property
+    def start(self) -> int:
+        """The oldest start time asked for."""
+        return min(span.start for span in self.spans)
+
+    @property
+    def end(self) -> int:
+        """The bound of the newest start time asked for."""
+        return max(span.end for span in self.spans)
+
+    @property
+    def key(self) -> str:
+        """The same question has the same key in every run."""
+        text = json.dumps([self.kind, [span.as_json() for span in self.spans], self.ended_since])
+        return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Rounded up: rows carry whole milliseconds, so `time >= moment` and `time >= rounded up` agree."""
+    microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return -(-microseconds // 1000)
+
+
+def api_time(value: int) -> str:
+    """`1793491200000` → `2026-11-01T00:00:00.000Z`."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def slice_window(window: Window, *, longest: int | None = None) -> list[tuple[int, int]]:
+    """Cut a window at multiples of the first ladder length that gives at most `MOST_SLICES` pieces.
+
+    `longest` fixes the length instead. Newest first: what people look at arrives first.
+    """
+    start, end = milliseconds(window.start), milliseconds(window.end)
+    length = longest or next((step for step in LADDER if -(-end // step) - start // step <= MOST_SLICES), LADDER[-1])
+    edges = [start, *range((start // length + 1) * length, end, length), end]
+    return [(a, b) for a, b in pairwise(edges) if a < b][::-1]
+
+
+def chunk_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups that fit into one request's URL."""
+    chunks: list[tuple[str, ...]] = []
+    chunk: list[str] = []
+    size = 0
+    for trace_id in ids:
+        length = len(quote(trace_id)) + len(quote('"",'))
+        if chunk and (len(chunk) == IDS_PER_REQUEST or size + length > ID_BYTES_PER_REQUEST):
+            chunks.append(tuple(chunk))
+            chunk, size = [], 0
+        chunk.append(trace_id)
+        size += length
+    if chunk:
+        chunks.append(tuple(chunk))
+    return chunks
+
+
+def shrink(span: Span) -> Sequence[Span]:
+    """Smaller questions that together ask the same, oldest first; empty when it cannot get smaller.
+
+    Fewer ids first, then half the remaining time down to a minute, then fewer rows per page.
+    A cursor is a position in the fixed order (newest start first) and stays valid when older rows are left out.
+    """
+    if span.cursor is None and len(span.ids) > 1:
+        middle = len(span.ids) // 2
+        return [replace(span, ids=span.ids[middle:]), replace(span, ids=span.ids[:middle])]
+    newest = span.end if span.cursor is None else span.newest
+    if newest is not None and newest - span.start >= 2 * MINUTE:
+        middle = span.start + (newest - span.start) // 2
+        return [replace(span, end=middle, cursor=None, newest=None), replace(span, start=middle)]
+    if span.limit > SMALLEST_LIMIT:
+        return [replace(span, limit=max(span.limit // 2, SMALLEST_LIMIT))]
+    return []

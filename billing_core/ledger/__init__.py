@@ -1,0 +1,1 @@
+"""The warehouse: schema, booking, queries and journal. It knows no provider and no rates."""

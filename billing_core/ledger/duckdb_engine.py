@@ -1,0 +1,300 @@
+"""The embedded ledger: one DuckDB file.
+
+Traps this file knows (reference/engines.md): no primary key (it doubles the file and triples loading), so
+uniqueness is kept by the writer; rows are inserted in time order; a second process cannot open the file, so
+processes take turns (`lease.py`); Ibis only compiles, DuckDB's own cursor runs and returns Arrow.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.errors import WarehouseError
+from billing_core.ledger.engine import BookingCounts
+from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
+from billing_core.ledger.schema import (
+    COMPARED,
+    EVENT_COLUMNS,
+    FLAG_SEPARATOR,
+    REVISION_COLUMNS,
+    SCHEMA_VERSION,
+    SENT,
+    Column,
+    stored,
+)
+
+__all__ = ["DuckDBEngine"]
+
+MEMORY_LIMIT = "4GB"
+RETRY_SECONDS = 0.05
+
+
+def _ddl(table: str, columns: Sequence[Column]) -> str:
+    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{_quoted(c.name)} {c.duckdb}' for c in columns)})"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+TABLES = (
+    _ddl("events", EVENT_COLUMNS),
+    _ddl("event_revisions", REVISION_COLUMNS),
+    """CREATE TABLE IF NOT EXISTS bookings (seq BIGINT, booked_at TIMESTAMP, run_id VARCHAR,
+       events_new BIGINT, events_changed BIGINT, events_unchanged BIGINT)""",
+    """CREATE TABLE IF NOT EXISTS runs (run_id VARCHAR, started_at TIMESTAMP, ended_at TIMESTAMP, actor VARCHAR,
+       api VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP, incremental BOOLEAN, observations BIGINT,
+       duplicates BIGINT, events_new BIGINT, events_changed BIGINT, events_unchanged BIGINT, rejected BIGINT,
+       outcome VARCHAR, error VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS rate_cards (card_id VARCHAR, fingerprint VARCHAR, content VARCHAR,
+       registered_at TIMESTAMP)""",
+    """CREATE TABLE IF NOT EXISTS audit (seq BIGINT, happened_at TIMESTAMP, actor VARCHAR, action VARCHAR,
+       detail VARCHAR, previous_hash VARCHAR, hash VARCHAR)""",
+    "CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)",
+)
+
+
+class DuckDBEngine:
+    """See `billing_core.ledger.engine.Engine`. One per file and process."""
+
+    def __init__(self, path: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._path = path
+        self._patience = patience_seconds
+        self._lease = Lease(path, self._disconnect, patience_seconds)
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._opening = threading.Lock()
+        self._writing = threading.Lock()
+
+    def read(self, expression: ir.Table) -> pa.Table:
+        """Compile for DuckDB and run; decimals and UTC times come back as stored."""
+        query = str(ibis.to_sql(expression, dialect="duckdb"))
+        with self._cursor() as cursor:
+            return cursor.execute(query).to_arrow_table()
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a fixed query with bound values."""
+        with self._cursor() as cursor:
+            return cursor.execute(query, list(values)).fetchall()
+
+    def copy_csv(self, expression: ir.Table, path: Path) -> None:
+        """DuckDB's own COPY: parallel, flat memory."""
+        query = str(ibis.to_sql(expression, dialect="duckdb"))
+        with self._cursor() as cursor:
+            cursor.execute(f"COPY ({query}) TO {_literal(str(path))} (FORMAT csv, HEADER true)")
+
+    @contextmanager
+    def transaction(self) -> Iterator[_Writer]:
+        """All or nothing. Writers of this process take turns; those of other processes through the lease."""
+        with self._writing, self._cursor() as cursor:
+            cursor.begin()
+            try:
+                yield _Writer(cursor)
+            except BaseException:
+                cursor.rollback()
+                raise
+            cursor.commit()
+
+    def close(self) -> None:
+        """Close the file once running statements are done; the next use opens it again."""
+        self._lease.release()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with self._lease.using():
+                cursor = self._open().cursor()
+                try:
+                    yield cursor
+                finally:
+                    cursor.close()
+        except (duckdb.OperationalError, duckdb.FatalException) as error:
+            raise WarehouseError(f"the ledger {self._path}: {_one_line(error)}") from error
+        except OSError as error:
+            raise WarehouseError(f"the ledger {self._path}: {error.strerror or error}") from error
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        with self._opening:
+            if self._connection is None:
+                connection = self._connect()
+                try:
+                    _prepare(connection, self._path)
+                except BaseException:
+                    connection.close()
+                    raise
+                self._connection = connection
+            return self._connection
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        """Open the file; a program that does not take turns (a database browser, say) is waited for."""
+        deadline = time.monotonic() + self._patience
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": f"{self._path}.tmp",
+            "autoinstall_known_extensions": "false",  # nothing is ever downloaded behind anybody's back
+        }
+        while True:
+            try:
+                return duckdb.connect(str(self._path), config=config)
+            except duckdb.IOException as error:
+                if "lock" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
+
+    def _disconnect(self) -> None:
+        with self._opening:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Create what is missing; refuse a ledger of a later version."""
+    present = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'").fetchone()
+    if present:
+        found = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+        if found and int(found[0]) > SCHEMA_VERSION:
+            raise WarehouseError(
+                f"the ledger {path} was written by a later version (schema {found[0]}, this one knows "
+                f"{SCHEMA_VERSION}); update the program"
+            )
+        if found:
+            return
+    connection.begin()
+    for statement in TABLES:
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
+    connection.commit()
+
+
+class _Writer:
+    """See `billing_core.ledger.engine.Writer`."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._cursor.execute(query, list(values)).fetchall()
+
+    def insert(self, table: str, row: Mapping[str, Any]) -> None:
+        names = ", ".join(map(_quoted, row))
+        self._cursor.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", [_bound(v) for v in row.values()]
+        )
+
+    def update(self, table: str, row: Mapping[str, Any], *, key: str) -> None:
+        names = [name for name in row if name != key]
+        assignments = ", ".join(f"{_quoted(name)} = ?" for name in names)
+        values = [_bound(row[name]) for name in (*names, key)]
+        self._cursor.execute(f"UPDATE {table} SET {assignments} WHERE {_quoted(key)} = ?", values)
+
+    def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
+        cursor = self._cursor
+        seq = cursor.execute("SELECT coalesce(max(seq), 0) + 1 FROM bookings").fetchall()[0][0]
+        now = datetime.now(UTC).replace(tzinfo=None)
+        cursor.register("incoming", stored(events))
+        try:
+            cursor.execute(_MATCHED)
+            matched, changed = cursor.execute(
+                "SELECT count(*), count(*) FILTER (WHERE len(changed_columns) > 0) FROM matched"
+            ).fetchall()[0]
+            counts = BookingCounts(events.num_rows - matched, changed, matched - changed)
+            if changed:
+                cursor.execute(_KEEP_REVISIONS, [seq, now])
+                cursor.execute(_REMOVE_CHANGED)
+            if counts.new or changed:
+                cursor.execute(_INSERT, {"seq": seq, "now": now, "run": run_id})
+                self.insert(
+                    "bookings",
+                    {
+                        "seq": seq, "booked_at": now, "run_id": run_id, "events_new": counts.new,
+                        "events_changed": counts.changed, "events_unchanged": counts.unchanged,
+                    },
+                )  # fmt: skip
+            cursor.execute("DROP TABLE matched")
+        finally:
+            cursor.unregister("incoming")
+        return counts
+
+
+_SENT_LIST = ", ".join(f"'{status}'" for status in SENT)
+_WAS_SENT = f"m.old_status IN ({_SENT_LIST})"
+_BOTH_LEGACY = "contains(m.old_flags, 'legacy_billed') AND contains(i.flags, 'legacy_billed')"
+
+_DIFFERENCES = ", ".join(
+    f"CASE WHEN e.{_quoted(name)} IS DISTINCT FROM i.{_quoted(name)} THEN '{name}' END" for name in COMPARED
+)
+
+_MATCHED = f"""
+CREATE OR REPLACE TEMP TABLE matched AS
+SELECT e.id, e.seq AS old_seq, e.revision AS old_revision, e.sync_status AS old_status, e.sync_error AS old_error,
+       e.flags AS old_flags, e.marks AS old_marks, e.meter_event_identifier AS old_identifier,
+       e.synced_at AS old_synced_at,
+       list_filter([{_DIFFERENCES}],
+                   lambda name: name IS NOT NULL) AS changed_columns
+FROM events e JOIN incoming i USING (id)
+"""
+
+_REVISION_SELECT = ", ".join(f"e.{_quoted(c.name)}" for c in EVENT_COLUMNS)
+_KEEP_REVISIONS = f"""
+INSERT INTO event_revisions
+SELECT {_REVISION_SELECT}, ?, ?, array_to_string(m.changed_columns, '{FLAG_SEPARATOR}')
+FROM events e JOIN matched m USING (id) WHERE len(m.changed_columns) > 0
+"""
+
+_REMOVE_CHANGED = "DELETE FROM events WHERE id IN (SELECT id FROM matched WHERE len(changed_columns) > 0)"
+
+_KEPT = {
+    "sync_status": "old_status",
+    "sync_error": "old_error",
+    "meter_event_identifier": "old_identifier",
+    "synced_at": "old_synced_at",
+}
+"""What was sent stays as it was: these follow the old row once an event is on its way to Stripe."""
+
+
+def _inserted(column: Column) -> str:
+    name = column.name
+    if name in _KEPT:
+        fresh = f"i.{_quoted(name)}" if name in {"sync_status", "sync_error"} else "NULL"
+        return f"CASE WHEN {_WAS_SENT} THEN m.{_KEPT[name]} ELSE {fresh} END"
+    if name == "marks":
+        mark = "changed_after_sending"
+        return (
+            f"CASE WHEN {_WAS_SENT} AND NOT ({_BOTH_LEGACY}) AND NOT contains(m.old_marks, '{mark}') "
+            f"THEN concat_ws('{FLAG_SEPARATOR}', nullif(m.old_marks, ''), '{mark}') ELSE coalesce(m.old_marks, '') END"
+        )
+    own = {"seq": "$seq", "revision": "coalesce(m.old_revision, 0) + 1", "booked_at": "$now", "run_id": "$run"}
+    return own.get(name, f"i.{_quoted(name)}")
+
+
+_INSERT = f"""
+INSERT INTO events
+SELECT {", ".join(_inserted(c) for c in EVENT_COLUMNS)}
+FROM incoming i LEFT JOIN matched m ON m.id = i.id
+WHERE m.id IS NULL OR len(m.changed_columns) > 0
+ORDER BY i."timestamp", i.id
+"""
+
+
+def _bound(value: Any) -> Any:
+    """Aware times go in as the UTC they stand for."""
+    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,70 @@
+"""The seam between the ledger and the engine below it.
+
+Reads are Ibis expressions, compiled for the engine's dialect. Writes differ too much between engines to be
+shared: each engine has one file with the few statements the ledger needs. DuckDB is the only one so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+__all__ = ["BookingCounts", "Engine", "Writer"]
+
+
+@dataclass(frozen=True, slots=True)
+class BookingCounts:
+    """What one booking did to the ledger, in events."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    @property
+    def total(self) -> int:
+        """Events looked at."""
+        return self.new + self.changed + self.unchanged
+
+    def __add__(self, other: BookingCounts) -> BookingCounts:
+        return BookingCounts(self.new + other.new, self.changed + other.changed, self.unchanged + other.unchanged)
+
+
+class Writer(Protocol):
+    """One open transaction: everything happens, or nothing."""
+
+    def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
+        """Insert new events, leave equal ones alone, supersede changed ones by a revision."""
+
+    def insert(self, table: str, row: Mapping[str, Any]) -> None:
+        """Append one row to a journal table."""
+
+    def update(self, table: str, row: Mapping[str, Any], *, key: str) -> None:
+        """Change the one row whose `key` equals `row[key]` (run log and settings only, never events)."""
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read inside the transaction."""
+
+
+class Engine(Protocol):
+    """Where the ledger lives. Thread-safe."""
+
+    def read(self, expression: ir.Table) -> pa.Table:
+        """Run an Ibis expression over the unbound ledger tables."""
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a small fixed query on the journal tables."""
+
+    def copy_csv(self, expression: ir.Table, path: Path) -> None:
+        """Write an expression's rows as CSV, streamed by the engine with flat memory."""
+
+    def transaction(self) -> AbstractContextManager[Writer]:
+        """One transaction; an exception rolls it back."""
+
+    def close(self) -> None:
+        """Let go of the ledger."""

@@ -1,0 +1,319 @@
+"""Every question the ledger answers about usage events, as Ibis expressions. Pure: nothing here runs anything.
+
+All of them start from `selected`, which needs a `Scope`: a query that forgets who is asking cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.access import Scope
+from billing_core.ledger.schema import (
+    FLAG_SEPARATOR,
+    MODEL_SEPARATOR,
+    QUARTER_HOUR_SECONDS,
+    events_table,
+    revisions_table,
+)
+
+__all__ = [
+    "Selection",
+    "Snapshot",
+    "breakdown",
+    "by_hour_of_week",
+    "daily",
+    "event",
+    "facet",
+    "page",
+    "revisions",
+    "totals",
+]
+
+QUARTERS_PER_DAY = 24 * 4
+THURSDAY = 3
+"""Weekday of 1970-01-01, Monday being 0."""
+
+PART_COLUMNS = ("credits_ai_tokens", "credits_compute", "credits_storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The ledger as it was after booking number `as_of`; `latest` is the newest booking there is."""
+
+    as_of: int
+    latest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events, for whom: a scope, a state of the ledger and filters (ANDed; values of one are ORed).
+
+    `start` and `end` are aware and half open; amounts are US dollars, inclusive.
+    """
+
+    scope: Scope
+    snapshot: Snapshot
+    start: datetime | None = None
+    end: datetime | None = None
+    any_of: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())
+    models: tuple[str, ...] = ()
+    amount_min: Decimal | None = None
+    amount_max: Decimal | None = None
+    search: str | None = None
+
+
+def _at(snapshot: Snapshot) -> ir.Table:
+    """The events as they stood at a booking: current ones of that age, and states superseded since."""
+    events = events_table()
+    if snapshot.as_of >= snapshot.latest:
+        return events
+    then = events.filter(events.seq <= snapshot.as_of)
+    old = revisions_table()
+    superseded = old.filter((old.seq <= snapshot.as_of) & (old.superseded_seq > snapshot.as_of))
+    return then.union(superseded.select(*events.columns))
+
+
+def selected(selection: Selection) -> ir.Table:
+    """The events of a selection, all stored columns. The principal's scope is always part of it."""
+    t = _at(selection.snapshot)
+    conditions: list[ir.BooleanValue] = []
+    if selection.scope.organizations is not None:
+        conditions.append(_within(t, selection.scope.organizations))
+    if selection.start is not None:
+        conditions.append(t.timestamp >= _instant(selection.start))
+    if selection.end is not None:
+        conditions.append(t.timestamp < _instant(selection.end))
+    conditions += [t[column].isin(list(values)) for column, values in selection.any_of]
+    if selection.models:
+        wrapped = [f"{MODEL_SEPARATOR}{name}{MODEL_SEPARATOR}" for name in selection.models]
+        conditions.append(ibis.or_(*(t.models.contains(text) for text in wrapped)))
+    if selection.amount_min is not None:
+        conditions.append(amount(t) >= selection.amount_min)
+    if selection.amount_max is not None:
+        conditions.append(amount(t) <= selection.amount_max)
+    if selection.search:
+        conditions.append(_mentions(t, selection.search))
+    return t.filter(*conditions) if conditions else t
+
+
+def _within(t: ir.Table, organizations: tuple[str, ...]) -> ir.BooleanValue:
+    """Only these organizations: an event without one is nobody's, and an empty scope sees nothing."""
+    return t.organization_id.isin(list(organizations)) if organizations else ibis.literal(False)
+
+
+SEARCHED = (
+    "id", "user_id", "session_id", "organization_id", "customer_id", "chatflow_id", "chatflow_name", "models",
+)  # fmt: skip
+
+
+def _mentions(t: ir.Table, text: str) -> ir.BooleanValue:
+    """Case-blind containment; `%` and `_` are ordinary characters because nothing here is a pattern."""
+    needle = text.strip().lower()
+    return ibis.or_(*(t[name].fill_null("").lower().contains(needle) for name in SEARCHED))
+
+
+def _instant(time: datetime) -> ir.TimestampScalar:
+    return ibis.literal(time.astimezone(UTC).replace(tzinfo=None), type="timestamp(6)")
+
+
+def amount(t: ir.Table) -> ir.DecimalColumn:
+    """US dollars, exact: credits × the credit price of the card the event was rated with."""
+    return t.credits_total * t.credit_price_usd
+
+
+def _sort_keys(t: ir.Table, sort: str) -> list[ir.Column]:
+    """Stored columns that order rows as the published field does."""
+    match sort:
+        case "amount_usd":
+            return [amount(t)]
+        case "trace_url":
+            return [t.trace_base, t.id]
+        case "flags":
+            return [t.flags, t.marks]
+        case _:
+            return [t[sort]]
+
+
+PAGE_COLUMNS = (
+    "id", "timestamp", "ended_at", "organization_id", "customer_id", "user_id", "session_id", "chatflow_id",
+    "chatflow_name", "environment", "models", "tokens_in", "tokens_out", "tokens_total", "latency_seconds",
+    "storage_gb", "cost_usd", "ai_credentials_ownership", "credits_ai_tokens", "credits_compute",
+    "credits_storage", "credits_total", "credit_price_usd", "rate_card_version", "sync_status", "sync_error",
+    "meter_event_identifier", "synced_at", "trace_base", "flags", "marks",
+)  # fmt: skip
+"""Stored columns that a published event is made of."""
+
+
+def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> ir.Table:
+    """Rows of one page in a total order: the sort column, unknown values last, then the id."""
+    t = selected(selection)
+    fields = _sort_keys(t, sort)
+    keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
+    if not any(field.equals(t.id) for field in fields):
+        keys.append(t.id.asc())
+    return t.order_by(*keys).limit(limit, offset=offset).select(*PAGE_COLUMNS)
+
+
+SUMMED = (*PART_COLUMNS, "cost_usd", "tokens_in", "tokens_out", "tokens_total")
+
+
+def _sums(t: ir.Table, *keys: str) -> ir.Table:
+    """Plain sums per `keys`, sync status and credit price.
+
+    Amounts (credits × price) and unsynced credits follow exactly from these few rows (`billing_core.sums`);
+    computed over the events themselves they would cost the engine three times as long.
+    """
+    return t.group_by(*keys, "sync_status", "credit_price_usd").aggregate(
+        events=t.count(), **{name: t[name].sum() for name in SUMMED}
+    )
+
+
+def totals(selection: Selection) -> ir.Table:
+    """Sums over the whole selection, per sync status and credit price."""
+    return _sums(selected(selection))
+
+
+def extent(selection: Selection) -> ir.Table:
+    """First and last event time of a selection."""
+    t = selected(selection)
+    return t.aggregate(first=t.timestamp.min(), last=t.timestamp.max())
+
+
+def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+    """The rows of `totals` per day of the reporting timezone, days counted from 1970-01-01.
+
+    `start` and `end` bound the selection's times.
+    """
+    t = selected(selection)
+    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
+    return _sums(t.mutate(day=day), "day")
+
+
+DIMENSIONS = {
+    "organization": "organization_id",
+    "customer": "customer_id",
+    "user": "user_id",
+    "chatflow": "chatflow_id",
+    "chatflow_name": "chatflow_name",
+    "model": "models",
+    "environment": "environment",
+    "status": "sync_status",
+}
+"""What events can be broken down by → the stored column. `model` groups by the set of models of an event."""
+
+
+def breakdown(selection: Selection, dimensions: Sequence[str], *, limit: int | None = None) -> ir.Table:
+    """Credits by type, largest first, per value of one or more dimensions."""
+    t = selected(selection)
+    keys = [t[DIMENSIONS[name]].name(name) for name in dimensions]
+    parts = {name: t[name].sum().fill_null(0) for name in (*PART_COLUMNS, "credits_total")}
+    grouped = t.group_by(keys).aggregate(events=t.count(), **parts)
+    ranked = grouped.order_by(
+        grouped.credits_total.desc(), *(grouped[name].asc(nulls_first=False) for name in dimensions)
+    )
+    return ranked if limit is None else ranked.limit(limit)
+
+
+def by_hour_of_week(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+    """Credits per weekday (0 = Monday) and hour of the reporting timezone."""
+    t = selected(selection)
+    quarter = local_quarter_hour(t.quarter_hour, zone, start, end)
+    sliced = t.mutate(weekday=(quarter // QUARTERS_PER_DAY + THURSDAY) % 7, hour=quarter // 4 % 24)
+    return sliced.group_by("weekday", "hour").aggregate(credits_total=sliced.credits_total.sum(), events=sliced.count())
+
+
+def facet(selection: Selection, dimension: str, *, limit: int) -> ir.Table:
+    """Values of a dimension with their event counts, most frequent first; unknown is not a value."""
+    t = selected(selection)
+    column = t[DIMENSIONS[dimension]].name("value")
+    grouped = t.group_by(column).aggregate(events=t.count())
+    present = grouped.filter(grouped.value.notnull() & (grouped.value != ""))
+    return present.order_by(present.events.desc(), present.value.asc()).limit(limit)
+
+
+def event(scope: Scope, event_id: str) -> ir.Table:
+    """Every stored column of one event, if the scope may see it."""
+    t = selected(Selection(scope, Snapshot(0, 0)))
+    return t.filter(t.id == event_id)
+
+
+def revisions(scope: Scope, event_id: str) -> ir.Table:
+    """Superseded states of one event, oldest first."""
+    t = revisions_table()
+    mine = t.filter(t.id == event_id)
+    if scope.organizations is not None:
+        mine = mine.filter(_within(mine, scope.organizations))
+    return mine.order_by(mine.revision.asc())
+
+
+def local_quarter_hour(column: ir.IntegerColumn, zone: ZoneInfo, start: datetime, end: datetime) -> ir.IntegerColumn:
+    """Quarter hours of `zone`'s wall clock, exact for events between `start` and `end`.
+
+    The zone's changes of offset within the span become constants, so no engine needs timezone data; every
+    zone's offset since 1972 is a multiple of fifteen minutes.
+    """
+    steps = offsets(zone, start, end)
+    shifts = [int(offset.total_seconds()) // QUARTER_HOUR_SECONDS for _, offset in steps]
+    if len(steps) == 1:
+        return column + shifts[0]
+    changes = [int(until.timestamp()) // QUARTER_HOUR_SECONDS for until, _ in steps[:-1]]
+    branches = [(column < change, column + shift) for change, shift in zip(changes, shifts[:-1], strict=True)]
+    return ibis.cases(*branches, else_=column + shifts[-1])
+
+
+def offsets(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, timedelta]]:
+    """`(until, offset)` steps that cover `start` to `end`; the last `until` is `end`."""
+    steps: list[tuple[datetime, timedelta]] = []
+    at, offset = start.astimezone(UTC), _offset(zone, start)
+    last = end.astimezone(UTC)
+    while at < last:
+        ahead = min(at + timedelta(days=1), last)
+        if _offset(zone, ahead) != offset:
+            change = _first_change(zone, at, ahead)
+            steps.append((change, offset))
+            offset = _offset(zone, change)
+            ahead = change
+        at = ahead
+    return [*steps, (last, offset)]
+
+
+def _first_change(zone: ZoneInfo, low: datetime, high: datetime) -> datetime:
+    """The instant between `low` and `high` at which the offset changes, to the second."""
+    before = _offset(zone, low)
+    while high - low > timedelta(seconds=1):
+        middle = (low + (high - low) / 2).replace(microsecond=0)
+        if middle <= low:
+            break
+        low, high = (middle, high) if _offset(zone, middle) == before else (low, middle)
+    return high
+
+
+def _offset(zone: ZoneInfo, at: datetime) -> timedelta:
+    return at.astimezone(zone).utcoffset() or timedelta()
+
+
+def split_flags(flags: str, marks: str) -> list[str]:
+    """The flags of an event: those that follow from its usage, then those the ledger put on it."""
+    return [flag for text in (flags, marks) for flag in text.split(FLAG_SEPARATOR) if flag]
+
+
+def split_models(models: str) -> list[str]:
+    """The models of an event from their stored text."""
+    return [name for name in models.split(MODEL_SEPARATOR) if name]
+
+
+def with_utc(table: pa.Table) -> pa.Table:
+    """Stored times as what they are: UTC."""
+    for position, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type) and column.type.tz is None:
+            kind = pa.timestamp("us", tz="UTC")
+            table = table.set_column(position, pa.field(column.name, kind), table.column(position).cast(kind))
+    return table

@@ -1,0 +1,143 @@
+"""What the ledger stores, engine-neutral.
+
+Times are UTC without an offset in the column (engines cut days much faster that way); lists that people
+filter and sort by are kept as delimited text, which every engine compresses to almost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.rating.events import EVENT_SCHEMA
+from billing_core.types import SyncStatus
+
+__all__ = [
+    "COMPARED",
+    "EVENT_COLUMNS",
+    "FLAG_SEPARATOR",
+    "MODEL_SEPARATOR",
+    "QUARTER_HOUR_SECONDS",
+    "SCHEMA_VERSION",
+    "SENT",
+    "Column",
+    "events_table",
+    "revisions_table",
+    "stored",
+]
+
+SCHEMA_VERSION = 1
+
+MODEL_SEPARATOR = "\x1f"
+"""Unit separator, around every model name, so that "is one of the models" is a plain text search."""
+
+FLAG_SEPARATOR = ","
+
+QUARTER_HOUR_SECONDS = 900
+
+SENT = ("sending", "processed", "confirmed")
+"""Statuses after which a change needs a correction instead of an edit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A stored column: name, type as Ibis knows it, and type as DuckDB spells it."""
+
+    name: str
+    kind: str
+    duckdb: str
+
+
+_TEXT = ("string", "VARCHAR")
+_TIME = ("timestamp(6)", "TIMESTAMP")
+_COUNT = ("int64", "BIGINT")
+_CREDITS = ("decimal(18, 6)", "DECIMAL(18,6)")
+_STATUS = ("string", f"ENUM({', '.join(repr(status.value) for status in sorted(SyncStatus))})")
+"""One byte per event, ordered as text is."""
+_USAGE_KIND = (
+    "array<struct<model: string, input: int64, output: int64, cache_read: int64, cache_write: int64, "
+    "reasoning: int64, other: int64, cost_usd: decimal(24, 12)>>"
+)
+_USAGE_DUCKDB = (
+    'STRUCT(model VARCHAR, "input" BIGINT, "output" BIGINT, cache_read BIGINT, cache_write BIGINT, '
+    "reasoning BIGINT, other BIGINT, cost_usd DECIMAL(24,12))[]"
+)
+_KINDS = {
+    **dict.fromkeys(("timestamp", "ended_at", "synced_at", "booked_at", "superseded_at"), _TIME),
+    **dict.fromkeys(
+        ("tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq"), _COUNT
+    ),
+    **dict.fromkeys(
+        ("latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total"), _CREDITS
+    ),
+    "storage_gb": ("decimal(24, 12)", "DECIMAL(24,12)"),
+    "cost_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
+    "sync_status": _STATUS,
+    "quarter_hour": ("int32", "INTEGER"),
+    "credit_price_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
+    "usage": (_USAGE_KIND, _USAGE_DUCKDB),
+}
+
+_LEDGER_ONLY = (
+    "quarter_hour", "meter_event_identifier", "synced_at", "marks", "seq", "revision", "booked_at", "run_id",
+)  # fmt: skip
+"""Added by the ledger: the quarter of an hour since 1970 the event began in (every timezone's days and hours
+consist of whole ones), Stripe's identifier, its own flags (`marks`), booking number, revision, when, by which run."""
+
+
+def _column(name: str) -> Column:
+    kind, duckdb = _KINDS.get(name, _TEXT)
+    return Column(name, kind, duckdb)
+
+
+EVENT_COLUMNS = tuple(_column(name) for name in (*EVENT_SCHEMA.names, *_LEDGER_ONLY))
+REVISION_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns")))
+
+COMPARED = tuple(
+    name
+    for name in EVENT_SCHEMA.names
+    if name not in {"id", "trace_base", "metadata", "problems", "sync_status", "sync_error"}
+)
+"""A re-read event is *changed* when one of these differs: facts, credits and flags, not wording or links."""
+
+
+@cache
+def events_table() -> ir.Table:
+    """The current events as an unbound Ibis table."""
+    return ibis.table({c.name: dt.dtype(c.kind) for c in EVENT_COLUMNS}, name="events")
+
+
+@cache
+def revisions_table() -> ir.Table:
+    """Superseded states of events: never edited, never deleted."""
+    return ibis.table({c.name: dt.dtype(c.kind) for c in REVISION_COLUMNS}, name="event_revisions")
+
+
+def stored(events: pa.Table) -> pa.Table:
+    """`EVENT_SCHEMA` rows in the ledger's own types, in time order."""
+    columns = []
+    for name in EVENT_SCHEMA.names:
+        column = events[name]
+        if name == "models":
+            joined = pc.binary_join(column, MODEL_SEPARATOR)
+            edge = pa.scalar(MODEL_SEPARATOR)
+            wrapped = pc.binary_join_element_wise(edge, joined, edge, "")
+            column = pc.if_else(pc.equal(joined, ""), "", wrapped)
+        elif name in {"flags", "problems"}:
+            column = pc.binary_join(column, FLAG_SEPARATOR if name == "flags" else "\n")
+        elif pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us"))
+        elif name == "observations":
+            column = column.cast(pa.int64())
+        columns.append(column)
+    table = pa.Table.from_arrays(columns, names=EVENT_SCHEMA.names)
+    seconds = table["timestamp"].cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+    quarters = pc.cast(pc.floor(pc.divide(seconds.cast(pa.float64()), QUARTER_HOUR_SECONDS)), pa.int32())
+    table = table.append_column("quarter_hour", quarters)
+    return table.sort_by([("timestamp", "ascending"), ("id", "ascending")])

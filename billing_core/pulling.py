@@ -1,0 +1,192 @@
+"""One pull: read Langfuse, roll up, rate, book. The service calls it; nothing here knows a page or a command."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.errors import BadParameter, BillingError
+from billing_core.ledger.engine import BookingCounts
+from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.schema import FLAG_SEPARATOR
+from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
+from billing_core.rating.events import Policy, to_events
+from billing_core.types import Flag, SyncStatus, utc_text
+from billing_core.usage import PullProgress, RejectedRow, Window
+
+if TYPE_CHECKING:
+    from billing_core.langfuse.provider import LangfuseProvider, Reading
+
+__all__ = ["FIRST_PULL_DAYS", "PullResult", "incremental_window", "pull"]
+
+FIRST_PULL_DAYS = 30
+"""How far back the first pull reads when nobody names a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did. `observations` and `duplicates` are rows, the rest are events."""
+
+    api: str
+    window: Window
+    observations: int = 0
+    duplicates: int = 0
+    counts: BookingCounts = field(default_factory=BookingCounts)
+    unpriced: int = 0
+    excluded: int = 0
+    rejected: tuple[RejectedRow, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `pull`)."""
+        return {
+            "api": self.api,
+            "from": utc_text(self.window.start),
+            "to": utc_text(self.window.end),
+            "observations": self.observations,
+            "duplicates": self.duplicates,
+            "events_new": self.counts.new,
+            "events_changed": self.counts.changed,
+            "events_unchanged": self.counts.unchanged,
+            "unpriced": self.unpriced,
+            "excluded": self.excluded,
+            "rejected": [asdict(row) for row in self.rejected],
+        }
+
+
+def incremental_window(
+    covered_until: datetime | None, *, now: datetime, lookback: timedelta, first_days: int = FIRST_PULL_DAYS
+) -> Window:
+    """From a look-back before the end of what was read, so that late and growing traces are read again."""
+    if covered_until is None:
+        return Window(now - timedelta(days=first_days), now)
+    return Window(min(covered_until, now - timedelta(seconds=1)) - lookback, now)
+
+
+def within_retention(window: Window, retention_days: int | None, *, now: datetime, named: bool) -> Window:
+    """Refuse a named window that Langfuse no longer holds completely; shorten one nobody named.
+
+    A partly deleted trace would be booked as if it had used less.
+    """
+    if retention_days is None:
+        return window
+    oldest = now - timedelta(days=retention_days)
+    if window.start >= oldest:
+        return window
+    if named:
+        raise BadParameter(
+            "from", utc_text(window.start), f"{utc_text(oldest)} or later: the project keeps {retention_days} days"
+        )
+    return replace(window, start=oldest)
+
+
+def pull(
+    provider: LangfuseProvider,
+    ledger: Ledger,
+    cards: RateCardFile,
+    policy: Policy,
+    window: Window,
+    *,
+    actor: str,
+    spool: Path,
+    incremental: bool,
+    ended_since: datetime | None = None,
+    progress: Callable[[PullProgress], None] | None = None,
+) -> PullResult:
+    """Book every trace with a row in `window`, complete. Run twice, the second changes nothing.
+
+    Whatever stops it, what was booked stays booked and the run log says how it ended; pages read so far
+    wait in `spool` for the next try.
+    """
+    ledger.register_cards(cards.cards, actor=actor)
+    run_id = uuid.uuid4().hex
+    ledger.start_run(run_id, actor=actor, window=window, incremental=incremental)
+    result = PullResult(provider.api(), window)
+    try:
+        reading = provider.read(window, spool=spool, progress=progress, ended_since=ended_since)
+        result = replace(
+            result, observations=reading.observations, duplicates=reading.duplicates, rejected=tuple(reading.rejected)
+        )
+        for so_far in _book(reading, ledger, cards, policy, run_id, result):
+            result = so_far
+            if progress is not None:
+                progress(PullProgress(1.0, result.observations, f"booked {result.counts.total:,} events"))
+        reading.discard()
+    except BaseException as error:
+        reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
+        _log(ledger, run_id, actor, result, outcome="failed", error=reason)
+        raise
+    _log(ledger, run_id, actor, result, outcome="partial" if result.rejected else "done", error=None)
+    return result
+
+
+def _book(
+    reading: Reading,
+    ledger: Ledger,
+    cards: RateCardFile,
+    policy: Policy,
+    run_id: str,
+    result: PullResult,
+) -> Iterator[PullResult]:
+    """The result so far after each booked batch."""
+    versions = ledger.card_versions()
+    for usage in reading.batches():
+        events = to_events(usage, cards_for(usage, ledger, cards, versions), policy)
+        booked = ledger.book(events, run_id=run_id)
+        result = replace(
+            result,
+            counts=result.counts + booked,
+            duplicates=reading.duplicates,
+            unpriced=result.unpriced + _flagged(events, Flag.UNPRICED),
+            excluded=result.excluded + _count(pc.equal(events["sync_status"], SyncStatus.EXCLUDED)),
+        )
+        yield result
+    yield replace(result, duplicates=reading.duplicates, rejected=tuple(reading.rejected))
+
+
+def cards_for(usage: pa.Table, ledger: Ledger, cards: RateCardFile, versions: set[str]) -> list[RateCard | None]:
+    """The card for each row: the one an event was booked with, else the one in force at its time.
+
+    A new card file never changes what history cost; `rerate` does that, on purpose and audited.
+    """
+    times = usage["timestamp"].to_pylist()
+    if len(cards.cards) == 1 and versions <= {cards.cards[0].id, LEGACY_VERSION}:
+        return [cards.in_force(time) for time in times]
+    booked = ledger.versions_of(usage["id"].to_pylist())
+    known: dict[str, RateCard | None] = {card.id: card for card in cards.cards}
+    for version in set(booked.values()) - known.keys():
+        known[version] = ledger.card(version)
+    return [
+        known.get(booked.get(event_id, "")) or cards.in_force(time)
+        for event_id, time in zip(usage["id"].to_pylist(), times, strict=True)
+    ]
+
+
+def _flagged(events: pa.Table, flag: Flag) -> int:
+    joined = pc.binary_join(events["flags"], FLAG_SEPARATOR)
+    return _count(pc.match_substring(joined, flag))
+
+
+def _count(mask: pa.ChunkedArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
+
+
+def _log(ledger: Ledger, run_id: str, actor: str, result: PullResult, *, outcome: str, error: str | None) -> None:
+    values = {
+        "api": result.api,
+        "observations": result.observations,
+        "duplicates": result.duplicates,
+        "events_new": result.counts.new,
+        "events_changed": result.counts.changed,
+        "events_unchanged": result.counts.unchanged,
+        "rejected": len(result.rejected),
+        "outcome": outcome,
+        "error": error,
+    }
+    ledger.end_run(run_id, actor=actor, action="pull", values=values)

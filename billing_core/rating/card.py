@@ -1,0 +1,249 @@
+"""Rate cards: what a credit costs and how usage turns into credits, as dated, immutable data.
+
+A file holds one card or a list of dated cards under `cards`, and beside them `plans` and `metadata`.
+All numbers are exact decimals: the file is read as text, never through binary floats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from billing_core.errors import RateCardError
+from billing_core.types import parse_time
+from billing_core.usage import TOKEN_CLASSES, MetadataNames
+
+__all__ = ["AiRates", "Basis", "Plan", "RateCard", "RateCardFile", "TokenRate", "builtin_cards", "load_rate_cards"]
+
+
+class Basis(StrEnum):
+    """What AI credits follow from: counted tokens, or the US dollars Langfuse computed."""
+
+    TOKENS = "tokens"
+    COST = "cost"
+
+
+def _utc(value: object) -> datetime:
+    time = parse_time(value)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+UtcDate = Annotated[datetime, BeforeValidator(_utc)]
+Rate = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=18, decimal_places=12)]
+Positive = Annotated[Decimal, Field(gt=0, allow_inf_nan=False, max_digits=18, decimal_places=12)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TokenRate(_Strict):
+    """Credits per 1,000 tokens for models (glob, case-blind) and a token class (`*`: every class)."""
+
+    model: str = "*"
+    token_class: str = "*"  # noqa: S105  (a glob, not a secret)
+    credits_per_1000_tokens: Rate
+
+    @model_validator(mode="after")
+    def _class_is_known(self) -> TokenRate:
+        if self.token_class != "*" and self.token_class not in TOKEN_CLASSES:  # noqa: S105
+            raise ValueError(f"token_class {self.token_class!r}; expected * or one of {', '.join(TOKEN_CLASSES)}")
+        return self
+
+    def covers(self, model: str | None, token_class: str) -> bool:
+        """Whether this line prices `token_class` tokens of `model` (`None`: the trace named no model)."""
+        return self.token_class in {"*", token_class} and fnmatchcase((model or "").lower(), self.model.lower())
+
+
+class AiRates(_Strict):
+    """How AI credits come about. With `basis: tokens` the first rate that covers a token wins."""
+
+    basis: Basis = Basis.TOKENS
+    rates: tuple[TokenRate, ...] = ()
+
+    @model_validator(mode="after")
+    def _rates_go_with_tokens(self) -> AiRates:
+        if (self.basis is Basis.TOKENS) != bool(self.rates):
+            raise ValueError("rates are needed with basis: tokens, and only there")
+        return self
+
+
+class ComputeRate(_Strict):
+    """Credits per minute of latency (last end minus first start)."""
+
+    credits_per_minute: Rate
+
+
+class StorageRate(_Strict):
+    """Credits per GB-month named by the trace."""
+
+    credits_per_gb_month: Rate
+
+
+class Plan(_Strict):
+    """A subscription plan, recognised by its Stripe price ids."""
+
+    name: str
+    credits_per_month: Annotated[int, Field(ge=0)]
+    stripe_price_ids: tuple[str, ...] = ()
+
+
+class RateCard(_Strict):
+    """One version of the prices, in force for `effective_from` ≤ event time < `effective_to` (UTC).
+
+    `margin` is a factor on AI credits, applied once before rounding; compute and storage rates are
+    selling prices already.
+    """
+
+    id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
+    effective_from: UtcDate
+    effective_to: UtcDate | None = None
+    credit_price_usd: Positive
+    margin: Positive = Decimal(1)
+    ai: AiRates
+    compute: ComputeRate
+    storage: StorageRate
+
+    @model_validator(mode="after")
+    def _dates_are_ordered(self) -> RateCard:
+        if self.effective_to is not None and self.effective_to <= self.effective_from:
+            raise ValueError("effective_to must be after effective_from")
+        if self.id == LEGACY_VERSION:
+            raise ValueError(f"the id {LEGACY_VERSION!r} is reserved for credits of the earlier system")
+        return self
+
+    def to_json(self) -> str:
+        """Canonical text: equal cards, equal text."""
+        return json.dumps(_canonical(self.model_dump(mode="python")), sort_keys=True, separators=(",", ":"))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical text: what makes a card immutable."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+LEGACY_VERSION = "legacy"
+"""Card version of events whose credits the earlier system recorded."""
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+class RateCardFile(_Strict):
+    """A rate card file: cards by date, plans, and the names of the metadata keys to read."""
+
+    cards: tuple[RateCard, ...]
+    plans: tuple[Plan, ...] = ()
+    metadata: MetadataNames = MetadataNames()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_card_may_stand_alone(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "cards" not in value:
+            shared = {key: value[key] for key in ("plans", "metadata") if key in value}
+            return {"cards": [{k: v for k, v in value.items() if k not in shared}], **shared}
+        return value
+
+    @model_validator(mode="after")
+    def _cards_do_not_overlap(self) -> RateCardFile:
+        if not self.cards:
+            raise ValueError("holds no card")
+        ids = [card.id for card in self.cards]
+        if len(set(ids)) < len(ids):
+            raise ValueError(f"card ids must differ; got {', '.join(ids)}")
+        ordered = sorted(self.cards, key=lambda card: card.effective_from)
+        for earlier, later in itertools.pairwise(ordered):
+            if earlier.effective_from == later.effective_from or (
+                earlier.effective_to is not None and earlier.effective_to > later.effective_from
+            ):
+                raise ValueError(f"cards {earlier.id} and {later.id} are both in force at {later.effective_from}")
+        return self
+
+    def in_force(self, at: datetime) -> RateCard | None:
+        """The card for an event at `at`; a card without an end gives way to the next one's beginning."""
+        best: RateCard | None = None
+        for card in self.cards:
+            begun = card.effective_from <= at
+            if begun and (best is None or card.effective_from > best.effective_from):
+                best = card
+        return None if best is None or (best.effective_to is not None and at >= best.effective_to) else best
+
+    def by_id(self, card_id: str) -> RateCard | None:
+        """The card of that id, if this file holds it."""
+        return next((card for card in self.cards if card.id == card_id), None)
+
+
+def _parse(text: str, source: str) -> RateCardFile:
+    try:
+        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader builds text only)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" in line {where.line + 1}" if where is not None else ""
+        raise RateCardError(f"rate card {source}: not readable as YAML{line}; see docs/rate-cards.md") from None
+    if not isinstance(document, dict):
+        raise RateCardError(f"rate card {source}: expected a mapping with id, ai, compute, storage or a list of cards")
+    try:
+        return RateCardFile.model_validate(document)
+    except ValidationError as error:
+        raise RateCardError(f"rate card {source}: {_first_fault(error)}; see docs/rate-cards.md") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    value = first.get("input")
+    shown = f" = {value!r}" if isinstance(value, (str, int)) and first["type"] != "missing" else ""
+    return f"{place}{shown}: {str(first['msg']).removeprefix('Value error, ')}".removeprefix(": ")
+
+
+@cache
+def builtin_cards() -> RateCardFile:
+    """The card of CONTRACT section 6."""
+    return _parse(files("billing_core.rating").joinpath("builtin.yaml").read_text(encoding="utf-8"), "built-in")
+
+
+def load_rate_cards(path: Path | None) -> RateCardFile:
+    """The cards of a file, or the built-in ones.
+
+    Raises
+    ------
+    RateCardError
+        One line naming the file, the key, the value and what is accepted.
+    """
+    if path is None:
+        return builtin_cards()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RateCardError(f"BILLING_RATE_CARD: {path} cannot be read ({reason}); expected a YAML file") from None
+    return _parse(text, str(path))
+
+
+def card_from_json(text: str) -> RateCard:
+    """A card as the ledger keeps it."""
+    return RateCard.model_validate(json.loads(text))
+
+
+def conflicting(cards: Sequence[RateCard], known: dict[str, str]) -> RateCard | None:
+    """The first card whose id is known under another fingerprint: somebody edited a card in use."""
+    return next((card for card in cards if known.get(card.id, card.fingerprint()) != card.fingerprint()), None)

@@ -1,0 +1,24 @@
+"""A local stand-in for Langfuse and Stripe over HTTP on one port, with seeded data and planted faults.
+
+Demo mode, tests and benchmarks use it through the same clients and the same wire as the real services.
+"""
+
+from __future__ import annotations
+
+from billing_core.sandbox.app import create_app
+from billing_core.sandbox.dataset import Dataset
+from billing_core.sandbox.http import Mode
+from billing_core.sandbox.plan import Oddity, Truth
+from billing_core.sandbox.server import SandboxProcess, environment_for, run_command, serve
+
+__all__ = [
+    "Dataset",
+    "Mode",
+    "Oddity",
+    "SandboxProcess",
+    "Truth",
+    "create_app",
+    "environment_for",
+    "run_command",
+    "serve",
+]

@@ -1,0 +1,52 @@
+"""The sandbox as one ASGI application: both Langfuse faces, Stripe's face, faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import ASGIApp
+
+from billing_core.sandbox import faults, langfuse_common, langfuse_legacy, langfuse_v2, stripe
+from billing_core.sandbox.dataset import Dataset
+from billing_core.sandbox.http import Mode, Refusal, Sandbox, refuse, wall_clock
+
+__all__ = ["create_app"]
+
+
+async def unknown_route(_: Request, __: Exception) -> Response:
+    """HTML, like the web framework of the real server."""
+    return HTMLResponse("<!DOCTYPE html><html><body>404: This page could not be found.</body></html>", 404)
+
+
+def create_app(
+    dataset: Dataset,
+    *,
+    mode: Mode | str = Mode.V4,
+    latency_seconds: float = 0.0,
+    clock: Callable[[], int] = wall_clock,
+) -> ASGIApp:
+    """The application over `dataset`; `latency_seconds` is added to every answer.
+
+    `clock` returns milliseconds since 1970 and decides which rows have arrived.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is none of `v4`, `v3`, `dual`.
+    """
+    app = Starlette(
+        routes=[
+            *langfuse_common.routes(),
+            *langfuse_v2.routes(),
+            *langfuse_legacy.routes(),
+            *stripe.routes(),
+            *faults.routes(),
+        ],
+        exception_handlers={Refusal: refuse, 404: unknown_route},
+    )
+    app.state.sandbox = Sandbox(dataset, Mode(mode), clock)
+    app.state.stripe = stripe.Account(clock)
+    return faults.FaultLayer(app, latency_seconds)

@@ -1,0 +1,222 @@
+"""The environment, read once (CONTRACT section 2).
+
+Values come from the process environment, then from a `.env` file in the working directory. A wrong value
+becomes one line that names the variable, what is wrong and what is accepted; secrets are never part of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from billing_core.errors import SettingsError
+
+__all__ = ["ApiChoice", "Granularity", "Mode", "Settings", "load_settings"]
+
+MINIMUM_COOKIE_KEY_LENGTH = 32
+"""Characters; anything shorter can be guessed offline from one cookie."""
+
+
+class Mode(StrEnum):
+    """`demo` runs on the built-in sandbox and its public accounts; `live` on real connections."""
+
+    DEMO = "demo"
+    LIVE = "live"
+
+
+class ApiChoice(StrEnum):
+    """Which generation of the Langfuse API to read."""
+
+    AUTO = "auto"
+    V2 = "v2"
+    LEGACY = "legacy"
+
+
+class Granularity(StrEnum):
+    """What one Stripe meter event covers."""
+
+    HOUR = "hour"
+    EVENT = "event"
+
+
+class Settings(BaseModel):
+    """Everything the environment says. Frozen: nothing changes it after start.
+
+    Field names are the variables' own, in lower case and without the `BILLING_` prefix.
+    """
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, populate_by_name=True, extra="forbid")
+
+    mode: Mode
+    langfuse_host: str = "https://cloud.langfuse.com"
+    langfuse_public_key: str | None = None
+    langfuse_secret_key: SecretStr | None = None
+    langfuse_api: ApiChoice = ApiChoice.AUTO
+    langfuse_excluded_environments: tuple[str, ...] = ("langfuse-*", "sdk-experiment")
+    stripe_api_key: SecretStr | None = None
+    stripe_api_base: str | None = None
+    stripe_meter_event_name: str = "credits"
+    warehouse_url: str = "duckdb:///data/billing.duckdb"
+    rate_card: Path | None = None
+    timezone: str = "UTC"
+    default_customer_id: str | None = None
+    override_customer_id: bool = False
+    lookback_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 48
+    settle_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 30
+    push_granularity: Granularity = Granularity.HOUR
+    credentials: Path = Path("config/credentials.yaml")
+    cookie_key: SecretStr | None = None
+    api_tokens: Path | None = None
+
+    @field_validator("langfuse_host", "stripe_api_base")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError("not a base URL; expected http(s)://host[:port][/path]")
+        if parts.username or parts.password:
+            raise ValueError("holds a user name or password; put keys into their own variables")
+        return value.rstrip("/")
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_iana_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not an IANA timezone; expected a name such as Europe/Berlin") from None
+        return value
+
+    @field_validator("langfuse_excluded_environments", mode="before")
+    @classmethod
+    def _split_globs(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("warehouse_url")
+    @classmethod
+    def _is_warehouse_url(cls, value: str) -> str:
+        scheme = urlsplit(value).scheme
+        if scheme != "duckdb":
+            raise ValueError(f"the engine {scheme or value!r} is not available; expected duckdb:///path/to/file")
+        if not value.startswith("duckdb:///") or len(value) == len("duckdb:///"):
+            raise ValueError("names no file; expected duckdb:///relative/path or duckdb:////absolute/path")
+        return value
+
+    @field_validator("cookie_key")
+    @classmethod
+    def _is_strong_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if len(text) < MINIMUM_COOKIE_KEY_LENGTH or len(set(text)) < 8:
+                raise ValueError(
+                    f"too weak; expected {MINIMUM_COOKIE_KEY_LENGTH} or more random characters, for example from "
+                    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+                )
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The reporting timezone: days, charts and exports are cut in it."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def warehouse_path(self) -> Path:
+        """The embedded ledger's file."""
+        return Path(self.warehouse_url.removeprefix("duckdb:///"))
+
+    def is_excluded_environment(self, environment: str | None) -> bool:
+        """Whether a trace of this Langfuse environment is kept but not billed."""
+        return environment is not None and any(
+            fnmatchcase(environment, glob) for glob in self.langfuse_excluded_environments
+        )
+
+
+VARIABLES: dict[str, tuple[str, ...]] = {
+    "mode": ("BILLING_MODE",),
+    "langfuse_host": ("LANGFUSE_HOST", "LANGFUSE_BASE_URL"),
+    "langfuse_public_key": ("LANGFUSE_PUBLIC_KEY",),
+    "langfuse_secret_key": ("LANGFUSE_SECRET_KEY",),
+    "langfuse_api": ("LANGFUSE_API",),
+    "langfuse_excluded_environments": ("LANGFUSE_EXCLUDED_ENVIRONMENTS",),
+    "stripe_api_key": ("STRIPE_API_KEY", "BILLING_STRIPE_SECRET_KEY"),
+    "stripe_api_base": ("STRIPE_API_BASE",),
+    "stripe_meter_event_name": ("STRIPE_METER_EVENT_NAME",),
+    "warehouse_url": ("BILLING_WAREHOUSE_URL",),
+    "rate_card": ("BILLING_RATE_CARD",),
+    "timezone": ("BILLING_TIMEZONE",),
+    "default_customer_id": ("BILLING_DEFAULT_CUSTOMER_ID",),
+    "override_customer_id": ("BILLING_OVERRIDE_CUSTOMER_ID",),
+    "lookback_hours": ("BILLING_LOOKBACK_HOURS",),
+    "settle_minutes": ("BILLING_SETTLE_MINUTES",),
+    "push_granularity": ("BILLING_PUSH_GRANULARITY",),
+    "credentials": ("BILLING_CREDENTIALS",),
+    "cookie_key": ("BILLING_COOKIE_KEY",),
+    "api_tokens": ("BILLING_API_TOKENS",),
+}
+"""Setting → the variables that may set it; the first one present wins."""
+
+KEPT_WHEN_EMPTY = {"langfuse_excluded_environments"}
+"""Settings whose empty value means something (exclude nothing); elsewhere empty counts as absent."""
+
+
+def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env")) -> Settings:
+    """Read the settings from `environment` (default: the process's) and `env_file`.
+
+    Raises
+    ------
+    SettingsError
+        With one line for the first wrong variable; the command line ends with exit code 2.
+    """
+    values: dict[str, str] = {}
+    if env_file is not None and env_file.is_file():
+        values.update({k: v for k, v in dotenv_values(env_file).items() if v is not None})
+    values.update(os.environ if environment is None else environment)
+
+    found: dict[str, str] = {}
+    source: dict[str, str] = {}
+    for setting, names in VARIABLES.items():
+        for name in names:
+            text = values.get(name)
+            if text is not None and (text.strip() or setting in KEPT_WHEN_EMPTY):
+                found[setting], source[setting] = text.strip(), name
+                break
+
+    has_keys = "langfuse_public_key" in found and "langfuse_secret_key" in found
+    found.setdefault("mode", Mode.LIVE if has_keys else Mode.DEMO)
+    try:
+        settings = Settings.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        setting = str(first["loc"][0])
+        raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first)}") from None
+    _check_together(settings)
+    return settings
+
+
+def _fault(error: Mapping[str, Any]) -> str:
+    """Pydantic's message, without its prefix for our own texts and with the choices it knows."""
+    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+
+
+def _check_together(settings: Settings) -> None:
+    """Rules over more than one variable."""
+    if settings.override_customer_id and settings.default_customer_id is None:
+        raise SettingsError(
+            "BILLING_OVERRIDE_CUSTOMER_ID: true needs BILLING_DEFAULT_CUSTOMER_ID, the customer to bill everything to"
+        )
+    if (settings.langfuse_public_key is None) != (settings.langfuse_secret_key is None):
+        missing = "LANGFUSE_PUBLIC_KEY" if settings.langfuse_public_key is None else "LANGFUSE_SECRET_KEY"
+        raise SettingsError(f"{missing}: missing; both Langfuse keys are needed, or neither for demo mode")

@@ -1,0 +1,279 @@
+"""The words of the house: what a usage event is, how one asks for them and what comes back.
+
+Flat names (`FLAT_FIELDS`) are shared by JSON, CSV, frames, sort parameters and the ledger's columns
+(CONTRACT section 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from billing_core.errors import BadParameter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "FLAT_FIELDS",
+    "MAXIMUM_LIMIT",
+    "Credits",
+    "Flag",
+    "GetUsageEventsParams",
+    "Pagination",
+    "SyncStatus",
+    "Totals",
+    "UsageEvent",
+    "UsageEventsResponse",
+]
+
+MAXIMUM_LIMIT = 1000
+"""Rows on one page at most."""
+
+
+class SyncStatus(StrEnum):
+    """How far an event got on its way to Stripe (CONTRACT section 4)."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    ERROR = "error"
+    EXCLUDED = "excluded"
+
+
+class Flag(StrEnum):
+    """What a person should know about an event before trusting its credits."""
+
+    OWN_KEY = "own_key"
+    UNPRICED = "unpriced"
+    EXCLUDED_ENVIRONMENT = "excluded_environment"
+    NO_CUSTOMER = "no_customer"
+    BAD_USAGE = "bad_usage"
+    CONFLICTING_ATTRIBUTES = "conflicting_attributes"
+    DOUBLE_COUNT_SUSPECT = "double_count_suspect"
+    LEGACY_BILLED = "legacy_billed"
+    CARRIED = "carried"
+    CHANGED_AFTER_SENDING = "changed_after_sending"
+    LATE_AFTER_CLOSE = "late_after_close"
+
+
+def plain_decimal(value: Decimal) -> str:
+    """Exact decimal text without exponent or trailing zeros: `Decimal("1.500E+3")` → `"1500"`."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def utc_text(value: datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and `Z`."""
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Exact = Annotated[Decimal, PlainSerializer(plain_decimal, return_type=str, when_used="json")]
+"""A decimal that leaves as text in JSON, never as a binary float."""
+
+Seconds = Annotated[Decimal, PlainSerializer(float, return_type=float, when_used="json")]
+
+UtcTime = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
+
+
+class Credits(BaseModel):
+    """Credits by what they pay for; `total` is always the sum of the parts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ai_tokens: Exact
+    compute: Exact
+    storage: Exact
+    total: Exact
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Credits:
+        if self.total != self.ai_tokens + self.compute + self.storage:
+            raise ValueError("total is not the sum of ai_tokens, compute and storage")
+        return self
+
+
+class UsageEvent(BaseModel):
+    """One trace, rated. Times are UTC, `latency_seconds` is last end minus first start.
+
+    `None` means unknown, never zero: no tokens were named, no cost is known, nobody is named.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    timestamp: UtcTime
+    ended_at: UtcTime
+    organization_id: str | None
+    customer_id: str | None
+    user_id: str | None
+    session_id: str | None
+    chatflow_id: str | None
+    chatflow_name: str | None
+    environment: str | None
+    models: list[str]
+    tokens_in: int | None
+    tokens_out: int | None
+    tokens_total: int | None
+    latency_seconds: Seconds
+    storage_gb: Exact | None
+    cost_usd: Exact | None
+    ai_credentials_ownership: str | None
+    credits: Credits
+    amount_usd: Exact
+    rate_card_version: str
+    sync_status: SyncStatus
+    sync_error: str | None
+    meter_event_identifier: str | None
+    synced_at: UtcTime | None
+    trace_url: str | None
+    flags: list[Flag]
+
+
+FLAT_FIELDS: tuple[str, ...] = tuple(
+    flat
+    for name in UsageEvent.model_fields
+    for flat in (tuple(f"credits_{part}" for part in Credits.model_fields) if name == "credits" else (name,))
+)
+"""Column names of every flat form, in their published order."""
+
+
+def parse_time(value: object) -> datetime:
+    """ISO 8601 text or a datetime. Numbers are refused: seconds and milliseconds look alike."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value.strip())
+        except ValueError:
+            pass
+    raise ValueError("expected an ISO 8601 time such as 2026-11-01 or 2026-11-01T00:00:00Z")
+
+
+def _as_tuple(value: object) -> object:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, (list, set, frozenset)) else value
+
+
+def _without_blank(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Time = Annotated[datetime, BeforeValidator(parse_time)]
+AnyOf = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+Amount = Annotated[Decimal, Field(allow_inf_nan=False)]
+
+
+class GetUsageEventsParams(BaseModel):
+    """One question for usage events. Filters are ANDed; several values of one filter are ORed.
+
+    Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
+    `amount_min` and `amount_max` are US dollars, both inclusive. `as_of` is the `pagination.as_of` of an
+    earlier answer: pages asked with it never repeat or skip a row while new data arrives.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
+
+    from_: Annotated[Time | None, Field(alias="from")] = None
+    to: Time | None = None
+    customer: AnyOf = ()
+    organization: AnyOf = ()
+    user: AnyOf = ()
+    chatflow: AnyOf = ()
+    model: AnyOf = ()
+    environment: AnyOf = ()
+    status: Annotated[tuple[SyncStatus, ...], BeforeValidator(_as_tuple)] = ()
+    amount_min: Amount | None = None
+    amount_max: Amount | None = None
+    search: Annotated[str | None, BeforeValidator(_without_blank), Field(max_length=500)] = None
+    sort: str = "timestamp"
+    order: Literal["asc", "desc"] = "desc"
+    page: Annotated[int, Field(ge=1)] = 1
+    limit: Annotated[int, Field(ge=1, le=MAXIMUM_LIMIT)] = 25
+    as_of: Annotated[int | None, Field(ge=0)] = None
+
+    @model_validator(mode="after")
+    def _sort_is_a_field(self) -> GetUsageEventsParams:
+        if self.sort not in FLAT_FIELDS:
+            raise BadParameter("sort", self.sort, "one of " + ", ".join(FLAT_FIELDS))
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> GetUsageEventsParams:
+        """Build from outside input (command line, query string).
+
+        Raises
+        ------
+        BadParameter
+            Naming the first wrong parameter as the caller wrote it, and what is accepted.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else "parameters"
+            name = "from" if name == "from_" else name
+            if isinstance(inner := first.get("ctx", {}).get("error"), BadParameter):
+                raise inner from None
+            if first["type"] == "extra_forbidden":
+                accepted = sorted(f.alias or n for n, f in cls.model_fields.items())
+                raise BadParameter("parameter", name, "one of " + ", ".join(accepted)) from None
+            text = str(first["msg"]).removeprefix("Value error, ")
+            text = text.removeprefix("Input should be ").removeprefix("expected ")
+            raise BadParameter(name, first.get("input"), text) from None
+
+
+class Pagination(BaseModel):
+    """Where the page stands in the whole answer; `as_of` pins the state of the ledger it was cut from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    page: int
+    limit: int
+    total_items: int
+    total_pages: int
+    as_of: int
+
+
+class Totals(BaseModel):
+    """Sums over every row of the filter, not of the page.
+
+    `cost_usd` is the sum of the known costs, `None` where none is known. Token sums likewise.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    credits: Credits
+    amount_usd: Exact
+    cost_usd: Exact | None
+    tokens_in: int | None
+    tokens_out: int | None
+    tokens_total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEventsResponse:
+    """One page of events. `frame` has the flat columns, decimals as `Decimal` and times as UTC."""
+
+    events: list[UsageEvent]
+    pagination: Pagination
+    totals: Totals
+    frame: pd.DataFrame
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `events`): exact numbers as text."""
+        return {
+            "events": [event.model_dump(mode="json") for event in self.events],
+            "pagination": self.pagination.model_dump(mode="json"),
+            "totals": self.totals.model_dump(mode="json"),
+        }

@@ -1,0 +1,135 @@
+"""The frame that travels from a provider to rating: one row per trace, facts only, no credits.
+
+Providers fill it, `rating` reads it, the ledger keeps it beside the credits so that every bill can be
+explained and re-rated later without asking the provider again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "COST",
+    "LARGEST_COST_USD",
+    "TIME",
+    "TOKEN_CLASSES",
+    "USAGE_SCHEMA",
+    "MetadataNames",
+    "PullProgress",
+    "RejectedRow",
+    "Window",
+]
+
+TIME = pa.timestamp("us", tz="UTC")
+COST = pa.decimal128(24, 12)
+"""US dollars, GB-months, recorded credits: Langfuse stores twelve decimal places and never more."""
+
+LARGEST_COST_USD = 999_999
+"""A trace that cost more is a mistake in the usage: its cost counts as unknown and the event is flagged."""
+
+TOKEN_CLASSES: tuple[str, ...] = ("input", "output", "cache_read", "cache_write", "reasoning", "other")
+"""Every token of an observation is in exactly one class; `other` holds what the application did not name."""
+
+MODEL_USAGE = pa.struct(
+    [
+        pa.field("model", pa.string()),
+        *(pa.field(name, pa.int64()) for name in TOKEN_CLASSES),
+        pa.field("cost_usd", COST),
+    ]
+)
+"""What one model (null: none named) used within a trace. Token counts are never null; an unknown cost is."""
+
+USAGE_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("project_id", pa.string()),
+        pa.field("trace_base", pa.string()),  # trace_url = trace_base + percent-encoded id
+        pa.field("timestamp", TIME, nullable=False),  # first start
+        pa.field("ended_at", TIME, nullable=False),  # last end, never before timestamp
+        pa.field("organization_id", pa.string()),
+        pa.field("customer_id", pa.string()),
+        pa.field("user_id", pa.string()),
+        pa.field("session_id", pa.string()),
+        pa.field("chatflow_id", pa.string()),
+        pa.field("chatflow_name", pa.string()),
+        pa.field("environment", pa.string()),
+        pa.field("ai_credentials_ownership", pa.string()),
+        pa.field("models", pa.list_(pa.string()), nullable=False),  # distinct, sorted
+        pa.field("tokens_in", pa.int64()),
+        pa.field("tokens_out", pa.int64()),
+        pa.field("tokens_total", pa.int64()),
+        pa.field("usage", pa.list_(MODEL_USAGE), nullable=False),  # sorted by model, null first
+        pa.field("storage_gb", COST),
+        pa.field("cost_usd", COST),
+        pa.field("observations", pa.int32(), nullable=False),  # synthetic roots not counted
+        pa.field("unpriced", pa.bool_(), nullable=False),  # some observation has usage and no cost entry
+        pa.field("bad_usage", pa.bool_(), nullable=False),
+        pa.field("conflicting_attributes", pa.bool_(), nullable=False),
+        pa.field("double_count_suspect", pa.bool_(), nullable=False),
+        pa.field("problems", pa.list_(pa.string()), nullable=False),  # sentences behind the four flags, sorted
+        pa.field("legacy_status", pa.string()),  # metadata billing_status of the earlier system
+        pa.field("legacy_error", pa.string()),  # metadata stripeError
+        pa.field("legacy_ai_tokens", COST),  # metadata billing_details.breakdown.ai_tokens.base_credits
+        pa.field("legacy_compute", COST),
+        pa.field("legacy_storage", COST),
+        pa.field("legacy_total", COST),  # metadata billing_details.total_credits
+        pa.field("metadata", pa.string()),  # the logical root's own metadata as JSON text
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Half open, aware UTC: `start` ≤ time < `end`."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise ValueError("a window needs aware times")
+        if self.start >= self.end:
+            raise ValueError(
+                f"a window must end after it starts: {self.start:%Y-%m-%dT%H:%M} to {self.end:%Y-%m-%dT%H:%M}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """How far a read got: `fraction` of the window from 0 to 1, rows so far, and what it is doing in words."""
+
+    fraction: float
+    observations: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A row that could not be read at all; named so that nothing is dropped without saying why."""
+
+    row: str
+    reason: str
+
+
+class MetadataNames(BaseModel):
+    """Which metadata keys hold which fact; the first present wins. A dot descends into nested objects.
+
+    This is the `metadata` section of a rate card file; the defaults are CONTRACT section 4.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    customer: tuple[str, ...] = ("stripeCustomerId", "customerId")
+    organization: tuple[str, ...] = ("organizationId",)
+    user: tuple[str, ...] = ("userId",)
+    chatflow_id: tuple[str, ...] = ("chatflowid", "chatflowId")
+    chatflow_name: tuple[str, ...] = ("chatflowName",)
+    ai_credentials_ownership: tuple[str, ...] = ("aiCredentialsOwnership",)
+    storage_gb: tuple[str, ...] = ("storageGb", "storageGB")
+    legacy_status: tuple[str, ...] = ("billing_status",)
+    legacy_error: tuple[str, ...] = ("stripeError",)
+    legacy_details: tuple[str, ...] = ("billing_details",)

@@ -1,0 +1,106 @@
+"""Security headers on every answer, and addresses of Streamlit that are nobody's business."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["SecurityHeaders", "content_security_policy", "inline_script_hashes", "is_https"]
+
+HSTS_SECONDS = 365 * 24 * 60 * 60
+
+_METRICS = re.compile(r"/_stcore/+metrics/*$")
+"""Streamlit's metrics count sessions and name functions, and ask for no sign-in."""
+
+_INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+
+_PERMISSIONS = ", ".join(
+    f"{feature}=()"
+    for feature in (
+        "accelerometer",
+        "camera",
+        "display-capture",
+        "geolocation",
+        "gyroscope",
+        "magnetometer",
+        "microphone",
+        "midi",
+        "payment",
+        "serial",
+        "usb",
+    )
+)
+
+
+def is_https(scope: Scope) -> bool:
+    """Whether the browser came over HTTPS, ending here or at a proxy in front."""
+    forwarded = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"")
+    return scope["scheme"] in {"https", "wss"} or forwarded.split(b",")[0].strip().lower() == b"https"
+
+
+def inline_script_hashes(html: str) -> tuple[str, ...]:
+    """CSP sources for the inline scripts of Streamlit's shell page, so that no other inline script runs."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in _INLINE_SCRIPT.findall(html))
+    return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+def content_security_policy(script_sources: Iterable[str] = ()) -> str:
+    """What a page may load: itself only. What is looser than that has its reason here."""
+    scripts = " ".join(("'self'", "'wasm-unsafe-eval'", *script_sources))
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src {scripts}",
+            "style-src 'self' 'unsafe-inline'",  # Streamlit's emotion and Plotly write style elements
+            "img-src 'self' data: blob:",  # Plotly's chart images, downloads of charts
+            "font-src 'self' data:",
+            "connect-src 'self' ws: wss:",  # the WebSocket; older browsers do not count it as 'self'
+            "worker-src 'self' blob:",
+            "frame-src 'self'",
+            "frame-ancestors 'self'",  # Streamlit shows components in frames of its own origin
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+        )
+    )
+
+
+class SecurityHeaders:
+    """ASGI middleware in front of everything."""
+
+    def __init__(self, app: ASGIApp, policy: str) -> None:
+        self._app = app
+        self._headers = {
+            "Content-Security-Policy": policy,
+            "X-Frame-Options": "SAMEORIGIN",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "same-origin",
+            "Permissions-Policy": _PERMISSIONS,
+            "Cross-Origin-Opener-Policy": "same-origin",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers[name] = value
+                if is_https(scope):
+                    headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
+            await send(message)
+
+        if _METRICS.search(scope["path"]):
+            await Response(status_code=HTTPStatus.NOT_FOUND)(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)

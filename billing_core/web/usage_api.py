@@ -1,0 +1,90 @@
+"""`GET /api/billing/usage/events` and the CSV download: the service over HTTP (CONTRACT section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from billing_core.errors import AccessDenied, BadParameter, BillingError, SettingsError, WarehouseError
+from billing_core.types import GetUsageEventsParams
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+
+__all__ = ["parse_query", "usage_events", "usage_events_csv"]
+
+REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status"})
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+_STATUS = {BadParameter: 422, AccessDenied: 403, WarehouseError: 503, SettingsError: 503}
+
+
+def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
+    """Query parameters as the command `events` takes them; a repeated filter means any of its values.
+
+    Raises
+    ------
+    BadParameter
+        Naming the parameter; also when one that has a single value is repeated.
+    """
+    values: dict[str, Any] = {}
+    for name, given in query.items():
+        if name in REPEATABLE:
+            values[name] = given
+        elif len(given) > 1:
+            raise BadParameter(name, given, "one value")
+        else:
+            values[name] = given[0]
+    return GetUsageEventsParams.parse(values)
+
+
+def _query(request: Request) -> dict[str, list[str]]:
+    return {name: request.query_params.getlist(name) for name in request.query_params}
+
+
+async def usage_events(request: Request) -> Response:
+    """One page of events as JSON for a bearer token."""
+
+    def answer() -> Response:
+        principal = wiring.tokens().authenticate(request.headers.get("authorization"))
+        if principal is None:
+            return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+        params = parse_query(_query(request))
+        document = wiring.service().get_usage_events(params, principal).to_json()
+        return JSONResponse(document, headers=_NO_STORE)
+
+    return await _guarded(answer)
+
+
+async def usage_events_csv(request: Request) -> Response:
+    """Exactly the filter of the page as CSV, streamed, for a signed-in person."""
+
+    def answer() -> Response:
+        gatekeeper = wiring.gatekeeper()
+        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
+        principal = None if session_id is None else gatekeeper.principal(session_id)
+        if principal is None:
+            return _refusal(401, "sign in first, then download again", {})
+        pieces: Iterator[bytes] = wiring.service().csv(parse_query(_query(request)), principal)
+        headers = {"Content-Disposition": 'attachment; filename="usage-events.csv"', **_NO_STORE}
+        return StreamingResponse(pieces, media_type="text/csv; charset=utf-8", headers=headers)
+
+    return await _guarded(answer)
+
+
+async def _guarded(answer: Callable[[], Response]) -> Response:
+    """Run off the event loop; expected errors become their status with one sentence."""
+    try:
+        return await run_in_threadpool(answer)
+    except BillingError as error:
+        status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+        extra = {"parameter": error.parameter} if isinstance(error, BadParameter) else {}
+        return _refusal(status, str(error), {}, **extra)
+
+
+def _refusal(status: int, says: str, headers: Mapping[str, str], **extra: str) -> Response:
+    return JSONResponse({"error": says, **extra}, status_code=status, headers=dict(headers))

@@ -1,0 +1,77 @@
+"""What one process of the dashboard holds: made on first use, shared by the page scripts and the HTTP routes.
+
+Nothing is made at import and a failure is not kept, so the process answers `/healthz` whatever is misconfigured,
+and recovers as soon as a wrong file is corrected.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from billing_core.auth.gatekeeper import Gatekeeper
+from billing_core.auth.tokens import TokenFile
+from billing_core.settings import Settings, load_settings
+from billing_core.web.audit_trail import AuditTrail
+
+if TYPE_CHECKING:
+    from billing_core.service import BillingService
+
+__all__ = ["AuditTrail", "Once", "audit_trail", "close", "gatekeeper", "ready", "service", "settings", "tokens"]
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A value made by the first caller while the others wait; made again after a failure."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._turn = threading.RLock()
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        if not self._made:
+            with self._turn:
+                if not self._made:
+                    self._made.append(self._make())
+        return self._made[0]
+
+    def forget(self) -> T | None:
+        """Make it anew on the next call; returns what was made so far, for its maker to close."""
+        with self._turn:
+            return self._made.pop() if self._made else None
+
+
+def _make_service() -> BillingService:
+    from billing_core.service import BillingService  # here: it brings the engine, which the form must not wait for
+
+    return BillingService.from_settings(settings())
+
+
+def _write_audit(who: str, what: str, detail: str) -> None:
+    service().audit(who, what, {"detail": detail})
+
+
+settings: Once[Settings] = Once(load_settings)
+service: Once[BillingService] = Once(_make_service)
+audit_trail = AuditTrail(_write_audit)
+gatekeeper: Once[Gatekeeper] = Once(lambda: Gatekeeper.from_settings(settings(), audit=audit_trail))
+tokens: Once[TokenFile] = Once(lambda: TokenFile(settings().api_tokens))
+
+
+def close() -> None:
+    """Let go of every file: when the process ends, and between tests."""
+    audit_trail.drain()
+    for made in (gatekeeper.forget(), service.forget()):
+        if made is not None:
+            made.close()
+    settings.forget()
+    tokens.forget()
+
+
+def ready() -> None:
+    """Raise the `BillingError` that keeps people from working: settings, sign-in file or warehouse."""
+    gatekeeper().check()
+    service().ready()

@@ -1,0 +1,78 @@
+"""One place for what colours mean. Chart colours follow Okabe and Ito, which people with any colour vision tell apart.
+
+Light and dark themes need different shades of the same hue, so every meaning has a pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billing_core.types import SyncStatus
+
+__all__ = ["CREDIT_PARTS", "HEAT", "RANKED", "STATUS_MARKS", "CreditPart", "Shade", "StatusMark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """One hue on a light and on a dark background."""
+
+    light: str
+    dark: str
+
+    def on(self, theme: str) -> str:
+        """The shade for `light` or `dark`."""
+        return self.dark if theme == "dark" else self.light
+
+
+@dataclass(frozen=True, slots=True)
+class CreditPart:
+    """A kind of credits: its name in `Credits`, what people call it, its colour."""
+
+    field: str
+    label: str
+    shade: Shade
+
+
+CREDIT_PARTS = (
+    CreditPart("ai_tokens", "AI tokens", Shade("#0072B2", "#56B4E9")),
+    CreditPart("compute", "Compute", Shade("#C98300", "#E69F00")),
+    CreditPart("storage", "Storage", Shade("#009E73", "#1FB58A")),
+)
+"""In the order they are stacked, listed and added everywhere."""
+
+RANKED = Shade("#6B7785", "#A3AEBA")
+"""What has no kind of its own: "all others", areas that only carry a size."""
+
+HEAT = (
+    ((0.0, "#EEF3F7"), (0.35, "#9CC4E0"), (0.7, "#2F86BF"), (1.0, "#003F66")),
+    ((0.0, "#1A232D"), (0.35, "#1F4E73"), (0.7, "#3F92C9"), (1.0, "#BFE3F9")),
+)
+"""Little to much, for light and dark: one hue whose lightness alone carries the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusMark:
+    """How a sync status looks: icon and word together, so that colour never carries it alone.
+
+    White text on `colour` reaches 4.5 : 1 (WCAG AA).
+    """
+
+    icon: str
+    word: str
+    colour: str
+    meaning: str
+
+    @property
+    def text(self) -> str:
+        """Icon and word."""
+        return f"{self.icon} {self.word}"
+
+
+STATUS_MARKS: dict[SyncStatus, StatusMark] = {
+    SyncStatus.PENDING: StatusMark("○", "pending", "#8A5A00", "Not sent to Stripe yet."),
+    SyncStatus.SENDING: StatusMark("↑", "sending", "#0B5CAD", "On its way; Stripe's answer is not known yet."),
+    SyncStatus.PROCESSED: StatusMark("✓", "processed", "#1A6E37", "Accepted by Stripe."),
+    SyncStatus.CONFIRMED: StatusMark("✓✓", "confirmed", "#0F5C56", "Accepted, and Stripe's own summary agrees."),
+    SyncStatus.ERROR: StatusMark("✕", "error", "#B3261E", "Rejected, or cannot be sent; the error says why."),
+    SyncStatus.EXCLUDED: StatusMark("–", "excluded", "#57606A", "Nothing to bill; a flag says why."),
+}

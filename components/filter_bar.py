@@ -1,0 +1,148 @@
+"""The filter bar of the Usage Events page. Every widget is bound to the URL: a shared link shows the same view."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.errors import BillingError
+from billing_core.service import BillingService
+from billing_core.types import GetUsageEventsParams, SyncStatus
+from components.formats import count
+from components.notice import notice_of_error, plain
+from components.periods import Period, window_of
+from components.usage_query import FACETS, Facet, Filters, chips, days
+from components.usage_state import Pin, current_filters, filters_changed, remove_value, reset_filters
+
+__all__ = ["active_filters", "filter_bar"]
+
+DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", "A number of US dollars, for example 0.05")
+
+NAMED = 3
+"""Most frequent values written under a filter, with their counts."""
+
+CHIPS = 12
+"""Active filters shown one by one."""
+
+
+def filter_bar(service: BillingService, principal: Principal, pin: Pin) -> Filters:
+    """Draw the bar and return what it says."""
+    zone = service.settings.zone
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
+        period = st.selectbox(
+            "Period",
+            list(Period),
+            index=list(Period).index(Period.LAST_30_DAYS),
+            key="period",
+            bind="query-params",
+            on_change=filters_changed,
+            help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
+            width=170,
+            filter_mode=None,
+        )
+        if period == Period.CUSTOM:
+            _custom_days()
+        st.text_input(
+            "Search",
+            key="search",
+            bind="query-params",
+            type="search",
+            max_chars=500,
+            placeholder="Id, user, session, organization, customer, chatflow, model",
+            on_change=filters_changed,
+            width="stretch",
+        )
+        # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
+        more = st.popover("Filters", icon=":material/filter_list:", key="filters-open", on_change="rerun")
+        with more:
+            _more_filters(service, principal, pin, is_open=bool(more.open))
+        st.button("Reset", icon=":material/restart_alt:", on_click=reset_filters, key="reset-filters")
+    return current_filters()
+
+
+def _custom_days() -> None:
+    for key, label in (("first_day", "First day"), ("last_day", "Last day")):
+        st.date_input(
+            label,
+            value=None,
+            key=key,
+            bind="query-params",
+            format="YYYY-MM-DD",
+            on_change=filters_changed,
+            width=150,
+            help="Included. Empty: no limit on this side.",
+        )
+
+
+def _more_filters(service: BillingService, principal: Principal, pin: Pin, *, is_open: bool) -> None:
+    st.caption("Several values of one filter mean any of them. Values you do not find can be typed.")
+    for facet in FACETS:
+        counted = _counted(service, principal, pin, facet) if is_open else []
+        st.multiselect(
+            facet.label,
+            _options(facet, counted),
+            key=facet.key,
+            bind="query-params",
+            on_change=filters_changed,
+            accept_new_options=facet.key != "status",
+            select_all=False,
+            filter_mode="contains",
+            placeholder="Any",
+            wrap=True,
+        )
+        if counted:
+            st.caption(plain(_most_frequent(counted)))
+    least, most = st.columns(2, wrap=False)
+    for column, key, label in ((least, "amount_min", "Amount from ($)"), (most, "amount_max", "Amount to ($)")):
+        column.text_input(
+            label, key=key, bind="query-params", validate=DOLLARS, placeholder="Any", on_change=filters_changed
+        )
+
+
+def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Facet) -> list[tuple[str, int]]:
+    """The values of a filter within the chosen period and how many events have each, most frequent first."""
+    zone = service.settings.zone
+    try:
+        start, end = window_of(days(current_filters(), pin.at.astimezone(zone).date()), zone)
+        window = GetUsageEventsParams.parse({"from": start, "to": end, "as_of": pin.as_of})
+        return service.facets(window, principal, facet.key)
+    except BillingError as error:
+        notice_of_error(error)
+        return []
+
+
+def _options(facet: Facet, counted: list[tuple[str, int]]) -> list[str]:
+    """What can be chosen: the values found, and those chosen already, which may be rarer or gone."""
+    found = [status.value for status in SyncStatus] if facet.key == "status" else [value for value, _ in counted]
+    return [*found, *(value for value in st.session_state.get(facet.key) or () if value not in found)]
+
+
+def _most_frequent(counted: list[tuple[str, int]]) -> str:
+    named = " · ".join(f"{value} {count(events)}" for value, events in counted[:NAMED])
+    rest = len(counted) - NAMED
+    return f"Events: {named}" + (f" · {rest:,} more" if rest > 0 else "")
+
+
+def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
+    """What narrows the view, in words: the days with their timezone, and each filter with its way out."""
+    active = chips(filters)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="active-filters"):
+        st.caption(
+            f"{plain(str(days(filters, at.astimezone(zone).date())))} · days in {plain(zone.key)}", width="content"
+        )
+        for position, chip in enumerate(active[:CHIPS]):
+            st.button(
+                plain(chip.text),
+                icon=":material/close:",
+                icon_position="right",
+                key=f"chip-{position}",
+                type="tertiary",
+                help="Remove this filter",
+                on_click=remove_value,
+                args=(chip.key, chip.value),
+            )
+        if len(active) > CHIPS:
+            st.caption(f"and {len(active) - CHIPS} more", width="content")

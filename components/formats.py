@@ -1,0 +1,161 @@
+"""Figures as people read them. For the eye only: passport, CSV and API keep the exact values.
+
+Nothing here knows Streamlit. An unknown value is the word `unknown`, never a zero.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from zoneinfo import ZoneInfo
+
+__all__ = [
+    "NOTHING_EARLIER",
+    "UNKNOWN",
+    "ago",
+    "change",
+    "compact",
+    "count",
+    "credits_text",
+    "day_text",
+    "duration",
+    "moment",
+    "plural",
+    "rows_range",
+    "usd",
+]
+
+UNKNOWN = "unknown"
+
+NOTHING_EARLIER = "no earlier data"
+
+SMALL_DIGITS = 3
+"""Significant digits shown of an amount below one, so that no amount looks like nothing."""
+
+_SCALES = ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6, "M"), (Decimal(10) ** 3, "K"))
+
+
+def count(value: int | None) -> str:
+    """`12345` → `12,345`."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def plural(value: int, noun: str) -> str:
+    """`1 event`, `12,345 events`."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def credits_text(value: Decimal | None) -> str:
+    """`1234.5` → `1,234.50`, `0.000042` → `0.000042`, zero → `0`."""
+    return UNKNOWN if value is None else _readable(value)
+
+
+def usd(value: Decimal | None) -> str:
+    """`1234.5` → `$1,234.50`, `0.00004` → `$0.00004`, zero → `$0`."""
+    if value is None:
+        return UNKNOWN
+    return f"−${_readable(-value)}" if value < 0 else f"${_readable(value)}"
+
+
+def _readable(value: Decimal) -> str:
+    """Two decimals from one upwards, else as many as its first significant digits need; at least two."""
+    if value == 0:
+        return "0"
+    if value < 0:
+        return "−" + _readable(-value)
+    if value >= 1:
+        return f"{value.quantize(Decimal('0.01'), ROUND_HALF_EVEN):,}"
+    places = max(2, SMALL_DIGITS - 1 - value.adjusted())
+    text = format(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN), "f")
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction.rstrip('0'):0<2}"
+
+
+def compact(value: Decimal | int | None, *, prefix: str = "") -> str:
+    """Three significant digits and a letter for a tile: `8231255.81` → `8.23M`; below 10,000 nothing is cut away."""
+    if value is None:
+        return UNKNOWN
+    sign = "−" if value < 0 else ""
+    size = abs(Decimal(value))
+    if size < 10_000:
+        text = f"{value:,}".lstrip("-") if isinstance(value, int) else _readable(size)
+        return sign + prefix + text
+    for position, (scale, letter) in enumerate(_SCALES):
+        if size < scale:
+            continue
+        shown = _three_digits(size / scale)
+        if Decimal(shown) >= 1000 and position:  # 999,950 is 1.00M, not 1000K
+            shown, letter = "1.00", _SCALES[position - 1][1]
+        return f"{sign}{prefix}{shown}{letter}"
+    raise AssertionError("every size from 10,000 has a scale")
+
+
+def _three_digits(value: Decimal) -> str:
+    places = max(0, SMALL_DIGITS - 1 - value.adjusted())
+    return format(value.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN), "f")
+
+
+def duration(seconds: Decimal | None) -> str:
+    """`0.35 s`, `1.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds == 0:
+        return "0 s"
+    if seconds < 1:
+        return f"{_readable(seconds)} s"
+    tenths = seconds.quantize(Decimal("0.1"), ROUND_HALF_EVEN)
+    if tenths < 60:
+        return f"{tenths} s"
+    whole = int(seconds.quantize(Decimal(1), ROUND_HALF_EVEN))
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = (whole + 30) // 60
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def moment(time: datetime | None, zone: ZoneInfo) -> str:
+    """`2026-11-22 14:05:09` on the clocks of `zone`; sorts as it reads."""
+    return UNKNOWN if time is None else f"{time.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+
+def day_text(day: date) -> str:
+    """`22 Nov 2026`."""
+    return f"{day.day} {day:%b %Y}"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """`just now`, `3 min ago`, `2 h ago`, `4 days ago`."""
+    minutes = int((now - then).total_seconds() // 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h ago"
+    return f"{minutes // (24 * 60):,} days ago"
+
+
+def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
+    """How a figure moved against the period before: `+12.3 %`, `−4 %`, `unchanged`, or why there is no percentage."""
+    if now is None or before is None:
+        return UNKNOWN
+    if now == before:
+        return "unchanged"
+    if before == 0:
+        return "none before"
+    percent = (Decimal(now) - Decimal(before)) * 100 / abs(Decimal(before))
+    places = Decimal("0.1") if abs(percent) < 100 else Decimal(1)
+    shown = percent.quantize(places, ROUND_HALF_EVEN)
+    if shown == 0:
+        return "less than ±0.1 %"
+    return f"{'+' if shown > 0 else '−'}{abs(shown):,} %"
+
+
+def rows_range(page: int, limit: int, total: int) -> str:
+    """`1–25 of 12,345 events`."""
+    if total == 0:
+        return "no events"
+    first = (page - 1) * limit + 1
+    if first > total:
+        return f"page {page:,} lies behind the last of {plural(total, 'event')}"
+    return f"{first:,}–{min(page * limit, total):,} of {plural(total, 'event')}"

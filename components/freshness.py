@@ -1,0 +1,135 @@
+"""How current the page is, and the way to newer data."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.background import PullJob, PullState
+from billing_core.ledger.ledger import Run
+from billing_core.service import BillingService, Freshness
+from components import gate
+from components.formats import ago, plural
+from components.notice import plain
+from components.usage_state import unpin
+
+__all__ = [
+    "PULL",
+    "freshness_row",
+    "outcome_text",
+    "partial_text",
+    "progress_text",
+    "show_what_the_refresh_brought",
+    "stamp",
+]
+
+PULL = PullJob()
+"""The pull of this process, seen by every session."""
+
+AWAITED = "usage.awaited-pull"
+"""Session state: number of the pull whose end this session waits for."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a running pull."""
+
+
+def stamp(last_success: Run | None, now: datetime, zone: ZoneInfo) -> str:
+    """`Langfuse read 3 min ago, up to 14:05 UTC`, on the clocks of the reporting timezone."""
+    if last_success is None:
+        return "Langfuse has not been read yet"
+    until = min(last_success.window.end, last_success.started_at).astimezone(zone)
+    clock = f"{until:%H:%M}" if until.date() == now.astimezone(zone).date() else f"{until:%Y-%m-%d %H:%M}"
+    return f"Langfuse read {ago(last_success.ended_at or last_success.started_at, now)}, up to {clock} {zone.key}"
+
+
+def partial_text(freshness: Freshness, principal: Principal) -> str | None:
+    """Why figures may be missing. The reason may count or name what others did: not for limited people."""
+    if freshness.problem is None:
+        return None
+    if principal.organizations is not None:
+        return "Data is partial: the last read of Langfuse was not complete. Refresh to try again."
+    return f"Data is partial: {freshness.problem}. Refresh to try again."
+
+
+def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
+    """What the pull is doing; how many rows at which rate only for people who may see every organization."""
+    if principal.organizations is not None:
+        return "Reading Langfuse"
+    done = f"Reading Langfuse: {state.progress.doing}, {plural(state.progress.observations, 'observation')}"
+    rate = state.rows_per_second(now)
+    return done if rate is None else f"{done}, {rate:,.0f} per second"
+
+
+def outcome_text(state: PullState, principal: Principal) -> str:
+    """How the pull ended, in a sentence; counts as in `progress_text`."""
+    if state.error is not None:
+        reason = "" if principal.organizations is not None else f": {state.error}"
+        return f"Langfuse could not be read{reason}"
+    if state.result is None or principal.organizations is not None:
+        return "Langfuse has been read."
+    counts = state.result.counts
+    return f"Langfuse has been read: {plural(counts.new, 'new event')}, {counts.changed:,} changed."
+
+
+def freshness_row(service: BillingService, principal: Principal) -> None:
+    """Stamp, refresh button, what runs now and what is missing."""
+    freshness = service.freshness()
+    runs_here = PULL.state is not None and PULL.state.is_running
+    with st.container(horizontal=True, vertical_alignment="center", key="freshness"):
+        st.caption(plain(stamp(freshness.last_success, datetime.now(UTC), service.settings.zone)), width="content")
+        st.button(
+            "Refresh from Langfuse",
+            icon=":material/refresh:",
+            key="refresh",
+            disabled=runs_here or freshness.running,
+            on_click=_start,
+            args=(service, principal),
+        )
+    if runs_here or freshness.running:
+        st.fragment(_watch, run_every=LOOK_SECONDS)(service)
+    elif (text := partial_text(freshness, principal)) is not None:
+        st.warning(plain(text), icon=":material/warning:")
+    _say_outcome(principal)
+
+
+def _start(service: BillingService, principal: Principal) -> None:
+    PULL.start(service, principal)
+    if PULL.state is not None:
+        st.session_state[AWAITED] = PULL.state.number
+
+
+def _watch(service: BillingService) -> None:
+    """Follow a pull, of this process with its progress, of another without; then show what it brought."""
+    principal = gate.guard()
+    state = PULL.state
+    if state is not None and state.is_running:
+        st.progress(min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, _now())))
+        return
+    if service.freshness().running:
+        st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")
+        return
+    st.rerun()
+
+
+def _say_outcome(principal: Principal) -> None:
+    """Once, to the session that asked for the pull; it also sees the new events at once."""
+    state = PULL.state
+    if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
+        return
+    del st.session_state[AWAITED]
+    text = plain(outcome_text(state, principal))
+    st.toast(text, icon=":material/error:" if state.error else ":material/check:")
+
+
+def show_what_the_refresh_brought() -> None:
+    """Before the page asks for anything: whoever asked for a refresh wants to see what it brought."""
+    state = PULL.state
+    if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
+        unpin()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,207 @@
+"""The figures of the Usage Events page: numbers in, Plotly out. Pure; imports Plotly only when called.
+
+Text from outside reaches Plotly escaped, because Plotly reads tags in labels. What a click stands for travels in
+`customdata`, never in a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from billing_core.breakdowns import Ranking
+from billing_core.service import DayTotals, Slice
+from billing_core.types import Credits
+from components.colours import CREDIT_PARTS, HEAT, RANKED
+from components.formats import credits_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["WEEKDAYS", "credits_by_type", "credits_per_day", "hour_of_week", "label_of", "share_tree", "top"]
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+NAMELESS = "unknown"
+"""What stands for a value that no event named."""
+
+LONGEST_LABEL = 28
+"""Characters of a name beside a bar; the hover text has it whole."""
+
+
+def label_of(value: str | None) -> str:
+    """A name as Plotly shows it literally."""
+    return escape(value, quote=False) if value else NAMELESS
+
+
+def _short(value: str | None) -> str:
+    text = value or NAMELESS
+    return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
+
+
+def _base(theme: str, *, height: int, **layout: Any) -> Figure:
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "y": -0.2, "x": 0},
+        hoverlabel={"namelength": -1},
+        dragmode=False,
+        meta={"theme": theme},
+        **layout,
+    )
+    return figure
+
+
+def credits_per_day(days: Sequence[DayTotals], theme: str) -> Figure:
+    """Stacked bars, one per day of the reporting timezone; a click carries the day."""
+    figure = _base(theme, height=320, barmode="stack", bargap=0.15)
+    names = [day.day.isoformat() for day in days]
+    for part in CREDIT_PARTS:
+        values = [getattr(day.totals.credits, part.field) for day in days]
+        figure.add_bar(
+            name=part.label,
+            x=names,
+            y=[float(value) for value in values],
+            customdata=[[name, credits_text(value)] for name, value in zip(names, values, strict=True)],
+            marker_color=part.shade.on(theme),
+            hovertemplate="%{x}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
+        )
+    figure.update_xaxes(type="category" if len(days) < 8 else "date", fixedrange=True, title=None)
+    figure.update_yaxes(title="Credits", fixedrange=True, rangemode="tozero")
+    return figure
+
+
+def credits_by_type(whole: Credits, theme: str) -> Figure:
+    """A ring of AI, compute and storage credits."""
+    figure = _base(theme, height=320)
+    values = [getattr(whole, part.field) for part in CREDIT_PARTS]
+    figure.add_pie(
+        labels=[part.label for part in CREDIT_PARTS],
+        values=[float(value) for value in values],
+        customdata=[credits_text(value) for value in values],
+        marker={"colors": [part.shade.on(theme) for part in CREDIT_PARTS]},
+        hole=0.6,
+        sort=False,
+        direction="clockwise",
+        textinfo="percent",
+        hovertemplate="%{label}: %{customdata} credits (%{percent})<extra></extra>",
+    )
+    return figure
+
+
+def top(ranking: Ranking, theme: str) -> Figure:
+    """Stacked horizontal bars, the largest on top, all others last; a click carries the value (the last part named)."""
+    bars: list[tuple[str, str | None, Slice]] = [
+        (_short(_name(one)), one.values[0] if one.values else None, one) for one in ranking.largest
+    ]
+    if ranking.others is not None:
+        bars.append(("all others", None, ranking.others))
+    figure = _base(theme, height=72 + 30 * max(3, len(bars)), barmode="stack", bargap=0.25)
+    places = list(range(len(bars)))
+    for part in CREDIT_PARTS:
+        values = [getattr(one.credits, part.field) for _, _, one in bars]
+        figure.add_bar(
+            name=part.label,
+            orientation="h",
+            y=places,
+            x=[float(value) for value in values],
+            customdata=[
+                [value, credits_text(amount), label_of(_name(one)) if one.values else "all others", f"{one.events:,}"]
+                for (_, value, one), amount in zip(bars, values, strict=True)
+            ],
+            marker_color=part.shade.on(theme),
+            hovertemplate=(
+                "%{customdata[2]}<br>%{fullData.name}: %{customdata[1]} credits<br>%{customdata[3]} events"
+                "<extra></extra>"
+            ),
+        )
+    figure.update_yaxes(
+        tickvals=places, ticktext=[name for name, _, _ in bars], autorange="reversed", fixedrange=True, automargin=True
+    )
+    figure.update_xaxes(title="Credits", fixedrange=True, rangemode="tozero")
+    return figure
+
+
+def _name(one: Slice) -> str | None:
+    """The most telling of a slice's values: a chatflow's name before its id."""
+    return next((value for value in reversed(one.values) if value), None)
+
+
+def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Figure:
+    """Organizations as areas, their chatflows inside.
+
+    Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
+    a last digit, and Plotly then draws nothing.
+    """
+    nodes = [_Node("all", "", "All", 0.0, "")]
+    held: dict[str | None, Decimal] = {}
+    for one in slices:
+        held[one.values[0]] = held.get(one.values[0], Decimal(0)) + one.credits.total
+    for organization, value in held.items():
+        nodes.append(_Node(f"o:{organization}", "all", label_of(organization), 0.0, credits_text(value)))
+    for place, one in enumerate(slices):
+        name = next((value for value in reversed(one.values[1:]) if value), None)
+        total = one.credits.total
+        nodes.append(_Node(f"c:{place}", f"o:{one.values[0]}", label_of(name), float(total), credits_text(total)))
+    if others is not None and others.credits.total:
+        total = others.credits.total
+        nodes.append(_Node("others", "all", "all others", float(total), credits_text(total)))
+    shades = [float(held[one]) for one in held]
+    colours = [0.0, *shades, *(float(one.credits.total) for one in slices)]
+    figure = _base(theme, height=380)
+    figure.add_treemap(
+        ids=[node.id for node in nodes],
+        labels=[node.label for node in nodes],
+        parents=[node.parent for node in nodes],
+        values=[node.value for node in nodes],
+        customdata=[node.text for node in nodes],
+        branchvalues="remainder",
+        pathbar={"visible": False},
+        tiling={"pad": 2},
+        marker={
+            "colors": [*colours, 0.0][: len(nodes)],
+            "colorscale": [list(step) for step in HEAT[theme == "dark"]],
+            "cmin": 0,
+            "cmax": max([*shades, 0.000001]),
+            "line": {"width": 1, "color": RANKED.on(theme)},
+        },
+        texttemplate="%{label}<br>%{customdata}",
+        hovertemplate="%{label}<br>%{customdata} credits, %{percentRoot} of all<extra></extra>",
+    )
+    return figure
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    id: str
+    parent: str
+    label: str
+    value: float
+    text: str
+
+
+def hour_of_week(held: Mapping[tuple[int, int], Decimal], theme: str) -> Figure:
+    """Credits by weekday and hour of the reporting timezone."""
+    figure = _base(theme, height=320)
+    rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
+    figure.add_heatmap(
+        x=list(range(24)),
+        y=list(WEEKDAYS),
+        z=[[None if value is None else float(value) for value in row] for row in rows],
+        customdata=[["none" if value is None else credits_text(value) for value in row] for row in rows],
+        colorscale=[list(step) for step in HEAT[theme == "dark"]],
+        zmin=0,
+        xgap=1,
+        ygap=1,
+        colorbar={"title": {"text": "Credits"}, "thickness": 12},
+        hovertemplate="%{y}, %{x}:00–%{x}:59<br>%{customdata} credits<extra></extra>",
+    )
+    figure.update_xaxes(title="Hour of the day", dtick=3, fixedrange=True)
+    figure.update_yaxes(autorange="reversed", fixedrange=True)
+    return figure

@@ -1,0 +1,73 @@
+"""Literal usage for tests: one trace that costs 100 AI, 50 compute and 0 storage credits on the built-in card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from billing_core.access import Principal, Role
+from billing_core.ledger.duckdb_engine import DuckDBEngine
+from billing_core.ledger.ledger import Ledger
+from billing_core.rating.card import RateCard, builtin_cards
+from billing_core.rating.events import Policy, to_events
+from billing_core.service import BillingService
+from billing_core.settings import load_settings
+from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA
+
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+CARD = builtin_cards().cards[0]
+EVERYONE = Principal("tester", Role.ADMIN)
+
+
+def model_usage(model: str | None = "gpt-5", cost_usd: str | None = "0.01", **tokens: int) -> dict[str, Any]:
+    """What one model used; classes not named are 0."""
+    cost = None if cost_usd is None else Decimal(cost_usd)
+    return {"model": model, **dict.fromkeys(TOKEN_CLASSES, 0), **tokens, "cost_usd": cost}
+
+
+def usage_row(**facts: Any) -> dict[str, Any]:
+    """A trace of 600 + 400 tokens that takes 60 seconds; `facts` override columns of USAGE_SCHEMA."""
+    start = facts.pop("timestamp", NOON)
+    latency = facts.pop("latency_seconds", 60)
+    row: dict[str, Any] = {
+        "id": "trace-1", "project_id": "project", "trace_base": "http://langfuse.test/project/project/traces/",
+        "timestamp": start, "ended_at": start + timedelta(seconds=float(latency)), "organization_id": "org_a",
+        "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1", "chatflow_id": "flow-1",
+        "chatflow_name": "Support", "environment": "production", "models": ["gpt-5"], "tokens_in": 600,
+        "tokens_out": 400, "tokens_total": 1000, "usage": [model_usage(input=600, output=400)],
+        "cost_usd": Decimal("0.01"), "observations": 3, "unpriced": False, "bad_usage": False,
+        "conflicting_attributes": False, "double_count_suspect": False, "problems": [], "metadata": "{}",
+    }  # fmt: skip
+    return {**row, **facts}
+
+
+def usage_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
+    """Rows as the frame that providers hand over."""
+    return pa.Table.from_pylist(list(rows), schema=USAGE_SCHEMA)
+
+
+def events_table(rows: Iterable[dict[str, Any]], card: RateCard = CARD, policy: Policy | None = None) -> pa.Table:
+    """Rated rows, ready to be booked."""
+    usage = usage_table(rows)
+    return to_events(usage, [card] * usage.num_rows, policy or Policy())
+
+
+def ledger_at(path: Path, rows: Sequence[dict[str, Any]] = ()) -> Ledger:
+    """A ledger file with `rows` booked."""
+    ledger = Ledger(DuckDBEngine(path))
+    ledger.register_cards([CARD], actor="tester")
+    if rows:
+        ledger.book(events_table(rows), run_id="seed")
+    return ledger
+
+
+def service_over(path: Path, rows: Sequence[dict[str, Any]] = (), **environment: str) -> BillingService:
+    """A service whose ledger holds `rows`; `environment` as in CONTRACT section 2."""
+    variables = {"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_MODE": "live", **environment}
+    ledger_at(path, rows).engine.close()
+    return BillingService(load_settings(variables, env_file=None))
