@@ -199,16 +199,20 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
     try:
         settings = Settings.model_validate(found)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
+        first = error.errors(include_url=False)[0]
         setting = str(first["loc"][0])
-        raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first)}") from None
+        raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first, setting)}") from None
     _check_together(settings)
     return settings
 
 
-def _fault(error: Mapping[str, Any]) -> str:
-    """Pydantic's message, without its prefix for our own texts and with the choices it knows."""
-    return str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+def _fault(error: Mapping[str, Any], setting: str) -> str:
+    """What is wrong and what is accepted. Our own checks name the value where that is safe; the others get it here."""
+    text = str(error["msg"])
+    if error["type"] == "value_error":
+        return text.removeprefix("Value error, ")
+    is_secret = Settings.model_fields[setting].annotation == SecretStr | None
+    return ("" if is_secret else f"{error['input']!r}; ") + text.replace("Input should be", "expected")
 
 
 def _check_together(settings: Settings) -> None:

@@ -79,11 +79,9 @@ def token_class(key: str) -> int:
 
 @lru_cache(maxsize=4096)
 def _side(key: str) -> int:
-    """INPUT, OUTPUT or OTHER: which of the two sums of the event a usage key counts into."""
+    """Which sum of the event a usage key counts into: 0 tokens in, 1 tokens out, 2 neither."""
     key = key.lower()
-    if "input" in key:
-        return INPUT
-    return OUTPUT if "output" in key else OTHER
+    return 0 if "input" in key else 1 if "output" in key else 2
 
 
 def _count(value: object) -> int | None:
@@ -122,8 +120,8 @@ def read_tokens(observation_id: str, details: Mapping[str, object]) -> Tokens:
     sides: list[int | None] = [None, None, None]
     for key, count in good.items():
         classes[token_class(key)] += count
-        side = sides[_side(key)]
-        sides[_side(key)] = count if side is None else side + count
+        side = _side(key)
+        sides[side] = count + (sides[side] or 0)
     named = sum(classes)
     total = sent_total if sent_total is not None and (not problems or not good) else named
     bad = bool(problems)
@@ -133,7 +131,7 @@ def read_tokens(observation_id: str, details: Mapping[str, object]) -> Tokens:
             f"observation {observation_id}: its usage keys name {named} tokens, its total {total}: "
             "the keys overlap, the total counts"
         )
-    return Tokens(sides[INPUT], sides[OUTPUT], total, tuple(classes), bad, overlap, tuple(problems))
+    return Tokens(sides[0], sides[1], total, tuple(classes), bad, overlap, tuple(problems))
 
 
 def _fit(classes: list[int], total: int) -> bool:

@@ -36,8 +36,7 @@ def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> A
         "toStartTime": api_time(milliseconds(now + timedelta(days=1))),
     }
     try:
-        # Two tries: a 500 of an old server shall not cost a full round of patience.
-        rows = client.get("v2/observations", {"fields": "core", **bounds}, _rows, stop=stop, tries=2)
+        rows = client.get("v2/observations", {"fields": "core", **bounds}, _rows, stop=stop)
     except NotOffered as absent:
         if _has_traces(client, now, stop) is None:
             raise UpstreamError(
@@ -65,7 +64,7 @@ def _has_traces(client: LangfuseClient, now: datetime, stop: threading.Event | N
         "fromTimestamp": api_time(milliseconds(now - timedelta(days=PROBE_DAYS))),
     }
     try:
-        return client.get("traces", bounds, _rows, stop=stop, tries=2) > 0
+        return client.get("traces", bounds, _rows, stop=stop) > 0
     except NotOffered:
         return None
     except (TooHeavy, UpstreamError):

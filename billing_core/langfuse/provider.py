@@ -45,6 +45,8 @@ __all__ = ["LangfuseProvider", "Project", "Reading"]
 RETENTION_TOLERANCE = timedelta(hours=1)
 """Langfuse deletes expired data in runs, not to the second."""
 
+_CHOSEN: dict[ApiChoice, Api | None] = {ApiChoice.AUTO: None, ApiChoice.V2: "v2", ApiChoice.LEGACY: "legacy"}
+
 Progress = Callable[[PullProgress], None]
 
 
@@ -106,7 +108,7 @@ class LangfuseProvider:
         )
         self._client.limiter.slow_down_to(requests_per_minute)
         self._lock = threading.RLock()
-        self._api: Api | None = None if api is ApiChoice.AUTO else ("v2" if api is ApiChoice.V2 else "legacy")
+        self._api: Api | None = _CHOSEN[ApiChoice(api)]
         self._project: Project | None = None
 
     @classmethod

@@ -17,7 +17,7 @@ __all__ = ["FIELDS", "PAGE_ROWS", "ObservationsSource"]
 logger = logging.getLogger(__name__)
 
 FIELDS = "core,basic,time,model,usage,metadata,trace_context"
-"""Everything a bill needs; `io` (prompts and answers) is never part of it. The server drops misspelt groups silently."""
+"""Everything a bill needs; never `io` (prompts and answers). The server silently drops misspelt groups."""
 
 PAGE_ROWS = 1000
 """The API's maximum; quotas count requests, not rows."""

@@ -21,7 +21,8 @@ class Dataset:
     """Exactly `events` traces that start within the last `days` days before `now` (default: this moment).
 
     Equal arguments give equal data, byte for byte, and data of a later `now` agrees with it wherever both have
-    data, except in the oldest 24 hours. A trace may have rows after `now`; they show up when their time comes.
+    data, except in the oldest tenth of the window. A trace may have rows after `now`; they show up when their time
+    comes.
 
     Raises
     ------

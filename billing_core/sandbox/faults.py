@@ -26,9 +26,7 @@ __all__ = ["Fault", "FaultLayer", "routes"]
 
 KEPT_REQUESTS = 10_000
 
-Kind = Literal[
-    "429", "500_timeout", "422", "503", "504_html", "cut", "slow", "broken_json", "duplicate_cursor"
-]  # fmt: skip
+Kind = Literal["429", "500_timeout", "422", "503", "504_html", "cut", "slow", "broken_json", "duplicate_cursor"]
 
 WINDOWS = (("fromStartTime", "toStartTime"), ("fromTimestamp", "toTimestamp"))
 

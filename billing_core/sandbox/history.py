@@ -39,6 +39,9 @@ FREE_DAY = (
 HEADROOM = 1.03
 """Days are planned this much fuller than needed: the oldest hours are cut rather than filled up."""
 
+FILLING = -1
+"""Stands for a day in `start_times`: what fills up the oldest hours."""
+
 ODD_SHARE = 0.06
 ODDITIES = tuple(oddity for oddity in Oddity if oddity is not Oddity.PLAIN)
 FIRST_MONDAY = 20_454  # days since 1970: 2026-01-05; usage per trace grows from here
@@ -52,7 +55,8 @@ def weekday(day: int) -> int:
 def start_times(seed: int, *, events: int, days: int, now: int) -> dict[int, list[int]]:
     """When traces start: exactly `events` times within the last `days` days before `now`, by day, oldest first.
 
-    Only the oldest 24 hours depend on `now`: they are cut short, or filled up, to reach the number.
+    Only the oldest part, a tenth of the window at most, depends on `now`: it is cut short, or filled up, to
+    reach the number.
     The list of a day holds `-1` for traces that belong to the day and are outside the window: their
     randomness must still be drawn for the rest of the day to stay what it is.
     """
@@ -61,9 +65,9 @@ def start_times(seed: int, *, events: int, days: int, now: int) -> dict[int, lis
     inside = sorted(start for starts in by_day.values() for start in starts if begin <= start < now)
     surplus = len(inside) - events
     if surplus < 0:
-        by_day[-1] = _fill_up(seed, begin, min(begin + DAY, now), -surplus)
-    cut = inside[surplus] if 0 < surplus < len(inside) else begin if surplus <= 0 else now
-    ties = sum(start == cut for start in inside) - sum(start == cut for start in inside[max(surplus, 0) :])
+        by_day[FILLING] = _fill_up(seed, begin, min(begin + DAY, now), -surplus)
+    cut = inside[surplus] if surplus > 0 else begin
+    ties = inside[: max(surplus, 0)].count(cut)  # of several traces that start at the cut, so many go
     result: dict[int, list[int]] = {}
     for day, starts in by_day.items():
         kept = []
@@ -94,7 +98,10 @@ def _fill_up(seed: int, begin: int, end: int, count: int) -> list[int]:
 def plans(seed: int, *, events: int, days: int, now: int) -> Iterator[Plan]:
     """Every trace of the window, oldest day first."""
     for day, starts in start_times(seed, events=events, days=days, now=now).items():
-        yield from _day_plans(Random(f"{seed}/{day}/traces"), day if day >= 0 else starts[0] // DAY, starts)
+        if day == FILLING:
+            yield from _day_plans(Random(f"{seed}/{starts[0]}/traces"), starts[0] // DAY, starts)
+        else:
+            yield from _day_plans(Random(f"{seed}/{day}/traces"), day, starts)
 
 
 def _day_plans(random: Random, day: int, starts: Sequence[int]) -> Iterator[Plan]:

@@ -244,9 +244,11 @@ async def observations(request: Request) -> Response:
     data = []
     for position in shown:
         row = store.row(position)
-        versions = [other for other in _visible_rows(store, row["traceId"], now) if other["id"] == row["id"]]
-        if len(versions) == 1 or _newest(versions)[0] == row:
-            data.append(_observation(row))
+        if store.has_versions(position):
+            versions = [other for other in _visible_rows(store, row["traceId"], now) if other["id"] == row["id"]]
+            if _newest(versions)[0] != row:
+                continue
+        data.append(_observation(row))
     return json_response({"data": data, "meta": _meta(page, limit, len(positions))})
 
 

@@ -111,7 +111,8 @@ class Truth:
     """What a correct reader finds for one trace once all its rows have arrived. `None` means unknown.
 
     `observations` counts neither synthetic roots nor leftover versions; `rows` counts every row served.
-    `flags` is the subset of `unpriced`, `bad_usage`, `conflicting_attributes` and `double_count_suspect`.
+    `flags` is the subset of `unpriced`, `bad_usage`, `conflicting_attributes` and `double_count_suspect`. A conflict
+    of attributes cannot be seen through the v3 API, whose traces have one record and whose observations have none.
     """
 
     id: str

@@ -206,6 +206,7 @@ class RowStore:
         """Rebuild what is derived from the columns."""
         self._falling = -self.columns["start"]
         self._rows_of_traces = None
+        self._of_several_versions = set(self.columns["trace"][self.columns["version"] != 0].tolist())
         self._latest_written = int(self.columns["written"].max(initial=0))
         self._breaks = np.flatnonzero(np.diff(self._offsets) != self._lengths[:-1] + 1) if len(self) else self._offsets
 
@@ -227,6 +228,10 @@ class RowStore:
             if not isinstance(decoded[key], dict):
                 decoded[key] = {}
         return decoded
+
+    def has_versions(self, position: int) -> bool:
+        """Whether the row's trace holds some row in more than one version."""
+        return int(self.columns["trace"][position]) in self._of_several_versions
 
     def joined(self, positions: Positions) -> bytes:
         """The stored texts of rows with commas between; rows that lie side by side are taken in one piece."""
@@ -378,7 +383,7 @@ class RowStore:
                 other_id, _, other_version = self._key(low)
                 if other_id < id_ or (other_id == id_ and other_version > version):
                     return low
-                if other_id == id_ and other_version == version:
+                if other_id == id_ and other_version == version and not behind_equal:
                     return low
             low += 1
         return low

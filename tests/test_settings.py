@@ -1,0 +1,95 @@
+import pytest
+
+from billing_core.errors import SettingsError
+from billing_core.settings import Mode, load_settings
+
+KEYS = {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-secret"}
+
+
+def load(**variables):
+    return load_settings(variables, env_file=None)
+
+
+def test_without_anything_it_is_a_demo_with_the_published_defaults():
+    found = load()
+    assert found.mode is Mode.DEMO
+    assert found.langfuse_host == "https://cloud.langfuse.com"
+    assert found.langfuse_excluded_environments == ("langfuse-*", "sdk-experiment")
+    assert found.warehouse_path.as_posix() == "data/billing.duckdb"
+    assert (found.timezone, found.lookback_hours, found.settle_minutes) == ("UTC", 48, 30)
+    assert found.stripe_meter_event_name == "credits"
+    assert found.override_customer_id is False
+    assert found.push_granularity == "hour"
+
+
+def test_keys_make_it_live_and_the_mode_can_be_forced():
+    assert load(**KEYS).mode is Mode.LIVE
+    assert load(**KEYS, BILLING_MODE="demo").mode is Mode.DEMO
+    assert load(BILLING_MODE="live").mode is Mode.LIVE
+
+
+def test_either_name_of_the_host_and_of_the_stripe_key_is_read():
+    assert load(LANGFUSE_BASE_URL="http://localhost:3000/").langfuse_host == "http://localhost:3000"
+    assert load(LANGFUSE_HOST="http://a", LANGFUSE_BASE_URL="http://b").langfuse_host == "http://a"
+    assert load(BILLING_STRIPE_SECRET_KEY="rk_1").stripe_api_key.get_secret_value() == "rk_1"
+
+
+def test_a_relative_and_an_absolute_ledger():
+    assert load(BILLING_WAREHOUSE_URL="duckdb:///x/y.duckdb").warehouse_path.as_posix() == "x/y.duckdb"
+    assert load(BILLING_WAREHOUSE_URL="duckdb:////x/y.duckdb").warehouse_path.as_posix() == "/x/y.duckdb"
+
+
+def test_an_empty_value_counts_as_absent_except_where_it_means_none():
+    assert load(BILLING_TIMEZONE=" ").timezone == "UTC"
+    assert load(LANGFUSE_EXCLUDED_ENVIRONMENTS="").langfuse_excluded_environments == ()
+
+
+def test_globs_of_environments():
+    found = load(LANGFUSE_EXCLUDED_ENVIRONMENTS="test-*, ci")
+    assert found.is_excluded_environment("test-a")
+    assert found.is_excluded_environment("ci")
+    assert not found.is_excluded_environment("production")
+    assert not found.is_excluded_environment(None)
+
+
+def test_a_dot_env_file_is_read_and_the_process_wins(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("BILLING_TIMEZONE=Asia/Tokyo\nBILLING_LOOKBACK_HOURS=5\n")
+    found = load_settings({"BILLING_LOOKBACK_HOURS": "7"}, env_file=file)
+    assert (found.timezone, found.lookback_hours) == ("Asia/Tokyo", 7)
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"BILLING_MODE": "prod"}, "BILLING_MODE: 'prod'.*'demo' or 'live'"),
+        ({"BILLING_TIMEZONE": "Mars/Base"}, "BILLING_TIMEZONE.*Mars/Base.*IANA"),
+        ({"BILLING_LOOKBACK_HOURS": "two"}, "BILLING_LOOKBACK_HOURS: 'two'"),
+        ({"BILLING_LOOKBACK_HOURS": "-1"}, "BILLING_LOOKBACK_HOURS: '-1'"),
+        ({"BILLING_SETTLE_MINUTES": "1.5"}, "BILLING_SETTLE_MINUTES: '1.5'"),
+        ({"BILLING_PUSH_GRANULARITY": "day"}, "BILLING_PUSH_GRANULARITY: 'day'.*'hour' or 'event'"),
+        ({"BILLING_OVERRIDE_CUSTOMER_ID": "perhaps"}, "BILLING_OVERRIDE_CUSTOMER_ID: 'perhaps'"),
+        ({"BILLING_OVERRIDE_CUSTOMER_ID": "true"}, "needs BILLING_DEFAULT_CUSTOMER_ID"),
+        ({"LANGFUSE_API": "v9"}, "LANGFUSE_API: 'v9'"),
+        ({"LANGFUSE_HOST": "cloud"}, "LANGFUSE_HOST.*base URL"),
+        ({"STRIPE_API_BASE": "ftp://x"}, "STRIPE_API_BASE.*base URL"),
+        ({"BILLING_WAREHOUSE_URL": "postgres://u:secret@h/db"}, "BILLING_WAREHOUSE_URL.*postgres.*duckdb:///"),
+        ({"BILLING_WAREHOUSE_URL": "duckdb:///"}, "BILLING_WAREHOUSE_URL"),
+        ({"LANGFUSE_PUBLIC_KEY": "pk"}, "LANGFUSE_SECRET_KEY: missing"),
+        ({"BILLING_COOKIE_KEY": "short-and-sweet"}, "BILLING_COOKIE_KEY: too weak"),
+        ({"BILLING_COOKIE_KEY": "a" * 64}, "BILLING_COOKIE_KEY: too weak"),
+    ],
+)
+def test_a_wrong_value_is_one_line_naming_variable_fault_and_what_is_accepted(variables, says):
+    with pytest.raises(SettingsError, match=says) as caught:
+        load(**variables)
+    text = str(caught.value)
+    assert "\n" not in text
+    for secret in ("u:secret", "short-and-sweet", "a" * 64):
+        assert secret not in text
+
+
+def test_secrets_never_show_in_the_settings_themselves():
+    text = repr(load(**KEYS, STRIPE_API_KEY="rk_live_1", BILLING_COOKIE_KEY="0123456789abcdef0123456789abcdef"))
+    for secret in ("sk-lf-secret", "rk_live_1", "0123456789abcdef"):
+        assert secret not in text
