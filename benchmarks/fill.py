@@ -24,7 +24,8 @@ WITH numbered AS (
 ), drawn AS (
     SELECT *, least(499, floor(exp((h % 1000003) / 1000003.0 * ln(500))))::INT AS org,
            (50 + g % 4000)::BIGINT AS tin, (20 + (g // 4001) % 1500)::BIGINT AS tout,
-           (300 + (g // 7) % 90000)::BIGINT AS ms, ['gpt-5', 'gpt-5-mini', 'claude-sonnet-5', 'gemini-3-flash'][(1 + g % 4)::BIGINT] AS model
+           (300 + (g // 7) % 90000)::BIGINT AS ms,
+           ['gpt-5', 'gpt-5-mini', 'claude-sonnet-5', 'gemini-3-flash'][(1 + g % 4)::BIGINT] AS model
     FROM numbered
 ), rated AS (
     SELECT *, ((tin + tout) / 10.0)::DECIMAL(18, 6) AS ai, (ms * 50 / 60000.0)::DECIMAL(18, 6) AS comp
@@ -33,7 +34,8 @@ WITH numbered AS (
 SELECT
     printf('%016x%016x', h, g) AS id, 'bench' AS project_id, 'http://127.0.0.1/project/bench/traces/' AS trace_base,
     ts AS "timestamp", ts + to_milliseconds(ms) AS ended_at, 'org_' || org AS organization_id,
-    'cus_' || org AS customer_id, 'user_' || (org * 100 + h % 100) AS user_id, 'session_' || (h % ($n // 4 + 1)) AS session_id,
+    'cus_' || org AS customer_id, 'user_' || (org * 100 + h % 100) AS user_id,
+    'session_' || (h % ($n // 4 + 1)) AS session_id,
     'flow_' || (org % 40 * 5 + h % 5) AS chatflow_id, 'Chatflow ' || (org % 40 * 5 + h % 5) AS chatflow_name,
     'production' AS environment, chr(31) || model || chr(31) AS models, tin AS tokens_in, tout AS tokens_out,
     tin + tout AS tokens_total, (ms / 1000.0)::DECIMAL(18, 6) AS latency_seconds, NULL AS storage_gb,
@@ -44,7 +46,9 @@ SELECT
     CASE WHEN h % 50 = 0 THEN 'No such customer: cus_' || org END AS sync_error, '' AS flags,
     [{'model': model, 'input': tin, 'output': tout, 'cache_read': 0, 'cache_write': 0, 'reasoning': 0, 'other': 0,
       'cost_usd': ((tin + tout) * 0.000002)::DECIMAL(24, 12)}] AS usage,
-    (epoch_us(ts) // 900000000)::INTEGER AS quarter_hour, 5 AS observations, '' AS problems, '{}' AS metadata, NULL AS meter_event_identifier, NULL AS synced_at,
+    (epoch_us(ts) // 900000000)::INTEGER AS quarter_hour,
+    5 AS observations, '' AS problems, '{}' AS metadata,
+    NULL AS meter_event_identifier, NULL AS synced_at,
     '' AS marks, 1 AS seq, 1 AS revision, $now::TIMESTAMP AS booked_at, 'bench' AS run_id
 FROM rated ORDER BY ts
 """

@@ -1,6 +1,6 @@
 """Questions to a large ledger: the service beside the same SQL written by hand, in the same run and process.
 
-    python -m benchmarks.ledger PATH      (a ledger made by benchmarks.fill)
+python -m benchmarks.ledger PATH      (a ledger made by benchmarks.fill)
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _page(service: BillingService, sort: str) -> dict[str, float]:
     """One organization, thirty days, one status: page, exact count and totals. Every round asks something new."""
     draw = random.Random(sort)
     questions = [
-        (f"org_{draw.randrange(100)}", datetime.now(UTC) - timedelta(days=draw.randrange(30, 360))) for _ in range(ROUNDS)
+        (f"org_{draw.randrange(100)}", datetime.now(UTC) - timedelta(days=draw.randrange(30, 360)))
+        for _ in range(ROUNDS)
     ]
 
     def by_service(organization: str, start: datetime) -> Callable[[], Any]:
@@ -53,12 +54,13 @@ def _page(service: BillingService, sort: str) -> dict[str, float]:
         return lambda: service.get_usage_events(params, WHO)
 
     def by_hand(organization: str, start: datetime) -> Callable[[], Any]:
-        where = "organization_id = ? AND sync_status = 'confirmed' AND \"timestamp\" >= ? AND \"timestamp\" < ?"
+        where = 'organization_id = ? AND sync_status = \'confirmed\' AND "timestamp" >= ? AND "timestamp" < ?'
         columns = ", ".join(f'"{name}"' for name in PAGE_COLUMNS)
         page = f'SELECT {columns} FROM events WHERE {where} ORDER BY "{sort}" DESC, id LIMIT 50'
         sums = (
             "SELECT count(*), sum(credits_ai_tokens), sum(credits_compute), sum(credits_storage), sum(cost_usd), "
-            f"sum(credits_total * credit_price_usd), sum(tokens_in), sum(tokens_out), sum(tokens_total) FROM events WHERE {where}"
+            "sum(credits_total * credit_price_usd), sum(tokens_in), sum(tokens_out), sum(tokens_total) "
+            f"FROM events WHERE {where}"
         )
         naive = start.replace(tzinfo=None)
         values = [organization, naive, naive + timedelta(days=30)]
@@ -77,8 +79,8 @@ def _daily(service: BillingService) -> dict[str, float]:
     end = datetime.now(UTC)
     engine = service._ledger.engine  # noqa: SLF001
     hand_sql = (
-        'SELECT CAST("timestamp" AS DATE), sum(credits_ai_tokens), sum(credits_compute), sum(credits_storage), count(*), '
-        "sum(credits_total * credit_price_usd), sum(cost_usd), sum(tokens_total) FROM events GROUP BY 1"
+        'SELECT CAST("timestamp" AS DATE), sum(credits_ai_tokens), sum(credits_compute), sum(credits_storage), '
+        "count(*), sum(credits_total * credit_price_usd), sum(cost_usd), sum(tokens_total) FROM events GROUP BY 1"
     )
     own, hand = [], []
     for number in range(10):
@@ -94,7 +96,10 @@ def _compared(own: list[float], hand: list[float]) -> dict[str, float]:
         "p50_ms": percentile(own, 0.5), "p95_ms": percentile(own, 0.95),
         "by_hand_p50_ms": percentile(hand, 0.5), "by_hand_p95_ms": percentile(hand, 0.95),
     }  # fmt: skip
-    return {**{k: round(v, 1) for k, v in figures.items()}, "ratio_p95": round(figures["p95_ms"] / figures["by_hand_p95_ms"], 2)}
+    return {
+        **{k: round(v, 1) for k, v in figures.items()},
+        "ratio_p95": round(figures["p95_ms"] / figures["by_hand_p95_ms"], 2),
+    }
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def _warm_up(settings: Any) -> None:
 
 
 def _sdk_rows_per_second(settings: Any) -> float:
-    """The official client's models on the same rows. An odd row kills its page there; such pages are read row by row."""
+    """The official client's models on pages of standard rows: one odd row would kill its page there."""
     from langfuse.api import LangfuseAPI
 
     client = LangfuseAPI(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
 
+from billing_core.decimals import EXACT
 from billing_core.service import Slice
 from billing_core.types import Credits
 
@@ -24,7 +26,7 @@ def ranking(slices: Sequence[Slice], whole: Credits, events: int, *, shown: int)
     """The first `shown` slices; the rest of `whole` and of its `events` is "others", however many were not read."""
     largest = tuple(slices[:shown])
     held = added(largest)
-    rest = Credits(**{name: getattr(whole, name) - getattr(held, name) for name in Credits.model_fields})
+    rest = Credits(**{name: EXACT.subtract(getattr(whole, name), getattr(held, name)) for name in Credits.model_fields})
     other_events = events - sum(s.events for s in largest)
     others = Slice((), other_events, rest) if other_events or rest.total else None
     return Ranking(largest, others)
@@ -35,10 +37,10 @@ def added(slices: Iterable[Slice]) -> Credits:
     sums = dict.fromkeys(Credits.model_fields, Decimal(0))
     for one in slices:
         for name in sums:
-            sums[name] += getattr(one.credits, name)
+            sums[name] = EXACT.add(sums[name], getattr(one.credits, name))
     return Credits(**sums)
 
 
 def disagreements(total: Decimal, parts: Mapping[str, Iterable[Decimal]]) -> list[str]:
     """The names whose parts do not add up to exactly `total`: what a person must not rely on."""
-    return [name for name, values in parts.items() if sum(values, Decimal(0)) != total]
+    return [name for name, values in parts.items() if reduce(EXACT.add, values, Decimal(0)) != total]

@@ -158,11 +158,8 @@ class BillingService:
         """Header figures, one point per day, and the previous equal period for comparison."""
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
-        previous = None
-        if selection.start is not None:
-            end = selection.end or datetime.now(UTC)
-            before = replace(selection, start=selection.start - (end - selection.start), end=selection.start)
-            previous = self._totals(before)
+        before = _period_before(selection, datetime.now(UTC))
+        previous = None if before is None else self._totals(before)
         return Summary(whole, days, previous, _same(days, whole))
 
     def breakdown(
@@ -424,6 +421,18 @@ class BillingService:
             for name in queries.split_models(row["value"]):
                 counts[name] = counts.get(name, 0) + row["events"]
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _period_before(selection: Selection, now: datetime) -> Selection | None:
+    """The equally long period before. Of one that is not over, as much as has passed of this one, to the hour:
+    half a day compared with a whole one would always look like a fall.
+    """
+    if selection.start is None:
+        return None
+    hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    end = hour if selection.end is None else selection.end
+    length = end - selection.start
+    return replace(selection, start=selection.start - length, end=min(end, hour) - length)
 
 
 def _connect_langfuse(settings: Settings, cards: RateCardFile) -> LangfuseProvider:

@@ -32,7 +32,10 @@ SHOWN = 10
 READ = 2_000
 """Slices read at most; what is beyond is in "all others" too, as the difference to the total."""
 
-AREAS = 60
+RANK = "usage.rank"
+"""Session state: what the ranking is by."""
+
+AREAS = 150
 """Chatflows shown as areas of their own."""
 
 
@@ -93,9 +96,9 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
     left, right = st.columns([2, 1], gap="medium")
     with left:
         _chart(
-            f"Credits per day ({zone.key})",
+            "Credits per day",
             "day",
-            lambda: usage_charts.credits_per_day(summary.days, theme),
+            lambda: usage_charts.credits_per_day(summary.days, zone.key, theme),
             _day_rows(summary),
             alt=f"Credits per day by type, days in {zone.key}",
             on_click=_clicked_day,
@@ -112,24 +115,26 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
 
     left, right = st.columns(2, gap="medium")
     with left:
-        chosen = TOPS[st.selectbox("Rank", list(TOPS), key="usage.rank", width=200, filter_mode=None)]
+        chosen = TOPS[st.session_state.get(RANK, next(iter(TOPS)))]
         slices = service.breakdown(params, principal, *chosen.dimensions, limit=READ)
         ranked = ranking(slices, whole, events, shown=SHOWN)
         _chart(
-            f"Top {chosen.label.lower()}",
+            "Top",
             f"top-{chosen.filter}",
             lambda: usage_charts.top(ranked, theme),
             _ranking_rows(chosen, ranked),
             alt=f"Credits by type of the top {chosen.label.lower()}",
             on_click=lambda point: _clicked_bar(chosen, point),
             hint="Click a bar to filter by it.",
+            control=_rank_control,
+            note=_others_text(chosen, slices, ranked),
         )
     with right:
         heat = service.by_hour_of_week(params, principal)
         _chart(
-            f"Hour and weekday ({zone.key})",
+            "Hour and weekday",
             "heat",
-            lambda: usage_charts.hour_of_week(heat, theme),
+            lambda: usage_charts.hour_of_week(heat, zone.key, theme),
             _heat_rows(heat),
             alt=f"Credits by weekday and hour of the day, on the clocks of {zone.key}",
         )
@@ -145,7 +150,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
     )
 
     parts: dict[str, Any] = {
-        "header": [summary.totals.totals.credits.total] if summary.totals else [],
+        "header": [summary.totals.totals.credits.total],
         "credits per day": [day.totals.credits.total for day in summary.days],
         "share by type": [getattr(whole, part.field) for part in CREDIT_PARTS],
         "hour and weekday": heat.values(),
@@ -176,11 +181,16 @@ def _chart(
     alt: str,
     on_click: Callable[[dict[str, Any]], None] | None = None,
     hint: str | None = None,
+    control: Callable[[], None] | None = None,
+    note: str | None = None,
 ) -> None:
     """A heading, and under it the chart or the table of its figures."""
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+    with st.container(horizontal=True, vertical_alignment="center", height=44, border=False, wrap=False):
         st.markdown(f"**{plain(title)}**", width="content", help=hint)
-        as_table = st.toggle("Table", key=f"usage.as-table.{name}", help="The same figures as a table")
+        if control is not None:
+            control()
+        st.space("stretch")
+        as_table = st.toggle("Table", key=f"usage.as-table.{name}")
     if as_table:
         st.dataframe(rows, hide_index=True, alt=alt, key=f"table-{name}", column_config=_right_aligned(rows))
         return
@@ -191,13 +201,25 @@ def _chart(
         if points and on_click is not None:
             on_click(points[0])
 
-    st.plotly_chart(
-        draw(),
-        key=key,
-        alt=alt,
-        config={"displayModeBar": False, "displaylogo": False, "scrollZoom": False},
-        **({"on_select": clicked, "selection_mode": "points"} if on_click else {}),
-    )
+    config = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
+    if on_click is None:
+        st.plotly_chart(draw(), key=key, alt=alt, config=config)
+    else:
+        st.plotly_chart(draw(), key=key, alt=alt, config=config, on_select=clicked, selection_mode="points")
+    if note is not None:
+        st.caption(plain(note))
+
+
+def _rank_control() -> None:
+    st.selectbox("Rank", list(TOPS), key=RANK, width=160, filter_mode=None, label_visibility="collapsed")
+
+
+def _others_text(top: Top, slices: Sequence[Slice], ranked: Ranking) -> str | None:
+    """What the bars leave out, so that the chart still accounts for every credit."""
+    if ranked.others is None:
+        return None
+    hidden = f"{len(slices) - SHOWN:,}" if len(slices) < READ else "many"
+    return f"All others ({hidden} {top.label.lower()}): {credits_text(ranked.others.credits.total)} credits"
 
 
 def _right_aligned(rows: dict[str, list[str]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -65,9 +66,9 @@ def _facts(passport: Passport, zone: ZoneInfo) -> None:
             st.link_button("Open in Langfuse", event.trace_url, icon=":material/open_in_new:", type="tertiary")
     if event.sync_error:
         st.error(plain(event.sync_error), icon=":material/error:")
-    tiles = st.grid("auto", min_column_width=120)
+    tiles = st.grid("auto", min_column_width=150)
     for part in CREDIT_PARTS:
-        tiles.metric(part.label, credits_text(getattr(event.credits, part.field)), help="Credits")
+        tiles.metric(f"{part.label}, credits", credits_text(getattr(event.credits, part.field)))
     tiles.metric("Total credits", credits_text(event.credits.total))
     tiles.metric("Amount", usd(event.amount_usd).replace("$", r"\$"), help="US dollars")
     for flag in event.flags:
@@ -76,7 +77,7 @@ def _facts(passport: Passport, zone: ZoneInfo) -> None:
             st.text(FLAG_MEANINGS[flag], width="stretch")
 
 
-_BADGES = {
+_BADGES: dict[str, Literal["orange", "blue", "green", "red", "gray"]] = {
     "pending": "orange",
     "sending": "blue",
     "processed": "green",

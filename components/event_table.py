@@ -172,7 +172,7 @@ def _frame(events: list[UsageEvent], columns: list[Column], zone: ZoneInfo) -> A
 def _config(columns: list[Column], sorted_by: Paging, button: str, ids: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {
         DETAILS: st.column_config.ButtonColumn(
-            "", width=80, type="tertiary", key=button, on_click=_on_details, args=(button, ids)
+            "", width=70, type="tertiary", key=button, on_click=_on_details, args=(button, ids)
         )
     }
     for column in columns:

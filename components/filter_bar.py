@@ -1,4 +1,4 @@
-"""The filter bar of the Usage Events page. Every widget is bound to the URL: a shared link shows the same view."""
+"""The filter bar of the Usage Events page. All of it stands in the URL: a shared link shows the same view."""
 
 from __future__ import annotations
 
@@ -9,13 +9,25 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
-from billing_core.service import BillingService
+from billing_core.service import FACET_LIMIT, BillingService
 from billing_core.types import GetUsageEventsParams, SyncStatus
 from components.formats import count
 from components.notice import notice_of_error, plain
 from components.periods import Period, window_of
 from components.usage_query import FACETS, Facet, Filters, chips, days
-from components.usage_state import Pin, current_filters, filters_changed, remove_value, reset_filters
+from components.usage_state import (
+    DAY_KEYS,
+    PANEL_KEYS,
+    Pin,
+    address_epoch,
+    choose,
+    chosen_day,
+    current_filters,
+    filters_changed,
+    period_changed,
+    remove_value,
+    reset_filters,
+)
 
 __all__ = ["active_filters", "filter_bar"]
 
@@ -23,6 +35,9 @@ DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", "A number of US dollars, for example 0.05"
 
 NAMED = 3
 """Most frequent values written under a filter, with their counts."""
+
+PANEL_PIXELS = 560
+"""Two filters beside each other; a phone shows one."""
 
 CHIPS = 12
 """Active filters shown one by one."""
@@ -38,7 +53,7 @@ def filter_bar(service: BillingService, principal: Principal, pin: Pin) -> Filte
             index=list(Period).index(Period.LAST_30_DAYS),
             key="period",
             bind="query-params",
-            on_change=filters_changed,
+            on_change=period_changed,
             help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
             width=170,
             filter_mode=None,
@@ -56,7 +71,7 @@ def filter_bar(service: BillingService, principal: Principal, pin: Pin) -> Filte
             width="stretch",
         )
         # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
-        more = st.popover("Filters", icon=":material/filter_list:", key="filters-open", on_change="rerun")
+        more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
         with more:
             _more_filters(service, principal, pin, is_open=bool(more.open))
         st.button("Reset", icon=":material/restart_alt:", on_click=reset_filters, key="reset-filters")
@@ -64,14 +79,15 @@ def filter_bar(service: BillingService, principal: Principal, pin: Pin) -> Filte
 
 
 def _custom_days() -> None:
-    for key, label in (("first_day", "First day"), ("last_day", "Last day")):
+    for key, label in zip(DAY_KEYS, ("First day", "Last day"), strict=True):
+        widget = _widget(key)
         st.date_input(
             label,
-            value=None,
-            key=key,
-            bind="query-params",
+            value=chosen_day(key),
+            key=widget,
             format="YYYY-MM-DD",
-            on_change=filters_changed,
+            on_change=choose,
+            args=(key, widget),
             width=150,
             help="Included. Empty: no limit on this side.",
         )
@@ -79,27 +95,52 @@ def _custom_days() -> None:
 
 def _more_filters(service: BillingService, principal: Principal, pin: Pin, *, is_open: bool) -> None:
     st.caption("Several values of one filter mean any of them. Values you do not find can be typed.")
+    with st.container(width=PANEL_PIXELS):
+        grid = st.grid(2, min_column_width=200, gap="small")
     for facet in FACETS:
-        counted = _counted(service, principal, pin, facet) if is_open else []
-        st.multiselect(
-            facet.label,
-            _options(facet, counted),
-            key=facet.key,
-            bind="query-params",
-            on_change=filters_changed,
-            accept_new_options=facet.key != "status",
-            select_all=False,
-            filter_mode="contains",
+        with grid.cell():
+            counted = _counted(service, principal, pin, facet) if is_open else []
+            _facet(facet, counted)
+    for key, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
+        widget = _widget(key)
+        grid.text_input(
+            label,
+            st.query_params.get(key, ""),
+            key=widget,
+            validate=DOLLARS,
             placeholder="Any",
-            wrap=True,
+            on_change=choose,
+            args=(key, widget),
         )
-        if counted:
-            st.caption(plain(_most_frequent(counted)))
-    least, most = st.columns(2, wrap=False)
-    for column, key, label in ((least, "amount_min", "Amount from ($)"), (most, "amount_max", "Amount to ($)")):
-        column.text_input(
-            label, key=key, bind="query-params", validate=DOLLARS, placeholder="Any", on_change=filters_changed
-        )
+
+
+def _panel_label() -> str:
+    active = sum(len(st.query_params.get_all(key)) for key in PANEL_KEYS)
+    return f"Filters ({active})" if active else "Filters"
+
+
+def _widget(key: str) -> str:
+    """Another widget after the URL was changed from outside: it then starts with what the URL says."""
+    return f"filter-{key}-{address_epoch()}"
+
+
+def _facet(facet: Facet, counted: list[tuple[str, int]]) -> None:
+    widget, chosen = _widget(facet.key), list(dict.fromkeys(st.query_params.get_all(facet.key)))
+    st.multiselect(
+        facet.label,
+        _options(facet, counted, chosen),
+        chosen,
+        key=widget,
+        on_change=choose,
+        args=(facet.key, widget),
+        accept_new_options=facet.key != "status",
+        select_all=False,
+        filter_mode="contains",
+        placeholder="Any",
+        wrap=True,
+    )
+    if counted:
+        st.caption(plain(_most_frequent(counted)))
 
 
 def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Facet) -> list[tuple[str, int]]:
@@ -114,22 +155,23 @@ def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Fac
         return []
 
 
-def _options(facet: Facet, counted: list[tuple[str, int]]) -> list[str]:
+def _options(facet: Facet, counted: list[tuple[str, int]], chosen: list[str]) -> list[str]:
     """What can be chosen: the values found, and those chosen already, which may be rarer or gone."""
     found = [status.value for status in SyncStatus] if facet.key == "status" else [value for value, _ in counted]
-    return [*found, *(value for value in st.session_state.get(facet.key) or () if value not in found)]
+    return [*found, *(value for value in chosen if value not in found)]
 
 
 def _most_frequent(counted: list[tuple[str, int]]) -> str:
     named = " · ".join(f"{value} {count(events)}" for value, events in counted[:NAMED])
-    rest = len(counted) - NAMED
-    return f"Events: {named}" + (f" · {rest:,} more" if rest > 0 else "")
+    if len(counted) <= NAMED:
+        return named
+    return f"{named} · " + ("and many more" if len(counted) >= FACET_LIMIT else f"{len(counted) - NAMED:,} more")
 
 
 def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
     """What narrows the view, in words: the days with their timezone, and each filter with its way out."""
     active = chips(filters)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="active-filters"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="active-filters"):
         st.caption(
             f"{plain(str(days(filters, at.astimezone(zone).date())))} · days in {plain(zone.key)}", width="content"
         )

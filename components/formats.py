@@ -72,13 +72,13 @@ def _readable(value: Decimal) -> str:
 
 
 def compact(value: Decimal | int | None, *, prefix: str = "") -> str:
-    """Three significant digits and a letter for a tile: `8231255.81` → `8.23M`; below 10,000 nothing is cut away."""
+    """Three significant digits and a letter for a tile: `8231255.81` → `8.23M`; `1274.78` → `1,275`."""
     if value is None:
         return UNKNOWN
     sign = "−" if value < 0 else ""
     size = abs(Decimal(value))
     if size < 10_000:
-        text = f"{value:,}".lstrip("-") if isinstance(value, int) else _readable(size)
+        text = _readable(size) if size < 1_000 and not isinstance(value, int) else f"{round(size):,}"
         return sign + prefix + text
     for position, (scale, letter) in enumerate(_SCALES):
         if size < scale:

@@ -18,12 +18,12 @@ from components.usage_state import unpin
 
 __all__ = [
     "PULL",
-    "freshness_row",
     "outcome_text",
     "partial_text",
     "progress_text",
     "show_what_the_refresh_brought",
     "stamp",
+    "title_row",
 ]
 
 PULL = PullJob()
@@ -74,11 +74,12 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     return f"Langfuse has been read: {plural(counts.new, 'new event')}, {counts.changed:,} changed."
 
 
-def freshness_row(service: BillingService, principal: Principal) -> None:
-    """Stamp, refresh button, what runs now and what is missing."""
+def title_row(title: str, service: BillingService, principal: Principal) -> None:
+    """Title, stamp, refresh button, what runs now and what is missing."""
     freshness = service.freshness()
     runs_here = PULL.state is not None and PULL.state.is_running
-    with st.container(horizontal=True, vertical_alignment="center", key="freshness"):
+    with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
+        st.title(title, anchor=False, width="stretch")
         st.caption(plain(stamp(freshness.last_success, datetime.now(UTC), service.settings.zone)), width="content")
         st.button(
             "Refresh from Langfuse",

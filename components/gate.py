@@ -101,13 +101,17 @@ def _principal() -> Principal | None:
             return principal
         st.session_state.clear()  # nothing of this session may show up in the next one
         st.session_state[MESSAGE] = ENDED
-    cookie = st.context.cookies.get(COOKIE_NAME)
-    session_id = gatekeeper.session_in(cookie) if isinstance(cookie, str) else None  # AppTest has no cookies to ask
+    session_id = _session_of_cookie()
     principal = None if session_id is None else gatekeeper.principal(session_id)
     if principal is not None:
         st.session_state[SESSION] = session_id
         st.session_state.pop(MESSAGE, None)
     return principal
+
+
+def _session_of_cookie() -> str | None:
+    cookie = st.context.cookies.get(COOKIE_NAME)
+    return wiring.gatekeeper().session_in(cookie) if isinstance(cookie, str) else None  # AppTest hands out a stand-in
 
 
 def _is_fragment_run() -> bool:
@@ -175,9 +179,9 @@ def _library_check(name: str, password: str, password_hash: str) -> bool:
 
 
 def _sign_out() -> None:
-    session_id = st.session_state.get(SESSION)
-    if session_id is not None:
-        wiring.gatekeeper().sign_out(session_id)
+    for session_id in (st.session_state.get(SESSION), _session_of_cookie()):
+        if session_id is not None:  # the cookie's session too, or it would sign this tab in again
+            wiring.gatekeeper().sign_out(session_id)
     st.session_state.clear()  # filters and frames of one person are not the next one's
     st.session_state[MESSAGE] = "You are signed out."
     st.session_state[CLEARS_COOKIE] = True

@@ -28,6 +28,15 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NAMELESS = "unknown"
 """What stands for a value that no event named."""
 
+THINNEST = Decimal("0.03")
+"""Share of the ring below which a percentage would overlap its neighbours."""
+
+FEW_DAYS = 10
+"""Up to so many days each has its own mark on the axis; beyond, Plotly chooses."""
+
+MINIMUM_ROWS = 10
+"""Room for bars of a ranking, so that a single one is not as thick as the chart is high."""
+
 LONGEST_LABEL = 28
 """Characters of a name beside a bar; the hover text has it whole."""
 
@@ -49,7 +58,7 @@ def _base(theme: str, *, height: int, **layout: Any) -> Figure:
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "y": -0.2, "x": 0},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
         hoverlabel={"namelength": -1},
         dragmode=False,
         meta={"theme": theme},
@@ -58,7 +67,7 @@ def _base(theme: str, *, height: int, **layout: Any) -> Figure:
     return figure
 
 
-def credits_per_day(days: Sequence[DayTotals], theme: str) -> Figure:
+def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
     """Stacked bars, one per day of the reporting timezone; a click carries the day."""
     figure = _base(theme, height=320, barmode="stack", bargap=0.15)
     names = [day.day.isoformat() for day in days]
@@ -70,9 +79,15 @@ def credits_per_day(days: Sequence[DayTotals], theme: str) -> Figure:
             y=[float(value) for value in values],
             customdata=[[name, credits_text(value)] for name, value in zip(names, values, strict=True)],
             marker_color=part.shade.on(theme),
-            hovertemplate="%{x}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
+            hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
         )
-    figure.update_xaxes(type="category" if len(days) < 8 else "date", fixedrange=True, title=None)
+    figure.update_xaxes(
+        type="date",
+        tickformat="%-d %b",
+        tickvals=names if len(names) <= FEW_DAYS else None,
+        fixedrange=True,
+        title=f"Day ({zone_name})",
+    )
     figure.update_yaxes(title="Credits", fixedrange=True, rangemode="tozero")
     return figure
 
@@ -89,31 +104,37 @@ def credits_by_type(whole: Credits, theme: str) -> Figure:
         hole=0.6,
         sort=False,
         direction="clockwise",
-        textinfo="percent",
+        text=_percentages(values),
+        textinfo="text",
         hovertemplate="%{label}: %{customdata} credits (%{percent})<extra></extra>",
     )
     return figure
 
 
+def _percentages(values: Sequence[Decimal]) -> list[str]:
+    """Shares as text; none where the slice is too thin to hold it."""
+    whole = sum(values, Decimal(0))
+    return [f"{value / whole:.0%}" if whole and value / whole >= THINNEST else "" for value in values]
+
+
 def top(ranking: Ranking, theme: str) -> Figure:
-    """Stacked horizontal bars, the largest on top, all others last; a click carries the value (the last part named)."""
-    bars: list[tuple[str, str | None, Slice]] = [
-        (_short(_name(one)), one.values[0] if one.values else None, one) for one in ranking.largest
-    ]
-    if ranking.others is not None:
-        bars.append(("all others", None, ranking.others))
-    figure = _base(theme, height=72 + 30 * max(3, len(bars)), barmode="stack", bargap=0.25)
+    """Stacked horizontal bars, the largest on top; a click carries the first of the slice's values.
+
+    "All others" is not a bar: it would often dwarf the ones people came to compare.
+    """
+    bars = ranking.largest
+    figure = _base(theme, height=360, barmode="stack", bargap=0.25)
     places = list(range(len(bars)))
     for part in CREDIT_PARTS:
-        values = [getattr(one.credits, part.field) for _, _, one in bars]
+        values = [getattr(one.credits, part.field) for one in bars]
         figure.add_bar(
             name=part.label,
             orientation="h",
             y=places,
             x=[float(value) for value in values],
             customdata=[
-                [value, credits_text(amount), label_of(_name(one)) if one.values else "all others", f"{one.events:,}"]
-                for (_, value, one), amount in zip(bars, values, strict=True)
+                [one.values[0], credits_text(amount), label_of(_name(one)), f"{one.events:,}"]
+                for one, amount in zip(bars, values, strict=True)
             ],
             marker_color=part.shade.on(theme),
             hovertemplate=(
@@ -122,7 +143,12 @@ def top(ranking: Ranking, theme: str) -> Figure:
             ),
         )
     figure.update_yaxes(
-        tickvals=places, ticktext=[name for name, _, _ in bars], autorange="reversed", fixedrange=True, automargin=True
+        tickvals=places,
+        ticktext=[_short(_name(one)) for one in bars],
+        range=[max(MINIMUM_ROWS, len(bars)) - 0.5, -0.5],
+        showgrid=False,
+        fixedrange=True,
+        automargin=True,
     )
     figure.update_xaxes(title="Credits", fixedrange=True, rangemode="tozero")
     return figure
@@ -172,7 +198,7 @@ def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Fig
             "line": {"width": 1, "color": RANKED.on(theme)},
         },
         texttemplate="%{label}<br>%{customdata}",
-        hovertemplate="%{label}<br>%{customdata} credits, %{percentRoot} of all<extra></extra>",
+        hovertemplate="%{label}<br>%{customdata} credits, %{percentRoot:.1%} of all<extra></extra>",
     )
     return figure
 
@@ -186,9 +212,9 @@ class _Node:
     text: str
 
 
-def hour_of_week(held: Mapping[tuple[int, int], Decimal], theme: str) -> Figure:
+def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str) -> Figure:
     """Credits by weekday and hour of the reporting timezone."""
-    figure = _base(theme, height=320)
+    figure = _base(theme, height=360)
     rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
     figure.add_heatmap(
         x=list(range(24)),
@@ -197,11 +223,12 @@ def hour_of_week(held: Mapping[tuple[int, int], Decimal], theme: str) -> Figure:
         customdata=[["none" if value is None else credits_text(value) for value in row] for row in rows],
         colorscale=[list(step) for step in HEAT[theme == "dark"]],
         zmin=0,
+        zmax=max([float(value) for value in held.values()], default=1.0),
         xgap=1,
         ygap=1,
         colorbar={"title": {"text": "Credits"}, "thickness": 12},
         hovertemplate="%{y}, %{x}:00–%{x}:59<br>%{customdata} credits<extra></extra>",
     )
-    figure.update_xaxes(title="Hour of the day", dtick=3, fixedrange=True)
-    figure.update_yaxes(autorange="reversed", fixedrange=True)
+    figure.update_xaxes(title=f"Hour of the day ({zone_name})", dtick=3, fixedrange=True, showgrid=False)
+    figure.update_yaxes(autorange="reversed", fixedrange=True, showgrid=False)
     return figure

@@ -87,9 +87,10 @@ def question(
         **dict(filters.values),
         "amount_min": _amount(filters.amount_min),
         "amount_max": _amount(filters.amount_max),
-        "search": filters.search,
         "as_of": as_of,
     }
+    if filters.search.strip():
+        values["search"] = filters.search.strip()
     if paging is not None:
         values |= {"sort": paging.sort, "order": paging.order, "page": paging.page, "limit": paging.limit}
     return GetUsageEventsParams.parse(values)

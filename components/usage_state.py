@@ -1,16 +1,19 @@
 """What a session remembers about the Usage Events page, and the callbacks that change it.
 
-Filters, order and page live in widgets bound to the URL; their keys are the URL's names. What is kept here beside
-them: which state of the ledger the view is pinned to, and a generation that gives grids and charts a new identity
-whenever what they show changes (a selection would otherwise outlive its rows).
+Period, search, order and page live in widgets bound to the URL; their keys are the URL's names. Widgets that are not
+always on the screen (the "Filters" panel, the days of a custom period) cannot be bound: what code sets while they are
+hidden is lost to the browser's older memory of them. Their truth is the URL itself, and they are redrawn whenever
+anything else changed it.
+
+Kept here beside them: which state of the ledger the view is pinned to, and a generation that gives grids and charts
+a new identity whenever what they show changes (a selection would otherwise outlive its rows).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -20,14 +23,20 @@ from components.usage_query import FACETS, Filters
 
 __all__ = [
     "ASCENDING",
+    "DAY_KEYS",
     "DESCENDING",
+    "PANEL_KEYS",
     "Pin",
     "add_value",
+    "address_epoch",
+    "choose",
+    "chosen_day",
     "current_filters",
     "current_pin",
     "filters_changed",
     "generation",
     "order_changed",
+    "period_changed",
     "remove_value",
     "reset_filters",
     "set_sort",
@@ -38,17 +47,17 @@ __all__ = [
 ASCENDING, DESCENDING = "Ascending", "Descending"
 """Values of the order widget."""
 
-FILTER_KEYS = (
-    "period",
-    "first_day",
-    "last_day",
-    *(facet.key for facet in FACETS),
-    "amount_min",
-    "amount_max",
-    "search",
-)
+PANEL_KEYS = (*(facet.key for facet in FACETS), "amount_min", "amount_max")
+"""Filters of the panel: their names in the URL."""
+
+DAY_KEYS = ("first_day", "last_day")
+"""Ends of a custom period, both included."""
+
+ADDRESS_KEYS = (*PANEL_KEYS, *DAY_KEYS)
+"""What has its truth in the URL."""
 
 PIN, GENERATION = "usage.pin", "usage.generation"
+SEEN, EPOCH = "usage.seen-address", "usage.address-epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +80,7 @@ def current_pin(version: Callable[[], int], zone: ZoneInfo) -> Pin:
 def unpin() -> None:
     """Show the newest state from the first page on."""
     st.session_state.pop(PIN, None)
-    st.session_state["page"] = 1
-    st.session_state[GENERATION] = generation() + 1
+    order_changed()
 
 
 def generation() -> int:
@@ -84,6 +92,14 @@ def generation() -> int:
 def filters_changed() -> None:
     """Any filter changed: another question, so the newest data and the first page."""
     unpin()
+
+
+def period_changed() -> None:
+    """Another period: days chosen for a custom one go with it."""
+    if st.session_state["period"] != Period.CUSTOM:
+        for key in DAY_KEYS:
+            _write(key, ())
+    filters_changed()
 
 
 def order_changed() -> None:
@@ -101,53 +117,86 @@ def set_sort(label: str, order: str) -> None:
 
 def reset_filters() -> None:
     """Back to the defaults; order, page size and columns stay."""
-    for key in FILTER_KEYS:
-        st.session_state[key] = _default(key)
-    unpin()
-
-
-def _default(key: str) -> Any:
-    if key == "period":
-        return Period.LAST_30_DAYS
-    if key in {"first_day", "last_day"}:
-        return None
-    return "" if key in {"amount_min", "amount_max", "search"} else []
+    st.session_state["period"] = Period.LAST_30_DAYS
+    st.session_state["search"] = ""
+    for key in ADDRESS_KEYS:
+        _write(key, ())
+    filters_changed()
 
 
 def add_value(key: str, value: str) -> None:
     """Filter by one more value."""
-    values = list(st.session_state.get(key) or [])
+    values = st.query_params.get_all(key)
     if value not in values:
-        st.session_state[key] = [*values, value]
+        _write(key, [*values, value])
     filters_changed()
 
 
 def remove_value(key: str, value: str | None) -> None:
     """Take one value out of a filter, or empty a filter that has only one."""
-    if value is None:
-        st.session_state[key] = _default(key)
+    if key == "search":
+        st.session_state["search"] = ""
     else:
-        st.session_state[key] = [kept for kept in st.session_state.get(key) or [] if kept != value]
+        _write(key, () if value is None else [kept for kept in st.query_params.get_all(key) if kept != value])
     filters_changed()
+
+
+def choose(key: str, widget: str) -> None:
+    """Take over what somebody chose in a widget of the "Filters" panel."""
+    chosen = st.session_state[widget]
+    _write(key, chosen if isinstance(chosen, list) else [str(chosen or "")])
+    st.session_state[SEEN] = _address()
+    filters_changed()
+
+
+def address_epoch() -> int:
+    """Changes whenever the URL's filters were changed by something else than the panel's widgets."""
+    state, address = st.session_state, _address()
+    if state.get(SEEN) != address:
+        state[SEEN] = address
+        state[EPOCH] = state.get(EPOCH, 0) + 1
+    value: int = state[EPOCH]
+    return value
+
+
+def _address() -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(st.query_params.get_all(key)) for key in ADDRESS_KEYS)
+
+
+def _write(key: str, values: Sequence[str]) -> None:
+    present = [value for value in values if value.strip()]
+    if present:
+        st.query_params[key] = present
+    elif key in st.query_params:
+        del st.query_params[key]
 
 
 def show_day(day: date) -> None:
     """Narrow the period to one day."""
     st.session_state["period"] = Period.CUSTOM
-    st.session_state["first_day"] = st.session_state["last_day"] = day
+    for key in DAY_KEYS:
+        _write(key, [day.isoformat()])
     filters_changed()
 
 
+def chosen_day(key: str) -> date | None:
+    """One end of a custom period as the URL has it; what is no day is no limit."""
+    try:
+        return date.fromisoformat(st.query_params.get(key, ""))
+    except ValueError:
+        return None
+
+
 def current_filters() -> Filters:
-    """The filter bar's widgets as one value; call it after they were drawn."""
-    state = st.session_state
-    values = ((facet.key, tuple(str(value) for value in state.get(facet.key) or ())) for facet in FACETS)
+    """What the filter bar says; call it after the bar was drawn."""
+    state, address = st.session_state, st.query_params
+    values = ((facet.key, tuple(dict.fromkeys(v for v in address.get_all(facet.key) if v))) for facet in FACETS)
     return Filters(
         period=Period(state.get("period", Period.LAST_30_DAYS)),
-        first_day=state.get("first_day"),
-        last_day=state.get("last_day"),
+        first_day=chosen_day("first_day"),
+        last_day=chosen_day("last_day"),
         values=tuple((key, chosen) for key, chosen in values if chosen),
-        amount_min=state.get("amount_min") or "",
-        amount_max=state.get("amount_max") or "",
+        amount_min=address.get("amount_min", ""),
+        amount_max=address.get("amount_max", ""),
         search=state.get("search") or "",
     )

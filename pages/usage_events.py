@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from billing_core.service import BillingService
+from billing_core.access import Principal
+from billing_core.service import BillingService, Summary
+from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from components import gate
 from components.chart_panel import chart_panel
 from components.event_details import requested_event, show_event
 from components.event_table import csv_link, event_grid, footer, new_data_notice, page_control, paging, table_controls
 from components.filter_bar import active_filters, filter_bar
-from components.freshness import freshness_row, show_what_the_refresh_brought
-from components.kpi_tiles import kpi_tiles, kpi_tiles_slot
+from components.freshness import show_what_the_refresh_brought, title_row
+from components.kpi_tiles import kpi_tiles
 from components.remedy import calm
 from components.usage_query import Filters, question
 from components.usage_state import Pin, current_pin, reset_filters
+
+DRAWN = "usage.figures-drawn"
+"""Session state: the header figures stand there already, so older ones bridge the wait for newer ones."""
+
+TILES_PIXELS = 170
 
 
 @st.fragment
@@ -59,23 +67,36 @@ def nothing_yet() -> None:
     )
 
 
+def figures(
+    service: BillingService, principal: Principal, params: GetUsageEventsParams, place: DeltaGenerator
+) -> Summary:
+    """The header figures, above the table whenever they are drawn."""
+    with place:
+        with st.skeleton(height=TILES_PIXELS):
+            summary = service.summary(params, principal)
+        kpi_tiles(summary)
+    st.session_state[DRAWN] = True
+    return summary
+
+
 principal = gate.guard()
-st.title("Usage Events", anchor=False)
 with calm():
     service = wiring.service()
     service.check_mode()
     show_what_the_refresh_brought()
-    freshness_row(service, principal)
-    pin = current_pin(service.version, service.settings.zone)
+    title_row("Usage Events", service, principal)
+    zone = service.settings.zone
+    pin = current_pin(service.version, zone)
     if pin.as_of == 0:
         nothing_yet()
         st.stop()
-    tiles = kpi_tiles_slot()
+    header = st.container()
     filters = filter_bar(service, principal, pin)
-    active_filters(filters, pin.at, service.settings.zone)
+    active_filters(filters, pin.at, zone)
+    params = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
+    # The first time from top to bottom, so that nothing jumps; later the table first, which is what people wait for.
+    summary = None if st.session_state.get(DRAWN) else figures(service, principal, params, header)
     events_table(service, filters, pin)
-    params = question(filters, at=pin.at, zone=service.settings.zone, as_of=pin.as_of)
-    summary = service.summary(params, principal)
-    kpi_tiles(summary, tiles)
-    if summary.totals is not None:
+    summary = summary or figures(service, principal, params, header)
+    if summary.totals.events:
         chart_panel(service, params, summary)

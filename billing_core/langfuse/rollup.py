@@ -67,7 +67,7 @@ WITH several AS (
     SELECT fact, repeat, rank,
            row_number() OVER (
                PARTITION BY project_id, trace_id, id
-               ORDER BY updated_at DESC NULLS LAST, expanded ASC, end_time IS NOT NULL DESC, repeat DESC,
+               ORDER BY updated_at DESC NULLS LAST, expanded DESC, end_time IS NOT NULL DESC, repeat DESC,
                         end_time DESC, start_time DESC, fact
            ) AS version,
            row_number() OVER (PARTITION BY project_id, trace_id, id, repeat ORDER BY fact) AS nth

@@ -1,0 +1,61 @@
+"""Every benchmark in one run: `python -m billing_core bench [--events N]`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fill import fill
+
+__all__ = ["as_text", "run_all"]
+
+PULL_TRACES = 170_000
+"""About a million observations: the most a pull is measured with."""
+
+
+def run_all(*, events: int) -> dict[str, Any]:
+    """Measure everything against a ledger of `events` events.
+
+    Each part runs in a process of its own: peak memory and warm caches are its own as well.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Path(folder).resolve() / "bench.duckdb"
+        fill(ledger, events)
+        small = min(events, PULL_TRACES)
+        return {
+            "machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]},
+            "pull": _part("benchmarks.pull", small),
+            "pull_quarter": _part("benchmarks.pull", max(small // 4, 1000)),
+            "ledger": _part("benchmarks.ledger", ledger),
+            "browser": _part("benchmarks.browser", ledger),
+        }
+
+
+def _part(module: str, argument: object) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(argument)], stdout=subprocess.PIPE, text=True, check=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def as_text(figures: dict[str, Any]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| Part | Figure | Value |", "| --- | --- | --- |"]
+    for part, values in figures.items():
+        for name, value in values.items():
+            if isinstance(value, dict):
+                lines += [f"| {part} | {name}.{inner} | {number:,} |" for inner, number in value.items()]
+            else:
+                lines.append(
+                    f"| {part} | {name} | {value:,} |"
+                    if isinstance(value, (int, float))
+                    else f"| {part} | {name} | {value} |"
+                )
+    return "\n".join(lines)

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import streamlit as st
+
+from billing_core.access import Role
+from components import gate
+
+gate.guard(Role.FINANCE, Role.ADMIN)
+st.title("Finance", anchor=False)
+st.text("secret figures")

@@ -1,0 +1,19 @@
+"""As the dashboard's `main.py`, with the probe's pages."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from components import gate
+
+PAGES = [
+    st.Page("open.py", title="Probe", default=True),
+    st.Page("second.py", title="Second"),
+    st.Page("finance_only.py", title="Finance"),
+    st.Page("failing.py", title="Failing"),
+    st.Page("charts.py", title="Charts"),
+]
+
+page = st.navigation(PAGES, position="sidebar" if gate.is_signed_in() else "hidden")
+gate.user_menu(gate.enter())
+page.run()

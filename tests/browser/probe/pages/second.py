@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+import streamlit as st
+
+from components import gate
+
+gate.guard()
+st.title("Second", anchor=False)
+st.text(f"secret figures, other={st.query_params.get('other')}")

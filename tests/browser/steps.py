@@ -1,0 +1,43 @@
+"""What a person does, by name."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+
+def settle(page: Page) -> None:
+    """Wait until the script behind the page has finished its run."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def fill_in_form(page: Page, name: str, password: str) -> None:
+    page.get_by_label("Username").fill(name)
+    page.get_by_label("Password", exact=True).fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def sign_in(page: Page, name: str, password: str) -> None:
+    """Sign in and wait until the browser holds the cookie."""
+    with page.expect_response("**/auth/cookie/*") as answer:
+        fill_in_form(page, name, password)
+    assert answer.value.status == 200
+    settle(page)
+
+
+def sign_out(page: Page) -> None:
+    with page.expect_response("**/auth/cookie/clear?*"):
+        page.get_by_role("button", name="Sign out").click()
+    expect_form(page)
+
+
+def expect_form(page: Page) -> None:
+    """The form, and nothing of any page."""
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    settle(page)
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
+    expect(page.get_by_text("secret figures")).to_have_count(0)
+
+
+def expect_page(page: Page, title: str) -> None:
+    expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+    expect(page.get_by_label("Username")).to_have_count(0)
