@@ -6,6 +6,7 @@ Start-up does nothing but this: settings are read and engines opened when somebo
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ from components.notice import report_script_error
 
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("billing_core").setLevel(logging.INFO)
+
+DEMO_DATA_AFTER_SECONDS = 1.5
+"""The sign-in form comes first: on a small machine the demo's sandbox and pull would slow it down."""
 
 BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
 
@@ -50,8 +54,12 @@ def routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
-    """Opens nothing; lets go of everything when the server stops."""
+    """Opens nothing; a moment later fetches the demo's data; lets go of everything when the server stops."""
+    timer = threading.Timer(DEMO_DATA_AFTER_SECONDS, wiring.fill_demo_ledger)
+    timer.daemon = True
+    timer.start()
     yield
+    timer.cancel()
     await run_in_threadpool(wiring.close)
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
-from billing_core.pulling import PullResult
+from billing_core.pulling import FIRST_PULL_DAYS, PullResult
 from billing_core.service import BillingService
 from billing_core.usage import PullProgress
 
@@ -58,8 +58,11 @@ class PullJob:
         """The running or the last job; `None` before the first."""
         return self._state
 
-    def start(self, service: BillingService, principal: Principal) -> bool:
-        """Begin an incremental pull in the name of `principal`; `False` if one is under way already."""
+    def start(self, service: BillingService, principal: Principal, *, first_days: int = FIRST_PULL_DAYS) -> bool:
+        """Begin an incremental pull in the name of `principal`; `False` if one is under way already.
+
+        The first one ever reads the last `first_days` days.
+        """
         with self._turn:
             if self._state is not None and self._state.is_running:
                 return False
@@ -67,7 +70,7 @@ class PullJob:
             self._state = PullState(number, principal.name, datetime.now(UTC), PullProgress(0.0, 0, "connecting"))
             # A daemon: a pull may be cut off anywhere and is taken up by the next one.
             self._thread = threading.Thread(
-                target=self._run, args=(service, principal), name=f"pull-{number}", daemon=True
+                target=self._run, args=(service, principal, first_days), name=f"pull-{number}", daemon=True
             )
             self._thread.start()
             return True
@@ -77,9 +80,10 @@ class PullJob:
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
-    def _run(self, service: BillingService, principal: Principal) -> None:
+    def _run(self, service: BillingService, principal: Principal, first_days: int) -> None:
+        waits = self._says("waiting for another pull")
         try:
-            result = service.pull(principal, progress=self._see, on_wait=self._says("waiting for another pull"))
+            result = service.pull(principal, first_days=first_days, progress=self._see, on_wait=waits)
         except BillingError as error:
             self._end(error=str(error))
         except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so

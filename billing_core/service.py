@@ -52,6 +52,7 @@ FACET_LIMIT = 200
 """Values offered per filter; rarer ones can be searched for."""
 
 Progress = Callable[[PullProgress], None]
+Connect = Callable[[Settings, RateCardFile], "LangfuseProvider"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class BillingService:
         settings: Settings,
         *,
         engine: Engine | None = None,
-        connect: Callable[[Settings, RateCardFile], LangfuseProvider] | None = None,
+        connect: Connect | None = None,
     ) -> None:
         self.settings = settings
         self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path))
@@ -108,9 +109,9 @@ class BillingService:
         self._facet = lru_cache(REMEMBERED)(self._read_facet)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> BillingService:
-        """The service over the warehouse the settings name."""
-        return cls(settings)
+    def from_settings(cls, settings: Settings, *, connect: Connect | None = None) -> BillingService:
+        """The service over the warehouse the settings name; `connect` makes the provider that pulls read."""
+        return cls(settings, connect=connect)
 
     def close(self) -> None:
         """Let go of the warehouse file."""

@@ -152,15 +152,16 @@ class TokenFile:
         name = entry.get("name")
         digest = str(entry.get("sha256", "")).lower()
         organizations = entry.get("organizations")
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name.strip():
             raise self._broken(f"token {number}: name: expected text")
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise self._broken(f"token {name!r}: sha256: expected 64 hexadecimal digits")
         if not isinstance(organizations, list):
             raise self._broken(f'token {name!r}: organizations: expected a list of ids, or ["*"] for all')
         try:
+            # Files come from elsewhere too: any name that can be told apart will do.
             return Token(
-                checked_name(name), digest, checked_role(entry.get("role")), checked_organizations(organizations)
+                canonical_name(name), digest, checked_role(entry.get("role")), checked_organizations(organizations)
             )
         except BadParameter as error:
             raise self._broken(f"token {name!r}: {error}") from None

@@ -179,6 +179,9 @@ def read_cost(observation_id: str, details: Mapping[str, object], bare_total: ob
     for key, value in details.items():
         if value is None:
             continue
+        if type(value) is Decimal and value.is_finite() and not value.is_signed() and value < MAXIMUM_COST_USD:
+            good[key] = value  # the way of nearly every value
+            continue
         amount = _amount(value)
         if amount is None:
             problems.append(_bad_cost(observation_id, f"cost {key}", value))

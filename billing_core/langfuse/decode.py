@@ -21,12 +21,15 @@ import pyarrow as pa
 from billing_core.langfuse.amounts import NO_COST, NO_TOKENS, exact, read_cost, read_tokens
 from billing_core.langfuse.client import BrokenBody
 from billing_core.langfuse.facts import FACTS_SCHEMA, MARKED_ROOT, NOT_ROOT, ROOT, TRACE_RECORD, VALUE_NAMES
-from billing_core.langfuse.metadata import NO_FACTS, MetadataReader
+from billing_core.langfuse.metadata import NO_FACTS, MetadataFacts, MetadataReader
 from billing_core.usage import TIME, MetadataNames, RejectedRow
 
 __all__ = ["Envelope", "FactReader", "Facts", "ObservationRow", "TraceRow", "WholeTrace"]
 
 _NO_METADATA = msgspec.Raw(b"")
+
+METADATA_COLUMNS = MetadataFacts._fields.index("cut") + 1
+"""How many fields of the metadata's facts are columns."""
 
 
 class ObservationRow(msgspec.Struct, gc=False):
@@ -256,22 +259,8 @@ class FactReader:
             row.model or row.providedModelName or None,
             raw.decode() if rank != NOT_ROOT and raw.startswith(b"{") and len(raw) > 2 else None,
             row.userId or facts.user_id,
-            facts.customer_id,
-            facts.organization_id,
-            facts.chatflow_id,
-            facts.chatflow_name,
-            facts.ownership,
-            facts.legacy_status,
-            facts.legacy_error,
-            facts.storage_gb,
-            facts.legacy_ai_tokens,
-            facts.legacy_compute,
-            facts.legacy_storage,
-            facts.legacy_total,
-            facts.cut,
-            tokens.tokens_in,
-            tokens.tokens_out,
-            tokens.total,
+            *facts[:METADATA_COLUMNS],
+            *tokens[:3],
             *tokens.classes,
             cost.usd,
             bool(tokens.total) and cost.usd is None and not cost.bad,
@@ -315,8 +304,10 @@ class FactReader:
         repeat: bool,
     ) -> Facts:
         count = len(values)
-        columns = list(zip(*values, strict=True)) if values else [()] * len(VALUE_NAMES)
-        starts, ends, updates = zip(*times, strict=True) if times else ((), (), ())
+        if not count:
+            return Facts(FACTS_SCHEMA.empty_table(), rejected, len(rejected), meta)
+        columns = list(zip(*values, strict=True))
+        starts, ends, updates = zip(*times, strict=True)
         start_column = _times(starts)
         arrays = [
             *(pa.array(column, field.type) for column, field in zip(columns, FACTS_SCHEMA, strict=False)),
@@ -326,20 +317,20 @@ class FactReader:
             pa.repeat(expanded, count),
             pa.repeat(repeat, count),
         ]
-        table = pa.Table.from_arrays(arrays, names=FACTS_SCHEMA.names)
+        table = pa.Table.from_arrays(arrays, schema=FACTS_SCHEMA)
         rows = count + len(rejected)
-        keep = [
-            bool(readable and row[1] and row[2])
-            for readable, row in zip(start_column.is_valid().to_pylist(), values, strict=True)
-        ]
-        if not all(keep):
+        if start_column.null_count or not (all(columns[1]) and all(columns[2])):  # trace_id and id
+            keep = [
+                bool(readable and row[1] and row[2])
+                for readable, row in zip(start_column.is_valid().to_pylist(), values, strict=True)
+            ]
             rejected = rejected + [
                 RejectedRow(_label({"id": row[2], "traceId": row[1]}), _reason(row[2], row[1], start))
                 for good, row, start in zip(keep, values, starts, strict=True)
                 if not good
             ]
             table = table.filter(pa.array(keep))
-        return Facts(table.cast(FACTS_SCHEMA), rejected, rows, meta, _newest_left(table["start_time"]))
+        return Facts(table, rejected, rows, meta, _newest_left(table["start_time"]))
 
 
 def _newest_left(starts: pa.ChunkedArray) -> int | None:

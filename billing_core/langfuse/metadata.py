@@ -36,11 +36,13 @@ LEGACY_LEAVES = (
 
 
 class MetadataFacts(NamedTuple):
-    """What one row's metadata says; `cut` asks for the values in full."""
+    """What one row's metadata says; `cut` asks for the values in full.
+
+    The fields up to `cut` are columns of the facts, in their order.
+    """
 
     customer_id: str | None = None
     organization_id: str | None = None
-    user_id: str | None = None
     chatflow_id: str | None = None
     chatflow_name: str | None = None
     ownership: str | None = None
@@ -52,6 +54,7 @@ class MetadataFacts(NamedTuple):
     legacy_storage: Decimal | None = None
     legacy_total: Decimal | None = None
     cut: bool = False
+    user_id: str | None = None
     bad: bool = False
     problems: tuple[str, ...] = ()
 
@@ -83,7 +86,6 @@ class MetadataReader:
         texts = (
             names.customer,
             names.organization,
-            names.user,
             names.chatflow_id,
             names.chatflow_name,
             names.ai_credentials_ownership,
@@ -91,12 +93,12 @@ class MetadataReader:
             names.legacy_error,
         )
         legacy = [tuple(f"{name}.{leaf}" for name in names.legacy_details) for leaf in LEGACY_LEAVES]
-        wanted = (*texts, names.storage_gb, *legacy)
+        wanted = (*texts, names.user, names.storage_gb, *legacy)
         self.keys = tuple(dict.fromkeys(key for group in wanted for name in group for key in _prefixes(name)))
         fields = {key: f"k{index}" for index, key in enumerate(self.keys)}
         self._fields = tuple(fields.values())
         groups = [tuple((name, _places(name, fields)) for name in group) for group in wanted]
-        self._texts, self._storage, self._legacy = groups[: len(texts)], groups[len(texts)], groups[len(texts) + 1 :]
+        self._texts, (self._user, self._storage, *self._legacy) = groups[: len(texts)], groups[len(texts) :]
         shape = msgspec.defstruct(
             "Wanted",
             [(field, Any, msgspec.UNSET) for field in self._fields],
@@ -133,7 +135,8 @@ class MetadataReader:
         ]
         cut = any(isinstance(value, str) and len(value.encode()) >= CUT_AT_BYTES for value in values)
         named = dict(zip(MetadataFacts._fields, (*texts, storage, *credits_), strict=False))
-        return MetadataFacts(**named, cut=cut, bad=bad, problems=tuple(problems))  # type: ignore[arg-type]
+        user = self._first(top, self._user, problems)[1]
+        return MetadataFacts(**named, cut=cut, user_id=user, bad=bad, problems=tuple(problems))  # type: ignore[arg-type]
 
     def _amount(
         self, top: object, group: _Group, below: Decimal, expected: str, problems: list[str]

@@ -6,19 +6,38 @@ and recovers as soon as a wrong file is corrected.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from billing_core.access import Principal, Role
 from billing_core.auth.gatekeeper import Gatekeeper
 from billing_core.auth.tokens import TokenFile
-from billing_core.settings import Settings, load_settings
+from billing_core.demo import DEMO_DAYS, DemoLangfuse
+from billing_core.errors import BillingError
+from billing_core.settings import Mode, Settings, load_settings
 from billing_core.web.audit_trail import AuditTrail
 
 if TYPE_CHECKING:
+    from billing_core.background import PullJob
     from billing_core.service import BillingService
 
-__all__ = ["AuditTrail", "Once", "audit_trail", "close", "gatekeeper", "ready", "service", "settings", "tokens"]
+__all__ = [
+    "AuditTrail",
+    "Once",
+    "audit_trail",
+    "close",
+    "fill_demo_ledger",
+    "gatekeeper",
+    "pull_job",
+    "ready",
+    "service",
+    "settings",
+    "tokens",
+]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -47,7 +66,13 @@ class Once(Generic[T]):
 def _make_service() -> BillingService:
     from billing_core.service import BillingService  # here: it brings the engine, which the form must not wait for
 
-    return BillingService.from_settings(settings())
+    return BillingService.from_settings(settings(), connect=demo_langfuse() if settings().mode is Mode.DEMO else None)
+
+
+def _make_pull_job() -> PullJob:
+    from billing_core.background import PullJob  # here: it brings the service
+
+    return PullJob()
 
 
 def _write_audit(who: str, what: str, detail: str) -> None:
@@ -59,12 +84,26 @@ service: Once[BillingService] = Once(_make_service)
 audit_trail = AuditTrail(_write_audit)
 gatekeeper: Once[Gatekeeper] = Once(lambda: Gatekeeper.from_settings(settings(), audit=audit_trail))
 tokens: Once[TokenFile] = Once(lambda: TokenFile(settings().api_tokens))
+demo_langfuse: Once[DemoLangfuse] = Once(DemoLangfuse)
+pull_job: Once[PullJob] = Once(_make_pull_job)
+
+
+def fill_demo_ledger() -> None:
+    """In demo mode begin reading the sandbox, so that there is something to see; in live mode do nothing."""
+    try:
+        if settings().mode is not Mode.DEMO:
+            return
+        service().check_mode()
+        pull_job().start(service(), Principal("demo", Role.ADMIN), first_days=DEMO_DAYS)
+    except BillingError as error:
+        _log.warning("the demo data cannot be read: %s", error)
 
 
 def close() -> None:
     """Let go of every file: when the process ends, and between tests."""
     audit_trail.drain()
-    for made in (gatekeeper.forget(), service.forget()):
+    pull_job.forget()
+    for made in (gatekeeper.forget(), service.forget(), demo_langfuse.forget()):
         if made is not None:
             made.close()
     settings.forget()

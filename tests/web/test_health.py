@@ -16,7 +16,8 @@ class Service:
     fault: Exception | None = None
 
     @classmethod
-    def from_settings(cls, _settings):
+    def from_settings(cls, _settings, *, connect):
+        del connect
         return cls()
 
     def close(self):

@@ -1,0 +1,120 @@
+"""The HTTP API over a real ledger: tokens, scope, parameters and the sentences of its refusals."""
+
+import hashlib
+import json
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from billing_core.types import FLAT_FIELDS
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+from billing_core.web.usage_api import usage_events, usage_events_csv
+from tests.factories import service_over, usage_row
+from tests.web.client import Client
+
+SECRETS = {"all": "token-for-all", "acme": "token-for-acme", "none": "token-for-none"}
+ADDRESS = "/api/billing/usage/events"
+
+
+@pytest.fixture
+def api(tmp_path, monkeypatch, demo):
+    ledger = tmp_path / "billing.duckdb"
+    rows = [
+        usage_row(id=f"t{n}", organization_id=f"org_{n % 2}", customer_id=None if n == 0 else "cus") for n in range(6)
+    ]
+    service_over(ledger, rows).close()
+    tokens = [
+        {"name": "all", "sha256": hashlib.sha256(SECRETS["all"].encode()).hexdigest(), "role": "admin", "organizations": ["*"]},
+        {"name": "acme", "sha256": hashlib.sha256(SECRETS["acme"].encode()).hexdigest(), "role": "analyst", "organizations": ["org_1"]},
+        {"name": "of nobody", "sha256": hashlib.sha256(SECRETS["none"].encode()).hexdigest(), "role": "analyst", "organizations": []},
+    ]  # fmt: skip
+    (tmp_path / "tokens.json").write_text(json.dumps({"tokens": tokens}))
+    monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{ledger}")
+    monkeypatch.setenv("BILLING_API_TOKENS", str(tmp_path / "tokens.json"))
+    wiring.close()
+    routes = [Route(ADDRESS, usage_events), Route("/download/usage-events.csv", usage_events_csv)]
+    return Client(Starlette(routes=routes))
+
+
+def get(client, query="", token="all"):
+    return client.get(ADDRESS + query, headers={"Authorization": f"Bearer {SECRETS.get(token, token)}"})
+
+
+def test_a_good_token_gets_the_document_of_the_events_command(api):
+    answer = get(api, "?limit=2&sort=id&order=asc")
+    assert answer.status_code == 200
+    found = answer.json()
+    assert [event["id"] for event in found["events"]] == ["t0", "t1"]
+    assert found["pagination"]["total_items"] == 6
+    assert found["totals"]["credits"]["total"] == "900"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer wrong", "Basic token-for-all", "token-for-all"])
+def test_without_a_good_token_it_is_401(api, header):
+    answer = api.get(ADDRESS, headers={} if header is None else {"Authorization": header})
+    assert answer.status_code == 401
+    assert "events" not in answer.json()
+
+
+def test_a_limited_token_sees_its_organizations_only(api):
+    found = get(api, token="acme").json()
+    assert {event["organization_id"] for event in found["events"]} == {"org_1"}
+    assert found["pagination"]["total_items"] == 3
+    assert get(api, token="none").json()["pagination"]["total_items"] == 0
+
+
+@pytest.mark.parametrize("organization", ["org_0", "org_that_never_was"])
+def test_a_foreign_organization_is_403_whether_it_exists_or_not(api, organization):
+    assert get(api, f"?organization={organization}", token="acme").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("?limit=0", "limit"), ("?page=x", "page"), ("?sort=nothing", "sort"), ("?status=done", "status"),
+        ("?from=yesterday", "from"), ("?colour=red", "colour"), ("?limit=5&limit=6", "limit"), ("?order=up", "order"),
+    ],
+)  # fmt: skip
+def test_a_bad_parameter_is_422_and_named(api, query, named):
+    answer = get(api, query)
+    assert answer.status_code == 422
+    assert named in answer.json()["error"]
+
+
+def test_a_repeated_filter_means_any_of_its_values(api):
+    assert get(api, "?status=error&status=pending").json()["pagination"]["total_items"] == 6
+    assert get(api, "?status=error").json()["pagination"]["total_items"] == 1
+
+
+def test_an_unreachable_warehouse_is_503(api, tmp_path, monkeypatch):
+    broken = tmp_path / "broken.duckdb"
+    broken.write_text("no ledger" * 1000)
+    monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{broken}")
+    wiring.close()
+    answer = get(api)
+    assert answer.status_code == 503
+    assert "Traceback" not in answer.text
+
+
+def test_without_a_tokens_file_everybody_is_refused(api, monkeypatch):
+    monkeypatch.delenv("BILLING_API_TOKENS")
+    wiring.close()
+    assert get(api).status_code == 401
+
+
+def test_the_csv_needs_a_session(api):
+    assert api.get("/download/usage-events.csv").status_code == 401
+
+
+def test_the_csv_of_a_signed_in_person_is_their_filter(api):
+    gatekeeper = wiring.gatekeeper()
+    session_id = gatekeeper.sign_in("analyst-acme", "acme-demo", "127.0.0.1")
+    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
+    answer = api.get("/download/usage-events.csv", headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+    assert answer.status_code == 200
+    assert answer.text.splitlines()[0].split(",") == list(FLAT_FIELDS)
+    assert "org_0" not in answer.text
+    assert "attachment" in answer.headers["content-disposition"]
