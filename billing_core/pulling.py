@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.errors import BadParameter, BillingError
+from billing_core.errors import BillingError
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.schema import FLAG_SEPARATOR
@@ -69,21 +69,12 @@ def incremental_window(
     return Window(min(covered_until, now - timedelta(seconds=1)) - lookback, now)
 
 
-def within_retention(window: Window, retention_days: int | None, *, now: datetime, named: bool) -> Window:
-    """Refuse a named window that Langfuse no longer holds completely; shorten one nobody named.
-
-    A partly deleted trace would be booked as if it had used less.
-    """
+def within_retention(window: Window, retention_days: int | None, *, now: datetime) -> Window:
+    """A window nobody named, shortened to what the project still holds: partly deleted traces look complete."""
     if retention_days is None:
         return window
     oldest = now - timedelta(days=retention_days)
-    if window.start >= oldest:
-        return window
-    if named:
-        raise BadParameter(
-            "from", utc_text(window.start), f"{utc_text(oldest)} or later: the project keeps {retention_days} days"
-        )
-    return replace(window, start=oldest)
+    return window if window.start >= oldest else replace(window, start=oldest)
 
 
 def pull(

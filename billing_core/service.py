@@ -269,10 +269,9 @@ class BillingService:
             covered = self._ledger.covered_until()
             lookback = timedelta(hours=self.settings.lookback_hours)
             window = incremental_window(covered, now=now, lookback=lookback, first_days=first_days)
+            window = within_retention(window, provider.project().retention_days, now=now)
         else:
             window = self._window(start, end or now)
-        retention = provider.project().retention_days
-        window = within_retention(window, retention, now=now, named=start is not None)
         return pull(
             provider,
             self._ledger,

@@ -44,8 +44,7 @@ class LegacySource:
 
     def __init__(self, client: LangfuseClient, names: MetadataNames) -> None:
         self._client = client
-        self._names = names
-        self._local = threading.local()
+        self._facts = FactReader(names)
 
     def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
         """The whole span; nothing is left after it."""
@@ -60,7 +59,6 @@ class LegacySource:
 
     def _pages(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, bool]:
         """All pages of a span, and whether its count stayed the same from the first to the last."""
-        reader = self._reader()
         repeat = piece.kind.is_repeat
         pages: list[Facts] = []
         while True:
@@ -68,9 +66,9 @@ class LegacySource:
                 "traces" if piece.kind is Kind.TRACES else "observations",
                 self._params(piece, span, len(pages) + 1),
                 (
-                    (lambda body: reader.traces(body, repeat=repeat))
+                    (lambda body: self._facts.traces(body, repeat=repeat))
                     if piece.kind is Kind.TRACES
-                    else (lambda body: reader.observations(body, repeat=repeat))
+                    else (lambda body: self._facts.observations(body, repeat=repeat))
                 ),
                 stop=stop,
             )
@@ -113,19 +111,13 @@ class LegacySource:
         """One trace with all its observations; nothing if it is gone."""
         try:
             return _joined(
-                self._client.get(f"traces/{quote(span.ids[0], safe='')}", {}, self._reader().whole_trace, stop=stop)
+                self._client.get(f"traces/{quote(span.ids[0], safe='')}", {}, self._facts.whole_trace, stop=stop)
             )
         except NotOffered:
             return _joined([])
         except TooHeavy:
             # The record is usually known from the list already; its observations come in pages instead.
             return self._pages(Slice(Kind.WHOLE, (span,)), span, stop)[0]
-
-    def _reader(self) -> FactReader:
-        if not hasattr(self._local, "reader"):
-            self._local.reader = FactReader(self._names)
-        reader: FactReader = self._local.reader
-        return reader
 
 
 def _joined(pages: list[Facts]) -> Facts:

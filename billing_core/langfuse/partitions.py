@@ -13,7 +13,7 @@ from billing_core.langfuse.facts import FACTS_SCHEMA
 
 __all__ = ["PARTITION_ROWS", "Partitions"]
 
-PARTITION_ROWS = 125_000
+PARTITION_ROWS = 60_000
 """Rows one partition should hold at most; together with the roll-up a quarter of a gigabyte."""
 
 BUCKETS = 256

@@ -30,17 +30,15 @@ class ObservationsSource:
 
     def __init__(self, client: LangfuseClient, names: MetadataNames) -> None:
         self._client = client
-        self._names = names
-        self._local = threading.local()
+        self._facts = FactReader(names)
 
     def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
         """One page, and what is left of the span after it."""
-        reader = self._reader()
         expanded = piece.kind is Kind.EXPAND
         facts = self._client.get(
             "v2/observations",
-            self._params(piece, span, ",".join(reader.metadata.keys) if expanded else None),
-            lambda body: reader.observations(body, expanded=expanded, repeat=piece.kind.is_repeat),
+            self._params(piece, span, ",".join(self._facts.metadata.keys) if expanded else None),
+            lambda body: self._facts.observations(body, expanded=expanded, repeat=piece.kind.is_repeat),
             stop=stop,
         )
         cursor = facts.meta.cursor
@@ -76,9 +74,3 @@ class ObservationsSource:
         if span.cursor is not None:
             params["cursor"] = span.cursor
         return params
-
-    def _reader(self) -> FactReader:
-        if not hasattr(self._local, "reader"):
-            self._local.reader = FactReader(self._names)
-        reader: FactReader = self._local.reader
-        return reader
