@@ -22,6 +22,10 @@ st.set_page_config(
     layout="wide",
     initial_sidebar_state="auto" if signed_in else "collapsed",
 )
-page = st.navigation(PAGES, position="sidebar" if signed_in else "hidden")
-gate.user_menu(gate.enter())
+page = st.navigation(PAGES, position="hidden")
+principal = gate.enter()
+with st.sidebar:
+    for listed in PAGES:  # Streamlit's own menu hides itself while there is one page
+        st.page_link(listed)
+gate.user_menu(principal)
 page.run()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -243,7 +242,3 @@ def card_from_json(text: str) -> RateCard:
     """A card as the ledger keeps it."""
     return RateCard.model_validate(json.loads(text))
 
-
-def conflicting(cards: Sequence[RateCard], known: dict[str, str]) -> RateCard | None:
-    """The first card whose id is known under another fingerprint: somebody edited a card in use."""
-    return next((card for card in cards if known.get(card.id, card.fingerprint()) != card.fingerprint()), None)
