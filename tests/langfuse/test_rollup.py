@@ -1,0 +1,281 @@
+"""Rows of a trace become one usage row."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from billing_core.langfuse.decode import FactReader
+from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
+from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
+from tests.langfuse.fake import JSON, observation
+
+WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
+
+
+def at(seconds: float, day: int = 1) -> str:
+    return f"2026-11-{day:02d}T00:{int(seconds // 60):02d}:{seconds % 60:06.3f}Z"
+
+
+def child(identity: str, trace: str, start: str, end: str | None = None, **more: Any) -> JSON:
+    return observation(identity, trace, start, end, **{"parentObservationId": "root", **more})
+
+
+def roll_up(*rows: JSON, repeated: tuple[JSON, ...] = (), expanded: tuple[JSON, ...] = ()) -> Rolled:
+    reader = FactReader(MetadataNames())
+
+    def facts(some: tuple[JSON, ...], **options: bool) -> pa.Table:
+        return reader.observations(json.dumps({"data": some}).encode(), **options).table
+
+    table = pa.concat_tables([facts(rows), facts(repeated, repeat=True), facts(expanded, repeat=True, expanded=True)])
+    with Rollup(WINDOW, "https://host/project/p1/traces/", only_touched=False) as rollup:
+        return rollup.roll(table)
+
+
+def event(*rows: JSON, **more: Any) -> JSON:
+    [row] = roll_up(*rows, **more).table.to_pylist()
+    return row
+
+
+def test_the_result_has_the_published_columns() -> None:
+    rolled = roll_up(observation("a", "t", at(0)))
+    assert rolled.table.schema == USAGE_SCHEMA
+    row = rolled.table.to_pylist()[0]
+    assert (row["id"], row["project_id"], row["trace_base"]) == ("t", "p1", "https://host/project/p1/traces/")
+
+
+def test_nothing_rolls_up_to_nothing() -> None:
+    assert roll_up().table == USAGE_SCHEMA.empty_table()
+
+
+def test_a_trace_lasts_from_its_first_start_to_its_last_end() -> None:
+    row = event(observation("a", "t", at(5), at(6)), child("b", "t", at(1), at(2)), child("c", "t", at(9)))
+    assert (row["ended_at"] - row["timestamp"]).total_seconds() == 8
+
+
+def test_an_end_before_the_start_never_shortens_a_trace() -> None:
+    row = event(observation("a", "t", at(5), at(1)))
+    assert row["ended_at"] == row["timestamp"]
+
+
+def test_cost_and_tokens_are_summed_over_every_type() -> None:
+    row = event(
+        observation("a", "t", at(0), type="AGENT", costDetails={"total": 0.1}, usageDetails={"input": 1}),
+        child("b", "t", at(1), type="EMBEDDING", costDetails={"x": 0.2}, usageDetails={"output": 2, "total": 5}),
+        child("c", "t", at(2), type="TOOL"),
+    )
+    assert (row["cost_usd"], row["tokens_in"], row["tokens_out"], row["tokens_total"]) == (Decimal("0.3"), 1, 2, 6)
+
+
+def test_what_nobody_names_is_unknown_and_not_zero() -> None:
+    row = event(observation("a", "t", at(0)))
+    assert (row["cost_usd"], row["tokens_in"], row["tokens_out"], row["tokens_total"]) == (None,) * 4
+    assert (row["usage"], row["models"], row["storage_gb"], row["problems"]) == ([], [], None, [])
+
+
+def test_usage_is_kept_per_model_and_class() -> None:
+    row = event(
+        observation("a", "t", at(0), model="gpt-5", usageDetails={"input": 5, "total": 7}, costDetails={"total": 1}),
+        child("b", "t", at(1), model="gpt-5", usageDetails={"output": 3}),
+        child("c", "t", at(2), usageDetails={"cache_read": 2}),
+        child("d", "t", at(3), model="ada"),
+    )
+    assert row["models"] == ["ada", "gpt-5"]
+    nothing = dict.fromkeys(TOKEN_CLASSES, 0)
+    assert row["usage"] == [
+        nothing | {"model": None, "cache_read": 2, "cost_usd": None},
+        nothing | {"model": "gpt-5", "input": 5, "output": 3, "other": 2, "cost_usd": Decimal(1)},
+    ]
+
+
+def test_unpriced_usage_is_marked() -> None:
+    assert event(observation("a", "t", at(0), usageDetails={"input": 5}))["unpriced"]
+    assert not event(observation("a", "t", at(0), usageDetails={"input": 5}, costDetails={"total": 0}))["unpriced"]
+
+
+def test_the_newest_version_of_a_row_counts() -> None:
+    old = observation("a", "t", at(0), at(9), updatedAt=at(10), costDetails={"total": 5})
+    new = observation("a", "t", at(0), updatedAt=at(20), costDetails={"total": 1})
+    for rows in ([old, new], [new, old]):
+        rolled = roll_up(*rows)
+        assert rolled.table["cost_usd"].to_pylist() == [Decimal(1)]
+        assert (rolled.observations, rolled.duplicates) == (2, 1)
+
+
+def test_of_equally_new_versions_the_finished_one_counts() -> None:
+    open_, ended = observation("a", "t", at(0)), observation("a", "t", at(0), at(4))
+    for rows in ([open_, ended], [ended, open_]):
+        row = event(*rows)
+        assert (row["ended_at"] - row["timestamp"]).total_seconds() == 4
+
+
+def test_rows_of_different_projects_or_traces_are_not_duplicates() -> None:
+    assert roll_up(observation("a", "t1", at(0)), observation("a", "t2", at(0))).duplicates == 0
+
+
+def test_metadata_in_full_wins_over_the_cut_one_and_is_no_duplicate() -> None:
+    cut = observation("a", "t", at(0), metadata={"customerId": "x" * 200})
+    full = observation("a", "t", at(0), metadata={"customerId": "x" * 300})
+    rolled = roll_up(cut, expanded=(full,))
+    assert rolled.table["customer_id"].to_pylist() == ["x" * 300]
+    assert (rolled.observations, rolled.duplicates) == (1, 0)
+
+
+def test_a_newer_cut_version_wins_over_an_older_full_one() -> None:
+    new = observation("a", "t", at(0), updatedAt=at(9), metadata={"customerId": "new"})
+    full = observation("a", "t", at(0), updatedAt=at(1), metadata={"customerId": "old"})
+    assert event(new, expanded=(full,))["customer_id"] == "new"
+
+
+# -- attributes ------------------------------------------------------------------------------------------------
+
+
+def test_the_logical_roots_attributes_come_first_then_the_latest_written() -> None:
+    root = observation("root", "t", at(0), userId="root user")
+    early = child("a", "t", at(1), userId="early", sessionId="s early", updatedAt=at(5))
+    late = child("b", "t", at(2), userId="late", sessionId="s late", updatedAt=at(9))
+    row = event(early, late, root)
+    assert (row["user_id"], row["session_id"]) == ("root user", "s late")
+
+
+def test_a_row_the_application_marked_as_root_comes_before_the_physical_root() -> None:
+    physical = observation("root", "t", at(0), name="http", environment="proxy", metadata={"customerId": "a"})
+    marked = child(
+        "app", "t", at(1), isRootObservation=True, name="chat", environment="prod", metadata={"customerId": "b"}
+    )
+    row = event(physical, marked)
+    assert (row["chatflow_name"], row["environment"], row["customer_id"]) == ("chat", "prod", "b")
+    assert json.loads(row["metadata"]) == {"customerId": "b"}
+
+
+def test_of_several_roots_the_first_comes_first() -> None:
+    row = event(observation("b", "t", at(1), environment="later"), observation("a", "t", at(0), environment="first"))
+    assert row["environment"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        ([observation("r", "t", at(0), name="root name", traceName="trace name")], "trace name"),
+        ([observation("r", "t", at(0), name="root name")], "root name"),
+        ([observation("r", "t", at(0), name="root"), child("c", "t", at(1), traceName="from child")], "from child"),
+        ([observation("r", "t", at(0), traceName="trace", metadata={"chatflowName": "flow"})], "flow"),
+        ([child("c", "t", at(1), name="only a child")], None),
+    ],
+)
+def test_a_chatflow_is_named_by_metadata_else_by_its_trace(rows: list[JSON], name: str | None) -> None:
+    assert event(*rows)["chatflow_name"] == name
+
+
+def test_a_synthetic_root_gives_attributes_and_is_not_counted() -> None:
+    synthetic = observation("t-t", "t", at(0), name="chat", userId="u", metadata={"organizationId": "o"})
+    row = event(synthetic, child("a", "t", at(1), at(2), parentObservationId="t-t"))
+    assert (row["user_id"], row["organization_id"], row["chatflow_name"], row["observations"]) == ("u", "o", "chat", 1)
+
+
+def test_a_trace_of_a_synthetic_root_alone_is_an_event_without_duration() -> None:
+    row = event(observation("t-t", "t", at(0)))
+    assert (row["observations"], row["tokens_total"], row["ended_at"]) == (0, None, row["timestamp"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "sentence"),
+    [
+        ({"userId": "a"}, {"userId": "b"}, "user differs within the trace: 'a', 'b'"),
+        ({"userId": "a"}, {"metadata": {"userId": "b"}}, "user differs within the trace: 'a', 'b'"),
+        ({"sessionId": "a"}, {"sessionId": "b"}, "session differs"),
+        ({"metadata": {"customerId": 1}}, {"metadata": {"customerId": "2"}}, "customer differs"),
+        ({"metadata": {"organizationId": 1}}, {"metadata": {"organizationId": 2}}, "organization differs"),
+        ({"metadata": {"chatflowid": 1}}, {"metadata": {"chatflowId": 2}}, "chatflow differs"),
+        ({"metadata": {"aiCredentialsOwnership": "user"}}, {"metadata": {"aiCredentialsOwnership": "x"}}, "Ownership"),
+        ({"metadata": {"storageGb": 1}}, {"metadata": {"storageGb": 2}}, "storage differs"),
+    ],
+)
+def test_conflicting_attributes_are_flagged_with_their_values(one: JSON, other: JSON, sentence: str) -> None:
+    row = event(observation("a", "t", at(0), **one), child("b", "t", at(1), **other))
+    assert row["conflicting_attributes"]
+    assert sentence in row["problems"][0]
+
+
+def test_the_same_value_as_number_and_text_is_no_conflict() -> None:
+    row = event(
+        observation("a", "t", at(0), metadata={"customerId": 12345}),
+        child("b", "t", at(1), metadata={"customerId": "12345"}),
+    )
+    assert (row["customer_id"], row["conflicting_attributes"]) == ("12345", False)
+
+
+def test_bad_usage_is_flagged_with_the_observation_and_the_value() -> None:
+    row = event(observation("a", "t", at(0), usageDetails={"input": -7}))
+    assert (row["bad_usage"], row["tokens_total"]) == (True, None)
+    assert row["problems"] == ["observation a: usage input = -7 is not a token count from 0 to 1000000000; not rated"]
+
+
+def test_the_same_problem_in_shared_metadata_is_told_once() -> None:
+    shared = {"metadata": {"storageGb": "lots"}}
+    row = event(observation("a", "t", at(0), **shared), child("b", "t", at(1), **shared))
+    assert (row["bad_usage"], len(row["problems"])) == (True, 1)
+
+
+def test_double_counting_is_flagged_and_summed_as_sent() -> None:
+    row = event(
+        observation("root", "t", at(0), costDetails={"total": 1}),
+        child("b", "t", at(1), costDetails={"total": 1}),
+    )
+    assert (row["double_count_suspect"], row["cost_usd"]) == (True, Decimal(2))
+    assert "counted twice" in row["problems"][0]
+
+
+def test_overlapping_usage_keys_are_a_double_count_suspect() -> None:
+    assert event(observation("a", "t", at(0), usageDetails={"input": 9, "cached": 9, "total": 9}))[
+        "double_count_suspect"
+    ]
+
+
+def test_what_the_earlier_system_recorded_is_kept() -> None:
+    billed = {
+        "billing_status": "processed",
+        "stripeError": "card_declined",
+        "billing_details": {
+            "breakdown": {
+                "ai_tokens": {"base_credits": 1.25},
+                "compute": {"base_credits": 2},
+                "storage": {"base_credits": "3"},
+            },
+            "total_credits": 6.25,
+        },
+    }
+    row = event(observation("a", "t", at(0), metadata=billed))
+    assert (row["legacy_status"], row["legacy_error"]) == ("processed", "card_declined")
+    parts = [row[f"legacy_{name}"] for name in ("ai_tokens", "compute", "storage", "total")]
+    assert parts == [Decimal("1.25"), Decimal(2), Decimal(3), Decimal("6.25")]
+
+
+def test_days_are_utc_days_of_the_window() -> None:
+    rolled = roll_up(
+        observation("a", "t", at(0, day=1), costDetails={"total": 1}),
+        child("b", "t", at(0, day=2), usageDetails={"input": 3}),
+        child("far", "t", at(0, day=9), costDetails={"total": 5}),
+    )
+    assert rolled.daily == [
+        DailyTotal(date(2026, 11, 1), 1, None, Decimal(1)),
+        DailyTotal(date(2026, 11, 2), 1, 3, None),
+    ]
+
+
+def test_partitions_follow_each_other_without_traces_of_the_last() -> None:
+    reader = FactReader(MetadataNames())
+
+    def facts(*rows: JSON) -> pa.Table:
+        return reader.observations(json.dumps({"data": rows}).encode()).table
+
+    with Rollup(WINDOW, None, only_touched=False) as rollup:
+        first = rollup.roll(facts(observation("a", "t1", at(0)), observation("a", "t1", at(0))))
+        second = rollup.roll(facts(observation("b", "t2", at(0))))
+    assert (first.table["id"].to_pylist(), first.duplicates) == (["t1"], 1)
+    assert (second.table["id"].to_pylist(), second.duplicates) == (["t2"], 0)
