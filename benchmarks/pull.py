@@ -68,10 +68,20 @@ def _warm_up(settings: Any) -> None:
         params = {**window, "limit": "1000", "fields": "core,basic,time,model,usage,metadata,trace_context"}
         while True:
             answer = client.get("/api/public/v2/observations", params=params).raise_for_status()
-            cursor = answer.json()["meta"].get("cursor")
+            document = answer.json()
+            cursor = document["meta"].get("cursor")
             if not cursor:
-                return
+                break
             params["cursor"] = cursor
+        by_id = [
+            {
+                "type": "stringOptions",
+                "column": "traceId",
+                "operator": "any of",
+                "value": [document["data"][0]["traceId"]],
+            }
+        ]
+        client.get("/api/public/v2/observations", params={**window, "filter": json.dumps(by_id), "expandMetadata": "x"})
 
 
 def _sdk_rows_per_second(settings: Any) -> float:

@@ -146,9 +146,11 @@ def cards_for(usage: pa.Table, ledger: Ledger, cards: RateCardFile, versions: se
 
     A new card file never changes what history cost; `rerate` does that, on purpose and audited.
     """
-    times = usage["timestamp"].to_pylist()
     if len(cards.cards) == 1 and versions <= {cards.cards[0].id, LEGACY_VERSION}:
-        return [cards.in_force(time) for time in times]
+        ends = pc.min_max(usage["timestamp"]).as_py()
+        if (only := cards.in_force(ends["min"])) is not None and cards.in_force(ends["max"]) is only:
+            return [only] * usage.num_rows
+    times = usage["timestamp"].to_pylist()
     booked = ledger.versions_of(usage["id"].to_pylist())
     known: dict[str, RateCard | None] = {card.id: card for card in cards.cards}
     for version in set(booked.values()) - known.keys():
