@@ -87,12 +87,6 @@ class DuckDBEngine:
         with self._cursor() as cursor:
             return cursor.execute(query, list(values)).fetchall()
 
-    def copy_csv(self, expression: ir.Table, path: Path) -> None:
-        """DuckDB's own COPY: parallel, flat memory."""
-        query = str(ibis.to_sql(expression, dialect="duckdb"))
-        with self._cursor() as cursor:
-            cursor.execute(f"COPY ({query}) TO {_literal(str(path))} (FORMAT csv, HEADER true)")
-
     @contextmanager
     def transaction(self) -> Iterator[_Writer]:
         """All or nothing. Writers of this process take turns; those of other processes through the lease."""
@@ -290,10 +284,6 @@ ORDER BY i."timestamp", i.id
 def _bound(value: Any) -> Any:
     """Aware times go in as the UTC they stand for."""
     return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _one_line(error: Exception) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import ibis.expr.types as ir
@@ -59,9 +58,6 @@ class Engine(Protocol):
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a small fixed query on the journal tables."""
-
-    def copy_csv(self, expression: ir.Table, path: Path) -> None:
-        """Write an expression's rows as CSV, streamed by the engine with flat memory."""
 
     def transaction(self) -> AbstractContextManager[Writer]:
         """One transaction; an exception rolls it back."""
