@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from billing_core.ledger.duckdb_engine import DuckDBEngine
@@ -70,11 +70,23 @@ def fill(path: Path, events: int, days: int = 365) -> None:
         writer.insert(
             "runs",
             {
-                "run_id": "bench", "started_at": now, "ended_at": now, "actor": "bench", "api": "v2",
-                "window_start": now, "window_end": now, "incremental": True, "observations": 0, "duplicates": 0,
-                "events_new": events, "events_changed": 0, "events_unchanged": 0, "rejected": 0, "outcome": "done",
+                "run_id": "bench",
+                "started_at": now,
+                "ended_at": now,
+                "actor": "bench",
+                "api": "v2",
+                "window_start": now - timedelta(days=days),
+                "window_end": now,
+                "incremental": True,
+                "observations": 0,
+                "duplicates": 0,
+                "events_new": events,
+                "events_changed": 0,
+                "events_unchanged": 0,
+                "rejected": 0,
+                "outcome": "done",
             },
-        )  # fmt: skip
+        )
     from billing_core.ledger.ledger import Ledger
 
     Ledger(engine).register_cards([card], actor="bench")

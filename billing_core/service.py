@@ -195,8 +195,8 @@ class BillingService:
             If there is no such event, or the principal may not see it.
         """
         scope = scope_of(principal)
-        found = self._ledger.engine.read(queries.event(scope, event_id))
-        if found.num_rows == 0:
+        found = None if "\0" in event_id else self._ledger.engine.read(queries.event(scope, event_id))
+        if found is None or found.num_rows == 0:
             raise NotFound(f"event {event_id!r} is not in the ledger; pull the time it happened in, or check the id")
         stored = queries.with_utc(found).to_pylist()[0]
         revisions = queries.with_utc(self._ledger.engine.read(queries.revisions(scope, event_id))).to_pylist()

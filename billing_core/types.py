@@ -13,7 +13,16 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from billing_core.errors import BadParameter
 
@@ -35,6 +44,10 @@ __all__ = [
 
 MAXIMUM_LIMIT = 1000
 """Rows on one page at most."""
+
+
+LAST_PAGE = 10**9
+"""Far behind the end of any ledger; beyond it engines' integers end."""
 
 
 class SyncStatus(StrEnum):
@@ -169,9 +182,16 @@ def _without_blank(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("expected text without NUL characters, which nothing stored has")
+    return value
+
+
 Time = Annotated[datetime, BeforeValidator(parse_time)]
-AnyOf = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
-Amount = Annotated[Decimal, Field(allow_inf_nan=False)]
+Text = Annotated[str, AfterValidator(_without_nul)]
+AnyOf = Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], BeforeValidator(_as_tuple)]
+Amount = Annotated[Decimal, Field(allow_inf_nan=False, ge=-(10**12), le=10**12, decimal_places=18)]
 
 
 class GetUsageEventsParams(BaseModel):
@@ -195,12 +215,12 @@ class GetUsageEventsParams(BaseModel):
     status: Annotated[tuple[SyncStatus, ...], BeforeValidator(_as_tuple)] = ()
     amount_min: Amount | None = None
     amount_max: Amount | None = None
-    search: Annotated[str | None, BeforeValidator(_without_blank), Field(max_length=500)] = None
+    search: Annotated[Annotated[Text, Field(max_length=500)] | None, BeforeValidator(_without_blank)] = None
     sort: str = "timestamp"
     order: Literal["asc", "desc"] = "desc"
-    page: Annotated[int, Field(ge=1)] = 1
+    page: Annotated[int, Field(ge=1, le=LAST_PAGE)] = 1
     limit: Annotated[int, Field(ge=1, le=MAXIMUM_LIMIT)] = 25
-    as_of: Annotated[int | None, Field(ge=0)] = None
+    as_of: Annotated[int | None, Field(ge=0, le=2**62)] = None
 
     @model_validator(mode="after")
     def _sort_is_a_field(self) -> GetUsageEventsParams:

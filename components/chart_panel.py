@@ -86,7 +86,7 @@ def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: 
 
 
 def _panel(service: BillingService, principal: Principal, params: GetUsageEventsParams, summary: Summary) -> None:
-    st.subheader("Where the credits went", anchor=False)
+    st.header("Where the credits went", anchor=False)
     mark = st.container()
     theme = st.context.theme.type or "light"
     zone = service.settings.zone

@@ -45,7 +45,7 @@ HEADER_PIXELS = 38
 
 
 def paging() -> Paging:
-    """Order, page and page size as the widgets (and so the URL) have them."""
+    """Order, page and page size as the widgets have them. The URL's page is known once its control is drawn."""
     state = st.session_state
     return Paging(
         sort=sort_field(state.get("sort", DEFAULT_SORT)),
@@ -100,12 +100,13 @@ def csv_link(params: GetUsageEventsParams) -> None:
 
 def new_data_notice(service: BillingService, principal: Principal, shown: GetUsageEventsParams) -> None:
     """Say that there is something newer than the pinned view, if it concerns this filter and this reader."""
+    place = st.container(horizontal=True, vertical_alignment="center", key="new-data")
     if shown.as_of is None or service.version() <= shown.as_of:
         return
     newest = service.summary(shown.model_copy(update={"as_of": None}), principal)
     if newest.days == service.summary(shown, principal).days:
         return
-    with st.container(horizontal=True, vertical_alignment="center", key="new-data"):
+    with place:
         st.caption("New events arrived since this view was opened.", width="content")
         # The whole page has to follow, so the click runs it and not only the table.
         st.button("Show them", icon=":material/sync:", key="show-new", on_click=_show_new)
@@ -172,7 +173,7 @@ def _frame(events: list[UsageEvent], columns: list[Column], zone: ZoneInfo) -> A
 def _config(columns: list[Column], sorted_by: Paging, button: str, ids: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {
         DETAILS: st.column_config.ButtonColumn(
-            "", width=70, type="tertiary", key=button, on_click=_on_details, args=(button, ids)
+            "Event", width=70, type="tertiary", key=button, on_click=_on_details, args=(button, ids)
         )
     }
     for column in columns:
@@ -213,9 +214,12 @@ def footer(response: UsageEventsResponse) -> None:
     st.markdown(text.replace("$", r"\$"))
 
 
-def page_control(response: UsageEventsResponse) -> None:
-    """Which rows these are, and the way to others."""
+def page_control(response: UsageEventsResponse) -> int:
+    """Which rows these are, and the way to others. Returns the page to show: one that there is."""
     where = response.pagination
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="paging"):
-        st.text(rows_range(where.page, where.limit, where.total_items), width="content")
-        st.pagination(max(1, where.total_pages), key="page", bind="query-params")
+    with st.container(horizontal=True, vertical_alignment="center", key="paging"):
+        rows = st.container(width="content")
+        # Stretched: sized by its content it would hide page numbers for want of a room that it never asks for.
+        page = st.pagination(max(1, where.total_pages), key="page", bind="query-params", width="stretch")
+        rows.text(rows_range(page, where.limit, where.total_items))
+    return page

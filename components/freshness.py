@@ -8,16 +8,16 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from billing_core.access import Principal
-from billing_core.background import PullJob, PullState
+from billing_core.background import PullState
 from billing_core.ledger.ledger import Run
 from billing_core.service import BillingService, Freshness
+from billing_core.web import wiring
 from components import gate
 from components.formats import ago, plural
 from components.notice import plain
-from components.usage_state import unpin
+from components.usage_state import unpin, unpin_if_younger
 
 __all__ = [
-    "PULL",
     "outcome_text",
     "partial_text",
     "progress_text",
@@ -25,9 +25,6 @@ __all__ = [
     "stamp",
     "title_row",
 ]
-
-PULL = PullJob()
-"""The pull of this process, seen by every session."""
 
 AWAITED = "usage.awaited-pull"
 """Session state: number of the pull whose end this session waits for."""
@@ -58,9 +55,10 @@ def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
     """What the pull is doing; how many rows at which rate only for people who may see every organization."""
     if principal.organizations is not None:
         return "Reading Langfuse"
-    done = f"Reading Langfuse: {state.progress.doing}, {plural(state.progress.observations, 'observation')}"
-    rate = state.rows_per_second(now)
-    return done if rate is None else f"{done}, {rate:,.0f} per second"
+    doing, rate = f"Reading Langfuse: {state.progress.doing}", state.rows_per_second(now)
+    if rate is None:
+        return doing
+    return f"{doing}, {plural(state.progress.observations, 'observation')}, {rate:,.0f} per second"
 
 
 def outcome_text(state: PullState, principal: Principal) -> str:
@@ -71,13 +69,16 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     if state.result is None or principal.organizations is not None:
         return "Langfuse has been read."
     counts = state.result.counts
+    if not counts.new and not counts.changed:
+        return "Langfuse has been read: nothing new."
     return f"Langfuse has been read: {plural(counts.new, 'new event')}, {counts.changed:,} changed."
 
 
-def title_row(title: str, service: BillingService, principal: Principal) -> None:
-    """Title, stamp, refresh button, what runs now and what is missing."""
+def title_row(title: str, service: BillingService, principal: Principal) -> bool:
+    """Title, stamp, refresh button, what runs now and what is missing. Returns whether a pull is running."""
     freshness = service.freshness()
-    runs_here = PULL.state is not None and PULL.state.is_running
+    state = wiring.pull_job().state
+    runs_here = state is not None and state.is_running
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(title, anchor=False, width="stretch")
         st.caption(plain(stamp(freshness.last_success, datetime.now(UTC), service.settings.zone)), width="content")
@@ -89,35 +90,40 @@ def title_row(title: str, service: BillingService, principal: Principal) -> None
             on_click=_start,
             args=(service, principal),
         )
-    if runs_here or freshness.running:
-        st.fragment(_watch, run_every=LOOK_SECONDS)(service)
-    elif (text := partial_text(freshness, principal)) is not None:
-        st.warning(plain(text), icon=":material/warning:")
+    with st.container(key="pull-status"):  # always there: what stands below keeps its place and is not drawn anew
+        if runs_here or freshness.running:
+            st.fragment(_watch, run_every=LOOK_SECONDS)(service)
+        elif (text := partial_text(freshness, principal)) is not None:
+            st.warning(plain(text), icon=":material/warning:")
     _say_outcome(principal)
+    return runs_here or freshness.running
 
 
 def _start(service: BillingService, principal: Principal) -> None:
-    PULL.start(service, principal)
-    if PULL.state is not None:
-        st.session_state[AWAITED] = PULL.state.number
+    job = wiring.pull_job()
+    job.start(service, principal)
+    if job.state is not None:
+        st.session_state[AWAITED] = job.state.number
 
 
 def _watch(service: BillingService) -> None:
     """Follow a pull, of this process with its progress, of another without; then show what it brought."""
     principal = gate.guard()
-    state = PULL.state
+    state = wiring.pull_job().state
     if state is not None and state.is_running:
         st.progress(min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, _now())))
         return
     if service.freshness().running:
         st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")
         return
+    if state is not None:
+        unpin_if_younger(state.started_at)
     st.rerun()
 
 
 def _say_outcome(principal: Principal) -> None:
     """Once, to the session that asked for the pull; it also sees the new events at once."""
-    state = PULL.state
+    state = wiring.pull_job().state
     if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
         return
     del st.session_state[AWAITED]
@@ -127,7 +133,7 @@ def _say_outcome(principal: Principal) -> None:
 
 def show_what_the_refresh_brought() -> None:
     """Before the page asks for anything: whoever asked for a refresh wants to see what it brought."""
-    state = PULL.state
+    state = wiring.pull_job().state
     if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
         unpin()
 

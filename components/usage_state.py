@@ -42,6 +42,7 @@ __all__ = [
     "set_sort",
     "show_day",
     "unpin",
+    "unpin_if_younger",
 ]
 
 ASCENDING, DESCENDING = "Ascending", "Descending"
@@ -69,12 +70,19 @@ class Pin:
 
 
 def current_pin(version: Callable[[], int], zone: ZoneInfo) -> Pin:
-    """The pin of this session; a new one at the first look, after `unpin`, and on a new day."""
+    """The pin of this session; a new one at the first look, after `unpin`, on a new day, and while there is nothing."""
     now = datetime.now(UTC)
     pin: Pin | None = st.session_state.get(PIN)
-    if pin is None or pin.at.astimezone(zone).date() != now.astimezone(zone).date():
+    if pin is None or pin.as_of == 0 or pin.at.astimezone(zone).date() != now.astimezone(zone).date():
         pin = st.session_state[PIN] = Pin(version(), now)
     return pin
+
+
+def unpin_if_younger(time: datetime) -> None:
+    """Let go of a view that was opened after `time`, when a pull began: it showed the half that was read by then."""
+    pin: Pin | None = st.session_state.get(PIN)
+    if pin is not None and pin.at >= time and st.session_state.get("page", 1) == 1:
+        unpin()
 
 
 def unpin() -> None:

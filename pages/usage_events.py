@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -17,7 +19,7 @@ from components.filter_bar import active_filters, filter_bar
 from components.freshness import show_what_the_refresh_brought, title_row
 from components.kpi_tiles import kpi_tiles
 from components.remedy import calm
-from components.usage_query import Filters, question
+from components.usage_query import Filters, Paging, question
 from components.usage_state import Pin, current_pin, reset_filters
 
 DRAWN = "usage.figures-drawn"
@@ -31,23 +33,29 @@ def events_table(service: BillingService, filters: Filters, pin: Pin) -> None:
     """The table with its controls: turning a page or sorting runs nothing else of the page."""
     principal = gate.guard()
     zone = service.settings.zone
+
+    def ask(order: Paging) -> GetUsageEventsParams:
+        return question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=order)
+
     with calm():
-        shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=paging())
+        shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
         with st.container(horizontal=True, vertical_alignment="bottom", key="table-controls"):
             table_controls()
             csv_link(shown)
         new_data_notice(service, principal, shown)
-        # Again: the controls may just have taken over what the address asks for.
-        order = paging()
-        response = service.get_usage_events(
-            question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=order), principal
-        )
+        order = paging()  # after the controls, which may just have taken over what the address asks for
+        response = service.get_usage_events(ask(order), principal)
         if response.pagination.total_items == 0:
             nothing_found()
-            return
-        event_grid(response, order, zone)
-        page_control(response)
-        footer(response)
+        else:
+            rows = st.container()
+            page = page_control(response)
+            if page != order.page:
+                order = replace(order, page=page)
+                response = service.get_usage_events(ask(order), principal)
+            with rows:
+                event_grid(response, order, zone)
+            footer(response)
     if (event_id := requested_event()) is not None:
         show_event(service, event_id)
 
@@ -58,8 +66,11 @@ def nothing_found() -> None:
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 
-def nothing_yet() -> None:
+def nothing_yet(*, is_running: bool) -> None:
     """The ledger holds no event at all."""
+    if is_running:
+        st.info("No usage events yet. They appear here as soon as the first ones are read.", icon=":material/inbox:")
+        return
     st.info(
         "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
         "or run `python -m billing_core pull` on the server.",
@@ -84,11 +95,11 @@ with calm():
     service = wiring.service()
     service.check_mode()
     show_what_the_refresh_brought()
-    title_row("Usage Events", service, principal)
+    is_running = title_row("Usage Events", service, principal)
     zone = service.settings.zone
     pin = current_pin(service.version, zone)
     if pin.as_of == 0:
-        nothing_yet()
+        nothing_yet(is_running=is_running)
         st.stop()
     header = st.container()
     filters = filter_bar(service, principal, pin)

@@ -25,8 +25,14 @@ def run(tmp_path, *arguments, stdin="", **environment):
     }
     return subprocess.run(
         [sys.executable, "-m", "billing_core", *arguments],
-        capture_output=True, text=True, input=stdin, env=variables, cwd=tmp_path, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        input=stdin,
+        env=variables,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
 
 
 def document(done, code=0):
@@ -37,9 +43,14 @@ def document(done, code=0):
 @pytest.fixture
 def booked(tmp_path):
     rows = [
-        usage_row(id=f"t{n}", timestamp=NOON + timedelta(hours=n), customer_id=None if n == 0 else "cus_a", organization_id=f"org_{n % 2}")
+        usage_row(
+            id=f"t{n}",
+            timestamp=NOON + timedelta(hours=n),
+            customer_id=None if n == 0 else "cus_a",
+            organization_id=f"org_{n % 2}",
+        )
         for n in range(5)
-    ]  # fmt: skip
+    ]
     service_over(tmp_path / "billing.duckdb", rows).close()
     return tmp_path
 
@@ -52,18 +63,57 @@ def test_events_prints_one_document_with_the_published_keys(booked):
     assert (found["totals"]["amount_usd"], found["totals"]["cost_usd"]) == ("0.03", "0.05")
     event = found["events"][0]
     assert list(event) == [
-        "id", "timestamp", "ended_at", "organization_id", "customer_id", "user_id", "session_id", "chatflow_id",
-        "chatflow_name", "environment", "models", "tokens_in", "tokens_out", "tokens_total", "latency_seconds",
-        "storage_gb", "cost_usd", "ai_credentials_ownership", "credits", "amount_usd", "rate_card_version",
-        "sync_status", "sync_error", "meter_event_identifier", "synced_at", "trace_url", "flags",
-    ]  # fmt: skip
+        "id",
+        "timestamp",
+        "ended_at",
+        "organization_id",
+        "customer_id",
+        "user_id",
+        "session_id",
+        "chatflow_id",
+        "chatflow_name",
+        "environment",
+        "models",
+        "tokens_in",
+        "tokens_out",
+        "tokens_total",
+        "latency_seconds",
+        "storage_gb",
+        "cost_usd",
+        "ai_credentials_ownership",
+        "credits",
+        "amount_usd",
+        "rate_card_version",
+        "sync_status",
+        "sync_error",
+        "meter_event_identifier",
+        "synced_at",
+        "trace_url",
+        "flags",
+    ]
     assert event["credits"]["total"] == "150"
     assert event["latency_seconds"] == 60
     assert event["timestamp"] == "2026-11-01T16:00:00.000Z"
 
 
 def test_filters_sorting_and_paging_reach_the_ledger(booked):
-    found = document(run(booked, "events", "--json", "--organization", "org_0", "--sort", "timestamp", "--order", "asc", "--page", "2", "--limit", "2"))  # fmt: skip
+    found = document(
+        run(
+            booked,
+            "events",
+            "--json",
+            "--organization",
+            "org_0",
+            "--sort",
+            "timestamp",
+            "--order",
+            "asc",
+            "--page",
+            "2",
+            "--limit",
+            "2",
+        )
+    )
     assert [event["id"] for event in found["events"]] == ["t4"]
     found = document(run(booked, "events", "--json", "--status", "error"))
     assert [event["id"] for event in found["events"]] == ["t0"]
@@ -77,14 +127,25 @@ def test_times_without_an_offset_are_in_the_reporting_timezone(booked):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["events", "--limit", "0"], ["events", "--limit", "1001"], ["events", "--page", "0"], ["events", "--page", "x"],
-        ["events", "--sort", "nothing"], ["events", "--order", "up"], ["events", "--status", "done"],
-        ["events", "--from", "yesterday"], ["events", "--nonsense"], ["nonsense"], [], ["explain"],
-        ["explain", "no-such-event"], ["pull", "--to", "2026-11-01"], ["users", "add", "x"],
+        ["events", "--limit", "0"],
+        ["events", "--limit", "1001"],
+        ["events", "--page", "0"],
+        ["events", "--page", "x"],
+        ["events", "--sort", "nothing"],
+        ["events", "--order", "up"],
+        ["events", "--status", "done"],
+        ["events", "--from", "yesterday"],
+        ["events", "--nonsense"],
+        ["nonsense"],
+        [],
+        ["explain"],
+        ["explain", "no-such-event"],
+        ["pull", "--to", "2026-11-01"],
+        ["users", "add", "x"],
         ["tokens", "list"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_wrong_usage_is_one_line_and_exit_code_2(booked, arguments):
     done = run(booked, *arguments)
     assert done.returncode == 2, done.stderr
@@ -133,9 +194,17 @@ def test_explain_prints_event_and_steps(booked):
 def test_pull_reads_the_sandbox_and_the_second_pull_changes_nothing(tmp_path, sandbox):
     first = document(run(tmp_path, "pull", "--json", **sandbox.environment))
     assert set(first) >= {
-        "api", "from", "to", "observations", "duplicates", "events_new", "events_changed", "events_unchanged",
-        "unpriced", "excluded",
-    }  # fmt: skip
+        "api",
+        "from",
+        "to",
+        "observations",
+        "duplicates",
+        "events_new",
+        "events_changed",
+        "events_unchanged",
+        "unpriced",
+        "excluded",
+    }
     assert (first["api"], first["events_new"]) == ("v2", 600)
     again = run(tmp_path, "pull", "--json", "--from", first["from"], "--to", first["to"], **sandbox.environment)
     assert (document(again)["events_new"], document(again)["events_changed"]) == (0, 0)
@@ -220,8 +289,11 @@ def test_the_sandbox_command_prints_the_environment_to_use(tmp_path):
     base = {**os.environ, "PYTHONPATH": ROOT}
     started = subprocess.Popen(
         [sys.executable, "-m", "billing_core", "sandbox", "--port", "0", "--events", "50"],
-        stdout=subprocess.PIPE, text=True, env=base, cwd=tmp_path,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=base,
+        cwd=tmp_path,
+    )
     try:
         first = started.stdout.readline()
         assert first.startswith("export ")

@@ -71,4 +71,3 @@ def test_every_page_guards_itself_before_anything_else():
 def test_no_pages_folder_stands_beside_the_main_script():
     """Streamlit would serve such pages by their address without running the sign-in (streamlit-stack, decision 1)."""
     assert not (Path("pages") / "pages").exists()
-

@@ -33,17 +33,26 @@ def mixed(tmp_path_factory):
         model = ("gpt-5", "claude-sonnet-5", "gpt-5-mini")[n % 3]
         rows.append(
             usage_row(
-                id=f"id-{n:02}", timestamp=NOON + timedelta(hours=7 * n), latency_seconds=n * 1.5,
-                organization_id=(None, "org_a", "org_b", "org_c")[n % 4], customer_id=None if n % 5 == 0 else f"cus_{n % 3}",
-                user_id=None if n % 7 == 0 else f"User-{n % 6}", session_id=f"s-{n // 2}", chatflow_id=f"flow-{n % 4}",
+                id=f"id-{n:02}",
+                timestamp=NOON + timedelta(hours=7 * n),
+                latency_seconds=n * 1.5,
+                organization_id=(None, "org_a", "org_b", "org_c")[n % 4],
+                customer_id=None if n % 5 == 0 else f"cus_{n % 3}",
+                user_id=None if n % 7 == 0 else f"User-{n % 6}",
+                session_id=f"s-{n // 2}",
+                chatflow_id=f"flow-{n % 4}",
                 chatflow_name=("Support", "100% help", "a_b", None)[n % 4],
                 environment=("production", "staging", "sdk-experiment")[n % 3],
-                models=[model] if n % 9 else [], usage=[model_usage(model, input=n * 10, output=n)],
-                tokens_in=n * 10, tokens_out=None if n % 6 == 0 else n, tokens_total=11 * n,
-                storage_gb=None if n % 2 else Decimal(n) / 8000, cost_usd=None if n % 4 == 0 else Decimal(n) / 1000,
+                models=[model] if n % 9 else [],
+                usage=[model_usage(model, input=n * 10, output=n)],
+                tokens_in=n * 10,
+                tokens_out=None if n % 6 == 0 else n,
+                tokens_total=11 * n,
+                storage_gb=None if n % 2 else Decimal(n) / 8000,
+                cost_usd=None if n % 4 == 0 else Decimal(n) / 1000,
                 ai_credentials_ownership=("user", None, "platform")[n % 3],
             )
-        )  # fmt: skip
+        )
     path = tmp_path_factory.mktemp("mixed") / "billing.duckdb"
     service = service_over(path, rows, BILLING_TIMEZONE="Europe/Berlin")
     yield service
@@ -79,19 +88,52 @@ def everything(service):
         ({"search": "id-07"}, lambda e: e.id == "id-07"),
         ({"search": "s-3"}, lambda e: (e.session_id or "").startswith("s-3")),
         ({"search": "' OR 1=1 --"}, lambda e: False),
-        ({"organization": "org_b", "status": "pending"}, lambda e: e.organization_id == "org_b" and e.sync_status == "pending"),
+        (
+            {"organization": "org_b", "status": "pending"},
+            lambda e: e.organization_id == "org_b" and e.sync_status == "pending",
+        ),
         ({"from": "2026-11-05T00:00:00Z"}, lambda e: e.timestamp >= datetime(2026, 11, 5, tzinfo=UTC)),
         ({"to": "2026-11-05"}, lambda e: e.timestamp < datetime(2026, 11, 4, 23, tzinfo=UTC)),
-        ({"from": "2026-11-02T12:00", "to": "2026-11-05T12:00+01:00"},
-         lambda e: datetime(2026, 11, 2, 11, tzinfo=UTC) <= e.timestamp < datetime(2026, 11, 5, 11, tzinfo=UTC)),
+        (
+            {"from": "2026-11-02T12:00", "to": "2026-11-05T12:00+01:00"},
+            lambda e: datetime(2026, 11, 2, 11, tzinfo=UTC) <= e.timestamp < datetime(2026, 11, 5, 11, tzinfo=UTC),
+        ),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
-)  # fmt: skip
+)
 def test_a_filter_keeps_exactly_the_rows_it_names(mixed, params, keeps):
     expected = {event.id for event in everything(mixed) if keeps(event)}
     found = ask(mixed, limit=1000, **params)
     assert set(ids(found)) == expected
     assert found.pagination.total_items == len(expected)
+
+
+@pytest.mark.parametrize("text", ["", "  ", None])
+def test_an_empty_search_is_no_search(mixed, text):
+    assert ask(mixed, search=text).pagination.total_items == 40
+
+
+@pytest.mark.parametrize("text", ["\\", "'", '"', "ß", "İ", "\x1f", "😀", "%_%", "--", "${x}", "a\nb"])
+def test_any_text_can_be_searched_for(mixed, text):
+    assert ask(mixed, search=text).pagination.total_items >= 0
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12),
+        min_size=2,
+        max_size=5,
+        unique=True,
+    )
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_an_id_looks_like_it_is_found_as_itself_and_nothing_else(tmp_path_factory, names):
+    rows = [usage_row(id=f"t{n}", user_id=name, customer_id=name) for n, name in enumerate(names)]
+    service = service_over(tmp_path_factory.mktemp("ids") / "l.duckdb", rows)
+    for n, name in enumerate(names):
+        assert ids(ask(service, user=name)) == [f"t{n}"]
+        assert ids(ask(service, customer=[name])) == [f"t{n}"]
+    service.close()
 
 
 def test_totals_are_over_the_whole_filter_not_the_page(mixed):
@@ -201,6 +243,12 @@ def test_an_answer_is_never_served_stale_after_a_booking(tmp_path):
         ({"amount_max": "NaN"}, "amount_max"),
         ({"customer": ""}, "customer"),
         ({"colour": "red"}, "colour"),
+        ({"page": "9" * 20}, "page"),
+        ({"as_of": -1}, "as_of"),
+        ({"amount_min": "1e400"}, "amount_min"),
+        ({"search": "x" * 501}, "search"),
+        ({"search": "a\0b"}, "search"),
+        ({"customer": "a\0b"}, "customer"),
     ],
 )
 def test_a_bad_parameter_is_a_value_error_that_names_it(mixed, params, named):

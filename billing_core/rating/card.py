@@ -241,4 +241,3 @@ def load_rate_cards(path: Path | None) -> RateCardFile:
 def card_from_json(text: str) -> RateCard:
     """A card as the ledger keeps it."""
     return RateCard.model_validate(json.loads(text))
-

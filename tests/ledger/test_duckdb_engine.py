@@ -91,9 +91,13 @@ def test_what_the_earlier_system_billed_stays_processed_even_if_its_mark_vanishe
 
 
 def test_an_exception_rolls_everything_back(ledger):
-    with pytest.raises(RuntimeError), ledger.engine.transaction() as writer:
-        writer.book(events_table([usage_row()]), run_id="run")
-        raise RuntimeError
+    def booked_and_failed():
+        with ledger.engine.transaction() as writer:
+            writer.book(events_table([usage_row()]), run_id="run")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        booked_and_failed()
     assert ledger.engine.rows("SELECT count(*) FROM events") == [(0,)]
     assert ledger.version() == 0
 
@@ -106,14 +110,14 @@ def test_events_lie_in_time_order(ledger):
 def test_a_file_that_is_no_ledger_is_one_line(tmp_path):
     path = tmp_path / "billing.duckdb"
     path.write_text("this is not a database" * 1000)
-    with pytest.raises(WarehouseError, match="billing.duckdb") as caught:
+    with pytest.raises(WarehouseError, match=r"billing\.duckdb") as caught:
         DuckDBEngine(path).rows("SELECT 1")
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WarehouseError, match="billing.duckdb"):
+    with pytest.raises(WarehouseError, match=r"billing\.duckdb"):
         DuckDBEngine(tmp_path / "file" / "billing.duckdb").rows("SELECT 1")
 
 

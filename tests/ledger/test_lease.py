@@ -123,7 +123,7 @@ def test_a_program_that_never_hands_over_is_named_after_the_patience(tmp_path):
     )
     try:
         assert holder.stdout.readline() == "ready\n"
-        with pytest.raises(WarehouseError, match="billing.duckdb"):
+        with pytest.raises(WarehouseError, match=r"billing\.duckdb"):
             DuckDBEngine(path, patience_seconds=0.3).rows("SELECT 1")
     finally:
         holder.kill()

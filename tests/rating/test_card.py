@@ -60,8 +60,10 @@ def test_more_than_twelve_decimal_places_are_refused(tmp_path):
 def test_the_card_in_force_follows_the_events_time(tmp_path):
     text = """
 cards:
-  - {id: a, effective_from: 2026-01-01, credit_price_usd: 1, ai: {basis: cost}, compute: {credits_per_minute: 1}, storage: {credits_per_gb_month: 1}}
-  - {id: b, effective_from: 2026-03-01T00:00:00+01:00, effective_to: 2026-06-01, credit_price_usd: 1, ai: {basis: cost}, compute: {credits_per_minute: 1}, storage: {credits_per_gb_month: 1}}
+  - {id: a, effective_from: 2026-01-01, credit_price_usd: 1, ai: {basis: cost},
+     compute: {credits_per_minute: 1}, storage: {credits_per_gb_month: 1}}
+  - {id: b, effective_from: 2026-03-01T00:00:00+01:00, effective_to: 2026-06-01, credit_price_usd: 1,
+     ai: {basis: cost}, compute: {credits_per_minute: 1}, storage: {credits_per_gb_month: 1}}
 """
     cards = load_rate_cards(written(tmp_path, text))
 

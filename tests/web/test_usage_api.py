@@ -18,6 +18,11 @@ SECRETS = {"all": "token-for-all", "acme": "token-for-acme", "none": "token-for-
 ADDRESS = "/api/billing/usage/events"
 
 
+def entry(name, role, organizations):
+    digest = hashlib.sha256(SECRETS[name].encode()).hexdigest()
+    return {"name": f"{name} of ours", "sha256": digest, "role": role, "organizations": organizations}
+
+
 @pytest.fixture
 def api(tmp_path, monkeypatch, demo):
     ledger = tmp_path / "billing.duckdb"
@@ -26,10 +31,10 @@ def api(tmp_path, monkeypatch, demo):
     ]
     service_over(ledger, rows).close()
     tokens = [
-        {"name": "all", "sha256": hashlib.sha256(SECRETS["all"].encode()).hexdigest(), "role": "admin", "organizations": ["*"]},
-        {"name": "acme", "sha256": hashlib.sha256(SECRETS["acme"].encode()).hexdigest(), "role": "analyst", "organizations": ["org_1"]},
-        {"name": "of nobody", "sha256": hashlib.sha256(SECRETS["none"].encode()).hexdigest(), "role": "analyst", "organizations": []},
-    ]  # fmt: skip
+        entry("all", "admin", ["*"]),
+        entry("acme", "analyst", ["org_1"]),
+        entry("none", "analyst", []),
+    ]
     (tmp_path / "tokens.json").write_text(json.dumps({"tokens": tokens}))
     monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{ledger}")
     monkeypatch.setenv("BILLING_API_TOKENS", str(tmp_path / "tokens.json"))
@@ -38,8 +43,8 @@ def api(tmp_path, monkeypatch, demo):
     return Client(Starlette(routes=routes))
 
 
-def get(client, query="", token="all"):
-    return client.get(ADDRESS + query, headers={"Authorization": f"Bearer {SECRETS.get(token, token)}"})
+def get(client, query="", token="all"):  # noqa: S107
+    return client.get(ADDRESS + query, headers={"Authorization": f"Bearer {SECRETS[token]}"})
 
 
 def test_a_good_token_gets_the_document_of_the_events_command(api):

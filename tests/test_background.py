@@ -1,0 +1,85 @@
+"""One refresh at a time, watched by everybody, never in anybody's way."""
+
+import threading
+from datetime import timedelta
+
+from billing_core.background import PullJob
+from billing_core.errors import UpstreamError
+from billing_core.pulling import PullResult
+from billing_core.usage import PullProgress, Window
+from tests.factories import EVERYONE, NOON
+
+DONE = PullResult("v2", Window(NOON, NOON + timedelta(hours=1)), observations=30)
+
+
+class Pulls:
+    """A service whose pull reports once and then waits to be let go."""
+
+    def __init__(self, outcome=DONE):
+        self.outcome = outcome
+        self.reported, self.go = threading.Event(), threading.Event()
+        self.count = 0
+
+    def pull(self, principal, *, first_days=None, progress, on_wait):
+        self.count += 1
+        progress(PullProgress(0.5, 15, "reading"))
+        self.reported.set()
+        assert self.go.wait(10)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def ended(outcome):
+    job, service = PullJob(), Pulls(outcome)
+    service.go.set()
+    assert job.start(service, EVERYONE)
+    job.wait(10)
+    return job.state
+
+
+def test_nothing_runs_before_somebody_asks():
+    assert PullJob().state is None
+
+
+def test_everybody_sees_how_far_it_is_and_nobody_starts_a_second_one():
+    job, service = PullJob(), Pulls()
+    assert job.start(service, EVERYONE)
+    assert service.reported.wait(10)
+    assert job.state.is_running
+    assert (job.state.progress.fraction, job.state.progress.observations) == (0.5, 15)
+    assert not job.start(service, EVERYONE)
+    service.go.set()
+    job.wait(10)
+    assert not job.state.is_running
+    assert job.state.result is DONE
+    assert service.count == 1
+
+
+def test_the_next_one_has_the_next_number():
+    job, service = PullJob(), Pulls()
+    service.go.set()
+    for number in (1, 2):
+        assert job.start(service, EVERYONE)
+        job.wait(10)
+        assert job.state.number == number
+
+
+def test_an_expected_failure_is_kept_as_its_sentence():
+    state = ended(UpstreamError("Langfuse answered 401: check LANGFUSE_SECRET_KEY"))
+    assert state.error == "Langfuse answered 401: check LANGFUSE_SECRET_KEY"
+    assert state.result is None
+
+
+def test_an_unexpected_failure_tells_people_nothing_of_its_inside(caplog):
+    state = ended(RuntimeError("password=hunter2"))
+    assert state.error == "Something unexpected went wrong; the log has the details."
+    assert "unexpected fault" in caplog.text
+
+
+def test_the_rate_is_rows_over_time_and_unknown_before_the_first_row():
+    state = ended(DONE)
+    later = state.started_at + timedelta(seconds=10)
+    running = type(state)(1, "ada", state.started_at, PullProgress(0.5, 500, "reading"))
+    assert running.rows_per_second(later) == 50
+    assert type(state)(1, "ada", state.started_at, PullProgress(0, 0, "")).rows_per_second(later) is None
