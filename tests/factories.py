@@ -33,10 +33,10 @@ def model_usage(model: str | None = "gpt-5", cost_usd: str | None = "0.01", **to
 def usage_row(**facts: Any) -> dict[str, Any]:
     """A trace of 600 + 400 tokens that takes 60 seconds; `facts` override columns of USAGE_SCHEMA."""
     start = facts.pop("timestamp", NOON)
-    latency = facts.pop("latency_seconds", 60)
+    microseconds = int(Decimal(str(facts.pop("latency_seconds", 60))) * 10**6)
     row: dict[str, Any] = {
         "id": "trace-1", "project_id": "project", "trace_base": "http://langfuse.test/project/project/traces/",
-        "timestamp": start, "ended_at": start + timedelta(seconds=float(latency)), "organization_id": "org_a",
+        "timestamp": start, "ended_at": start + timedelta(microseconds=microseconds), "organization_id": "org_a",
         "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1", "chatflow_id": "flow-1",
         "chatflow_name": "Support", "environment": "production", "models": ["gpt-5"], "tokens_in": 600,
         "tokens_out": 400, "tokens_total": 1000, "usage": [model_usage(input=600, output=400)],
