@@ -8,12 +8,12 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from billing_core.types import FLAT_FIELDS, UsageEvent
-from components.formats import count, credits_text, duration, moment, usd
+from components.formats import UNKNOWN, count, credits_text, duration, moment, usd
 
 __all__ = ["COLUMNS", "DEFAULT_COLUMNS", "SORT_LABELS", "Column", "cells", "column_of", "sort_field"]
 
 EMPTY = ""
-"""What a cell shows for a fact that is not there: a page full of the word "unknown" would hide what is."""
+"""What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ COLUMNS = (
     Column("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
     Column("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
     Column("amount_usd", "Amount", lambda e, _: usd(e.amount_usd), 90, "right", "US dollars: credits × credit price."),
-    Column("organization_id", "Organization", lambda e, _: e.organization_id, 115),
-    Column("customer_id", "Customer", lambda e, _: e.customer_id, 125, help="The Stripe customer who is billed."),
-    Column("user_id", "User", lambda e, _: e.user_id, 105),
+    Column("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
+    Column("customer_id", "Customer", lambda e, _: e.customer_id or UNKNOWN, 125, help="Who is billed, in Stripe."),
+    Column("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
     Column("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
     Column("models", "Models", lambda e, _: ", ".join(e.models), 140),
     Column("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),

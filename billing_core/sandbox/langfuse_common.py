@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from billing_core.sandbox.catalog import PROJECT_ID
@@ -53,6 +53,16 @@ async def projects(request: Request) -> Response:
     organization = {"id": "sandbox-organization", "name": "Sandbox"}
     project = {"id": PROJECT_ID, "name": "Billing sandbox", "organization": organization, "metadata": {}}
     return json_response({"data": [project]})
+
+
+async def trace_page(request: Request) -> Response:
+    """Where links to a trace lead: the real server draws it, this one shows its rows as text."""
+    box = Sandbox.of(request)
+    store = await box.store()
+    positions = store.visible(store.rows_of_trace(request.path_params["trace_id"]), box.clock())
+    rows = [msgspec.json.format(store.text(int(position)), indent=2).decode() for position in positions]
+    heading = "This is the built-in sandbox; a real Langfuse shows the trace here.\n\n"
+    return PlainTextResponse(heading + ("\n".join(rows) or "There is no such trace."), 200 if rows else 404)
 
 
 async def create_scores(request: Request) -> Response:
@@ -178,4 +188,5 @@ def routes() -> list[Route]:
         Route("/api/public/projects", projects),
         Route("/api/public/scores", create_scores, methods=["POST"]),
         Route("/api/public/v3/scores", read_scores),
+        Route(f"/project/{PROJECT_ID}/traces/{{trace_id:path}}", trace_page),
     ]

@@ -46,10 +46,10 @@ def test_an_event_reads_as_people_write_it(tmp_path):
     assert row["sync_status"] == "pending"
 
 
-def test_unknown_figures_say_so_and_missing_names_stay_blank(tmp_path):
+def test_whose_event_it_is_and_what_it_used_says_unknown_and_other_missing_names_stay_blank(tmp_path):
     row = shown(tmp_path, tokens_out=None, cost_usd=None, organization_id=None, models=[], chatflow_name=None)
     assert (row["tokens_out"], row["cost_usd"]) == ("unknown", "unknown")
-    assert (row["organization_id"], row["models"]) == ("", "")
+    assert (row["organization_id"], row["models"]) == ("unknown", "")
     assert row["chatflow_name"] == "flow-1"
 
 

@@ -27,6 +27,13 @@ def test_an_unknown_route_is_html(langfuse):
     assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (404, "text/html")
 
 
+def test_the_link_of_a_trace_leads_to_its_rows(langfuse, read_all):
+    row = read_all(langfuse)[0]
+    answer = langfuse.get(f"/project/{row['projectId']}/traces/{row['traceId']}")
+    assert (answer.status_code, row["id"] in answer.text) == (200, True)
+    assert langfuse.get(f"/project/{row['projectId']}/traces/none").status_code == 404
+
+
 def test_a_score_is_stored_and_read_back(own_langfuse, conforms):
     answer = own_langfuse.post(SCORES, json=SCORE)
     conforms(SCORES, answer.json(), "post")
