@@ -253,6 +253,9 @@ def _events(options: argparse.Namespace, settings: Settings) -> int:
     params = _params(options)
     with _service(settings) as service:
         response = service.get_usage_events(params, _principal())
+        if service.version() == 0:
+            where = settings.warehouse_path
+            print(f"the ledger {where} is empty: run `pull`, or check BILLING_WAREHOUSE_URL", file=sys.stderr)
     if options.json:
         _print_json(response.to_json())
     else:

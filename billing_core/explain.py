@@ -33,6 +33,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
     Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
     Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference needs a correction.",
+    Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 

@@ -46,6 +46,9 @@ MAXIMUM_LIMIT = 1000
 """Rows on one page at most."""
 
 
+FIRST_YEAR, LAST_YEAR = 1970, 2200
+"""Nothing was ever used outside; near the ends of the calendar a change of timezone would leave it."""
+
 LAST_PAGE = 10**9
 """Far behind the end of any ledger; beyond it engines' integers end."""
 
@@ -75,6 +78,7 @@ class Flag(StrEnum):
     CARRIED = "carried"
     CHANGED_AFTER_SENDING = "changed_after_sending"
     LATE_AFTER_CLOSE = "late_after_close"
+    NO_USAGE = "no_usage"
 
 
 def plain_decimal(value: Decimal) -> str:
@@ -159,15 +163,18 @@ FLAT_FIELDS: tuple[str, ...] = tuple(
 
 
 def parse_time(value: object) -> datetime:
-    """ISO 8601 text or a datetime. Numbers are refused: seconds and milliseconds look alike."""
-    if isinstance(value, datetime):
-        return value
+    """ISO 8601 text or a datetime, from 1970 to 2200. Numbers are refused: seconds and milliseconds look alike."""
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value.strip())
+            value = datetime.fromisoformat(value.strip())
         except ValueError:
-            pass
-    raise ValueError("expected an ISO 8601 time such as 2026-11-01 or 2026-11-01T00:00:00Z")
+            value = None
+    if isinstance(value, datetime) and FIRST_YEAR <= value.year <= LAST_YEAR:
+        return value
+    raise ValueError(
+        "expected an ISO 8601 time such as 2026-11-01 or 2026-11-01T00:00:00Z, "
+        f"between the years {FIRST_YEAR} and {LAST_YEAR}"
+    )
 
 
 def _as_tuple(value: object) -> object:
@@ -228,6 +235,12 @@ class GetUsageEventsParams(BaseModel):
             raise BadParameter("sort", self.sort, "one of " + ", ".join(FLAT_FIELDS))
         return self
 
+    @model_validator(mode="after")
+    def _amounts_are_ordered(self) -> GetUsageEventsParams:
+        if self.amount_min is not None and self.amount_max is not None and self.amount_min > self.amount_max:
+            raise BadParameter("amount_max", str(self.amount_max), f"at least amount_min ({self.amount_min})")
+        return self
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> GetUsageEventsParams:
         """Build from outside input (command line, query string).
@@ -246,8 +259,8 @@ class GetUsageEventsParams(BaseModel):
             if isinstance(inner := first.get("ctx", {}).get("error"), BadParameter):
                 raise inner from None
             if first["type"] == "extra_forbidden":
-                accepted = sorted(f.alias or n for n, f in cls.model_fields.items())
-                raise BadParameter("parameter", name, "one of " + ", ".join(accepted)) from None
+                known = ", ".join(sorted(f.alias or n for n, f in cls.model_fields.items()))
+                raise BadParameter(name, first.get("input"), f"no such parameter, but one of {known}") from None
             text = str(first["msg"]).removeprefix("Value error, ")
             text = text.removeprefix("Input should be ").removeprefix("expected ")
             raise BadParameter(name, first.get("input"), text) from None

@@ -78,6 +78,7 @@ USAGE_SCHEMA = pa.schema(
         pa.field("legacy_storage", COST),
         pa.field("legacy_total", COST),  # metadata billing_details.total_credits
         pa.field("metadata", pa.string()),  # the logical root's own metadata as JSON text
+        pa.field("updated_at", TIME),  # when the newest of its rows was written at the source
     ]
 )
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing_core.sandbox import SandboxProcess
 from tests.factories import NOON, service_over, usage_row
 
 ROOT = os.getcwd()
@@ -135,6 +136,10 @@ def test_times_without_an_offset_are_in_the_reporting_timezone(booked):
         ["events", "--order", "up"],
         ["events", "--status", "done"],
         ["events", "--from", "yesterday"],
+        ["events", "--from", "0001-01-01T00:00:00+14:00"],
+        ["events", "--to", "9999-12-31T23:59:59-12:00"],
+        ["events", "--page", "9" * 20],
+        ["pull", "--from", "0001-01-01T00:00:00+14:00", "--to", "2026-11-10"],
         ["events", "--nonsense"],
         ["nonsense"],
         [],
@@ -176,6 +181,20 @@ def test_an_unreachable_langfuse_is_exit_code_3_in_one_line(tmp_path):
     assert "127.0.0.1:9" in done.stderr
     assert "sk-hidden" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("chosen", ["legacy", "v2"])
+def test_an_api_the_server_does_not_have_is_exit_code_3_in_one_line(tmp_path, chosen):
+    with SandboxProcess(events=30, mode="v4" if chosen == "legacy" else "v3") as langfuse:
+        done = run(tmp_path, "pull", "--json", **langfuse.environment, LANGFUSE_API=chosen)
+    assert "LANGFUSE_API" in document(done, code=3)["error"]
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_empty_ledger_says_so_beside_the_empty_page(tmp_path):
+    done = run(tmp_path, "events", "--json")
+    assert document(done)["pagination"]["total_items"] == 0
+    assert "is empty: run `pull`" in done.stderr
 
 
 def test_a_broken_ledger_is_exit_code_3(tmp_path):

@@ -26,8 +26,8 @@ __all__ = [
     "whole_trace_slices",
 ]
 
-REACH = timedelta(days=366)
-"""How far outside the window rows of its traces are looked for."""
+REACH = timedelta(days=93)
+"""How far outside the window rows of its traces are looked for: a quarter, and far beyond what Stripe still bills."""
 
 ENDED_REACH = timedelta(days=30)
 """How long before the window a row may have started and still end in it."""

@@ -224,6 +224,9 @@ class LangfuseProvider:
             else:
                 partitions = self._read_legacy(window, ended_since, steps, project)
             self._roll_up(window, project, reading, partitions, steps)
+        except NotOffered as error:
+            lane.release()
+            raise self._withdrawn(api, error) from None
         except BaseException:
             lane.release()
             raise
@@ -246,7 +249,10 @@ class LangfuseProvider:
             [piece] = whole_trace_slices([trace_id], now, source.page_rows)
         with tempfile.TemporaryDirectory(prefix="trace-") as folder:
             part = Part(Path(folder) / "pages", piece, now)
-            read_part(source, part, threading.Event())
+            try:
+                read_part(source, part, threading.Event())
+            except NotOffered as error:
+                raise self._withdrawn(self.api(), error) from None
             facts = pa.concat_tables(part.tables())
             if not len(facts):
                 return USAGE_SCHEMA.empty_table()
@@ -261,6 +267,13 @@ class LangfuseProvider:
         if self.api() == "legacy":
             return None
         return fetch_daily_totals(self._host, self._public_key, self._secret_key, window, self._timeout_seconds)
+
+    @staticmethod
+    def _withdrawn(api: Api, error: NotOffered) -> UpstreamError:
+        """Why reading ends when the server does not have what was asked for; it never means "no usage"."""
+        return UpstreamError(
+            f"{error}; the server does not offer the {api} API (any more): set LANGFUSE_API to auto"
+        )
 
     def _source(self) -> Source:
         kind = ObservationsSource if self.api() == "v2" else LegacySource

@@ -13,7 +13,7 @@ from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import TooHeavy
 from billing_core.langfuse.decode import Facts
 from billing_core.langfuse.limiter import Stopped
-from billing_core.langfuse.spans import Slice, Span, shrink
+from billing_core.langfuse.spans import Kind, Slice, Span, halved, length, shrink
 from billing_core.langfuse.spool import Part, Spool
 
 __all__ = ["Source", "read_part", "read_slices"]
@@ -21,6 +21,8 @@ __all__ = ["Source", "read_part", "read_slices"]
 logger = logging.getLogger(__name__)
 
 REPORT_EVERY_SECONDS = 0.2
+
+NO_LIMIT = 2**62
 
 
 class Source(Protocol):
@@ -51,10 +53,11 @@ def read_slices(
     """
     parts = [spool.part(piece) for piece in slices]
     stop = threading.Event()
+    appetite = Appetite()
     with ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="langfuse") as pool:
         try:
             open_parts: set[Future[None]] = {
-                pool.submit(read_part, source, part, stop) for part in parts if part.remaining
+                pool.submit(read_part, source, part, stop, appetite) for part in parts if part.remaining
             }
             while open_parts:
                 done, open_parts = wait(open_parts, timeout=REPORT_EVERY_SECONDS, return_when=FIRST_COMPLETED)
@@ -69,18 +72,42 @@ def read_slices(
     return parts
 
 
-def read_part(source: Source, part: Part, stop: threading.Event) -> None:
+class Appetite:
+    """The longest time range a server answers, per kind of question: what one slice learned, none asks again.
+
+    A refusal costs the server's whole time limit, so that learning it anew for every group of traces would take hours.
+    """
+
+    def __init__(self) -> None:
+        self._longest: dict[Kind, int] = {}
+
+    def longest(self, kind: Kind) -> int:
+        """Milliseconds that may be asked for at once."""
+        return self._longest.get(kind, NO_LIMIT)
+
+    def learn(self, kind: Kind, refused: Span, smaller: Sequence[Span]) -> None:
+        """Remember a refusal that was answered by asking for less time."""
+        if smaller and length(smaller[0]) < length(refused):
+            self._longest[kind] = min(self.longest(kind), max(map(length, smaller)))
+
+
+def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appetite | None = None) -> None:
     """Work through one slice, newest first, asking for less when the server is overloaded."""
+    appetite = appetite or Appetite()
     stack = list(part.remaining)
     answered: set[Span] = set()
     while stack:
         if stop.is_set():
             raise Stopped
         span = stack.pop()
+        if span.cursor is None and length(span) > appetite.longest(part.slice.kind) and (halves := halved(span)):
+            stack += halves
+            continue
         try:
             facts, following = source.read(part.slice, span, stop)
         except TooHeavy as reason:
             smaller = shrink(span)
+            appetite.learn(part.slice.kind, span, smaller)
             if not smaller:
                 raise UpstreamError(
                     f"{reason}, even for the smallest question; the server is overloaded, run this again later: "

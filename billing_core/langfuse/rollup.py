@@ -93,6 +93,7 @@ _TIMES = f"""
     coalesce(min(start_time) FILTER (NOT {_RECORD}), min(start_time)) AS first_start,
     coalesce(max(greatest(start_time, end_time)) FILTER (NOT {_RECORD}), max(start_time)) AS last_end,
     max(record_cost) AS record_cost, max(record_latency) AS record_latency,
+    max(updated_at) AS updated_at,
     bool_or({_RECORD}) AS has_record, count(*) FILTER (NOT ({_SYNTHETIC})) AS observations
 """
 
@@ -175,7 +176,8 @@ SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_sta
        list_sort(list_distinct(list_concat(
            list_concat(coalesce(problems, []), coalesce(doubled, [])), coalesce(more, [])
        ))) AS problems,
-       {", ".join(name for name in USAGE_SCHEMA.names if name.startswith("legacy_"))}, metadata
+       {", ".join(name for name in USAGE_SCHEMA.names if name.startswith("legacy_"))}, metadata,
+       updated_at
 FROM trace
 LEFT JOIN model_usage USING (trace_id)
 LEFT JOIN doubled USING (trace_id)

@@ -25,6 +25,8 @@ __all__ = [
     "Span",
     "api_time",
     "chunk_ids",
+    "halved",
+    "length",
     "milliseconds",
     "shrink",
     "slice_window",
@@ -159,19 +161,34 @@ def chunk_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
     return chunks
 
 
+def length(span: Span) -> int:
+    """Milliseconds of start times that are left to ask for."""
+    return (span.end if span.newest is None else min(span.newest, span.end)) - span.start
+
+
+def halved(span: Span) -> Sequence[Span]:
+    """The rest of a span in two, older half first; empty at a minute or where the position in it is not known.
+
+    A cursor is a position in the fixed order (newest start first) and stays valid when older rows are left out.
+    """
+    if length(span) <= MINUTE or (span.cursor is not None and span.newest is None):
+        return []
+    middle = span.start + length(span) // 2
+    return [replace(span, end=middle, cursor=None, newest=None), replace(span, start=middle)]
+
+
 def shrink(span: Span) -> Sequence[Span]:
     """Smaller questions that together ask the same, oldest first; empty when it cannot get smaller.
 
-    Fewer ids first, then half the remaining time down to a minute, then fewer rows per page.
-    A cursor is a position in the fixed order (newest start first) and stays valid when older rows are left out.
+    Half the remaining time down to a day, then fewer ids, then less time down to a minute, then fewer rows per page:
+    the time range is what a server pays for, and splitting it costs less than asking for traces one by one.
     """
+    halves = halved(span)
+    if halves and (length(span) > DAY or len(span.ids) <= 1 or span.cursor is not None):
+        return halves
     if span.cursor is None and len(span.ids) > 1:
         middle = len(span.ids) // 2
         return [replace(span, ids=span.ids[middle:]), replace(span, ids=span.ids[:middle])]
-    newest = span.end if span.cursor is None else span.newest
-    if newest is not None and newest - span.start >= 2 * MINUTE:
-        middle = span.start + (newest - span.start) // 2
-        return [replace(span, end=middle, cursor=None, newest=None), replace(span, start=middle)]
     if span.limit > SMALLEST_LIMIT:
         return [replace(span, limit=max(span.limit // 2, SMALLEST_LIMIT))]
     return []

@@ -234,8 +234,8 @@ CREATE OR REPLACE TEMP TABLE matched AS
 SELECT e.id, e.seq AS old_seq, e.revision AS old_revision, e.sync_status AS old_status, e.sync_error AS old_error,
        e.flags AS old_flags, e.marks AS old_marks, e.meter_event_identifier AS old_identifier,
        e.synced_at AS old_synced_at,
-       list_filter([{_DIFFERENCES}],
-                   lambda name: name IS NOT NULL) AS changed_columns
+       CASE WHEN i.updated_at < e.updated_at THEN []  -- an older state, read late: what is known is newer
+            ELSE list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) END AS changed_columns
 FROM events e JOIN incoming i USING (id)
 """
 

@@ -69,7 +69,7 @@ _USAGE_DUCKDB = (
     "reasoning BIGINT, other BIGINT, cost_usd DECIMAL(24,12))[]"
 )
 _KINDS = {
-    **dict.fromkeys(("timestamp", "ended_at", "synced_at", "booked_at", "superseded_at"), _TIME),
+    **dict.fromkeys(("timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at"), _TIME),
     **dict.fromkeys(
         ("tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq"), _COUNT
     ),
@@ -102,7 +102,7 @@ REVISION_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("superseded_seq
 COMPARED = tuple(
     name
     for name in EVENT_SCHEMA.names
-    if name not in {"id", "trace_base", "metadata", "problems", "sync_status", "sync_error"}
+    if name not in {"id", "trace_base", "metadata", "problems", "sync_status", "sync_error", "updated_at"}
 )
 """A re-read event is *changed* when one of these differs: facts, credits and flags, not wording or links."""
 

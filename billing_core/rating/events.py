@@ -74,6 +74,7 @@ EVENT_SCHEMA = pa.schema(
         _field("observations"),
         _field("problems"),
         _field("metadata"),
+        _field("updated_at"),
     ]
 )  # fmt: skip
 """What a pull books. The ledger adds what only it knows: sequence, sync identifiers, its own marks."""
@@ -126,6 +127,8 @@ def to_events(usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy)
         Flag.DOUBLE_COUNT_SUSPECT: _bools(usage["double_count_suspect"]),
         Flag.LEGACY_BILLED: legacy,
     }
+    reasons = (Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED)
+    flagged[Flag.NO_USAGE] = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
     latency = to_integers(pc.microseconds_between(usage["timestamp"], usage["ended_at"]))
     made: dict[str, pa.Array] = {
         "customer_id": customer,

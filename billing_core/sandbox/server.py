@@ -15,7 +15,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, NoReturn, Self
 
 import uvicorn
 
@@ -241,18 +241,17 @@ class SandboxProcess:
             try:
                 line = lines.get(timeout=max(deadline - time.monotonic(), 0))
             except Empty:
-                line = ""
-            if not line:
-                code = self._process.poll()
-                self.stop()
-                ended = (
-                    f"did not listen within {self._start_seconds:g} s" if code is None else f"ended with code {code}"
-                )
-                raise UpstreamError(f"the sandbox {ended}; `python -m billing_core sandbox` shows what is wrong")
+                self._give_up(f"did not listen within {self._start_seconds:g} s")
+            if not line:  # it closed its output, so it is ending
+                self._give_up(f"ended with code {self._process.wait(GRACE_SECONDS)}")
             name, _, value = line.removeprefix("export ").partition("=")
             self.environment[name] = shlex.split(value)[0]
         self.url = self.environment["LANGFUSE_HOST"]
         return self
+
+    def _give_up(self, what: str) -> NoReturn:
+        self.stop()
+        raise UpstreamError(f"the sandbox {what}; `python -m billing_core sandbox` shows what is wrong")
 
     def stop(self) -> None:
         """End the child and wait for its end; does nothing if it has ended."""

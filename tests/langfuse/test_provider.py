@@ -58,7 +58,7 @@ def test_a_trace_that_crosses_the_windows_edges_is_booked_complete(
     langfuse: FakeLangfuse, read: Read, events: Events
 ) -> None:
     langfuse.rows = [
-        observation("year ago", "t", "2025-12-01T00:00:00.000Z", costDetails={"total": 1}),
+        observation("months ago", "t", "2026-08-20T00:00:00.000Z", costDetails={"total": 1}),
         observation("inside", "t", "2026-11-10T12:00:00.000Z", costDetails={"total": 2}),
         observation("days later", "t", "2026-11-15T00:00:00.000Z", costDetails={"total": 4}),
         observation("other", "not touched", "2026-11-15T00:00:00.000Z"),

@@ -62,6 +62,10 @@ def test_slices_cover_the_window_once_newest_first(start: int, length: int) -> N
 
 
 def test_an_overloaded_server_is_asked_for_fewer_traces_first() -> None:
+    assert shrink(Span(0, 4 * DAY, ids=("a", "b"))) == [
+        Span(0, 2 * DAY, ("a", "b")),
+        Span(2 * DAY, 4 * DAY, ("a", "b")),
+    ]
     assert [span.ids for span in shrink(Span(0, DAY, ids=("a", "b", "c")))] == [("b", "c"), ("a",)]
 
 

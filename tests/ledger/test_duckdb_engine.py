@@ -49,6 +49,13 @@ def test_a_changed_event_becomes_a_revision_that_says_what_changed(ledger):
     ]
 
 
+def test_an_older_state_read_late_never_replaces_a_newer_one(ledger):
+    book(ledger, usage_row(updated_at=NOON + timedelta(hours=2)))
+    assert book(ledger, usage_row(**GROWN, updated_at=NOON + timedelta(hours=1))) == BookingCounts(unchanged=1)
+    assert book(ledger, usage_row(**GROWN, updated_at=NOON + timedelta(hours=2))) == BookingCounts(changed=1)
+    assert book(ledger, usage_row()) == BookingCounts(changed=1), "without a version a change is believed"
+
+
 def test_other_wording_of_a_problem_or_another_host_is_not_a_change(ledger):
     book(ledger, usage_row())
     assert book(ledger, usage_row(trace_base="http://elsewhere/", problems=["x"], metadata='{"a":1}')).unchanged == 1

@@ -52,8 +52,11 @@ def test_an_own_key_is_flagged_and_pays_compute_only():
     assert (found["flags"], found["credits_ai_tokens"], found["credits_total"]) == (["own_key"], 0, 50)
 
 
-def test_nothing_to_bill_is_excluded():
-    assert event(usage=[], tokens_total=None, latency_seconds=0)["sync_status"] == "excluded"
+def test_nothing_to_bill_is_excluded_and_a_flag_says_why():
+    found = event(usage=[], tokens_total=None, latency_seconds=0)
+    assert (found["sync_status"], found["flags"]) == ("excluded", ["no_usage"])
+    own = event(ai_credentials_ownership="user", latency_seconds=0)
+    assert (own["sync_status"], own["flags"]) == ("excluded", ["own_key"])
 
 
 def test_usage_langfuse_has_no_price_for_is_flagged_but_rated_by_tokens():
