@@ -28,8 +28,8 @@ from components.notice import report_script_error
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("billing_core").setLevel(logging.INFO)
 
-DEMO_DATA_AFTER_SECONDS = 1.5
-"""The sign-in form comes first: on a small machine the demo's sandbox and pull would slow it down."""
+GET_READY_AFTER_SECONDS = 1.5
+"""The sign-in form comes first: on a small machine everything else would slow it down."""
 
 BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
 
@@ -54,8 +54,8 @@ def routes() -> list[BaseRoute]:
 
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
-    """Opens nothing; a moment later fetches the demo's data; lets go of everything when the server stops."""
-    timer = threading.Timer(DEMO_DATA_AFTER_SECONDS, wiring.fill_demo_ledger)
+    """Opens nothing; a moment later gets ready for people; lets go of everything when the server stops."""
+    timer = threading.Timer(GET_READY_AFTER_SECONDS, wiring.get_ready)
     timer.daemon = True
     timer.start()
     yield

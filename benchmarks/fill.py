@@ -54,7 +54,7 @@ FROM rated ORDER BY ts
 """
 
 
-def fill(path: Path, events: int, days: int = 365) -> None:
+def fill(path: Path, events: int, days: int = 365, *, mode: str = "live") -> None:
     """Create `path` with `events` events spread evenly over the last `days` days."""
     engine = DuckDBEngine(path)
     card = builtin_cards().cards[0]
@@ -66,7 +66,7 @@ def fill(path: Path, events: int, days: int = 365) -> None:
             {"n": events, "days": days, "now": now, "card": card.id},
         )
         writer.insert("bookings", {"seq": 1, "booked_at": now, "run_id": "bench", "events_new": events})
-        writer.insert("meta", {"name": "mode", "value": "demo"})
+        writer.insert("meta", {"name": "mode", "value": mode})
         writer.insert(
             "runs",
             {

@@ -271,9 +271,7 @@ class LangfuseProvider:
     @staticmethod
     def _withdrawn(api: Api, error: NotOffered) -> UpstreamError:
         """Why reading ends when the server does not have what was asked for; it never means "no usage"."""
-        return UpstreamError(
-            f"{error}; the server does not offer the {api} API (any more): set LANGFUSE_API to auto"
-        )
+        return UpstreamError(f"{error}; the server does not offer the {api} API (any more): set LANGFUSE_API to auto")
 
     def _source(self) -> Source:
         kind = ObservationsSource if self.api() == "v2" else LegacySource

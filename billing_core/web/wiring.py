@@ -17,6 +17,7 @@ from billing_core.auth.tokens import TokenFile
 from billing_core.demo import DEMO_DAYS, DemoLangfuse
 from billing_core.errors import BillingError
 from billing_core.settings import Mode, Settings, load_settings
+from billing_core.types import GetUsageEventsParams
 from billing_core.web.audit_trail import AuditTrail
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ __all__ = [
     "Once",
     "audit_trail",
     "close",
-    "fill_demo_ledger",
     "gatekeeper",
+    "get_ready",
     "pull_job",
     "ready",
     "service",
@@ -88,15 +89,16 @@ demo_langfuse: Once[DemoLangfuse] = Once(DemoLangfuse)
 pull_job: Once[PullJob] = Once(_make_pull_job)
 
 
-def fill_demo_ledger() -> None:
-    """In demo mode begin reading the sandbox, so that there is something to see; in live mode do nothing."""
+def get_ready() -> None:
+    """What the first person to sign in need not wait for: imports, the open ledger, and in demo mode its data."""
     try:
-        if settings().mode is not Mode.DEMO:
-            return
+        asked = GetUsageEventsParams(limit=1)
         service().check_mode()
-        pull_job().start(service(), Principal("demo", Role.ADMIN), first_days=DEMO_DAYS)
+        service().get_usage_events(asked, Principal("start-up", Role.ANALYST, frozenset()))
+        if settings().mode is Mode.DEMO:
+            pull_job().start(service(), Principal("demo", Role.ADMIN), first_days=DEMO_DAYS)
     except BillingError as error:
-        _log.warning("the demo data cannot be read: %s", error)
+        _log.warning("not ready: %s", error)
 
 
 def close() -> None:
