@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 
 import streamlit as st
@@ -52,10 +53,17 @@ def routes() -> list[BaseRoute]:
     ]
 
 
+def get_ready() -> None:
+    """In the background: what the pages import, then what they ask."""
+    for module in ("pandas", "plotly.graph_objects", "components.chart_panel", "components.event_table", "bcrypt"):
+        import_module(module)
+    wiring.get_ready()
+
+
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
     """Opens nothing; a moment later gets ready for people; lets go of everything when the server stops."""
-    timer = threading.Timer(GET_READY_AFTER_SECONDS, wiring.get_ready)
+    timer = threading.Timer(GET_READY_AFTER_SECONDS, get_ready)
     timer.daemon = True
     timer.start()
     yield

@@ -64,20 +64,24 @@ def measure(ledger: Path) -> dict[str, Any]:
             page.goto(url)
             page.wait_for_selector("text=ready a")
             empty_changes = [_change_empty(page, "b" if n % 2 == 0 else "a") for n in range(CHANGES)]
+        signed_in = []
+        for _ in range(STARTS - 1):
+            with _server(str(ROOT / "app.py"), folder, ledger) as url:
+                signed_in.append(_sign_in(browser.new_page(viewport={"width": 1440, "height": 1000}), url))
         with _server(str(ROOT / "app.py"), folder, ledger) as url:
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            signed_in = _sign_in(page, url)
+            signed_in.append(_sign_in(page, url))
             changes = [_change_filter(page, days) for days in ("Last 7 days", "Last 30 days") * (CHANGES // 2)]
         browser.close()
     median = {name: statistics.median(values) for name, values in starts.items()}
     figures = {
         "start_to_form_ms": median["ours"],
         "start_to_form_empty_app_ms": median["empty"],
-        "sign_in_to_table_ms": signed_in,
+        "sign_in_to_table_ms": statistics.median(signed_in),
         "filter_change_ms": statistics.median(changes),
         "filter_change_empty_app_ms": statistics.median(empty_changes),
     }
-    return {name: round(value) for name, value in figures.items()}
+    return {name: round(value) for name, value in figures.items()} | {"sign_ins_ms": str([round(s) for s in signed_in])}
 
 
 @contextmanager
