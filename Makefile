@@ -3,12 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PORT ?= 8501
 
 .PHONY: run test check lock bench clean
 
 run: $(VENV)/.run
-	$(BIN)/streamlit run app.py --server.port $(PORT)
+	$(BIN)/streamlit run app.py $(ARGS)
 
 test: $(VENV)/.test
 	@sh tests/ensure_chromium.sh
