@@ -119,7 +119,7 @@ def test_a_deleted_account_has_no_session(registry):
         {"organizations": frozenset()},
         {"organizations": None},
     ],
-    ids=str,
+    ids=["password", "role", "other role", "more organizations", "no organization", "all organizations"],
 )
 def test_another_password_role_or_set_of_organizations_ends_the_session_for_good(registry, change):
     session = registry.create(ADA, "a")
