@@ -55,7 +55,7 @@ def routes() -> list[BaseRoute]:
 
 def get_ready() -> None:
     """In the background: what the pages import, then what they ask."""
-    for module in ("pandas", "plotly.graph_objects", "components.chart_panel", "components.event_table", "bcrypt"):
+    for module in ("pandas", "plotly.graph_objects", "components.chart_panel", "components.event_table"):
         import_module(module)
     wiring.get_ready()
 
