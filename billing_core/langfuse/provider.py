@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,10 +50,15 @@ _CHOSEN: dict[ApiChoice, Api | None] = {ApiChoice.AUTO: None, ApiChoice.V2: "v2"
 
 Progress = Callable[[PullProgress], None]
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The project the keys belong to. `retention_days` tells how far back its data goes; `None` is unlimited."""
+    """The project the keys belong to; its id is empty where the server does not tell.
+
+    `retention_days` tells how far back its data goes; `None` is unlimited.
+    """
 
     id: str
     name: str
@@ -150,10 +156,13 @@ class LangfuseProvider:
             if self._project is None:
                 try:
                     found = self._client.get("projects", {}, _first_project)
-                except (NotOffered, TooHeavy) as error:
-                    raise UpstreamError(
-                        f"{error}; check that LANGFUSE_HOST is a Langfuse server, with its base path if it has one"
-                    ) from None
+                except NotOffered as error:
+                    # A gateway may let only data routes through; whether it is a Langfuse at all, detection finds out.
+                    logger.info("%s: without it traces have no links and the retention is not known", error)
+                    self._project = Project("", self._host, None)
+                    return self._project
+                except TooHeavy as error:
+                    raise UpstreamError(f"{error}; try again later") from None
                 organization = found.get("organization")
                 owner = organization.get("id") if isinstance(organization, dict) else None
                 # From here on every project and key of the organization in this process shares one brake.
@@ -277,7 +286,9 @@ class LangfuseProvider:
         kind = ObservationsSource if self.api() == "v2" else LegacySource
         return kind(self._client, self._names)
 
-    def _trace_base(self, project: Project) -> str:
+    def _trace_base(self, project: Project) -> str | None:
+        if not project.id:
+            return None
         return f"{self._host}/project/{quote(project.id, safe='')}/traces/"
 
     def _refuse_expired(self, window: Window, project: Project) -> None:

@@ -49,9 +49,19 @@ def test_a_wrong_key_is_one_line_about_keys_and_region(langfuse: FakeLangfuse) -
 
 
 def test_a_server_that_is_no_langfuse_is_named(langfuse: FakeLangfuse, connect: Connect) -> None:
+    for route in ("projects", "health", "v2/observations", "traces"):
+        langfuse.answer_times(99, Answer(404, b"<html>"), route)
+    with pytest.raises(UpstreamError, match="includes its base path"):
+        connect().api()
+
+
+def test_a_server_that_does_not_name_the_project_is_read_without_links(
+    langfuse: FakeLangfuse, read: Read, events: Events
+) -> None:
     langfuse.answer_times(99, Answer(404, b"<html>"), "projects")
-    with pytest.raises(UpstreamError, match="with its base path"):
-        connect().project()
+    langfuse.rows = [observation("inside", "t", "2026-11-10T12:00:00.000Z", costDetails={"total": 2})]
+    found = events(read("2026-11-10T00:00:00Z", "2026-11-11T00:00:00Z"))
+    assert (found["t"]["cost_usd"], found["t"]["trace_base"]) == (Decimal(2), None)
 
 
 def test_a_trace_that_crosses_the_windows_edges_is_booked_complete(
