@@ -97,10 +97,10 @@ def pull(
     wait in `spool` for the next try.
     """
     ledger.register_cards(cards.cards, actor=actor)
-    gc.freeze()  # what is loaded by now stays: walking it again and again would cost a tenth of the pull
     run_id = uuid.uuid4().hex
     ledger.start_run(run_id, actor=actor, window=window, incremental=incremental)
     result = PullResult(provider.api(), window)
+    gc.freeze()  # what is loaded by now stays: walking it again and again would cost a tenth of the pull
     try:
         reading = provider.read(window, spool=spool, progress=progress, ended_since=ended_since)
         result = replace(
@@ -115,6 +115,8 @@ def pull(
         reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
         _log(ledger, run_id, actor, result, outcome="failed", error=reason)
         raise
+    finally:
+        gc.unfreeze()  # in a dashboard that pulls every hour, garbage caught in between must not stay for ever
     _log(ledger, run_id, actor, result, outcome="partial" if result.rejected else "done", error=None)
     return result
 

@@ -16,8 +16,6 @@ LONGEST_TRACE = 240_000
 SHORTEST_TRACE = 300
 """Milliseconds."""
 
-USD_UNITS = 10**12
-
 
 class Carriers(StrEnum):
     """Which rows carry the trace's attributes (reference, section 1.6)."""
