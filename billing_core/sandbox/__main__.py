@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import datetime
+from pathlib import Path
 
 from billing_core.errors import BillingError
 from billing_core.sandbox.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED
@@ -22,7 +23,9 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=DEFAULT_DAYS)
     parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.V4.value)
     parser.add_argument("--now", type=datetime.fromisoformat)
+    parser.add_argument("--taken-over", type=datetime.fromisoformat, help="an earlier system billed until then")
     parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--stripe-journal", type=Path, help="a file in which Stripe remembers what was sent to it")
     parser.add_argument("--ends-with-parent", action="store_true")
     given = parser.parse_args()
     try:
@@ -34,7 +37,9 @@ def main() -> int:
             given.days,
             given.mode,
             now=given.now,
+            taken_over=given.taken_over,
             latency_seconds=given.latency,
+            stripe_journal=given.stripe_journal,
             ends_with_parent=given.ends_with_parent,
         )
     except BillingError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,15 +28,19 @@ def create_app(
     mode: Mode | str = Mode.V4,
     latency_seconds: float = 0.0,
     clock: Callable[[], int] = wall_clock,
+    stripe_journal: Path | None = None,
 ) -> ASGIApp:
     """The application over `dataset`; `latency_seconds` is added to every answer.
 
-    `clock` returns milliseconds since 1970 and decides which rows have arrived.
+    `clock` returns milliseconds since 1970 and decides which rows have arrived. In the file `stripe_journal` Stripe's
+    face keeps what it received, for the next start.
 
     Raises
     ------
     ValueError
         If `mode` is none of `v4`, `v3`, `dual`.
+    SettingsError
+        If the journal cannot be used.
     """
     app = Starlette(
         routes=[
@@ -48,5 +53,5 @@ def create_app(
         exception_handlers={Refusal: refuse, 404: unknown_route},
     )
     app.state.sandbox = Sandbox(dataset, Mode(mode), clock)
-    app.state.stripe = stripe.Account(clock)
+    app.state.stripe = stripe.Account(clock, stripe_journal)
     return faults.FaultLayer(app, latency_seconds)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 
 from billing_core.sandbox import history
+from billing_core.sandbox.earlier_system import billed_before
 from billing_core.sandbox.plan import EPOCH, Plan, Truth, truth_of
 from billing_core.sandbox.store import RowStore, StoreBuilder
 
@@ -24,6 +25,9 @@ class Dataset:
     data, except in the oldest tenth of the window. A trace may have rows after `now`; they show up when their time
     comes.
 
+    With `taken_over`, an earlier system billed every customer up to the billing period that is current then, and
+    marked those traces.
+
     Raises
     ------
     ValueError
@@ -37,6 +41,7 @@ class Dataset:
         days: int = DEFAULT_DAYS,
         *,
         now: datetime | None = None,
+        taken_over: datetime | None = None,
     ) -> None:
         if events < 1:
             raise ValueError(f"events: {events} is not accepted; expected 1 or more")
@@ -49,13 +54,15 @@ class Dataset:
         self.events = events
         self.days = days
         self.now = now.astimezone(UTC)
+        self.taken_over = taken_over
         self._store: RowStore | None = None
         self._lock = Lock()
 
     def plans(self) -> Iterator[Plan]:
         """Every trace as the generator intends it, oldest day first; generated anew on every call."""
         now = (self.now - EPOCH) // timedelta(milliseconds=1)
-        return history.plans(self.seed, events=self.events, days=self.days, now=now)
+        plans = history.plans(self.seed, events=self.events, days=self.days, now=now)
+        return plans if self.taken_over is None else billed_before(plans, self.taken_over)
 
     def store(self) -> RowStore:
         """The rows, generated on the first call: about twenty microseconds each. Safe to call from any thread."""

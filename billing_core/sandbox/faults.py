@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import MutableMapping
-from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
-from urllib.parse import parse_qs
+from typing import Any
+from urllib.parse import parse_qs, unquote_plus
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from billing_core.sandbox.asgi import held_back, read_ahead, reset
+from billing_core.sandbox.fault_answers import Kind, refusal, server_error
 from billing_core.sandbox.http import Refusal, Sandbox, json_response
+from billing_core.sandbox.planted import Planted
 from billing_core.sandbox.wire import milliseconds
 
 __all__ = ["Fault", "FaultLayer", "routes"]
 
 KEPT_REQUESTS = 10_000
-
-Kind = Literal["429", "500_timeout", "422", "503", "504_html", "cut", "slow", "broken_json", "duplicate_cursor"]
 
 WINDOWS = (("fromStartTime", "toStartTime"), ("fromTimestamp", "toTimestamp"))
 
@@ -34,9 +33,26 @@ WINDOWS = (("fromStartTime", "toStartTime"), ("fromTimestamp", "toTimestamp"))
 class Fault(msgspec.Struct):
     """What goes wrong, for which requests, and how often.
 
-    Applies to paths that start with `path_prefix`, `times` times (null: until deleted). `seconds` is the
-    delay of `slow`; `retry_after` the header of `429`; with `min_window_seconds` only requests whose time window
-    is longer, or open, are hit.
+    Applies to paths that start with `path_prefix`, `times` times (null: until deleted).
+
+    Attributes
+    ----------
+    kind:
+        `429`, `500_timeout`, `422`, `503`, `504_html`, `401`, `403`, `404_html`, `409`, `html` (a 200): refused unseen.
+        `reset`: the connection is reset, unseen.
+        `slow`, `cut`, `broken_json`, `duplicate_cursor`: the true answer, late or spoilt.
+        `after_success_500`, `after_success_timeout`, `after_success_cut`: the work is done, and then the answer is a
+        500, or comes after `seconds`, or never because the connection is reset.
+    seconds:
+        The delay of `slow` and `after_success_timeout`.
+    retry_after:
+        The header of `429`.
+    min_window_seconds:
+        Only requests whose time window is longer, or open, are hit.
+    body_contains:
+        Only requests with this text in their decoded query or body are hit.
+    stored:
+        Stripe keeps a `500_timeout` under the Idempotency-Key and gives it again. It always keeps `after_success_500`.
     """
 
     path_prefix: str
@@ -45,16 +61,10 @@ class Fault(msgspec.Struct):
     retry_after: int = 1
     seconds: float = 1.0
     min_window_seconds: float | None = None
+    body_contains: str | None = None
+    stored: bool = False
     id: int = 0
     hits: int = 0
-
-
-@dataclass(slots=True)
-class _Answer:
-    """A complete answer of the application, held back."""
-
-    start: MutableMapping[str, Any]
-    body: bytes
 
 
 class FaultLayer:
@@ -80,26 +90,56 @@ class FaultLayer:
         self.requests.append({"method": scope["method"], "path": path, "query": query})
         if self.latency_seconds:
             await asyncio.sleep(self.latency_seconds)
-        fault = self._due(path, parse_qs(query))
+        if any(fault.body_contains is not None and path.startswith(fault.path_prefix) for fault in self.faults):
+            body, receive = await read_ahead(receive)
+        else:
+            body = b""
+        fault = self._due(path, query, body)
         if fault is None:
             await self._app(scope, receive, send)
             return
         fault.hits += 1
-        if (refusal := _refusal(fault, path)) is not None:
-            await refusal(scope, receive, send)
+        answer = refusal(fault.kind, path, fault.retry_after)
+        if fault.kind == "500_timeout" and fault.stored and path.startswith("/v1/") and scope["method"] == "POST":
+            scope[Planted.KEY] = Planted(500, server_error(path), works=False)
+            await self._app(scope, receive, send)
+        elif answer is not None:
+            await answer(scope, receive, send)
+        elif fault.kind == "reset":
+            await reset(receive)
+        elif fault.kind.startswith("after_success"):
+            await self._after_success(fault, scope, receive, send)
         else:
             await self._spoil(fault, scope, receive, send)
 
-    def _due(self, path: str, query: dict[str, list[str]]) -> Fault | None:
+    def _due(self, path: str, query: str, body: bytes) -> Fault | None:
+        fields = parse_qs(query)
         for fault in self.faults:
             if (
                 path.startswith(fault.path_prefix)
                 and (fault.times is None or fault.hits < fault.times)
-                and (fault.min_window_seconds is None or _window_seconds(query) > fault.min_window_seconds)
-                and (fault.kind != "duplicate_cursor" or "cursor" in query)
+                and (fault.min_window_seconds is None or _window_seconds(fields) > fault.min_window_seconds)
+                and (fault.kind != "duplicate_cursor" or "cursor" in fields)
+                and (fault.body_contains is None or _contains(fault.body_contains, query, body))
             ):
                 return fault
         return None
+
+    async def _after_success(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Faults after which the work is done and the client cannot know it."""
+        if fault.kind == "after_success_500":
+            body = server_error(scope["path"])
+            scope[Planted.KEY] = Planted(500, body, works=True)
+            await held_back(self._app, scope, receive)
+            await json_response(body, 500)(scope, receive, send)
+            return
+        answer = await held_back(self._app, scope, receive)
+        if fault.kind == "after_success_cut":
+            await reset(receive)
+            return
+        await asyncio.sleep(fault.seconds)
+        await send(answer.start)
+        await send({"type": "http.response.body", "body": answer.body})
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Faults that need the true answer first."""
@@ -107,7 +147,7 @@ class FaultLayer:
             await asyncio.sleep(fault.seconds)
             await self._app(scope, receive, send)
             return
-        answer = await self._held_back(scope, receive)
+        answer = await held_back(self._app, scope, receive)
         if fault.kind == "cut":
             # the announced length is never reached: the server closes the connection
             await send(answer.start)
@@ -124,17 +164,10 @@ class FaultLayer:
         await send(answer.start)
         await send({"type": "http.response.body", "body": body})
 
-    async def _held_back(self, scope: Scope, receive: Receive) -> _Answer:
-        answer = _Answer({}, b"")
 
-        async def hold(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                answer.start = message
-            else:
-                answer.body += message.get("body", b"")
-
-        await self._app(scope, receive, hold)
-        return answer
+def _contains(text: str, query: str, body: bytes) -> bool:
+    raw = body.decode(errors="replace")
+    return any(text in place for place in (unquote_plus(query), raw, unquote_plus(raw)))
 
 
 def _window_seconds(query: dict[str, list[str]]) -> float:
@@ -146,34 +179,6 @@ def _window_seconds(query: dict[str, list[str]]) -> float:
             except ValueError:
                 break
     return float("inf")
-
-
-def _refusal(fault: Fault, path: str) -> Response | None:
-    """The answer of faults that need no true one; errors of Stripe are worded as Stripe does."""
-    retry = {"Retry-After": str(fault.retry_after)}
-    stripe = not path.startswith("/api/")
-    match fault.kind:
-        case "429" if stripe:
-            error = {"type": "invalid_request_error", "code": "rate_limit", "message": "Too many requests"}
-            return json_response({"error": error}, 429, retry | {"Stripe-Rate-Limited-Reason": "global-rate"})
-        case "429":
-            details = {"retryAfterSeconds": fault.retry_after, "limit": 30, "remaining": 0}
-            body = {"message": "Rate limit exceeded", "code": "rate_limited", "details": details}
-            limits = {"X-RateLimit-Limit": "30", "X-RateLimit-Remaining": "0"}
-            return json_response(body, 429, retry | limits)
-        case "500_timeout" | "503" if stripe:
-            error = {"type": "api_error", "message": "An unknown error occurred"}
-            return json_response({"error": error}, int(fault.kind[:3]))
-        case "500_timeout":
-            return json_response({"message": "Timeout error", "error": "InternalServerError"}, 500)
-        case "422":
-            return json_response({"message": "Query exceeded its limits", "error": "Request timed out"}, 422)
-        case "503":
-            return json_response({"message": "Database unavailable"}, 503)
-        case "504_html":
-            return HTMLResponse("<html><head><title>504 Gateway Time-out</title></head><body></body></html>", 504)
-        case _:
-            return None
 
 
 def _layer(request: Request) -> FaultLayer:

@@ -62,6 +62,7 @@ def serve(
     *,
     mode: Mode | str = Mode.V4,
     latency_seconds: float = 0.0,
+    stripe_journal: Path | None = None,
     ready: Callable[[str], None] | None = None,
     ends_with_parent: bool = False,
 ) -> None:
@@ -73,9 +74,9 @@ def serve(
     Raises
     ------
     SettingsError
-        If the address cannot be listened on.
+        If the address cannot be listened on, or the journal not be used.
     """
-    app = create_app(dataset, mode=mode, latency_seconds=latency_seconds)
+    app = create_app(dataset, mode=mode, latency_seconds=latency_seconds, stripe_journal=stripe_journal)
     listener = _listen(host, port)
     shown_host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     url = f"http://{shown_host}:{listener.getsockname()[1]}"
@@ -143,7 +144,9 @@ def run_command(
     mode: Mode | str = Mode.V4,
     *,
     now: datetime | None = None,
+    taken_over: datetime | None = None,
     latency_seconds: float = 0.0,
+    stripe_journal: Path | None = None,
     ends_with_parent: bool = False,
 ) -> None:
     """The `sandbox` command: prints the environment to use, one `export NAME=value` per line, and serves till Ctrl-C.
@@ -151,7 +154,7 @@ def run_command(
     Raises
     ------
     SettingsError
-        For an address, a number or a mode that cannot be used.
+        For an address, a number, a mode or a journal that cannot be used.
     """
 
     def announce(url: str) -> None:
@@ -160,7 +163,7 @@ def run_command(
         sys.stdout.flush()
 
     try:
-        dataset = Dataset(seed, events, days, now=now)
+        dataset = Dataset(seed, events, days, now=now, taken_over=taken_over)
         chosen = Mode(mode)
     except ValueError as error:
         raise SettingsError(f"sandbox: {error}") from None
@@ -170,6 +173,7 @@ def run_command(
         dataset,
         mode=chosen,
         latency_seconds=latency_seconds,
+        stripe_journal=stripe_journal,
         ready=announce,
         ends_with_parent=ends_with_parent,
     )
@@ -178,7 +182,8 @@ def run_command(
 class SandboxProcess:
     """The sandbox as a child process on a free port of this machine; a context manager.
 
-    It ends with `stop`, with the `with` block, and with this process, however that ends.
+    It ends with `stop`, with the `with` block, and with this process, however that ends. With `stripe_journal`, a
+    file, Stripe's face remembers from one start to the next what was sent to it.
 
     Attributes
     ----------
@@ -196,16 +201,28 @@ class SandboxProcess:
         days: int = DEFAULT_DAYS,
         mode: Mode | str = Mode.V4,
         now: datetime | None = None,
+        taken_over: datetime | None = None,
         latency_seconds: float = 0.0,
+        stripe_journal: Path | None = None,
         start_seconds: float = 30.0,
     ) -> None:
         self.url = ""
         self.environment: dict[str, str] = {}
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[str] | None = None
-        options = {"seed": seed, "events": events, "days": days, "mode": Mode(mode), "latency": latency_seconds}
+        options: dict[str, object] = {
+            "seed": seed,
+            "events": events,
+            "days": days,
+            "mode": Mode(mode),
+            "latency": latency_seconds,
+        }
         if now is not None:
             options["now"] = now.isoformat()
+        if taken_over is not None:
+            options["taken-over"] = taken_over.isoformat()
+        if stripe_journal is not None:
+            options["stripe-journal"] = stripe_journal.absolute()
         self._command = [sys.executable, "-m", "billing_core.sandbox", "--ends-with-parent"]
         self._command += [f"--{name}={value}" for name, value in options.items()]
 

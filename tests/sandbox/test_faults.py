@@ -4,6 +4,9 @@ import time
 
 import httpx
 import pytest
+import stripe
+
+from tests.sandbox.stripe_world import ACME, GLOBEX, World, form
 
 OBSERVATIONS = "/api/public/v2/observations"
 
@@ -108,6 +111,135 @@ def test_stripe_paths_get_faults_in_stripes_words(langfuse):
     answer = langfuse.get("/v1/customers")
     assert answer.headers["Stripe-Rate-Limited-Reason"] == "global-rate"
     assert answer.json()["error"]["code"] == "rate_limit"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "text"),
+    [
+        ("401", 401, "Invalid credentials"),
+        ("403", 403, "Access denied"),
+        ("409", 409, "Conflict"),
+        ("404_html", 404, "<html>"),
+        ("html", 200, "<html>"),
+        ("after_success_500", 500, "Timeout error"),
+    ],
+)
+def test_more_refusals_of_langfuse(langfuse, plant, kind, status, text):
+    plant(kind)
+    answer = read(langfuse)
+    assert answer.status_code == status
+    assert text in answer.text
+
+
+# Stripe, through its SDK over a real connection
+
+
+@pytest.fixture
+def events(sandbox, langfuse):
+    """Creates meter events; gives up soon."""
+    http = stripe.RequestsClient(timeout=5)
+    url = sandbox.environment["STRIPE_API_BASE"]
+    client = stripe.StripeClient("sk_test_sandbox", base_addresses={"api": url}, http_client=http)
+    langfuse.delete("/_sandbox/stripe")
+    yield client.v1.billing.meter_events
+    langfuse.delete("/_sandbox/stripe")
+
+
+def meter_event(identifier, customer=ACME):
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    return {"event_name": "credits", "identifier": identifier, "payload": payload}
+
+
+def received(langfuse):
+    return [event["identifier"] for event in langfuse.get("/_sandbox/stripe/events").json()]
+
+
+def spoil(langfuse, kind, **more):
+    fault = {"path_prefix": "/v1/billing/meter_events", "kind": kind, **more}
+    assert langfuse.post("/_sandbox/faults", json=fault).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "arrived"),
+    [
+        ("429", stripe.RateLimitError, False),
+        ("500_timeout", stripe.APIError, False),
+        ("503", stripe.APIError, False),
+        ("504_html", stripe.APIError, False),
+        ("401", stripe.AuthenticationError, False),
+        ("403", stripe.PermissionError, False),
+        ("404_html", stripe.APIError, False),
+        ("409", stripe.APIError, False),
+        ("html", stripe.APIError, False),
+        ("reset", stripe.APIConnectionError, False),
+        ("cut", stripe.APIConnectionError, True),
+        ("broken_json", stripe.APIError, True),
+        ("after_success_500", stripe.APIError, True),
+        ("after_success_cut", stripe.APIConnectionError, True),
+    ],
+)
+def test_the_sdk_sees_each_failure_and_only_some_leave_an_event_behind(langfuse, events, kind, error, arrived):
+    spoil(langfuse, kind)
+    with pytest.raises(error):
+        events.create(meter_event("one"))
+    assert received(langfuse) == (["one"] if arrived else [])
+
+
+def test_the_answer_can_come_after_the_client_gave_up_though_the_work_was_done(langfuse, sandbox, events):
+    spoil(langfuse, "after_success_timeout", seconds=0.5)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(
+            f"{sandbox.url}/v1/billing/meter_events",
+            data=form("one"),
+            headers={"Authorization": "Bearer sk_test_sandbox"},
+            timeout=0.2,
+        )
+    assert received(langfuse) == ["one"]
+    spoil(langfuse, "after_success_timeout", seconds=0.1)
+    assert events.create(meter_event("two")).identifier == "two"
+
+
+def test_a_missing_permission_is_named(langfuse, events):
+    spoil(langfuse, "403")
+    with pytest.raises(stripe.PermissionError, match="rak_billing_meter_event_write"):
+        events.create(meter_event("one"))
+
+
+def test_a_fault_can_be_aimed_at_one_identifier(langfuse, events):
+    spoil(langfuse, "500_timeout", times=None, body_contains="env/acme:2")
+    for identifier in ("env/acme:1", "env/acme:3"):
+        events.create(meter_event(identifier))
+    with pytest.raises(stripe.APIError):
+        events.create(meter_event("env/acme:2"))
+    assert received(langfuse) == ["env/acme:1", "env/acme:3"]
+
+
+@pytest.mark.parametrize(("kind", "arrived"), [("reset", False), ("after_success_cut", True)])
+def test_one_identifiers_connection_can_be_reset(langfuse, events, kind, arrived):
+    spoil(langfuse, kind, body_contains="two")
+    events.create(meter_event("one"))
+    with pytest.raises(stripe.APIConnectionError):
+        events.create(meter_event("two"))
+    assert received(langfuse) == (["one", "two"] if arrived else ["one"])
+
+
+def test_a_fault_can_be_aimed_at_the_reads_of_one_customer():
+    world = World()
+    world.fault("503", "/v1/invoices", times=None, body_contains=ACME)
+    statuses = [world.http("GET", "/v1/invoices", params={"customer": one}).status_code for one in (ACME, GLOBEX)]
+    assert statuses == [503, 200]
+
+
+def test_a_fault_on_a_body_leaves_the_body_to_the_application():
+    world = World()
+    world.fault("slow", seconds=0, body_contains="one")
+    assert world.send("one").payload["value"] == "5"
+
+
+def test_a_stored_500_is_for_posts_only():
+    world = World()
+    world.fault("500_timeout", "/v1/", stored=True)
+    assert world.http("GET", "/v1/customers").status_code == 500
 
 
 def test_requests_are_logged_without_secrets(langfuse):

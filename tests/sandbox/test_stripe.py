@@ -1,20 +1,27 @@
 from __future__ import annotations
 
+import httpx
+import psutil
 import pytest
 import stripe
 
-from billing_core.sandbox import Dataset, create_app
+from billing_core.errors import UpstreamError
+from billing_core.sandbox import SandboxProcess
 from billing_core.sandbox.catalog import ORGANIZATIONS
 from billing_core.sandbox.stripe import unflatten
 
 ACME = next(o.customer for o in ORGANIZATIONS if o.id == "org_acme")
 
 
-@pytest.fixture
-def client(sandbox):
+def sdk(sandbox):
     """The official SDK, every base address on the sandbox."""
     key, url = sandbox.environment["STRIPE_API_KEY"], sandbox.environment["STRIPE_API_BASE"]
     return stripe.StripeClient(key, base_addresses={"api": url, "meter_events": url, "files": url, "connect": url})
+
+
+@pytest.fixture
+def client(sandbox):
+    return sdk(sandbox)
 
 
 def event(identifier, **changes):
@@ -51,35 +58,33 @@ def test_a_meter_event_is_accepted_once(client):
     assert duplicate.value.headers["stripe-should-retry"] == "false"
 
 
-@pytest.mark.parametrize(
-    ("given", "text"),
-    [
-        (event("a", payload={"stripe_customer_id": "cus_gone"}), "No such customer: 'cus_gone'"),
-        (event("b", payload={"value": "many"}), "not a number"),
-        (event("c", payload={"value": "1e3"}), "not a number"),
-        (event("d", payload={"value": "0.30000000000000004"}), "15 significant digits"),
-        (event("e", payload={"value": ""}), "Missing required payload key: value"),
-        (event("f", event_name="steps"), "No active meter"),
-        (event("g", timestamp=1_600_000_000), "too far in the past"),
-        (event("h", timestamp=4_000_000_000), "too far in the future"),
-        (event("i" * 101), "at most 100 characters"),
-    ],
-)
-def test_a_meter_event_that_cannot_be_billed_is_refused_with_the_reason(client, given, text):
-    with pytest.raises(stripe.InvalidRequestError, match=text):
-        client.v1.billing.meter_events.create(given)
+def test_the_stream_goes_to_the_sandbox_too(client):
+    token = client.v2.billing.meter_event_session.create().authentication_token
+    stream = client.v2.billing.meter_event_stream
+    assert stream.create({"events": [event("streamed")]}, {"api_key": token}) is None
+    with pytest.raises(stripe.InvalidRequestError, match="already exists with identifier streamed"):
+        client.v1.billing.meter_events.create(event("streamed"))
 
 
-def test_an_identifier_is_remembered_for_a_day(now, call):
-    at = [int(now.timestamp() * 1000)]
-    app = create_app(Dataset(1, 1, now=now), clock=lambda: at[0])
-    form = {"event_name": "credits", "identifier": "i", "payload[stripe_customer_id]": ACME, "payload[value]": "5"}
-    key = {"Authorization": "Bearer sk_test_sandbox"}
-    statuses = []
-    for hours in (0, 23, 1):
-        at[0] += hours * 3_600_000
-        statuses.append(call(app, "POST", "/v1/billing/meter_events", data=form, headers=key).status_code)
-    assert statuses == [200, 400, 200]
+def test_a_process_with_a_journal_remembers_what_was_sent_before_it_was_killed(tmp_path):
+    journal = tmp_path / "new folder" / "stripe.jsonl"
+    with SandboxProcess(events=5, stripe_journal=journal) as first:
+        sdk(first).v1.billing.meter_events.create(event("once"))
+        psutil.Process(first.pid).kill()
+    with SandboxProcess(events=5, stripe_journal=journal) as second:
+        with pytest.raises(stripe.InvalidRequestError, match="already exists"):
+            sdk(second).v1.billing.meter_events.create(event("once"))
+        assert httpx.get(f"{second.url}/_sandbox/stripe/sums").json() == {ACME: "120"}
+
+
+def test_a_journal_that_cannot_be_read_is_one_clear_line(tmp_path, capfd):
+    journal = tmp_path / "stripe.jsonl"
+    journal.write_text("{}\n", encoding="utf-8")
+    with pytest.raises(UpstreamError, match="ended with code 2"):
+        SandboxProcess(events=5, stripe_journal=journal).start()
+    error = capfd.readouterr().err
+    assert f"--stripe-journal {journal}: line 1 cannot be read" in error
+    assert error.count("\n") == 1
 
 
 def test_a_wrong_key_is_a_401(sandbox):
