@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from billing_core.errors import SettingsError
 
-__all__ = ["ApiChoice", "Granularity", "Mode", "Settings", "load_settings"]
+__all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings"]
 
 MINIMUM_COOKIE_KEY_LENGTH = 32
 """Characters; anything shorter can be guessed offline from one cookie."""
@@ -48,6 +47,13 @@ class Granularity(StrEnum):
     EVENT = "event"
 
 
+class MeterApi(StrEnum):
+    """How meter events travel: one by one, or in batches (live accounts with volume only)."""
+
+    V1 = "v1"
+    V2_STREAM = "v2_stream"
+
+
 class Settings(BaseModel):
     """Everything the environment says. Frozen: nothing changes it after start.
 
@@ -73,6 +79,8 @@ class Settings(BaseModel):
     lookback_hours: Annotated[int, Field(ge=0, le=24 * 366)] = 48
     settle_minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)] = 30
     push_granularity: Granularity = Granularity.HOUR
+    stripe_meter_api: MeterApi = MeterApi.V1
+    write_back: bool = False
     credentials: Path = Path("config/credentials.yaml")
     cookie_key: SecretStr | None = None
     api_tokens: Path | None = None
@@ -137,12 +145,6 @@ class Settings(BaseModel):
         """The embedded ledger's file."""
         return Path(self.warehouse_url.removeprefix("duckdb:///"))
 
-    def is_excluded_environment(self, environment: str | None) -> bool:
-        """Whether a trace of this Langfuse environment is kept but not billed."""
-        return environment is not None and any(
-            fnmatchcase(environment, glob) for glob in self.langfuse_excluded_environments
-        )
-
 
 VARIABLES: dict[str, tuple[str, ...]] = {
     "mode": ("BILLING_MODE",),
@@ -162,6 +164,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "lookback_hours": ("BILLING_LOOKBACK_HOURS",),
     "settle_minutes": ("BILLING_SETTLE_MINUTES",),
     "push_granularity": ("BILLING_PUSH_GRANULARITY",),
+    "stripe_meter_api": ("BILLING_STRIPE_METER_API",),
+    "write_back": ("BILLING_WRITE_BACK",),
     "credentials": ("BILLING_CREDENTIALS",),
     "cookie_key": ("BILLING_COOKIE_KEY",),
     "api_tokens": ("BILLING_API_TOKENS",),

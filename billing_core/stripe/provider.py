@@ -1,88 +1,121 @@
-"""The connection to Stripe through its own SDK.
+"""Stripe as this product uses it: the meter, the state of customers, what Stripe counts, and a sink for credits.
 
-So far it connects and examines the meter; sending credits builds on it. Every host the SDK knows is set from
-`STRIPE_API_BASE`: setting only the main one would leave meter-event streams at the real Stripe.
+Plain values in, plain values out: no SDK object and no key leaves this package.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
-import stripe
-
-from billing_core.errors import SettingsError, UpstreamError
-from billing_core.settings import Settings
+from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.settings import MeterApi, Settings
+from billing_core.stripe import shapes
+from billing_core.stripe.limits import LIVE_PER_SECOND, STREAM_LIVE_PER_SECOND, TEST_PER_SECOND, Patience
+from billing_core.stripe.meter import Meter
+from billing_core.stripe.model import Customer, ErrorReport, Invoice, Sink, Subscription, SummaryBucket
+from billing_core.stripe.reading import Reader, ReadFailed
+from billing_core.stripe.stream_sink import StreamSink
+from billing_core.stripe.v1_sink import V1Sink
+from billing_core.stripe.wire import Connection
 
 __all__ = ["Meter", "StripeProvider"]
 
-TIMEOUT_SECONDS = 20
-RETRIES = 2
-"""Reads are safe to repeat; the SDK waits between tries as Stripe asks."""
+ERROR_EVENT_TYPES = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
 
-CUSTOMER_KEY = "stripe_customer_id"
-VALUE_KEY = "value"
-"""Payload keys of a meter event that carries credits."""
+EVENTS_KEPT = timedelta(days=30) - timedelta(minutes=1)
+"""Stripe forgets events after thirty days; a question that arrives late should not be refused."""
 
+ALIGNMENT: dict[str | None, tuple[int, str]] = {
+    None: (60, "a whole minute"),
+    "hour": (3600, "a whole hour (UTC)"),
+    "day": (86400, "midnight (UTC)"),
+}
+"""Seconds that both ends of a summary must be multiples of, by grouping."""
 
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """A Stripe billing meter as far as sending to it matters."""
+MISSING = "resource_missing"
+NO_UPCOMING = "invoice_upcoming_none"
 
-    id: str
-    event_name: str
-    status: str
-    formula: str
-    event_time_window: str | None
-    customer_key: str
-    value_key: str
-
-    def fault(self) -> str | None:
-        """Why credits may not be sent to it, in words; `None` if they may."""
-        if self.status != "active":
-            return f"it is {self.status}"
-        if self.formula != "sum":
-            return f"it aggregates by {self.formula}; credits need sum"
-        if self.event_time_window:
-            return f"events of one {self.event_time_window} overwrite each other (event_time_window)"
-        if (self.customer_key, self.value_key) != (CUSTOMER_KEY, VALUE_KEY):
-            return f"it reads {self.customer_key} and {self.value_key}; expected {CUSTOMER_KEY} and {VALUE_KEY}"
-        return None
+Shaped = TypeVar("Shaped")
 
 
 class StripeProvider:
-    """Stripe as this product uses it. Errors become `UpstreamError` with one line and never the key."""
+    """A Stripe account.
 
-    def __init__(self, client: stripe.StripeClient, meter_event_name: str) -> None:
-        self._client = client
+    Every read raises `UpstreamError` in one line that names what was read, the status, Stripe's request id and the
+    reason; `NotFound` where a customer named by the caller does not exist.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        meter_event_name: str,
+        *,
+        is_live: bool | None = None,
+        paces_itself: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
+        self.is_live = is_live
+        """Whether the key says live; `None` if it says nothing."""
+        self._connection = connection
         self._meter_event_name = meter_event_name
+        self._paces_itself = paces_itself
+        self._patience = patience or Patience()
+        self._reader = Reader(connection, self._patience)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> StripeProvider:
+    def from_settings(cls, settings: Settings, patience: Patience | None = None) -> StripeProvider:
         """Connect as the environment says.
+
+        Only Stripe itself is sent at a pace of our own; another base limits by 429 if it wants to.
 
         Raises
         ------
         SettingsError
-            Without STRIPE_API_KEY.
+            Without STRIPE_API_KEY, or with one that cannot be a key.
         """
         if settings.stripe_api_key is None:
             raise SettingsError("STRIPE_API_KEY: not set; give a restricted key that may read billing meters")
+        key = settings.stripe_api_key.get_secret_value()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise SettingsError("STRIPE_API_KEY: holds blanks or characters no key has; copy it once more")
+        patience = patience or Patience()
         base = settings.stripe_api_base
-        client = stripe.StripeClient(
-            settings.stripe_api_key.get_secret_value(),
-            base_addresses={} if base is None else {"api": base, "meter_events": base, "files": base, "connect": base},
-            max_network_retries=RETRIES,
-            http_client=stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
+        return cls(
+            Connection(key, base, (patience.connect_seconds, patience.answer_seconds)),
+            settings.stripe_meter_event_name,
+            is_live=_is_live(key),
+            paces_itself=base is None,
+            patience=patience,
         )
-        return cls(client, settings.stripe_meter_event_name)
 
-    def meter(self) -> Meter:
-        """The meter credits go to, checked.
+    @property
+    def calls(self) -> int:
+        """GET requests made so far: Stripe rations them (about 10,000 a month at least)."""
+        return self._connection.gets
+
+    def close(self) -> None:
+        """Let go of the connections and end every waiting."""
+        self._reader.close()
+        self._connection.close()
+
+    def sink(self, meter_api: MeterApi | Literal["v1", "v2_stream"] = MeterApi.V1) -> Sink:
+        """A sender of meter events; `v2_stream` is for volume."""
+        if meter_api == MeterApi.V2_STREAM:
+            return StreamSink(self._connection, self._pace(STREAM_LIVE_PER_SECOND), patience=self._patience)
+        return V1Sink(self._connection, self._pace(LIVE_PER_SECOND), patience=self._patience)
+
+    def preflight(self) -> Meter:
+        """The meter credits go to, checked; to be called before anything is sent.
 
         Raises
         ------
         SettingsError
-            If there is none or more than one of that event name, or its configuration would miscount credits.
+            If there is none or more than one of that event name, if its configuration would miscount credits, or if
+            it belongs to the other mode than the key.
         UpstreamError
             If Stripe could not be reached or refused.
         """
@@ -94,27 +127,196 @@ class StripeProvider:
             raise SettingsError(
                 f"STRIPE_METER_EVENT_NAME: Stripe has {count} with the event name {name!r}; expected one"
             )
-        if (fault := active[0].fault()) is not None:
-            raise SettingsError(f"STRIPE_METER_EVENT_NAME: the meter {name!r} ({active[0].id}) cannot be used: {fault}")
-        return active[0]
+        meter = active[0]
+        if (fault := meter.fault()) is not None:
+            raise SettingsError(f"STRIPE_METER_EVENT_NAME: the meter {name!r} ({meter.id}) cannot be used: {fault}")
+        if None not in (self.is_live, meter.livemode) and self.is_live != meter.livemode:
+            raise SettingsError(
+                f"STRIPE_API_KEY: a {_mode(self.is_live)} key, but the meter {name!r} ({meter.id}) is in "
+                f"{_mode(meter.livemode)} mode; check STRIPE_API_KEY and STRIPE_API_BASE"
+            )
+        return meter
 
-    def _meters(self) -> list[Meter]:
+    def customers(self) -> list[Customer]:
+        """Every customer of the account; deleted ones are not listed by Stripe."""
+        what = "customers"
+        return [_shaped(what, shapes.customer, raw) for raw in self._reader.pages(what, "/v1/customers")]
+
+    def customer(self, customer_id: str) -> Customer | None:
+        """One customer, deleted ones as stubs; `None` if Stripe does not know the id."""
+        if not customer_id.strip("."):
+            return None  # would be another address
+        what = f"the customer {customer_id!r}"
         try:
-            return [_meter(raw) for raw in self._client.v1.billing.meters.list({"limit": 100}).auto_paging_iter()]
-        except stripe.StripeError as error:
-            status = f"HTTP {error.http_status}" if error.http_status else "no answer"
-            request = f", request {error.request_id}" if error.request_id else ""
-            reason = " ".join(str(error.user_message or type(error).__name__).split())
-            raise UpstreamError(f"Stripe: reading the meters failed ({status}{request}): {reason}") from None
+            raw = self._reader.one(what, f"/v1/customers/{_segment(customer_id)}")
+        except ReadFailed as failure:
+            if failure.code == MISSING:
+                return None
+            raise
+        return _shaped(what, shapes.customer, raw)
+
+    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
+        """Every subscription in every status, of one customer or of all (one sweep is cheaper than a call for each)."""
+        what = "subscriptions" if customer_id is None else f"the subscriptions of {customer_id!r}"
+        params = {"status": "all"} | _named(customer=customer_id)
+        with _naming(customer_id):
+            return [
+                _shaped(what, lambda found: shapes.subscription(found, self._items(found)), raw)
+                for raw in self._reader.pages(what, "/v1/subscriptions", params)
+            ]
+
+    def invoices(
+        self, status: str | None = None, customer_id: str | None = None, created_since: datetime | None = None
+    ) -> list[Invoice]:
+        """Invoices with every line, of one status (`draft`, `open`, `paid`, `uncollectible`, `void`) or of all."""
+        what = f"{status or 'all'} invoices" if customer_id is None else f"the invoices of {customer_id!r}"
+        params: dict[str, Any] = dict(_named(status=status, customer=customer_id))
+        if created_since is not None:
+            params["created"] = {"gte": int(_aware("created_since", created_since).timestamp())}
+        with _naming(customer_id):
+            return [
+                _shaped(what, lambda found: shapes.invoice(found, self._lines(found)), raw)
+                for raw in self._reader.pages(what, "/v1/invoices", params)
+            ]
+
+    def upcoming(self, customer_id: str, subscription_id: str) -> Invoice | None:
+        """What the next invoice would be now, provisional; `None` if Stripe says there will be none."""
+        what = f"the upcoming invoice of {customer_id!r}"
+        params = {"customer": customer_id, "subscription": subscription_id}
+        try:
+            with _naming(customer_id):
+                raw = self._reader.one(what, "/v1/invoices/create_preview", params, method="post")
+        except ReadFailed as failure:
+            if failure.code == NO_UPCOMING:
+                return None
+            raise
+        # Further lines of a preview have no address: what does not fit the first page is not listed.
+        lines = self._reader.rows(what, shapes.part(raw, "lines") or {"data": []})
+        return _shaped(what, lambda found: shapes.invoice(found, lines, is_preview=True), raw)
+
+    def summaries(
+        self,
+        meter_id: str,
+        customer_id: str,
+        start: datetime,
+        end: datetime,
+        grouping: Literal["hour", "day"] | None = None,
+    ) -> list[SummaryBucket]:
+        """What Stripe counts for one customer in `[start, end)`; buckets without usage may be absent.
+
+        The numbers lag behind what was accepted, without a published limit. Every bucket must be summed.
+
+        Raises
+        ------
+        BadParameter
+            If the ends are not on whole minutes, hours or UTC days as `grouping` needs.
+        NotFound
+            If Stripe does not know the customer.
+        UpstreamError
+            As everywhere.
+        """
+        seconds, accepted = ALIGNMENT[grouping]
+        for name, moment in (("start", start), ("end", end)):
+            if _aware(name, moment).timestamp() % seconds:
+                raise BadParameter(name, moment.isoformat(), accepted)
+        if start >= end:
+            raise BadParameter("end", end.isoformat(), f"a time after start ({start.isoformat()})")
+        what = f"what Stripe counts for {customer_id!r}"
+        params = {
+            "customer": customer_id,
+            "start_time": int(start.timestamp()),
+            "end_time": int(end.timestamp()),
+            **_named(value_grouping_window=grouping),
+        }
+        path = f"/v1/billing/meters/{_segment(meter_id)}/event_summaries"
+        with _naming(customer_id):
+            return [_shaped(what, shapes.summary, raw) for raw in self._reader.pages(what, path, params)]
+
+    def error_reports(self, since: datetime) -> list[ErrorReport]:
+        """What Stripe rejected after accepting it, oldest first, each report once.
+
+        Reports older than 30 days are gone at Stripe. The list is eventually consistent: ask again from a little
+        before the last answer.
+        """
+        what = "meter error reports"
+        oldest = max(_aware("since", since), datetime.now(UTC) - EVENTS_KEPT)
+        moment = oldest.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        params = {"types": list(ERROR_EVENT_TYPES), "created": {"gte": moment}}
+        found: dict[str, ErrorReport] = {}
+        for raw in self._reader.v2_pages(what, "/v2/core/events", params):
+            whole = raw if isinstance(raw.get("data"), dict) else self._event(what, raw)
+            report = _shaped(what, shapes.error_report, whole)
+            found.setdefault(report.id, report)
+        return sorted(found.values(), key=lambda report: (report.created, report.id))
+
+    def _event(self, what: str, thin: dict[str, Any]) -> dict[str, Any]:
+        """The event with its data, which a list may leave out."""
+        id_ = thin.get("id")
+        return {**thin, **self._reader.one(what, f"/v2/core/events/{_segment(id_)}")} if isinstance(id_, str) else thin
+
+    def _meters(self) -> Iterator[Meter]:
+        for raw in self._reader.pages("the meters", "/v1/billing/meters"):
+            yield _shaped("the meters", shapes.meter, raw)
+
+    def _items(self, subscription: dict[str, Any]) -> list[dict[str, Any]]:
+        what = "subscription items"
+        params = {"subscription": subscription.get("id")}
+        return self._whole_list(what, shapes.part(subscription, "items"), "/v1/subscription_items", params)
+
+    def _lines(self, invoice: dict[str, Any]) -> list[dict[str, Any]]:
+        path = f"/v1/invoices/{_segment(str(invoice.get('id')))}/lines"
+        return self._whole_list("invoice lines", shapes.part(invoice, "lines"), path, {})
+
+    def _whole_list(self, what: str, inner: dict[str, Any], path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """A list inside an object; read anew as a list of its own if it goes on."""
+        if inner.get("has_more"):
+            return list(self._reader.pages(what, path, params))
+        return self._reader.rows(what, inner) if inner else []
+
+    def _pace(self, live: float) -> float | None:
+        if not self._paces_itself:
+            return None
+        return live if self.is_live else TEST_PER_SECOND
 
 
-def _meter(raw: stripe.billing.Meter) -> Meter:
-    return Meter(
-        id=raw.id,
-        event_name=raw.event_name,
-        status=raw.status,
-        formula=raw.default_aggregation.formula,
-        event_time_window=raw.event_time_window,
-        customer_key=raw.customer_mapping.event_payload_key,
-        value_key=raw.value_settings.event_payload_key,
-    )
+def _is_live(key: str) -> bool | None:
+    if key.startswith(("rk_live_", "sk_live_")):
+        return True
+    return False if key.startswith(("rk_test_", "sk_test_")) else None
+
+
+def _mode(is_live: bool | None) -> str:
+    return "live" if is_live else "test"
+
+
+def _segment(text: str) -> str:
+    """Text as one part of a path."""
+    return quote(text, safe="")
+
+
+def _named(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _aware(name: str, moment: datetime) -> datetime:
+    if moment.utcoffset() is None:
+        raise BadParameter(name, moment.isoformat(), "a time with its offset from UTC")
+    return moment
+
+
+@contextmanager
+def _naming(customer_id: str | None) -> Iterator[None]:
+    """A customer the caller named and Stripe does not know is `NotFound`; other missing things are not."""
+    try:
+        yield
+    except ReadFailed as failure:
+        if customer_id is not None and failure.code == MISSING and failure.param in {"customer", None}:
+            raise NotFound(f"customer {customer_id!r}: Stripe does not know it in this account and mode") from None
+        raise
+
+
+def _shaped(what: str, shape: Callable[[dict[str, Any]], Shaped], raw: dict[str, Any]) -> Shaped:
+    try:
+        return shape(raw)
+    except shapes.Odd as odd:
+        raise UpstreamError(f"Stripe: reading {what} failed: {odd}") from None

@@ -1,0 +1,110 @@
+"""One answer of Stripe, kept whole: what it says decides whether money may be sent again.
+
+The SDK drops the headers of answers it cannot read (an HTML page with `Retry-After`, a broken 500 that was a
+replay), so answers are judged from here and not from its exceptions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from typing import Any
+
+__all__ = ["Answer", "one_line"]
+
+LONGEST_TEXT = 300
+"""Characters of a foreign message that are worth showing."""
+
+LIMIT_CODES = frozenset({"rate_limit", "lock_timeout"})
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+def one_line(text: object) -> str:
+    """Foreign text without line breaks or runs of blanks, cut to a readable length."""
+    return " ".join(str(text).split())[:LONGEST_TEXT]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers (case-blind) and body of one answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @cached_property
+    def document(self) -> dict[str, Any] | None:
+        """The body as a JSON object with exact numbers; `None` if it is anything else."""
+        try:
+            found = json.loads(self.body, parse_float=Decimal, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    @property
+    def is_success(self) -> bool:
+        """2xx, whatever the body."""
+        return 200 <= self.status < 300
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """Stripe's error object; empty if this is not an error that Stripe's API wrote."""
+        found = (self.document or {}).get("error")
+        return found if isinstance(found, dict) else {}
+
+    def of_error(self, key: str) -> str | None:
+        """A text of the error object: `type`, `code`, `param`."""
+        found = self.error.get(key)
+        return found if isinstance(found, str) else None
+
+    @property
+    def is_rate_limit(self) -> bool:
+        """Refused before any work was done; older answers are a 400 with a code."""
+        return self.status == 429 or (not self.is_success and self.of_error("code") in LIMIT_CODES)
+
+    @property
+    def limit_reason(self) -> str | None:
+        """Which limit was met; without one it is usually a lock on one object."""
+        return self.headers.get("stripe-rate-limited-reason")
+
+    @property
+    def is_replay(self) -> bool:
+        """The stored answer to an earlier request under the same idempotency key."""
+        return self.headers.get("idempotent-replayed", "").lower() == "true"
+
+    @property
+    def request_id(self) -> str | None:
+        """Stripe's name for the exchange; its support asks for it."""
+        return self.headers.get("request-id")
+
+    @property
+    def retry_after_seconds(self) -> float | None:
+        """How long the answer asks to wait; seconds or a date."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        with contextlib.suppress(ValueError):
+            when = parsedate_to_datetime(text)
+            return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+        return None
+
+    @property
+    def message(self) -> str:
+        """The reason in Stripe's words, or what came instead of them."""
+        if isinstance(text := self.error.get("message"), str) and text.strip():
+            return one_line(text)
+        if self.status in REDIRECTS:
+            return one_line(f"it redirects to {self.headers.get('location', 'nowhere')}, which is not followed")
+        kind = self.headers.get("content-type", "").partition(";")[0].strip()
+        return one_line(f"the answer is not what Stripe's API sends ({kind or 'no content type'})")
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not a number")

@@ -1,0 +1,87 @@
+"""How fast one may send and how long one waits for what."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "Patience"]
+
+LIVE_PER_SECOND = 900
+"""Stripe allows 1,000 meter events a second in live mode (notes, section 1.4); others may send too."""
+
+STREAM_LIVE_PER_SECOND = 90
+"""Batches of up to 100: the stream takes 10,000 events a second."""
+
+TEST_PER_SECOND = 20
+"""In sandboxes everything shares 25 calls a second."""
+
+BURST_SECONDS = 0.1
+"""Calls may come early by this much: with it any one second stays below Stripe's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Waits and tries. Stripe's answers decide more often than these do; tests shorten them."""
+
+    connect_seconds: float = 5.0
+    answer_seconds: float = 15.0
+    send_tries: int = 4
+    read_tries: int = 3
+    first_backoff_seconds: float = 0.5
+    longest_backoff_seconds: float = 20.0
+    limited_send_seconds: float = 120.0
+    """All waiting for rate limits on behalf of one meter event."""
+    limited_read_seconds: float = 30.0
+    """The same for one read: a person may be waiting."""
+
+    def backoff_seconds(self, failures: int) -> float:
+        """The pause after this many failures: doubling, with jitter downwards to half."""
+        longest: float = min(self.first_backoff_seconds * 2 ** (failures - 1), self.longest_backoff_seconds)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311  -- jitter, not a secret
+
+
+class Brake:
+    """Spaces the calls of all threads and lets them pause together.
+
+    Parameters
+    ----------
+    per_second:
+        Calls started in a second at most; `None` for no limit of our own.
+    clock:
+        Monotonic seconds.
+    """
+
+    def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._interval = 1.0 / per_second if per_second else 0.0
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next_slot = 0.0
+        self._paused_until = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Nobody starts a call for `seconds` from now; a longer pause in force stays."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def reserve(self) -> float:
+        """Take the next slot; the seconds until it."""
+        with self._lock:
+            now = self._clock()
+            slot = max(self._next_slot, now - BURST_SECONDS)
+            self._next_slot = slot + self._interval
+            return max(slot, self._paused_until, now) - now
+
+    def acquire(self, over: threading.Event) -> bool:
+        """Wait for a slot; `False` if `over` was set meanwhile and no call may be made."""
+        seconds = self.reserve()
+        while seconds > 0:
+            if over.wait(seconds):
+                return False
+            # A pause ordered while this one waited holds for it too.
+            with self._lock:
+                seconds = self._paused_until - self._clock()
+        return not over.is_set()

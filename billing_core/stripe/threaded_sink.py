@@ -1,0 +1,84 @@
+"""What both ways of sending share: guards before a call, threads around it, outcomes after it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+from billing_core.stripe.bodies import check
+from billing_core.stripe.delivery import Ending
+from billing_core.stripe.limits import Brake, Patience
+from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind
+from billing_core.stripe.run import Run, carry
+from billing_core.stripe.wire import Connection
+
+__all__ = ["ThreadedSink"]
+
+Parcel = TypeVar("Parcel")
+"""What one call carries."""
+
+
+class ThreadedSink(ABC, Generic[Parcel]):
+    """A `Sink`; subclasses say how events are packed and what one delivery is.
+
+    Parameters
+    ----------
+    per_second:
+        Calls a second at most; `None` for no limit of our own.
+    workers:
+        Calls in flight at most.
+    """
+
+    def __init__(
+        self, connection: Connection, per_second: float | None, patience: Patience | None, workers: int
+    ) -> None:
+        self._connection = connection
+        self._patience = patience or Patience()
+        self._brake = Brake(per_second)
+        self._workers = workers
+        self._runs: WeakSet[Run] = WeakSet()
+        self._is_closed = False
+
+    def send(self, events: Sequence[MeterEvent]) -> Iterator[Outcome]:
+        """See `Sink.send`. Nothing happens before the first outcome is asked for."""
+        run = Run()
+        self._runs.add(run)
+        if self._is_closed:
+            run.halt("the connection is closed")
+        good: list[MeterEvent] = []
+        for event in events:
+            try:
+                check(event)
+            except ValueError as fault:
+                yield Outcome(event.identifier, OutcomeKind.REJECTED, datetime.now(UTC), 0, f"not sent: {fault}")
+            else:
+                good.append(event)
+        yield from carry(self._lanes(good), partial(self._deliver, run), run=run, workers=self._workers)
+
+    def close(self) -> None:
+        """Begin no further call; what was not tried comes back `REFUSED`."""
+        self._is_closed = True
+        for run in list(self._runs):
+            run.halt("the connection was closed")
+
+    @abstractmethod
+    def request_of(self, event: MeterEvent) -> dict[str, Any]:
+        """See `Sink.request_of`. Raises `ValueError` for what would not be sent."""
+
+    @abstractmethod
+    def _lanes(self, events: Sequence[MeterEvent]) -> Sequence[deque[Parcel]]:
+        """Parcels in lanes: those of one lane go one after the other."""
+
+    @abstractmethod
+    def _deliver(self, run: Run, parcel: Parcel) -> Sequence[Outcome]:
+        """Every outcome of one parcel; quick once `run` is over."""
+
+    def _outcome(self, event: MeterEvent, ending: Ending) -> Outcome:
+        reason = None if ending.reason is None else self._connection.without_key(ending.reason)
+        now = datetime.now(UTC)
+        return Outcome(event.identifier, ending.kind, now, ending.tries, reason, ending.code, ending.request_id)

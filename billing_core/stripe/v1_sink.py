@@ -1,0 +1,63 @@
+"""Meter events one by one through v1: the default."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from billing_core.stripe.answer import Answer
+from billing_core.stripe.bodies import v1_body
+from billing_core.stripe.delivery import key_of_try, try_until_known
+from billing_core.stripe.limits import Patience
+from billing_core.stripe.model import MeterEvent, Outcome
+from billing_core.stripe.run import Run
+from billing_core.stripe.threaded_sink import ThreadedSink
+from billing_core.stripe.wire import Connection
+
+__all__ = ["V1Sink"]
+
+PATH = "/v1/billing/meter_events"
+WORKERS = 32
+
+
+class V1Sink(ThreadedSink[MeterEvent]):
+    """Stripe allows one call in flight per customer and meter, so a customer is a lane."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        per_second: float | None,
+        *,
+        patience: Patience | None = None,
+        workers: int = WORKERS,
+    ) -> None:
+        super().__init__(connection, per_second, patience, workers)
+
+    def request_of(self, event: MeterEvent) -> dict[str, Any]:
+        return {"method": "POST", "path": PATH, "idempotency_key": event.identifier, "body": v1_body(event)}
+
+    def _lanes(self, events: Sequence[MeterEvent]) -> Sequence[deque[MeterEvent]]:
+        lanes: dict[str, deque[MeterEvent]] = {}
+        for event in events:
+            lanes.setdefault(event.customer_id, deque()).append(event)
+        return list(lanes.values())
+
+    def _deliver(self, run: Run, parcel: MeterEvent) -> Sequence[Outcome]:
+        request = self.request_of(parcel)
+
+        def call(generation: int) -> Answer:
+            key = key_of_try(request["idempotency_key"], generation)
+            return self._connection.call("post", request["path"], request["body"], idempotency_key=key)
+
+        def is_receipt(answer: Answer) -> bool:
+            found = answer.document
+            return (
+                found is not None
+                and "error" not in found
+                and found.get("object", "billing.meter_event") == "billing.meter_event"
+                and found.get("identifier", parcel.identifier) == parcel.identifier
+            )
+
+        ending = try_until_known(call, is_receipt, run=run, brake=self._brake, patience=self._patience)
+        return [self._outcome(parcel, ending)]

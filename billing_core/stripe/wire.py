@@ -1,0 +1,202 @@
+"""One HTTP exchange with Stripe through its SDK, without repeating anything."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Literal
+
+import requests
+import stripe
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+
+from billing_core.stripe.answer import Answer
+
+if TYPE_CHECKING:
+    from stripe._base_address import BaseAddresses
+
+__all__ = ["Connection", "NoAnswer"]
+
+Host = Literal["api", "meter_events"]
+
+
+class NoAnswer(Exception):
+    """Nothing came back.
+
+    Attributes
+    ----------
+    was_sent:
+        Whether Stripe may have received the request all the same.
+    """
+
+    def __init__(self, text: str, *, was_sent: bool) -> None:
+        super().__init__(text)
+        self.was_sent = was_sent
+
+
+class Connection:
+    """A Stripe account through its SDK, safe to share between threads; the key never leaves it.
+
+    Parameters
+    ----------
+    base:
+        Sends every call here, streams of meter events included; `None` is Stripe.
+    timeout_seconds:
+        For connecting, and for each wait on the answer.
+    """
+
+    def __init__(self, key: str, base: str | None, timeout_seconds: tuple[float, float], connections: int = 64) -> None:
+        # Telemetry writes a random id into the user's configuration folder and adds platform details.
+        stripe.enable_telemetry = False
+        self._key = key
+        self._session = _Session(connections)
+        self._wire = _Wire(timeout=timeout_seconds, session=self._session)
+        # Setting only the main host would leave meter-event streams at the real Stripe.
+        everywhere: BaseAddresses = {}
+        if base is not None:
+            everywhere = {"api": base, "meter_events": base, "files": base, "connect": base}
+        self._client = stripe.StripeClient(
+            key,
+            base_addresses=everywhere,
+            max_network_retries=0,  # who may repeat what is decided by the callers
+            http_client=self._wire,
+        )
+
+    @property
+    def gets(self) -> int:
+        """GET requests made so far, repeated ones included: Stripe rations them per month."""
+        return self._wire.gets
+
+    def call(
+        self,
+        method: Literal["get", "post"],
+        path: str,
+        params: Mapping[str, Any],
+        *,
+        host: Host = "api",
+        idempotency_key: str | None = None,
+        token: str | None = None,
+    ) -> Answer:
+        """Exchange once, without repeating anything. `token` replaces the key for this call.
+
+        Raises
+        ------
+        NoAnswer
+            Nothing came back.
+        """
+        options = {"idempotency_key": idempotency_key, "api_key": token}
+        given = {key: value for key, value in options.items() if value is not None}
+        with self._wire.listening() as heard:
+            try:
+                self._client.raw_request(method, path, base=host, **params, **given)
+            except stripe.APIConnectionError as error:
+                raise _silence(error) from None
+            except (stripe.StripeError, AttributeError, TypeError):
+                # Judged from the answer itself; the SDK stumbles over error objects of unknown shape.
+                if not heard:
+                    raise
+        return heard[-1]
+
+    def without_key(self, text: str) -> str:
+        """`text`, should a server have echoed the key into it."""
+        return text.replace(self._key, "***")
+
+    def close(self) -> None:
+        """Close every thread's connections."""
+        self._session.close()
+
+
+class _Session(requests.Session):
+    """One pool for all threads."""
+
+    def __init__(self, connections: int) -> None:
+        super().__init__()
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections)
+        self.mount("https://", adapter)
+        self.mount("http://", adapter)
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # Without this, requests would let a .netrc entry of the user replace the key.
+        self.auth = _as_it_is
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  -- the base class's name
+        """Nowhere: a redirected POST would silently become a GET."""
+        return None
+
+
+class _Wire(stripe.RequestsClient):
+    """The SDK's transport, which counts and remembers per thread what came back."""
+
+    def __init__(self, timeout: tuple[float, float], session: requests.Session) -> None:
+        super().__init__(timeout=timeout, session=session)
+        self._lock = threading.Lock()
+        self._ears = threading.local()
+        self.gets = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[Answer]]:
+        """The answers this thread receives meanwhile."""
+        heard: list[Answer] = []
+        self._ears.heard = heard
+        try:
+            yield heard
+        finally:
+            self._ears.heard = []
+
+    def request(  # type: ignore[override]  # the SDK's own subclass returns bytes as well
+        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
+    ) -> tuple[bytes, int, Mapping[str, str]]:
+        if method == "get":
+            with self._lock:
+                self.gets += 1
+        body, status, answered = super().request(method, url, headers, post_data)
+        self._ears.heard.append(Answer(status, answered, body))
+        return body, status, answered
+
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+NOT_SENT: tuple[type[BaseException], ...] = (
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    requests.exceptions.InvalidHeader,
+    requests.exceptions.InvalidURL,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    ssl.SSLCertVerificationError,
+)
+"""Faults before the first byte of a request."""
+
+
+def _silence(error: stripe.APIConnectionError) -> NoAnswer:
+    """Why nothing came back, without addresses or headers."""
+    faults = list(_causes(error))
+
+    def any_is(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(fault, kinds) for fault in faults)
+
+    was_sent = not any_is(*NOT_SENT)
+    if any_is(requests.exceptions.SSLError, ssl.SSLError):
+        return NoAnswer("its certificate could not be verified or TLS failed", was_sent=was_sent)
+    if not was_sent:
+        return NoAnswer("it could not be reached (no connection)", was_sent=False)
+    if any_is(requests.exceptions.Timeout):
+        return NoAnswer("it did not answer in time", was_sent=True)
+    return NoAnswer("it broke the connection", was_sent=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The chain behind an error of the SDK: causes, and what requests and urllib3 wrap as arguments."""
+    pending, seen = [error], set()
+    while pending:
+        fault = pending.pop()
+        if not isinstance(fault, BaseException) or id(fault) in seen:
+            continue
+        seen.add(id(fault))
+        yield fault
+        pending += [fault.__cause__, getattr(fault, "reason", None), *(a for a in fault.args if a is not fault)]
