@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ __all__ = ["as_text", "run_all"]
 
 PULL_TRACES = 170_000
 """About a million observations: the most a pull is measured with."""
+
+MONTH = 1_000_000
+"""Events of a month: the most that pushing and reconciling are measured with."""
 
 
 def run_all(*, events: int) -> dict[str, Any]:
@@ -32,6 +36,8 @@ def run_all(*, events: int) -> dict[str, Any]:
             "pull": _part("benchmarks.pull", small),
             "pull_quarter": _part("benchmarks.pull", max(small // 4, 1000)),
             "ledger": _part("benchmarks.ledger", ledger),
+            "push": _part("benchmarks.push", min(events, MONTH)),
+            "reconcile": _part("benchmarks.reconcile", min(events, MONTH)),
             "browser": _part("benchmarks.browser", ledger),
         }
 
@@ -49,13 +55,17 @@ def as_text(figures: dict[str, Any]) -> str:
     """The figures as a Markdown table."""
     lines = ["| Part | Figure | Value |", "| --- | --- | --- |"]
     for part, values in figures.items():
-        for name, value in values.items():
-            if isinstance(value, dict):
-                lines += [f"| {part} | {name}.{inner} | {number:,} |" for inner, number in value.items()]
-            else:
-                lines.append(
-                    f"| {part} | {name} | {value:,} |"
-                    if isinstance(value, (int, float))
-                    else f"| {part} | {name} | {value} |"
-                )
+        lines += [f"| {part} | {name} | {_shown(value)} |" for name, value in _flat(values)]
     return "\n".join(lines)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,336 @@
+"""One reconciliation: read the three books, compare, look for money nobody bills. The service calls it.
+
+The order matters: Stripe is read before the ledger. What is pushed in between is then merely not in the summary yet,
+which is lag; the other way round it would look like somebody else's usage. A book that cannot be read is unknown in
+every row it concerns, and said; the rest is compared all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.errors import BadParameter, NotFound, UpstreamError
+from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.schema import FLAG_SEPARATOR
+from billing_core.pulling import cards_for
+from billing_core.rating.card import RateCardFile
+from billing_core.rating.events import Policy, to_events
+from billing_core.reconcile.books import (
+    UPSTREAM,
+    Books,
+    active_customers,
+    late_candidates,
+    read_ledger,
+    sent_to,
+)
+from billing_core.reconcile.compare import compare
+from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item
+from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
+from billing_core.usage import PullProgress, Window
+
+if TYPE_CHECKING:
+    from billing_core.langfuse.reading import Reading
+    from billing_core.langfuse.rollup import DailyTotal
+    from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
+
+__all__ = ["LangfuseBook", "Progress", "StripeBook", "reconcile", "whole_hours"]
+
+READERS = 4
+"""Customers whose summaries are read at the same time."""
+
+GIVE_UP_AFTER = 3
+"""Failed reads in a row after which Stripe counts as out of reach: each has been tried several times already."""
+
+HOUR = timedelta(hours=1)
+LANGFUSE_SHARE, STRIPE_SHARE, LEDGER_SHARE = 0.6, 0.85, 0.9
+"""Where the parts of the work end, as fractions of the whole."""
+
+NOT_CONNECTED = CrossCheck(None, "Langfuse is not connected")
+
+Progress = Callable[[float, str], None]
+
+
+class LangfuseBook(Protocol):
+    """What is asked of `LangfuseProvider`."""
+
+    def read(
+        self,
+        window: Window,
+        *,
+        spool: Path,
+        progress: Callable[[PullProgress], None] | None = None,
+        ended_since: datetime | None = None,
+    ) -> Reading:
+        """Every trace with a row in the window, complete."""
+
+    def daily_totals(self, window: Window) -> list[DailyTotal] | None:
+        """Langfuse's own sums; `None` if it has none."""
+
+
+class StripeBook(Protocol):
+    """What is asked of `StripeProvider`."""
+
+    def summaries(
+        self,
+        meter_id: str,
+        customer_id: str,
+        start: datetime,
+        end: datetime,
+        grouping: Literal["hour", "day"] | None = None,
+    ) -> list[SummaryBucket]:
+        """What Stripe counts for one customer."""
+
+    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
+        """Every subscription in every status."""
+
+    def invoices(
+        self, status: str | None = None, customer_id: str | None = None, created_since: datetime | None = None
+    ) -> list[Invoice]:
+        """Invoices with their lines."""
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """What Langfuse said; `events` as `UPSTREAM`, `None` if it said nothing."""
+
+    events: pa.Table | None = None
+    cross_check: CrossCheck = NOT_CONNECTED
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What Stripe said; `hours` is `None` if it is not connected or out of reach."""
+
+    hours: dict[tuple[str, datetime], Decimal] | None = None
+    read_at: datetime | None = None
+    unknown: set[str] = field(default_factory=set)
+    subscriptions: Sequence[Subscription] | None = None
+    invoices: Sequence[Invoice] | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def whole_hours(window: Window) -> Window:
+    """The window widened to whole UTC hours: Stripe's sums are no finer."""
+    start = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    end = window.end.astimezone(UTC)
+    floor = end.replace(minute=0, second=0, microsecond=0)
+    return Window(start, floor if floor == end else floor + HOUR)
+
+
+def reconcile(
+    ledger: Ledger,
+    cards: RateCardFile,
+    policy: Policy,
+    window: Window,
+    *,
+    langfuse: LangfuseBook | None,
+    spool: Path,
+    stripe: StripeBook | None,
+    meter_id: str | None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    progress: Progress | None = None,
+) -> Reconciliation:
+    """Langfuse read anew, ledger and Stripe of a window, widened to whole UTC hours, row by row.
+
+    Nothing is written but the pages that `spool` holds while Langfuse is read. The caller sees to it that only
+    people who may see every organization get the result.
+
+    Parameters
+    ----------
+    langfuse, stripe:
+        `None` if not connected: that book is unknown.
+    meter_id:
+        The meter whose summaries are read; needed with `stripe`.
+    progress:
+        Called with the part done, from 0 to 1, and what is being done; now and then from this thread only.
+
+    Raises
+    ------
+    WarehouseError
+        If the ledger cannot be read. Langfuse or Stripe out of reach becomes one of `problems`.
+    """
+    say = progress or (lambda _fraction, _doing: None)
+    window = whole_hours(window)
+    fresh = _Fresh() if langfuse is None else _read_langfuse(langfuse, ledger, cards, policy, window, spool, say)
+    counted = _Counted()
+    if stripe is not None and meter_id is not None:
+        customers = _named(fresh.events) | _named(ledger.engine.read(active_customers(window)))
+        counted = _read_stripe(stripe, meter_id, window, customers, clock, say)
+    say(STRIPE_SHARE, "reading the ledger")
+    read = read_ledger(ledger.engine, window, fresh.events)
+    say(LEDGER_SHARE, "comparing")
+    books = Books(window, fresh.events, read, counted.hours, counted.read_at, frozenset(counted.unknown))
+    found = compare(books, now=clock())
+    findings = () if meter_id is None else tuple(_findings(ledger, counted, meter_id, window, clock()))
+    say(1.0, "done")
+    return replace(
+        found, findings=findings, cross_check=fresh.cross_check, problems=(*fresh.problems, *counted.problems)
+    )
+
+
+# ── Langfuse ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_langfuse(
+    provider: LangfuseBook,
+    ledger: Ledger,
+    cards: RateCardFile,
+    policy: Policy,
+    window: Window,
+    spool: Path,
+    say: Progress,
+) -> _Fresh:
+    def see(at: PullProgress) -> None:
+        say(LANGFUSE_SHARE * at.fraction, at.doing)
+
+    try:
+        reading = provider.read(window, spool=spool, progress=see)
+    except (UpstreamError, BadParameter) as error:  # a window beyond the project's retention is unknown as well
+        return _Fresh(cross_check=CrossCheck(None, "Langfuse could not be read"), problems=[str(error)])
+    try:
+        versions = ledger.card_versions()
+        tables = [
+            _narrowed(to_events(usage, cards_for(usage, ledger, cards, versions), policy))
+            for usage in reading.batches()
+        ]
+        events = pa.concat_tables(tables) if tables else UPSTREAM.empty_table()
+        fresh = _Fresh(events, _cross_checked(provider, reading.daily, window))
+        if reading.rejected:
+            first = reading.rejected[0]
+            fresh.problems.append(
+                f"Langfuse: {len(reading.rejected):,} rows could not be read and are in no sum, "
+                f"the first is {first.row}: {first.reason}"
+            )
+        return fresh
+    finally:
+        reading.discard()
+
+
+def _narrowed(events: pa.Table) -> pa.Table:
+    flags = pc.binary_join(events["flags"], FLAG_SEPARATOR)
+    columns = [flags if name == "flags" else events[name] for name in UPSTREAM.names]
+    return pa.Table.from_arrays(columns, names=UPSTREAM.names).cast(UPSTREAM)
+
+
+def _cross_checked(provider: LangfuseBook, own: Iterable[DailyTotal], window: Window) -> CrossCheck:
+    from billing_core.langfuse.metrics import compare_daily
+
+    try:
+        upstream = provider.daily_totals(window)
+    except UpstreamError as error:
+        return CrossCheck(None, str(error))
+    if upstream is None:
+        return CrossCheck(None, "this Langfuse server offers no daily sums")
+    found = compare_daily(own, upstream)
+    return CrossCheck(tuple(DayDifference(day.day, day.observations, day.tokens, day.cost_usd) for day in found))
+
+
+def _named(table: pa.Table | None) -> set[str]:
+    return set() if table is None else set(pc.unique(table["customer_id"]).to_pylist()) - {None}
+
+
+# ── Stripe ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_stripe(
+    provider: StripeBook,
+    meter_id: str,
+    window: Window,
+    customers: set[str],
+    clock: Callable[[], datetime],
+    say: Progress,
+) -> _Counted:
+    counted = _Counted(read_at=clock())
+    say(LANGFUSE_SHARE, "reading subscriptions and invoices")
+    try:
+        counted.subscriptions = provider.subscriptions()
+        counted.invoices = provider.invoices(created_since=window.start)
+    except UpstreamError as error:
+        counted.problems.append(str(error))
+    customers = customers | {
+        found.customer_id
+        for found in counted.subscriptions or ()
+        if any(item.meter_id == meter_id for item in found.items)
+    }  # somebody else's usage may be all there is of a customer
+    failures: list[str] = []
+    hours: dict[tuple[str, datetime], Decimal] = {}
+    for number, (customer, answer) in enumerate(_summaries(provider, meter_id, window, sorted(customers)), start=1):
+        if isinstance(answer, UpstreamError):
+            counted.unknown.add(customer)
+            failures.append(str(answer))
+        else:
+            hours.update({(customer, row.start.astimezone(UTC)): row.value for row in answer})
+        share = (STRIPE_SHARE - LANGFUSE_SHARE) * number / len(customers)
+        say(LANGFUSE_SHARE + share, f"reading what Stripe counts, {number:,} of {len(customers):,} customers")
+    counted.hours = hours
+    if failures:
+        scope = f"{len(counted.unknown):,} of {len(customers):,} customers"
+        counted.problems.append(f"{failures[0]}; what Stripe counts is unknown for {scope}")
+    return counted
+
+
+def _summaries(
+    provider: StripeBook, meter_id: str, window: Window, customers: Sequence[str]
+) -> Iterator[tuple[str, list[SummaryBucket] | UpstreamError]]:
+    """What Stripe counts per customer, or why that is not known, as the answers come."""
+
+    def read(customer: str) -> list[SummaryBucket]:
+        try:
+            return provider.summaries(meter_id, customer, window.start, window.end, "hour")
+        except NotFound:
+            return []  # nothing can be counted for a customer that does not exist
+
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="summaries")
+    try:
+        waiting = {pool.submit(read, customer): customer for customer in customers}
+        in_a_row, last = 0, UpstreamError("Stripe is out of reach")
+        for done in as_completed(waiting):
+            if done.cancelled():
+                yield waiting[done], last
+                continue
+            try:
+                answer = done.result()
+            except UpstreamError as error:
+                in_a_row, last = in_a_row + 1, error
+                yield waiting[done], error
+            else:
+                in_a_row = 0
+                yield waiting[done], answer
+            if in_a_row == GIVE_UP_AFTER:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# ── money nobody bills ───────────────────────────────────────────────────────────────────────────
+
+
+def _findings(ledger: Ledger, counted: _Counted, meter_id: str, window: Window, now: datetime) -> Iterator[Finding]:
+    if counted.subscriptions is None:
+        return
+    yield from no_metered_item(counted.hours or {}, counted.subscriptions, meter_id, now)
+    lines = billed_lines(counted.invoices or (), counted.subscriptions, meter_id, window)
+    if not lines:
+        return
+    late = ledger.engine.read(late_candidates(window, min(line.end for line in lines)))
+    rows: list[dict[str, Any]] = [_aware(row) for row in late.to_pylist()]
+
+    def sent_in(customer: str, start: datetime, end: datetime) -> int:
+        return int(ledger.engine.read(sent_to(customer, start, end)).to_pylist()[0]["value"])
+
+    yield from after_finalization(lines, rows, sent_in)
+
+
+def _aware(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value for name, value in row.items()}
