@@ -1,4 +1,8 @@
-"""One pull in the background of a process, for everybody to watch."""
+"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation.
+
+Each kind runs at most once at a time per process. The threads are daemons: all of this work may be cut off anywhere
+and is taken up by the next run.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
@@ -14,93 +19,203 @@ from billing_core.pulling import FIRST_PULL_DAYS, PullResult
 from billing_core.service import BillingService
 from billing_core.usage import PullProgress
 
-__all__ = ["PullJob", "PullState"]
+if TYPE_CHECKING:
+    from billing_core.pushing import PushProgress, PushResult  # both bring Stripe's SDK
+    from billing_core.reconcile.report import Reconciliation
+
+__all__ = [
+    "Job",
+    "JobState",
+    "PullJob",
+    "PullState",
+    "PushJob",
+    "PushState",
+    "ReconcileJob",
+    "ReconcileProgress",
+    "ReconcileState",
+]
 
 _log = logging.getLogger(__name__)
 
+UNEXPECTED = "Something unexpected went wrong; the log has the details."
+
+P = TypeVar("P")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
-class PullState:
+class JobState(Generic[P, R]):
     """A moment of a job. `ended_at` is set once it is over; then either `result` or `error` says how.
 
-    `number` counts the jobs of this process, so that a page notices that the one it watched is over.
+    `number` counts the jobs of one kind in this process, so that a page notices that the one it watched is over.
     """
 
     number: int
     started_by: str
     started_at: datetime
-    progress: PullProgress
+    progress: P
     ended_at: datetime | None = None
-    result: PullResult | None = None
+    result: R | None = None
     error: str | None = None
 
     @property
     def is_running(self) -> bool:
-        """Whether it still reads or books."""
+        """Whether it is still at work."""
         return self.ended_at is None
 
-    def rows_per_second(self, now: datetime) -> float | None:
-        """Observations read per second since the start; `None` while there is nothing to divide."""
+    def per_second(self, count: int, now: datetime) -> float | None:
+        """`count` per second since the start; `None` while there is nothing to divide."""
         seconds = ((self.ended_at or now) - self.started_at).total_seconds()
-        return self.progress.observations / seconds if seconds > 0 and self.progress.observations else None
+        return count / seconds if seconds > 0 and count else None
 
 
-class PullJob:
-    """At most one pull at a time; any thread may start it or look at its state."""
+class PullState(JobState[PullProgress, PullResult]):
+    """A moment of a pull."""
 
-    def __init__(self) -> None:
+    __slots__ = ()
+
+    def rows_per_second(self, now: datetime) -> float | None:
+        """Observations read per second since the start."""
+        return self.per_second(self.progress.observations, now)
+
+
+class PushState(JobState["PushProgress", "PushResult"]):
+    """A moment of a push."""
+
+    __slots__ = ()
+
+    def answers_per_second(self, now: datetime) -> float | None:
+        """Meter events answered per second since the start."""
+        return self.per_second(self.progress.done, now)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileProgress:
+    """A moment of a reconciliation: the part done, 0 to 1, and what is done now."""
+
+    fraction: float
+    doing: str
+
+
+class ReconcileState(JobState[ReconcileProgress, "Reconciliation"]):
+    """A moment of a reconciliation."""
+
+    __slots__ = ()
+
+
+S = TypeVar("S", bound=JobState[Any, Any])
+
+
+class Job(Generic[S]):
+    """At most one run at a time; any thread may start it or look at its state.
+
+    Parameters
+    ----------
+    name:
+        As the log and the thread shall call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._turn = threading.Lock()
-        self._state: PullState | None = None
+        self._state: S | None = None
         self._thread: threading.Thread | None = None
 
     @property
-    def state(self) -> PullState | None:
-        """The running or the last job; `None` before the first."""
+    def state(self) -> S | None:
+        """The running or the last run; `None` before the first."""
         return self._state
+
+    def wait(self, timeout_seconds: float | None = None) -> None:
+        """Return when the running one is over."""
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+
+    def _begin(self, first: Callable[[int], S], work: Callable[[], Any]) -> bool:
+        """Run `work` in a thread of its own; `first` makes the state of run number N. `False` if one is under way."""
+        with self._turn:
+            if self._state is not None and self._state.is_running:
+                return False
+            number = 1 if self._state is None else self._state.number + 1
+            self._state = first(number)
+            self._thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{number}", daemon=True)
+            self._thread.start()
+            return True
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        try:
+            result = work()
+        except BillingError as error:
+            self._end(error=str(error))
+        except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so
+            _log.exception("%s in the background: unexpected fault", self._name)
+            self._end(error=UNEXPECTED)
+        else:
+            self._end(result=result)
+
+    def _see(self, progress: Any) -> None:
+        with self._turn:
+            if self._state is not None:
+                self._state = replace(self._state, progress=progress)
+
+    def _end(self, *, result: Any = None, error: str | None = None) -> None:
+        with self._turn:
+            if self._state is not None:
+                self._state = replace(self._state, ended_at=datetime.now(UTC), result=result, error=error)
+
+
+class PullJob(Job[PullState]):
+    """Reading Langfuse."""
+
+    def __init__(self) -> None:
+        super().__init__("pull")
 
     def start(self, service: BillingService, principal: Principal, *, first_days: int = FIRST_PULL_DAYS) -> bool:
         """Begin an incremental pull in the name of `principal`; `False` if one is under way already.
 
         The first one ever reads the last `first_days` days.
         """
-        with self._turn:
-            if self._state is not None and self._state.is_running:
-                return False
-            number = 1 if self._state is None else self._state.number + 1
-            self._state = PullState(number, principal.name, datetime.now(UTC), PullProgress(0.0, 0, "connecting"))
-            # A daemon: a pull may be cut off anywhere and is taken up by the next one.
-            self._thread = threading.Thread(
-                target=self._run, args=(service, principal, first_days), name=f"pull-{number}", daemon=True
-            )
-            self._thread.start()
-            return True
 
-    def wait(self, timeout_seconds: float | None = None) -> None:
-        """Return when the running job is over."""
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
+        def work() -> PullResult:
+            waits = lambda: self._see(PullProgress(0.0, 0, "waiting for another pull"))  # noqa: E731
+            return service.pull(principal, first_days=first_days, progress=self._see, on_wait=waits)
 
-    def _run(self, service: BillingService, principal: Principal, first_days: int) -> None:
-        waits = self._says("waiting for another pull")
-        try:
-            result = service.pull(principal, first_days=first_days, progress=self._see, on_wait=waits)
-        except BillingError as error:
-            self._end(error=str(error))
-        except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so
-            _log.exception("pull in the background: unexpected fault")
-            self._end(error="Something unexpected went wrong; the log has the details.")
-        else:
-            self._end(result=result)
+        begin = PullProgress(0.0, 0, "connecting")
+        return self._begin(lambda number: PullState(number, principal.name, datetime.now(UTC), begin), work)
 
-    def _says(self, doing: str) -> Callable[[], None]:
-        return lambda: self._see(PullProgress(0.0, 0, doing))
 
-    def _see(self, progress: PullProgress) -> None:
-        with self._turn:
-            if self._state is not None:
-                self._state = replace(self._state, progress=progress)
+class PushJob(Job[PushState]):
+    """Sending to Stripe."""
 
-    def _end(self, *, result: PullResult | None = None, error: str | None = None) -> None:
-        with self._turn:
-            if self._state is not None:
-                self._state = replace(self._state, ended_at=datetime.now(UTC), result=result, error=error)
+    def __init__(self) -> None:
+        super().__init__("push")
+
+    def start(self, service: BillingService, principal: Principal) -> bool:
+        """Begin a push in the name of `principal`; `False` if one is under way already."""
+        from billing_core import pushing
+
+        def work() -> PushResult:
+            waits = lambda: self._see(pushing.PushProgress(0, 0, 0, "waiting for another push"))  # noqa: E731
+            return service.stripe.push(principal, progress=self._see, on_wait=waits)
+
+        begin: PushProgress = pushing.PushProgress(0, 0, 0, "reading billing periods and planning")
+        return self._begin(lambda number: PushState(number, principal.name, datetime.now(UTC), begin), work)
+
+
+class ReconcileJob(Job[ReconcileState]):
+    """Comparing Langfuse, ledger and Stripe."""
+
+    def __init__(self) -> None:
+        super().__init__("reconcile")
+
+    def start(self, service: BillingService, principal: Principal, start: datetime, end: datetime) -> bool:
+        """Begin to reconcile `[start, end)` in the name of `principal`; `False` if one is under way already."""
+
+        def see(fraction: float, doing: str) -> None:
+            self._see(ReconcileProgress(fraction, doing))
+
+        def work() -> Reconciliation:
+            return service.stripe.reconcile(principal, start, end, progress=see)
+
+        begin = ReconcileProgress(0.0, "connecting")
+        return self._begin(lambda number: ReconcileState(number, principal.name, datetime.now(UTC), begin), work)

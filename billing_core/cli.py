@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +22,7 @@ from billing_core.errors import BadParameter, BillingError
 from billing_core.settings import Mode, Settings, load_settings
 
 if TYPE_CHECKING:
+    from billing_core.pushing import PushProgress, PushResult
     from billing_core.service import BillingService
     from billing_core.types import UsageEventsResponse
     from billing_core.usage import PullProgress
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXIT_SOME_FAILED = 1
+EXIT_UNREACHABLE = 3
+SHOWN_FAILURES = 20
 INTERRUPTED = 130
 """What a shell reports for Ctrl-C."""
 
@@ -91,6 +94,19 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--limit", metavar="N")
     events.add_argument("--as-of", metavar="N", help="pagination.as_of of an earlier page: pages fit together")
     _add_json(events)
+
+    push = command("push", _push, "unsent, settled credits → Stripe meter events, exactly once")
+    push.add_argument("--dry-run", action="store_true", help="print the exact requests; nothing is sent or stored")
+    _add_json(push)
+
+    reconcile = command("reconcile", _reconcile, "Langfuse ↔ ledger ↔ Stripe, per customer and UTC day")
+    _add_window(reconcile)
+    reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all books agree")
+    _add_json(reconcile)
+
+    status = command("status", _status, "plan, subscription, period and upcoming invoice of a Stripe customer")
+    status.add_argument("customer_id", metavar="CUSTOMER_ID")
+    _add_json(status)
 
     explain = command("explain", _explain, "how an event's credits came about, step by step")
     explain.add_argument("event_id", metavar="EVENT_ID")
@@ -238,6 +254,151 @@ def _progress_bar() -> Iterator[Callable[[PullProgress], None]]:
             bar.set_postfix_str(f"{progress.observations:,} rows, {rate:,.0f} rows/s", refresh=True)
 
         yield show
+
+
+@contextmanager
+def _stripe_service(settings: Settings) -> Iterator[BillingService]:
+    """A service with a Stripe to talk to: in demo mode the sandbox, started for this command."""
+    from billing_core.service import BillingService
+
+    with ExitStack() as stack:
+        if settings.mode is Mode.LIVE:
+            service = BillingService.from_settings(settings)
+        else:
+            from billing_core.demo import DemoSandbox
+
+            demo = stack.enter_context(closing(DemoSandbox()))
+            service = BillingService.from_settings(settings, connect=demo.langfuse, connect_stripe=demo.stripe)
+        stack.enter_context(closing(service))
+        yield service
+
+
+def _push(options: argparse.Namespace, settings: Settings) -> int:
+    with _stripe_service(settings) as service, _push_bar() as progress:
+        result = service.stripe.push(
+            _principal(), dry_run=options.dry_run, progress=progress,
+            on_wait=lambda: print("another push is running; waiting for it", file=sys.stderr),
+        )  # fmt: skip
+    if options.json:
+        _print_json(result.to_json())
+    else:
+        _say_pushed(result)
+    for text in (*result.failures[:SHOWN_FAILURES], *result.problems):
+        print(text, file=sys.stderr)
+    if len(result.failures) > SHOWN_FAILURES:
+        print(f"and {len(result.failures) - SHOWN_FAILURES:,} more; `events --status error`", file=sys.stderr)
+    if options.dry_run:
+        return 0
+    if result.rejected or result.newly_held:
+        return EXIT_SOME_FAILED
+    return EXIT_UNREACHABLE if result.unknown or result.waiting else 0
+
+
+def _say_pushed(result: PushResult) -> None:
+    if result.is_dry_run:
+        for request in result.requests:
+            print(json.dumps(request, ensure_ascii=False))
+        print(f"{len(result.requests):,} requests would be made; nothing was sent or stored", file=sys.stderr)
+        return
+    print(
+        f"{result.intents:,} meter events: {result.sent:,} sent, {result.duplicates:,} there already, "
+        f"{result.rejected:,} rejected, {result.unknown:,} with unknown outcome, {result.waiting:,} not tried\n"
+        f"{result.credits_sent:,} credits delivered; {result.held:,} events held, {result.newly_held:,} of them newly; "
+        f"{result.confirmed:,} meter events confirmed"
+    )
+
+
+@contextmanager
+def _push_bar() -> Iterator[Callable[[PushProgress], None]]:
+    """Meter events answered, credits and remaining time, on standard error and only for people."""
+    from tqdm import tqdm
+
+    with tqdm(unit=" meter events", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def show(progress: PushProgress) -> None:
+            bar.total = progress.total
+            bar.n = progress.done
+            bar.set_postfix_str(f"{progress.credits_sent:,} credits", refresh=True)
+
+        yield show
+
+
+def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
+    start, end = _time("from", options.start), _time("to", options.end)
+    if start is None or end is None:
+        raise _Usage("reconcile: --from and --to are needed, e.g. --from 2026-11-01 --to 2026-12-01")
+    with _stripe_service(settings) as service, _share_bar() as progress:
+        found = service.stripe.reconcile(
+            _principal(), start, end, only_differences=options.only_differences, progress=progress
+        )
+    document = found.to_json()
+    if options.json:
+        _print_json(document)
+    else:
+        _say_reconciled(document)
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    return EXIT_UNREACHABLE if found.problems else 0
+
+
+def _say_reconciled(document: dict[str, Any]) -> None:
+    books = ("langfuse_credits", "ledger_credits", "sent_credits", "stripe_credits")
+    head = ("customer", "day (UTC)", "Langfuse", "ledger", "sent", "Stripe", "causes")
+    rows = [
+        (
+            row["customer_id"] or "nobody", row["day"], *("unknown" if row[b] is None else row[b] for b in books),
+            ", ".join(f"{cause['cause']} {cause['credits']}" for cause in row["causes"]),
+        )
+        for row in document["rows"]
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for finding in document["findings"]:
+        print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
+    print(f"{len(rows):,} rows, {document['unexplained_credits']} credits unexplained")
+
+
+@contextmanager
+def _share_bar() -> Iterator[Callable[[float, str], None]]:
+    """Share of the work done, on standard error and only for people."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
+    with tqdm(total=1.0, bar_format=form, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def show(share: float, doing: str) -> None:
+            bar.n = min(share, 1.0)
+            bar.set_description_str(doing, refresh=True)
+
+        yield show
+
+
+def _status(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.customer_status import UNKNOWN
+
+    with _stripe_service(settings) as service:
+        status = service.stripe.status(_principal(), options.customer_id)
+    document = status.to_json()
+    if options.json:
+        _print_json(document)
+    else:
+        period, counts, upcoming = document["period"], document["credits"], document["upcoming_invoice"]
+        print(
+            f"{status.customer_id}: {status.state}\nplan: {status.plan or 'unknown'}\n"
+            f"period: {period['start'] or 'unknown'} to {period['end'] or 'unknown'}\n"
+            f"credits: {counts['used'] or 'unknown'} used of {counts['included'] or 'unknown'}\n"
+            f"upcoming invoice: {_money(upcoming)}\nread at {document['read_at'] or 'never'}"
+        )
+    if status.problem:
+        print(status.problem, file=sys.stderr)
+    return EXIT_UNREACHABLE if status.state == UNKNOWN else 0
+
+
+def _money(upcoming: dict[str, Any] | None) -> str:
+    if upcoming is None or upcoming["amount_due"] is None:
+        return "unknown"
+    return f"{upcoming['amount_due']:,} {upcoming['currency'] or ''} (in the currency's smallest unit)"
 
 
 def _params(options: argparse.Namespace) -> Any:

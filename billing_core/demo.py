@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from billing_core.settings import Settings, load_settings
@@ -15,8 +17,9 @@ from billing_core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
     from billing_core.rating.card import RateCardFile
+    from billing_core.stripe.provider import StripeProvider
 
-__all__ = ["DEMO_DAYS", "DEMO_EVENTS", "DemoLangfuse", "demo_sandbox"]
+__all__ = ["DEMO_DAYS", "DEMO_EVENTS", "DemoSandbox", "demo_sandbox"]
 
 DEMO_EVENTS = 20_000
 DEMO_DAYS = 60
@@ -25,11 +28,25 @@ DEMO_DAYS = 60
 
 @contextmanager
 def demo_sandbox(settings: Settings) -> Iterator[Settings]:
-    """Run the sandbox as a child process; yields `settings` connected to it."""
+    """Run the sandbox as a child process; yields `settings` connected to it.
+
+    What its Stripe was sent lies beside the ledger: the next sandbox over the same ledger still knows it.
+    """
     from billing_core.sandbox import SandboxProcess
 
-    with SandboxProcess(events=DEMO_EVENTS, days=DEMO_DAYS) as sandbox:
+    path = settings.warehouse_path
+    journal = path.with_name(path.name + ".demo-stripe")
+    since = _first_start(path.with_name(path.name + ".demo-since"))
+    with SandboxProcess(events=DEMO_EVENTS, days=DEMO_DAYS, stripe_journal=journal, taken_over=since) as sandbox:
         yield connected(settings, sandbox.environment)
+
+
+def _first_start(file: Path) -> datetime:
+    """When the demo over this ledger began: what came before its billing periods, an earlier system billed."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(datetime.now(UTC).isoformat(timespec="seconds"), encoding="ascii")
+    return datetime.fromisoformat(file.read_text(encoding="ascii"))
 
 
 def connected(settings: Settings, environment: dict[str, str]) -> Settings:
@@ -39,21 +56,31 @@ def connected(settings: Settings, environment: dict[str, str]) -> Settings:
     return settings.model_copy(update={name: getattr(found, name) for name in names})
 
 
-class DemoLangfuse:
-    """Makes providers that read the sandbox, which starts with the first of them and ends with the process."""
+class DemoSandbox:
+    """Makes providers that talk to the sandbox, which starts with the first of them and ends with the process."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._running = ExitStack()
         self._connected: Settings | None = None
 
-    def __call__(self, settings: Settings, cards: RateCardFile) -> LangfuseProvider:
+    def langfuse(self, settings: Settings, cards: RateCardFile) -> LangfuseProvider:
+        """A provider that reads the sandbox's traces."""
         from billing_core.langfuse.provider import LangfuseProvider  # only pulls need its HTTP stack
 
+        return LangfuseProvider.from_settings(self._settings(settings), cards.metadata)
+
+    def stripe(self, settings: Settings) -> StripeProvider:
+        """A provider of the sandbox's Stripe account."""
+        from billing_core.stripe.provider import StripeProvider  # only pushes need the SDK
+
+        return StripeProvider.from_settings(self._settings(settings))
+
+    def _settings(self, settings: Settings) -> Settings:
         with self._turn:
             if self._connected is None:
                 self._connected = self._running.enter_context(demo_sandbox(settings))
-            return LangfuseProvider.from_settings(self._connected, cards.metadata)
+            return self._connected
 
     def close(self) -> None:
         """Stop the sandbox, if it ever started."""

@@ -22,6 +22,10 @@ from billing_core.usage import TOKEN_CLASSES
 
 __all__ = ["FLAG_MEANINGS", "Passport", "Step", "explain"]
 
+Intents = Sequence[Mapping[str, Any]]
+"""The intents that ever covered an event, oldest first: ledger rows with `part`, this event's credits in each, and
+`counted` and `counted_at`, what Stripe's sum for the hour was when it was last read."""
+
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.OWN_KEY: "The customer brought the key: AI tokens cost 0 credits.",
     Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
@@ -32,7 +36,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage; the total may be inflated.",
     Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
     Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
-    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference needs a correction.",
+    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
@@ -65,7 +69,11 @@ class Passport:
 
 
 def explain(
-    event: UsageEvent, stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]], card: RateCard | None
+    event: UsageEvent,
+    stored: Mapping[str, Any],
+    revisions: Sequence[Mapping[str, Any]],
+    card: RateCard | None,
+    intents: Intents = (),
 ) -> Passport:
     """Explain one event.
 
@@ -77,6 +85,8 @@ def explain(
         Its superseded rows, oldest first.
     card:
         The card it was rated with; `None` for credits the earlier system recorded.
+    intents:
+        The meter events it was, or is to be, sent with.
     """
     steps = [
         _read(event, stored),
@@ -89,7 +99,7 @@ def explain(
         _total(event, stored),
         *_flags(event, stored),
         _history(stored, revisions),
-        _stripe(event),
+        _stripe(event, intents),
     ]
     return Passport(event, tuple(steps), _metadata(stored.get("metadata")))
 
@@ -296,12 +306,51 @@ _STATUS_SENTENCES = {
 }
 
 
-def _stripe(event: UsageEvent) -> Step:
+def _stripe(event: UsageEvent, intents: Intents) -> Step:
     lines = []
     if event.sync_error:
         lines.append(event.sync_error)
-    if event.meter_event_identifier:
+    if event.meter_event_identifier and not intents:
         lines.append(f"meter event {event.meter_event_identifier}")
+    for intent in intents:
+        lines += _intent(intent)
     if event.synced_at:
-        lines.append(f"at {utc_text(event.synced_at)}")
+        lines.append(f"last answer at {utc_text(event.synced_at)}")
     return Step("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))
+
+
+_INTENT_STATES = {
+    "open": "written down, not tried yet",
+    "sending": "tried, the outcome is not known",
+    "accepted": "accepted",
+    "confirmed": "accepted, and Stripe's sum agrees",
+    "rejected": "rejected",
+    "void": "withdrawn: it never arrived",
+}
+
+
+def _intent(intent: Mapping[str, Any]) -> list[str]:
+    """One meter event: what of this event it carries, how it was made up, what Stripe said."""
+    kind, _, at = intent["source"].partition(":")
+    where = f"customer {intent['customer_id']}" + (f", from {at}" if kind == "hour" else "")
+    part = plain_decimal(intent["part"])
+    state = _INTENT_STATES[intent["state"]]
+    head = f"meter event {intent['identifier']} ({where}, revision {intent['revision']}): {state}"
+    lines = [f"{head}; it carries {part} credits of this event"]
+    if intent.get("credits") is not None:
+        before = plain_decimal(intent["carried_before"])
+        rest = intent["credits"] + intent["carried_before"] - intent["value"]
+        lines.append(
+            f"  {intent['events']:,} event{'s'[: intent['events'] != 1]}, {plain_decimal(intent['credits'])} credits "
+            f"+ {before} carried before = {intent['value']:,} whole credits sent, {plain_decimal(rest)} carried on"
+        )
+    tries = f"{intent['attempts']:,} attempt{'s'[: intent['attempts'] != 1]}"
+    said = f", {_when(intent['answered_at'])}" if intent["answered_at"] else ""
+    request = f", request {intent['request_id']}" if intent["request_id"] else ""
+    lines.append(f"  {tries}{said}{request}{': ' + intent['answer'] if intent['answer'] else ''}")
+    if intent.get("counted_at") is not None:
+        counted = plain_decimal(intent["counted"])
+        lines.append(
+            f"  Stripe counts {counted} credits for the customer in that UTC hour, read {_when(intent['counted_at'])}"
+        )
+    return lines

@@ -33,6 +33,7 @@ from billing_core.pulling import FIRST_PULL_DAYS, PullResult, incremental_window
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile, load_rate_cards
 from billing_core.rating.events import Policy
 from billing_core.settings import Settings
+from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage import PullProgress, Window
@@ -95,11 +96,17 @@ class BillingService:
         *,
         engine: Engine | None = None,
         connect: Connect | None = None,
+        connect_stripe: ConnectStripe | None = None,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings
         self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path))
         self._connect = connect or _connect_langfuse
         self._cards = load_rate_cards(settings.rate_card)
+        self.stripe = StripeDesk(
+            settings, self._ledger, self._cards, connect_stripe, clock,
+            policy=self._policy, connect_langfuse=lambda: self._connect(settings, self._cards),
+        )  # fmt: skip
         self._pulling = threading.Lock()
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
@@ -109,9 +116,11 @@ class BillingService:
         self._facet = lru_cache(REMEMBERED)(self._read_facet)
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, connect: Connect | None = None) -> BillingService:
-        """The service over the warehouse the settings name; `connect` makes the provider that pulls read."""
-        return cls(settings, connect=connect)
+    def from_settings(
+        cls, settings: Settings, *, connect: Connect | None = None, connect_stripe: ConnectStripe | None = None
+    ) -> BillingService:
+        """The service over the warehouse the settings name; the others make the providers it reads and sends to."""
+        return cls(settings, connect=connect, connect_stripe=connect_stripe)
 
     def close(self) -> None:
         """Let go of the warehouse file."""
@@ -201,7 +210,8 @@ class BillingService:
         stored = queries.with_utc(found).to_pylist()[0]
         revisions = queries.with_utc(self._ledger.engine.read(queries.revisions(scope, event_id))).to_pylist()
         event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
-        return explain(event, stored, revisions, self._card(event.rate_card_version))
+        intents = self.stripe.intents_of(event_id, principal)
+        return explain(event, stored, revisions, self._card(event.rate_card_version), intents)
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""

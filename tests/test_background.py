@@ -1,11 +1,13 @@
-"""One refresh at a time, watched by everybody, never in anybody's way."""
+"""One job of a kind at a time, watched by everybody, never in anybody's way."""
 
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 
-from billing_core.background import PullJob
+from billing_core.background import PullJob, PushJob, ReconcileJob, ReconcileProgress
 from billing_core.errors import UpstreamError
 from billing_core.pulling import PullResult
+from billing_core.pushing import PushProgress, PushResult
 from billing_core.usage import PullProgress, Window
 from tests.factories import EVERYONE, NOON
 
@@ -83,3 +85,42 @@ def test_the_rate_is_rows_over_time_and_unknown_before_the_first_row():
     running = type(state)(1, "ada", state.started_at, PullProgress(0.5, 500, "reading"))
     assert running.rows_per_second(later) == 50
     assert type(state)(1, "ada", state.started_at, PullProgress(0, 0, "")).rows_per_second(later) is None
+
+
+def test_a_push_shows_how_far_it_is_and_runs_in_the_name_of_who_started_it():
+    reported, go, actors = threading.Event(), threading.Event(), []
+
+    def push(principal, *, progress, on_wait):
+        actors.append(principal.name)
+        on_wait()
+        progress(PushProgress(20, 80, 1500, "sending"))
+        reported.set()
+        assert go.wait(10)
+        return PushResult(sent=80)
+
+    job, service = PushJob(), SimpleNamespace(stripe=SimpleNamespace(push=push))
+    assert job.start(service, EVERYONE)
+    assert reported.wait(10)
+    assert job.state.progress == PushProgress(20, 80, 1500, "sending")
+    assert job.state.answers_per_second(job.state.started_at + timedelta(seconds=4)) == 5
+    assert not job.start(service, EVERYONE)
+    go.set()
+    job.wait(10)
+    assert job.state.result.sent == 80
+    assert actors == ["tester"]
+
+
+def test_a_reconciliation_covers_the_window_it_was_asked_for():
+    asked = []
+
+    def reconcile(principal, start, end, *, progress):
+        asked.append((start, end))
+        progress(0.5, "reading Stripe")
+        return "found"
+
+    job = ReconcileJob()
+    job.start(SimpleNamespace(stripe=SimpleNamespace(reconcile=reconcile)), EVERYONE, NOON, NOON + timedelta(hours=2))
+    job.wait(10)
+    assert asked == [(NOON, NOON + timedelta(hours=2))]
+    assert job.state.progress == ReconcileProgress(0.5, "reading Stripe")
+    assert (job.state.result, job.state.error) == ("found", None)

@@ -2,7 +2,8 @@
 
 Traps this file knows (reference/engines.md): no primary key (it doubles the file and triples loading), so
 uniqueness is kept by the writer; rows are inserted in time order; a second process cannot open the file, so
-processes take turns (`lease.py`); Ibis only compiles, DuckDB's own cursor runs and returns Arrow.
+processes take turns (`lease.py`); Ibis only compiles, DuckDB's own cursor runs and returns Arrow: through `sql`,
+because `execute(…).to_arrow_table()` was seen to hang in 1.5 on a long union.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from billing_core.ledger.schema import (
     REVISION_COLUMNS,
     SCHEMA_VERSION,
     SENT,
+    SYNC_TABLES,
     Column,
     stored,
+    without_offsets,
 )
 
 __all__ = ["DuckDBEngine"]
@@ -62,6 +65,14 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS audit (seq BIGINT, happened_at TIMESTAMP, actor VARCHAR, action VARCHAR,
        detail VARCHAR, previous_hash VARCHAR, hash VARCHAR)""",
     "CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)",
+    *(_ddl(name, columns) for name, columns in SYNC_TABLES.items()),
+    """CREATE TABLE IF NOT EXISTS pushes (push_id VARCHAR, started_at TIMESTAMP, ended_at TIMESTAMP, actor VARCHAR,
+       outcome VARCHAR, result VARCHAR, error VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS stripe_objects (kind VARCHAR, id VARCHAR, customer_id VARCHAR, content VARCHAR,
+       read_at TIMESTAMP)""",
+    """CREATE TABLE IF NOT EXISTS reconciliations (id VARCHAR, made_at TIMESTAMP, actor VARCHAR, window_start TIMESTAMP,
+       window_end TIMESTAMP, result VARCHAR)""",
+    "CREATE TABLE IF NOT EXISTS write_backs (event_id VARCHAR, status VARCHAR, written_at TIMESTAMP)",
 )
 
 
@@ -78,9 +89,9 @@ class DuckDBEngine:
 
     def read(self, expression: ir.Table) -> pa.Table:
         """Compile for DuckDB and run; decimals and UTC times come back as stored."""
-        query = str(ibis.to_sql(expression, dialect="duckdb"))
+        query = _compiled(expression)
         with self._cursor() as cursor:
-            return cursor.execute(query).to_arrow_table()
+            return cursor.sql(query).to_arrow_table()
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a fixed query with bound values."""
@@ -162,11 +173,12 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
                 f"the ledger {path} was written by a later version (schema {found[0]}, this one knows "
                 f"{SCHEMA_VERSION}); update the program"
             )
-        if found:
+        if found and int(found[0]) == SCHEMA_VERSION:
             return
     connection.begin()
-    for statement in TABLES:
+    for statement in TABLES:  # later versions have only added tables so far
         connection.execute(statement)
+    connection.execute("DELETE FROM meta WHERE name = 'schema_version'")
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
     connection.commit()
 
@@ -179,6 +191,36 @@ class _Writer:
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._cursor.execute(query, list(values)).fetchall()
+
+    def read(self, expression: ir.Table) -> pa.Table:
+        return self._cursor.sql(_compiled(expression)).to_arrow_table()
+
+    def append(self, table: str, rows: pa.Table) -> None:
+        names = ", ".join(map(_quoted, rows.column_names))
+        with self._given(rows):
+            self._cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM given")
+
+    def amend(self, table: str, rows: pa.Table, *, key: str) -> None:
+        changes = ", ".join(f"{_quoted(n)} = given.{_quoted(n)}" for n in rows.column_names if n != key)
+        with self._given(rows):
+            self._cursor.execute(
+                f"UPDATE {table} SET {changes} FROM given WHERE {table}.{_quoted(key)} = given.{_quoted(key)}"
+            )
+
+    def advance(self, run_id: str) -> None:
+        self._cursor.execute(
+            """INSERT INTO bookings SELECT coalesce(max(seq), 0) + 1, ?, ?, 0, 0, 0 FROM bookings""",
+            [_bound(datetime.now(UTC)), run_id],
+        )
+
+    @contextmanager
+    def _given(self, rows: pa.Table) -> Iterator[None]:
+        """Arrow rows as the view `given`; their times are UTC and stored without an offset."""
+        self._cursor.register("given", without_offsets(rows))
+        try:
+            yield
+        finally:
+            self._cursor.unregister("given")
 
     def insert(self, table: str, row: Mapping[str, Any]) -> None:
         names = ", ".join(map(_quoted, row))
@@ -279,6 +321,10 @@ FROM incoming i LEFT JOIN matched m ON m.id = i.id
 WHERE m.id IS NULL OR len(m.changed_columns) > 0
 ORDER BY i."timestamp", i.id
 """
+
+
+def _compiled(expression: ir.Table) -> str:
+    return str(ibis.to_sql(expression, dialect="duckdb"))
 
 
 def _bound(value: Any) -> Any:

@@ -49,6 +49,18 @@ class Writer(Protocol):
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read inside the transaction."""
 
+    def read(self, expression: ir.Table) -> pa.Table:
+        """Run an Ibis expression inside the transaction."""
+
+    def append(self, table: str, rows: pa.Table) -> None:
+        """Append many rows; columns not given stay null."""
+
+    def amend(self, table: str, rows: pa.Table, *, key: str) -> None:
+        """Set the given columns of every row whose `key` is among `rows` (sync state only, never what was used)."""
+
+    def advance(self, run_id: str) -> None:
+        """Count one change of what people see, so that remembered answers are asked anew."""
+
 
 class Engine(Protocol):
     """Where the ledger lives. Thread-safe."""

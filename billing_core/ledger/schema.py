@@ -26,13 +26,18 @@ __all__ = [
     "QUARTER_HOUR_SECONDS",
     "SCHEMA_VERSION",
     "SENT",
+    "SYNC_TABLES",
     "Column",
+    "coverage_table",
     "events_table",
+    "holds_table",
+    "intents_table",
     "revisions_table",
     "stored",
+    "without_offsets",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
@@ -69,12 +74,27 @@ _USAGE_DUCKDB = (
     "reasoning BIGINT, other BIGINT, cost_usd DECIMAL(24,12))[]"
 )
 _KINDS = {
-    **dict.fromkeys(("timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at"), _TIME),
     **dict.fromkeys(
-        ("tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq"), _COUNT
+        (
+            "timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at", "stamp", "created_at",
+            "first_attempt_at", "last_attempt_at", "unknown_since", "answered_at", "confirmed_at", "held_at",
+            "released_at",
+        ),
+        _TIME,
     ),
     **dict.fromkeys(
-        ("latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total"), _CREDITS
+        (
+            "tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq", "value",
+            "events", "attempts",
+        ),
+        _COUNT,
+    ),
+    **dict.fromkeys(
+        (
+            "latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "credits",
+            "carried_before",
+        ),
+        _CREDITS,
     ),
     "storage_gb": ("decimal(24, 12)", "DECIMAL(24,12)"),
     "cost_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
@@ -82,7 +102,7 @@ _KINDS = {
     "quarter_hour": ("int32", "INTEGER"),
     "credit_price_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
     "usage": (_USAGE_KIND, _USAGE_DUCKDB),
-}
+}  # fmt: skip
 
 _LEDGER_ONLY = (
     "quarter_hour", "meter_event_identifier", "synced_at", "marks", "seq", "revision", "booked_at", "run_id",
@@ -98,6 +118,21 @@ def _column(name: str) -> Column:
 
 EVENT_COLUMNS = tuple(_column(name) for name in (*EVENT_SCHEMA.names, *_LEDGER_ONLY))
 REVISION_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns")))
+
+SYNC_TABLES: dict[str, tuple[Column, ...]] = {
+    name: tuple(_column(column) for column in columns)
+    for name, columns in {
+        "intents": (
+            "identifier", "event_name", "customer_id", "source", "revision", "stamp", "credits", "carried_before",
+            "value", "events", "state", "created_at", "attempts", "first_attempt_at", "last_attempt_at",
+            "unknown_since", "answered_at", "answer", "code", "request_id", "confirmed_at", "push_id",
+        ),
+        "coverage": ("identifier", "event_id", "customer_id", "credits"),
+        "holds": ("event_id", "cause", "reason", "actor", "held_at", "released_at", "released_by"),
+    }.items()
+}  # fmt: skip
+"""What is on its way to Stripe: meter events written down before they are sent (`stamp` is their timestamp, `value`
+whole credits, `credits` the exact sum they cover), which part of which event each covers, and what is kept back."""
 
 COMPARED = tuple(
     name
@@ -117,6 +152,28 @@ def events_table() -> ir.Table:
 def revisions_table() -> ir.Table:
     """Superseded states of events: never edited, never deleted."""
     return ibis.table({c.name: dt.dtype(c.kind) for c in REVISION_COLUMNS}, name="event_revisions")
+
+
+def _sync_table(name: str) -> ir.Table:
+    return ibis.table({c.name: dt.dtype(c.kind) for c in SYNC_TABLES[name]}, name=name)
+
+
+@cache
+def intents_table() -> ir.Table:
+    """Meter events as they were frozen, and what became of them."""
+    return _sync_table("intents")
+
+
+@cache
+def coverage_table() -> ir.Table:
+    """Credits of an event inside an intent; several intents may cover one event (corrections)."""
+    return _sync_table("coverage")
+
+
+@cache
+def holds_table() -> ir.Table:
+    """Events kept back by a rule or a person; active while `released_at` is null."""
+    return _sync_table("holds")
 
 
 def stored(events: pa.Table) -> pa.Table:
@@ -141,3 +198,13 @@ def stored(events: pa.Table) -> pa.Table:
     quarters = pc.cast(pc.floor(pc.divide(seconds.cast(pa.float64()), QUARTER_HOUR_SECONDS)), pa.int32())
     table = table.append_column("quarter_hour", quarters)
     return table.sort_by([("timestamp", "ascending"), ("id", "ascending")])
+
+
+def without_offsets(rows: pa.Table) -> pa.Table:
+    """Times as they are stored: UTC, microseconds, without an offset."""
+    plain = pa.timestamp("us")
+    for position, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and field.type != plain:
+            column = rows.column(position).cast(pa.timestamp("us", tz=field.type.tz)).cast(plain)
+            rows = rows.set_column(position, pa.field(field.name, plain), column)
+    return rows

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from billing_core.access import Principal, Role
 from billing_core.auth.gatekeeper import Gatekeeper
 from billing_core.auth.tokens import TokenFile
-from billing_core.demo import DEMO_DAYS, DemoLangfuse
+from billing_core.demo import DEMO_DAYS, DemoSandbox
 from billing_core.errors import BillingError
 from billing_core.settings import Mode, Settings, load_settings
 from billing_core.types import GetUsageEventsParams
 from billing_core.web.audit_trail import AuditTrail
 
 if TYPE_CHECKING:
-    from billing_core.background import PullJob
+    from billing_core.background import PullJob, PushJob, ReconcileJob
     from billing_core.service import BillingService
 
 __all__ = [
@@ -32,7 +32,9 @@ __all__ = [
     "gatekeeper",
     "get_ready",
     "pull_job",
+    "push_job",
     "ready",
+    "reconcile_job",
     "service",
     "settings",
     "tokens",
@@ -67,13 +69,29 @@ class Once(Generic[T]):
 def _make_service() -> BillingService:
     from billing_core.service import BillingService  # here: it brings the engine, which the form must not wait for
 
-    return BillingService.from_settings(settings(), connect=demo_langfuse() if settings().mode is Mode.DEMO else None)
+    if settings().mode is Mode.LIVE:
+        return BillingService.from_settings(settings())
+    return BillingService.from_settings(
+        settings(), connect=demo_sandbox().langfuse, connect_stripe=demo_sandbox().stripe
+    )
 
 
 def _make_pull_job() -> PullJob:
     from billing_core.background import PullJob  # here: it brings the service
 
     return PullJob()
+
+
+def _make_push_job() -> PushJob:
+    from billing_core.background import PushJob
+
+    return PushJob()
+
+
+def _make_reconcile_job() -> ReconcileJob:
+    from billing_core.background import ReconcileJob
+
+    return ReconcileJob()
 
 
 def _write_audit(who: str, what: str, detail: str) -> None:
@@ -85,8 +103,10 @@ service: Once[BillingService] = Once(_make_service)
 audit_trail = AuditTrail(_write_audit)
 gatekeeper: Once[Gatekeeper] = Once(lambda: Gatekeeper.from_settings(settings(), audit=audit_trail))
 tokens: Once[TokenFile] = Once(lambda: TokenFile(settings().api_tokens))
-demo_langfuse: Once[DemoLangfuse] = Once(DemoLangfuse)
+demo_sandbox: Once[DemoSandbox] = Once(DemoSandbox)
 pull_job: Once[PullJob] = Once(_make_pull_job)
+push_job: Once[PushJob] = Once(_make_push_job)
+reconcile_job: Once[ReconcileJob] = Once(_make_reconcile_job)
 
 
 def get_ready() -> None:
@@ -104,8 +124,9 @@ def get_ready() -> None:
 def close() -> None:
     """Let go of every file: when the process ends, and between tests."""
     audit_trail.drain()
-    pull_job.forget()
-    for made in (gatekeeper.forget(), service.forget(), demo_langfuse.forget()):
+    for job in (pull_job, push_job, reconcile_job):
+        job.forget()
+    for made in (gatekeeper.forget(), service.forget(), demo_sandbox.forget()):
         if made is not None:
             made.close()
     settings.forget()

@@ -1,0 +1,132 @@
+"""What Stripe's hourly sums say about single intents. `resolve` and `agreeing` are pure.
+
+A meter event cannot be read back; only sums per customer can. Every intent lies in one UTC hour, so the sum of
+that hour is either what is known to have arrived, or that plus some of what is not known (Stripe notes, 4 and 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from billing_core.errors import UpstreamError
+from billing_core.ledger.sync import Answer, SyncBooks
+
+if TYPE_CHECKING:
+    from billing_core.stripe_reads import StripeReads
+
+__all__ = ["Bucket", "agreeing", "confirm", "resolve"]
+
+MOST_UNKNOWN = 12
+"""Unknown intents of one hour that are told apart by their sums; more stay unknown."""
+
+SETTLED_AFTER = timedelta(hours=4)
+"""By then a sum contains what was taken, and what Stripe rejects after taking it has been reported. Stripe names no
+lag (Stripe notes, section 4: allow an hour at least)."""
+
+DELIVERED = ("accepted", "confirmed")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What Stripe counts for one customer in the UTC hour that begins at `start`."""
+
+    start: datetime
+    value: Decimal
+
+
+def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket]) -> list[str]:
+    """Accepted intents of hours whose sum at Stripe is exactly what was delivered, with nothing unknown in between."""
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    chosen: list[str] = []
+    for hour, rows in _by_hour(intents).items():
+        if any(row["state"] not in DELIVERED for row in rows):
+            continue
+        if sums.get(hour, Decimal(0)) == sum(row["value"] for row in rows):
+            chosen += [row["identifier"] for row in rows if row["state"] == "accepted"]
+    return chosen
+
+
+def resolve(
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, older_than: datetime, now: datetime
+) -> list[Answer]:
+    """The fate of intents whose outcome has been unknown since before `older_than`.
+
+    Within an hour, exactly one set of unknown intents must explain the sum: those arrived (`accepted`), the
+    others never did (`void`). Several sets, or none: they stay unknown. So do those of an hour in which something
+    happened so lately (answers `answered_at`, tries `last_attempt_at`) that its sum may still change.
+    """
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    answers: list[Answer] = []
+    for hour, rows in _by_hour(intents).items():
+        unknown = [row for row in rows if row["state"] not in DELIVERED]
+        if not unknown or any(row["unknown_since"] is None or row["unknown_since"] >= older_than for row in unknown):
+            continue  # one of them may still be repeated: that settles it better than arithmetic
+        if any(_touched(row) >= now - SETTLED_AFTER for row in rows):
+            continue
+        missing = sums.get(hour, Decimal(0)) - sum(row["value"] for row in rows if row["state"] in DELIVERED)
+        arrived = _explained(unknown, missing)
+        if arrived is None:
+            continue
+        shown = f"{hour:%Y-%m-%d %H:%M} UTC"
+        for row in unknown:
+            if row["identifier"] in arrived:
+                text = f"no answer came, but Stripe's sum for the hour from {shown} contains it"
+                answers.append(Answer(row["identifier"], "accepted", now, text=text))
+            else:
+                text = f"never arrived: Stripe's sum for the hour from {shown} does not contain it"
+                answers.append(Answer(row["identifier"], "void", now, text=text))
+    return answers
+
+
+def confirm(
+    books: SyncBooks, reads: StripeReads, meter_id: str, *, now: datetime, push_id: str
+) -> tuple[int, tuple[str, ...]]:
+    """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
+    waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}
+    confirmed, problems = 0, []
+    for customer in reads.customers_to_look_at(waiting):
+        first, last = waiting[customer]
+        try:
+            buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+        except UpstreamError as error:
+            problems.append(str(error))
+            break
+        hours = timedelta(hours=1)
+        rows = books.intents_at(customer, _hour(first), _hour(last) + hours)
+        confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)
+    return confirmed, tuple(problems)
+
+
+def _touched(row: Mapping[str, Any]) -> datetime:
+    """When something last happened to an intent."""
+    times = (row.get("answered_at"), row.get("last_attempt_at"), row["unknown_since"])
+    return max((time for time in times if time is not None), default=datetime.min.replace(tzinfo=UTC))
+
+
+def _by_hour(intents: Iterable[Mapping[str, Any]]) -> dict[datetime, list[Mapping[str, Any]]]:
+    hours: dict[datetime, list[Mapping[str, Any]]] = {}
+    for row in intents:
+        hours.setdefault(_hour(row["stamp"]), []).append(row)
+    return hours
+
+
+def _explained(unknown: Sequence[Mapping[str, Any]], missing: Decimal) -> set[str] | None:
+    """The one set of unknown intents whose values add up to `missing`; `None` if there is none or more than one."""
+    if len(unknown) > MOST_UNKNOWN:
+        return None
+    found = [
+        {row["identifier"] for row in chosen}
+        for size in range(len(unknown) + 1)
+        for chosen in combinations(unknown, size)
+        if sum(row["value"] for row in chosen) == missing
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _hour(time: datetime) -> datetime:
+    return time.replace(minute=0, second=0, microsecond=0)

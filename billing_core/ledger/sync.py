@@ -1,0 +1,732 @@
+"""The ledger's books on Stripe: intents, coverage, holds, and the sync status of events that follows from them.
+
+Everything that belongs together is one transaction: an intent is never there without its coverage, an event
+never says "sending" without an intent. Knows nothing of Stripe itself.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.errors import SettingsError
+from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.schema import (
+    FLAG_SEPARATOR,
+    SENT,
+    coverage_table,
+    events_table,
+    holds_table,
+    intents_table,
+)
+from billing_core.rating.events import NO_CUSTOMER
+from billing_core.types import Flag
+
+__all__ = ["Answer", "Frozen", "Held", "PushRun", "ShownStatus", "StoredObject", "SyncBooks"]
+
+VOID = ("rejected", "void")
+"""States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
+
+OPEN = ("open", "sending")
+"""States of intents whose end is not known."""
+
+TIME = pa.timestamp("us")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An event kept back by a rule: why, in the ledger's word and in a sentence."""
+
+    event_id: str
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What one planning wrote down: intents, and how many events it newly holds."""
+
+    intents: int
+    newly_held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of an intent. `state` as stored; `at` aware UTC; `attempts` so far, `None` leaves the count alone."""
+
+    identifier: str
+    state: str
+    at: datetime
+    attempts: int | None = None
+    text: str | None = None
+    code: str | None = None
+    request_id: str | None = None
+    unknown_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PushRun:
+    """A line of the push log; `outcome`: running, done, failed."""
+
+    push_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    actor: str
+    outcome: str
+    result: Mapping[str, Any]
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """Something read from Stripe, as JSON text, with when."""
+
+    id: str
+    customer_id: str | None
+    content: str
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownStatus:
+    """How far an event got, for people who look at its trace in Langfuse. `timestamp` is its start, aware UTC."""
+
+    event_id: str
+    project_id: str | None
+    timestamp: datetime
+    environment: str | None
+    status: str
+    meter_event_identifier: str | None
+    sync_error: str | None
+    is_legacy: bool
+
+
+class Candidates:
+    """What a plan starts from, read in the transaction that will write it down."""
+
+    def __init__(self, writer: Writer, settled_before: datetime) -> None:
+        expression = candidates(settled_before)
+        self.events = writer.read(expression)
+        self.covered = writer.read(covered(expression))
+        self.carried = {row["customer_id"]: row["carried"] for row in writer.read(carried()).to_pylist()}
+        times = [pc.min(self.covered["stamp"]).as_py(), pc.min(self.events["timestamp"]).as_py()]
+        oldest = min((_hour(time) for time in times if time is not None), default=None)
+        rows = [] if oldest is None else writer.read(revisions(oldest, expression)).to_pylist()
+        self.revisions = {(row["customer_id"], row["source"]): row["revision"] for row in rows}
+
+
+class SyncBooks:
+    """See the module; over the same engine as `Ledger`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    # ── writing intents down ─────────────────────────────────────────────────────────────────────
+
+    def freeze(
+        self,
+        make_plan: Callable[[Candidates], Any],
+        *,
+        settled_before: datetime,
+        push_id: str,
+        now: datetime,
+        keep: bool = True,
+    ) -> tuple[Frozen, pa.Table, int]:
+        """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
+
+        `make_plan` gets `Candidates` and returns a plan (`billing_core.stripe.intents.Plan`). With `keep` false
+        the transaction is taken back: a preview that goes through every step.
+        """
+        try:
+            with self.engine.transaction() as writer:
+                _not_pending(writer)
+                _release_moot(writer, now)
+                given = Candidates(writer, settled_before)
+                plan = make_plan(given)
+                newly = _write(writer, plan, given.events, push_id=push_id, now=now)
+                held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
+                writer.advance(push_id)
+                result = Frozen(plan.intents.num_rows, newly), plan.intents, held
+                if not keep:
+                    raise _TakeBack
+        except _TakeBack:
+            pass
+        return result
+
+    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[int, int]:
+        """Take down who cannot be sent for want of a customer: (newly held, held in all)."""
+        with self.engine.transaction() as writer:
+            _not_pending(writer)
+            _release_moot(writer, now)
+            newly = _hold_hopeless(writer, now)
+            if newly:
+                writer.advance(push_id)
+            return newly, int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
+
+    def anything_to_send(self, settled_before: datetime) -> bool:
+        """Whether a push would find events to look at or intents to go on with."""
+        found = self.engine.read(candidates(settled_before).limit(1)).num_rows
+        return bool(found) or bool(self.engine.read(open_intents().limit(1)).num_rows)
+
+    def open_intents(self) -> pa.Table:
+        """Intents whose end is not known, oldest first."""
+        return self.engine.read(open_intents())
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────
+
+    def mark_attempt(self, identifiers: Sequence[str], *, at: datetime) -> None:
+        """Write down that these are about to be sent. Committed before any of the calls."""
+        with self.engine.transaction() as writer:
+            writer.rows(
+                """UPDATE intents SET state = 'sending', attempts = attempts + 1, last_attempt_at = ?,
+                   first_attempt_at = coalesce(first_attempt_at, ?), unknown_since = coalesce(unknown_since, ?)
+                   WHERE identifier IN (SELECT unnest(?))""",
+                [_stored(at)] * 3 + [list(identifiers)],
+            )
+
+    def settle(self, answers: Sequence[Answer], *, push_id: str) -> None:
+        """Write down what became of intents, and the status of the events they are the newest intent of."""
+        if not answers:
+            return
+        with self.engine.transaction() as writer:
+            writer.amend("intents", _intent_rows(answers), key="identifier")
+            if counted := [a for a in answers if a.attempts is not None]:
+                rows = {"identifier": [a.identifier for a in counted], "attempts": [a.attempts for a in counted]}
+                writer.amend("intents", pa.table(rows), key="identifier")
+            for state, of_state in _by_state(answers).items():
+                _show_on_events(writer, state, of_state)
+            writer.advance(push_id)
+
+    def confirm(self, identifiers: Sequence[str], *, at: datetime, push_id: str) -> int:
+        """Stripe's summary agrees: accepted intents and the events they are the newest intent of."""
+        if not identifiers:
+            return 0
+        with self.engine.transaction() as writer:
+            rows = pa.table({"identifier": list(identifiers)})
+            stamped = rows.append_column("state", pa.array(["confirmed"] * len(rows)))
+            writer.amend("intents", stamped.append_column("confirmed_at", _times([at] * len(rows))), key="identifier")
+            events = stamped.rename_columns(["meter_event_identifier", "sync_status"])
+            writer.amend("events", events, key="meter_event_identifier")
+            writer.advance(push_id)
+        return len(identifiers)
+
+    # ── what people decide ───────────────────────────────────────────────────────────────────────
+
+    def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
+        """Events in error become pending again; the next push makes new intents for what they still owe."""
+        with self.engine.transaction() as writer:
+            bound = [list(ids)]
+            wanted = """id IN (SELECT unnest(?)) AND sync_status = 'error'
+                        AND (customer_id IS NOT NULL OR meter_event_identifier IS NOT NULL)"""
+            changed = writer.rows(f"SELECT id FROM events WHERE {wanted}", bound)
+            writer.rows(f"UPDATE events SET sync_status = 'pending', sync_error = NULL WHERE {wanted}", bound)
+            _release(writer, [row[0] for row in changed], actor=actor, now=now)
+            writer.advance(f"retry by {actor}")
+        return len(changed)
+
+    def hold(self, ids: Sequence[str], *, reason: str, actor: str, now: datetime) -> int:
+        """Keep pending events back until somebody releases them."""
+        text = f"on hold by {actor}: {reason}"
+        with self.engine.transaction() as writer:
+            rows = writer.rows(
+                f"""SELECT id FROM events WHERE id IN (SELECT unnest(?)) AND sync_status = 'pending'
+                    AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})""",
+                [list(ids)],
+            )
+            chosen = [row[0] for row in rows]
+            _keep_back(writer, [Held(event_id, "on_hold", text) for event_id in chosen], actor=actor, now=now)
+            _say(writer, chosen, text)
+            writer.advance(f"hold by {actor}")
+        return len(chosen)
+
+    def release(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
+        """Let held events go: the next push sends them if the rules allow."""
+        with self.engine.transaction() as writer:
+            rows = writer.rows(
+                f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause = 'on_hold'
+                    AND event_id IN (SELECT unnest(?))""",
+                [list(ids)],
+            )
+            chosen = [row[0] for row in rows]
+            _release(writer, chosen, actor=actor, now=now)
+            pending = "UPDATE events SET sync_error = NULL WHERE sync_status = 'pending' AND id IN (SELECT unnest(?))"
+            writer.rows(pending, [chosen])  # what is in error by now keeps the reason for that
+            writer.advance(f"release by {actor}")
+        return len(chosen)
+
+    # ── journals ─────────────────────────────────────────────────────────────────────────────────
+
+    def bind(self, meter_id: str, livemode: bool | None, *, keep: bool) -> None:
+        """Bind the ledger to one meter of one account on the first push; with `keep` false only look.
+
+        Raises
+        ------
+        SettingsError
+            If it was pushed to another: what was sent there would count as sent here.
+        """
+        value = json.dumps({"meter": meter_id, "livemode": livemode})
+        with self.engine.transaction() as writer:
+            found = writer.rows("SELECT value FROM meta WHERE name = 'stripe_meter'")
+            if not found and keep:
+                writer.insert("meta", {"name": "stripe_meter", "value": value})
+            elif found and found[0][0] != value:
+                was = json.loads(found[0][0])
+                raise SettingsError(
+                    f"STRIPE_API_KEY: this ledger was pushed to the meter {was['meter']} (livemode {was['livemode']}) "
+                    f"and this key leads to {meter_id} (livemode {livemode}): another account or mode. Use the key it "
+                    "was pushed with, or another BILLING_WAREHOUSE_URL"
+                )
+
+    def start_push(self, push_id: str, *, actor: str, now: datetime) -> None:
+        """Open a line in the push log; one that never ends was killed."""
+        with self.engine.transaction() as writer:
+            writer.insert(
+                "pushes", {"push_id": push_id, "started_at": now, "actor": actor, "outcome": "running", "result": "{}"}
+            )
+
+    def end_push(self, push_id: str, *, now: datetime, outcome: str, result: str, error: str | None) -> None:
+        """Close the line; `result` is its document as JSON text."""
+        values = {"push_id": push_id, "ended_at": now, "outcome": outcome, "result": result, "error": error}
+        with self.engine.transaction() as writer:
+            writer.update("pushes", values, key="push_id")
+
+    def last_pushes(self, limit: int = 20) -> list[PushRun]:
+        """The newest first."""
+        query = """SELECT push_id, started_at, ended_at, actor, outcome, result, error FROM pushes
+                   ORDER BY started_at DESC LIMIT ?"""
+        return [
+            PushRun(row[0], _utc(row[1]), row[2] and _utc(row[2]), row[3], row[4], json.loads(row[5]), row[6])
+            for row in self.engine.rows(query, [limit])
+        ]
+
+    def store_objects(self, kind: str, objects: Iterable[StoredObject], *, only_customer: str | None = None) -> None:
+        """Replace everything of a kind (of one customer) that was read from Stripe."""
+        rows = list(objects)
+        with self.engine.transaction() as writer:
+            if only_customer is None:
+                writer.rows("DELETE FROM stripe_objects WHERE kind = ?", [kind])
+            else:
+                writer.rows("DELETE FROM stripe_objects WHERE kind = ? AND customer_id = ?", [kind, only_customer])
+            if rows:
+                table = {
+                    "kind": pa.array([kind] * len(rows)),
+                    "id": pa.array([row.id for row in rows], pa.string()),
+                    "customer_id": pa.array([row.customer_id for row in rows], pa.string()),
+                    "content": pa.array([row.content for row in rows], pa.string()),
+                    "read_at": _times([row.read_at for row in rows]),
+                }
+                writer.append("stripe_objects", pa.table(table))
+
+    def objects(self, kind: str, customer_id: str | None = None) -> list[StoredObject]:
+        """What was read last."""
+        query = "SELECT id, customer_id, content, read_at FROM stripe_objects WHERE kind = ?"
+        values = [kind]
+        if customer_id is not None:
+            query, values = f"{query} AND customer_id = ?", [kind, customer_id]
+        return [StoredObject(row[0], row[1], row[2], _utc(row[3])) for row in self.engine.rows(query, values)]
+
+    def store_reconciliation(self, *, actor: str, now: datetime, start: datetime, end: datetime, result: str) -> None:
+        """Keep a reconciliation's document (JSON text)."""
+        with self.engine.transaction() as writer:
+            writer.insert(
+                "reconciliations",
+                {"id": uuid.uuid4().hex, "made_at": now, "actor": actor, "window_start": start, "window_end": end,
+                 "result": result},
+            )  # fmt: skip
+
+    def last_reconciliation(self) -> str | None:
+        """The newest document."""
+        rows = self.engine.rows("SELECT result FROM reconciliations ORDER BY made_at DESC LIMIT 1")
+        return rows[0][0] if rows else None
+
+    def identifiers_of(self, push_id: str) -> list[str]:
+        """The intents a push wrote down, in order: the audit log keeps their hash."""
+        query = "SELECT identifier FROM intents WHERE push_id = ? ORDER BY identifier"
+        return [row[0] for row in self.engine.rows(query, [push_id])]
+
+    def values_of(self, identifiers: Iterable[str]) -> int:
+        """Whole credits of some intents together."""
+        query = "SELECT coalesce(sum(value), 0) FROM intents WHERE identifier IN (SELECT unnest(?))"
+        return int(self.engine.rows(query, [list(identifiers)])[0][0])
+
+    def states_of(self, identifiers: Iterable[str]) -> dict[str, str]:
+        """Intent → state, for those that are ours."""
+        query = "SELECT identifier, state FROM intents WHERE identifier IN (SELECT unnest(?))"
+        return dict(self.engine.rows(query, [list(identifiers)]))
+
+    def unconfirmed_customers(self) -> list[tuple[str, datetime, datetime]]:
+        """Customers with accepted intents that no summary has confirmed, and the first and last of their stamps."""
+        query = """SELECT customer_id, min(stamp), max(stamp) FROM intents WHERE state = 'accepted'
+                   GROUP BY customer_id ORDER BY customer_id"""
+        return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query)]
+
+    def unknown_customers(self, before: datetime) -> list[tuple[str, datetime, datetime]]:
+        """Customers with intents whose outcome has been unknown since before a time; first and last stamps."""
+        query = """SELECT customer_id, min(stamp), max(stamp) FROM intents
+                   WHERE state = 'sending' AND unknown_since < ? GROUP BY customer_id ORDER BY customer_id"""
+        return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [_stored(before)])]
+
+    def intents_at(self, customer_id: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
+        """Valid intents of a customer with stamps in `[start, end)`: what `confirming` needs to know of each."""
+        query = """SELECT identifier, stamp, value, state, unknown_since, answered_at, last_attempt_at FROM intents
+                   WHERE customer_id = ? AND stamp >= ? AND stamp < ? AND state NOT IN ('rejected', 'void')
+                   ORDER BY stamp, identifier"""
+        names = ("identifier", "stamp", "value", "state", "unknown_since", "answered_at", "last_attempt_at")
+        rows = self.engine.rows(query, [customer_id, _stored(start), _stored(end)])
+        return [_aware(dict(zip(names, row, strict=True))) for row in rows]
+
+    def intents_of_event(self, event_id: str) -> list[dict[str, Any]]:
+        """Every intent that ever covered an event, oldest first, with the event's part as `part`."""
+        t = coverage_table().filter(coverage_table().event_id == event_id).select("identifier", part="credits")
+        joined = t.join(intents_table(), "identifier").order_by("created_at", "stamp")
+        return [_aware(row) for row in self.engine.read(joined).to_pylist()]
+
+    # ── what Langfuse shows ──────────────────────────────────────────────────────────────────────
+
+    def unshown_statuses(self, limit: int) -> list[ShownStatus]:
+        """Events that got somewhere since their status was last written back to Langfuse, oldest first."""
+        query = f"""SELECT e.id, e.project_id, e.timestamp, e.environment, e.sync_status, e.meter_event_identifier,
+                           e.sync_error, contains(e.flags, '{Flag.LEGACY_BILLED}')
+                    FROM events e ANTI JOIN write_backs w
+                    ON w.event_id = e.id AND w.status = CAST(e.sync_status AS VARCHAR)
+                    WHERE e.sync_status IN ('processed', 'confirmed', 'error') ORDER BY e.timestamp, e.id LIMIT ?"""
+        return [ShownStatus(row[0], row[1], _utc(row[2]), *row[3:]) for row in self.engine.rows(query, [limit])]
+
+    def remember_shown(self, statuses: Mapping[str, str], *, at: datetime) -> None:
+        """Event → the status that was written back; replaces what was remembered of these events."""
+        ids = list(statuses)
+        rows = {"event_id": ids, "status": list(statuses.values()), "written_at": _times([at] * len(ids))}
+        with self.engine.transaction() as writer:
+            writer.rows("DELETE FROM write_backs WHERE event_id IN (SELECT unnest(?))", [ids])
+            writer.append("write_backs", pa.table(rows))
+
+
+class _TakeBack(Exception):
+    """Ends a transaction whose work was only a preview."""
+
+
+# ── expressions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def candidates(settled_before: datetime) -> ir.Table:
+    """Events that may owe credits or be owed some: settled, not on hold, pending or changed since they were sent."""
+    e, h = events_table(), holds_table()
+    changed = (
+        e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & e.meter_event_identifier.notnull()
+    )
+    wanted = e.filter(
+        (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
+        ~e.flags.contains(Flag.LEGACY_BILLED),
+        e.ended_at <= ibis.literal(_stored(settled_before), type="timestamp(6)"),
+    )
+    on_hold = h.filter(h.released_at.isnull(), h.cause == "on_hold")
+    return wanted.anti_join(on_hold, wanted.id == on_hold.event_id).select(
+        "id", "customer_id", "timestamp", "credits_total", "sync_status", "marks"
+    )
+
+
+def _owed_back() -> ir.Table:
+    """Events that cannot be billed as they are now, and were billed as they were before."""
+    e, c = events_table(), valid_coverage()
+    now_free = (e.sync_status == "excluded") | ((e.sync_status == "error") & e.customer_id.isnull())
+    free = e.filter(now_free, e.meter_event_identifier.isnull()).select("id")
+    mine = c.semi_join(free, c.event_id == free.id)
+    parts = mine.group_by("event_id", "customer_id").aggregate(credits=mine.credits.sum())
+    return parts.filter(parts.credits != 0).select(id="event_id").distinct()
+
+
+def valid_coverage() -> ir.Table:
+    """Coverage by intents that count, with the intent's `stamp`."""
+    i = intents_table()
+    valid = i.filter(i.state.notin(VOID)).select("identifier", "stamp")
+    return coverage_table().join(valid, "identifier")
+
+
+def covered(events: ir.Table) -> ir.Table:
+    """Credits covered of some events, per event and customer."""
+    c = valid_coverage()
+    mine = c.semi_join(events, c.event_id == events.id)
+    summed = mine.group_by("event_id", "customer_id").aggregate(credits=mine.credits.sum(), stamp=mine.stamp.max())
+    return summed.mutate(credits=summed.credits.cast("decimal(18, 6)"))
+
+
+def carried() -> ir.Table:
+    """Customer → credits covered by valid intents that no whole credit has carried yet."""
+    i = intents_table()
+    valid = i.filter(i.state.notin(VOID))
+    summed = valid.group_by("customer_id").aggregate(covered=valid.credits.sum(), sent=valid.value.sum())
+    return summed.select("customer_id", carried=summed.covered - summed.sent.cast("decimal(38, 6)"))
+
+
+def revisions(since: datetime, events: ir.Table) -> ir.Table:
+    """Newest revision per customer and source, for stamps not before `since` and whatever ever covered `events`.
+
+    Their own intents may be older than they are now: a changed event may begin later than it did when it was sent.
+    """
+    i, c = intents_table(), coverage_table()
+    own = c.semi_join(events, c.event_id == events.id)
+    found = i.filter((i.stamp >= ibis.literal(since, type="timestamp(6)")) | i.identifier.isin(own.identifier))
+    return found.group_by("customer_id", "source").aggregate(revision=found.revision.max())
+
+
+def open_intents() -> ir.Table:
+    """Intents whose end is not known."""
+    i = intents_table()
+    return i.filter(i.state.isin(OPEN)).order_by("stamp", "identifier")
+
+
+# ── inside transactions ──────────────────────────────────────────────────────────────────────────
+
+ACTIVE = "released_at IS NULL"
+
+
+def _write(writer: Writer, plan: Any, events: pa.Table, *, push_id: str, now: datetime) -> int:
+    intents, count = plan.intents, plan.intents.num_rows
+    if count:
+        extra = {
+            "state": pa.array(["open"] * count),
+            "created_at": _times([now] * count),
+            "attempts": pa.array([0] * count, pa.int64()),
+            "push_id": pa.array([push_id] * count),
+        }
+        for name, column in extra.items():
+            intents = intents.append_column(name, column)
+        writer.append("intents", intents)
+        writer.append("coverage", plan.coverage)
+        writer.amend("events", _now_sending(plan.coverage, events), key="id")
+    if plan.carried:
+        writer.amend("events", _now_carried(plan.carried, events), key="id")
+    if plan.complete:
+        _now_complete(writer, plan.complete)
+    return _hold_planned(writer, plan.holds, events, now) + _hold_hopeless(writer, now)
+
+
+def _now_sending(coverage: pa.Table, events: pa.Table) -> pa.Table:
+    """Every covered event with the identifier of its newest intent: the one for the customer it has now.
+
+    One that has none any more is only given back, which is not the end of it: it still has to be billed.
+    """
+    plain = events.select(["id", "customer_id", "marks"])
+    mine = coverage.join(plain, ["event_id", "customer_id"], ["id", "customer_id"], "inner")
+    back = coverage.join(mine.select(["event_id"]), "event_id", join_type="left anti")
+    back = back.join(plain.select(["id", "marks"]), "event_id", "id", "inner").group_by("event_id").aggregate(
+        [("identifier", "max"), ("marks", "max")]
+    ).rename_columns({"identifier_max": "identifier", "marks_max": "marks"})  # fmt: skip
+    rows = pa.concat_tables([t.select(["event_id", "identifier", "marks"]) for t in (mine, back)])
+    nobody = events.filter(pc.is_null(events["customer_id"]))["id"]
+    is_nobodys = pc.is_in(rows["event_id"], nobody.combine_chunks())
+    return pa.table(
+        {
+            "id": rows["event_id"],
+            "meter_event_identifier": pc.if_else(is_nobodys, pa.scalar(None, pa.string()), rows["identifier"]),
+            "sync_status": pc.if_else(is_nobodys, "error", "sending"),
+            "sync_error": pc.if_else(is_nobodys, NO_CUSTOMER, pa.scalar(None, pa.string())),
+            "marks": _mapped(rows["marks"], lambda marks: _without(marks, Flag.CARRIED)),
+        }
+    )
+
+
+def _now_complete(writer: Writer, ids: Sequence[str]) -> None:
+    """Events that owe nothing: they stand where the newest intent for their customer stands."""
+    writer.rows(
+        f"""UPDATE events SET meter_event_identifier = found.newest.identifier, sync_error = NULL,
+                   sync_status = CASE found.newest.state WHEN 'accepted' THEN 'processed'
+                                 WHEN 'confirmed' THEN 'confirmed' ELSE 'sending' END
+            FROM (SELECT c.event_id, c.customer_id, max_by({{'identifier': i.identifier, 'state': i.state}},
+                         (i.created_at, i.identifier)) AS newest
+                  FROM coverage c JOIN intents i USING (identifier)
+                  WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest(?)) GROUP BY ALL) found
+            WHERE events.id = found.event_id AND events.customer_id = found.customer_id""",
+        [list(ids)],
+    )
+
+
+def _now_carried(ids: list[str], events: pa.Table) -> pa.Table:
+    rows = events.filter(pc.is_in(events["id"], pa.array(ids)))
+    marks = _mapped(rows["marks"], lambda text: _with(text, Flag.CARRIED))
+    return pa.table({"id": rows["id"], "marks": marks})
+
+
+def _mapped(column: pa.ChunkedArray, change: Callable[[str], str]) -> pa.Array:
+    """A text column with few distinct values, changed."""
+    encoded = column.combine_chunks().fill_null("").dictionary_encode()
+    return pa.array([change(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+
+
+def _with(marks: str, mark: str) -> str:
+    return marks if mark in marks.split(FLAG_SEPARATOR) else FLAG_SEPARATOR.join(filter(None, [marks, mark]))
+
+
+def _without(marks: str, mark: str) -> str:
+    return FLAG_SEPARATOR.join(m for m in marks.split(FLAG_SEPARATOR) if m and m != mark)
+
+
+def _hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, now: datetime) -> int:
+    """Events a plan may not send. A pending one becomes an error; of a sent one only the correction waits."""
+    _release_settled(writer, [hold.event_id for hold in holds], now)
+    if not holds:
+        return 0
+    ids = [hold.event_id for hold in holds]
+    query = f"SELECT event_id FROM holds WHERE {ACTIVE} AND event_id IN (SELECT unnest(?))"
+    known = {row[0] for row in writer.rows(query, [ids])}
+    unique = {hold.event_id: hold for hold in holds}
+    fresh = [Held(h.event_id, h.cause, h.reason) for h in unique.values() if h.event_id not in known]
+    _keep_back(writer, fresh, actor="push", now=now)
+    reasons = {event_id: hold.reason for event_id, hold in unique.items()}
+    chosen = events.filter(pc.is_in(events["id"], pa.array(list(reasons))))
+    status = pc.if_else(pc.equal(chosen["sync_status"], "pending"), "error", chosen["sync_status"])
+    texts = pa.array([reasons[event_id] for event_id in chosen["id"].to_pylist()], pa.string())
+    writer.amend("events", pa.table({"id": chosen["id"], "sync_status": status, "sync_error": texts}), key="id")
+    return len(fresh)
+
+
+def _not_pending(writer: Writer) -> None:
+    """Events whose intent came to nothing after they had changed: nothing to bill any more, or nobody to bill."""
+    writer.rows(
+        """UPDATE events SET sync_status = 'excluded', sync_error = NULL, meter_event_identifier = NULL
+           WHERE sync_status = 'pending' AND credits_total = 0"""
+    )
+    writer.rows(
+        """UPDATE events SET sync_status = 'error', sync_error = ?, meter_event_identifier = NULL
+           WHERE sync_status = 'pending' AND customer_id IS NULL""",
+        [NO_CUSTOMER],
+    )
+
+
+def _hold_hopeless(writer: Writer, now: datetime) -> int:
+    """Events in error that no intent caused: without a customer, or failed in the earlier system."""
+    query = f"""FROM events WHERE sync_status = 'error' AND meter_event_identifier IS NULL
+                AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})"""
+    count = int(writer.rows(f"SELECT count(*) {query}")[0][0])
+    if count:
+        writer.rows(
+            f"""INSERT INTO holds SELECT id, CASE WHEN contains(flags, '{Flag.NO_CUSTOMER}') THEN 'no_customer'
+                ELSE 'failed_before' END, sync_error, 'push', ?, NULL, NULL {query}""",
+            [_stored(now)],
+        )
+    return count
+
+
+def _release_moot(writer: Writer, now: datetime) -> None:
+    """Holds by rule whose event is pending again (changed, or retried), excluded, or gone on."""
+    writer.rows(
+        f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE} AND cause <> 'on_hold'
+            AND event_id IN (SELECT id FROM events WHERE sync_status IN ('pending', 'excluded'))""",
+        [_stored(now)],
+    )
+
+
+def _release_settled(writer: Writer, still_held: list[str], now: datetime) -> None:
+    """Corrections that were held and are owed no more."""
+    gone = f"""SELECT h.event_id FROM holds h JOIN events e ON e.id = h.event_id
+               WHERE h.{ACTIVE} AND h.cause <> 'on_hold' AND e.sync_status IN {SENT!r}
+               AND h.event_id NOT IN (SELECT unnest(?::VARCHAR[]))"""
+    ids = [row[0] for row in writer.rows(gone, [still_held])]
+    if ids:
+        _release(writer, ids, actor="push", now=now)
+        _say(writer, ids, None)
+
+
+def _keep_back(writer: Writer, holds: Sequence[Held], *, actor: str, now: datetime) -> None:
+    if not holds:
+        return
+    rows = {
+        "event_id": [hold.event_id for hold in holds],
+        "cause": [hold.cause for hold in holds],
+        "reason": [hold.reason for hold in holds],
+        "actor": [actor] * len(holds),
+        "held_at": _times([now] * len(holds)),
+    }
+    writer.append("holds", pa.table(rows))
+
+
+def _release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
+    query = f"UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND event_id IN (SELECT unnest(?))"
+    writer.rows(query, [_stored(now), actor, list(ids)])
+
+
+def _say(writer: Writer, ids: Sequence[str], text: str | None) -> None:
+    writer.rows("UPDATE events SET sync_error = ? WHERE id IN (SELECT unnest(?))", [text, list(ids)])
+
+
+def _intent_rows(answers: Sequence[Answer]) -> pa.Table:
+    return pa.table(
+        {
+            "identifier": pa.array([a.identifier for a in answers], pa.string()),
+            "state": pa.array([a.state for a in answers], pa.string()),
+            "answered_at": _times([a.at for a in answers]),
+            "answer": pa.array([a.text for a in answers], pa.string()),
+            "code": pa.array([a.code for a in answers], pa.string()),
+            "request_id": pa.array([a.request_id for a in answers], pa.string()),
+            "unknown_since": _times([a.unknown_since for a in answers]),
+        }
+    )
+
+
+def _by_state(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    grouped: dict[str, list[Answer]] = {}
+    for answer in answers:
+        grouped.setdefault(answer.state, []).append(answer)
+    return grouped
+
+
+STATUS_OF = {"accepted": "processed", "confirmed": "confirmed", "rejected": "error", "void": "pending"}
+
+
+def _show_on_events(writer: Writer, state: str, answers: Sequence[Answer]) -> None:
+    status = STATUS_OF.get(state, "sending")
+    done = status in {"processed", "confirmed"}
+    texts = [None if done or status == "pending" else a.text for a in answers]
+    columns = {
+        "meter_event_identifier": pa.array([a.identifier for a in answers], pa.string()),
+        "sync_status": pa.array([status] * len(answers), pa.string()),
+        "sync_error": pa.array(texts, pa.string()),
+    }
+    if done:
+        columns["synced_at"] = _times([a.at for a in answers])
+    writer.amend("events", pa.table(columns), key="meter_event_identifier")
+    if state == "rejected":
+        _reject_events(writer, [a.identifier for a in answers])
+
+
+def _reject_events(writer: Writer, identifiers: Sequence[str]) -> None:
+    """Whatever a rejected intent covers is in error, also if newer intents (a correction, say) went well."""
+    writer.rows(
+        f"""UPDATE events SET sync_status = 'error', sync_error = rejected.answer,
+                   meter_event_identifier = rejected.identifier
+            FROM (SELECT c.event_id, max(c.identifier) AS identifier, max_by(i.answer, c.identifier) AS answer
+                  FROM coverage c JOIN intents i USING (identifier)
+                  WHERE c.identifier IN (SELECT unnest(?)) GROUP BY c.event_id) rejected
+            WHERE events.id = rejected.event_id AND (events.sync_status IN {SENT!r}
+                  OR (events.sync_status = 'error' AND events.meter_event_identifier IS NULL))""",
+        [list(identifiers)],
+    )
+
+
+def _times(times: Sequence[datetime | None]) -> pa.Array:
+    return pa.array([None if time is None else _stored(time) for time in times], TIME)
+
+
+def _hour(time: datetime) -> datetime:
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def _stored(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC)
+
+
+def _aware(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _utc(value) if isinstance(value, datetime) else value for name, value in row.items()}

@@ -1,0 +1,282 @@
+"""The pipeline to Stripe at a glance: how much stands where, what is stuck and why, and what a person may do.
+
+Every event stands in exactly one stage, so the stages add up to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.decimals import EXACT
+from billing_core.ledger.engine import Engine
+from billing_core.ledger.queries import amount
+from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
+from billing_core.ledger.sync import candidates, carried, covered
+from billing_core.types import SyncStatus
+
+__all__ = ["Action", "Amounts", "Carried", "Pipeline", "Preview", "Problem", "Stage", "read_pipeline", "read_problems"]
+
+
+class Stage(StrEnum):
+    """Where an event stands; `held` are those a rule or a person keeps back, `error` those Stripe rejected."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    ERROR = "error"
+    HELD = "held"
+    EXCLUDED = "excluded"
+
+
+class Action(StrEnum):
+    """What a person may decide about events that are stuck."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Events with their exact credits and US dollars."""
+
+    events: int = 0
+    credits: Decimal = Decimal(0)
+    amount_usd: Decimal = Decimal(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.events + other.events,
+            EXACT.add(self.credits, other.credits),
+            EXACT.add(self.amount_usd, other.amount_usd),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The fraction of a credit a customer carries on; below 0 after an intent was rejected."""
+
+    customer_id: str
+    credits: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The state of the ledger against Stripe. Times are aware UTC.
+
+    Attributes
+    ----------
+    stages:
+        Every stage, also empty ones; together they are the whole ledger.
+    corrections:
+        What sent events owe beyond what was sent for them (positive or negative): not part of `stages`.
+    oldest_unsent:
+        Start of the oldest event that is pending or sending.
+    """
+
+    stages: dict[Stage, Amounts]
+    corrections: Amounts
+    carried: tuple[Carried, ...]
+    oldest_unsent: datetime | None
+
+    @property
+    def total(self) -> Amounts:
+        """All events of the ledger."""
+        return sum(self.stages.values(), Amounts())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Stuck events of one cause: what it is, what to do, and which decisions help."""
+
+    cause: str
+    title: str
+    what_to_do: str
+    example: str
+    amounts: Amounts
+    customers: int
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a decision would touch, before anybody makes it."""
+
+    action: Action
+    amounts: Amounts
+    event_ids: tuple[str, ...]
+
+
+ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
+    "no_customer": (
+        "No Stripe customer",
+        "Name the customer in the trace's metadata, or set BILLING_DEFAULT_CUSTOMER_ID, and pull again.",
+        (),
+    ),
+    "too_old": (
+        "Older than 35 days",
+        "Stripe takes no usage that old with its true time. Bill it by an invoice item, or write it off.",
+        (),
+    ),
+    "closed_period": (
+        "Billing period closed",
+        "The invoice of its period is final. Bill it by an invoice item, or write it off.",
+        (Action.RETRY,),
+    ),
+    "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),
+    "failed_before": (
+        "Failed in the earlier system",
+        "The earlier system recorded an error and no billing. Retry to send it from here.",
+        (Action.RETRY,),
+    ),
+    "deleted_customer": (
+        "Customer deleted at Stripe",
+        "Name another customer in the trace's metadata and pull again, or write it off.",
+        (Action.RETRY,),
+    ),
+    "resource_missing": (
+        "Stripe does not know the customer",
+        "Check the customer id in the trace's metadata and which account the key belongs to; then retry.",
+        (Action.RETRY,),
+    ),
+    "meter_event_customer_not_found": (
+        "Stripe does not know the customer",
+        "Check the customer id in the trace's metadata and which account the key belongs to; then retry.",
+        (Action.RETRY,),
+    ),
+    "timestamp_too_far_in_past": (
+        "Too old for Stripe",
+        "It reached Stripe more than 35 days after it happened. Bill it by an invoice item, or write it off.",
+        (),
+    ),
+    "idempotency_error": (
+        "Sent with another content before",
+        "Another copy of this ledger sent something else under the same key. Reconcile before you retry.",
+        (Action.RETRY,),
+    ),
+    "archived_meter": ("The meter was deactivated", "Activate the meter at Stripe, then retry.", (Action.RETRY,)),
+}
+OTHER = (
+    "Rejected by Stripe",
+    "Stripe's own words are beside it. Correct the cause, then retry.",
+    (Action.RETRY,),
+)
+
+
+def staged() -> ir.Table:
+    """Every event with its `stage` and, if it is stuck, the `cause`."""
+    e, h, i = events_table(), holds_table(), intents_table()
+    holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
+    rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
+    t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
+    sent = t.sync_status.isin(SENT)
+    stage = ibis.cases((t.hold.notnull() & ~sent, ibis.literal("held")), else_=t.sync_status.cast("string"))
+    cause = ibis.cases(
+        (stage == "held", t.hold), (stage == "error", t.code.fill_null("rejected")), else_=ibis.null("string")
+    )
+    return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
+
+
+def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
+    """The pipeline as it is."""
+    t = staged()
+    grouped = t.group_by("stage").aggregate(
+        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
+    )
+    stages = dict.fromkeys(Stage, Amounts())
+    oldest: list[datetime] = []
+    for row in engine.read(grouped).to_pylist():
+        stage = Stage(row["stage"])
+        stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
+        if stage in {Stage.PENDING, Stage.SENDING}:
+            oldest.append(row["oldest"].replace(tzinfo=UTC))
+    c = carried()
+    rest = engine.read(c.filter(c.carried != 0).order_by("customer_id")).to_pylist()
+    return Pipeline(
+        stages,
+        _corrections(engine, now),
+        tuple(Carried(row["customer_id"], row["carried"]) for row in rest),
+        min(oldest, default=None),
+    )
+
+
+def _corrections(engine: Engine, now: datetime) -> Amounts:
+    """What sent events owe beyond their intents."""
+    e = candidates(now)
+    changed = e.filter(e.sync_status != SyncStatus.PENDING)
+    c = covered(changed).group_by("event_id")
+    sums = c.aggregate(covered=lambda t: t.credits.sum())
+    t = changed.left_join(sums, changed.id == sums.event_id)
+    prices = events_table().select(priced="id", price="credit_price_usd")
+    priced = t.join(prices, t.id == prices.priced)
+    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
+    open_ones = owed.filter(owed.owed != 0)
+    row = engine.read(
+        open_ones.aggregate(
+            events=open_ones.count(), credits=open_ones.owed.sum(), amount_usd=(open_ones.owed * open_ones.price).sum()
+        )
+    ).to_pylist()[0]
+    return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
+
+
+def read_problems(engine: Engine) -> list[Problem]:
+    """Stuck events by cause, most credits first."""
+    t = staged()
+    stuck = t.filter(t.stage.isin([Stage.ERROR, Stage.HELD]))
+    grouped = stuck.group_by("cause").aggregate(
+        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
+        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
+    )  # fmt: skip
+    rows = engine.read(grouped.order_by(ibis.desc("credits"), "cause")).to_pylist()
+    return [
+        Problem(
+            row["cause"], *_advice(row["cause"])[:2], row["example"] or "",
+            Amounts(row["events"], row["credits"], row["amount_usd"]), row["customers"], _advice(row["cause"])[2],
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _advice(cause: str) -> tuple[str, str, tuple[Action, ...]]:
+    return ADVICE.get(cause, OTHER)
+
+
+def read_choice(
+    engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
+) -> Preview:
+    """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
+    t = staged()
+    match action:
+        case Action.RETRY:
+            wanted = t.stage.isin([Stage.ERROR, Stage.HELD]) & (t.sync_status == SyncStatus.ERROR)
+            wanted &= t.customer_id.notnull() | t.meter_event_identifier.notnull()
+        case Action.HOLD:
+            wanted = t.stage == Stage.PENDING
+        case Action.RELEASE:
+            wanted = (t.stage == Stage.HELD) & (t.cause == "on_hold")
+    t = t.filter(wanted)
+    if cause is not None:
+        t = t.filter(t.cause == cause)
+    if customer_ids:
+        t = t.filter(t.customer_id.isin(list(customer_ids)))
+    if event_ids:
+        t = t.filter(t.id.isin(list(event_ids)))
+    rows = engine.read(t.select("id", "credits_total", "amount_usd").order_by("id"))
+    sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
+    total = Amounts(rows.num_rows, *sums)
+    return Preview(action, total, tuple(rows["id"].to_pylist()))
+
+
+def _total(values: Sequence[Decimal]) -> Decimal:
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    return total

@@ -1,0 +1,409 @@
+"""One push: unsent, settled credits → Stripe meter events, exactly once. The service calls it.
+
+The order is what makes it safe to kill anywhere: intents with frozen identifier, value, timestamp and customer
+are committed; then, before a batch of calls, that they are about to be tried; then the answers. An intent
+without an answer is sent again with the same bytes while Stripe still recognises a repetition; after that its
+fate is read from Stripe's summary, never guessed (Stripe notes, section 9).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.confirming import confirm
+from billing_core.errors import BillingError, UpstreamError
+from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.sync import Answer, Candidates, SyncBooks
+from billing_core.settings import Settings
+from billing_core.stripe import intents as planning
+from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
+from billing_core.stripe.provider import StripeProvider
+from billing_core.stripe_reads import Picture, StripeReads
+from billing_core.types import plain_decimal, utc_text
+from billing_core.write_back import write_back
+
+__all__ = ["PushProgress", "PushResult", "push"]
+
+RESEND_WITHIN = timedelta(hours=20)
+"""Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
+
+OTHER_BYTES = "idempotency_error"
+"""Stripe knows the key with another content: whatever arrived, it was not this."""
+
+BATCH = 512
+"""Intents whose attempt is committed together; a kill leaves at most so many to be sent again."""
+
+Progress = Callable[["PushProgress"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PushProgress:
+    """A moment of a push: intents answered of all, credits delivered so far."""
+
+    done: int
+    total: int
+    credits_sent: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What a push did. Counts are intents, `held` and `newly_held` events, `credits_sent` whole credits.
+
+    `credits_sent` are those this run learned to be delivered, repetitions of an earlier run's calls included, so
+    that it adds up over runs. `waiting` intents were written down and not tried. `requests` are those a dry run
+    would make. `problems` are things that could not be read, in words; they stop nothing.
+    """
+
+    is_dry_run: bool = False
+    intents: int = 0
+    sent: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    held: int = 0
+    newly_held: int = 0
+    unknown: int = 0
+    waiting: int = 0
+    confirmed: int = 0
+    credits_sent: int = 0
+    requests: tuple[Mapping[str, Any], ...] = ()
+    failures: tuple[str, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `push`)."""
+        document = {
+            "intents": self.intents,
+            "sent": self.sent,
+            "duplicates": self.duplicates,
+            "rejected": self.rejected,
+            "held": self.held,
+            "newly_held": self.newly_held,
+            "unknown": self.unknown,
+            "waiting": self.waiting,
+            "confirmed": self.confirmed,
+            "credits_sent": plain_decimal(Decimal(self.credits_sent)),
+            "failures": list(self.failures),
+            "problems": list(self.problems),
+        }
+        if self.is_dry_run:
+            document |= {"dry_run": True, "requests": list(self.requests)}
+        return document
+
+
+class _Push:
+    """One run; see `push`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        provider: StripeProvider,
+        settings: Settings,
+        *,
+        actor: str,
+        clock: Callable[[], datetime],
+        progress: Progress | None,
+    ) -> None:
+        self._books = SyncBooks(ledger.engine)
+        self._ledger = ledger
+        self._provider = provider
+        self._settings = settings
+        self._actor = actor
+        self._clock = clock
+        self._progress = progress
+        self._reads = StripeReads(self._books, provider, clock)
+        self._id = uuid.uuid4().hex
+        self._counts: Counter[str] = Counter()
+        self._said: dict[str, dict[str, None]] = {"failures": {}, "problems": {}}
+
+    @property
+    def _result(self) -> PushResult:
+        found: dict[str, Any] = {**self._counts, **{name: tuple(texts) for name, texts in self._said.items()}}
+        return PushResult(**found)
+
+    def preview(self) -> PushResult:
+        """Everything but writing and sending."""
+        meter = self._provider.preflight()
+        self._books.bind(meter.id, meter.livemode, keep=False)
+        picture, problems = self._reads.picture(keep=False)
+        waiting = self._books.open_intents()
+        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, keep=False)
+        sink = self._sink()
+        try:
+            events = [*self._events(self._resendable(waiting, picture, meter.id)), *self._events(fresh)]
+            requests = tuple(sink.request_of(event) for event in events)
+        finally:
+            sink.close()
+        return PushResult(
+            is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
+            waiting=len(events), unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests,
+            problems=problems,
+        )  # fmt: skip
+
+    def run(self) -> PushResult:
+        """See `push`."""
+        meter = self._provider.preflight()
+        self._books.bind(meter.id, meter.livemode, keep=True)
+        self._books.start_push(self._id, actor=self._actor, now=self._clock())
+        try:
+            self._read_error_reports()
+            self._resolve(meter.id)
+            if self._books.anything_to_send(self._settled_before()):
+                picture, problems = self._reads.picture()
+                self._note(problems=problems)
+                self._withdraw(picture, meter.id)
+                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
+                self._note(held=held, newly_held=frozen.newly_held)
+                waiting = self._books.open_intents()
+                ready = self._resendable(waiting, picture, meter.id)
+                self._note_stuck(waiting.num_rows - ready.num_rows)
+                self._send(ready)
+            else:
+                newly_held, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
+                self._note(held=held, newly_held=newly_held)
+            self._confirm(meter.id)
+            self._write_back()
+        except BaseException as error:
+            reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
+            self._end("failed", reason)
+            raise
+        self._end("done", None)
+        return self._result
+
+    # ── before sending ───────────────────────────────────────────────────────────────────────────
+
+    def _settled_before(self) -> datetime:
+        return self._clock() - timedelta(minutes=self._settings.settle_minutes)
+
+    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, *, keep: bool) -> Any:
+        now = self._clock()
+        environment = {True: "live", False: "test", None: "unknown"}[livemode]
+        rules = planning.Rules(
+            self._settings.stripe_meter_event_name, environment, self._settings.push_granularity, now
+        )
+
+        def make(given: Candidates) -> planning.Plan:
+            customers = pc.unique(given.events["customer_id"]).to_pylist()
+            customers += pc.unique(given.covered["customer_id"]).to_pylist()
+            calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
+            return planning.plan(
+                given.events, given.covered, given.carried, calendars, given.revisions, rules,
+                barred=picture.deleted_customers(),
+            )  # fmt: skip
+
+        return self._books.freeze(make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep)
+
+    def _read_error_reports(self) -> None:
+        """Rejections Stripe decided on later. Not readable: said, and tried again next time."""
+        try:
+            rejected, unnamed = self._reads.error_reports(self._clock())
+        except UpstreamError as error:
+            self._note(problems=(str(error),))
+            return
+        self._books.settle(rejected, push_id=self._id)
+        failures = tuple(f"{a.identifier}: {a.text}" for a in rejected)
+        self._note(rejected=len(rejected), failures=failures, problems=unnamed)
+
+    def _resolve(self, meter_id: str) -> None:
+        """Intents tried too long ago to be repeated: did they arrive?"""
+        now = self._clock()
+        answers, problems = self._reads.resolve_unknown(meter_id, older_than=now - RESEND_WITHIN)
+        self._books.settle(answers, push_id=self._id)
+        arrived = {a.identifier for a in answers if a.state == "accepted"}
+        self._note(problems=problems, duplicates=len(arrived), intents=len(arrived))
+        self._note(credits_sent=self._reads.value_of(arrived))
+
+    def _withdraw(self, picture: Picture, meter_id: str) -> None:
+        """Intents written down, never tried, and too late by now: their events are planned anew, and held."""
+        now, waiting = self._clock(), self._books.open_intents()
+        late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
+        answers = [
+            Answer(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
+            for identifier, why in late.items()
+        ]
+        self._books.settle(answers, push_id=self._id)
+
+    def _resendable(self, waiting: pa.Table, picture: Picture, meter_id: str) -> pa.Table:
+        """Intents that may be sent: in time, and never tried or so lately that Stripe would recognise them.
+
+        One that was tried in time and is too late by now waits for Stripe's sum: if it never arrived, sending it
+        now would put it on no invoice.
+        """
+        oldest = (self._clock() - RESEND_WITHIN).replace(tzinfo=None)
+        forgotten = pc.fill_null(
+            pc.less(waiting["unknown_since"], pa.scalar(oldest, waiting["unknown_since"].type)), False
+        )
+        late = self._too_late(waiting, picture, meter_id)
+        return waiting.filter(
+            pc.invert(pc.or_(forgotten, pc.is_in(waiting["identifier"], pa.array(list(late), pa.string()))))
+        )
+
+    def _too_late(self, waiting: pa.Table, picture: Picture, meter_id: str) -> dict[str, str]:
+        """Intents that Stripe would not take, or not bill, any more → why."""
+        now, late = self._clock(), {}
+        calendars = picture.calendars(set(waiting["customer_id"].to_pylist()), meter_id, now)
+        for row in waiting.select(["identifier", "customer_id", "stamp"]).to_pylist():
+            calendar, stamp = calendars.get(row["customer_id"]), row["stamp"].replace(tzinfo=UTC)
+            why = "too old to be sent" if stamp < now - planning.OLDEST else calendar and calendar.closed(stamp)
+            if why:
+                late[row["identifier"]] = why
+        return late
+
+    def _note_stuck(self, count: int) -> None:
+        """Intents that only Stripe's sums can tell about: not sent again, and said until they are resolved."""
+        if count:
+            text = f"{count:,} meter events were tried too long ago to be sent again, and Stripe's sums do not tell yet"
+            self._note(unknown=count, problems=(f"{text} whether they arrived; see `reconcile`",))
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, waiting: pa.Table) -> None:
+        total = waiting.num_rows
+        sink, done = self._sink(), 0
+        self._note(intents=total)
+        try:
+            for batch in _mixed(waiting):
+                before, tried_at = {row["identifier"]: row for row in batch.to_pylist()}, self._clock()
+                self._books.mark_attempt(list(before), at=tried_at)
+                answers, is_over = [], False
+                try:
+                    for outcome in sink.send(list(self._events(batch))):
+                        row = before.pop(outcome.identifier)
+                        answers.append(self._judge(outcome, row, tried_at))
+                        is_over |= outcome.kind is OutcomeKind.REFUSED and outcome.tries == 0
+                        done += 1
+                        self._report(done, total)
+                finally:
+                    self._books.settle(answers, push_id=self._id)
+                if is_over:
+                    break
+        finally:
+            sink.close()
+        self._note(waiting=total - done)
+
+    def _judge(self, outcome: Outcome, row: Mapping[str, Any], tried_at: datetime) -> Answer:
+        """The answer to store, counted. An outcome is unknown since before the first call that may have arrived."""
+        attempts = row["attempts"] + outcome.tries
+        unknown_since = None if row["unknown_since"] is None else row["unknown_since"].replace(tzinfo=UTC)
+        state, text = "accepted", outcome.reason
+        match outcome.kind:
+            case OutcomeKind.ACCEPTED:
+                self._note(sent=1, credits_sent=row["value"])
+            case OutcomeKind.DUPLICATE:
+                self._note(duplicates=1, credits_sent=row["value"])
+            case OutcomeKind.REJECTED if unknown_since is not None and outcome.code != OTHER_BYTES:
+                # Too old by now, say, or the customer is gone: that says nothing about the try before.
+                state = "sending"
+                text = f"{outcome.reason}; an earlier try may have arrived, which Stripe's sum will show"
+                self._note(unknown=1, problems=(text,))
+            case OutcomeKind.REJECTED:
+                state, text = "rejected", rejection(outcome.code, outcome.reason)
+                failure = f"{row['customer_id']} {utc_text(row['stamp'].replace(tzinfo=UTC))}: {text}"
+                self._note(rejected=1, failures=(failure,))
+                unknown_since = None
+            case OutcomeKind.REFUSED:
+                state = "open" if unknown_since is None else "sending"
+                self._note(waiting=1, problems=(outcome.reason or "Stripe refused",))
+            case OutcomeKind.UNKNOWN:
+                state, unknown_since = "sending", unknown_since or tried_at
+                self._note(unknown=1, problems=(outcome.reason or "no answer",))
+        if state == "accepted":
+            unknown_since = None
+        return Answer(
+            outcome.identifier, state, outcome.answered_at, attempts, text, outcome.code, outcome.request_id,
+            unknown_since,
+        )  # fmt: skip
+
+    def _events(self, rows: pa.Table) -> Iterator[MeterEvent]:
+        for row in rows.select(["identifier", "event_name", "customer_id", "value", "stamp"]).to_pylist():
+            row["timestamp"] = row.pop("stamp").replace(tzinfo=UTC)
+            yield MeterEvent(**row)
+
+    def _sink(self) -> Sink:
+        return self._provider.sink(self._settings.stripe_meter_api)
+
+    # ── afterwards ───────────────────────────────────────────────────────────────────────────────
+
+    def _confirm(self, meter_id: str) -> None:
+        confirmed, problems = confirm(self._books, self._reads, meter_id, now=self._clock(), push_id=self._id)
+        self._note(confirmed=confirmed, problems=problems)
+
+    def _write_back(self) -> None:
+        """Tell Langfuse, where that is wanted; a failure there stops nothing."""
+        written = write_back(self._books, self._settings, now=self._clock())
+        if written.problem is not None:
+            self._note(problems=(written.problem,))
+
+    def _report(self, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(PushProgress(done, total, self._counts["credits_sent"], "sending"))
+
+    def _note(self, **more: Any) -> None:
+        """Add to the result: numbers are added up, texts kept once."""
+        for name, value in more.items():
+            if isinstance(value, int):
+                self._counts[name] += value
+            else:
+                self._said[name].update(dict.fromkeys(value))
+
+    def _end(self, outcome: str, error: str | None) -> None:
+        document = self._result.to_json()
+        self._books.end_push(self._id, now=self._clock(), outcome=outcome, result=json.dumps(document), error=error)
+        written = self._books.identifiers_of(self._id)
+        digest = hashlib.sha256("\n".join(written).encode()).hexdigest()
+        detail = {"push": self._id, "outcome": outcome, "error": error, "sha256": digest, **document}
+        self._ledger.audit(self._actor, "push", detail)
+
+
+def push(
+    ledger: Ledger,
+    provider: StripeProvider,
+    settings: Settings,
+    *,
+    actor: str,
+    clock: Callable[[], datetime],
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> PushResult:
+    """Send what is owed. The caller makes sure that only one push runs at a time.
+
+    Raises
+    ------
+    SettingsError
+        If the meter or key cannot be used, or belong to another account than earlier pushes went to.
+    UpstreamError
+        If Stripe cannot be reached, or the billing periods cannot be read.
+    """
+    one = _Push(ledger, provider, settings, actor=actor, clock=clock, progress=progress)
+    return one.preview() if dry_run else one.run()
+
+
+def rejection(code: str | None, reason: str | None) -> str:
+    """Why Stripe will never take a meter event, in one line."""
+    return f"Stripe rejected it: {reason or code or 'no reason given'}"
+
+
+def _mixed(waiting: pa.Table) -> Iterator[pa.Table]:
+    """Batches that hold as many customers as possible: calls for one customer follow each other."""
+    if not waiting.num_rows:
+        return
+    codes = waiting["customer_id"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    by_customer = np.argsort(codes, kind="stable")
+    sorted_codes = codes[by_customer]
+    starts = np.flatnonzero(np.append([True], sorted_codes[1:] != sorted_codes[:-1]))
+    turns = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
+    order = by_customer[np.argsort(turns, kind="stable")]
+    for first in range(0, len(order), BATCH):
+        yield waiting.take(pa.array(order[first : first + BATCH]))

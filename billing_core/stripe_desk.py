@@ -1,0 +1,440 @@
+"""Everything people do with Stripe: push, look at the pipeline, decide about what is stuck, reconcile, ask for a
+customer's status. Part of `BillingService`; every call takes a `Principal`.
+
+Intents belong to customers, not to organizations, so all of this needs somebody who may see every organization.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+
+from billing_core import pipeline as pipelines
+from billing_core.access import Principal, Role
+from billing_core.confirming import Bucket, agreeing
+from billing_core.customer_status import UNKNOWN, CustomerStatus, plan_of, used_according_to
+from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.filelock import exclusive, is_held
+from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
+from billing_core.pipeline import Action, Pipeline, Preview, Problem
+from billing_core.rating.card import RateCardFile
+from billing_core.settings import Settings
+from billing_core.stripe_reads import KeptSummary, StripeReads, remembered
+from billing_core.usage import Window
+
+if TYPE_CHECKING:
+    from billing_core.langfuse.provider import LangfuseProvider
+    from billing_core.pushing import Progress, PushResult
+    from billing_core.rating.events import Policy
+    from billing_core.reconcile.report import Reconciliation
+    from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
+    from billing_core.stripe.provider import StripeProvider
+
+__all__ = ["ConnectStripe", "Deadline", "StripeDesk"]
+
+ConnectStripe = Callable[[Settings], "StripeProvider"]
+
+RECONCILIATION = "reconcile"
+"""What stands in place of a push's id where a reconciliation changed a status."""
+
+T = TypeVar("T")
+
+READERS = (Role.ADMIN, Role.FINANCE)
+MINUTE = timedelta(minutes=1)
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A draft invoice that finalizes soon: unsent usage of its period must arrive before."""
+
+    customer_id: str
+    finalizes_at: datetime
+    read_at: datetime | None
+
+
+class StripeDesk:
+    """See the module. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        cards: RateCardFile,
+        connect: ConnectStripe | None = None,
+        clock: Callable[[], datetime] | None = None,
+        *,
+        policy: Policy,
+        connect_langfuse: Callable[[], LangfuseProvider],
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._books = SyncBooks(ledger.engine)
+        self._cards = cards
+        self._connect = connect or connect_stripe
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._policy = policy
+        self._connect_langfuse = connect_langfuse
+
+    # ── push ─────────────────────────────────────────────────────────────────────────────────────
+
+    def push(
+        self,
+        principal: Principal,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> PushResult:
+        """Send what is owed to Stripe; one push at a time per ledger. With `dry_run` nothing is sent or stored.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key, or if the meter or key cannot be used.
+        UpstreamError, WarehouseError
+            If a side could not be reached; what was sent is known, the next push goes on from there.
+        """
+        from billing_core.pushing import push  # brings Stripe's SDK, which nothing else needs
+
+        _require_everything(principal, Role.ADMIN)
+        with closing(self._connect(self._settings)) as provider, exclusive(self._push_lock, on_wait=on_wait):
+            if not dry_run:
+                self._ledger.claim(self._settings.mode)
+            return push(
+                self._ledger, provider, self._settings,
+                actor=principal.name, clock=self._clock, dry_run=dry_run, progress=progress,
+            )  # fmt: skip
+
+    def is_pushing(self) -> bool:
+        """Whether a push runs right now, in whatever process."""
+        return is_held(self._push_lock)
+
+    def pushes(self, principal: Principal, limit: int = 20) -> list[PushRun]:
+        """The push log, newest first."""
+        _require_everything(principal, *READERS)
+        return self._books.last_pushes(limit)
+
+    # ── the pipeline ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a Stripe key (or the demo's own Stripe)."""
+        return self._settings.stripe_api_key is not None or self._connect is not connect_stripe
+
+    def pipeline(self, principal: Principal) -> Pipeline:
+        """How much stands where."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_pipeline(self._ledger.engine, self._clock())
+
+    def problems(self, principal: Principal) -> list[Problem]:
+        """What is stuck, by cause."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_problems(self._ledger.engine)
+
+    def next_deadline(self, principal: Principal) -> Deadline | None:
+        """The draft invoice that finalizes first, as last read."""
+        _require_everything(principal, *READERS)
+        picture, now = remembered(self._books), self._clock()
+        drafts = [(d.finalizes_at, d.customer_id) for d in picture.drafts if d.finalizes_at and d.finalizes_at > now]
+        return Deadline(min(drafts)[1], min(drafts)[0], picture.read_at) if drafts else None
+
+    def preview(
+        self,
+        principal: Principal,
+        action: Action,
+        *,
+        cause: str | None = None,
+        customer_ids: Sequence[str] = (),
+        event_ids: Sequence[str] = (),
+    ) -> Preview:
+        """What a decision would touch; nothing is changed."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_choice(
+            self._ledger.engine, action, cause=cause, customer_ids=customer_ids, event_ids=event_ids
+        )
+
+    def decide(self, principal: Principal, preview: Preview, *, reason: str = "") -> int:
+        """Carry out what a preview showed, for the events that are still as they were; returns how many.
+
+        Raises
+        ------
+        BadParameter
+            If a hold gives no reason: somebody will ask for it.
+        """
+        _require_everything(principal, Role.ADMIN)
+        reason = " ".join(reason.split())[:LONGEST_REASON]
+        who, now = principal.name, self._clock()
+        match preview.action:
+            case Action.RETRY:
+                count = self._books.retry(preview.event_ids, actor=who, now=now)
+            case Action.HOLD:
+                if not reason:
+                    raise BadParameter("reason", reason, "a few words on why these events are kept back")
+                count = self._books.hold(preview.event_ids, reason=reason, actor=who, now=now)
+            case Action.RELEASE:
+                count = self._books.release(preview.event_ids, actor=who, now=now)
+        detail = {"events": count, "credits": preview.amounts.credits, "usd": preview.amounts.amount_usd}
+        self._ledger.audit(who, f"sync {preview.action}", {**detail, "reason": reason, "ids": preview.event_ids[:100]})
+        return count
+
+    def intents_of(self, event_id: str, principal: Principal) -> list[dict[str, Any]]:
+        """The intents that ever covered an event the principal may see, for its passport.
+
+        An intent may cover events of other organizations of the same customer: who may not see those gets this
+        event's own part only.
+        """
+        rows = self._books.intents_of_event(event_id)
+        for row in rows:
+            row |= self._counted_then(row)
+            if principal.organizations is not None:
+                row |= dict.fromkeys(("credits", "carried_before", "value", "events", "counted", "counted_at"))
+        return rows
+
+    def _counted_then(self, intent: dict[str, Any]) -> dict[str, Any]:
+        """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
+        kept = self._books.objects("summary", intent["customer_id"])
+        hour = intent["stamp"].replace(minute=0, second=0, microsecond=0)
+        for row in kept:
+            summary = msgspec.json.decode(row.content, type=KeptSummary)
+            if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
+                counted = next((bucket.value for bucket in summary.buckets if bucket.start == hour), Decimal(0))
+                return {"counted": counted, "counted_at": row.read_at}
+        return {"counted": None, "counted_at": None}
+
+    # ── reconciliation ───────────────────────────────────────────────────────────────────────────
+
+    def reconcile(
+        self,
+        principal: Principal,
+        start: datetime,
+        end: datetime,
+        *,
+        only_differences: bool = False,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Reconciliation:
+        """Langfuse read anew ↔ ledger ↔ sent ↔ Stripe in `[start, end)`, widened to whole UTC hours.
+
+        Times without an offset are in the reporting timezone. Books that cannot be read are unknown in the rows
+        and named in `problems`. Stripe's sums, read anyway, also confirm what they agree with.
+        """
+        from billing_core.reconcile.run import reconcile
+
+        _require_everything(principal, *READERS)
+        window = self._window(start, end)
+        with ExitStack() as open_ones:
+            problems: list[str] = []
+            langfuse = _or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
+            stripe = meter_id = None
+            if self.is_connected:
+                provider = open_ones.enter_context(closing(self._connect(self._settings)))
+                meter = _or_say(problems, provider.preflight)
+                if meter is not None:
+                    self._hear_rejections(provider, problems)
+                    stripe, meter_id = _Listening(provider), meter.id
+            else:
+                problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
+            found = reconcile(
+                self._ledger, self._cards, self._policy, window,
+                langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
+                clock=self._clock, progress=progress,
+            )  # fmt: skip
+            if stripe is not None:
+                self._confirm_heard(stripe, found.window)
+        found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
+        document = json.dumps(found.to_json())
+        self._books.store_reconciliation(
+            actor=principal.name, now=self._clock(), start=found.window.start, end=found.window.end, result=document
+        )
+        detail = {
+            "from": found.window.start, "to": found.window.end, "rows": len(found.rows),
+            "unexplained_credits": found.unexplained_credits, "sha256": hashlib.sha256(document.encode()).hexdigest(),
+        }  # fmt: skip
+        self._ledger.audit(principal.name, "reconcile", detail)
+        return found.only_differences() if only_differences else found
+
+    def last_reconciliation(self, principal: Principal) -> Reconciliation | None:
+        """The newest one anybody made."""
+        from billing_core.reconcile.report import Reconciliation
+
+        _require_everything(principal, *READERS)
+        document = self._books.last_reconciliation()
+        return None if document is None else Reconciliation.from_json(json.loads(document))
+
+    def _window(self, start: datetime, end: datetime) -> Window:
+        zone = self._settings.zone
+        first, last = (time.replace(tzinfo=zone) if time.tzinfo is None else time for time in (start, end))
+        if first >= last:
+            raise BadParameter("to", last.isoformat(), f"a time after from ({first.isoformat()})")
+        return Window(first.astimezone(UTC), last.astimezone(UTC))
+
+    def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
+        """Rejections Stripe decided on since the last push explain differences."""
+        reads = StripeReads(self._books, provider, self._clock)
+        heard = _or_say(problems, lambda: reads.error_reports(self._clock()))
+        if heard is not None:
+            answers, unnamed = heard
+            self._books.settle(answers, push_id=RECONCILIATION)
+            problems += unnamed
+
+    def _confirm_heard(self, heard: _Listening, window: Window) -> None:
+        reads = StripeReads(self._books, heard.provider, self._clock)
+        for customer, buckets in heard.hours.items():
+            reads.keep_summary(customer, window.start, window.end, buckets)
+            rows = self._books.intents_at(customer, window.start, window.end)
+            self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=RECONCILIATION)
+
+    # ── customers ────────────────────────────────────────────────────────────────────────────────
+
+    def status(self, principal: Principal, customer_id: str) -> CustomerStatus:
+        """Plan, subscription, period and upcoming invoice of a customer, read now.
+
+        A failed read comes back as `unknown`, with what was known last and when.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key.
+        NotFound
+            If Stripe knows no such customer.
+        """
+        _require_everything(principal, *READERS)
+        with closing(self._connect(self._settings)) as provider:
+            try:
+                status = self._read_status(provider, customer_id)
+            except UpstreamError as error:
+                return self._last_status(customer_id, str(error))
+        content = msgspec.json.encode(status).decode()
+        stored = StoredObject(customer_id, customer_id, content, self._clock())
+        self._books.store_objects("status", [stored], only_customer=customer_id)
+        return status
+
+    def last_status(self, principal: Principal, customer_id: str) -> CustomerStatus | None:
+        """What was read last, without asking Stripe."""
+        _require_everything(principal, *READERS)
+        kept = self._books.objects("status", customer_id)
+        return msgspec.json.decode(kept[0].content, type=CustomerStatus) if kept else None
+
+    def _read_status(self, provider: StripeProvider, customer_id: str) -> CustomerStatus:
+        from billing_core.stripe.periods import choose
+
+        meter_id, problem = None, None
+        try:
+            meter_id = provider.preflight().id
+        except SettingsError as error:
+            problem = str(error)  # a wrong meter keeps nobody from seeing the subscription
+        subscription = choose(provider.subscriptions(customer_id), meter_id)
+        now = self._clock()
+        if subscription is None:
+            if (customer := provider.customer(customer_id)) is not None and customer.is_deleted:
+                problem = f"the customer {customer_id} was deleted at Stripe"
+            return CustomerStatus(customer_id, "none", None, None, None, None, None, None, now, problem)
+        plan = plan_of(subscription, self._cards.plans)
+        metered = [item for item in subscription.items if item.meter_id is not None and item.meter_id == meter_id]
+        item = next(iter(metered or subscription.items), None)
+        start, end = (None, None) if item is None else (item.period_start, item.period_end)
+        upcoming, why = _or_none(lambda: provider.upcoming(customer_id, subscription.id))
+        used = None if upcoming is None else used_according_to(upcoming, [item.price_id for item in metered])
+        if used is None and meter_id is not None and start is not None:
+            used, second = _or_none(lambda: _counted(provider, meter_id, customer_id, start, min(end or now, now)))
+            why = why or second
+        return CustomerStatus(
+            customer_id, subscription.status, None if plan is None else plan.name,
+            None if plan is None else plan.credits_per_month, used, start, end, upcoming, now, problem or why,
+        )  # fmt: skip
+
+    def _last_status(self, customer_id: str, problem: str) -> CustomerStatus:
+        kept = self._books.objects("status", customer_id)
+        if not kept:
+            return CustomerStatus(customer_id, UNKNOWN, None, None, None, None, None, None, None, problem)
+        return replace(msgspec.json.decode(kept[0].content, type=CustomerStatus), state=UNKNOWN, problem=problem)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _push_lock(self) -> Path:
+        return self._beside("push")
+
+    @property
+    def _spool(self) -> Path:
+        """Of its own: a pull that was stopped must not take a reconciliation's pages for its own."""
+        return self._beside("reconcile-spool")
+
+    def _beside(self, suffix: str) -> Path:
+        path = self._settings.warehouse_path
+        return path.with_name(f"{path.name}.{suffix}")
+
+
+class _Listening:
+    """Stripe as a reconciliation reads it, with the hourly sums remembered that went by."""
+
+    def __init__(self, provider: StripeProvider) -> None:
+        self.provider = provider
+        self.hours: dict[str, list[Bucket]] = {}
+
+    def summaries(
+        self,
+        meter_id: str,
+        customer_id: str,
+        start: datetime,
+        end: datetime,
+        grouping: Literal["hour", "day"] | None = None,
+    ) -> list[SummaryBucket]:
+        rows = self.provider.summaries(meter_id, customer_id, start, end, grouping)
+        self.hours[customer_id] = [Bucket(row.start, row.value) for row in rows]
+        return rows
+
+    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
+        return self.provider.subscriptions(customer_id)
+
+    def invoices(
+        self, status: str | None = None, customer_id: str | None = None, created_since: datetime | None = None
+    ) -> list[Invoice]:
+        return self.provider.invoices(status, customer_id, created_since)
+
+
+def _or_say(problems: list[str], read: Callable[[], T]) -> T | None:
+    """A book that may be out of reach: then why goes to `problems`."""
+    try:
+        return read()
+    except (UpstreamError, SettingsError) as error:
+        problems.append(str(error))
+        return None
+
+
+def connect_stripe(settings: Settings) -> StripeProvider:
+    """The account the settings name."""
+    from billing_core.stripe.provider import StripeProvider
+
+    return StripeProvider.from_settings(settings)
+
+
+def _require_everything(principal: Principal, *roles: Role) -> None:
+    principal.require(*roles)
+    if principal.organizations is not None:
+        raise AccessDenied(f"{principal.name} may see some organizations only; this concerns customers of all of them")
+
+
+def _or_none(read: Callable[[], Any]) -> tuple[Any, str | None]:
+    """A part of an answer that may be missing, with why."""
+    try:
+        return read(), None
+    except (UpstreamError, NotFound) as error:
+        return None, str(error)
+
+
+def _counted(provider: StripeProvider, meter_id: str, customer_id: str, start: datetime, end: datetime) -> Any:
+    """Credits Stripe counts in a period, cut to whole minutes as its sums want it."""
+    first = start.replace(second=0, microsecond=0)
+    last = max(end.replace(second=0, microsecond=0), first + MINUTE)
+    return sum((row.value for row in provider.summaries(meter_id, customer_id, first, last, None)), start=0)

@@ -1,0 +1,246 @@
+"""What is read from Stripe, kept in the ledger with its age: reads are rationed, and an outage must not look like
+"no plan" or 0 (Stripe notes, facts 1, 2 and 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+
+from billing_core.confirming import Bucket, resolve
+from billing_core.errors import NotFound, UpstreamError
+from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
+from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
+from billing_core.stripe.periods import BillingCalendar, calendar_of
+from billing_core.stripe.provider import StripeProvider
+
+__all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "remembered"]
+
+FRESH = timedelta(minutes=1)
+"""Subscriptions and drafts read so lately are not read again, unless a billing period has ended since."""
+
+DAILY_READS = 250
+"""Of the 10,000 GETs a small account has per month, what a day's confirmations may use."""
+
+HOUR = timedelta(hours=1)
+KEPT_REPORTS = 5_000
+REPORTS_OVERLAP = timedelta(hours=1)
+FIRST_REPORTS = timedelta(days=30)
+"""The events feed is eventually consistent, and ends after 30 days."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read."""
+
+    customers: tuple[Customer, ...] | None = None
+    subscriptions: tuple[Subscription, ...] = ()
+    drafts: tuple[Invoice, ...] = ()
+    read_at: datetime | None = None
+
+    def calendars(self, customers: Iterable[str], meter_id: str, now: datetime) -> Mapping[str, BillingCalendar]:
+        """The billing periods of some customers."""
+        wanted = set(customers)
+        subscriptions = _by_customer(self.subscriptions, wanted)
+        drafts = _by_customer(self.drafts, wanted)
+        return {c: calendar_of(subscriptions.get(c, ()), drafts.get(c, ()), meter_id, now) for c in wanted}
+
+    def deleted_customers(self) -> dict[str, str]:
+        """Customer → why nothing can be billed to it."""
+        return {
+            c.id: f"the customer {c.id} was deleted at Stripe; name another customer in the trace, or write it off"
+            for c in self.customers or ()
+            if c.is_deleted
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSummary:
+    """Stripe's hourly sums of one customer as last read; hours without a bucket counted nothing."""
+
+    start: datetime
+    end: datetime
+    buckets: tuple[Bucket, ...]
+
+
+def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]]:
+    found: dict[str, tuple[T, ...]] = {}
+    for row in rows:
+        customer = row.customer_id  # type: ignore[attr-defined]
+        if customer in wanted:
+            found[customer] = (*found.get(customer, ()), row)
+    return found
+
+
+class StripeReads:
+    """Reads through the ledger's memory."""
+
+    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Callable[[], datetime]) -> None:
+        self._books = books
+        self._provider = provider
+        self._clock = clock
+
+    def picture(self, fresh: timedelta = FRESH, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
+        """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
+
+        Raises
+        ------
+        UpstreamError
+            If subscriptions or draft invoices cannot be read: without billing periods nothing may be sent, and
+            without drafts late usage would pass for too late.
+        """
+        kept = remembered(self._books)
+        now = self._clock()
+        if kept.read_at is not None and now - kept.read_at < fresh and not _period_ended(kept, now):
+            return kept, ()
+        problems: list[str] = []
+        subscriptions = tuple(self._provider.subscriptions())
+        drafts = tuple(self._provider.invoices("draft"))
+        customers = self._or_say(problems, lambda: tuple(self._provider.customers()))
+        if keep:
+            self._keep("subscription", subscriptions, now)
+            self._keep("draft", drafts, now)
+            if customers is not None:
+                self._keep("customer", customers, now)
+            self._books.store_objects("picture", [StoredObject("picture", None, "{}", now)])
+        return Picture(customers or kept.customers, subscriptions, drafts, now), tuple(problems)
+
+    def _or_say(self, problems: list[str], read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except UpstreamError as error:
+            problems.append(str(error))
+            return None
+
+    def _keep(self, kind: str, rows: Iterable[Customer | Subscription | Invoice], now: datetime) -> None:
+        self._books.store_objects(
+            kind,
+            [StoredObject(row.id or "", _customer_of(row), msgspec.json.encode(row).decode(), now) for row in rows],
+        )
+
+    def error_reports(self, now: datetime) -> tuple[list[Answer], tuple[str, ...]]:
+        """Rejections Stripe told of that our intents do not show yet, as answers to them; every report is kept.
+
+        Beside them, in words, what new reports count and do not name: they hold samples only.
+        """
+        last = self._books.objects("reports_read")
+        since = now - FIRST_REPORTS if not last else last[0].read_at - REPORTS_OVERLAP
+        reports = self._provider.error_reports(since)
+        known = {row.id for row in self._books.objects("error_report")}
+        fresh = [report for report in reports if report.id not in known]
+        kept = self._books.objects("error_report")[-KEPT_REPORTS:]
+        # Also those read before: whoever read them may have died before the intents were settled.
+        told = [*(msgspec.json.decode(row.content, type=ErrorReport) for row in kept), *fresh]
+        states = self._books.states_of({i for report in told for error in report.errors for i in error.identifiers})
+        self._books.store_objects(
+            "error_report",
+            [*kept, *(StoredObject(r.id, None, msgspec.json.encode(r).decode(), r.created) for r in fresh)],
+        )
+        self._books.store_objects("reports_read", [StoredObject("cursor", None, "{}", now)])
+        answers = {
+            identifier: Answer(
+                identifier, "rejected", report.created,
+                text=f"Stripe rejected it after accepting it ({error.code}): {error.message}", code=error.code,
+            )
+            for report in told
+            for error in report.errors
+            for identifier in error.identifiers
+            if states.get(identifier) not in {None, "rejected", "void"}
+        }  # fmt: skip
+        return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
+
+    def stored_reports(self) -> list[ErrorReport]:
+        """Every asynchronous error report read so far."""
+        return [msgspec.json.decode(row.content, type=ErrorReport) for row in self._books.objects("error_report")]
+
+    def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[Bucket]:
+        """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
+        first, last = _hour(start), _hour(end) + (timedelta() if end == _hour(end) else HOUR)
+        try:
+            rows = self._provider.summaries(meter_id, customer_id, first, last, "hour")
+        except NotFound:
+            rows = []
+        buckets = [Bucket(row.start, row.value) for row in rows]
+        self.keep_summary(customer_id, first, last, buckets)
+        return buckets
+
+    def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[Bucket]) -> None:
+        """Remember what Stripe counts per hour in `[start, end)`, in place of what was read before."""
+        content = msgspec.json.encode(KeptSummary(start, end, tuple(buckets))).decode()
+        stored = StoredObject(customer_id, customer_id, content, self._clock())
+        self._books.store_objects("summary", [stored], only_customer=customer_id)
+
+    def resolve_unknown(self, meter_id: str, *, older_than: datetime) -> tuple[list[Answer], tuple[str, ...]]:
+        """The fate of intents that can no longer be repeated, where a summary decides it."""
+        answers: list[Answer] = []
+        problems: list[str] = []
+        for customer, first, last in self._books.unknown_customers(older_than):
+            try:
+                buckets = self.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+            except UpstreamError as error:
+                problems.append(str(error))
+                continue
+            rows = self._books.intents_at(customer, _hour(first), _hour(last) + HOUR)
+            answers += resolve(rows, buckets, older_than=older_than, now=self._clock())
+        return answers, tuple(problems)
+
+    def value_of(self, identifiers: Iterable[str]) -> int:
+        """Whole credits of some intents together."""
+        return self._books.values_of(identifiers)
+
+    def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
+        """Those whose sums may be read now, longest unread first, until the day's ration is used up."""
+        today = self._clock().date().isoformat()
+        used = sum(int(row.content) for row in self._books.objects("summary_reads") if row.id == today)
+        read_at = {row.id: row.read_at for row in self._books.objects("summary")}
+        ordered = sorted(waiting, key=lambda customer: (customer in read_at, read_at.get(customer), customer))
+        before = self._provider.calls
+        for customer in ordered:
+            if used + self._provider.calls - before >= DAILY_READS:
+                break
+            yield customer
+        spent = used + self._provider.calls - before
+        self._books.store_objects("summary_reads", [StoredObject(today, None, str(spent), self._clock())])
+
+
+def remembered(books: SyncBooks) -> Picture:
+    """What was read last, whenever that was."""
+    read = books.objects("picture")
+    if not read:
+        return Picture()
+    return Picture(
+        tuple(msgspec.json.decode(row.content, type=Customer) for row in books.objects("customer")),
+        tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
+        tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
+        read[0].read_at,
+    )
+
+
+def _unnamed(report: ErrorReport) -> Iterator[str]:
+    for error in report.errors:
+        if error.count > len(error.identifiers):
+            yield (
+                f"Stripe rejected {error.count:,} meter events after accepting them ({error.code}) and names "
+                f"{len(error.identifiers):,} of them; `reconcile` finds the others"
+            )
+
+
+def _customer_of(row: Customer | Subscription | Invoice) -> str:
+    return row.id if isinstance(row, Customer) else row.customer_id
+
+
+def _period_ended(picture: Picture, now: datetime) -> bool:
+    """Whether a billing period, or the time a draft stays open, has ended since the picture was taken."""
+    ends = [item.period_end for s in picture.subscriptions for item in s.items]
+    ends += [draft.finalizes_at for draft in picture.drafts]
+    return any(picture.read_at < end <= now for end in ends if end is not None and picture.read_at is not None)
+
+
+def _hour(time: datetime) -> datetime:
+    return time.replace(minute=0, second=0, microsecond=0)
