@@ -23,6 +23,7 @@ from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.health import healthz, readyz
 from billing_core.web.security import SecurityHeaders, content_security_policy, inline_script_hashes
+from billing_core.web.sync_files import problems_csv, reconciliation_csv
 from billing_core.web.usage_api import usage_events, usage_events_csv
 from components.notice import report_script_error
 
@@ -47,6 +48,8 @@ def routes() -> list[BaseRoute]:
         Route("/readyz", readyz),
         Route("/api/billing/usage/events", usage_events),
         Route(f"{BASE_PATH}/download/usage-events.csv", usage_events_csv),
+        Route(f"{BASE_PATH}/download/sync-problems.csv", problems_csv),
+        Route(f"{BASE_PATH}/download/reconciliation.csv", reconciliation_csv),
         Route(f"{BASE_PATH}/usage_events", default_page),
         Route(f"{BASE_PATH}{COOKIE_PATH}/clear", clear_cookie),
         Route(f"{BASE_PATH}{COOKIE_PATH}/{{ticket}}", set_cookie),

@@ -328,17 +328,15 @@ def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
     if start is None or end is None:
         raise _Usage("reconcile: --from and --to are needed, e.g. --from 2026-11-01 --to 2026-12-01")
     with _stripe_service(settings) as service, _share_bar() as progress:
-        found = service.stripe.reconcile(
-            _principal(), start, end, only_differences=options.only_differences, progress=progress
-        )
-    document = found.to_json()
+        found = service.stripe.reconcile(_principal(), start, end, progress=progress)
+    document = (found.only_differences() if options.only_differences else found).to_json()
     if options.json:
         _print_json(document)
     else:
         _say_reconciled(document)
     for problem in found.problems:
         print(problem, file=sys.stderr)
-    return EXIT_UNREACHABLE if found.problems else 0
+    return 0 if found.is_complete else EXIT_UNREACHABLE
 
 
 def _say_reconciled(document: dict[str, Any]) -> None:
@@ -356,7 +354,7 @@ def _say_reconciled(document: dict[str, Any]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for finding in document["findings"]:
         print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
-    print(f"{len(rows):,} rows, {document['unexplained_credits']} credits unexplained")
+    print(f"{len(rows):,} rows, {document['unexplained_credits'] or 'unknown'} credits unexplained")
 
 
 @contextmanager

@@ -28,6 +28,9 @@ SETTLED_AFTER = timedelta(hours=4)
 """By then a sum contains what was taken, and what Stripe rejects after taking it has been reported. Stripe names no
 lag (Stripe notes, section 4: allow an hour at least)."""
 
+GIVE_UP_AFTER = 3
+"""Customers whose sums cannot be read, until Stripe counts as out of reach for this time."""
+
 DELIVERED = ("accepted", "confirmed")
 
 
@@ -95,7 +98,10 @@ def confirm(
             buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
         except UpstreamError as error:
             problems.append(str(error))
-            break
+            reads.keep_failure(customer)
+            if len(problems) == GIVE_UP_AFTER:
+                break
+            continue
         hours = timedelta(hours=1)
         rows = books.intents_at(customer, _hour(first), _hour(last) + hours)
         confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)

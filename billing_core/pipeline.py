@@ -5,11 +5,12 @@ Every event stands in exactly one stage, so the stages add up to the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -19,7 +20,7 @@ from billing_core.ledger.engine import Engine
 from billing_core.ledger.queries import amount
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
 from billing_core.ledger.sync import candidates, carried, covered
-from billing_core.types import SyncStatus
+from billing_core.types import Flag, SyncStatus
 
 __all__ = ["Action", "Amounts", "Carried", "Pipeline", "Preview", "Problem", "Stage", "read_pipeline", "read_problems"]
 
@@ -131,6 +132,11 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
         "The invoice of its period is final. Bill it by an invoice item, or write it off.",
         (Action.RETRY,),
     ),
+    "correction_held": (
+        "Correction cannot be sent",
+        "Sent, changed since, and the difference is too old or its invoice final. Use a credit note or invoice item.",
+        (),
+    ),
     "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),
     "failed_before": (
         "Failed in the earlier system",
@@ -177,11 +183,13 @@ def staged() -> ir.Table:
     holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
     rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
     t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
-    sent = t.sync_status.isin(SENT)
-    stage = ibis.cases((t.hold.notnull() & ~sent, ibis.literal("held")), else_=t.sync_status.cast("string"))
-    cause = ibis.cases(
-        (stage == "held", t.hold), (stage == "error", t.code.fill_null("rejected")), else_=ibis.null("string")
-    )
+    # Before the first push nothing is written down as held yet, but what no intent ever covered was not rejected.
+    hopeless = (t.sync_status == SyncStatus.ERROR) & t.meter_event_identifier.isnull()
+    nobody = t.flags.contains(Flag.NO_CUSTOMER)
+    why = ibis.cases((t.hold.notnull(), t.hold), (nobody, "no_customer"), else_="failed_before")
+    is_held = (t.hold.notnull() & ~t.sync_status.isin(SENT)) | hopeless
+    stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
+    cause = ibis.cases((is_held, why), (stage == "error", t.code.fill_null("rejected")), else_=ibis.null("string"))
     return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
 
 
@@ -210,25 +218,39 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
 
 def _corrections(engine: Engine, now: datetime) -> Amounts:
     """What sent events owe beyond their intents."""
-    e = candidates(now)
-    changed = e.filter(e.sync_status != SyncStatus.PENDING)
-    c = covered(changed).group_by("event_id")
-    sums = c.aggregate(covered=lambda t: t.credits.sum())
-    t = changed.left_join(sums, changed.id == sums.event_id)
-    prices = events_table().select(priced="id", price="credit_price_usd")
-    priced = t.join(prices, t.id == prices.priced)
-    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
-    open_ones = owed.filter(owed.owed != 0)
-    row = engine.read(
-        open_ones.aggregate(
-            events=open_ones.count(), credits=open_ones.owed.sum(), amount_usd=(open_ones.owed * open_ones.price).sum()
-        )
-    ).to_pylist()[0]
+    o = _open_corrections(now)
+    row = engine.read(o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())).to_pylist()[0]
     return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
 
 
-def read_problems(engine: Engine) -> list[Problem]:
-    """Stuck events by cause, most credits first."""
+def _open_corrections(now: datetime) -> ir.Table:
+    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
+    e = candidates(now)
+    changed = e.filter(e.sync_status != SyncStatus.PENDING)
+    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
+    t = changed.left_join(sums, changed.id == sums.event_id)
+    facts = events_table().select(priced="id", price="credit_price_usd", sync_error="sync_error")
+    priced = t.join(facts, t.id == facts.priced)
+    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
+    open_ones = owed.filter(owed.owed != 0)
+    return open_ones.mutate(owed_usd=open_ones.owed * open_ones.price)
+
+
+def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
+    """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
+    o, h = _open_corrections(now), holds_table()
+    held = o.semi_join(h.filter(h.released_at.isnull()), [o.id == h.event_id])
+    row = engine.read(
+        held.aggregate(
+            events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
+            customers=held.customer_id.nunique(), example=held.sync_error.max(),
+        )
+    ).to_pylist()[0]  # fmt: skip
+    return [_problem({**row, "cause": "correction_held"})] if row["events"] else []
+
+
+def read_problems(engine: Engine, now: datetime) -> list[Problem]:
+    """Stuck events by cause, most credits first; then corrections that may not be sent."""
     t = staged()
     stuck = t.filter(t.stage.isin([Stage.ERROR, Stage.HELD]))
     grouped = stuck.group_by("cause").aggregate(
@@ -236,13 +258,13 @@ def read_problems(engine: Engine) -> list[Problem]:
         customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
     )  # fmt: skip
     rows = engine.read(grouped.order_by(ibis.desc("credits"), "cause")).to_pylist()
-    return [
-        Problem(
-            row["cause"], *_advice(row["cause"])[:2], row["example"] or "",
-            Amounts(row["events"], row["credits"], row["amount_usd"]), row["customers"], _advice(row["cause"])[2],
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [*map(_problem, rows), *_held_corrections(engine, now)]
+
+
+def _problem(row: Mapping[str, Any]) -> Problem:
+    title, what_to_do, actions = _advice(row["cause"])
+    amounts = Amounts(row["events"], row["credits"], row["amount_usd"])
+    return Problem(row["cause"], title, what_to_do, row["example"] or "", amounts, row["customers"], actions)
 
 
 def _advice(cause: str) -> tuple[str, str, tuple[Action, ...]]:

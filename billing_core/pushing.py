@@ -30,7 +30,7 @@ from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
 from billing_core.stripe.provider import StripeProvider
-from billing_core.stripe_reads import Picture, StripeReads
+from billing_core.stripe_reads import FRESH, Picture, StripeReads
 from billing_core.types import plain_decimal, utc_text
 from billing_core.write_back import write_back
 
@@ -137,7 +137,7 @@ class _Push:
         """Everything but writing and sending."""
         meter = self._provider.preflight()
         self._books.bind(meter.id, meter.livemode, keep=False)
-        picture, problems = self._reads.picture(keep=False)
+        picture, problems = self._reads.picture(fresh=FRESH, keep=False)
         waiting = self._books.open_intents()
         frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, keep=False)
         sink = self._sink()
@@ -149,7 +149,7 @@ class _Push:
         return PushResult(
             is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
             waiting=len(events), unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests,
-            problems=problems,
+            failures=frozen.named, problems=problems,
         )  # fmt: skip
 
     def run(self) -> PushResult:
@@ -161,18 +161,18 @@ class _Push:
             self._read_error_reports()
             self._resolve(meter.id)
             if self._books.anything_to_send(self._settled_before()):
-                picture, problems = self._reads.picture()
+                picture, problems = self._reads.picture(fresh=timedelta(0))
                 self._note(problems=problems)
                 self._withdraw(picture, meter.id)
                 frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
-                self._note(held=held, newly_held=frozen.newly_held)
+                self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
                 self._note_stuck(waiting.num_rows - ready.num_rows)
                 self._send(ready)
             else:
-                newly_held, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
-                self._note(held=held, newly_held=newly_held)
+                frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
+                self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
             self._confirm(meter.id)
             self._write_back()
         except BaseException as error:

@@ -97,6 +97,13 @@ class Settings(BaseModel):
             raise ValueError("holds a user name or password; put keys into their own variables")
         return value.rstrip("/")
 
+    @field_validator("stripe_api_key")
+    @classmethod
+    def _is_no_publishable_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and value.get_secret_value().startswith("pk_"):
+            raise ValueError("is a publishable key; expected a restricted key, which begins with rk_")
+        return value
+
     @field_validator("timezone")
     @classmethod
     def _is_iana_zone(cls, value: str) -> str:

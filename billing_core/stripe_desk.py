@@ -140,7 +140,7 @@ class StripeDesk:
     def problems(self, principal: Principal) -> list[Problem]:
         """What is stuck, by cause."""
         _require_everything(principal, *READERS)
-        return pipelines.read_problems(self._ledger.engine)
+        return pipelines.read_problems(self._ledger.engine, self._clock())
 
     def next_deadline(self, principal: Principal) -> Deadline | None:
         """The draft invoice that finalizes first, as last read."""

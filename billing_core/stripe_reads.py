@@ -17,17 +17,19 @@ from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
 from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
+from billing_core.stripe.reading import ReadFailed
 
 __all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "remembered"]
 
 FRESH = timedelta(minutes=1)
-"""Subscriptions and drafts read so lately are not read again, unless a billing period has ended since."""
+"""For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
 
 DAILY_READS = 250
 """Of the 10,000 GETs a small account has per month, what a day's confirmations may use."""
 
 HOUR = timedelta(hours=1)
 KEPT_REPORTS = 5_000
+HTTP_NOT_FOUND = 404
 REPORTS_OVERLAP = timedelta(hours=1)
 FIRST_REPORTS = timedelta(days=30)
 """The events feed is eventually consistent, and ends after 30 days."""
@@ -86,8 +88,10 @@ class StripeReads:
         self._provider = provider
         self._clock = clock
 
-    def picture(self, fresh: timedelta = FRESH, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
+    def picture(self, *, fresh: timedelta, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
         """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
+
+        What was read within `fresh` is not read again, unless a billing period has ended since.
 
         Raises
         ------
@@ -100,8 +104,8 @@ class StripeReads:
         if kept.read_at is not None and now - kept.read_at < fresh and not _period_ended(kept, now):
             return kept, ()
         problems: list[str] = []
-        subscriptions = tuple(self._provider.subscriptions())
-        drafts = tuple(self._provider.invoices("draft"))
+        subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
+        drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
         customers = self._or_say(problems, lambda: tuple(self._provider.customers()))
         if keep:
             self._keep("subscription", subscriptions, now)
@@ -110,6 +114,16 @@ class StripeReads:
                 self._keep("customer", customers, now)
             self._books.store_objects("picture", [StoredObject("picture", None, "{}", now)])
         return Picture(customers or kept.customers, subscriptions, drafts, now), tuple(problems)
+
+    def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+        """A list; empty where the server has no such address, which Stripe itself always has."""
+        try:
+            return read()
+        except ReadFailed as error:
+            if error.status != HTTP_NOT_FOUND:
+                raise
+            problems.append(str(error))
+            return ()
 
     def _or_say(self, problems: list[str], read: Callable[[], T]) -> T | None:
         try:
@@ -176,6 +190,11 @@ class StripeReads:
         stored = StoredObject(customer_id, customer_id, content, self._clock())
         self._books.store_objects("summary", [stored], only_customer=customer_id)
 
+    def keep_failure(self, customer_id: str) -> None:
+        """A customer whose sums could not be read now: others come first next time."""
+        stored = StoredObject(customer_id, customer_id, "{}", self._clock())
+        self._books.store_objects("summary_failed", [stored], only_customer=customer_id)
+
     def resolve_unknown(self, meter_id: str, *, older_than: datetime) -> tuple[list[Answer], tuple[str, ...]]:
         """The fate of intents that can no longer be repeated, where a summary decides it."""
         answers: list[Answer] = []
@@ -198,7 +217,10 @@ class StripeReads:
         """Those whose sums may be read now, longest unread first, until the day's ration is used up."""
         today = self._clock().date().isoformat()
         used = sum(int(row.content) for row in self._books.objects("summary_reads") if row.id == today)
-        read_at = {row.id: row.read_at for row in self._books.objects("summary")}
+        tried = [*self._books.objects("summary"), *self._books.objects("summary_failed")]
+        read_at: dict[str, datetime] = {}
+        for row in tried:
+            read_at[row.id] = max(row.read_at, read_at.get(row.id, row.read_at))
         ordered = sorted(waiting, key=lambda customer: (customer in read_at, read_at.get(customer), customer))
         before = self._provider.calls
         for customer in ordered:

@@ -19,9 +19,12 @@ __all__ = [
     "credits_text",
     "day_text",
     "duration",
+    "exact",
+    "minor_units",
     "moment",
     "plural",
     "rows_range",
+    "signed",
     "usd",
 ]
 
@@ -48,6 +51,38 @@ def plural(value: int, noun: str) -> str:
 def credits_text(value: Decimal | None) -> str:
     """`1234.5` → `1,234.50`, `0.000042` → `0.000042`, zero → `0`."""
     return UNKNOWN if value is None else _readable(value)
+
+
+def exact(value: Decimal | int | None) -> str:
+    """Every digit, with thousands separators: `1234.500000` → `1,234.5`, `-3` → `−3`."""
+    if value is None:
+        return UNKNOWN
+    size = abs(Decimal(value))
+    text = f"{size:,f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "−" + text if value < 0 else text
+
+
+def signed(value: Decimal | int | None) -> str:
+    """Every digit of a difference, with its sign: `+1,234.5`, `−3`, `0`."""
+    return f"+{exact(value)}" if value is not None and value > 0 else exact(value)
+
+
+WHOLE_CURRENCIES = frozenset(
+    ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
+)
+THOUSANDTHS = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
+"""Currencies whose smallest unit at Stripe is not a hundredth."""
+
+
+def minor_units(amount: int | None, currency: str | None) -> str:
+    """Money in a currency's smallest unit, as Stripe has it: `(1234, "usd")` → `12.34 USD`, `(5, "jpy")` → `5 JPY`."""
+    if amount is None or currency is None:
+        return UNKNOWN
+    code = currency.upper()
+    places = 0 if code in WHOLE_CURRENCIES else 3 if code in THOUSANDTHS else 2
+    size = Decimal(abs(amount)).scaleb(-places)
+    return f"{'−' if amount < 0 else ''}{size:,.{places}f} {code}"
 
 
 def usd(value: Decimal | None) -> str:

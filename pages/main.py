@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import streamlit as st
 
+from billing_core.access import Role
 from components import gate
 
-PAGES = [
-    st.Page("usage_events.py", title="Usage Events", icon=":material/assessment:", default=True),
-]
-"""The same for everybody: an address then means the same before and after signing in. Roles are the pages' matter."""
+PAGES = {
+    st.Page("usage_events.py", title="Usage Events", icon=":material/assessment:", default=True): frozenset(Role),
+    st.Page("stripe_sync.py", title="Stripe Sync", icon=":material/sync_alt:"): frozenset({Role.ADMIN, Role.FINANCE}),
+}
+"""Each page with the roles it serves. The same pages for everybody: an address then means the same before and after
+signing in. Roles are the pages' matter; here they only decide who is shown a link."""
 
 signed_in = gate.is_signed_in()
 st.set_page_config(
@@ -22,10 +25,11 @@ st.set_page_config(
     layout="wide",
     initial_sidebar_state="auto" if signed_in else "collapsed",
 )
-page = st.navigation(PAGES, position="hidden")
+page = st.navigation(list(PAGES), position="hidden")
 principal = gate.enter()
 with st.sidebar:
-    for listed in PAGES:  # Streamlit's own menu hides itself while there is one page
-        st.page_link(listed)
+    for listed, roles in PAGES.items():
+        if principal.role in roles:
+            st.page_link(listed)
 gate.user_menu(principal)
 page.run()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from importlib.resources import files
 from typing import Any
 
 import httpx
@@ -123,12 +122,9 @@ class World:
     def __init__(self, folder: Any, stripe: Stripe, **environment: str) -> None:
         self.stripe = stripe
         self.path = folder / "billing.duckdb"
-        cards = folder / "cards.yaml"
-        cards.write_text(_card_with_plans(), encoding="utf-8")
         self.environment = {
             "BILLING_MODE": "live",
             "BILLING_WAREHOUSE_URL": f"duckdb:///{self.path}",
-            "BILLING_RATE_CARD": str(cards),
             "STRIPE_API_KEY": STRIPE_KEY,
             "STRIPE_API_BASE": stripe.url,
             **environment,
@@ -202,11 +198,3 @@ def use(id_: str, time: datetime, amount: str = "150", customer: str | None = "c
     gigabytes = Decimal(amount) / CARD.storage.credits_per_gb_month
     facts = {"latency_seconds": 0, "storage_gb": gigabytes, **nothing, **facts}
     return usage_row(id=id_, timestamp=time, customer_id=customer, **facts)
-
-
-def _card_with_plans() -> str:
-    """The built-in card, whose plans name the sandbox's prices."""
-    text = files("billing_core.rating").joinpath("builtin.yaml").read_text(encoding="utf-8")
-    for plan, price in (("10000", "price_free"), ("500000", "price_pro")):
-        text = text.replace(f"{plan}, stripe_price_ids: []", f"{plan}, stripe_price_ids: [{price}]")
-    return text

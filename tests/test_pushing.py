@@ -815,3 +815,49 @@ def test_every_meter_event_is_in_exactly_one_batch():
     assert [batch.num_rows for batch in batches] == [512, 512, 276]
     assert sorted(n for batch in batches for n in batch["n"].to_pylist()) == list(range(1300))
     assert list(_mixed(table.slice(0, 0))) == []
+
+
+# ── what an examiner found ───────────────────────────────────────────────────────────────────────
+
+
+def test_newly_held_events_are_named_with_the_reason(world):
+    world.book(use("nobody's", at(0), customer=None), use("old", at(-24 * 40)))
+    found = world.push()
+    assert found.newly_held == 2
+    assert [text.split(":")[0] for text in found.failures] == ["event nobody's is held", "event old is held"]
+    assert "older than 35 days" in found.failures[1]
+    assert world.push().failures == ()
+
+
+def test_a_preview_names_what_would_be_held_and_holds_nothing(world):
+    world.book(use("nobody's", at(0), customer=None))
+    assert world.push(dry_run=True).failures[0].startswith("event nobody's is held")
+    assert world.rows("SELECT count(*) FROM holds") == [(0,)]
+
+
+def test_one_customer_whose_sum_cannot_be_read_keeps_nobody_else_from_being_confirmed(world, stripe):
+    world.book(*(use(c, at(0), customer=f"cus_{c}") for c in "abc"))
+    stripe.fault("404_html", path_prefix="/v1/billing/meters/", times=MANY, body_contains="cus_a")
+    found = world.push()
+    assert (found.confirmed, len(found.problems)) == (2, 1)
+    assert world.statuses() == {"a": "processed", "b": "confirmed", "c": "confirmed"}
+
+
+def test_a_server_without_lists_of_subscriptions_and_invoices_is_sent_to_all_the_same_and_it_is_said(world, stripe):
+    stripe.fault("404_html", path_prefix="/v1/subscriptions", times=MANY)
+    stripe.fault("404_html", path_prefix="/v1/invoices", times=MANY)
+    world.book(use("1", at(0)))
+    found = world.push()
+    assert (found.sent, len(found.problems)) == (1, 2)
+
+
+def test_a_correction_that_may_not_be_sent_is_a_problem_of_its_own(world, stripe):
+    world.book(use("1", at(0), "150"))
+    world.push()
+    world.wait(days=36)
+    world.book(use("1", at(0), "100"))
+    assert world.push().newly_held == 1
+    (problem,) = world.desk.problems(ADMIN)
+    assert (problem.cause, problem.amounts.events, problem.amounts.credits) == ("correction_held", 1, Decimal(-50))
+    assert "older than 35 days" in problem.example
+    assert world.statuses() == {"1": "confirmed"}

@@ -44,6 +44,12 @@ def test_an_empty_value_counts_as_absent_except_where_it_means_none():
     assert load(LANGFUSE_EXCLUDED_ENVIRONMENTS="").langfuse_excluded_environments == ()
 
 
+def test_a_publishable_key_is_refused_without_showing_it():
+    with pytest.raises(SettingsError, match="STRIPE_API_KEY: is a publishable key; expected a restricted key") as error:
+        load(STRIPE_API_KEY="pk_test_something")
+    assert "something" not in str(error.value)
+
+
 def test_globs_of_environments_are_a_comma_list():
     found = load(LANGFUSE_EXCLUDED_ENVIRONMENTS="test-*, ci")
     assert found.langfuse_excluded_environments == ("test-*", "ci")

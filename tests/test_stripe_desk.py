@@ -217,17 +217,28 @@ def test_without_a_key_there_is_no_status(world):
 # ── reads are rationed ───────────────────────────────────────────────────────────────────────────
 
 
-def test_checklist_status_subscriptions_are_read_in_one_sweep_and_not_again_within_a_minute(world, stripe):
+def test_checklist_status_subscriptions_are_read_in_one_sweep_and_previews_remember_them_for_a_minute(world, stripe):
     world.book(*(use(c, at(0), customer=f"cus_{c}") for c in "abc"))
     world.push()
     assert reads(stripe).count("/v1/subscriptions") == 1
     world.book(use("late", at(1)))
-    world.push()
+    world.push(dry_run=True)
     assert reads(stripe).count("/v1/subscriptions") == 1
-    world.book(use("later", at(2)))
     world.wait(minutes=2)
-    world.push()
+    world.push(dry_run=True)
     assert reads(stripe).count("/v1/subscriptions") == 2
+
+
+def test_a_push_that_sends_never_trusts_an_older_reading_of_the_periods(world, stripe):
+    world.book(use("1", at(0)))
+    world.push()
+    stripe.switch(anchors=dict.fromkeys(("cus_a", "cus_b", "cus_c"), int(at(1).timestamp())))
+    world.book(use("late", at(0, 30), customer="cus_b"))
+    world.book(use("now", at(2), customer="cus_b"))
+    stripe.switch(profiles={"cus_b": "canceled"})
+    found = world.push()
+    assert reads(stripe).count("/v1/subscriptions") == 2
+    assert found.sent + found.newly_held == 2
 
 
 def test_what_was_read_before_a_billing_period_ended_is_read_anew_at_once(world, stripe):

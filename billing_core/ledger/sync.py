@@ -36,6 +36,9 @@ __all__ = ["Answer", "Frozen", "Held", "PushRun", "ShownStatus", "StoredObject",
 VOID = ("rejected", "void")
 """States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
 
+NAMED = 100
+"""Newly held events that a push names; the page and `events --status error` have them all."""
+
 OPEN = ("open", "sending")
 """States of intents whose end is not known."""
 
@@ -53,10 +56,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What one planning wrote down: intents, and how many events it newly holds."""
+    """What one planning wrote down: intents, and how many events it newly holds, some of them `named` with why."""
 
     intents: int
     newly_held: int
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,22 +159,24 @@ class SyncBooks:
                 newly = _write(writer, plan, given.events, push_id=push_id, now=now)
                 held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
                 writer.advance(push_id)
-                result = Frozen(plan.intents.num_rows, newly), plan.intents, held
+                named = _named_holds(writer, now)
+                result = Frozen(plan.intents.num_rows, newly, named), plan.intents, held
                 if not keep:
                     raise _TakeBack
         except _TakeBack:
             pass
         return result
 
-    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[int, int]:
-        """Take down who cannot be sent for want of a customer: (newly held, held in all)."""
+    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
+        """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
             _not_pending(writer)
             _release_moot(writer, now)
             newly = _hold_hopeless(writer, now)
             if newly:
                 writer.advance(push_id)
-            return newly, int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
+            held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
+            return Frozen(0, newly, _named_holds(writer, now)), held
 
     def anything_to_send(self, settled_before: datetime) -> bool:
         """Whether a push would find events to look at or intents to go on with."""
@@ -614,6 +620,13 @@ def _hold_hopeless(writer: Writer, now: datetime) -> int:
             [_stored(now)],
         )
     return count
+
+
+def _named_holds(writer: Writer, now: datetime) -> tuple[str, ...]:
+    """The first events held in this transaction, in words."""
+    query = f"""SELECT event_id, reason FROM holds WHERE held_at = ? AND actor = 'push' AND {ACTIVE}
+                ORDER BY event_id LIMIT {NAMED}"""
+    return tuple(f"event {event_id} is held: {reason}" for event_id, reason in writer.rows(query, [_stored(now)]))
 
 
 def _release_moot(writer: Writer, now: datetime) -> None:

@@ -159,7 +159,7 @@ def _counted(books: Books) -> dict[Hour, Decimal] | None:
     return {
         (customer, _naive(hour)): amount
         for (customer, hour), amount in books.stripe.items()
-        if window.start <= hour < window.end
+        if window.start <= hour < window.end and amount
     }
 
 

@@ -59,7 +59,8 @@ def no_metered_item(
     """Customers with credits counted in hours that no subscription with an item on the meter bills."""
     spans: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
     for found in subscriptions:
-        if found.status not in NOT_INVOICED and any(item.meter_id == meter_id for item in found.items):
+        on_meter = any(item.meter_id == meter_id or item.is_unsaid for item in found.items)
+        if on_meter and found.status not in NOT_INVOICED:
             ended = found.ended_at or (now if found.status == "canceled" else None)
             spans.setdefault(found.customer_id, []).append((found.started_at, ended))
     loose: dict[str, list[Decimal]] = {}
@@ -75,7 +76,7 @@ def no_metered_item(
         why = (
             "its subscriptions on the meter did not run then" if customer in spans else "no subscription has the meter"
         )
-        says = f"Stripe counts {plain_decimal(total)} credits of {customer} that no invoice bills: {why}"
+        says = f"Stripe counts {_grouped(total)} credits of {customer} that no invoice bills: {why}"
         yield Finding(NO_METERED_ITEM, customer, total, says)
 
 
@@ -131,10 +132,16 @@ def after_finalization(
         unbilled = min(Decimal(sum(row["value"] for row in rows)), EXACT.subtract(Decimal(total), line.quantity))
         if unbilled > 0:
             says = (
-                f"{', '.join(line.invoice_ids)} billed {plain_decimal(line.quantity)} of the {total} credits sent to "
+                f"{', '.join(line.invoice_ids)} billed {_grouped(line.quantity)} of the {total:,} credits sent to "
                 f"{line.customer_id} for {line.start:%Y-%m-%d %H:%M} to {line.end:%Y-%m-%d %H:%M} UTC: "
-                f"{plain_decimal(unbilled)} came after it was final"
+                f"{_grouped(unbilled)} came after it was final"
             )
             yield Finding(
                 AFTER_FINALIZATION, line.customer_id, unbilled, says, tuple(sorted(row["identifier"] for row in rows))
             )
+
+
+def _grouped(value: Decimal) -> str:
+    """Exact, with thousands separators."""
+    whole, point, rest = plain_decimal(value).partition(".")
+    return f"{int(whole):,}{point}{rest}"

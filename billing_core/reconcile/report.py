@@ -181,6 +181,13 @@ class Reconciliation:
         """The sum over rows of what nobody on this side can explain."""
         return added(row.unexplained_credits for row in self.rows)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every book could be read; a note on something beside them makes none incomplete."""
+        if not self.rows:
+            return not self.problems
+        return not any(row.langfuse_credits is None or row.stripe_credits is None for row in self.rows)
+
     def only_differences(self) -> Reconciliation:
         """Without the rows whose books agree, and without causes worth nothing."""
         rows = (
@@ -198,7 +205,7 @@ class Reconciliation:
             "to": utc_text(self.window.end),
             "made_at": utc_text(self.made_at),
             "rows": [_row_to_json(row) for row in self.rows],
-            "unexplained_credits": plain_decimal(self.unexplained_credits),
+            "unexplained_credits": plain_decimal(self.unexplained_credits) if self.is_complete else None,
             "findings": [_texts(asdict(finding)) for finding in self.findings],
             "cross_check": {
                 "days": None if check.days is None else [_texts(asdict(day)) for day in check.days],

@@ -137,6 +137,10 @@ class _Tries:
             return self._ending(OutcomeKind.ACCEPTED, None, answer)
         if verdict is Verdict.DUPLICATE:
             return self._ending(OutcomeKind.DUPLICATE, "Stripe has it already", answer)
+        if self._is_in_doubt and answer.of_error("type") != IDEMPOTENCY_ERROR:
+            # Refused now, whatever the reason: that says nothing about the try before.
+            reason = f"{_rejection(answer)}; an earlier try got no clear answer and may have arrived"
+            return self._ending(OutcomeKind.UNKNOWN, reason, answer)
         return self._ending(OutcomeKind.REJECTED, _rejection(answer), answer)
 
     def _after_silence(self, silence: NoAnswer) -> Ending | None:

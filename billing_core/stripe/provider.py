@@ -192,7 +192,8 @@ class StripeProvider:
             raise
         # Further lines of a preview have no address: what does not fit the first page is not listed.
         lines = self._reader.rows(what, shapes.part(raw, "lines") or {"data": []})
-        return _shaped(what, lambda found: shapes.invoice(found, lines, is_preview=True), raw)
+        named = {"customer": customer_id, **raw}
+        return _shaped(what, lambda found: shapes.invoice(found, lines, is_preview=True), named)
 
     def summaries(
         self,

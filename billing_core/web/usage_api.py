@@ -9,18 +9,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from billing_core.errors import AccessDenied, BadParameter, BillingError, SettingsError, WarehouseError
+from billing_core.errors import AccessDenied, BadParameter, BillingError, NotFound, SettingsError, WarehouseError
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
-__all__ = ["parse_query", "usage_events", "usage_events_csv"]
+__all__ = ["guarded", "parse_query", "refusal", "usage_events", "usage_events_csv"]
 
 REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status"})
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
-_STATUS = {BadParameter: 422, AccessDenied: 403, WarehouseError: 503, SettingsError: 503}
+_STATUS = {BadParameter: 422, AccessDenied: 403, NotFound: 404, WarehouseError: 503, SettingsError: 503}
 
 
 def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
@@ -52,12 +52,12 @@ async def usage_events(request: Request) -> Response:
     def answer() -> Response:
         principal = wiring.tokens().authenticate(request.headers.get("authorization"))
         if principal is None:
-            return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            return refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         params = parse_query(_query(request))
         document = wiring.service().get_usage_events(params, principal).to_json()
         return JSONResponse(document, headers=_NO_STORE)
 
-    return await _guarded(answer)
+    return await guarded(answer)
 
 
 async def usage_events_csv(request: Request) -> Response:
@@ -68,23 +68,24 @@ async def usage_events_csv(request: Request) -> Response:
         session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
         principal = None if session_id is None else gatekeeper.principal(session_id)
         if principal is None:
-            return _refusal(401, "sign in first, then download again", {})
+            return refusal(401, "sign in first, then download again", {})
         pieces: Iterator[bytes] = wiring.service().csv(parse_query(_query(request)), principal)
         headers = {"Content-Disposition": 'attachment; filename="usage-events.csv"', **_NO_STORE}
         return StreamingResponse(pieces, media_type="text/csv; charset=utf-8", headers=headers)
 
-    return await _guarded(answer)
+    return await guarded(answer)
 
 
-async def _guarded(answer: Callable[[], Response]) -> Response:
+async def guarded(answer: Callable[[], Response]) -> Response:
     """Run off the event loop; expected errors become their status with one sentence."""
     try:
         return await run_in_threadpool(answer)
     except BillingError as error:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         extra = {"parameter": error.parameter} if isinstance(error, BadParameter) else {}
-        return _refusal(status, str(error), {}, **extra)
+        return refusal(status, str(error), {}, **extra)
 
 
-def _refusal(status: int, says: str, headers: Mapping[str, str], **extra: str) -> Response:
+def refusal(status: int, says: str, headers: Mapping[str, str], **extra: str) -> Response:
+    """One sentence as JSON."""
     return JSONResponse({"error": says, **extra}, status_code=status, headers=dict(headers))

@@ -514,6 +514,20 @@ def test_only_whole_hours_inside_the_window_count():
     assert found.unexplained_credits == 0
 
 
+def test_hours_that_stripe_lists_with_nothing_in_them_make_no_row():
+    event, intent = sent("e1", 20, hour=10)
+    stripe = {("cus_a", 10.0): 20, ("cus_a", 11.0): 0, ("cus_a", 34.0): 0, ("cus_b", 5.0): 0}
+    assert compare(books([event], [intent], stripe), now=NOW) == compare(books([event], [intent]), now=NOW)
+
+
+def test_a_book_nobody_could_read_leaves_the_unexplained_credits_unknown():
+    event, intent = sent("e1", 20, hour=10)
+    found = compare(replace(books([event], [intent]), stripe=None), now=NOW)
+    assert not found.is_complete
+    assert found.to_json()["unexplained_credits"] is None
+    assert compare(books([event], [intent]), now=NOW).is_complete
+
+
 def test_times_with_and_without_an_offset_are_the_same_instants():
     plain = books([usage("e1", "20", hour=23.5)])
     aware = plain.upstream.set_column(2, "timestamp", plain.upstream["timestamp"].cast(pa.timestamp("us", tz="UTC")))

@@ -174,6 +174,13 @@ class TestADoubtfulTry:
         with stripe_that(answers(fault, duplicate)) as fake:
             assert only(fake, patience=patience_with(fault)).kind == DUPLICATE
 
+    def test_that_is_refused_afterwards_may_have_been_taken_and_stays_unknown(self, fault):
+        with stripe_that(answers(fault, error(400, "No such customer: 'cus_1'", code="resource_missing"))) as fake:
+            outcome = only(fake, patience=patience_with(fault))
+        assert (outcome.kind, outcome.tries) == (UNKNOWN, 2)
+        assert "No such customer" in outcome.reason
+        assert "may have arrived" in outcome.reason
+
     def test_that_never_clears_up_is_unknown_after_four_tries(self, fault):
         with stripe_that(answers(fault)) as fake:
             outcome = only(fake, patience=patience_with(fault))

@@ -16,8 +16,8 @@ class Service:
     fault: Exception | None = None
 
     @classmethod
-    def from_settings(cls, _settings, *, connect):
-        del connect
+    def from_settings(cls, _settings, *, connect=None, connect_stripe=None):
+        del connect, connect_stripe
         return cls()
 
     def close(self):

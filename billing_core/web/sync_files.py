@@ -1,0 +1,104 @@
+"""Downloads of the Stripe Sync page: stuck usage by cause, and the rows of the last reconciliation, as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from billing_core.access import Principal
+from billing_core.errors import NotFound
+from billing_core.types import plain_decimal
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+from billing_core.web.usage_api import guarded, refusal
+
+if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
+    from billing_core.pipeline import Problem
+    from billing_core.reconcile.report import Reconciliation, Row
+
+__all__ = ["problems_csv", "problems_lines", "reconciliation_csv", "reconciliation_lines"]
+
+PROBLEM_COLUMNS = (
+    "cause", "title", "what_to_do", "example", "events", "customers", "credits", "amount_usd", "actions",
+)  # fmt: skip
+
+ROW_COLUMNS = (
+    "customer_id", "day_utc", "langfuse_credits", "ledger_credits", "sent_credits", "stripe_credits",
+    "unexplained_credits", "causes", "causes_credits", "event_ids", "meter_events",
+)  # fmt: skip
+"""`causes`, `causes_credits`, `event_ids` and `meter_events` are JSON lists, one entry per cause in the same order."""
+
+CONTRADICTION = "contradiction"
+
+
+async def problems_csv(request: Request) -> Response:
+    """Every cause with its events, credits and money, for a signed-in person who may see all of them."""
+
+    def lines(principal: Principal) -> Iterable[str]:
+        return problems_lines(wiring.service().stripe.problems(principal))
+
+    return await _file(request, "sync-problems.csv", lines)
+
+
+async def reconciliation_csv(request: Request) -> Response:
+    """The newest reconciliation, row by row with its causes."""
+
+    def lines(principal: Principal) -> Iterable[str]:
+        found = wiring.service().stripe.last_reconciliation(principal)
+        if found is None:
+            raise NotFound("nothing has been reconciled yet; press Reconcile on the Stripe Sync page first")
+        return reconciliation_lines(found)
+
+    return await _file(request, "reconciliation.csv", lines)
+
+
+def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:
+    """The document, line by line; exact numbers, and no cell that a spreadsheet would run."""
+    yield _line(PROBLEM_COLUMNS)
+    for one in problems:
+        yield _line(
+            (
+                one.cause, one.title, one.what_to_do, one.example, one.amounts.events, one.customers,
+                one.amounts.credits, one.amounts.amount_usd, [str(action) for action in one.actions],
+            )
+        )  # fmt: skip
+
+
+def reconciliation_lines(found: Reconciliation) -> Iterable[str]:
+    """The document, line by line; an unknown book is an empty cell, never 0."""
+    yield _line(ROW_COLUMNS)
+    for row in found.rows:
+        yield _line(_cells(row))
+
+
+def _cells(row: Row) -> tuple[Any, ...]:
+    return (
+        row.customer_id, row.day.isoformat(), row.langfuse_credits, row.ledger_credits, row.sent_credits,
+        row.stripe_credits, row.unexplained_credits, [part.cause or CONTRADICTION for part in row.parts],
+        [plain_decimal(part.credits) for part in row.parts], [list(part.event_ids) for part in row.parts],
+        [list(part.meter_events) for part in row.parts],
+    )  # fmt: skip
+
+
+def _line(values: Iterable[Any]) -> str:
+    from billing_core.published import csv_cell  # brings Arrow
+
+    return ",".join(csv_cell(value) for value in values) + "\r\n"
+
+
+async def _file(request: Request, name: str, lines: Callable[[Principal], Iterable[str]]) -> Response:
+    """A CSV for the person the session's cookie belongs to; expected errors become their status and sentence."""
+
+    def answer() -> Response:
+        gatekeeper = wiring.gatekeeper()
+        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
+        principal = None if session_id is None else gatekeeper.principal(session_id)
+        if principal is None:
+            return refusal(401, "sign in first, then download again", {})
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+        return Response("".join(lines(principal)), media_type="text/csv; charset=utf-8", headers=headers)
+
+    return await guarded(answer)

@@ -1,0 +1,38 @@
+"""Stripe Sync: how far credits got, what is stuck, whether the three books agree. Admins act, finance reads."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from billing_core.access import Role
+from billing_core.web import wiring
+from components import gate
+from components.freshness import title_row
+from components.sync_customer import customer_panel
+from components.sync_draw import quiet
+from components.sync_log import push_log
+from components.sync_overview import overview
+from components.sync_problems import problems_panel
+from components.sync_push import push_panel
+from components.sync_reconcile import reconcile_panel
+from components.sync_state import pipeline_reading
+
+principal = gate.guard(Role.ADMIN, Role.FINANCE)
+with quiet():
+    service = wiring.service()
+    service.check_mode()
+    now = datetime.now(UTC)
+    reading = pipeline_reading(service, principal, now)  # first: it refuses people who may not see everything
+    title_row("Stripe Sync", service, principal)
+    with quiet():
+        overview(service, principal, reading.pipeline, now)
+    with quiet():
+        push_panel(service, principal, now)
+    with quiet():
+        problems_panel(service, principal, reading.problems)
+    with quiet():
+        reconcile_panel(service, principal, now)
+    with quiet():
+        customer_panel(service, principal, now)
+    with quiet():
+        push_log(service, principal)
