@@ -273,19 +273,7 @@ class World:
                 sent[intent["customer_id"]] += intent["value"]
         for event_id, event in events.items():
             parts = {customer: part for customer, part in covered[event_id].items() if part}
-            now = {event["customer_id"]: event["credits_total"]} if event["credits_total"] else {}
-            marks = event["marks"].split(",")
-            told = f"{event_id}: {event}, covered {parts}, {held.get(event_id)}"
-            if event["sync_status"] == "error" and event["meter_event_identifier"] is None:
-                assert event_id in held, told
-            if event_id in held or event["sync_status"] == "error":
-                now = parts  # the rest waits for somebody to decide
-            elif event["sync_status"] == "pending":
-                assert "carried" in marks, told
-                assert now != parts, told
-            elif "changed_after_sending" not in marks:
-                assert parts == now, told
-            for customer, part in now.items():
+            for customer, part in self._to_be_sent(event, parts, held.get(event_id)).items():
                 owed[customer] += part
         for customer in {*owed, *sent}:
             rest = owed[customer] - sent[customer]
@@ -294,6 +282,22 @@ class World:
             # What a rejected intent had rounded up is made up for by the next usage, not by taking back.
             assert rest >= 0 or any(i["customer_id"] == customer and i["state"] in VOID for i in intents.values()), told
         assert self.stripe.sums == {customer: total for customer, total in sent.items() if total}
+
+    def _to_be_sent(self, event: dict[str, Any], parts: dict[str, Decimal], held: Any) -> dict[str, Decimal]:
+        """What of an event its customers are to be sent by now, given what intents cover of it."""
+        now = {event["customer_id"]: event["credits_total"]} if event["credits_total"] else {}
+        marks, status = event["marks"].split(","), event["sync_status"]
+        told = f"{event}, covered {parts}, {held}"
+        if status == "error" and event["meter_event_identifier"] is None:
+            assert held is not None, told
+        if held is not None or status == "error":
+            return parts  # the rest waits for somebody to decide
+        if status == "pending":
+            assert "carried" in marks, told
+            assert now != parts, told
+        elif "changed_after_sending" not in marks:
+            assert parts == now, told
+        return now
 
     def _check_nobody_can_tell(self, unknown: list[dict[str, Any]]) -> None:
         """An outcome stays open only if different ones of its hour explain Stripe's sum equally well."""
