@@ -123,6 +123,11 @@ def _by_hour(intents: Iterable[Mapping[str, Any]]) -> dict[datetime, list[Mappin
 
 def _explained(unknown: Sequence[Mapping[str, Any]], missing: Decimal) -> set[str] | None:
     """The one set of unknown intents whose values add up to `missing`; `None` if there is none or more than one."""
+    if all(row["value"] > 0 for row in unknown):  # then "none" and "all" have no rival, however many there are
+        if missing == 0:
+            return set()
+        if missing == sum(row["value"] for row in unknown):
+            return {row["identifier"] for row in unknown}
     if len(unknown) > MOST_UNKNOWN:
         return None
     found = [

@@ -331,11 +331,12 @@ _INTENT_STATES = {
 
 def _intent(intent: Mapping[str, Any]) -> list[str]:
     """One meter event: what of this event it carries, how it was made up, what Stripe said."""
-    kind, _, at = intent["source"].partition(":")
-    where = f"customer {intent['customer_id']}" + (f", from {at}" if kind == "hour" else "")
+    kind, _, at = (intent["source"] or "").partition(":")
+    where = "" if intent["customer_id"] is None else f"customer {intent['customer_id']}, "
+    where += f"from {at}, " if kind == "hour" else ""
     part = plain_decimal(intent["part"])
     state = _INTENT_STATES[intent["state"]]
-    head = f"meter event {intent['identifier']} ({where}, revision {intent['revision']}): {state}"
+    head = f"meter event {intent['identifier']} ({where}revision {intent['revision']}): {state}"
     lines = [f"{head}; it carries {part} credits of this event"]
     if intent.get("credits") is not None:
         before = plain_decimal(intent["carried_before"])

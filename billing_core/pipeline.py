@@ -143,11 +143,6 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
         "The earlier system recorded an error and no billing. Retry to send it from here.",
         (Action.RETRY,),
     ),
-    "deleted_customer": (
-        "Customer deleted at Stripe",
-        "Name another customer in the trace's metadata and pull again, or write it off.",
-        (Action.RETRY,),
-    ),
     "resource_missing": (
         "Stripe does not know the customer",
         "Check the customer id in the trace's metadata and which account the key belongs to; then retry.",

@@ -42,6 +42,9 @@ RESEND_WITHIN = timedelta(hours=20)
 OTHER_BYTES = "idempotency_error"
 """Stripe knows the key with another content: whatever arrived, it was not this."""
 
+LOOK_AGAIN = timedelta(minutes=5)
+"""How old the billing periods may get while a long push goes on: half of what is left before an invoice is final."""
+
 BATCH = 512
 """Intents whose attempt is committed together; a kill leaves at most so many to be sent again."""
 
@@ -158,8 +161,8 @@ class _Push:
         self._books.bind(meter.id, meter.livemode, keep=True)
         self._books.start_push(self._id, actor=self._actor, now=self._clock())
         try:
-            self._read_error_reports()
-            self._resolve(meter.id)
+            if self._read_error_reports():  # without them a sum may lack what counts as delivered here
+                self._resolve(meter.id)
             if self._books.anything_to_send(self._settled_before()):
                 picture, problems = self._reads.picture(fresh=timedelta(0))
                 self._note(problems=problems)
@@ -168,8 +171,8 @@ class _Push:
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
-                self._note_stuck(waiting.num_rows - ready.num_rows)
-                self._send(ready)
+                self._note_stuck(_doubtful(waiting) - _doubtful(ready))
+                self._send(ready, picture, meter.id)
             else:
                 frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
@@ -198,23 +201,21 @@ class _Push:
             customers = pc.unique(given.events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
             calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
-            return planning.plan(
-                given.events, given.covered, given.carried, calendars, given.revisions, rules,
-                barred=picture.deleted_customers(),
-            )  # fmt: skip
+            return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, rules)
 
         return self._books.freeze(make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep)
 
-    def _read_error_reports(self) -> None:
-        """Rejections Stripe decided on later. Not readable: said, and tried again next time."""
+    def _read_error_reports(self) -> bool:
+        """Rejections Stripe decided on later. Not readable: said, tried again next time, and `False`."""
         try:
             rejected, unnamed = self._reads.error_reports(self._clock())
         except UpstreamError as error:
             self._note(problems=(str(error),))
-            return
+            return False
         self._books.settle(rejected, push_id=self._id)
         failures = tuple(f"{a.identifier}: {a.text}" for a in rejected)
         self._note(rejected=len(rejected), failures=failures, problems=unnamed)
+        return True
 
     def _resolve(self, meter_id: str) -> None:
         """Intents tried too long ago to be repeated: did they arrive?"""
@@ -269,12 +270,18 @@ class _Push:
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, waiting: pa.Table) -> None:
+    def _send(self, waiting: pa.Table, picture: Picture, meter_id: str) -> None:
         total = waiting.num_rows
         sink, done = self._sink(), 0
         self._note(intents=total)
         try:
-            for batch in _mixed(waiting):
+            for planned in _mixed(waiting):
+                # A push may take hours: identifiers are forgotten and invoices become final meanwhile.
+                picture, problems = self._reads.picture(fresh=LOOK_AGAIN)
+                batch = self._resendable(planned, picture, meter_id)
+                self._note(problems=problems)
+                if not batch.num_rows:
+                    continue
                 before, tried_at = {row["identifier"]: row for row in batch.to_pylist()}, self._clock()
                 self._books.mark_attempt(list(before), at=tried_at)
                 answers, is_over = [], False
@@ -388,6 +395,11 @@ def push(
     """
     one = _Push(ledger, provider, settings, actor=actor, clock=clock, progress=progress)
     return one.preview() if dry_run else one.run()
+
+
+def _doubtful(intents: pa.Table) -> int:
+    """How many were tried with an outcome nobody knows."""
+    return int(intents.num_rows - intents["unknown_since"].null_count)
 
 
 def rejection(code: str | None, reason: str | None) -> str:

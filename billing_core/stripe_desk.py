@@ -47,6 +47,12 @@ ConnectStripe = Callable[[Settings], "StripeProvider"]
 RECONCILIATION = "reconcile"
 """What stands in place of a push's id where a reconciliation changed a status."""
 
+OF_OTHERS_TOO = (
+    "customer_id", "source", "stamp", "credits", "carried_before", "value", "events", "request_id", "push_id",
+    "counted", "counted_at",
+)  # fmt: skip
+"""What an intent says of a customer or of events that may be another organization's."""
+
 T = TypeVar("T")
 
 READERS = (Role.ADMIN, Role.FINANCE)
@@ -198,7 +204,7 @@ class StripeDesk:
         for row in rows:
             row |= self._counted_then(row)
             if principal.organizations is not None:
-                row |= dict.fromkeys(("credits", "carried_before", "value", "events", "counted", "counted_at"))
+                row |= dict.fromkeys(OF_OTHERS_TOO)
         return rows
 
     def _counted_then(self, intent: dict[str, Any]) -> dict[str, Any]:

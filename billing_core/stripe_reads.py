@@ -53,14 +53,6 @@ class Picture:
         drafts = _by_customer(self.drafts, wanted)
         return {c: calendar_of(subscriptions.get(c, ()), drafts.get(c, ()), meter_id, now) for c in wanted}
 
-    def deleted_customers(self) -> dict[str, str]:
-        """Customer → why nothing can be billed to it."""
-        return {
-            c.id: f"the customer {c.id} was deleted at Stripe; name another customer in the trace, or write it off"
-            for c in self.customers or ()
-            if c.is_deleted
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class KeptSummary:

@@ -119,8 +119,14 @@ def test_hours_are_judged_on_their_own():
 
 def test_too_many_unknown_ones_of_an_hour_stay_unknown():
     rows = [intent(str(n), 2**n, "sending") for n in range(MOST_UNKNOWN + 1)]
-    assert fates(rows) == {}
-    assert len(fates(rows[:-1])) == MOST_UNKNOWN
+    assert fates(rows, bucket(3)) == {}
+    assert len(fates(rows[:-1], bucket(3))) == MOST_UNKNOWN
+
+
+def test_however_many_are_unknown_none_and_all_are_told():
+    rows = [intent(str(n), 5, "sending") for n in range(40)]
+    assert set(fates(rows).values()) == {"void"}
+    assert set(fates(rows, bucket(200)).values()) == {"accepted"}
 
 
 def test_the_answer_says_in_words_how_it_is_known():

@@ -42,6 +42,8 @@ NAMED = 100
 OPEN = ("open", "sending")
 """States of intents whose end is not known."""
 
+MARK_GONE = "the earlier system's mark of having billed it is gone from the trace; retry to bill it from here"
+
 TIME = pa.timestamp("us")
 
 
@@ -435,9 +437,18 @@ def candidates(settled_before: datetime) -> ir.Table:
         e.ended_at <= ibis.literal(_stored(settled_before), type="timestamp(6)"),
     )
     on_hold = h.filter(h.released_at.isnull(), h.cause == "on_hold")
+    doubtful = in_doubt()
+    wanted = wanted.anti_join(doubtful, wanted.id == doubtful.event_id)
     return wanted.anti_join(on_hold, wanted.id == on_hold.event_id).select(
         "id", "customer_id", "timestamp", "credits_total", "sync_status", "marks"
     )
+
+
+def in_doubt() -> ir.Table:
+    """Events an intent of which may or may not have arrived: correcting what may not be there waits for the answer."""
+    i = intents_table()
+    tried = i.filter(i.state == "sending", i.unknown_since.notnull())
+    return coverage_table().semi_join(tried, "identifier").select("event_id").distinct()
 
 
 def _owed_back() -> ir.Table:
@@ -513,7 +524,8 @@ def _write(writer: Writer, plan: Any, events: pa.Table, *, push_id: str, now: da
         writer.amend("events", _now_carried(plan.carried, events), key="id")
     if plan.complete:
         _now_complete(writer, plan.complete)
-    return _hold_planned(writer, plan.holds, events, now) + _hold_hopeless(writer, now)
+    on_their_way = pc.unique(plan.coverage["event_id"])
+    return _hold_planned(writer, plan.holds, events, on_their_way, now) + _hold_hopeless(writer, now)
 
 
 def _now_sending(coverage: pa.Table, events: pa.Table) -> pa.Table:
@@ -576,7 +588,7 @@ def _without(marks: str, mark: str) -> str:
     return FLAG_SEPARATOR.join(m for m in marks.split(FLAG_SEPARATOR) if m and m != mark)
 
 
-def _hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, now: datetime) -> int:
+def _hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, on_their_way: pa.Array, now: datetime) -> int:
     """Events a plan may not send. A pending one becomes an error; of a sent one only the correction waits."""
     _release_settled(writer, [hold.event_id for hold in holds], now)
     if not holds:
@@ -590,6 +602,8 @@ def _hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, now: d
     reasons = {event_id: hold.reason for event_id, hold in unique.items()}
     chosen = events.filter(pc.is_in(events["id"], pa.array(list(reasons))))
     status = pc.if_else(pc.equal(chosen["sync_status"], "pending"), "error", chosen["sync_status"])
+    # One of its two customers is held, the other is served: by now it says "sending", not what was read before.
+    status = pc.if_else(pc.is_in(chosen["id"], on_their_way), "sending", status)
     texts = pa.array([reasons[event_id] for event_id in chosen["id"].to_pylist()], pa.string())
     writer.amend("events", pa.table({"id": chosen["id"], "sync_status": status, "sync_error": texts}), key="id")
     return len(fresh)
@@ -605,6 +619,16 @@ def _not_pending(writer: Writer) -> None:
         """UPDATE events SET sync_status = 'error', sync_error = ?, meter_event_identifier = NULL
            WHERE sync_status = 'pending' AND customer_id IS NULL""",
         [NO_CUSTOMER],
+    )
+    writer.rows(
+        f"""UPDATE events SET sync_status = 'processed', sync_error = NULL, meter_event_identifier = NULL
+            WHERE sync_status = 'pending' AND contains(flags, '{Flag.LEGACY_BILLED}')"""
+    )
+    writer.rows(
+        f"""UPDATE events SET sync_status = 'error', sync_error = ?
+            WHERE sync_status = 'processed' AND meter_event_identifier IS NULL
+            AND NOT contains(flags, '{Flag.LEGACY_BILLED}') AND contains(marks, '{Flag.CHANGED_AFTER_SENDING}')""",
+        [MARK_GONE],
     )
 
 

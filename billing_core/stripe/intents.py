@@ -118,8 +118,6 @@ def plan(
     calendars: Mapping[str, Calendar],
     revisions: Mapping[tuple[str, str], int],
     rules: Rules,
-    *,
-    barred: Mapping[str, str] | None = None,
 ) -> Plan:
     """Intents for everything that `candidates` owe beyond `covered`.
 
@@ -131,12 +129,10 @@ def plan(
         Customer → credits covered by earlier valid intents minus whole credits they carry; absent means 0.
     revisions:
         (customer, source) → number of intents there have been, whatever became of them.
-    barred:
-        Customer → why nothing may be sent to it (deleted at Stripe).
     """
     owed, complete = _owed(candidates, covered)
     entries = _Entries.of(owed, calendars, rules)
-    keep, holds = _sendable(entries, calendars, barred or {}, rules)
+    keep, holds = _sendable(entries, calendars, rules)
     entries = entries.take(np.flatnonzero(keep))
     cut = _cut(entries, carried, rules)
     intents, coverage = _tables(entries, cut, revisions, rules)
@@ -232,9 +228,7 @@ def _slots(at: Ints, codes: Ints, customers: list[str], calendars: Mapping[str, 
     return slots
 
 
-def _sendable(
-    entries: _Entries, calendars: Mapping[str, Calendar], barred: Mapping[str, str], rules: Rules
-) -> tuple[Mask, list[Hold]]:
+def _sendable(entries: _Entries, calendars: Mapping[str, Calendar], rules: Rules) -> tuple[Mask, list[Hold]]:
     """Which rows may be sent with their true time, and why the others may not.
 
     Fractions that waited already are exempt: they were in time, and are carried into whatever comes next.
@@ -250,9 +244,6 @@ def _sendable(
     causes: dict[int, tuple[str, str]] = {}
     for first, last in zip(starts.tolist(), ends.tolist(), strict=True):
         customer, slot = customers[entries.codes[first]], int(entries.slots[first])
-        if (why := barred.get(customer)) is not None:
-            causes.update(dict.fromkeys(range(first, last), ("deleted_customer", why)))
-            continue
         fresh, calendar = first, calendars.get(customer)
         if (stamp := int(entries.stamps[first])) < oldest:
             fresh += int(np.searchsorted(entries.stamps[first:last], oldest))

@@ -166,7 +166,7 @@ def test_unreadable_langfuse_is_unknown_and_not_0():
         (usage("e1", "20", sync_status="error"), {"e1": "too_old"}, "too_old"),
         (usage("e1", "20"), {"e1": "closed_period"}, "held"),
         (usage("e1", "20"), {"e1": "on_hold"}, "held"),
-        (usage("e1", "20"), {"e1": "deleted_customer"}, "held"),
+        (usage("e1", "20"), {"e1": "failed_before"}, "held"),
         (usage("e1", "20", sync_status="error"), {"e1": "failed_before"}, "held"),
         (usage("e1", "20", sync_status="error", sync_error="No such customer"), {}, "held"),
         (usage("e1", "0.4", marks="carried"), {}, "carried_fraction"),

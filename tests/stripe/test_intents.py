@@ -62,7 +62,7 @@ class Periods:
         return "its invoice is final" if self._closed_before and time < self._closed_before else None
 
 
-def plan(*rows, covered=(), carried=None, calendars=None, revisions=None, rule=None, barred=None):
+def plan(*rows, covered=(), carried=None, calendars=None, revisions=None, rule=None):
     return intents.plan(
         pa.Table.from_pylist(list(rows), schema=CANDIDATES),
         pa.Table.from_pylist(list(covered), schema=COVERED),
@@ -70,7 +70,6 @@ def plan(*rows, covered=(), carried=None, calendars=None, revisions=None, rule=N
         calendars or {},
         revisions or {},
         rule or rules(),
-        barred=barred,
     )
 
 
@@ -323,18 +322,6 @@ def test_waiting_fractions_that_grew_to_whole_credits_are_new_usage_of_a_closed_
         calendars={"cus_a": Periods(closed_before="20 10:00")},
     )
     assert (meter_events(found), [hold.cause for hold in found.holds]) == ([], ["closed_period"])
-
-
-def test_nothing_is_sent_to_a_deleted_customer_fractions_included():
-    found = plan(
-        usage("1", "20 10:05", "150"), usage("2", "20 10:06", "0.5", marks="carried"),
-        usage("3", "20 10:05", "7", "cus_b"),
-        barred={"cus_a": "the customer was deleted"},
-    )  # fmt: skip
-    assert meter_events(found) == [("cus_b", "20 10:00:00", 7)]
-    assert [(hold.event_id, hold.cause, hold.reason) for hold in found.holds] == [
-        ("1", "deleted_customer", "the customer was deleted"), ("2", "deleted_customer", "the customer was deleted"),
-    ]  # fmt: skip
 
 
 def test_usage_without_a_customer_is_never_planned():
