@@ -14,6 +14,7 @@ from billing_core.errors import SettingsError, UpstreamError
 from billing_core.pipeline import Action
 from billing_core.pushing import PushProgress, _mixed
 from billing_core.sandbox.catalog import STRIPE_KEY
+from billing_core.sandbox.stripe_subscriptions import edge
 from billing_core.stripe.provider import StripeProvider
 from tests.push_world import METER_EVENTS, World, at, running_stripe, use
 from tests.stripe.fake import QUICK
@@ -861,3 +862,94 @@ def test_a_correction_that_may_not_be_sent_is_a_problem_of_its_own(world, stripe
     assert (problem.cause, problem.amounts.events, problem.amounts.credits) == ("correction_held", 1, Decimal(-50))
     assert "older than 35 days" in problem.example
     assert world.statuses() == {"1": "confirmed"}
+
+
+# ── what an attacker found ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A push that takes long: one intent per batch, and time passes after the first."""
+    monkeypatch.setattr("billing_core.pushing.BATCH", 1)
+
+    def wait_once(world, **duration):
+        waits = [duration]
+        return lambda _progress: world.wait(**waits.pop()) if waits else None
+
+    return wait_once
+
+
+def test_a_long_push_does_not_resend_what_stripe_forgets_meanwhile(world, stripe, slow):
+    world.book(use("old", at(1), "100", customer="cus_b"))
+    stripe.fault("after_success_cut", times=MANY)
+    world.push()
+    stripe.no_faults()
+    world.wait(hours=19, minutes=30)
+    world.book(use("new", at(0), "7", customer="cus_a"))
+    world.push(progress=slow(world, hours=5))
+    assert stripe.sums() == {"cus_a": 7, "cus_b": 100}
+
+
+def test_a_long_push_does_not_send_into_an_invoice_that_becomes_final_meanwhile(world, stripe, slow):
+    """The period ended 45 minutes ago: its invoice stays a draft for another fifteen."""
+    ended = int((stripe.now() - timedelta(minutes=45)).timestamp())
+    stripe.switch(anchors={"cus_a": int(at(-240).timestamp()), "cus_b": edge(ended, -12)})
+    world.book(use("1", at(0), "7", customer="cus_a"), use("late", at(1), "100", customer="cus_b"))
+    found = world.push(progress=slow(world, minutes=20))
+    assert (found.sent, found.waiting, stripe.sums()) == (1, 1, {"cus_a": 7})
+    assert world.push().newly_held == 1
+    assert world.statuses() == {"1": "confirmed", "late": "error"}
+    assert stripe.sums() == {"cus_a": 7}
+
+
+def test_a_correction_waits_while_it_is_unknown_whether_the_first_part_arrived(world, stripe):
+    world.book(use("1", at(0), "150"))
+    stripe.fault("reset", times=MANY)
+    world.push()
+    stripe.no_faults()
+    stripe.fault("reset", times=MANY, body_contains="150")
+    world.book(use("1", at(0), "170"))
+    world.push()
+    assert (world.statuses(), stripe.sums()) == ({"1": "sending"}, {})
+    stripe.no_faults()
+    world.push()
+    world.push()
+    assert stripe.sums() == {"cus_a": 170}
+
+
+def test_an_event_whose_mark_of_the_earlier_system_is_gone_waits_for_a_decision(world, stripe):
+    world.book(use("1", at(0), "150", legacy_status="processed", legacy_total=Decimal(100)))
+    world.push()
+    world.book(use("1", at(0), "150"))
+    assert world.push().newly_held == 1
+    assert world.statuses() == {"1": "error"}
+    assert "mark" in world.events()["1"].sync_error
+    assert stripe.posts() == 0
+
+
+def test_an_event_on_its_way_to_its_new_customer_says_so_while_the_give_back_is_held(world, stripe, monkeypatch):
+    stripe.switch(profiles={"cus_b": "no_subscription"})
+    world.book(use("1", at(0), "150"))
+    world.push()
+    world.wait(days=25)
+    world.book(use("1", at(0), "150", customer="cus_b"))
+    monkeypatch.setattr("billing_core.ledger.sync.SyncBooks.mark_attempt", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.push()
+    assert world.statuses() == {"1": "sending"}
+
+
+def _killed(*_arguments, **_names):
+    raise KeyboardInterrupt
+
+
+def test_a_passport_says_nothing_of_the_other_organizations_an_intent_covers(world):
+    world.reopen(BILLING_PUSH_GRANULARITY="event")
+    world.book(
+        use("mine", at(0), "0.4", organization_id="org_a"), use("theirs", at(0, 5), "7", organization_id="org_b")
+    )
+    world.push()
+    viewer = Principal("viewer", Role.ANALYST, frozenset({"org_a"}))
+    shown = json.dumps(world.service.explain("mine", viewer).to_json()["steps"])
+    assert "theirs" not in shown
+    assert world.intents()[0]["identifier"] in shown
