@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 import ibis
@@ -25,6 +28,7 @@ __all__ = ["PROCESSES", "start_push"]
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(["billing_core.pushing", __name__])  # what every one of them would import anew
 
+STARTING = threading.Lock()
 
 for query in (candidates(at("2026-11-01")), covered(candidates(at("2026-11-01"))), carried(), open_intents()):
     ibis.to_sql(query, dialect="duckdb")  # the first time is slow: let it be over before processes are forked
@@ -56,5 +60,11 @@ def start_push(
 ) -> BaseProcess:
     """Start it. `waiting`, the end of a pipe, is written to if it has to wait for another push."""
     process = PROCESSES.Process(target=push, args=(dict(environment), now, kill_at, waiting), daemon=True)
-    process.start()
+    with STARTING:
+        # A page test of the same worker may have left its script as the main module; a child would run it first.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
     return process

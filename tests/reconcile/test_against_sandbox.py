@@ -16,6 +16,7 @@ from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.provider import StripeProvider
+from billing_core.types import GetUsageEventsParams
 from billing_core.usage import Window
 
 WHO = system_principal("tester")
@@ -46,6 +47,13 @@ class World:
     def accepted(self):
         """Meter events that count, as the account knows them."""
         return httpx.get(f"{self.account}/events").raise_for_status().json()
+
+    def quiet_hour(self, customer):
+        """An hour in which a customer used nothing."""
+        params = GetUsageEventsParams(customer=(customer,), limit=1000)
+        events = self.service.get_usage_events(params, WHO).events
+        used = {event.timestamp.replace(minute=0, second=0, microsecond=0) for event in events}
+        return next(hour for n in range(240) if (hour := WINDOW.start + timedelta(hours=n)) not in used)
 
     def close(self):
         self.langfuse.close()
@@ -88,7 +96,8 @@ def test_credits_of_customers_without_a_metered_item_are_found(world):
 def test_a_planted_and_a_lost_meter_event_are_unexplained_to_the_last_credit(world):
     lost, *_, kept = sorted(world.accepted(), key=lambda event: int(event["amount"]))
     httpx.delete(f"{world.account}/events/{lost['identifier']}").raise_for_status()
-    foreign = {"customer": kept["customer"], "value": "17", "timestamp": kept["timestamp"]}
+    quiet = world.quiet_hour(kept["customer"])
+    foreign = {"customer": kept["customer"], "value": "17", "timestamp": int(quiet.timestamp())}
     httpx.post(f"{world.account}/events", json=foreign).raise_for_status()
 
     found = world.reconcile(clock=lambda: NOW + timedelta(hours=3))  # nothing lags so long
