@@ -10,3 +10,29 @@ def sandbox():
     """A running sandbox with a small month; read it, do not plant faults in it."""
     with SandboxProcess(events=600, days=20, seed=7) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stripe_server():
+    """The sandbox's Stripe face in a thread, for those that hold its clock; `stripe` is it as new."""
+    from tests.push_world import running_stripe
+
+    with running_stripe() as running:
+        yield running
+
+
+@pytest.fixture
+def stripe(stripe_server):
+    """An account with three customers and no meter event yet."""
+    stripe_server.reset()
+    return stripe_server
+
+
+@pytest.fixture
+def world(tmp_path, stripe):
+    """A service over an empty ledger, connected to `stripe`, on its clock."""
+    from tests.push_world import World
+
+    world = World(tmp_path, stripe)
+    yield world
+    world.close()

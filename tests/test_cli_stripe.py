@@ -13,24 +13,12 @@ import pytest
 from billing_core.cli import main
 from billing_core.sandbox.catalog import ORGANIZATIONS, STRIPE_KEY
 from billing_core.stripe.provider import StripeProvider
-from tests.push_world import METER_EVENTS, World, at, running_stripe, use
+from tests.push_world import METER_EVENTS, World, at, use
 from tests.stripe.fake import QUICK
 
 ROOT = os.getcwd()
 MANY = 1_000
 NOWHERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running_stripe() as running:
-        yield running
-
-
-@pytest.fixture
-def stripe(server):
-    server.reset()
-    return server
 
 
 @pytest.fixture

@@ -10,30 +10,11 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.pipeline import Action, Amounts, Carried, Stage
-from tests.push_world import World, at, running_stripe, use
+from tests.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
 MANY = 1_000
 LATER = "meter_event_customer_not_found"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running_stripe() as running:
-        yield running
-
-
-@pytest.fixture
-def stripe(server):
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def world(tmp_path, stripe):
-    world = World(tmp_path, stripe)
-    yield world
-    world.close()
 
 
 def stages(world):

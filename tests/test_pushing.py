@@ -16,30 +16,11 @@ from billing_core.pushing import PushProgress, _mixed
 from billing_core.sandbox.catalog import STRIPE_KEY
 from billing_core.sandbox.stripe_subscriptions import edge
 from billing_core.stripe.provider import StripeProvider
-from tests.push_world import METER_EVENTS, World, at, running_stripe, use
+from tests.push_world import METER_EVENTS, at, use
 from tests.stripe.fake import QUICK
 
 MANY = 1_000
 ADMIN = Principal("ada", Role.ADMIN)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running_stripe() as running:
-        yield running
-
-
-@pytest.fixture
-def stripe(server):
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def world(tmp_path, stripe):
-    world = World(tmp_path, stripe)
-    yield world
-    world.close()
 
 
 def counts(result, *names):

@@ -12,32 +12,13 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
 from billing_core.pipeline import Action
 from tests.factories import EVERYONE
-from tests.push_world import World, at, running_stripe, use
+from tests.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
 FINANCE = Principal("fay", Role.FINANCE)
 ANALYST = Principal("ann", Role.ANALYST)
 LIMITED = {role: Principal(f"limited {role}", role, frozenset({"org_a"})) for role in Role}
 MANY = 1_000
-
-
-@pytest.fixture(scope="module")
-def server():
-    with running_stripe() as running:
-        yield running
-
-
-@pytest.fixture
-def stripe(server):
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def world(tmp_path, stripe):
-    world = World(tmp_path, stripe)
-    yield world
-    world.close()
 
 
 def reads(stripe):
