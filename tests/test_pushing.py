@@ -883,6 +883,21 @@ def test_a_long_push_does_not_send_into_an_invoice_that_becomes_final_meanwhile(
     assert stripe.sums() == {"cus_a": 7}
 
 
+def test_no_outcome_is_read_from_sums_while_rejections_cannot_be_heard(world, stripe):
+    """A sum may lack what was rejected since; without the reports that looks like an event that never arrived."""
+    world.book(use("1", at(0), "150"))
+    stripe.fault("after_success_cut", times=MANY)
+    world.push()
+    stripe.no_faults()
+    world.wait(hours=26)
+    stripe.fault("403", path_prefix="/v2/core/events", times=MANY)
+    world.push()
+    assert world.statuses() == {"1": "sending"}
+    stripe.no_faults()
+    world.push()
+    assert world.statuses() == {"1": "confirmed"}
+
+
 def test_a_correction_waits_while_it_is_unknown_whether_the_first_part_arrived(world, stripe):
     world.book(use("1", at(0), "150"))
     stripe.fault("reset", times=MANY)
