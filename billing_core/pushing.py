@@ -13,7 +13,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -28,6 +28,7 @@ from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.sync import Answer, Candidates, SyncBooks
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
+from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
 from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe_reads import FRESH, Picture, StripeReads
@@ -38,9 +39,6 @@ __all__ = ["PushProgress", "PushResult", "push"]
 
 RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
-
-OTHER_BYTES = "idempotency_error"
-"""Stripe knows the key with another content: whatever arrived, it was not this."""
 
 LOOK_AGAIN = timedelta(minutes=5)
 """How old the billing periods may get while a long push goes on: half of what is left before an invoice is final."""
@@ -83,7 +81,7 @@ class PushResult:
     credits_sent: int = 0
     requests: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[str, ...] = ()
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `push`)."""
@@ -172,7 +170,7 @@ class _Push:
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
-                self._send(ready, picture, meter.id)
+                self._send(ready, meter.id)
             else:
                 frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
@@ -224,7 +222,7 @@ class _Push:
         self._books.settle(answers, push_id=self._id)
         arrived = {a.identifier for a in answers if a.state == "accepted"}
         self._note(problems=problems, duplicates=len(arrived), intents=len(arrived))
-        self._note(credits_sent=self._reads.value_of(arrived))
+        self._note(credits_sent=self._books.values_of(arrived))
 
     def _withdraw(self, picture: Picture, meter_id: str) -> None:
         """Intents written down, never tried, and too late by now: their events are planned anew, and held."""
@@ -270,7 +268,7 @@ class _Push:
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────
 
-    def _send(self, waiting: pa.Table, picture: Picture, meter_id: str) -> None:
+    def _send(self, waiting: pa.Table, meter_id: str) -> None:
         total = waiting.num_rows
         sink, done = self._sink(), 0
         self._note(intents=total)
@@ -310,7 +308,7 @@ class _Push:
                 self._note(sent=1, credits_sent=row["value"])
             case OutcomeKind.DUPLICATE:
                 self._note(duplicates=1, credits_sent=row["value"])
-            case OutcomeKind.REJECTED if unknown_since is not None and outcome.code != OTHER_BYTES:
+            case OutcomeKind.REJECTED if unknown_since is not None and outcome.code != IDEMPOTENCY_ERROR:
                 # Too old by now, say, or the customer is gone: that says nothing about the try before.
                 state = "sending"
                 text = f"{outcome.reason}; an earlier try may have arrived, which Stripe's sum will show"

@@ -161,10 +161,6 @@ class StripeReads:
         }  # fmt: skip
         return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
 
-    def stored_reports(self) -> list[ErrorReport]:
-        """Every asynchronous error report read so far."""
-        return [msgspec.json.decode(row.content, type=ErrorReport) for row in self._books.objects("error_report")]
-
     def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[Bucket]:
         """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
         first, last = _hour(start), _hour(end) + (timedelta() if end == _hour(end) else HOUR)
@@ -200,10 +196,6 @@ class StripeReads:
             rows = self._books.intents_at(customer, _hour(first), _hour(last) + HOUR)
             answers += resolve(rows, buckets, older_than=older_than, now=self._clock())
         return answers, tuple(problems)
-
-    def value_of(self, identifiers: Iterable[str]) -> int:
-        """Whole credits of some intents together."""
-        return self._books.values_of(identifiers)
 
     def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
         """Those whose sums may be read now, longest unread first, until the day's ration is used up."""

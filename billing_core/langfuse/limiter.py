@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from billing_core.pacing import Pace
+
 __all__ = ["RateLimiter", "Stopped"]
 
 
@@ -17,8 +19,8 @@ class Stopped(Exception):
     """The read was called off while a thread waited."""
 
 
-class RateLimiter:
-    """Spaces requests and lets everyone pause together.
+class RateLimiter(Pace):
+    """The pace of everyone who reads one organization.
 
     Parameters
     ----------
@@ -30,30 +32,11 @@ class RateLimiter:
     """
 
     def __init__(self, requests_per_minute: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._interval = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        self._next_slot = 0.0
-        self._paused_until = 0.0
+        super().__init__(_interval(requests_per_minute), clock=clock)
 
     def slow_down_to(self, requests_per_minute: int | None) -> None:
         """Take the stricter of the current and the given limit."""
-        if requests_per_minute:
-            with self._lock:
-                self._interval = max(self._interval, 60.0 / requests_per_minute)
-
-    def pause(self, seconds: float) -> None:
-        """Nobody starts a request for `seconds` from now; a longer pause already in force stays."""
-        with self._lock:
-            self._paused_until = max(self._paused_until, self._clock() + seconds)
-
-    def reserve(self) -> float:
-        """Take the next slot and return the seconds to wait for it."""
-        with self._lock:
-            now = self._clock()
-            slot = max(now, self._next_slot, self._paused_until)
-            self._next_slot = slot + self._interval
-            return slot - now
+        self.stretch_to(_interval(requests_per_minute))
 
     def acquire(self, stop: threading.Event) -> None:
         """Wait until a request may start.
@@ -63,14 +46,7 @@ class RateLimiter:
         Stopped
             If `stop` is set meanwhile.
         """
-        seconds = self.reserve()
-        while seconds > 0:
-            if stop.wait(seconds):
-                raise Stopped
-            # A pause ordered while we slept holds for this request too.
-            with self._lock:
-                seconds = self._paused_until - self._clock()
-        if stop.is_set():
+        if not self.wait(stop):
             raise Stopped
 
     _shared: dict[tuple[str, str], RateLimiter] = {}  # noqa: RUF012  -- the point is that everyone shares it
@@ -83,3 +59,8 @@ class RateLimiter:
             limiter = cls._shared.setdefault((host, owner), cls())
         limiter.slow_down_to(requests_per_minute)
         return limiter
+
+
+def _interval(requests_per_minute: int | None) -> float:
+    """Seconds between two requests."""
+    return 60.0 / requests_per_minute if requests_per_minute else 0.0

@@ -31,7 +31,7 @@ from billing_core.ledger.schema import (
 from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
 
-__all__ = ["Answer", "Frozen", "Held", "PushRun", "ShownStatus", "StoredObject", "SyncBooks"]
+__all__ = ["Answer", "Frozen", "PushRun", "ShownStatus", "StoredObject", "SyncBooks"]
 
 VOID = ("rejected", "void")
 """States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
@@ -45,15 +45,6 @@ OPEN = ("open", "sending")
 MARK_GONE = "the earlier system's mark of having billed it is gone from the trace; retry to bill it from here"
 
 TIME = pa.timestamp("us")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An event kept back by a rule: why, in the ledger's word and in a sentence."""
-
-    event_id: str
-    cause: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +242,7 @@ class SyncBooks:
                 [list(ids)],
             )
             chosen = [row[0] for row in rows]
-            _keep_back(writer, [Held(event_id, "on_hold", text) for event_id in chosen], actor=actor, now=now)
+            _keep_back(writer, [(event_id, "on_hold", text) for event_id in chosen], actor=actor, now=now)
             _say(writer, chosen, text)
             writer.advance(f"hold by {actor}")
         return len(chosen)
@@ -597,7 +588,7 @@ def _hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, on_the
     query = f"SELECT event_id FROM holds WHERE {ACTIVE} AND event_id IN (SELECT unnest(?))"
     known = {row[0] for row in writer.rows(query, [ids])}
     unique = {hold.event_id: hold for hold in holds}
-    fresh = [Held(h.event_id, h.cause, h.reason) for h in unique.values() if h.event_id not in known]
+    fresh = [(h.event_id, h.cause, h.reason) for h in unique.values() if h.event_id not in known]
     _keep_back(writer, fresh, actor="push", now=now)
     reasons = {event_id: hold.reason for event_id, hold in unique.items()}
     chosen = events.filter(pc.is_in(events["id"], pa.array(list(reasons))))
@@ -673,13 +664,15 @@ def _release_settled(writer: Writer, still_held: list[str], now: datetime) -> No
         _say(writer, ids, None)
 
 
-def _keep_back(writer: Writer, holds: Sequence[Held], *, actor: str, now: datetime) -> None:
+def _keep_back(writer: Writer, holds: Sequence[tuple[str, str, str]], *, actor: str, now: datetime) -> None:
+    """Write down (event id, cause in the ledger's word, reason in a sentence)."""
     if not holds:
         return
+    ids, causes, reasons = zip(*holds, strict=True)
     rows = {
-        "event_id": [hold.event_id for hold in holds],
-        "cause": [hold.cause for hold in holds],
-        "reason": [hold.reason for hold in holds],
+        "event_id": ids,
+        "cause": causes,
+        "reason": reasons,
         "actor": [actor] * len(holds),
         "held_at": _times([now] * len(holds)),
     }

@@ -16,7 +16,7 @@ from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.run import Run
 from billing_core.stripe.wire import NoAnswer
 
-__all__ = ["Barred", "Ending", "Verdict", "key_of_try", "try_until_known", "verdict_of"]
+__all__ = ["IDEMPOTENCY_ERROR", "Barred", "Ending", "Verdict", "key_of_try", "try_until_known", "verdict_of"]
 
 DUPLICATE_CODE = "duplicate_meter_event"
 DUPLICATE_WORDS = "already exists with identifier"
@@ -29,6 +29,7 @@ UNDECIDED = frozenset({408, 409, 424, 425})
 """Client errors that say nothing final. The notes call a conflict "not processed"; it can be the first try at work."""
 
 IDEMPOTENCY_ERROR = "idempotency_error"
+"""Stripe knows the key with another content: whatever arrived, it was not this."""
 
 
 class Barred(Exception):

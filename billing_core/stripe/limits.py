@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from billing_core.pacing import Pace
+
 __all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "Patience"]
 
 LIVE_PER_SECOND = 900
@@ -44,44 +46,12 @@ class Patience:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  -- jitter, not a secret
 
 
-class Brake:
-    """Spaces the calls of all threads and lets them pause together.
-
-    Parameters
-    ----------
-    per_second:
-        Calls started in a second at most; `None` for no limit of our own.
-    clock:
-        Monotonic seconds.
-    """
+class Brake(Pace):
+    """The pace of everything one sink sends: `per_second` calls at most, `None` for no limit of our own."""
 
     def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._interval = 1.0 / per_second if per_second else 0.0
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._next_slot = 0.0
-        self._paused_until = 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Nobody starts a call for `seconds` from now; a longer pause in force stays."""
-        with self._lock:
-            self._paused_until = max(self._paused_until, self._clock() + seconds)
-
-    def reserve(self) -> float:
-        """Take the next slot; the seconds until it."""
-        with self._lock:
-            now = self._clock()
-            slot = max(self._next_slot, now - BURST_SECONDS)
-            self._next_slot = slot + self._interval
-            return max(slot, self._paused_until, now) - now
+        super().__init__(1.0 / per_second if per_second else 0.0, burst_seconds=BURST_SECONDS, clock=clock)
 
     def acquire(self, over: threading.Event) -> bool:
         """Wait for a slot; `False` if `over` was set meanwhile and no call may be made."""
-        seconds = self.reserve()
-        while seconds > 0:
-            if over.wait(seconds):
-                return False
-            # A pause ordered while this one waited holds for it too.
-            with self._lock:
-                seconds = self._paused_until - self._clock()
-        return not over.is_set()
+        return self.wait(over)
