@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_core.errors import UpstreamError
 from billing_core.ledger.sync import Answer, SyncBooks
+from billing_core.usage import HOUR, hour_of
 
 if TYPE_CHECKING:
     from billing_core.stripe_reads import StripeReads
@@ -102,8 +103,7 @@ def confirm(
             if len(problems) == GIVE_UP_AFTER:
                 break
             continue
-        hours = timedelta(hours=1)
-        rows = books.intents_at(customer, _hour(first), _hour(last) + hours)
+        rows = books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
         confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)
     return confirmed, tuple(problems)
 
@@ -117,7 +117,7 @@ def _touched(row: Mapping[str, Any]) -> datetime:
 def _by_hour(intents: Iterable[Mapping[str, Any]]) -> dict[datetime, list[Mapping[str, Any]]]:
     hours: dict[datetime, list[Mapping[str, Any]]] = {}
     for row in intents:
-        hours.setdefault(_hour(row["stamp"]), []).append(row)
+        hours.setdefault(hour_of(row["stamp"]), []).append(row)
     return hours
 
 
@@ -137,7 +137,3 @@ def _explained(unknown: Sequence[Mapping[str, Any]], missing: Decimal) -> set[st
         if sum(row["value"] for row in chosen) == missing
     ]
     return found[0] if len(found) == 1 else None
-
-
-def _hour(time: datetime) -> datetime:
-    return time.replace(minute=0, second=0, microsecond=0)

@@ -36,7 +36,7 @@ from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
-from billing_core.usage import PullProgress, Window
+from billing_core.usage import HOUR, PullProgress, aware_in, hour_of, window_in
 
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
@@ -281,7 +281,7 @@ class BillingService:
             window = incremental_window(covered, now=now, lookback=lookback, first_days=first_days)
             window = within_retention(window, provider.project().retention_days, now=now)
         else:
-            window = self._window(start, end or now)
+            window = window_in(self.settings.zone, start, end or now)
         return pull(
             provider,
             self._ledger,
@@ -341,22 +341,13 @@ class BillingService:
         s = self.settings
         return Policy(s.default_customer_id, s.override_customer_id, s.langfuse_excluded_environments)
 
-    def _aware(self, time: datetime) -> datetime:
-        return time.replace(tzinfo=self.settings.zone) if time.tzinfo is None else time
-
-    def _window(self, start: datetime, end: datetime) -> Window:
-        start, end = self._aware(start).astimezone(UTC), self._aware(end).astimezone(UTC)
-        if start >= end:
-            raise BadParameter("to", end.isoformat(), f"a time after from ({start.isoformat()})")
-        return Window(start, end)
-
     def _select(self, params: GetUsageEventsParams, principal: Principal) -> Selection:
         for organization in params.organization:
             principal.require_organization(organization)
-        start = None if params.from_ is None else self._aware(params.from_)
-        end = None if params.to is None else self._aware(params.to)
+        start = None if params.from_ is None else aware_in(self.settings.zone, params.from_)
+        end = None if params.to is None else aware_in(self.settings.zone, params.to)
         if start is not None and end is not None:
-            self._window(start, end)
+            window_in(self.settings.zone, start, end)  # refuses what holds nothing
         named = {
             "customer_id": params.customer,
             "organization_id": params.organization,
@@ -439,7 +430,7 @@ def _period_before(selection: Selection, now: datetime) -> Selection | None:
     """
     if selection.start is None:
         return None
-    hour = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    hour = hour_of(now) + HOUR
     end = hour if selection.end is None else selection.end
     length = end - selection.start
     return replace(selection, start=selection.start - length, end=min(end, hour) - length)

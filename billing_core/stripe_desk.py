@@ -30,7 +30,7 @@ from billing_core.pipeline import Action, Pipeline, Preview, Problem
 from billing_core.rating.card import RateCardFile
 from billing_core.settings import Settings
 from billing_core.stripe_reads import KeptSummary, StripeReads, remembered
-from billing_core.usage import Window
+from billing_core.usage import Window, hour_of, window_in
 
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
@@ -210,7 +210,7 @@ class StripeDesk:
     def _counted_then(self, intent: dict[str, Any]) -> dict[str, Any]:
         """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
         kept = self._books.objects("summary", intent["customer_id"])
-        hour = intent["stamp"].replace(minute=0, second=0, microsecond=0)
+        hour = hour_of(intent["stamp"])
         for row in kept:
             summary = msgspec.json.decode(row.content, type=KeptSummary)
             if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
@@ -237,7 +237,7 @@ class StripeDesk:
         from billing_core.reconcile.run import reconcile
 
         _require_everything(principal, *READERS)
-        window = self._window(start, end)
+        window = window_in(self._settings.zone, start, end)
         with ExitStack() as open_ones:
             problems: list[str] = []
             langfuse = _or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
@@ -276,13 +276,6 @@ class StripeDesk:
         _require_everything(principal, *READERS)
         document = self._books.last_reconciliation()
         return None if document is None else Reconciliation.from_json(json.loads(document))
-
-    def _window(self, start: datetime, end: datetime) -> Window:
-        zone = self._settings.zone
-        first, last = (time.replace(tzinfo=zone) if time.tzinfo is None else time for time in (start, end))
-        if first >= last:
-            raise BadParameter("to", last.isoformat(), f"a time after from ({first.isoformat()})")
-        return Window(first.astimezone(UTC), last.astimezone(UTC))
 
     def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
         """Rejections Stripe decided on since the last push explain differences."""

@@ -18,6 +18,7 @@ from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscripti
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
+from billing_core.usage import HOUR, Window, hour_of, whole_hours
 
 __all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "remembered"]
 
@@ -27,7 +28,6 @@ FRESH = timedelta(minutes=1)
 DAILY_READS = 250
 """Of the 10,000 GETs a small account has per month, what a day's confirmations may use."""
 
-HOUR = timedelta(hours=1)
 KEPT_REPORTS = 5_000
 HTTP_NOT_FOUND = 404
 REPORTS_OVERLAP = timedelta(hours=1)
@@ -163,13 +163,13 @@ class StripeReads:
 
     def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[Bucket]:
         """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
-        first, last = _hour(start), _hour(end) + (timedelta() if end == _hour(end) else HOUR)
+        hours = whole_hours(Window(start, end))
         try:
-            rows = self._provider.summaries(meter_id, customer_id, first, last, "hour")
+            rows = self._provider.summaries(meter_id, customer_id, hours.start, hours.end, "hour")
         except NotFound:
             rows = []
         buckets = [Bucket(row.start, row.value) for row in rows]
-        self.keep_summary(customer_id, first, last, buckets)
+        self.keep_summary(customer_id, hours.start, hours.end, buckets)
         return buckets
 
     def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[Bucket]) -> None:
@@ -193,7 +193,7 @@ class StripeReads:
             except UpstreamError as error:
                 problems.append(str(error))
                 continue
-            rows = self._books.intents_at(customer, _hour(first), _hour(last) + HOUR)
+            rows = self._books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
             answers += resolve(rows, buckets, older_than=older_than, now=self._clock())
         return answers, tuple(problems)
 
@@ -246,7 +246,3 @@ def _period_ended(picture: Picture, now: datetime) -> bool:
     ends = [item.period_end for s in picture.subscriptions for item in s.items]
     ends += [draft.finalizes_at for draft in picture.drafts]
     return any(picture.read_at < end <= now for end in ends if end is not None and picture.read_at is not None)
-
-
-def _hour(time: datetime) -> datetime:
-    return time.replace(minute=0, second=0, microsecond=0)

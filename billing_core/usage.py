@@ -7,13 +7,17 @@ explained and re-rated later without asking the provider again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from billing_core.errors import BadParameter
+
 __all__ = [
     "COST",
+    "HOUR",
     "LARGEST_COST_USD",
     "TIME",
     "TOKEN_CLASSES",
@@ -22,6 +26,10 @@ __all__ = [
     "PullProgress",
     "RejectedRow",
     "Window",
+    "aware_in",
+    "hour_of",
+    "whole_hours",
+    "window_in",
 ]
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -97,6 +105,40 @@ class Window:
             raise ValueError(
                 f"a window must end after it starts: {self.start:%Y-%m-%dT%H:%M} to {self.end:%Y-%m-%dT%H:%M}"
             )
+
+
+HOUR = timedelta(hours=1)
+
+
+def hour_of(time: datetime) -> datetime:
+    """The beginning of the hour a time is in, by the same clock."""
+    return time.replace(minute=0, second=0, microsecond=0)
+
+
+def whole_hours(window: Window) -> Window:
+    """The window widened to whole UTC hours: Stripe's sums are no finer."""
+    start, end = window.start.astimezone(UTC), window.end.astimezone(UTC)
+    floor = hour_of(end)
+    return Window(hour_of(start), floor if floor == end else floor + HOUR)
+
+
+def window_in(zone: ZoneInfo, start: datetime, end: datetime) -> Window:
+    """`[start, end)` in UTC; times without an offset are in `zone`.
+
+    Raises
+    ------
+    BadParameter
+        If nothing lies between them.
+    """
+    start, end = (aware_in(zone, time).astimezone(UTC) for time in (start, end))
+    if start >= end:
+        raise BadParameter("to", end.isoformat(), f"a time after from ({start.isoformat()})")
+    return Window(start, end)
+
+
+def aware_in(zone: ZoneInfo, time: datetime) -> datetime:
+    """A time without an offset is one of `zone`'s wall clock."""
+    return time.replace(tzinfo=zone) if time.tzinfo is None else time
 
 
 @dataclass(frozen=True, slots=True)

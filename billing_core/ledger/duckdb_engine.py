@@ -96,7 +96,7 @@ class DuckDBEngine:
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a fixed query with bound values."""
         with self._cursor() as cursor:
-            return cursor.execute(query, list(values)).fetchall()
+            return cursor.execute(query, [_bound(v) for v in values]).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[_Writer]:
@@ -190,7 +190,7 @@ class _Writer:
         self._cursor = cursor
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._cursor.execute(query, list(values)).fetchall()
+        return self._cursor.execute(query, [_bound(v) for v in values]).fetchall()
 
     def read(self, expression: ir.Table) -> pa.Table:
         return self._cursor.sql(_compiled(expression)).to_arrow_table()

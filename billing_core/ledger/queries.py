@@ -32,6 +32,7 @@ __all__ = [
     "daily",
     "event",
     "facet",
+    "instant",
     "page",
     "revisions",
     "totals",
@@ -88,9 +89,9 @@ def selected(selection: Selection) -> ir.Table:
     if selection.scope.organizations is not None:
         conditions.append(_within(t, selection.scope.organizations))
     if selection.start is not None:
-        conditions.append(t.timestamp >= _instant(selection.start))
+        conditions.append(t.timestamp >= instant(selection.start))
     if selection.end is not None:
-        conditions.append(t.timestamp < _instant(selection.end))
+        conditions.append(t.timestamp < instant(selection.end))
     conditions += [t[column].isin(list(values)) for column, values in selection.any_of]
     if selection.models:
         wrapped = [f"{MODEL_SEPARATOR}{name}{MODEL_SEPARATOR}" for name in selection.models]
@@ -120,7 +121,8 @@ def _mentions(t: ir.Table, text: str) -> ir.BooleanValue:
     return ibis.or_(*(t[name].fill_null("").lower().contains(needle) for name in SEARCHED))
 
 
-def _instant(time: datetime) -> ir.TimestampScalar:
+def instant(time: datetime) -> ir.TimestampScalar:
+    """An aware time as stored ones are: UTC without an offset."""
     return ibis.literal(time.astimezone(UTC).replace(tzinfo=None), type="timestamp(6)")
 
 

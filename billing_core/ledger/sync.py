@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import SettingsError
 from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import (
     FLAG_SEPARATOR,
     SENT,
@@ -30,6 +30,7 @@ from billing_core.ledger.schema import (
 )
 from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
+from billing_core.usage import hour_of
 
 __all__ = ["Answer", "Frozen", "PushRun", "ShownStatus", "StoredObject", "SyncBooks"]
 
@@ -44,7 +45,7 @@ OPEN = ("open", "sending")
 
 MARK_GONE = "the earlier system's mark of having billed it is gone from the trace; retry to bill it from here"
 
-TIME = pa.timestamp("us")
+TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Candidates:
         self.covered = writer.read(covered(expression))
         self.carried = {row["customer_id"]: row["carried"] for row in writer.read(carried()).to_pylist()}
         times = [pc.min(self.covered["stamp"]).as_py(), pc.min(self.events["timestamp"]).as_py()]
-        oldest = min((_hour(time) for time in times if time is not None), default=None)
+        oldest = min((hour_of(_utc(time)) for time in times if time is not None), default=None)
         rows = [] if oldest is None else writer.read(revisions(oldest, expression)).to_pylist()
         self.revisions = {(row["customer_id"], row["source"]): row["revision"] for row in rows}
 
@@ -189,7 +190,7 @@ class SyncBooks:
                 """UPDATE intents SET state = 'sending', attempts = attempts + 1, last_attempt_at = ?,
                    first_attempt_at = coalesce(first_attempt_at, ?), unknown_since = coalesce(unknown_since, ?)
                    WHERE identifier IN (SELECT unnest(?))""",
-                [_stored(at)] * 3 + [list(identifiers)],
+                [at] * 3 + [list(identifiers)],
             )
 
     def settle(self, answers: Sequence[Answer], *, push_id: str) -> None:
@@ -372,7 +373,7 @@ class SyncBooks:
         """Customers with intents whose outcome has been unknown since before a time; first and last stamps."""
         query = """SELECT customer_id, min(stamp), max(stamp) FROM intents
                    WHERE state = 'sending' AND unknown_since < ? GROUP BY customer_id ORDER BY customer_id"""
-        return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [_stored(before)])]
+        return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [before])]
 
     def intents_at(self, customer_id: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
         """Valid intents of a customer with stamps in `[start, end)`: what `confirming` needs to know of each."""
@@ -380,7 +381,7 @@ class SyncBooks:
                    WHERE customer_id = ? AND stamp >= ? AND stamp < ? AND state NOT IN ('rejected', 'void')
                    ORDER BY stamp, identifier"""
         names = ("identifier", "stamp", "value", "state", "unknown_since", "answered_at", "last_attempt_at")
-        rows = self.engine.rows(query, [customer_id, _stored(start), _stored(end)])
+        rows = self.engine.rows(query, [customer_id, start, end])
         return [_aware(dict(zip(names, row, strict=True))) for row in rows]
 
     def intents_of_event(self, event_id: str) -> list[dict[str, Any]]:
@@ -425,7 +426,7 @@ def candidates(settled_before: datetime) -> ir.Table:
     wanted = e.filter(
         (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
         ~e.flags.contains(Flag.LEGACY_BILLED),
-        e.ended_at <= ibis.literal(_stored(settled_before), type="timestamp(6)"),
+        e.ended_at <= instant(settled_before),
     )
     on_hold = h.filter(h.released_at.isnull(), h.cause == "on_hold")
     doubtful = in_doubt()
@@ -482,7 +483,7 @@ def revisions(since: datetime, events: ir.Table) -> ir.Table:
     """
     i, c = intents_table(), coverage_table()
     own = c.semi_join(events, c.event_id == events.id)
-    found = i.filter((i.stamp >= ibis.literal(since, type="timestamp(6)")) | i.identifier.isin(own.identifier))
+    found = i.filter((i.stamp >= instant(since)) | i.identifier.isin(own.identifier))
     return found.group_by("customer_id", "source").aggregate(revision=found.revision.max())
 
 
@@ -632,7 +633,7 @@ def _hold_hopeless(writer: Writer, now: datetime) -> int:
         writer.rows(
             f"""INSERT INTO holds SELECT id, CASE WHEN contains(flags, '{Flag.NO_CUSTOMER}') THEN 'no_customer'
                 ELSE 'failed_before' END, sync_error, 'push', ?, NULL, NULL {query}""",
-            [_stored(now)],
+            [now],
         )
     return count
 
@@ -641,7 +642,7 @@ def _named_holds(writer: Writer, now: datetime) -> tuple[str, ...]:
     """The first events held in this transaction, in words."""
     query = f"""SELECT event_id, reason FROM holds WHERE held_at = ? AND actor = 'push' AND {ACTIVE}
                 ORDER BY event_id LIMIT {NAMED}"""
-    return tuple(f"event {event_id} is held: {reason}" for event_id, reason in writer.rows(query, [_stored(now)]))
+    return tuple(f"event {event_id} is held: {reason}" for event_id, reason in writer.rows(query, [now]))
 
 
 def _release_moot(writer: Writer, now: datetime) -> None:
@@ -649,7 +650,7 @@ def _release_moot(writer: Writer, now: datetime) -> None:
     writer.rows(
         f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE} AND cause <> 'on_hold'
             AND event_id IN (SELECT id FROM events WHERE sync_status IN ('pending', 'excluded'))""",
-        [_stored(now)],
+        [now],
     )
 
 
@@ -681,7 +682,7 @@ def _keep_back(writer: Writer, holds: Sequence[tuple[str, str, str]], *, actor: 
 
 def _release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
     query = f"UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND event_id IN (SELECT unnest(?))"
-    writer.rows(query, [_stored(now), actor, list(ids)])
+    writer.rows(query, [now, actor, list(ids)])
 
 
 def _say(writer: Writer, ids: Sequence[str], text: str | None) -> None:
@@ -743,15 +744,7 @@ def _reject_events(writer: Writer, identifiers: Sequence[str]) -> None:
 
 
 def _times(times: Sequence[datetime | None]) -> pa.Array:
-    return pa.array([None if time is None else _stored(time) for time in times], TIME)
-
-
-def _hour(time: datetime) -> datetime:
-    return time.replace(minute=0, second=0, microsecond=0)
-
-
-def _stored(time: datetime) -> datetime:
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    return pa.array(times, TIME)
 
 
 def _utc(time: datetime) -> datetime:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
-import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import coverage_table, events_table, holds_table, intents_table
 from billing_core.usage import Window
 
@@ -111,12 +111,8 @@ class Books:
     stripe_unknown: frozenset[str] = field(default=frozenset())
 
 
-def _bound(time: datetime) -> ir.TimestampScalar:
-    return ibis.literal(time.astimezone(UTC).replace(tzinfo=None), type="timestamp(6)")
-
-
 def _within(column: ir.TimestampColumn, window: Window) -> ir.BooleanValue:
-    return (column >= _bound(window.start)) & (column < _bound(window.end))
+    return (column >= instant(window.start)) & (column < instant(window.end))
 
 
 def events_in(window: Window) -> ir.Table:
@@ -171,7 +167,7 @@ def active_customers(window: Window) -> ir.Table:
 def late_candidates(window: Window, ended: datetime) -> ir.Table:
     """Sent intents of the window that were first tried at or after `ended`, as `findings.after_finalization` wants."""
     t = _sent(intents_table())
-    late = t.filter(_within(t.stamp, window) & (t.first_attempt_at >= _bound(ended)))
+    late = t.filter(_within(t.stamp, window) & (t.first_attempt_at >= instant(ended)))
     return late.select("identifier", "customer_id", "stamp", "value", "first_attempt_at")
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from billing_core.decimals import EXACT
 from billing_core.reconcile.report import Finding, added
 from billing_core.types import plain_decimal
-from billing_core.usage import Window
+from billing_core.usage import HOUR, Window
 
 if TYPE_CHECKING:
     from billing_core.stripe.model import Invoice, Subscription
@@ -32,7 +32,6 @@ __all__ = [
 NO_METERED_ITEM = "no_metered_item"
 AFTER_FINALIZATION = "after_finalization"
 
-HOUR = timedelta(hours=1)
 NOT_INVOICED = frozenset({"incomplete_expired", "paused"})
 """Statuses in which no invoice is made."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -35,14 +35,14 @@ from billing_core.reconcile.books import (
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item
 from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
-from billing_core.usage import PullProgress, Window
+from billing_core.usage import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
     from billing_core.langfuse.reading import Reading
     from billing_core.langfuse.rollup import DailyTotal
     from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
 
-__all__ = ["LangfuseBook", "Progress", "StripeBook", "reconcile", "whole_hours"]
+__all__ = ["LangfuseBook", "Progress", "StripeBook", "reconcile"]
 
 READERS = 4
 """Customers whose summaries are read at the same time."""
@@ -50,7 +50,6 @@ READERS = 4
 GIVE_UP_AFTER = 3
 """Failed reads in a row after which Stripe counts as out of reach: each has been tried several times already."""
 
-HOUR = timedelta(hours=1)
 LANGFUSE_SHARE, STRIPE_SHARE, LEDGER_SHARE = 0.6, 0.85, 0.9
 """Where the parts of the work end, as fractions of the whole."""
 
@@ -117,14 +116,6 @@ class _Counted:
     subscriptions: Sequence[Subscription] | None = None
     invoices: Sequence[Invoice] | None = None
     problems: list[str] = field(default_factory=list)
-
-
-def whole_hours(window: Window) -> Window:
-    """The window widened to whole UTC hours: Stripe's sums are no finer."""
-    start = window.start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    end = window.end.astimezone(UTC)
-    floor = end.replace(minute=0, second=0, microsecond=0)
-    return Window(start, floor if floor == end else floor + HOUR)
 
 
 def reconcile(

@@ -19,7 +19,7 @@ from billing_core.ledger import duckdb_engine, sync
 
 __all__ = ["queries_compiled_once"]
 
-SETTLED_BEFORE, SINCE = datetime(1998, 3, 4, 5, 6, 7), datetime(1999, 3, 4, 5, 6, 7)
+SETTLED_BEFORE, SINCE = datetime(1998, 3, 4, 5, 6, 7, tzinfo=UTC), datetime(1999, 3, 4, 5, 6, 7, tzinfo=UTC)
 MARKS = ("MAKE_TIMESTAMP(1998, 3, 4, 5, 6, 7.0)", "MAKE_TIMESTAMP(1999, 3, 4, 5, 6, 7.0)")
 
 candidates, covered, carried = sync.candidates, sync.covered, sync.carried
