@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -70,9 +70,13 @@ def csv_cell(value: Any) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r;') else text
 
 
+def csv_line(values: Iterable[Any]) -> str:
+    """One record, with its end as RFC 4180 asks."""
+    return ",".join(map(csv_cell, values)) + "\r\n"
+
+
 def csv_lines(tables: Iterator[pa.Table]) -> Iterator[bytes]:
     """A CSV document in pieces: the header, then one piece per table. UTF-8, `\\r\\n` as RFC 4180 asks."""
-    yield (",".join(FLAT_FIELDS) + "\r\n").encode()
+    yield csv_line(FLAT_FIELDS).encode()
     for table in tables:
-        lines = (",".join(csv_cell(row[name]) for name in FLAT_FIELDS) for row in flat_rows(table))
-        yield "".join(line + "\r\n" for line in lines).encode()
+        yield "".join(csv_line(row[name] for name in FLAT_FIELDS) for row in flat_rows(table)).encode()

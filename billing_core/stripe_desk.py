@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -29,7 +29,7 @@ from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
 from billing_core.pipeline import Action, Pipeline, Preview, Problem
 from billing_core.rating.card import RateCardFile
 from billing_core.settings import Settings
-from billing_core.stripe_reads import KeptSummary, StripeReads, remembered
+from billing_core.stripe_reads import KeptSummary, StripeReads, or_say, remembered
 from billing_core.usage import Window, hour_of, window_in
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from billing_core.pushing import Progress, PushResult
     from billing_core.rating.events import Policy
     from billing_core.reconcile.report import Reconciliation
-    from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
+    from billing_core.stripe.model import SummaryBucket
     from billing_core.stripe.provider import StripeProvider
 
 __all__ = ["ConnectStripe", "Deadline", "StripeDesk"]
@@ -201,22 +201,12 @@ class StripeDesk:
         event's own part only.
         """
         rows = self._books.intents_of_event(event_id)
+        kept = {customer: self._books.objects("summary", customer) for customer in {row["customer_id"] for row in rows}}
         for row in rows:
-            row |= self._counted_then(row)
+            row |= _counted_then(row, kept[row["customer_id"]])
             if principal.organizations is not None:
                 row |= dict.fromkeys(OF_OTHERS_TOO)
         return rows
-
-    def _counted_then(self, intent: dict[str, Any]) -> dict[str, Any]:
-        """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
-        kept = self._books.objects("summary", intent["customer_id"])
-        hour = hour_of(intent["stamp"])
-        for row in kept:
-            summary = msgspec.json.decode(row.content, type=KeptSummary)
-            if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
-                counted = next((bucket.value for bucket in summary.buckets if bucket.start == hour), Decimal(0))
-                return {"counted": counted, "counted_at": row.read_at}
-        return {"counted": None, "counted_at": None}
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────
 
@@ -240,23 +230,24 @@ class StripeDesk:
         window = window_in(self._settings.zone, start, end)
         with ExitStack() as open_ones:
             problems: list[str] = []
-            langfuse = _or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
+            langfuse = or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
             stripe = meter_id = None
+            hours: dict[str, list[SummaryBucket]] = {}
             if self.is_connected:
                 provider = open_ones.enter_context(closing(self._connect(self._settings)))
-                meter = _or_say(problems, provider.preflight)
+                meter = or_say(problems, provider.preflight)
                 if meter is not None:
                     self._hear_rejections(provider, problems)
-                    stripe, meter_id = _Listening(provider), meter.id
+                    stripe, meter_id = provider, meter.id
             else:
                 problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
             found = reconcile(
                 self._ledger, self._cards, self._policy, window,
                 langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
-                clock=self._clock, progress=progress,
+                clock=self._clock, progress=progress, heard=hours.__setitem__,
             )  # fmt: skip
             if stripe is not None:
-                self._confirm_heard(stripe, found.window)
+                self._confirm_heard(stripe, found.window, hours)
         found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
         document = json.dumps(found.to_json())
         self._books.store_reconciliation(
@@ -280,15 +271,18 @@ class StripeDesk:
     def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
         """Rejections Stripe decided on since the last push explain differences."""
         reads = StripeReads(self._books, provider, self._clock)
-        heard = _or_say(problems, lambda: reads.error_reports(self._clock()))
+        heard = or_say(problems, lambda: reads.error_reports(self._clock()))
         if heard is not None:
             answers, unnamed = heard
             self._books.settle(answers, push_id=RECONCILIATION)
             problems += unnamed
 
-    def _confirm_heard(self, heard: _Listening, window: Window) -> None:
-        reads = StripeReads(self._books, heard.provider, self._clock)
-        for customer, buckets in heard.hours.items():
+    def _confirm_heard(
+        self, provider: StripeProvider, window: Window, hours: Mapping[str, Sequence[SummaryBucket]]
+    ) -> None:
+        reads = StripeReads(self._books, provider, self._clock)
+        for customer, counted in hours.items():
+            buckets = [Bucket(row.start, row.value) for row in counted]
             reads.keep_summary(customer, window.start, window.end, buckets)
             rows = self._books.intents_at(customer, window.start, window.end)
             self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=RECONCILIATION)
@@ -374,48 +368,22 @@ class StripeDesk:
         return path.with_name(f"{path.name}.{suffix}")
 
 
-class _Listening:
-    """Stripe as a reconciliation reads it, with the hourly sums remembered that went by."""
-
-    def __init__(self, provider: StripeProvider) -> None:
-        self.provider = provider
-        self.hours: dict[str, list[Bucket]] = {}
-
-    def summaries(
-        self,
-        meter_id: str,
-        customer_id: str,
-        start: datetime,
-        end: datetime,
-        grouping: Literal["hour", "day"] | None = None,
-    ) -> list[SummaryBucket]:
-        rows = self.provider.summaries(meter_id, customer_id, start, end, grouping)
-        self.hours[customer_id] = [Bucket(row.start, row.value) for row in rows]
-        return rows
-
-    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
-        return self.provider.subscriptions(customer_id)
-
-    def invoices(
-        self, status: str | None = None, customer_id: str | None = None, created_since: datetime | None = None
-    ) -> list[Invoice]:
-        return self.provider.invoices(status, customer_id, created_since)
-
-
-def _or_say(problems: list[str], read: Callable[[], T]) -> T | None:
-    """A book that may be out of reach: then why goes to `problems`."""
-    try:
-        return read()
-    except (UpstreamError, SettingsError) as error:
-        problems.append(str(error))
-        return None
-
-
 def connect_stripe(settings: Settings) -> StripeProvider:
     """The account the settings name."""
     from billing_core.stripe.provider import StripeProvider
 
     return StripeProvider.from_settings(settings)
+
+
+def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[str, Any]:
+    """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
+    hour = hour_of(intent["stamp"])
+    for row in kept:
+        summary = msgspec.json.decode(row.content, type=KeptSummary)
+        if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
+            counted = next((bucket.value for bucket in summary.buckets if bucket.start == hour), Decimal(0))
+            return {"counted": counted, "counted_at": row.read_at}
+    return {"counted": None, "counted_at": None}
 
 
 def _require_everything(principal: Principal, *roles: Role) -> None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from billing_core.confirming import Bucket, resolve
-from billing_core.errors import NotFound, UpstreamError
+from billing_core.errors import NotFound, SettingsError, UpstreamError
 from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
 from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
 from billing_core.stripe.periods import BillingCalendar, calendar_of
@@ -20,7 +20,7 @@ from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
 from billing_core.usage import HOUR, Window, hour_of, whole_hours
 
-__all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "remembered"]
+__all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "or_say", "remembered"]
 
 FRESH = timedelta(minutes=1)
 """For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
@@ -98,7 +98,7 @@ class StripeReads:
         problems: list[str] = []
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
         drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
-        customers = self._or_say(problems, lambda: tuple(self._provider.customers()))
+        customers = or_say(problems, lambda: tuple(self._provider.customers()))
         if keep:
             self._keep("subscription", subscriptions, now)
             self._keep("draft", drafts, now)
@@ -116,13 +116,6 @@ class StripeReads:
                 raise
             problems.append(str(error))
             return ()
-
-    def _or_say(self, problems: list[str], read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except UpstreamError as error:
-            problems.append(str(error))
-            return None
 
     def _keep(self, kind: str, rows: Iterable[Customer | Subscription | Invoice], now: datetime) -> None:
         self._books.store_objects(
@@ -213,6 +206,15 @@ class StripeReads:
             yield customer
         spent = used + self._provider.calls - before
         self._books.store_objects("summary_reads", [StoredObject(today, None, str(spent), self._clock())])
+
+
+def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
+    """Something that may be out of reach: then why goes to `problems`."""
+    try:
+        return read()
+    except (UpstreamError, SettingsError) as error:
+        problems.append(str(error))
+        return None
 
 
 def remembered(books: SyncBooks) -> Picture:

@@ -56,6 +56,7 @@ LANGFUSE_SHARE, STRIPE_SHARE, LEDGER_SHARE = 0.6, 0.85, 0.9
 NOT_CONNECTED = CrossCheck(None, "Langfuse is not connected")
 
 Progress = Callable[[float, str], None]
+Heard = Callable[[str, "list[SummaryBucket]"], None]
 
 
 class LangfuseBook(Protocol):
@@ -130,6 +131,7 @@ def reconcile(
     meter_id: str | None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     progress: Progress | None = None,
+    heard: Heard | None = None,
 ) -> Reconciliation:
     """Langfuse read anew, ledger and Stripe of a window, widened to whole UTC hours, row by row.
 
@@ -144,6 +146,8 @@ def reconcile(
         The meter whose summaries are read; needed with `stripe`.
     progress:
         Called with the part done, from 0 to 1, and what is being done; now and then from this thread only.
+    heard:
+        Called with a customer and what Stripe counts for it per hour, from any thread.
 
     Raises
     ------
@@ -156,7 +160,7 @@ def reconcile(
     counted = _Counted()
     if stripe is not None and meter_id is not None:
         customers = _named(fresh.events) | _named(ledger.engine.read(active_customers(window)))
-        counted = _read_stripe(stripe, meter_id, window, customers, clock, say)
+        counted = _read_stripe(stripe, meter_id, window, customers, clock, say, heard)
     say(STRIPE_SHARE, "reading the ledger")
     read = read_ledger(ledger.engine, window, fresh.events)
     say(LEDGER_SHARE, "comparing")
@@ -240,6 +244,7 @@ def _read_stripe(
     customers: set[str],
     clock: Callable[[], datetime],
     say: Progress,
+    heard: Heard | None,
 ) -> _Counted:
     counted = _Counted(read_at=clock())
     say(LANGFUSE_SHARE, "reading subscriptions and invoices")
@@ -255,7 +260,8 @@ def _read_stripe(
     }  # somebody else's usage may be all there is of a customer
     failures: list[str] = []
     hours: dict[tuple[str, datetime], Decimal] = {}
-    for number, (customer, answer) in enumerate(_summaries(provider, meter_id, window, sorted(customers)), start=1):
+    answers = _summaries(provider, meter_id, window, sorted(customers), heard)
+    for number, (customer, answer) in enumerate(answers, start=1):
         if isinstance(answer, UpstreamError):
             counted.unknown.add(customer)
             failures.append(str(answer))
@@ -271,15 +277,18 @@ def _read_stripe(
 
 
 def _summaries(
-    provider: StripeBook, meter_id: str, window: Window, customers: Sequence[str]
+    provider: StripeBook, meter_id: str, window: Window, customers: Sequence[str], heard: Heard | None
 ) -> Iterator[tuple[str, list[SummaryBucket] | UpstreamError]]:
     """What Stripe counts per customer, or why that is not known, as the answers come."""
 
     def read(customer: str) -> list[SummaryBucket]:
         try:
-            return provider.summaries(meter_id, customer, window.start, window.end, "hour")
+            rows = provider.summaries(meter_id, customer, window.start, window.end, "hour")
         except NotFound:
             return []  # nothing can be counted for a customer that does not exist
+        if heard is not None:
+            heard(customer, rows)
+        return rows
 
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="summaries")
     try:

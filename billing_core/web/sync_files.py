@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -12,8 +12,7 @@ from billing_core.access import Principal
 from billing_core.errors import NotFound
 from billing_core.types import plain_decimal
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
-from billing_core.web.usage_api import guarded, refusal
+from billing_core.web.usage_api import csv_download
 
 if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
     from billing_core.pipeline import Problem
@@ -40,7 +39,7 @@ async def problems_csv(request: Request) -> Response:
     def lines(principal: Principal) -> Iterable[str]:
         return problems_lines(wiring.service().stripe.problems(principal))
 
-    return await _file(request, "sync-problems.csv", lines)
+    return await csv_download(request, "sync-problems.csv", lines)
 
 
 async def reconciliation_csv(request: Request) -> Response:
@@ -52,7 +51,7 @@ async def reconciliation_csv(request: Request) -> Response:
             raise NotFound("nothing has been reconciled yet; press Reconcile on the Stripe Sync page first")
         return reconciliation_lines(found)
 
-    return await _file(request, "reconciliation.csv", lines)
+    return await csv_download(request, "reconciliation.csv", lines)
 
 
 def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:
@@ -84,21 +83,6 @@ def _cells(row: Row) -> tuple[Any, ...]:
 
 
 def _line(values: Iterable[Any]) -> str:
-    from billing_core.published import csv_cell  # brings Arrow
+    from billing_core.published import csv_line  # brings Arrow
 
-    return ",".join(csv_cell(value) for value in values) + "\r\n"
-
-
-async def _file(request: Request, name: str, lines: Callable[[Principal], Iterable[str]]) -> Response:
-    """A CSV for the person the session's cookie belongs to; expected errors become their status and sentence."""
-
-    def answer() -> Response:
-        gatekeeper = wiring.gatekeeper()
-        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
-        principal = None if session_id is None else gatekeeper.principal(session_id)
-        if principal is None:
-            return refusal(401, "sign in first, then download again", {})
-        headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-        return Response("".join(lines(principal)), media_type="text/csv; charset=utf-8", headers=headers)
-
-    return await guarded(answer)
+    return csv_line(values)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from billing_core.access import Principal
 from billing_core.errors import AccessDenied, BadParameter, BillingError, NotFound, SettingsError, WarehouseError
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
-__all__ = ["guarded", "parse_query", "refusal", "usage_events", "usage_events_csv"]
+__all__ = ["csv_download", "parse_query", "usage_events", "usage_events_csv"]
 
 REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status"})
 
@@ -52,40 +53,52 @@ async def usage_events(request: Request) -> Response:
     def answer() -> Response:
         principal = wiring.tokens().authenticate(request.headers.get("authorization"))
         if principal is None:
-            return refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
+            return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
         params = parse_query(_query(request))
         document = wiring.service().get_usage_events(params, principal).to_json()
         return JSONResponse(document, headers=_NO_STORE)
 
-    return await guarded(answer)
+    return await _guarded(answer)
 
 
 async def usage_events_csv(request: Request) -> Response:
     """Exactly the filter of the page as CSV, streamed, for a signed-in person."""
+
+    def pieces(principal: Principal) -> Iterator[bytes]:
+        return wiring.service().csv(parse_query(_query(request)), principal)
+
+    return await csv_download(request, "usage-events.csv", pieces)
+
+
+async def csv_download(
+    request: Request, name: str, pieces: Callable[[Principal], Iterable[str] | Iterable[bytes]]
+) -> Response:
+    """A CSV, streamed, for the person the session's cookie belongs to.
+
+    `pieces` decides whether that person may have it, before the first one.
+    """
 
     def answer() -> Response:
         gatekeeper = wiring.gatekeeper()
         session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
         principal = None if session_id is None else gatekeeper.principal(session_id)
         if principal is None:
-            return refusal(401, "sign in first, then download again", {})
-        pieces: Iterator[bytes] = wiring.service().csv(parse_query(_query(request)), principal)
-        headers = {"Content-Disposition": 'attachment; filename="usage-events.csv"', **_NO_STORE}
-        return StreamingResponse(pieces, media_type="text/csv; charset=utf-8", headers=headers)
+            return _refusal(401, "sign in first, then download again", {})
+        headers = {"Content-Disposition": f'attachment; filename="{name}"', **_NO_STORE}
+        return StreamingResponse(pieces(principal), media_type="text/csv; charset=utf-8", headers=headers)
 
-    return await guarded(answer)
+    return await _guarded(answer)
 
 
-async def guarded(answer: Callable[[], Response]) -> Response:
+async def _guarded(answer: Callable[[], Response]) -> Response:
     """Run off the event loop; expected errors become their status with one sentence."""
     try:
         return await run_in_threadpool(answer)
     except BillingError as error:
         status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
         extra = {"parameter": error.parameter} if isinstance(error, BadParameter) else {}
-        return refusal(status, str(error), {}, **extra)
+        return _refusal(status, str(error), {}, **extra)
 
 
-def refusal(status: int, says: str, headers: Mapping[str, str], **extra: str) -> Response:
-    """One sentence as JSON."""
+def _refusal(status: int, says: str, headers: Mapping[str, str], **extra: str) -> Response:
     return JSONResponse({"error": says, **extra}, status_code=status, headers=dict(headers))
