@@ -22,6 +22,8 @@ from starlette.routing import BaseRoute, Route
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.health import healthz, readyz
+from billing_core.web.limit_files import limits_csv, notices_csv
+from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
 from billing_core.web.security import SecurityHeaders, content_security_policy, inline_script_hashes
 from billing_core.web.sync_files import problems_csv, reconciliation_csv
 from billing_core.web.usage_api import usage_events, usage_events_csv
@@ -50,6 +52,11 @@ def routes() -> list[BaseRoute]:
         Route(f"{BASE_PATH}/download/usage-events.csv", usage_events_csv),
         Route(f"{BASE_PATH}/download/sync-problems.csv", problems_csv),
         Route(f"{BASE_PATH}/download/reconciliation.csv", reconciliation_csv),
+        Route(f"{BASE_PATH}/download/organizations.csv", organizations_csv),
+        Route(f"{BASE_PATH}/download/organization-map.csv", organization_map_csv),
+        Route(f"{BASE_PATH}/download/anomalies.csv", anomalies_csv),
+        Route(f"{BASE_PATH}/download/limits.csv", limits_csv),
+        Route(f"{BASE_PATH}/download/notices.csv", notices_csv),
         Route(f"{BASE_PATH}/usage_events", default_page),
         Route(f"{BASE_PATH}{COOKIE_PATH}/clear", clear_cookie),
         Route(f"{BASE_PATH}{COOKIE_PATH}/{{ticket}}", set_cookie),

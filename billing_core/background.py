@@ -1,4 +1,4 @@
-"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation.
+"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, plans.
 
 Each kind runs at most once at a time per process. The threads are daemons: all of this work may be cut off anywhere
 and is taken up by the next run.
@@ -20,12 +20,15 @@ from billing_core.service import BillingService
 from billing_core.usage import PullProgress
 
 if TYPE_CHECKING:
+    from billing_core.organizations.limits_desk import Refreshed
     from billing_core.pushing import PushProgress, PushResult  # both bring Stripe's SDK
     from billing_core.reconcile.report import Reconciliation
 
 __all__ = [
     "Job",
     "JobState",
+    "PlansJob",
+    "PlansState",
     "PullJob",
     "PullState",
     "PushJob",
@@ -99,6 +102,12 @@ class ReconcileProgress:
 
 class ReconcileState(JobState[ReconcileProgress, "Reconciliation"]):
     """A moment of a reconciliation."""
+
+    __slots__ = ()
+
+
+class PlansState(JobState[None, "Refreshed"]):
+    """A moment of a reading of plans."""
 
     __slots__ = ()
 
@@ -200,6 +209,21 @@ class PushJob(Job[PushState]):
 
         begin: PushProgress = pushing.PushProgress(0, 0, 0, "reading billing periods and planning")
         return self._begin(lambda number: PushState(number, principal.name, datetime.now(UTC), begin), work)
+
+
+class PlansJob(Job[PlansState]):
+    """Reading plans from Stripe."""
+
+    def __init__(self) -> None:
+        super().__init__("plans")
+
+    def start(self, service: BillingService, principal: Principal) -> bool:
+        """Begin to read plans in the name of `principal`; `False` if that is under way already."""
+
+        def work() -> Refreshed:
+            return service.organizations.limits.refresh(principal)
+
+        return self._begin(lambda number: PlansState(number, principal.name, datetime.now(UTC), None), work)
 
 
 class ReconcileJob(Job[ReconcileState]):

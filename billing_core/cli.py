@@ -104,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all books agree")
     _add_json(reconcile)
 
+    stats = command("stats", _stats, "organization statistics: credits, cost, chats, people, latency, errors")
+    _add_window(stats)
+    stats.add_argument("--organization", action="append", metavar="O", help="repeat for any of several")
+    _add_json(stats)
+
+    notices = command("notices", _notices, "raise, deliver and list notices of reached limits")
+    _add_json(notices)
+
     status = command("status", _status, "plan, subscription, period and upcoming invoice of a Stripe customer")
     status.add_argument("customer_id", metavar="CUSTOMER_ID")
     _add_json(status)
@@ -149,6 +157,10 @@ FILTERS = ("customer", "organization", "user", "chatflow", "model", "environment
 def _add_filters(parser: argparse.ArgumentParser) -> None:
     for name in FILTERS:
         parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
+    parser.add_argument(
+        "--without", action="append", metavar="NAME",
+        help="events that lack it, an organization for example; repeat for those that lack all of several",
+    )  # fmt: skip
     parser.add_argument("--amount-min", metavar="USD")
     parser.add_argument("--amount-max", metavar="USD")
     parser.add_argument("--search", metavar="TEXT")
@@ -349,12 +361,19 @@ def _say_reconciled(document: dict[str, Any]) -> None:
         )
         for row in document["rows"]
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(_aligned(head, rows))
     for finding in document["findings"]:
         print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
     print(f"{len(rows):,} rows, {document['unexplained_credits'] or 'unknown'} credits unexplained")
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    )
+    return "\n".join(lines)
 
 
 @contextmanager
@@ -370,6 +389,49 @@ def _share_bar() -> Iterator[Callable[[float, str], None]]:
             bar.set_description_str(doing, refresh=True)
 
         yield show
+
+
+def _notices(options: argparse.Namespace, settings: Settings) -> int:
+    with _stripe_service(settings) as service:
+        limits, principal = service.organizations.limits, _principal()
+        problem: BillingError | None = None
+        if limits.read(principal).is_outdated:
+            try:
+                service.stripe.read_plans(principal)
+            except BillingError as error:  # what was read before still serves
+                problem = error
+        looked = limits.notices.look(principal.name)
+        board, reading = limits.notices.board(principal), limits.read(principal)
+        names = service.organizations.directory.names(principal)
+    told = None if problem is None else str(problem)
+    document = {
+        "raised": looked.raised, "delivered": looked.delivery.delivered, "failed": list(looked.delivery.failed),
+        "given_up": looked.delivery.given_up, "notices": [raised.to_json(names) for raised in board.open],
+        "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(), "problem": told,
+    }  # fmt: skip
+    if options.json:
+        _print_json(document)
+    else:
+        _say_notices(document)
+    for text in (*looked.delivery.failed, *([reading.problem or told] if reading.problem or told else [])):
+        print(text, file=sys.stderr)
+    if looked.delivery.failed:
+        return EXIT_SOME_FAILED
+    return 0 if problem is None else problem.exit_code
+
+
+def _say_notices(document: dict[str, Any]) -> None:
+    head = ("organization", "customer", "plan", "reached", "used", "of", "period until (UTC)", "webhook")
+    rows = [
+        (
+            notice["organization_name"] or notice["organization_id"] or "(none)", notice["customer_id"],
+            notice["plan"] or "unknown", f"{notice['threshold']} %", notice["credits"]["used"],
+            notice["credits"]["included"], notice["period"]["end"], notice["delivery"]["state"],
+        )
+        for notice in document["notices"]
+    ]  # fmt: skip
+    print(_aligned(head, rows))
+    print(f"{len(rows):,} open notices, {document['raised']:,} raised now, {document['delivered']:,} delivered now")
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
@@ -403,7 +465,7 @@ def _params(options: argparse.Namespace) -> Any:
     from billing_core.types import GetUsageEventsParams
 
     values = {"from": options.start, "to": options.end}
-    names = (*FILTERS, "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
+    names = (*FILTERS, "without", "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
     values.update({name: getattr(options, name, None) for name in names})
     return GetUsageEventsParams.parse({name: value for name, value in values.items() if value is not None})
 
@@ -434,11 +496,38 @@ def _table(response: UsageEventsResponse) -> str:
         )
         for e in response.events
     ]  # fmt: skip
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     p, t = response.pagination, response.totals
     total = f"{plain_decimal(t.credits.total)} credits, {plain_decimal(t.amount_usd)} USD"
-    return "\n".join((*lines, f"page {p.page} of {p.total_pages:,}; {p.total_items:,} events, {total}"))
+    return "\n".join((_aligned(head, rows), f"page {p.page} of {p.total_pages:,}; {p.total_items:,} events, {total}"))
+
+
+def _stats(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.types import GetUsageEventsParams
+
+    asked = {"from": options.start, "to": options.end, "organization": options.organization}
+    params = GetUsageEventsParams.parse({name: value for name, value in asked.items() if value is not None})
+    with _service(settings) as service:
+        document = service.organizations.statistics(params, _principal()).to_json()
+    if options.json:
+        _print_json(document)
+    else:
+        _say_statistics(document)
+    return 0
+
+
+def _say_statistics(document: dict[str, Any]) -> None:
+    """A line per organization and one for all of them: the figures that fit a terminal."""
+    fields = ("events", "chats", "users", "messages_sent", "messages_generated", "tokens_total")
+    head = ("organization", *fields, "credits", "USD", "cost USD", "unsynced")
+    rows = [
+        (
+            row.get("organization_id", "all") or "(none)",
+            *("unknown" if row[f] is None else f"{row[f]:,}" for f in fields),
+            row["credits"]["total"], row["amount_usd"], row["cost_usd"] or "unknown", row["unsynced_credits"],
+        )
+        for row in (*document["organizations"], document["totals"])
+    ]  # fmt: skip
+    print(_aligned(head, rows))
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:

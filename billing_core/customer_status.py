@@ -13,11 +13,13 @@ from typing import Any
 
 from billing_core.rating.card import Plan
 from billing_core.stripe.model import Invoice, Subscription
+from billing_core.stripe.periods import choose
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["UNKNOWN", "CustomerStatus", "plan_of", "used_according_to"]
+__all__ = ["NO_SUBSCRIPTION", "UNKNOWN", "CustomerStatus", "Standing", "plan_of", "standing_of", "used_according_to"]
 
 UNKNOWN = "unknown"
+NO_SUBSCRIPTION = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,37 @@ class CustomerStatus:
             "read_at": None if self.read_at is None else utc_text(self.read_at),
             "problem": self.problem,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The subscription a person means by "the" subscription of a customer, and what follows from it.
+
+    `plan` is `None` where no price of it is on the card; the period is that of its item on the meter, else of its
+    first item, half open, `None` where Stripe says none.
+    """
+
+    subscription: Subscription
+    plan: Plan | None
+    metered_prices: tuple[str, ...]
+    period_start: datetime | None
+    period_end: datetime | None
+
+
+def standing_of(subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]) -> Standing | None:
+    """Where a customer with these subscriptions stands, `None` without any; no meter known: no item is metered."""
+    subscription = choose(subscriptions, meter_id)
+    if subscription is None:
+        return None
+    metered = [item for item in subscription.items if item.meter_id is not None and item.meter_id == meter_id]
+    item = next(iter(metered or subscription.items), None)
+    return Standing(
+        subscription,
+        plan_of(subscription, plans),
+        tuple(item.price_id for item in metered),
+        None if item is None else item.period_start,
+        None if item is None else item.period_end,
+    )
 
 
 def plan_of(subscription: Subscription, plans: Iterable[Plan]) -> Plan | None:

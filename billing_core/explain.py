@@ -30,7 +30,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.OWN_KEY: "The customer brought the key: AI tokens cost 0 credits.",
     Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
     Flag.EXCLUDED_ENVIRONMENT: "The Langfuse environment is not customer traffic and is not billed.",
-    Flag.NO_CUSTOMER: "The trace names no Stripe customer and there is no default.",
+    Flag.NO_CUSTOMER: "The trace names no Stripe customer, its organization is not mapped and there is no default.",
     Flag.BAD_USAGE: "Some usage is negative, absurd or unreadable; that part is not rated.",
     Flag.CONFLICTING_ATTRIBUTES: "Rows of the trace contradict each other; the logical root was believed.",
     Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage; the total may be inflated.",
@@ -38,6 +38,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
     Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
+    Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 
@@ -121,8 +122,16 @@ def _read(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
             f"first start {utc_text(event.timestamp)}",
             f"last end {utc_text(event.ended_at)}",
             f"latency = last end − first start = {plain_decimal(event.latency_seconds)} s",
+            _ERRORS[stored["has_error"]],
         ),
     )
+
+
+_ERRORS = {
+    None: "errors: unknown, no level of an observation was read",
+    True: "errors: at least one observation failed (level ERROR)",
+    False: "errors: no observation failed",
+}
 
 
 def _attributes(event: UsageEvent) -> Step:
@@ -287,6 +296,8 @@ def _shown(value: Any, name: str) -> str:
         return " ".join(split_flags(value or "", "")) or "none"
     if value is None:
         return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, Decimal):
         return plain_decimal(value)
     return utc_text(value) if isinstance(value, datetime) else str(value).strip("\x1f").replace("\x1f", " + ")

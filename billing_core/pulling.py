@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import BillingError
+from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.rebilling import booked_on_a_bill
 from billing_core.ledger.schema import FLAG_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rating.events import Policy, to_events
@@ -25,7 +27,7 @@ from billing_core.usage import PullProgress, RejectedRow, Window
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider, Reading
 
-__all__ = ["FIRST_PULL_DAYS", "PullResult", "incremental_window", "pull"]
+__all__ = ["FIRST_PULL_DAYS", "PullResult", "book_usage", "incremental_window", "pull"]
 
 FIRST_PULL_DAYS = 30
 """How far back the first pull reads when nobody names a window."""
@@ -132,8 +134,7 @@ def _book(
     """The result so far after each booked batch."""
     versions = ledger.card_versions()
     for usage in reading.batches():
-        events = to_events(usage, cards_for(usage, ledger, cards, versions), policy)
-        booked = ledger.book(events, run_id=run_id)
+        events, booked = book_usage(ledger, usage, cards_for(usage, ledger, cards, versions), policy, run_id=run_id)
         result = replace(
             result,
             counts=result.counts + booked,
@@ -143,6 +144,20 @@ def _book(
         )
         yield result
     yield replace(result, duplicates=reading.duplicates, rejected=tuple(reading.rejected))
+
+
+def book_usage(
+    ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
+) -> tuple[pa.Table, BookingCounts]:
+    """Rate and book rows of `USAGE_SCHEMA`; returns the rated events and what booking them did.
+
+    Who pays is decided in the transaction that books it, by the organization directory as it is then and not as
+    `policy` has it: a pull takes long, and neither a push nor a change of the map may come in between.
+    """
+    with ledger.engine.transaction() as writer:
+        current = replace(policy, customers=mapped_customers(writer.rows))
+        events = to_events(usage, cards, current, booked_on_a_bill(writer.rows, usage))
+        return events, writer.book(events, run_id=run_id)
 
 
 def cards_for(usage: pa.Table, ledger: Ledger, cards: RateCardFile, versions: set[str]) -> list[RateCard | None]:

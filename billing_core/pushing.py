@@ -24,8 +24,11 @@ import pyarrow.compute as pc
 
 from billing_core.confirming import confirm
 from billing_core.errors import BillingError, UpstreamError
+from billing_core.ledger.directory import follow
+from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.sync import Answer, Candidates, SyncBooks
+from billing_core.rating.events import Policy
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
@@ -172,7 +175,7 @@ class _Push:
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
                 self._send(ready, meter.id)
             else:
-                frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
+                frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id, prepare=self._follow_map)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
             self._confirm(meter.id)
             self._write_back()
@@ -201,7 +204,14 @@ class _Push:
             calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
             return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, rules)
 
-        return self._books.freeze(make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep)
+        return self._books.freeze(
+            make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep, prepare=self._follow_map
+        )
+
+    def _follow_map(self, writer: Writer) -> None:
+        """What came back unsent since the organization map was changed goes to whom it names now."""
+        policy = Policy(self._settings.default_customer_id, self._settings.override_customer_id)
+        follow(writer, policy, actor="push", run_id=self._id, now=self._clock())
 
     def _read_error_reports(self) -> bool:
         """Rejections Stripe decided on later. Not readable: said, tried again next time, and `False`."""

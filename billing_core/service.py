@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
@@ -24,19 +24,22 @@ from billing_core.errors import BadParameter, NotFound
 from billing_core.explain import Passport, explain
 from billing_core.filelock import exclusive, is_held
 from billing_core.ledger import queries
+from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.ledger import Ledger, Run
-from billing_core.ledger.queries import Selection, Snapshot
+from billing_core.ledger.queries import Selection
 from billing_core.lint import Finding, lint_event
+from billing_core.organizations.desk import OrganizationDesk
 from billing_core.pulling import FIRST_PULL_DAYS, PullResult, incremental_window, pull, within_retention
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile, load_rate_cards
 from billing_core.rating.events import Policy
+from billing_core.selecting import period_before, select
 from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
-from billing_core.usage import HOUR, PullProgress, aware_in, hour_of, window_in
+from billing_core.usage import PullProgress, window_in
 
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
@@ -105,8 +108,9 @@ class BillingService:
         self._cards = load_rate_cards(settings.rate_card)
         self.stripe = StripeDesk(
             settings, self._ledger, self._cards, connect_stripe, clock,
-            policy=self._policy, connect_langfuse=lambda: self._connect(settings, self._cards),
+            policy=lambda: self._policy, connect_langfuse=lambda: self._connect(settings, self._cards),
         )  # fmt: skip
+        self.organizations = OrganizationDesk(settings, self._ledger, self._cards, self.stripe, clock)
         self._pulling = threading.Lock()
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
@@ -168,7 +172,7 @@ class BillingService:
         """Header figures, one point per day, and the previous equal period for comparison."""
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
-        before = _period_before(selection, datetime.now(UTC))
+        before = period_before(selection, datetime.now(UTC))
         previous = None if before is None else self._totals(before)
         return Summary(whole, days, previous, _same(days, whole))
 
@@ -247,7 +251,8 @@ class BillingService:
     ) -> PullResult:
         """Read Langfuse into the ledger; without a window incrementally. One pull at a time per ledger.
 
-        The first incremental pull reads the last `first_days` days.
+        The first incremental pull reads the last `first_days` days. Afterwards notices of reached limits are raised
+        and delivered; what goes wrong there is logged and does not make the pull fail.
 
         Raises
         ------
@@ -260,9 +265,11 @@ class BillingService:
         try:
             with self._pulling, exclusive(self._pull_lock, on_wait=on_wait):
                 self._ledger.claim(self.settings.mode)
-                return self._pull(provider, principal, start, end, first_days, progress)
+                result = self._pull(provider, principal, start, end, first_days, progress)
         finally:
             provider.close()
+        self.organizations.limits.notices.look_calmly(principal.name)
+        return result
 
     def _pull(
         self,
@@ -338,37 +345,13 @@ class BillingService:
 
     @property
     def _policy(self) -> Policy:
+        """Who pays and what is not billed, by the settings and by the organization directory as it is now."""
         s = self.settings
-        return Policy(s.default_customer_id, s.override_customer_id, s.langfuse_excluded_environments)
+        customers = mapped_customers(self._ledger.engine.rows)
+        return Policy(s.default_customer_id, s.override_customer_id, s.langfuse_excluded_environments, customers)
 
     def _select(self, params: GetUsageEventsParams, principal: Principal) -> Selection:
-        for organization in params.organization:
-            principal.require_organization(organization)
-        start = None if params.from_ is None else aware_in(self.settings.zone, params.from_)
-        end = None if params.to is None else aware_in(self.settings.zone, params.to)
-        if start is not None and end is not None:
-            window_in(self.settings.zone, start, end)  # refuses what holds nothing
-        named = {
-            "customer_id": params.customer,
-            "organization_id": params.organization,
-            "user_id": params.user,
-            "chatflow_id": params.chatflow,
-            "environment": params.environment,
-            "sync_status": tuple(status.value for status in params.status),
-        }
-        latest = self._ledger.version()
-        as_of = latest if params.as_of is None else min(params.as_of, latest)
-        return Selection(
-            scope_of(principal),
-            Snapshot(as_of, latest),
-            None if start is None else start.astimezone(UTC),
-            None if end is None else end.astimezone(UTC),
-            tuple((column, values) for column, values in named.items() if values),
-            params.model,
-            params.amount_min,
-            params.amount_max,
-            params.search,
-        )
+        return select(self._ledger, self.settings.zone, params, principal)
 
     @lru_cache(64)  # noqa: B019  (one service per process; cards are immutable)
     def _card(self, version: str) -> RateCard | None:
@@ -422,18 +405,6 @@ class BillingService:
             for name in queries.split_models(row["value"]):
                 counts[name] = counts.get(name, 0) + row["events"]
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _period_before(selection: Selection, now: datetime) -> Selection | None:
-    """The equally long period before. Of one that is not over, as much as has passed of this one, to the hour:
-    half a day compared with a whole one would always look like a fall.
-    """
-    if selection.start is None:
-        return None
-    hour = hour_of(now) + HOUR
-    end = hour if selection.end is None else selection.end
-    length = end - selection.start
-    return replace(selection, start=selection.start - length, end=min(end, hour) - length)
 
 
 def _connect_langfuse(settings: Settings, cards: RateCardFile) -> LangfuseProvider:

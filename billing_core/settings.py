@@ -6,6 +6,9 @@ becomes one line that names the variable, what is wrong and what is accepted; se
 
 from __future__ import annotations
 
+import base64
+import binascii
+import ipaddress
 import os
 from collections.abc import Mapping
 from enum import StrEnum
@@ -19,10 +22,19 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from billing_core.errors import SettingsError
 
-__all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings"]
+__all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings", "signing_key"]
 
 MINIMUM_COOKIE_KEY_LENGTH = 32
 """Characters; anything shorter can be guessed offline from one cookie."""
+
+
+MINIMUM_WEBHOOK_SECRET_LENGTH = 24
+"""Characters, or bytes of the base64 form: what the Standard Webhooks scheme asks for at least."""
+
+WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105  (the prefix of the base64 form, not a secret)
+
+LARGEST_THRESHOLD = 1000
+"""Percent of a plan's credits: ten times as much as it includes."""
 
 
 class Mode(StrEnum):
@@ -84,6 +96,9 @@ class Settings(BaseModel):
     credentials: Path = Path("config/credentials.yaml")
     cookie_key: SecretStr | None = None
     api_tokens: Path | None = None
+    limit_thresholds: tuple[int, ...] = (75, 90, 100)
+    webhook_url: SecretStr | None = None
+    webhook_secret: SecretStr | None = None
 
     @field_validator("langfuse_host", "stripe_api_base")
     @classmethod
@@ -142,6 +157,56 @@ class Settings(BaseModel):
                 )
         return value
 
+    @field_validator("limit_thresholds", mode="before")
+    @classmethod
+    def _are_percents(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        accepted = f"expected whole percents from 1 to {LARGEST_THRESHOLD:,}, separated by commas, such as 75,90,100"
+        found = set()
+        for part in value.split(","):
+            text = part.strip()
+            if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= LARGEST_THRESHOLD):
+                raise ValueError(f"{text[:20]!r}; {accepted}")
+            found.add(int(text))
+        return tuple(sorted(found))
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_webhook_url(cls, value: SecretStr | None) -> SecretStr | None:
+        """Its path may hold a token, so the text is never repeated."""
+        if value is None:
+            return None
+        text = value.get_secret_value()
+        try:
+            parts = urlsplit(text)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            host, parts = None, urlsplit("")
+        if (
+            parts.scheme not in {"http", "https"}
+            or not host
+            or parts.fragment
+            or not (text.isascii() and text.isprintable())
+        ):
+            raise ValueError("not a web address; expected https://host[:port][/path]")
+        if parts.username or parts.password:
+            raise ValueError("holds a user name or password; receivers tell by the signature who is calling")
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise ValueError("is http to another machine, where anybody on the way can read it; expected https://…")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _is_long_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(signing_key(value.get_secret_value())) < MINIMUM_WEBHOOK_SECRET_LENGTH:
+            raise ValueError(
+                f"too short; expected {MINIMUM_WEBHOOK_SECRET_LENGTH} or more random characters, or "
+                f"{WEBHOOK_SECRET_PREFIX} and the base64 of as many bytes, for example from "
+                '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+            )
+        return value
+
     @property
     def zone(self) -> ZoneInfo:
         """The reporting timezone: days, charts and exports are cut in it."""
@@ -151,6 +216,29 @@ class Settings(BaseModel):
     def warehouse_path(self) -> Path:
         """The embedded ledger's file."""
         return Path(self.warehouse_url.removeprefix("duckdb:///"))
+
+
+def signing_key(secret: str) -> bytes:
+    """The bytes that webhooks are signed with: the text itself, or what the base64 after `whsec_` stands for.
+
+    Raises
+    ------
+    ValueError
+        If what follows `whsec_` is no base64; the text is not repeated.
+    """
+    if not secret.startswith(WEBHOOK_SECRET_PREFIX):
+        return secret.encode()
+    try:
+        return base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"what follows {WEBHOOK_SECRET_PREFIX} is not base64; copy the secret once more") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 VARIABLES: dict[str, tuple[str, ...]] = {
@@ -176,6 +264,9 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "credentials": ("BILLING_CREDENTIALS",),
     "cookie_key": ("BILLING_COOKIE_KEY",),
     "api_tokens": ("BILLING_API_TOKENS",),
+    "limit_thresholds": ("BILLING_LIMIT_THRESHOLDS",),
+    "webhook_url": ("BILLING_WEBHOOK_URL",),
+    "webhook_secret": ("BILLING_WEBHOOK_SECRET",),
 }
 """Setting → the variables that may set it; the first one present wins."""
 
@@ -235,3 +326,6 @@ def _check_together(settings: Settings) -> None:
     if (settings.langfuse_public_key is None) != (settings.langfuse_secret_key is None):
         missing = "LANGFUSE_PUBLIC_KEY" if settings.langfuse_public_key is None else "LANGFUSE_SECRET_KEY"
         raise SettingsError(f"{missing}: missing; both Langfuse keys are needed, or neither for demo mode")
+    if (settings.webhook_url is None) != (settings.webhook_secret is None):
+        missing = "BILLING_WEBHOOK_URL" if settings.webhook_url is None else "BILLING_WEBHOOK_SECRET"
+        raise SettingsError(f"{missing}: missing; the webhook needs its address and its secret, or neither")

@@ -21,7 +21,13 @@ import msgspec
 from billing_core import pipeline as pipelines
 from billing_core.access import Principal, Role
 from billing_core.confirming import Bucket, agreeing
-from billing_core.customer_status import UNKNOWN, CustomerStatus, plan_of, used_according_to
+from billing_core.customer_status import (
+    NO_SUBSCRIPTION,
+    UNKNOWN,
+    CustomerStatus,
+    standing_of,
+    used_according_to,
+)
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.filelock import exclusive, is_held
 from billing_core.ledger.ledger import Ledger
@@ -29,7 +35,7 @@ from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
 from billing_core.pipeline import Action, Pipeline, Preview, Problem
 from billing_core.rating.card import RateCardFile
 from billing_core.settings import Settings
-from billing_core.stripe_reads import KeptSummary, StripeReads, or_say, remembered
+from billing_core.stripe_reads import KeptSummary, StripeReads, keep_plans_failure, or_say, remembered
 from billing_core.usage import Window, hour_of, window_in
 
 if TYPE_CHECKING:
@@ -80,7 +86,7 @@ class StripeDesk:
         connect: ConnectStripe | None = None,
         clock: Callable[[], datetime] | None = None,
         *,
-        policy: Policy,
+        policy: Callable[[], Policy],
         connect_langfuse: Callable[[], LangfuseProvider],
     ) -> None:
         self._settings = settings
@@ -242,7 +248,7 @@ class StripeDesk:
             else:
                 problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
             found = reconcile(
-                self._ledger, self._cards, self._policy, window,
+                self._ledger, self._cards, self._policy(), window,
                 langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
                 clock=self._clock, progress=progress, heard=hours.__setitem__,
             )  # fmt: skip
@@ -318,31 +324,54 @@ class StripeDesk:
         kept = self._books.objects("status", customer_id)
         return msgspec.json.decode(kept[0].content, type=CustomerStatus) if kept else None
 
-    def _read_status(self, provider: StripeProvider, customer_id: str) -> CustomerStatus:
-        from billing_core.stripe.periods import choose
+    def read_plans(self, principal: Principal) -> tuple[str, ...]:
+        """Read customers, subscriptions and draft invoices of the whole account anew, and remember them.
 
+        Nothing of them is returned: `organizations.limits` shows each admin what concerns theirs. Returns what could
+        not be read, in words.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key.
+        UpstreamError
+            If subscriptions or drafts could not be read; what was read before stays, and why is remembered too.
+        """
+        principal.require(Role.ADMIN)
+        self._ledger.claim(self._settings.mode)
+        problems: list[str] = []
+        try:
+            with closing(self._connect(self._settings)) as provider:
+                reads = StripeReads(self._books, provider, self._clock)
+                meter = or_say(problems, provider.preflight)
+                if meter is not None:
+                    reads.keep_meter(meter.id)
+                _, more = reads.picture(fresh=timedelta(0))
+        except (SettingsError, UpstreamError) as error:
+            keep_plans_failure(self._books, str(error), self._clock())
+            raise
+        return (*problems, *more)
+
+    def _read_status(self, provider: StripeProvider, customer_id: str) -> CustomerStatus:
         meter_id, problem = None, None
         try:
             meter_id = provider.preflight().id
         except SettingsError as error:
             problem = str(error)  # a wrong meter keeps nobody from seeing the subscription
-        subscription = choose(provider.subscriptions(customer_id), meter_id)
+        standing = standing_of(provider.subscriptions(customer_id), meter_id, self._cards.plans)
         now = self._clock()
-        if subscription is None:
+        if standing is None:
             if (customer := provider.customer(customer_id)) is not None and customer.is_deleted:
                 problem = f"the customer {customer_id} was deleted at Stripe"
-            return CustomerStatus(customer_id, "none", None, None, None, None, None, None, now, problem)
-        plan = plan_of(subscription, self._cards.plans)
-        metered = [item for item in subscription.items if item.meter_id is not None and item.meter_id == meter_id]
-        item = next(iter(metered or subscription.items), None)
-        start, end = (None, None) if item is None else (item.period_start, item.period_end)
-        upcoming, why = _or_none(lambda: provider.upcoming(customer_id, subscription.id))
-        used = None if upcoming is None else used_according_to(upcoming, [item.price_id for item in metered])
+            return CustomerStatus(customer_id, NO_SUBSCRIPTION, None, None, None, None, None, None, now, problem)
+        plan, start, end = standing.plan, standing.period_start, standing.period_end
+        upcoming, why = _or_none(lambda: provider.upcoming(customer_id, standing.subscription.id))
+        used = None if upcoming is None else used_according_to(upcoming, standing.metered_prices)
         if used is None and meter_id is not None and start is not None:
             used, second = _or_none(lambda: _counted(provider, meter_id, customer_id, start, min(end or now, now)))
             why = why or second
         return CustomerStatus(
-            customer_id, subscription.status, None if plan is None else plan.name,
+            customer_id, standing.subscription.status, None if plan is None else plan.name,
             None if plan is None else plan.credits_per_month, used, start, end, upcoming, now, problem or why,
         )  # fmt: skip
 

@@ -20,7 +20,19 @@ from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
 from billing_core.usage import HOUR, Window, hour_of, whole_hours
 
-__all__ = ["FRESH", "KeptSummary", "Picture", "StripeReads", "or_say", "remembered"]
+__all__ = [
+    "FRESH",
+    "KeptSummary",
+    "Picture",
+    "StripeReads",
+    "keep_plans_failure",
+    "known_meter",
+    "last_plans_failure",
+    "or_say",
+    "period_ended",
+    "read_at",
+    "remembered",
+]
 
 FRESH = timedelta(minutes=1)
 """For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
@@ -39,12 +51,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read."""
+    """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read.
+
+    `knows_subscriptions` is false where the server offered no list of them: having none then says nothing.
+    """
 
     customers: tuple[Customer, ...] | None = None
     subscriptions: tuple[Subscription, ...] = ()
     drafts: tuple[Invoice, ...] = ()
     read_at: datetime | None = None
+    knows_subscriptions: bool = True
 
     def calendars(self, customers: Iterable[str], meter_id: str, now: datetime) -> Mapping[str, BillingCalendar]:
         """The billing periods of some customers."""
@@ -52,6 +68,13 @@ class Picture:
         subscriptions = _by_customer(self.subscriptions, wanted)
         drafts = _by_customer(self.drafts, wanted)
         return {c: calendar_of(subscriptions.get(c, ()), drafts.get(c, ()), meter_id, now) for c in wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPicture:
+    """What is remembered of a picture beside its lists."""
+
+    knows_subscriptions: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,29 +116,37 @@ class StripeReads:
         """
         kept = remembered(self._books)
         now = self._clock()
-        if kept.read_at is not None and now - kept.read_at < fresh and not _period_ended(kept, now):
+        if kept.read_at is not None and now - kept.read_at < fresh and not period_ended(kept, now):
             return kept, ()
         problems: list[str] = []
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
         drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
         customers = or_say(problems, lambda: tuple(self._provider.customers()))
         if keep:
-            self._keep("subscription", subscriptions, now)
-            self._keep("draft", drafts, now)
+            self._keep("subscription", subscriptions or (), now)
+            self._keep("draft", drafts or (), now)
             if customers is not None:
                 self._keep("customer", customers, now)
-            self._books.store_objects("picture", [StoredObject("picture", None, "{}", now)])
-        return Picture(customers or kept.customers, subscriptions, drafts, now), tuple(problems)
+            content = msgspec.json.encode(KeptPicture(subscriptions is not None)).decode()
+            self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
+        picture = Picture(
+            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None
+        )
+        return picture, tuple(problems)
 
-    def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
-        """A list; empty where the server has no such address, which Stripe itself always has."""
+    def keep_meter(self, meter_id: str) -> None:
+        """Remember which meter credits go to: whoever looks at remembered subscriptions needs it."""
+        self._books.store_objects("meter", [StoredObject(meter_id, None, "{}", self._clock())])
+
+    def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...] | None:
+        """A list; `None` where the server has no such address, which Stripe itself always has."""
         try:
             return read()
         except ReadFailed as error:
             if error.status != HTTP_NOT_FOUND:
                 raise
             problems.append(str(error))
-            return ()
+            return None
 
     def _keep(self, kind: str, rows: Iterable[Customer | Subscription | Invoice], now: datetime) -> None:
         self._books.store_objects(
@@ -227,7 +258,34 @@ def remembered(books: SyncBooks) -> Picture:
         tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
         tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
         read[0].read_at,
+        msgspec.json.decode(read[0].content, type=KeptPicture).knows_subscriptions,
     )
+
+
+def read_at(books: SyncBooks) -> datetime | None:
+    """When the remembered picture was taken; `None` before the first."""
+    read = books.objects("picture")
+    return read[0].read_at if read else None
+
+
+def known_meter(books: SyncBooks) -> str | None:
+    """The id of the meter credits go to, as last read, else the one the ledger is bound to."""
+    read = books.objects("meter")
+    return read[0].id if read else books.bound_meter()
+
+
+PLANS_FAILED = "plans_failed"
+
+
+def keep_plans_failure(books: SyncBooks, problem: str, now: datetime) -> None:
+    """Remember why plans could not be read just now."""
+    books.store_objects(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
+
+
+def last_plans_failure(books: SyncBooks) -> tuple[str, datetime] | None:
+    """Why plans could not be read the last time that failed, and when; a newer picture makes it past."""
+    kept = books.objects(PLANS_FAILED)
+    return (kept[0].content, kept[0].read_at) if kept else None
 
 
 def _unnamed(report: ErrorReport) -> Iterator[str]:
@@ -243,7 +301,7 @@ def _customer_of(row: Customer | Subscription | Invoice) -> str:
     return row.id if isinstance(row, Customer) else row.customer_id
 
 
-def _period_ended(picture: Picture, now: datetime) -> bool:
+def period_ended(picture: Picture, now: datetime) -> bool:
     """Whether a billing period, or the time a draft stays open, has ended since the picture was taken."""
     ends = [item.period_end for s in picture.subscriptions for item in s.items]
     ends += [draft.finalizes_at for draft in picture.drafts]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLAT_FIELDS",
     "MAXIMUM_LIMIT",
+    "Attribute",
     "Credits",
     "Flag",
     "GetUsageEventsParams",
@@ -79,6 +80,18 @@ class Flag(StrEnum):
     CHANGED_AFTER_SENDING = "changed_after_sending"
     LATE_AFTER_CLOSE = "late_after_close"
     NO_USAGE = "no_usage"
+    MAPPED_CUSTOMER = "mapped_customer"
+
+
+class Attribute(StrEnum):
+    """What an event may lack: the words of the filter `without`."""
+
+    ORGANIZATION = "organization"
+    CUSTOMER = "customer"
+    USER = "user"
+    SESSION = "session"
+    CHATFLOW = "chatflow"
+    MODEL = "model"
 
 
 def plain_decimal(value: Decimal) -> str:
@@ -205,7 +218,8 @@ class GetUsageEventsParams(BaseModel):
     """One question for usage events. Filters are ANDed; several values of one filter are ORed.
 
     Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
-    `amount_min` and `amount_max` are US dollars, both inclusive. `as_of` is the `pagination.as_of` of an
+    `without` keeps the events that lack everything it names, each null or empty text; a chatflow is lacking without its
+    id. `amount_min` and `amount_max` are US dollars, both inclusive. `as_of` is the `pagination.as_of` of an
     earlier answer: pages asked with it never repeat or skip a row while new data arrives.
     """
 
@@ -220,6 +234,7 @@ class GetUsageEventsParams(BaseModel):
     model: AnyOf = ()
     environment: AnyOf = ()
     status: Annotated[tuple[SyncStatus, ...], BeforeValidator(_as_tuple)] = ()
+    without: Annotated[tuple[Attribute, ...], BeforeValidator(_as_tuple)] = ()
     amount_min: Amount | None = None
     amount_max: Amount | None = None
     search: Annotated[Annotated[Text, Field(max_length=500)] | None, BeforeValidator(_without_blank)] = None

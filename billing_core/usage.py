@@ -74,6 +74,7 @@ USAGE_SCHEMA = pa.schema(
         pa.field("storage_gb", COST),
         pa.field("cost_usd", COST),
         pa.field("observations", pa.int32(), nullable=False),  # synthetic roots not counted
+        pa.field("has_error", pa.bool_()),  # some observation failed (level ERROR); null: not known
         pa.field("unpriced", pa.bool_(), nullable=False),  # some observation has usage and no cost entry
         pa.field("bad_usage", pa.bool_(), nullable=False),
         pa.field("conflicting_attributes", pa.bool_(), nullable=False),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from billing_core.types import SyncStatus
 
-__all__ = ["CREDIT_PARTS", "HEAT", "RANKED", "STATUS_MARKS", "CreditPart", "Shade", "StatusMark"]
+__all__ = ["CREDIT_PARTS", "HEAT", "RANKED", "SERIES", "STATUS_MARKS", "CreditPart", "Shade", "StatusMark"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,18 @@ CREDIT_PARTS = (
 
 RANKED = Shade("#6B7785", "#A3AEBA")
 """What has no kind of its own: "all others", areas that only carry a size."""
+
+SERIES = (
+    Shade("#0072B2", "#56B4E9"),
+    Shade("#C98300", "#E69F00"),
+    Shade("#009E73", "#1FB58A"),
+    Shade("#CC79A7", "#DE94BD"),
+    Shade("#3399D6", "#3D84C6"),
+    Shade("#D55E00", "#EE7D3B"),
+    Shade("#9A8D00", "#F0E442"),
+    Shade("#7A5C3E", "#C8A27C"),
+)
+"""What has a name but no kind, in the order of size: organizations beside each other."""
 
 HEAT = (
     ((0.0, "#EEF3F7"), (0.35, "#9CC4E0"), (0.7, "#2F86BF"), (1.0, "#003F66")),

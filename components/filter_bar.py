@@ -10,11 +10,11 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.errors import BillingError
 from billing_core.service import FACET_LIMIT, BillingService
-from billing_core.types import GetUsageEventsParams, SyncStatus
+from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
 from components.formats import count
 from components.notice import notice_of_error, plain
 from components.periods import Period, window_of
-from components.usage_query import FACETS, Facet, Filters, chips, days
+from components.usage_query import FACETS, WITHOUT, Facet, Filters, chips, days
 from components.usage_state import (
     DAY_KEYS,
     PANEL_KEYS,
@@ -101,6 +101,8 @@ def _more_filters(service: BillingService, principal: Principal, pin: Pin, *, is
         with grid.cell():
             counted = _counted(service, principal, pin, facet) if is_open else []
             _facet(facet, counted)
+    with grid.cell():
+        _without()
     for key, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         widget = _widget(key)
         grid.text_input(
@@ -125,22 +127,42 @@ def _widget(key: str) -> str:
 
 
 def _facet(facet: Facet, counted: list[tuple[str, int]]) -> None:
-    widget, chosen = _widget(facet.key), list(dict.fromkeys(st.query_params.get_all(facet.key)))
+    found = [status.value for status in SyncStatus] if facet.key == "status" else [value for value, _ in counted]
+    _several(facet.key, facet.label, found, can_be_typed=facet.key != "status")
+    if counted:
+        st.caption(plain(_most_frequent(counted)))
+
+
+def _without() -> None:
+    _several(
+        WITHOUT,
+        "Without",
+        [attribute.value for attribute in Attribute],
+        can_be_typed=False,
+        empty="Does not matter",
+        says="Events that lack it. Several: events that lack all of them.",
+    )
+
+
+def _several(
+    key: str, label: str, found: list[str], *, can_be_typed: bool, empty: str = "Any", says: str | None = None
+) -> None:
+    """Any number of values: those found, and those chosen already, which may be rarer or gone."""
+    widget, chosen = _widget(key), list(dict.fromkeys(st.query_params.get_all(key)))
     st.multiselect(
-        facet.label,
-        _options(facet, counted, chosen),
+        label,
+        [*found, *(value for value in chosen if value not in found)],
         chosen,
         key=widget,
         on_change=choose,
-        args=(facet.key, widget),
-        accept_new_options=facet.key != "status",
+        args=(key, widget),
+        help=says,
+        accept_new_options=can_be_typed,
         select_all=False,
         filter_mode="contains",
-        placeholder="Any",
+        placeholder=empty,
         wrap=True,
     )
-    if counted:
-        st.caption(plain(_most_frequent(counted)))
 
 
 def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Facet) -> list[tuple[str, int]]:
@@ -153,12 +175,6 @@ def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Fac
     except BillingError as error:
         notice_of_error(error)
         return []
-
-
-def _options(facet: Facet, counted: list[tuple[str, int]], chosen: list[str]) -> list[str]:
-    """What can be chosen: the values found, and those chosen already, which may be rarer or gone."""
-    found = [status.value for status in SyncStatus] if facet.key == "status" else [value for value, _ in counted]
-    return [*found, *(value for value in chosen if value not in found)]
 
 
 def _most_frequent(counted: list[tuple[str, int]]) -> str:

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Literal
-
-import streamlit as st
 
 from billing_core.service import Summary, Sums
 from components.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
+from components.metric_tiles import MetricTile, metric_tiles
 
 __all__ = ["TILES", "Tile", "comparison", "daily_points", "kpi_tiles"]
 
@@ -90,35 +88,17 @@ def daily_points(tile: Tile, summary: Summary) -> list[float]:
 
 def kpi_tiles(summary: Summary) -> None:
     """Six tiles, as many beside each other as the screen holds."""
-    grid = st.grid("auto", min_column_width=150, key="kpi-tiles")
-    for tile in TILES:
-        value = tile.value(summary.totals)
-        moved = comparison(tile, summary)
-        points = daily_points(tile, summary)
-        grid.metric(
-            tile.label,
-            compact(value, prefix=tile.prefix),
-            delta=moved,
-            delta_color=_colour(tile, moved),
-            delta_arrow=_ARROWS.get(moved[0], "off") if moved else "off",
-            help=_explained(tile, value, moved),
-            border=True,
-            height="stretch",
-            chart_data=points if len(points) > 1 else None,
-            chart_type="bar",
-        )
+    metric_tiles([_tile(tile, summary) for tile in TILES], key="kpi-tiles")
 
 
-def _explained(tile: Tile, value: Figure, moved: str | None) -> str:
-    compared = "" if moved is None else " The change is against the equally long period before."
-    return f"{tile.meaning} Exactly: {tile.exact(value)}.{compared}".replace("$", r"\$")
-
-
-_ARROWS: dict[str, Literal["up", "down"]] = {"+": "up", "−": "down"}
-
-
-def _colour(tile: Tile, moved: str | None) -> Literal["red", "gray", "blue"]:
-    """More credits is neither good nor bad news; more errors is bad."""
-    if not tile.growth_is_bad:
-        return "blue"
-    return "red" if moved is not None and moved.startswith("+") else "gray"
+def _tile(tile: Tile, summary: Summary) -> MetricTile:
+    value = tile.value(summary.totals)
+    return MetricTile(
+        label=tile.label,
+        value=compact(value, prefix=tile.prefix),
+        exact=tile.exact(value),
+        meaning=tile.meaning,
+        moved=comparison(tile, summary),
+        points=daily_points(tile, summary),
+        growth_is_bad=tile.growth_is_bad,
+    )

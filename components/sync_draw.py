@@ -1,4 +1,4 @@
-"""What every section of the Stripe Sync page draws with: tiles, charts beside their tables, links, calm errors."""
+"""What the sections of pages draw with: tiles, charts beside their tables, links, calm errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from components.periods import Period
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["READERS_NOTE", "chart", "draw_figure", "event_link", "file_link", "quiet", "table", "tile", "usage_link"]
+__all__ = [
+    "READERS_NOTE", "USAGE_PAGE", "chart", "draw_figure", "event_link", "file_link", "quiet", "table", "tile",
+    "usage_link",
+]  # fmt: skip
 
 USAGE_PAGE = "usage_events.py"
 
@@ -52,7 +55,7 @@ def tile(
 
 
 def usage_link(label: str, **filters: str | Sequence[str]) -> None:
-    """A link to the Usage Events page with a filter set, over all time."""
+    """A link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
     query: Mapping[str, Any] = {"period": Period.ALL_TIME.value, **filters}
     st.page_link(USAGE_PAGE, label=plain(label), icon=":material/arrow_outward:", query_params=query)
 

@@ -21,7 +21,20 @@ from components.formats import credits_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["WEEKDAYS", "credits_by_type", "credits_per_day", "hour_of_week", "label_of", "share_tree", "top"]
+__all__ = [
+    "WEEKDAYS",
+    "Area",
+    "area_tree",
+    "base_figure",
+    "credits_by_type",
+    "credits_per_day",
+    "day_axes",
+    "hour_of_week",
+    "label_of",
+    "share_tree",
+    "short_label",
+    "top",
+]
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
@@ -46,12 +59,14 @@ def label_of(value: str | None) -> str:
     return escape(value, quote=False) if value else NAMELESS
 
 
-def _short(value: str | None) -> str:
+def short_label(value: str | None) -> str:
+    """A name beside a bar or a line, shown literally and cut where it would take the chart's room."""
     text = value or NAMELESS
     return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
 
 
-def _base(theme: str, *, height: int, **layout: Any) -> Figure:
+def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
+    """An empty figure as every chart begins; Plotly is imported here."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
@@ -69,7 +84,7 @@ def _base(theme: str, *, height: int, **layout: Any) -> Figure:
 
 def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
     """Stacked bars, one per day of the reporting timezone; a click carries the day."""
-    figure = _base(theme, height=320, barmode="stack", bargap=0.15)
+    figure = base_figure(theme, height=320, barmode="stack", bargap=0.15)
     names = [day.day.isoformat() for day in days]
     for part in CREDIT_PARTS:
         values = [getattr(day.totals.credits, part.field) for day in days]
@@ -81,20 +96,25 @@ def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Fi
             marker_color=part.shade.on(theme),
             hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
         )
+    day_axes(figure, names, zone_name)
+    return figure
+
+
+def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits") -> None:
+    """Days of the reporting timezone along the bottom, amounts from zero up the side."""
     figure.update_xaxes(
         type="date",
         tickformat="%-d %b",
-        tickvals=names if len(names) <= FEW_DAYS else None,
+        tickvals=days if len(days) <= FEW_DAYS else None,
         fixedrange=True,
         title=f"Day ({zone_name})",
     )
-    figure.update_yaxes(title="Credits", fixedrange=True, rangemode="tozero")
-    return figure
+    figure.update_yaxes(title=title, fixedrange=True, rangemode="tozero")
 
 
 def credits_by_type(whole: Credits, theme: str) -> Figure:
     """A ring of AI, compute and storage credits."""
-    figure = _base(theme, height=320)
+    figure = base_figure(theme, height=320)
     values = [getattr(whole, part.field) for part in CREDIT_PARTS]
     figure.add_pie(
         labels=[part.label for part in CREDIT_PARTS],
@@ -117,13 +137,15 @@ def _percentages(values: Sequence[Decimal]) -> list[str]:
     return [f"{value / whole:.0%}" if whole and value / whole >= THINNEST else "" for value in values]
 
 
-def top(ranking: Ranking, theme: str) -> Figure:
-    """Stacked horizontal bars, the largest on top; a click carries the first of the slice's values.
+def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Figure:
+    """Stacked horizontal bars, the largest on top; a click carries the first of the slice's values, and last its place.
 
-    "All others" is not a bar: it would often dwarf the ones people came to compare.
+    "All others" is not a bar: it would often dwarf the ones people came to compare. `names` are the bars' own, where
+    the slices' values do not say enough.
     """
     bars = ranking.largest
-    figure = _base(theme, height=360, barmode="stack", bargap=0.25)
+    called: Sequence[str | None] = [_name(one) for one in bars] if names is None else names
+    figure = base_figure(theme, height=360, barmode="stack", bargap=0.25)
     places = list(range(len(bars)))
     for part in CREDIT_PARTS:
         values = [getattr(one.credits, part.field) for one in bars]
@@ -133,8 +155,8 @@ def top(ranking: Ranking, theme: str) -> Figure:
             y=places,
             x=[float(value) for value in values],
             customdata=[
-                [one.values[0], credits_text(amount), label_of(_name(one)), f"{one.events:,}"]
-                for one, amount in zip(bars, values, strict=True)
+                [one.values[0], credits_text(amount), label_of(name), f"{one.events:,}", place]
+                for place, one, name, amount in zip(places, bars, called, values, strict=True)
             ],
             marker_color=part.shade.on(theme),
             hovertemplate=(
@@ -144,7 +166,7 @@ def top(ranking: Ranking, theme: str) -> Figure:
         )
     figure.update_yaxes(
         tickvals=places,
-        ticktext=[_short(_name(one)) for one in bars],
+        ticktext=[short_label(name) for name in called],
         range=[max(MINIMUM_ROWS, len(bars)) - 0.5, -0.5],
         showgrid=False,
         fixedrange=True,
@@ -165,36 +187,56 @@ def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Fig
     Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
     a last digit, and Plotly then draws nothing.
     """
-    nodes = [_Node("all", "", "All", 0.0, "")]
+    areas: list[Area] = []
     held: dict[str | None, Decimal] = {}
     for one in slices:
         held[one.values[0]] = held.get(one.values[0], Decimal(0)) + one.credits.total
     for organization, value in held.items():
-        nodes.append(_Node(f"o:{organization}", "all", label_of(organization), 0.0, credits_text(value)))
+        areas.append(Area(f"o:{organization}", "all", label_of(organization), Decimal(0), value))
     for place, one in enumerate(slices):
         name = next((value for value in reversed(one.values[1:]) if value), None)
         total = one.credits.total
-        nodes.append(_Node(f"c:{place}", f"o:{one.values[0]}", label_of(name), float(total), credits_text(total)))
+        areas.append(Area(f"c:{place}", f"o:{one.values[0]}", label_of(name), total, total))
+    return area_tree(areas, others, theme)
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An area of a tree: its id and its parent's (`all` at the top), its name as Plotly shows it, the credits that it
+    holds outside of the areas within it, and all that it holds.
+    """
+
+    id: str
+    parent: str
+    label: str
+    own: Decimal
+    whole: Decimal
+
+
+def area_tree(areas: Sequence[Area], others: Slice | None, theme: str, *, levels: int = -1) -> Figure:
+    """Areas within areas, the darker the more they hold; "all others" beside them.
+
+    With `levels`, only so many are shown at once; a click looks into an area, and a bar above it leads back.
+    """
+    nodes = [Area("all", "", "All", Decimal(0), Decimal(0)), *areas]
     if others is not None and others.credits.total:
-        total = others.credits.total
-        nodes.append(_Node("others", "all", "all others", float(total), credits_text(total)))
-    shades = [float(held[one]) for one in held]
-    colours = [0.0, *shades, *(float(one.credits.total) for one in slices)]
-    figure = _base(theme, height=380)
+        nodes.append(Area("others", "all", "all others", others.credits.total, others.credits.total))
+    figure = base_figure(theme, height=380)
     figure.add_treemap(
         ids=[node.id for node in nodes],
         labels=[node.label for node in nodes],
         parents=[node.parent for node in nodes],
-        values=[node.value for node in nodes],
-        customdata=[node.text for node in nodes],
+        values=[float(node.own) for node in nodes],
+        customdata=["" if node.id == "all" else credits_text(node.whole) for node in nodes],
         branchvalues="remainder",
-        pathbar={"visible": False},
+        pathbar={"visible": levels > 0},
+        maxdepth=levels,
         tiling={"pad": 2},
         marker={
-            "colors": [*colours, 0.0][: len(nodes)],
+            "colors": [0.0 if node.id in {"all", "others"} else float(node.whole) for node in nodes],
             "colorscale": [list(step) for step in HEAT[theme == "dark"]],
             "cmin": 0,
-            "cmax": max([*shades, 0.000001]),
+            "cmax": max([float(area.whole) for area in areas] + [0.000001]),
             "line": {"width": 1, "color": RANKED.on(theme)},
         },
         texttemplate="%{label}<br>%{customdata}",
@@ -203,18 +245,9 @@ def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Fig
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
-    id: str
-    parent: str
-    label: str
-    value: float
-    text: str
-
-
 def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str) -> Figure:
     """Credits by weekday and hour of the reporting timezone."""
-    figure = _base(theme, height=360)
+    figure = base_figure(theme, height=360)
     rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
     figure.add_heatmap(
         x=list(range(24)),

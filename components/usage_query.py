@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
 from components.periods import Days, Period, days_of, window_of
 
-__all__ = ["FACETS", "Chip", "Facet", "Filters", "Paging", "chips", "csv_query", "days", "question"]
+__all__ = ["FACETS", "WITHOUT", "Chip", "Facet", "Filters", "Paging", "chips", "csv_query", "days", "question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ FACETS = (
     Facet("status", "Sync status"),
 )
 
+WITHOUT = "without"
+"""The filter for what events lack: its name in the URL and in `GetUsageEventsParams`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -41,6 +44,7 @@ class Filters:
     first_day: date | None = None
     last_day: date | None = None
     values: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    without: tuple[str, ...] = ()
     amount_min: str = ""
     amount_max: str = ""
     search: str = ""
@@ -85,6 +89,7 @@ def question(
         "from": start,
         "to": end,
         **dict(filters.values),
+        WITHOUT: filters.without,
         "amount_min": _amount(filters.amount_min),
         "amount_max": _amount(filters.amount_max),
         "as_of": as_of,
@@ -105,6 +110,7 @@ def chips(filters: Filters) -> list[Chip]:
     """Every active filter but the period, which is always in sight."""
     labels = {facet.key: facet.label for facet in FACETS}
     found = [Chip(f"{labels[key]}: {value}", key, value) for key, values in filters.values for value in values]
+    found += [Chip(f"Without {name}", WITHOUT, name) for name in filters.without]
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))
     if filters.amount_max.strip():
@@ -122,6 +128,7 @@ def csv_query(params: GetUsageEventsParams) -> str:
             pairs.append((name, utc_text(time)))
     for facet in FACETS:
         pairs += [(facet.key, str(value)) for value in getattr(params, facet.key)]
+    pairs += [(WITHOUT, str(attribute)) for attribute in params.without]
     for name, amount in (("amount_min", params.amount_min), ("amount_max", params.amount_max)):
         if amount is not None:
             pairs.append((name, plain_decimal(amount)))

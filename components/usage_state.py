@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from components.periods import Period
-from components.usage_query import FACETS, Filters
+from components.usage_query import FACETS, WITHOUT, Filters
 
 __all__ = [
     "ASCENDING",
@@ -48,7 +48,7 @@ __all__ = [
 ASCENDING, DESCENDING = "Ascending", "Descending"
 """Values of the order widget."""
 
-PANEL_KEYS = (*(facet.key for facet in FACETS), "amount_min", "amount_max")
+PANEL_KEYS = (*(facet.key for facet in FACETS), WITHOUT, "amount_min", "amount_max")
 """Filters of the panel: their names in the URL."""
 
 DAY_KEYS = ("first_day", "last_day")
@@ -195,15 +195,21 @@ def chosen_day(key: str) -> date | None:
         return None
 
 
+def _values(key: str) -> tuple[str, ...]:
+    """The values of a filter as the URL has them, each once."""
+    return tuple(dict.fromkeys(value for value in st.query_params.get_all(key) if value))
+
+
 def current_filters() -> Filters:
     """What the filter bar says; call it after the bar was drawn."""
     state, address = st.session_state, st.query_params
-    values = ((facet.key, tuple(dict.fromkeys(v for v in address.get_all(facet.key) if v))) for facet in FACETS)
+    values = ((facet.key, _values(facet.key)) for facet in FACETS)
     return Filters(
         period=Period(state.get("period", Period.LAST_30_DAYS)),
         first_day=chosen_day("first_day"),
         last_day=chosen_day("last_day"),
         values=tuple((key, chosen) for key, chosen in values if chosen),
+        without=_values(WITHOUT),
         amount_min=address.get("amount_min", ""),
         amount_max=address.get("amount_max", ""),
         search=state.get("search") or "",

@@ -13,6 +13,7 @@ from components import gate
 
 PAGES = {
     st.Page("usage_events.py", title="Usage Events", icon=":material/assessment:", default=True): frozenset(Role),
+    st.Page("organization_stats.py", title="Organization Stats", icon=":material/apartment:"): frozenset({Role.ADMIN}),
     st.Page("stripe_sync.py", title="Stripe Sync", icon=":material/sync_alt:"): frozenset({Role.ADMIN, Role.FINANCE}),
 }
 """Each page with the roles it serves. The same pages for everybody: an address then means the same before and after

@@ -1,8 +1,12 @@
 """What tests of every part share."""
 
 import pytest
+from hypothesis import settings
 
 from billing_core.sandbox import SandboxProcess
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")  # how fast something is, is measured in benchmarks/, not here
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def usage_row(**facts: Any) -> dict[str, Any]:
         "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1", "chatflow_id": "flow-1",
         "chatflow_name": "Support", "environment": "production", "models": ["gpt-5"], "tokens_in": 600,
         "tokens_out": 400, "tokens_total": 1000, "usage": [model_usage(input=600, output=400)],
-        "cost_usd": Decimal("0.01"), "observations": 3, "unpriced": False, "bad_usage": False,
+        "cost_usd": Decimal("0.01"), "observations": 3, "has_error": False, "unpriced": False, "bad_usage": False,
         "conflicting_attributes": False, "double_count_suspect": False, "problems": [], "metadata": "{}",
     }  # fmt: skip
     return {**row, **facts}

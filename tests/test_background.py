@@ -4,7 +4,7 @@ import threading
 from datetime import timedelta
 from types import SimpleNamespace
 
-from billing_core.background import PullJob, PushJob, ReconcileJob, ReconcileProgress
+from billing_core.background import PlansJob, PullJob, PushJob, ReconcileJob, ReconcileProgress
 from billing_core.errors import UpstreamError
 from billing_core.pulling import PullResult
 from billing_core.pushing import PushProgress, PushResult
@@ -124,3 +124,20 @@ def test_a_reconciliation_covers_the_window_it_was_asked_for():
     assert asked == [(NOON, NOON + timedelta(hours=2))]
     assert job.state.progress == ReconcileProgress(0.5, "reading Stripe")
     assert (job.state.result, job.state.error) == ("found", None)
+
+
+def test_plans_are_read_in_the_name_of_who_asked_and_by_one_at_a_time():
+    go, actors = threading.Event(), []
+
+    def refresh(principal):
+        actors.append(principal.name)
+        assert go.wait(10)
+        return "refreshed"
+
+    job = PlansJob()
+    service = SimpleNamespace(organizations=SimpleNamespace(limits=SimpleNamespace(refresh=refresh)))
+    assert job.start(service, EVERYONE)
+    assert not job.start(service, EVERYONE)
+    go.set()
+    job.wait(10)
+    assert (job.state.result, job.state.error, actors) == ("refreshed", None, ["tester"])

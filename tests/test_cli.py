@@ -56,6 +56,28 @@ def booked(tmp_path):
     return tmp_path
 
 
+def test_stats_prints_a_row_per_organization_with_the_published_keys(booked):
+    found = document(run(booked, "stats", "--json"))
+    rows = {row["organization_id"]: row for row in found["organizations"]}
+    assert set(rows) == {"org_0", "org_1"}
+    assert {
+        "organization_id", "events", "chats", "messages_sent", "messages_generated", "users", "tokens_total",
+        "credits", "amount_usd", "cost_usd",
+    } <= set(rows["org_0"])  # fmt: skip
+    assert rows["org_0"]["credits"] == {"ai_tokens": "300", "compute": "150", "storage": "0", "total": "450"}
+    assert (rows["org_0"]["events"], rows["org_0"]["amount_usd"], rows["org_0"]["cost_usd"]) == (3, "0.018", "0.03")
+    assert found["totals"]["credits"]["total"] == "750"
+
+
+def test_stats_takes_a_window_and_organizations(booked):
+    window = ("--from", "2026-11-01T12:00:00Z", "--to", "2026-11-01T14:00:00Z")
+    found = document(run(booked, "stats", "--json", *window, "--organization", "org_1"))
+    assert [(row["organization_id"], row["events"]) for row in found["organizations"]] == [("org_1", 1)]
+    for_people = run(booked, "stats", *window)
+    assert for_people.returncode == 0
+    assert [line.split()[0] for line in for_people.stdout.splitlines()] == ["organization", "org_0", "org_1", "all"]
+
+
 def test_events_prints_one_document_with_the_published_keys(booked):
     found = document(run(booked, "events", "--json", "--limit", "2"))
     assert set(found) >= {"events", "pagination", "totals"}
@@ -118,6 +140,15 @@ def test_filters_sorting_and_paging_reach_the_ledger(booked):
     assert [event["id"] for event in found["events"]] == ["t4"]
     found = document(run(booked, "events", "--json", "--status", "error"))
     assert [event["id"] for event in found["events"]] == ["t0"]
+
+
+def test_what_events_lack_is_a_filter_of_events_and_lint(booked):
+    found = document(run(booked, "events", "--json", "--without", "customer"))
+    assert [event["id"] for event in found["events"]] == ["t0"]
+    assert document(run(booked, "events", "--json", "--without", "customer", "--without", "user"))["events"] == []
+    refused = run(booked, "lint", "--without", "name")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "without: 'name' is not accepted" in refused.stderr
 
 
 def test_times_without_an_offset_are_in_the_reporting_timezone(booked):

@@ -6,7 +6,7 @@ import pytest
 
 from billing_core.access import scope_of
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.service import _period_before
+from billing_core.selecting import period_before
 from tests.factories import EVERYONE
 
 NOW = datetime(2026, 11, 22, 9, 20, tzinfo=UTC)
@@ -17,7 +17,7 @@ def day(number: int, hour: int = 0) -> datetime:
 
 
 def before(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None] | None:
-    found = _period_before(Selection(scope_of(EVERYONE), Snapshot(1, 1), start, end), NOW)
+    found = period_before(Selection(scope_of(EVERYONE), Snapshot(1, 1), start, end), NOW)
     return None if found is None else (found.start, found.end)
 
 

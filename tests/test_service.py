@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import combinations
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
 from billing_core.ledger.queries import local_quarter_hour, offsets
-from billing_core.types import FLAT_FIELDS, GetUsageEventsParams
+from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
 
 ACME = Principal("ada", Role.ANALYST, frozenset({"org_a"}))
@@ -106,6 +107,59 @@ def test_a_filter_keeps_exactly_the_rows_it_names(mixed, params, keeps):
     found = ask(mixed, limit=1000, **params)
     assert set(ids(found)) == expected
     assert found.pagination.total_items == len(expected)
+
+
+ATTRIBUTES = {
+    "organization": "organization_id",
+    "customer": "customer_id",
+    "user": "user_id",
+    "session": "session_id",
+    "chatflow": "chatflow_id",
+    "model": "models",
+}
+
+
+def some_of(names):
+    return [frozenset(chosen) for size in range(len(names) + 1) for chosen in combinations(names, size)]
+
+
+@pytest.fixture(scope="module")
+def gaps(tmp_path_factory):
+    """One event for every combination of attributes it can lack; half of them carry empty text instead of nothing."""
+    rows = []
+    for n, lacking in enumerate(some_of(ATTRIBUTES)):
+        nothing = {name: [] if name == "models" else (None, "")[n % 2] for name in ATTRIBUTES.values()}
+        facts = {ATTRIBUTES[name]: nothing[ATTRIBUTES[name]] for name in lacking}
+        rows.append(usage_row(id="+".join(sorted(lacking)), **facts))
+    service = service_over(tmp_path_factory.mktemp("gaps") / "billing.duckdb", rows)
+    yield service
+    service.close()
+
+
+def test_without_several_means_without_all_of_them(gaps):
+    events = some_of(ATTRIBUTES)
+    for named in events:
+        found = ask(gaps, without=list(named), limit=1000)
+        assert set(ids(found)) == {"+".join(sorted(lacking)) for lacking in events if named <= lacking}
+
+
+def test_without_goes_together_with_other_filters(gaps):
+    found = ask(gaps, without=["customer", "session", "chatflow", "model"], organization="org_a", user="user-1")
+    assert ids(found) == ["chatflow+customer+model+session"]
+    assert ids(ask(gaps, without="organization", organization="org_a")) == []
+
+
+def test_somebody_limited_to_an_organization_finds_nothing_without_one(gaps):
+    assert ask(gaps, ACME, without="organization").pagination.total_items == 0
+    assert ask(gaps, ACME, without="customer").pagination.total_items == 16
+
+
+@pytest.mark.parametrize("named", ["environment", "", "Organization", ["customer", "name"]])
+def test_without_something_else_is_refused_with_the_words_that_are_accepted(gaps, named):
+    with pytest.raises(BadParameter) as refused:
+        ask(gaps, without=named)
+    assert str(refused.value).startswith("without: ")
+    assert all(attribute in str(refused.value) for attribute in Attribute)
 
 
 @pytest.mark.parametrize("text", ["", "  ", None])
@@ -406,6 +460,31 @@ def test_the_passport_prints_each_conversion_with_its_arithmetic(tmp_path):
     assert "100 + 50 + 250 = 400 credits" in lines
     assert "400 × 0.00004 USD = 0.016 USD" in lines
     assert any("rounded once half-even to 6 places" in line for line in lines)
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("has_error", "says"),
+    [
+        (True, "errors: at least one observation failed (level ERROR)"),
+        (False, "errors: no observation failed"),
+        (None, "errors: unknown, no level of an observation was read"),
+    ],
+)
+def test_the_passport_says_whether_an_observation_failed(tmp_path, has_error, says):
+    service = service_over(tmp_path / "l.duckdb", [usage_row(has_error=has_error)])
+    assert service.explain("trace-1", EVERYONE).steps[0].lines[-1] == says
+    service.close()
+
+
+def test_the_passport_names_an_error_that_was_told_later(tmp_path):
+    path = tmp_path / "l.duckdb"
+    service = service_over(path, [usage_row(has_error=False)])
+    ledger = ledger_at(path)
+    ledger.book(events_table([usage_row(has_error=True)]), run_id="second")
+    ledger.engine.close()
+    book = next(step for step in service.explain("trace-1", EVERYONE).steps if step.name == "Book")
+    assert "has_error no → yes" in book.lines[0]
     service.close()
 
 

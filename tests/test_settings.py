@@ -1,7 +1,7 @@
 import pytest
 
 from billing_core.errors import SettingsError
-from billing_core.settings import Mode, load_settings
+from billing_core.settings import Mode, load_settings, signing_key
 
 KEYS = {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-secret"}
 
@@ -50,6 +50,23 @@ def test_a_publishable_key_is_refused_without_showing_it():
     assert "something" not in str(error.value)
 
 
+def test_thresholds_are_whole_percents_in_order_each_once():
+    assert load().limit_thresholds == (75, 90, 100)
+    assert load(BILLING_LIMIT_THRESHOLDS="100, 50,100 ,1").limit_thresholds == (1, 50, 100)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:9/x", "http://127.0.0.1/x", "http://[::1]:9/x", "https://h.test/?a=b"]
+)
+def test_a_webhook_is_reached_by_https_or_on_this_machine(url):
+    assert load(BILLING_WEBHOOK_URL=url, BILLING_WEBHOOK_SECRET="s" * 24).webhook_url.get_secret_value() == url
+
+
+def test_a_webhook_secret_is_its_text_or_the_bytes_of_its_base64_form():
+    assert signing_key("plain-" * 4) == b"plain-" * 4
+    assert signing_key("whsec_cGxhaW4=") == b"plain"
+
+
 def test_globs_of_environments_are_a_comma_list():
     found = load(LANGFUSE_EXCLUDED_ENVIRONMENTS="test-*, ci")
     assert found.langfuse_excluded_environments == ("test-*", "ci")
@@ -81,6 +98,21 @@ def test_a_dot_env_file_is_read_and_the_process_wins(tmp_path):
         ({"LANGFUSE_PUBLIC_KEY": "pk"}, "LANGFUSE_SECRET_KEY: missing"),
         ({"BILLING_COOKIE_KEY": "short-and-sweet"}, "BILLING_COOKIE_KEY: too weak"),
         ({"BILLING_COOKIE_KEY": "a" * 64}, "BILLING_COOKIE_KEY: too weak"),
+        ({"BILLING_LIMIT_THRESHOLDS": "75,ninety"}, "BILLING_LIMIT_THRESHOLDS: 'ninety'; expected whole percents"),
+        ({"BILLING_LIMIT_THRESHOLDS": "75,,90"}, "BILLING_LIMIT_THRESHOLDS: ''; expected whole percents"),
+        ({"BILLING_LIMIT_THRESHOLDS": "0"}, "BILLING_LIMIT_THRESHOLDS: '0'.*from 1 to 1,000"),
+        ({"BILLING_LIMIT_THRESHOLDS": "1001"}, "BILLING_LIMIT_THRESHOLDS: '1001'.*from 1 to 1,000"),
+        ({"BILLING_LIMIT_THRESHOLDS": "87.5"}, "BILLING_LIMIT_THRESHOLDS: '87.5'.*whole percents"),
+        ({"BILLING_WEBHOOK_URL": "http://example.test/tok3n"}, "BILLING_WEBHOOK_URL: is http to another machine"),
+        ({"BILLING_WEBHOOK_URL": "ftp://example.test/tok3n"}, "BILLING_WEBHOOK_URL: not a web address"),
+        ({"BILLING_WEBHOOK_URL": "https://[::1/tok3n"}, "BILLING_WEBHOOK_URL: not a web address"),
+        ({"BILLING_WEBHOOK_URL": "https://example.test:99999/tok3n"}, "BILLING_WEBHOOK_URL: not a web address"),
+        ({"BILLING_WEBHOOK_URL": "https://u:tok3n@example.test"}, "BILLING_WEBHOOK_URL: holds a user name"),
+        ({"BILLING_WEBHOOK_URL": "https://example.test/tok3n"}, "BILLING_WEBHOOK_SECRET: missing"),
+        ({"BILLING_WEBHOOK_SECRET": "tok3n-" * 4}, "BILLING_WEBHOOK_URL: missing"),
+        ({"BILLING_WEBHOOK_SECRET": "tok3n"}, "BILLING_WEBHOOK_SECRET: too short"),
+        ({"BILLING_WEBHOOK_SECRET": "whsec_dG9rM24="}, "BILLING_WEBHOOK_SECRET: too short"),
+        ({"BILLING_WEBHOOK_SECRET": "whsec_tok3n tok3n tok3n tok3n"}, "BILLING_WEBHOOK_SECRET: .* is not base64"),
     ],
 )
 def test_a_wrong_value_is_one_line_naming_variable_fault_and_what_is_accepted(variables, says):
@@ -88,11 +120,12 @@ def test_a_wrong_value_is_one_line_naming_variable_fault_and_what_is_accepted(va
         load(**variables)
     text = str(caught.value)
     assert "\n" not in text
-    for secret in ("u:secret", "short-and-sweet", "a" * 64):
+    for secret in ("u:secret", "short-and-sweet", "a" * 64, "tok3n", "dG9rM24="):
         assert secret not in text
 
 
 def test_secrets_never_show_in_the_settings_themselves():
-    text = repr(load(**KEYS, STRIPE_API_KEY="rk_live_1", BILLING_COOKIE_KEY="0123456789abcdef0123456789abcdef"))
-    for secret in ("sk-lf-secret", "rk_live_1", "0123456789abcdef"):
+    hook = {"BILLING_WEBHOOK_URL": "https://h.test/tok3n", "BILLING_WEBHOOK_SECRET": "hook-secret-of-24-letters"}
+    text = repr(load(**KEYS, STRIPE_API_KEY="rk_live_1", BILLING_COOKIE_KEY="0123456789abcdef0123456789abcdef", **hook))
+    for secret in ("sk-lf-secret", "rk_live_1", "0123456789abcdef", "tok3n", "hook-secret"):
         assert secret not in text

@@ -10,8 +10,11 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
+from billing_core.organizations.directory import Change
 from billing_core.pipeline import Action
-from tests.factories import EVERYONE
+from billing_core.pulling import book_usage
+from billing_core.rating.events import Policy
+from tests.factories import CARD, EVERYONE, usage_table
 from tests.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
@@ -411,3 +414,45 @@ def test_the_time_of_a_push_is_the_clocks(world, stripe):
     world.push()
     (run,) = world.desk.pushes(FINANCE)
     assert run.started_at - datetime.now(UTC) > timedelta(hours=8)
+
+
+# ── the organization map ─────────────────────────────────────────────────────────────────────────
+
+
+def test_pulls_and_reconciliations_rate_by_the_map_as_it_is_by_then(world):
+    map_to(world, "cus_a")
+    assert world.service._policy.customers == world.desk._policy().customers == {"org_a": "cus_a"}
+    map_to(world, "cus_b")
+    assert world.service._policy.customers == world.desk._policy().customers == {"org_a": "cus_b"}
+
+
+def test_mapped_usage_is_pushed_to_its_customer_and_stays_there(world, stripe):
+    pull(world, use("1", at(0), customer=None))
+    world.push()
+    assert (stripe.sums(), world.statuses()) == ({}, {"1": "error"})
+    map_to(world, "cus_a")
+    world.push()
+    map_to(world, "cus_b")
+    pull(world, use("1", at(0), customer=None))
+    pull(world, use("2", at(0), "20", customer=None))
+    world.push()
+    assert stripe.sums() == {"cus_a": 150, "cus_b": 20}
+
+
+def test_a_mapped_event_says_so_in_its_passport(world):
+    pull(world, use("1", at(0), customer=None))
+    map_to(world, "cus_a")
+    steps = {step.name: step for step in world.service.explain("1", ADMIN).steps}
+    assert any(line.startswith("mapped_customer: The trace names no Stripe customer") for line in steps["Flags"].lines)
+    (change,) = steps["Book"].lines
+    assert "customer_id unknown → cus_a, flags no_customer → mapped_customer; was error" in change
+
+
+def pull(world, *rows):
+    world.book()  # registers the card
+    book_usage(world.ledger, usage_table(rows), [CARD] * len(rows), Policy(), run_id="pull")
+
+
+def map_to(world, customer):
+    directory = world.service.organizations.directory
+    directory.apply(ADMIN, directory.preview(ADMIN, [Change("org_a", None, customer)]))

@@ -29,6 +29,9 @@ __all__ = ["Envelope", "FactReader", "Facts", "ObservationRow", "TraceRow", "Who
 
 _NO_METADATA = msgspec.Raw(b"")
 
+ERROR_LEVEL = "ERROR"
+"""The `level` of an observation that failed. DEBUG, DEFAULT, WARNING and levels yet to be invented are none."""
+
 METADATA_COLUMNS = MetadataFacts._fields.index("cut") + 1
 """How many fields of the metadata's facts are columns."""
 
@@ -45,6 +48,7 @@ class ObservationRow(msgspec.Struct, gc=False):
     parentObservationId: str | None = None  # noqa: N815
     isRootObservation: bool | None = None  # noqa: N815
     environment: str | None = None
+    level: str | None = None
     name: str | None = None
     traceName: str | None = None  # noqa: N815
     userId: str | None = None  # noqa: N815
@@ -275,6 +279,7 @@ class FactReader:
             bool(tokens.total) and cost.usd is None and not cost.bad,
             tokens.bad or cost.bad or facts.bad,
             tokens.overlap,
+            row.level == ERROR_LEVEL if row.level else None,
             problems,
             None,
             None,
@@ -445,6 +450,7 @@ def _one(loose: Any, kind: type[Row]) -> tuple[Row | None, list[RejectedRow]]:
             value = loose.get(key)
             values[key] = value if isinstance(value, dict) or value is None else {key: value}
         values["isRootObservation"] = loose.get("isRootObservation") is True
+        values["level"] = level if isinstance(level := loose.get("level"), str) else None
         values["totalCost"] = loose.get("totalCost")
         values["calculatedTotalCost"] = loose.get("calculatedTotalCost")
     return kind(**values), []

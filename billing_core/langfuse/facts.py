@@ -50,6 +50,7 @@ _VALUES = [
     pa.field("unpriced", pa.bool_(), nullable=False),
     pa.field("bad_usage", pa.bool_(), nullable=False),
     pa.field("overlap", pa.bool_(), nullable=False),
+    pa.field("failed", pa.bool_()),  # level ERROR; null: no level came
     pa.field("problems", pa.list_(pa.string())),
     pa.field("record_cost", COST),  # of a legacy trace record: what Langfuse sums
     pa.field("record_latency", pa.float64()),  # seconds, likewise

@@ -94,7 +94,8 @@ _TIMES = f"""
     coalesce(max(greatest(start_time, end_time)) FILTER (NOT {_RECORD}), max(start_time)) AS last_end,
     max(record_cost) AS record_cost, max(record_latency) AS record_latency,
     max(updated_at) AS updated_at,
-    bool_or({_RECORD}) AS has_record, count(*) FILTER (NOT ({_SYNTHETIC})) AS observations
+    bool_or({_RECORD}) AS has_record, count(*) FILTER (NOT ({_SYNTHETIC})) AS observations,
+    bool_or(failed) FILTER (NOT ({_SYNTHETIC})) AS has_error
 """
 
 _DIFFERENCES = f"""
@@ -171,7 +172,7 @@ SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_sta
        environment, ownership AS ai_credentials_ownership, coalesce(models, []) AS models,
        tokens_in::BIGINT AS tokens_in, tokens_out::BIGINT AS tokens_out, tokens_total::BIGINT AS tokens_total,
        coalesce(usage, []) AS usage, storage_gb, cost_usd::DECIMAL(24, 12) AS cost_usd,
-       observations::INTEGER AS observations, unpriced, bad_usage, conflicting AS conflicting_attributes,
+       observations::INTEGER AS observations, has_error, unpriced, bad_usage, conflicting AS conflicting_attributes,
        overlap OR doubled IS NOT NULL AS double_count_suspect,
        list_sort(list_distinct(list_concat(
            list_concat(coalesce(problems, []), coalesce(doubled, [])), coalesce(more, [])

@@ -25,7 +25,9 @@ from billing_core.errors import WarehouseError
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
 from billing_core.ledger.schema import (
+    ADDED_LATER,
     COMPARED,
+    COMPARED_IF_KNOWN,
     EVENT_COLUMNS,
     FLAG_SEPARATOR,
     REVISION_COLUMNS,
@@ -51,6 +53,10 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
+def _names(columns: Sequence[Column], table: str = "") -> str:
+    return ", ".join(f"{table}{_quoted(column.name)}" for column in columns)
+
+
 TABLES = (
     _ddl("events", EVENT_COLUMNS),
     _ddl("event_revisions", REVISION_COLUMNS),
@@ -73,6 +79,23 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS reconciliations (id VARCHAR, made_at TIMESTAMP, actor VARCHAR, window_start TIMESTAMP,
        window_end TIMESTAMP, result VARCHAR)""",
     "CREATE TABLE IF NOT EXISTS write_backs (event_id VARCHAR, status VARCHAR, written_at TIMESTAMP)",
+    """CREATE TABLE IF NOT EXISTS organization_directory (seq BIGINT, organization_id VARCHAR, name VARCHAR,
+       customer_id VARCHAR, changed_at TIMESTAMP, changed_by VARCHAR, source VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS limit_notices (id VARCHAR, organization_id VARCHAR, customer_id VARCHAR, plan VARCHAR,
+       threshold BIGINT, period_start TIMESTAMP, period_end TIMESTAMP, included BIGINT, used DECIMAL(38,6),
+       raised_at TIMESTAMP, seen_at TIMESTAMP, seen_by VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS webhook_attempts (notice_id VARCHAR, attempt BIGINT, attempted_at TIMESTAMP,
+       outcome VARCHAR, status BIGINT, error VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS anomaly_marks (organization_id VARCHAR, day VARCHAR, credits DECIMAL(38,6),
+       seen_at TIMESTAMP, seen_by VARCHAR, note VARCHAR)""",
+)
+
+"""What is missing is created; a ledger of an older version has most of it."""
+
+ADDITIONS = tuple(
+    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_quoted(column.name)} {column.duckdb}"
+    for table in ("events", "event_revisions")
+    for column in ADDED_LATER
 )
 
 
@@ -87,10 +110,15 @@ class DuckDBEngine:
         self._opening = threading.Lock()
         self._writing = threading.Lock()
 
-    def read(self, expression: ir.Table) -> pa.Table:
-        """Compile for DuckDB and run; decimals and UTC times come back as stored."""
+    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Compile for DuckDB and run; decimals and UTC times come back as stored.
+
+        The tables of `given` exist for this read only: a cursor's views are its own and end with it.
+        """
         query = _compiled(expression)
         with self._cursor() as cursor:
+            for name, rows in (given or {}).items():
+                cursor.register(name, without_offsets(rows))
             return cursor.sql(query).to_arrow_table()
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -176,7 +204,7 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         if found and int(found[0]) == SCHEMA_VERSION:
             return
     connection.begin()
-    for statement in TABLES:  # later versions have only added tables so far
+    for statement in (*TABLES, *ADDITIONS):  # later versions have only added so far
         connection.execute(statement)
     connection.execute("DELETE FROM meta WHERE name = 'schema_version'")
     connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
@@ -268,7 +296,9 @@ _WAS_SENT = f"m.old_status IN ({_SENT_LIST})"
 _BOTH_LEGACY = "contains(m.old_flags, 'legacy_billed') AND contains(i.flags, 'legacy_billed')"
 
 _DIFFERENCES = ", ".join(
-    f"CASE WHEN e.{_quoted(name)} IS DISTINCT FROM i.{_quoted(name)} THEN '{name}' END" for name in COMPARED
+    f"CASE WHEN e.{_quoted(name)} {'<>' if name in COMPARED_IF_KNOWN else 'IS DISTINCT FROM'} i.{_quoted(name)} "
+    f"THEN '{name}' END"
+    for name in COMPARED
 )
 
 _MATCHED = f"""
@@ -281,10 +311,9 @@ SELECT e.id, e.seq AS old_seq, e.revision AS old_revision, e.sync_status AS old_
 FROM events e JOIN incoming i USING (id)
 """
 
-_REVISION_SELECT = ", ".join(f"e.{_quoted(c.name)}" for c in EVENT_COLUMNS)
 _KEEP_REVISIONS = f"""
-INSERT INTO event_revisions
-SELECT {_REVISION_SELECT}, ?, ?, array_to_string(m.changed_columns, '{FLAG_SEPARATOR}')
+INSERT INTO event_revisions ({_names(EVENT_COLUMNS)}, superseded_seq, superseded_at, changed_columns)
+SELECT {_names(EVENT_COLUMNS, "e.")}, ?, ?, array_to_string(m.changed_columns, '{FLAG_SEPARATOR}')
 FROM events e JOIN matched m USING (id) WHERE len(m.changed_columns) > 0
 """
 
@@ -315,7 +344,7 @@ def _inserted(column: Column) -> str:
 
 
 _INSERT = f"""
-INSERT INTO events
+INSERT INTO events ({_names(EVENT_COLUMNS)})
 SELECT {", ".join(_inserted(c) for c in EVENT_COLUMNS)}
 FROM incoming i LEFT JOIN matched m ON m.id = i.id
 WHERE m.id IS NULL OR len(m.changed_columns) > 0

@@ -65,8 +65,8 @@ class Writer(Protocol):
 class Engine(Protocol):
     """Where the ledger lives. Thread-safe."""
 
-    def read(self, expression: ir.Table) -> pa.Table:
-        """Run an Ibis expression over the unbound ledger tables."""
+    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run an Ibis expression over the unbound ledger tables, and over those `given` by name for this one read."""
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a small fixed query on the journal tables."""

@@ -17,7 +17,7 @@ from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.usage import Window
 
-__all__ = ["Ledger", "Run", "contiguous_end"]
+__all__ = ["Ledger", "Run", "append_audit", "contiguous_end"]
 
 GENESIS = "0" * 64
 """Previous hash of the first audit entry."""
@@ -108,7 +108,7 @@ class Ledger:
                         "registered_at": datetime.now(UTC),
                     },
                 )  # fmt: skip
-                _append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
+                append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
 
     def _replace_unused(self, writer: Writer, card: RateCard) -> None:
         """A card may be edited only until the first event names it."""
@@ -151,7 +151,7 @@ class Ledger:
         """Close the run's line and write the audit entry, together."""
         with self.engine.transaction() as writer:
             writer.update("runs", {"run_id": run_id, "ended_at": datetime.now(UTC), **values}, key="run_id")
-            _append_audit(writer, actor, action, {"run": run_id, **values})
+            append_audit(writer, actor, action, {"run": run_id, **values})
 
     def last_runs(self, limit: int = 20) -> list[Run]:
         """The newest runs first."""
@@ -168,7 +168,7 @@ class Ledger:
     def audit(self, actor: str, action: str, detail: Mapping[str, Any]) -> None:
         """Append one entry: who, what, how many, which hash. Entries are chained and never edited."""
         with self.engine.transaction() as writer:
-            _append_audit(writer, actor, action, detail)
+            append_audit(writer, actor, action, detail)
 
     def audit_entries(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest entries first."""
@@ -194,7 +194,8 @@ def _meta(writer: Writer, name: str) -> str | None:
     return rows[0][0] if rows else None
 
 
-def _append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, Any]) -> None:
+def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, Any]) -> None:
+    """Append one entry inside a transaction: what it tells of and the entry happen together, or not at all."""
     last = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
     seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     at = datetime.now(UTC)

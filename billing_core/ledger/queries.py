@@ -57,7 +57,8 @@ class Snapshot:
 class Selection:
     """Which events, for whom: a scope, a state of the ledger and filters (ANDed; values of one are ORed).
 
-    `start` and `end` are aware and half open; amounts are US dollars, inclusive.
+    `start` and `end` are aware and half open; amounts are US dollars, inclusive. `without` names stored text columns
+    that are all null or empty.
     """
 
     scope: Scope
@@ -69,6 +70,7 @@ class Selection:
     amount_min: Decimal | None = None
     amount_max: Decimal | None = None
     search: str | None = None
+    without: tuple[str, ...] = ()
 
 
 def _at(snapshot: Snapshot) -> ir.Table:
@@ -102,6 +104,7 @@ def selected(selection: Selection) -> ir.Table:
         conditions.append(amount(t) <= selection.amount_max)
     if selection.search:
         conditions.append(_mentions(t, selection.search))
+    conditions += [t[column].fill_null("") == "" for column in selection.without]
     return t.filter(*conditions) if conditions else t
 
 

@@ -19,7 +19,9 @@ from billing_core.rating.events import EVENT_SCHEMA
 from billing_core.types import SyncStatus
 
 __all__ = [
+    "ADDED_LATER",
     "COMPARED",
+    "COMPARED_IF_KNOWN",
     "EVENT_COLUMNS",
     "FLAG_SEPARATOR",
     "MODEL_SEPARATOR",
@@ -37,7 +39,7 @@ __all__ = [
     "without_offsets",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
@@ -62,6 +64,7 @@ class Column:
 _TEXT = ("string", "VARCHAR")
 _TIME = ("timestamp(6)", "TIMESTAMP")
 _COUNT = ("int64", "BIGINT")
+_YES_NO = ("boolean", "BOOLEAN")
 _CREDITS = ("decimal(18, 6)", "DECIMAL(18,6)")
 _STATUS = ("string", f"ENUM({', '.join(repr(status.value) for status in sorted(SyncStatus))})")
 """One byte per event, ordered as text is."""
@@ -96,6 +99,7 @@ _KINDS = {
         ),
         _CREDITS,
     ),
+    "has_error": _YES_NO,
     "storage_gb": ("decimal(24, 12)", "DECIMAL(24,12)"),
     "cost_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
     "sync_status": _STATUS,
@@ -116,8 +120,20 @@ def _column(name: str) -> Column:
     return Column(name, kind, duckdb)
 
 
-EVENT_COLUMNS = tuple(_column(name) for name in (*EVENT_SCHEMA.names, *_LEDGER_ONLY))
-REVISION_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns")))
+ADDED_LATER = tuple(_column(name) for name in ("has_error",))
+"""Columns of events that older ledgers get when they are opened (null there: not known), oldest first.
+
+They stand last in both tables, where `ALTER TABLE` puts them: `SELECT *` means the same in every ledger."""
+
+_FIRST_VERSION = tuple(
+    _column(name)
+    for name in (*EVENT_SCHEMA.names, *_LEDGER_ONLY)
+    if name not in {column.name for column in ADDED_LATER}
+)
+_SUPERSEDED = tuple(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns"))
+
+EVENT_COLUMNS = (*_FIRST_VERSION, *ADDED_LATER)
+REVISION_COLUMNS = (*_FIRST_VERSION, *_SUPERSEDED, *ADDED_LATER)
 
 SYNC_TABLES: dict[str, tuple[Column, ...]] = {
     name: tuple(_column(column) for column in columns)
@@ -140,6 +156,10 @@ COMPARED = tuple(
     if name not in {"id", "trace_base", "metadata", "problems", "sync_status", "sync_error", "updated_at"}
 )
 """A re-read event is *changed* when one of these differs: facts, credits and flags, not wording or links."""
+
+COMPARED_IF_KNOWN = frozenset(column.name for column in ADDED_LATER)
+"""Of these only a difference between two known values is a change: to learn what was not asked before changes nothing,
+and an event that was sent must not look corrected because of it."""
 
 
 @cache

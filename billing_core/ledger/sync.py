@@ -122,6 +122,10 @@ class Candidates:
         self.revisions = {(row["customer_id"], row["source"]): row["revision"] for row in rows}
 
 
+def _nothing(_writer: Writer) -> None:
+    """There is nothing to prepare."""
+
+
 class SyncBooks:
     """See the module; over the same engine as `Ledger`."""
 
@@ -138,14 +142,17 @@ class SyncBooks:
         push_id: str,
         now: datetime,
         keep: bool = True,
+        prepare: Callable[[Writer], object] = _nothing,
     ) -> tuple[Frozen, pa.Table, int]:
         """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
 
-        `make_plan` gets `Candidates` and returns a plan (`billing_core.stripe.intents.Plan`). With `keep` false
-        the transaction is taken back: a preview that goes through every step.
+        `prepare` puts in order who pays, before anything else. `make_plan` gets `Candidates` and returns a plan
+        (`billing_core.stripe.intents.Plan`). With `keep` false the transaction is taken back: a preview that goes
+        through every step.
         """
         try:
             with self.engine.transaction() as writer:
+                prepare(writer)
                 _not_pending(writer)
                 _release_moot(writer, now)
                 given = Candidates(writer, settled_before)
@@ -161,9 +168,12 @@ class SyncBooks:
             pass
         return result
 
-    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
+    def hold_hopeless(
+        self, *, now: datetime, push_id: str, prepare: Callable[[Writer], object] = _nothing
+    ) -> tuple[Frozen, int]:
         """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
+            prepare(writer)
             _not_pending(writer)
             _release_moot(writer, now)
             newly = _hold_hopeless(writer, now)
@@ -285,6 +295,11 @@ class SyncBooks:
                     f"and this key leads to {meter_id} (livemode {livemode}): another account or mode. Use the key it "
                     "was pushed with, or another BILLING_WAREHOUSE_URL"
                 )
+
+    def bound_meter(self) -> str | None:
+        """The id of the meter the ledger is bound to; `None` before the first push."""
+        rows = self.engine.rows("SELECT value FROM meta WHERE name = 'stripe_meter'")
+        return json.loads(rows[0][0])["meter"] if rows else None
 
     def start_push(self, push_id: str, *, actor: str, now: datetime) -> None:
         """Open a line in the push log; one that never ends was killed."""

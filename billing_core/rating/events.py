@@ -5,7 +5,7 @@ Pure: everything that depends on settings comes in as `Policy`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -21,7 +21,19 @@ from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, rate
 from billing_core.types import Flag, SyncStatus
 from billing_core.usage import COST, LARGEST_COST_USD, USAGE_SCHEMA
 
-__all__ = ["COST_USD", "EVENT_SCHEMA", "LATENCY", "NO_CUSTOMER", "Policy", "to_events"]
+__all__ = [
+    "COST_USD",
+    "EVENT_SCHEMA",
+    "LATENCY",
+    "NO_CUSTOMER",
+    "RATED_FLAGS",
+    "Booked",
+    "Policy",
+    "failed_before",
+    "in_order",
+    "no_customer",
+    "to_events",
+]
 
 COST_USD = pa.decimal128(18, 12)
 """US dollars of one event: within 64 bits, so that sums over millions stay fast."""
@@ -29,18 +41,72 @@ COST_USD = pa.decimal128(18, 12)
 LATENCY = pa.decimal128(18, 6)
 """Seconds."""
 
-NO_CUSTOMER = "no customer: the trace names none and BILLING_DEFAULT_CUSTOMER_ID is not set"
+NO_CUSTOMER = (
+    "no customer: the trace names none, its organization is not mapped to one, BILLING_DEFAULT_CUSTOMER_ID is not set"
+)
+_FAILED_BEFORE = "; the earlier system recorded: "
+"""Between the two reasons of an event that nobody pays for and that failed before as well."""
+
+RATED_FLAGS = (
+    Flag.OWN_KEY,
+    Flag.UNPRICED,
+    Flag.EXCLUDED_ENVIRONMENT,
+    Flag.NO_CUSTOMER,
+    Flag.BAD_USAGE,
+    Flag.CONFLICTING_ATTRIBUTES,
+    Flag.DOUBLE_COUNT_SUSPECT,
+    Flag.LEGACY_BILLED,
+    Flag.NO_USAGE,
+    Flag.MAPPED_CUSTOMER,
+)
+"""The flags that rating gives, in the order in which they are stored: an event's text of flags is compared as it is."""
+
 _LEGACY_UNIT = 10**6
 """Recorded credits come with twelve places, ledger credits have six."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the environment decides about events (CONTRACT section 2)."""
+    """What the environment (CONTRACT section 2) and the organization directory decide about events.
+
+    `customers` is the directory's map, organization → Stripe customer. Who pays for an event, first match:
+    the default customer if it overrides everything · who the trace names · who its organization is mapped to ·
+    the default customer · nobody.
+    """
 
     default_customer_id: str | None = None
     override_customer_id: bool = False
     excluded_environments: tuple[str, ...] = field(default=("langfuse-*", "sdk-experiment"))
+    customers: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def overrides(self) -> bool:
+        """Whether the default customer pays for everything, whoever is named."""
+        return self.override_customer_id and self.default_customer_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """Who an event that is on a bill was booked for, and whether the directory said so."""
+
+    customer_id: str | None
+    is_mapped: bool
+
+
+def no_customer(recorded: str | None) -> str:
+    """Why an event cannot be sent that nobody pays for; `recorded` is the earlier system's error, if there was one."""
+    return NO_CUSTOMER if recorded is None else f"{NO_CUSTOMER}{_FAILED_BEFORE}{recorded}"
+
+
+def failed_before(sync_error: str | None) -> str | None:
+    """The earlier system's error out of a text of `no_customer`."""
+    return (sync_error or "").partition(_FAILED_BEFORE)[2] or None
+
+
+def in_order(flags: Iterable[str]) -> list[str]:
+    """Flags of rating as they are stored."""
+    given = set(flags)
+    return [flag.value for flag in RATED_FLAGS if flag in given]
 
 
 def _field(name: str) -> pa.Field:
@@ -72,6 +138,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("flags", pa.list_(pa.string()), nullable=False),
         _field("usage"),
         _field("observations"),
+        _field("has_error"),
         _field("problems"),
         _field("metadata"),
         _field("updated_at"),
@@ -80,8 +147,10 @@ EVENT_SCHEMA = pa.schema(
 """What a pull books. The ledger adds what only it knows: sequence, sync identifiers, its own marks."""
 
 
-def to_events(usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy) -> pa.Table:
-    """Rate each row with the card beside it and decide flags and status.
+def to_events(
+    usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, booked: Mapping[str, Booked] | None = None
+) -> pa.Table:
+    """Rate each row with the card beside it and decide who pays, flags and status.
 
     Parameters
     ----------
@@ -89,6 +158,8 @@ def to_events(usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy)
         Columns of `USAGE_SCHEMA`.
     cards:
         One per row; `None` where no card was in force: such an event is unpriced with 0 credits, flagged.
+    booked:
+        By id, events that are on a bill already: one that names no customer stays with whom it was booked for.
     """
     rated, price, version = _rate_by_card(usage, cards)
     excluded = _matches_any(usage["environment"], policy.excluded_environments)
@@ -100,32 +171,34 @@ def to_events(usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy)
         parts[name] = np.where(use_record, values, np.where(excluded, 0, parts[name]))
     total = parts["credits_ai_tokens"] + parts["credits_compute"] + parts["credits_storage"]
 
-    customer = _customer(usage["customer_id"], policy)
-    no_customer = customer.is_null().to_numpy(zero_copy_only=False)
-    error_text = usage["legacy_error"].combine_chunks()
-    failed_before = error_text.is_valid().to_numpy(zero_copy_only=False)
+    customer, mapped = _payers(usage, policy, booked or {})
+    nobody = customer.is_null().to_numpy(zero_copy_only=False)
+    recorded_error = usage["legacy_error"].combine_chunks()
+    has_failed = recorded_error.is_valid().to_numpy(zero_copy_only=False)
     status = np.select(
-        [legacy, (total == 0) | excluded, no_customer, failed_before],
+        [legacy, (total == 0) | excluded, nobody, has_failed],
         [SyncStatus.PROCESSED, SyncStatus.EXCLUDED, SyncStatus.ERROR, SyncStatus.ERROR],
         SyncStatus.PENDING,
     )
     absurd_cost = pc.greater(usage["cost_usd"], Decimal(LARGEST_COST_USD)).fill_null(False).to_numpy()
     cost = pc.if_else(pa.array(absurd_cost), pa.scalar(None, COST), usage["cost_usd"]).cast(COST_USD)
     is_error = status == SyncStatus.ERROR
+    unpayable = pc.coalesce(pc.binary_join_element_wise(NO_CUSTOMER, recorded_error, _FAILED_BEFORE), NO_CUSTOMER)
     sync_error = pc.if_else(
-        pa.array(is_error & no_customer),
-        NO_CUSTOMER,
-        pc.if_else(pa.array(is_error), error_text, pa.scalar(None, pa.string())),
+        pa.array(is_error & nobody),
+        unpayable,
+        pc.if_else(pa.array(is_error), recorded_error, pa.scalar(None, pa.string())),
     )
     flagged = {
         Flag.OWN_KEY: _bools(rated["own_key"]),
         Flag.UNPRICED: _bools(rated["unpriced"]) | _bools(usage["unpriced"]),
         Flag.EXCLUDED_ENVIRONMENT: excluded,
-        Flag.NO_CUSTOMER: no_customer,
+        Flag.NO_CUSTOMER: nobody,
         Flag.BAD_USAGE: _bools(usage["bad_usage"]) | _bools(rated["absurd"]) | absurd_cost,
         Flag.CONFLICTING_ATTRIBUTES: _bools(usage["conflicting_attributes"]),
         Flag.DOUBLE_COUNT_SUSPECT: _bools(usage["double_count_suspect"]),
         Flag.LEGACY_BILLED: legacy,
+        Flag.MAPPED_CUSTOMER: mapped,
     }
     reasons = (Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED)
     flagged[Flag.NO_USAGE] = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
@@ -217,12 +290,23 @@ def _to_micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.where((values < 0) | (values > LARGEST_COMPONENT), 0, values).astype(np.int64)
 
 
-def _customer(named: pa.ChunkedArray, policy: Policy) -> pa.Array:
-    column = named.combine_chunks()
-    if policy.default_customer_id is None:
-        return column
+def _payers(usage: pa.Table, policy: Policy, booked: Mapping[str, Booked]) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """The customer of each row (see `Policy` and `to_events`), and whether the directory or its booking says so."""
+    named = usage["customer_id"].combine_chunks()
     default = pa.scalar(policy.default_customer_id, pa.string())
-    return pa.repeat(default, len(column)) if policy.override_customer_id else column.fill_null(default)
+    if policy.overrides:
+        return pa.repeat(default, len(named)), np.zeros(len(named), dtype=bool)
+    organizations = usage["organization_id"].combine_chunks().dictionary_encode()
+    mapped_to = pa.array([policy.customers.get(one) for one in organizations.dictionary.to_pylist()], pa.string())
+    unnamed = named.is_null()
+    entry = pc.if_else(unnamed, mapped_to.take(organizations.indices), pa.scalar(None, pa.string()))
+    payer, mapped = pc.coalesce(named, entry, default), entry.is_valid()
+    place = pc.index_in(usage["id"].combine_chunks(), pa.array(list(booked), pa.string()))
+    stays = pc.and_(unnamed, place.is_valid())
+    held = pa.array([one.customer_id for one in booked.values()], pa.string()).take(place)
+    held_by_map = pa.array([one.is_mapped for one in booked.values()], pa.bool_()).take(place)
+    mapped = pc.if_else(stays, held_by_map, mapped)
+    return pc.if_else(stays, held, payer), mapped.to_numpy(zero_copy_only=False)
 
 
 def _matches_any(column: pa.ChunkedArray, globs: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -239,11 +323,11 @@ def _bools(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 
 def _flag_lists(flagged: dict[Flag, npt.NDArray[np.bool_]]) -> pa.Array:
-    """The names of the true flags of each row, in the order of CONTRACT section 4."""
-    names = [flag.value for flag in flagged]
+    """The names of the true flags of each row, in the order of `RATED_FLAGS`."""
+    names = [flag.value for flag in RATED_FLAGS]
     bits = np.zeros(len(next(iter(flagged.values()))), dtype=np.int64)
-    for position, mask in enumerate(flagged.values()):
-        bits |= mask.astype(np.int64) << position
+    for position, flag in enumerate(RATED_FLAGS):
+        bits |= flagged[flag].astype(np.int64) << position
     patterns, codes = np.unique(bits, return_inverse=True)
     lists = [[name for position, name in enumerate(names) if pattern >> position & 1] for pattern in patterns.tolist()]
     return pa.array(lists, pa.list_(pa.string())).take(pa.array(codes))

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from billing_core.errors import BadParameter, NotFound, UpstreamError
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.rebilling import booked_on_a_bill
 from billing_core.ledger.schema import FLAG_SEPARATOR
 from billing_core.pulling import cards_for
 from billing_core.rating.card import RateCardFile
@@ -195,7 +196,14 @@ def _read_langfuse(
     try:
         versions = ledger.card_versions()
         tables = [
-            _narrowed(to_events(usage, cards_for(usage, ledger, cards, versions), policy))
+            _narrowed(
+                to_events(
+                    usage,
+                    cards_for(usage, ledger, cards, versions),
+                    policy,
+                    booked_on_a_bill(ledger.engine.rows, usage),
+                )
+            )
             for usage in reading.batches()
         ]
         events = pa.concat_tables(tables) if tables else UPSTREAM.empty_table()

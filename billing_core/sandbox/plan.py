@@ -68,6 +68,9 @@ class Row:
     is_root: bool = False
     user: str | None = None
     """The row's own user where it differs from the trace's."""
+    level: str = "DEFAULT"
+    status: str = ""
+    """The status message: why it failed."""
     version: int = 0
     """0 is the version that counts; others are leftovers."""
 
@@ -113,6 +116,7 @@ class Truth:
     `observations` counts neither synthetic roots nor leftover versions; `rows` counts every row served.
     `flags` is the subset of `unpriced`, `bad_usage`, `conflicting_attributes` and `double_count_suspect`. A conflict
     of attributes cannot be seen through the v3 API, whose traces have one record and whose observations have none.
+    `has_error` is unknown where there is nothing but a synthetic root.
     """
 
     id: str
@@ -135,6 +139,7 @@ class Truth:
     cost_usd: Decimal | None
     storage_gb: Decimal | None
     observations: int
+    has_error: bool | None
     rows: int
     flags: frozenset[str]
     legacy_status: str | None
@@ -150,6 +155,7 @@ def moment(milliseconds: int) -> datetime:
 def truth_of(plan: Plan) -> Truth:
     """The published form of the plan's intent."""
     counted = [row for row in plan.rows if row.version == 0]
+    real = [row for row in counted if not row.id.startswith("t-")]
     parts = [part for part in (plan.tokens_in, plan.tokens_out, plan.tokens_other) if part is not None]
     return Truth(
         id=plan.trace_id,
@@ -171,7 +177,8 @@ def truth_of(plan: Plan) -> Truth:
         tokens_total=sum(parts) if parts else None,
         cost_usd=None if plan.cost is None else Decimal(plan.cost).scaleb(-12),
         storage_gb=None if plan.storage_gb is None else Decimal(plan.storage_gb),
-        observations=sum(not row.id.startswith("t-") for row in counted),
+        observations=len(real),
+        has_error=any(row.level == "ERROR" for row in real) if real else None,
         rows=len(plan.rows),
         flags=plan.flags,
         legacy_status=plan.legacy_status,

@@ -93,6 +93,17 @@ SHAPES: dict[str, tuple[Step, ...]] = {
     ),
 }
 
+FAILURE_EVERY = 50
+"""One trace in so many has a model call that failed."""
+
+FAILURES = (
+    "The model did not answer within 60 seconds",
+    "429: the provider's rate limit is reached",
+    "The answer was stopped by the provider's content filter",
+    "503: the model is overloaded",
+)
+"""What went wrong at the model, as applications write it into an observation's status message."""
+
 TYPICAL_SECONDS = {"chat": 4.0, "retrieval": 6.0, "assistant": 9.0, "loop": 38.0, "indexing": 55.0}
 
 
@@ -106,6 +117,7 @@ def plain_trace(at: Circumstances, *, carriers: Carriers | None = None, model: M
     seconds = TYPICAL_SECONDS[at.chatflow.shape] * at.random.lognormvariate(0, 0.75)
     length = int(min(max(seconds * 1000, SHORTEST_TRACE), LONGEST_TRACE))
     _add_rows(plan, at, length, carriers, model)
+    _fail(plan)
     return plan
 
 
@@ -192,6 +204,15 @@ def _add_rows(plan: Plan, at: Circumstances, length: int, carriers: Carriers, mo
         elif step.role == "embed":
             reads = 9000 if flow.shape == "indexing" else 40
             spend(plan, row, MODELS[EMBEDDING_MODEL], {"input": _around(random, reads * at.growth)})
+
+
+def _fail(plan: Plan) -> None:
+    """Let one model call of every fiftieth trace fail. The trace's id is the lot: nothing else is drawn for it."""
+    lot, rest = divmod(int(plan.trace_id[-12:], 16), FAILURE_EVERY)
+    if rest == 0:
+        calls = [row for row in plan.rows if row.type == "GENERATION"]
+        call = calls[lot % len(calls)]
+        call.level, call.status = "ERROR", FAILURES[lot // len(calls) % len(FAILURES)]
 
 
 def _around(random: Random, typical: float) -> int:

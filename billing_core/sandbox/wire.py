@@ -202,7 +202,7 @@ def encode_plan(plan: Plan) -> Iterator[tuple[Row, bytes, bytes | None]]:
             f'"projectId":"{PROJECT_ID}","parentObservationId":{parent},"type":"{row.type}","latency":{latency}'
             f',"timeToFirstToken":{waited}'
             f',"isRootObservation":{"true" if row.is_root else "false"},"name":{_cached_text(row.name)},'
-            f'"level":"DEFAULT","statusMessage":"","version":"",{environment}{user},"sessionId":{its_session}'
+            f'"level":"{row.level}","statusMessage":{_cached_text(row.status)},"version":"",{environment}{user},"sessionId":{its_session}'
             f',"completionStartTime":{completion_start},"createdAt":"{written}","updatedAt":"{written}"{model}{usage}'
         )
         if row.carries:

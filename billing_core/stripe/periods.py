@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from billing_core.stripe.model import Invoice, Subscription, SubscriptionItem
 
-__all__ = ["BillingCalendar", "calendar_of", "choose"]
+__all__ = ["ENDED", "BillingCalendar", "calendar_of", "choose", "is_over"]
 
 LAST_MOMENTS = timedelta(minutes=10)
 """Nothing is sent this shortly before an invoice becomes final: Stripe still has to count it."""
@@ -124,9 +124,9 @@ def calendar_of(
     chosen = choose(begun, meter_id)
     return BillingCalendar(
         now=now,
-        billed_by_invoice=any(found.status not in NOT_INVOICED and not _is_over(found, now) for found in metered),
+        billed_by_invoice=any(found.status not in NOT_INVOICED and not is_over(found, now) for found in metered),
         deadline=min(finals, default=None),
-        period=None if chosen is None or _is_over(chosen, now) else _current_period(chosen, meter_id),
+        period=None if chosen is None or is_over(chosen, now) else _current_period(chosen, meter_id),
         valid_until=min([*ends, *(final - LAST_MOMENTS for final in finals)], default=None),
         _courses=courses if metered else (),
         _edges=tuple(sorted({edge for course in courses for edge in _edges_of(course)})),
@@ -160,7 +160,7 @@ def _course(found: Subscription, drafts: Iterable[Invoice], meter_id: str | None
         id=found.id,
         started_at=found.started_at,
         # An ended subscription that does not say when ended before now; nothing later can be its usage.
-        ended_at=(found.ended_at or now) if _is_over(found, now) else None,
+        ended_at=(found.ended_at or now) if is_over(found, now) else None,
         periods=tuple((item.period_start, item.period_end) for item in items if item.period_start is not None),
         drafts=tuple(_draft(invoice, prices) for invoice in drafts if invoice.subscription_id == found.id),
     )
@@ -193,7 +193,8 @@ def _on_meter(found: Subscription, meter_id: str | None) -> tuple[SubscriptionIt
     return tuple(item for item in found.items if item.meter_id == meter_id or item.is_unsaid)
 
 
-def _is_over(found: Subscription, now: datetime) -> bool:
+def is_over(found: Subscription, now: datetime) -> bool:
+    """Whether a subscription has ended: it includes nothing any more, and no further usage is its own."""
     return found.status in ENDED or (found.ended_at is not None and found.ended_at <= now)
 
 

@@ -15,9 +15,9 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
-__all__ = ["csv_download", "parse_query", "usage_events", "usage_events_csv"]
+__all__ = ["csv_download", "parse_query", "query_of", "usage_events", "usage_events_csv"]
 
-REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status"})
+REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status", "without"})
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -26,6 +26,8 @@ _STATUS = {BadParameter: 422, AccessDenied: 403, NotFound: 404, WarehouseError: 
 
 def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
     """Query parameters as the command `events` takes them; a repeated filter means any of its values.
+
+    Only `without` means all of them: the events that lack everything named.
 
     Raises
     ------
@@ -43,7 +45,8 @@ def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
     return GetUsageEventsParams.parse(values)
 
 
-def _query(request: Request) -> dict[str, list[str]]:
+def query_of(request: Request) -> dict[str, list[str]]:
+    """Every parameter of the query string with all its values."""
     return {name: request.query_params.getlist(name) for name in request.query_params}
 
 
@@ -54,7 +57,7 @@ async def usage_events(request: Request) -> Response:
         principal = wiring.tokens().authenticate(request.headers.get("authorization"))
         if principal is None:
             return _refusal(401, "a valid bearer token is needed", {"WWW-Authenticate": "Bearer"})
-        params = parse_query(_query(request))
+        params = parse_query(query_of(request))
         document = wiring.service().get_usage_events(params, principal).to_json()
         return JSONResponse(document, headers=_NO_STORE)
 
@@ -65,7 +68,7 @@ async def usage_events_csv(request: Request) -> Response:
     """Exactly the filter of the page as CSV, streamed, for a signed-in person."""
 
     def pieces(principal: Principal) -> Iterator[bytes]:
-        return wiring.service().csv(parse_query(_query(request)), principal)
+        return wiring.service().csv(parse_query(query_of(request)), principal)
 
     return await csv_download(request, "usage-events.csv", pieces)
 

@@ -21,7 +21,7 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.web.audit_trail import AuditTrail
 
 if TYPE_CHECKING:
-    from billing_core.background import PullJob, PushJob, ReconcileJob
+    from billing_core.background import PlansJob, PullJob, PushJob, ReconcileJob
     from billing_core.service import BillingService
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "close",
     "gatekeeper",
     "get_ready",
+    "plans_job",
     "pull_job",
     "push_job",
     "ready",
@@ -88,6 +89,12 @@ def _make_push_job() -> PushJob:
     return PushJob()
 
 
+def _make_plans_job() -> PlansJob:
+    from billing_core.background import PlansJob
+
+    return PlansJob()
+
+
 def _make_reconcile_job() -> ReconcileJob:
     from billing_core.background import ReconcileJob
 
@@ -106,6 +113,7 @@ tokens: Once[TokenFile] = Once(lambda: TokenFile(settings().api_tokens))
 demo_sandbox: Once[DemoSandbox] = Once(DemoSandbox)
 pull_job: Once[PullJob] = Once(_make_pull_job)
 push_job: Once[PushJob] = Once(_make_push_job)
+plans_job: Once[PlansJob] = Once(_make_plans_job)
 reconcile_job: Once[ReconcileJob] = Once(_make_reconcile_job)
 
 
@@ -124,7 +132,7 @@ def get_ready() -> None:
 def close() -> None:
     """Let go of every file: when the process ends, and between tests."""
     audit_trail.drain()
-    for job in (pull_job, push_job, reconcile_job):
+    for job in (pull_job, push_job, plans_job, reconcile_job):
         job.forget()
     for made in (gatekeeper.forget(), service.forget(), demo_sandbox.forget()):
         if made is not None:

@@ -66,7 +66,7 @@ def test_a_bar_shows_its_name_literally_and_carries_its_id():
     bars = usage_charts.top(Ranking(SLICES, None), "light")
     assert list(bars.layout.yaxis.ticktext) == ["Support &lt;b&gt;", "flow-2", "unknown"]
     assert [data[0] for data in bars.data[0].customdata] == ["flow-1", "flow-2", None]
-    assert bars.data[0].customdata[0][1:] == ["90.00", "Support &lt;b&gt;", "3"]
+    assert bars.data[0].customdata[0][1:] == ["90.00", "Support &lt;b&gt;", "3", 0]
 
 
 def test_a_long_name_is_cut_beside_the_bar_and_whole_in_its_hover_text():

@@ -42,6 +42,7 @@ SAME_NAMES = (
     "cost_usd",
     "storage_gb",
     "observations",
+    "has_error",
     "legacy_status",
     "legacy_error",
 )

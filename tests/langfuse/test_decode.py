@@ -78,6 +78,32 @@ def test_usage_without_any_cost_entry_is_unpriced(
     assert (row["cost_usd"], row["unpriced"]) == (usd, unpriced)
 
 
+@pytest.mark.parametrize(
+    ("level", "failed"),
+    [
+        ("ERROR", True),
+        ("DEFAULT", False),
+        ("WARNING", False),
+        ("DEBUG", False),
+        ("LOUD", False),  # of a server newer than this program
+        ("", None),
+        (None, None),
+        (5, None),
+        (["ERROR"], None),
+    ],
+)
+def test_an_observation_failed_if_its_level_says_so_and_nobody_knows_without_one(
+    level: object, failed: bool | None
+) -> None:
+    assert one(level=level)["failed"] is failed
+
+
+def test_a_row_that_names_no_level_at_all_is_not_known_to_have_gone_well() -> None:
+    row = observation("o", "t", START)
+    del row["level"]
+    assert decode(row).table["failed"].to_pylist() == [None]
+
+
 def test_unknown_keys_types_and_levels_are_fine() -> None:
     assert one(type="HOLOGRAM", level="LOUD", brandNew={"a": [1]})["id"] == "o"
 

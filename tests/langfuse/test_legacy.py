@@ -184,6 +184,16 @@ def test_a_row_that_ended_lately_brings_its_whole_trace(langfuse: FakeLangfuse, 
     assert events(reading)["t"]["cost_usd"] == Decimal(3)
 
 
+@pytest.mark.parametrize(("level", "has_error"), [("ERROR", True), ("DEFAULT", False), (None, None)])
+def test_whether_something_failed_is_known_from_observations_and_not_from_the_record(
+    langfuse: FakeLangfuse, read: Read, events: Events, level: str | None, has_error: bool | None
+) -> None:
+    langfuse.traces = [trace("t", "2026-11-20T10:00:00.000Z"), trace("alone", "2026-11-20T10:00:00.000Z")]
+    langfuse.rows = [v1("a", "t", "2026-11-20T10:00:00.000Z", level=level)]
+    found = events(read("2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z"))
+    assert (found["t"]["has_error"], found["alone"]["has_error"]) == (has_error, None)
+
+
 def test_one_trace_is_read_alone(langfuse: FakeLangfuse, connect: Callable[..., LangfuseProvider]) -> None:
     langfuse.traces = [trace("a/b", "2026-11-20T10:00:00.000Z", name="chat")]
     langfuse.rows = [v1("o", "a/b", "2026-11-20T10:00:00.000Z", costDetails={"total": 1})]

@@ -98,6 +98,35 @@ def test_unpriced_usage_is_marked() -> None:
     assert not event(observation("a", "t", at(0), usageDetails={"input": 5}, costDetails={"total": 0}))["unpriced"]
 
 
+@pytest.mark.parametrize(
+    ("levels", "has_error"),
+    [
+        (["DEFAULT", "ERROR", "WARNING"], True),
+        (["DEFAULT", "WARNING", "DEBUG"], False),
+        ([None, "ERROR"], True),
+        ([None, "DEFAULT"], False),
+        ([None, None], None),
+    ],
+)
+def test_a_trace_has_an_error_if_any_row_failed_and_none_if_any_level_is_known(
+    levels: list[str | None], has_error: bool | None
+) -> None:
+    rows = [child(f"o{n}", "t", at(n), level=level) for n, level in enumerate(levels)]
+    assert event(*rows)["has_error"] is has_error
+
+
+def test_an_error_that_a_newer_version_took_back_does_not_count() -> None:
+    failed = observation("a", "t", at(0), updatedAt=at(10), level="ERROR")
+    assert event(failed, observation("a", "t", at(0), updatedAt=at(20)))["has_error"] is False
+
+
+def test_the_level_of_a_synthetic_root_says_nothing_about_the_work() -> None:
+    synthetic = observation("t-t", "t", at(0), level="DEFAULT")
+    assert event(synthetic)["has_error"] is None
+    assert event(synthetic, child("a", "t", at(1), level=None))["has_error"] is None
+    assert event(synthetic, child("a", "t", at(1), level="ERROR"))["has_error"] is True
+
+
 def test_the_newest_version_of_a_row_counts() -> None:
     old = observation("a", "t", at(0), at(9), updatedAt=at(10), costDetails={"total": 5})
     new = observation("a", "t", at(0), updatedAt=at(20), costDetails={"total": 1})

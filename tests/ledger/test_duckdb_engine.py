@@ -61,6 +61,22 @@ def test_other_wording_of_a_problem_or_another_host_is_not_a_change(ledger):
     assert book(ledger, usage_row(trace_base="http://elsewhere/", problems=["x"], metadata='{"a":1}')).unchanged == 1
 
 
+def test_an_error_that_was_known_not_to_be_there_is_a_change(ledger):
+    book(ledger, usage_row(has_error=False))
+    mark(ledger, "processed")
+    assert book(ledger, usage_row(has_error=True)) == BookingCounts(changed=1)
+    assert one(ledger, "has_error, marks") == [(True, "changed_after_sending")]
+    assert one(ledger, "has_error, changed_columns", "event_revisions") == [(False, "has_error")]
+
+
+@pytest.mark.parametrize(("known", "read_again"), [(None, True), (None, False), (True, None), (False, None)])
+def test_to_learn_of_errors_or_to_be_told_nothing_about_them_is_no_change(ledger, known, read_again):
+    book(ledger, usage_row(has_error=known))
+    mark(ledger, "processed")
+    assert book(ledger, usage_row(has_error=read_again)) == BookingCounts(unchanged=1)
+    assert one(ledger, "has_error, marks") == [(known, "")]
+
+
 def test_what_was_sent_stays_and_the_change_is_marked_for_correction(ledger):
     book(ledger, usage_row())
     mark(ledger, "processed")

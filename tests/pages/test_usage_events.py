@@ -203,6 +203,8 @@ def test_text_from_outside_is_shown_as_it_is():
         ({"model": "o4"}, ["a4"]),
         ({"chatflow": "flow-2"}, ["b1"]),
         ({"customer": "cus_b"}, ["b1"]),
+        ({"without": "customer"}, ["b2"]),
+        ({"without": "customer", "organization": "org_b"}, ["b2"]),
         ({"search": "ANN"}, ["a1"]),
         ({"amount_min": "0.02"}, ["a3", "a4"]),
         ({"amount_min": "0.02", "amount_max": "$0.023"}, ["a4"]),
@@ -233,6 +235,7 @@ def test_values_that_nobody_has_stay_visible_and_find_nothing():
     ("address", "says"),
     [
         ({"status": "lost"}, r"status\: \'lost\' is not accepted"),
+        ({"without": "wings"}, r"without\: \'wings\' is not accepted"),
         ({"amount_min": "much"}, r"amount\_min\: \'much\' is not accepted"),
         ({"period": "Custom", "first_day": "2026-02-01", "last_day": "2026-01-01"}, r"last day\:"),
     ],
@@ -285,6 +288,22 @@ def test_a_chip_removes_its_filter_and_reset_removes_all():
     assert len(grid(run)) == 1
     run.button(key="reset-filters").click().run()
     assert "organization" not in run.query_params
+    assert len(grid(run)) == 6
+
+
+def test_what_events_lack_is_chosen_in_the_panel_and_left_by_its_chip():
+    book(month())
+    run = opened(columns=COLUMNS)
+    (without,) = [select for select in run.multiselect if select.label == "Without"]
+    assert without.options == ["organization", "customer", "user", "session", "chatflow", "model"]
+    without.set_value(["customer"]).run()
+    assert (run.query_params.get("without"), ids(run)) == ("customer", ["b2"])
+    (link,) = [element.proto for element in run.get("link_button")]
+    assert "&without=customer&" in link.url
+    chip = run.button(key="chip-0")
+    assert chip.label == "Without customer"
+    chip.click().run()
+    assert "without" not in run.query_params
     assert len(grid(run)) == 6
 
 

@@ -53,7 +53,7 @@ READS = st.sampled_from(
 
 
 class Pushing(RuleBasedStateMachine):
-    """Usage comes and changes, pushes succeed, fail and die, time passes."""
+    """Usage comes and changes, who pays for it too; pushes succeed, fail and die, time passes."""
 
     stripe: StripeServer
     template: Path
@@ -103,7 +103,7 @@ class Pushing(RuleBasedStateMachine):
     @rule(data=st.data(), customer=WHO)
     def change_customer(self, data, customer):
         name, usage = self._one(data)
-        self.world.book(name, customer, usage.timestamp, usage.tokens, usage.microseconds)
+        self.world.book(name, customer, usage.timestamp, usage.tokens, usage.microseconds, blindly=True)
 
     @precondition(lambda self: self.world.usage)
     @rule(data=st.data(), age=AGES, customer=WHO)
@@ -164,6 +164,10 @@ class Pushing(RuleBasedStateMachine):
         self.world.push_and_die(steps)
 
     # ── people ───────────────────────────────────────────────────────────────────────────────────
+
+    @rule(customer=st.sampled_from([HALF_PAST, ON_THE_HOUR, "cus_unknown", None]))
+    def map_organization(self, customer):
+        self.world.map_to(customer)
 
     @rule(action=st.sampled_from(Action), customer=PAYING)
     def decide(self, action, customer):

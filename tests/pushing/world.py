@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from billing_core.errors import UpstreamError
+from billing_core.organizations.directory import Change
 from billing_core.pipeline import Action, Amounts, Preview
+from billing_core.pulling import book_usage
 from billing_core.pushing import PushResult
+from billing_core.rating.events import Policy
 from billing_core.sandbox.catalog import ORGANIZATIONS
 from billing_core.sandbox.stripe_invoices import DRAFT_SECONDS
 from billing_core.sandbox.stripe_subscriptions import period_at
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from tests.factories import EVERYONE, events_table, ledger_at, model_usage, usage_row
+from tests.factories import CARD, EVERYONE, events_table, ledger_at, model_usage, usage_row, usage_table
 from tests.pushing.mortal import Crash, Fuse, MortalEngine, impatient_stripe
 from tests.pushing.stripe_server import StripeServer, at, environment_of
 
@@ -89,15 +92,35 @@ class World:
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
-    def book(self, name: str, customer: str | None, timestamp: datetime, tokens: int, microseconds: int = 0) -> None:
-        """Book an event, or what has become of it; a tenth of a credit per token, 50 credits a minute."""
+    def book(
+        self,
+        name: str,
+        customer: str | None,
+        timestamp: datetime,
+        tokens: int,
+        microseconds: int = 0,
+        *,
+        blindly: bool = False,
+    ) -> None:
+        """Book an event, or what has become of it; a tenth of a credit per token, 50 credits a minute.
+
+        `blindly`: as nobody does who knows of the organization map, and of what is on a bill already.
+        """
         times = self.usage[name].times | {timestamp} if name in self.usage else {timestamp}
         self.usage[name] = Usage(customer, timestamp, tokens, microseconds, times)
         row = usage_row(
             id=name, customer_id=customer, timestamp=timestamp, usage=[model_usage(input=tokens)],
             latency_seconds=Decimal(microseconds) / 10**6,
         )  # fmt: skip
-        self.service._ledger.book(events_table([row]), run_id="test")
+        if blindly:
+            self.service._ledger.book(events_table([row]), run_id="test")
+        else:
+            book_usage(self.service._ledger, usage_table([row]), [CARD], Policy(), run_id="test")
+
+    def map_to(self, customer: str | None) -> None:
+        """Let somebody, or nobody, pay for the events of the one organization whose traces name no customer."""
+        directory = self.service.organizations.directory
+        directory.apply(EVERYONE, directory.preview(EVERYONE, [Change("org_a", None, customer or "")]))
 
     def push(self) -> PushResult | None:
         """Push; `None` if Stripe could not be reached for something that is needed."""

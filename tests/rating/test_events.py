@@ -3,7 +3,18 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.rating.events import EVENT_SCHEMA, NO_CUSTOMER, Policy, to_events
+from billing_core.rating.events import (
+    EVENT_SCHEMA,
+    NO_CUSTOMER,
+    RATED_FLAGS,
+    Booked,
+    Policy,
+    failed_before,
+    in_order,
+    no_customer,
+    to_events,
+)
+from billing_core.types import Flag
 from tests.factories import CARD, events_table, model_usage, usage_row, usage_table
 
 
@@ -124,6 +135,12 @@ def test_each_row_is_rated_with_the_card_beside_it():
     assert found["credits_total"].to_pylist() == [150, 150, 0, 150]
 
 
+@pytest.mark.parametrize("has_error", [True, False, None])
+def test_whether_something_failed_is_handed_on_and_costs_nothing(has_error):
+    found = event(has_error=has_error)
+    assert (found["has_error"], found["credits_total"], found["flags"]) == (has_error, 150, [])
+
+
 def test_an_empty_batch_is_an_empty_batch():
     assert events_table([]).schema == EVENT_SCHEMA
     assert to_events(usage_table([]), [], Policy()).num_rows == 0
@@ -133,3 +150,63 @@ def test_nothing_is_re_dated():
     start = datetime(2026, 10, 31, 23, 59, 59, 999000, tzinfo=UTC)
     found = event(timestamp=start, latency_seconds=0.5)
     assert found["timestamp"] == start
+
+
+# ── who pays ─────────────────────────────────────────────────────────────────────────────────────
+
+MAP = {"org_a": "cus_m"}
+
+
+def test_a_trace_that_names_no_customer_is_billed_to_the_one_its_organization_is_mapped_to():
+    found = event(Policy(customers=MAP), customer_id=None)
+    assert (found["customer_id"], found["sync_status"], found["flags"]) == ("cus_m", "pending", ["mapped_customer"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "facts", "payer"),
+    [
+        (Policy("cus_d", True, customers=MAP), {}, "cus_d"),
+        (Policy("cus_d", True, customers=MAP), {"customer_id": None}, "cus_d"),
+        (Policy("cus_d", customers=MAP), {}, "cus_a"),
+        (Policy("cus_d", customers=MAP), {"customer_id": None}, "cus_m"),
+        (Policy("cus_d", customers=MAP), {"customer_id": None, "organization_id": "org_b"}, "cus_d"),
+        (Policy("cus_d", customers=MAP), {"customer_id": None, "organization_id": None}, "cus_d"),
+        (Policy(customers=MAP), {"customer_id": None, "organization_id": "org_b"}, None),
+    ],
+)
+def test_override_trace_directory_default_nobody_pay_in_this_order(policy, facts, payer):
+    found = event(policy, **facts)
+    assert found["customer_id"] == payer
+    assert ("mapped_customer" in found["flags"]) == (payer == "cus_m")
+    assert ("no_customer" in found["flags"]) == (payer is None)
+
+
+def test_an_event_on_a_bill_stays_with_its_customer_as_long_as_its_trace_names_none():
+    rows = [
+        usage_row(id=id_, customer_id=named) for id_, named in [("1", None), ("2", None), ("3", None), ("4", "cus_t")]
+    ]
+    booked = {
+        "1": Booked("cus_old", True), "2": Booked("cus_old", False), "3": Booked(None, False),
+        "4": Booked("cus_old", True),
+    }  # fmt: skip
+    found = to_events(usage_table(rows), [CARD] * 4, Policy("cus_d", customers=MAP), booked)
+    assert found["customer_id"].to_pylist() == ["cus_old", "cus_old", None, "cus_t"]
+    assert found["flags"].to_pylist() == [["mapped_customer"], [], ["no_customer"], []]
+
+
+def test_without_a_customer_the_earlier_systems_error_is_not_forgotten():
+    found = event(customer_id=None, legacy_error="card declined")
+    assert found["sync_error"] == no_customer("card declined")
+    assert failed_before(found["sync_error"]) == "card declined"
+    assert failed_before(event(customer_id=None)["sync_error"]) is None
+
+
+def test_every_flag_of_rating_has_its_place():
+    ledgers_own = {Flag.CARRIED, Flag.CHANGED_AFTER_SENDING, Flag.LATE_AFTER_CLOSE}
+    assert set(RATED_FLAGS) == set(Flag) - ledgers_own
+    assert in_order(["mapped_customer", "own_key"]) == ["own_key", "mapped_customer"]
+
+
+def test_policies_with_different_maps_differ():
+    assert Policy(customers=MAP) != Policy()
+    assert hash(Policy(customers=MAP)) == hash(Policy(customers=dict(MAP)))

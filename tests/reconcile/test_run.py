@@ -14,7 +14,7 @@ from billing_core.rating.events import Policy
 from billing_core.reconcile.run import GIVE_UP_AFTER, reconcile
 from billing_core.stripe.model import Subscription, SubscriptionItem, SummaryBucket
 from billing_core.usage import PullProgress, RejectedRow, Window, whole_hours
-from tests.factories import ledger_at, usage_row, usage_table
+from tests.factories import events_table, ledger_at, usage_row, usage_table
 from tests.reconcile.literal import causes
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -113,15 +113,26 @@ def send(ledger, identifier, *, answered_at, event_id="e1", value=150):
         writer.update("events", {"id": event_id, "sync_status": "processed"}, key="id")
 
 
-def run(ledger, langfuse=None, stripe=None, window=WINDOW, progress=None, clock=lambda: NOW):
+def run(ledger, langfuse=None, stripe=None, window=WINDOW, progress=None, clock=lambda: NOW, policy=None):
     return reconcile(
-        ledger, builtin_cards(), Policy(), window,
+        ledger, builtin_cards(), policy or Policy(), window,
         langfuse=langfuse, spool=Path("unused"), stripe=stripe, meter_id=None if stripe is None else "mtr_1",
         clock=clock, progress=progress,
     )  # fmt: skip
 
 
 TRACE = usage_row(id="e1", timestamp=NOON)
+
+
+def test_sent_usage_that_names_no_customer_is_compared_where_it_was_sent_whatever_the_map_says_by_now(tmp_path):
+    traces = [usage_row(id=id_, timestamp=NOON, customer_id=None) for id_ in ("e1", "e2")]
+    ledger = ledger_at(tmp_path / "billing.duckdb")
+    ledger.book(events_table(traces, policy=Policy(customers={"org_a": "cus_a"})), run_id="pull")
+    send(ledger, "m1", answered_at=NOON)
+    found = run(ledger, Langfuse(*traces), policy=Policy(customers={"org_a": "cus_b"}))
+    sums = {row.customer_id: (row.langfuse_credits, row.ledger_credits) for row in found.rows}
+    assert sums == {"cus_a": (150, 300), "cus_b": (150, 0)}, "e2 is not sent: it follows the map with the next push"
+    ledger.engine.close()
 
 
 def test_three_books_that_agree(ledger):

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.sandbox import Dataset, Oddity
+from billing_core.sandbox import Dataset, Oddity, traces
 from billing_core.sandbox.wire import CUT_LENGTH
 
 
@@ -201,6 +201,39 @@ def test_costs_use_all_twelve_decimals_somewhere(world):
     truth, _, _ = world
 
     assert any(trace.cost_usd is not None and trace.cost_usd.as_tuple().digits[-1] != 0 for trace in truth.values())
+
+
+def test_about_one_trace_in_fifty_has_a_model_call_that_failed_and_says_why(world):
+    truth, newest, _ = world
+
+    failed = [row for rows in newest.values() for row in rows if row["level"] != "DEFAULT"]
+    assert {(row["level"], row["type"]) for row in failed} == {("ERROR", "GENERATION")}
+    assert all(row["statusMessage"] for row in failed)
+    assert not any(row["statusMessage"] for rows in newest.values() for row in rows if row["level"] == "DEFAULT")
+    assert {row["traceId"] for row in failed} == {id_ for id_, trace in truth.items() if trace.has_error}
+    assert 0.01 < len(failed) / len(truth) < 0.03
+
+
+def test_whether_an_empty_trace_failed_is_not_known(world):
+    truth, _, _ = world
+
+    assert {trace.oddity for trace in truth.values() if trace.has_error is None} == {Oddity.EMPTY_TRACE}
+
+
+def test_a_failure_changes_no_other_value(now, monkeypatch):
+    def rows():
+        store = Dataset(11, 400, now=now).store()
+        return [store.row(position) for position in range(len(store))]
+
+    def without_level(row):
+        return {key: value for key, value in row.items() if key not in {"level", "statusMessage"}}
+
+    few = rows()
+    monkeypatch.setattr(traces, "FAILURE_EVERY", 1)
+    many = rows()
+    assert sum(row["level"] == "ERROR" for row in few) < 20
+    assert sum(row["level"] == "ERROR" for row in many) > 380
+    assert list(map(without_level, few)) == list(map(without_level, many))
 
 
 def test_sessions_hold_several_traces(world):

@@ -76,6 +76,14 @@ def test_observations_are_shown_in_one_version_and_without_synthetic_roots(obser
     assert not any(row["id"].startswith("t-") or str(row["parentObservationId"])[:2] == "t-" for row in observations)
 
 
+def test_failed_observations_are_found_by_their_level(v3, observations, dataset):
+    wanted = [row for row in observations if row["level"] == "ERROR"]
+
+    assert every(v3, OBSERVATIONS, level="ERROR", **WHOLE_BY_START) == wanted
+    assert {row["traceId"] for row in wanted} == {id_ for id_, trace in dataset.truth().items() if trace.has_error}
+    assert all(row["statusMessage"] for row in wanted)
+
+
 def test_total_items_count_versions_that_are_not_shown(v3, observations):
     meta = v3.get(OBSERVATIONS, params={"limit": 1, **WHOLE_BY_START}).json()["meta"]
     assert meta["totalItems"] > len(observations)

@@ -137,6 +137,14 @@ def test_filters_and_parameters_agree(langfuse, read_all):
     assert read_all(langfuse, filter=costly) == [row for row in everything if (row["totalCost"] or 0) > 0.05]
 
 
+def test_failed_observations_are_found_by_their_level(langfuse, read_all, dataset):
+    wanted = [row for row in read_all(langfuse) if row["level"] == "ERROR"]
+
+    assert read_all(langfuse, level="ERROR") == wanted != []
+    assert read_all(langfuse, filter=condition("stringOptions", "level", "any of", ["ERROR"])) == wanted
+    assert {row["traceId"] for row in wanted} == {id_ for id_, trace in dataset.truth().items() if trace.has_error}
+
+
 def test_metadata_compares_the_stored_text_of_a_number(langfuse, read_all):
     customer = condition("stringObject", "metadata", "=", "1048577", key="customerId")
     assert {row["metadata"]["customerId"] for row in read_all(langfuse, filter=customer)} == {1048577}

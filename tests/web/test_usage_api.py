@@ -94,6 +94,14 @@ def test_a_repeated_filter_means_any_of_its_values(api):
     assert get(api, "?status=error").json()["pagination"]["total_items"] == 1
 
 
+def test_without_repeated_means_without_all_of_them(api):
+    assert [event["id"] for event in get(api, "?without=customer").json()["events"]] == ["t0"]
+    assert get(api, "?without=customer&without=user").json()["events"] == []
+    assert get(api, "?without=organization", token="acme").json()["events"] == []
+    answer = get(api, "?without=customer&without=name")
+    assert (answer.status_code, answer.json()["parameter"]) == (422, "without")
+
+
 def test_an_unreachable_warehouse_is_503(api, tmp_path, monkeypatch):
     broken = tmp_path / "broken.duckdb"
     broken.write_text("no ledger" * 1000)

@@ -1,0 +1,196 @@
+"""The organization directory in the ledger: names for people, and who pays for events whose trace names no customer.
+
+Append-only: the newest row of an organization counts, and what it leaves empty there is not. Whoever changes who
+pays moves the unsent events with it, in the same transaction, and the audit chain says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.errors import BadParameter
+from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.ledger import append_audit
+from billing_core.ledger.queries import Selection, selected
+from billing_core.ledger.rebilling import rebill
+from billing_core.rating.events import Policy
+from billing_core.types import Flag
+
+__all__ = ["DirectoryBook", "Line", "Row", "Source", "follow", "mapped_customers", "payers", "who_pays"]
+
+Source = Literal["page", "import"]
+Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+
+AUDITED_AT_ONCE = 500
+"""Changes in one audit entry: an import of a hundred thousand shall neither make one endless entry nor as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the directory says of an organization; `None` is none."""
+
+    name: str | None = None
+    customer_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One change of the directory: what an organization's line was and became, when (aware UTC) and by whom."""
+
+    seq: int
+    organization_id: str
+    before: Line
+    after: Line
+    changed_at: datetime
+    changed_by: str
+    source: str
+
+
+_HISTORY = """
+SELECT seq, organization_id, lag(name) OVER one, lag(customer_id) OVER one, name, customer_id, changed_at, changed_by,
+       source
+FROM organization_directory WINDOW one AS (PARTITION BY organization_id ORDER BY seq)
+"""
+_LAST = "QUALIFY row_number() OVER (PARTITION BY organization_id ORDER BY seq DESC) = 1"
+_NEWEST = f"SELECT * FROM ({_HISTORY}) {_LAST}"
+_PAYERS = f"SELECT organization_id, customer_id FROM organization_directory {_LAST}"
+
+
+class DirectoryBook:
+    """See the module; over the same engine as `Ledger`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def newest(self) -> dict[str, Row]:
+        """The row that counts, per organization that ever had one."""
+        return _newest(self._engine.rows)
+
+    def history(self, *, limit: int, organizations: Sequence[str] | None = None) -> list[Row]:
+        """Changes, newest first; of some organizations only, if named."""
+        if organizations is None:
+            found = self._engine.rows(f"{_HISTORY} ORDER BY seq DESC LIMIT ?", [limit])
+        else:
+            query = f"SELECT * FROM ({_HISTORY}) WHERE organization_id IN (SELECT unnest(?)) ORDER BY seq DESC LIMIT ?"
+            found = self._engine.rows(query, [list(organizations), limit])
+        return [_row(values) for values in found]
+
+    def change(
+        self,
+        lines: Mapping[str, Line],
+        *,
+        seen: Mapping[str, int],
+        policy: Policy,
+        actor: str,
+        source: Source,
+        now: datetime,
+        file_sha256: str | None = None,
+    ) -> dict[str, int]:
+        """Write new lines, move unsent events to who pays by now, and audit it: all of it or nothing.
+
+        Parameters
+        ----------
+        seen:
+            The `seq` of each organization's row that the change was decided on, 0 where there was none.
+
+        Returns
+        -------
+        Organization → events with something to bill that another customer pays for from now on, or nobody any more.
+
+        Raises
+        ------
+        BadParameter
+            If somebody changed one of the lines since.
+        """
+        with self._engine.transaction() as writer:
+            present = _newest(writer.rows)
+            for organization_id in lines:
+                row = present.get(organization_id)
+                if row is not None and row.seq != seen[organization_id]:
+                    raise BadParameter(
+                        "preview", organization_id,
+                        f"a line that is still as it was previewed; {row.changed_by} changed it since: preview again",
+                    )  # fmt: skip
+            before = {one: present[one].after if one in present else Line() for one in lines}
+            first = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM organization_directory")[0][0])
+            writer.append("organization_directory", _table(lines, first, actor=actor, source=source, now=now))
+            run_id = f"organization map by {actor}"
+            changed = payers({one: (before[one], line) for one, line in lines.items()})
+            moved = rebill(writer, changed, policy, actor=actor, run_id=run_id, now=now)
+            writer.advance(run_id)
+            facts = {"source": source} if file_sha256 is None else {"source": source, "sha256": file_sha256}
+            changes = [_audited(o, before[o], line, moved.get(o, 0)) for o, line in lines.items()]
+            for start in range(0, len(changes), AUDITED_AT_ONCE):
+                part = changes[start : start + AUDITED_AT_ONCE]
+                append_audit(writer, actor, "organization map", {**facts, "changes": part})
+        return moved
+
+
+def mapped_customers(rows: Rows) -> dict[str, str]:
+    """Organization → the customer that pays for events whose trace names none, as it is now."""
+    return {organization_id: customer for organization_id, customer in rows(_PAYERS, []) if customer is not None}
+
+
+def payers(lines: Mapping[str, tuple[Line, Line]]) -> dict[str, str | None]:
+    """Of lines that change (before, after): organization → who pays from then on, where that is somebody else."""
+    return {one: new.customer_id for one, (old, new) in lines.items() if new.customer_id != old.customer_id}
+
+
+def who_pays(selection: Selection) -> ir.Table:
+    """Events of each organization by who pays for them, whether the directory says so, and whether they are unsent."""
+    t = selected(selection)
+    t = t.filter(t.organization_id.notnull())
+    kinds = t.mutate(
+        is_mapped=t.flags.contains(Flag.MAPPED_CUSTOMER), is_unsent=t.sync_status.isin(["pending", "error"])
+    )
+    grouped = kinds.group_by("organization_id", "customer_id", "is_mapped", "is_unsent", "credit_price_usd")
+    return grouped.aggregate(events=kinds.count(), credits=kinds.credits_total.sum())
+
+
+def follow(writer: Writer, policy: Policy, *, actor: str, run_id: str, now: datetime) -> None:
+    """Let every unsent event follow the directory: some were on their way to Stripe when it was changed, and came back.
+
+    Events that nobody pays for follow where there is a customer by now; `policy` says who pays where there is none.
+    """
+    rebill(writer, dict(writer.rows(_PAYERS)), policy, actor=actor, run_id=run_id, now=now)
+
+
+def _newest(rows: Rows) -> dict[str, Row]:
+    return {row.organization_id: row for row in map(_row, rows(_NEWEST, []))}
+
+
+def _row(values: tuple[Any, ...]) -> Row:
+    seq, organization_id, old_name, old_customer, name, customer_id, at, by, source = values
+    before, after = Line(old_name, old_customer), Line(name, customer_id)
+    return Row(seq, organization_id, before, after, at.replace(tzinfo=UTC), by, source)
+
+
+def _table(lines: Mapping[str, Line], first: int, *, actor: str, source: Source, now: datetime) -> pa.Table:
+    count = len(lines)
+    return pa.table(
+        {
+            "seq": pa.array(range(first, first + count), pa.int64()),
+            "organization_id": pa.array(list(lines), pa.string()),
+            "name": pa.array([line.name for line in lines.values()], pa.string()),
+            "customer_id": pa.array([line.customer_id for line in lines.values()], pa.string()),
+            "changed_at": pa.array([now] * count, pa.timestamp("us", tz="UTC")),
+            "changed_by": pa.array([actor] * count, pa.string()),
+            "source": pa.array([source] * count, pa.string()),
+        }
+    )
+
+
+def _audited(organization_id: str, before: Line, after: Line, events_moved: int) -> dict[str, Any]:
+    """A change as the audit entry has it: old → new of what changed, and how many events it moved."""
+    found: dict[str, Any] = {"organization": organization_id}
+    for part in ("name", "customer_id"):
+        old, new = getattr(before, part), getattr(after, part)
+        if old != new:
+            found[part] = [old, new]
+    return {**found, "events_moved": events_moved}

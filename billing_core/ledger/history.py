@@ -1,0 +1,91 @@
+"""The daily history of organizations, as Ibis expressions over a `Selection`. Pure: nothing here runs anything.
+
+Days are those of the reporting timezone, counted from 1970-01-01. The selection's own window bounds every question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.ledger.queries import QUARTERS_PER_DAY, Selection, instant, local_quarter_hour, selected
+
+__all__ = ["GIVEN_DAYS", "given_days", "pairs", "per_day", "segments", "slices"]
+
+GIVEN_DAYS = "given_days"
+"""The name under which `segments` expects the table `given_days`."""
+
+_GIVEN_COLUMNS = {"organization_id": "string", "day": "int32"}
+
+
+def per_day(selection: Selection, zone: ZoneInfo) -> ir.Table:
+    """Credits per organization, customer, credit price and day: amounts follow exactly from these rows."""
+    t = _with_day(selection, zone)
+    return t.group_by("organization_id", "customer_id", "credit_price_usd", "day").aggregate(
+        credits=t.credits_total.sum()
+    )
+
+
+def pairs(selection: Selection) -> ir.Table:
+    """Every organization and customer that an event names together."""
+    return selected(selection).select("organization_id", "customer_id").distinct()
+
+
+def given_days(days: Iterable[tuple[str | None, int]]) -> pa.Table:
+    """Organizations and days for `segments`, one row each."""
+    rows = [{"organization_id": organization, "day": day} for organization, day in days]
+    return pa.Table.from_pylist(rows, schema=pa.schema([("organization_id", pa.string()), ("day", pa.int32())]))
+
+
+def segments(selection: Selection, zone: ZoneInfo, organizations: Iterable[str | None]) -> ir.Table:
+    """Events and credits per organization, day, chatflow and set of models, on the days of the table `given_days`.
+
+    Events without credits are not counted: excluded ones are no usage. `organizations` are those of that table.
+    """
+    t = _with_day(selection, zone)
+    named = [one for one in organizations if one is not None]
+    t = t.filter(t.credits_total > 0, t.organization_id.isin(named) | t.organization_id.isnull())
+    wanted = ibis.table(_GIVEN_COLUMNS, name=GIVEN_DAYS)
+    t = t.semi_join(wanted, [t.organization_id.identical_to(wanted.organization_id), t.day == wanted.day])
+    return (
+        t.mutate(chatflow=_chatflow(t))
+        .group_by("organization_id", "day", "chatflow", "models")
+        .aggregate(events=ibis._.count(), credits=ibis._.credits_total.sum())
+    )
+
+
+def slices(selection: Selection, organization_id: str | None, middle: datetime) -> ir.Table:
+    """Credits of one organization per value of each dimension (`chatflow`, `model`, `user`), before and since `middle`.
+
+    Columns: `dimension`, `value` (null: not named; models as stored), `name` of a chatflow, `is_now`, `credits`.
+    """
+    t = selected(selection)
+    t = t.filter(t.organization_id.isnull() if organization_id is None else t.organization_id == organization_id)
+    t = t.mutate(is_now=t.timestamp >= instant(middle))
+    values = {"chatflow": _chatflow(t), "model": t.models.nullif(""), "user": t.user_id.nullif("")}
+    parts = []
+    for dimension, value in values.items():
+        sliced = t.mutate(value=value, dimension=ibis.literal(dimension))
+        name = sliced.chatflow_name.max() if dimension == "chatflow" else ibis.null("string")
+        parts.append(
+            sliced.group_by("dimension", "value", "is_now").aggregate(name=name, credits=sliced.credits_total.sum())
+        )
+    return ibis.union(*parts, distinct=False)
+
+
+def _with_day(selection: Selection, zone: ZoneInfo) -> ir.Table:
+    if selection.start is None or selection.end is None:
+        raise ValueError("a daily history needs a window with both ends")
+    t = selected(selection)
+    quarter = local_quarter_hour(t.quarter_hour, zone, selection.start, selection.end)
+    return t.mutate(day=(quarter // QUARTERS_PER_DAY).cast("int32"))
+
+
+def _chatflow(t: ir.Table) -> ir.StringValue:
+    """By id, or by name where a trace has no id."""
+    return ibis.coalesce(t.chatflow_id.nullif(""), t.chatflow_name.nullif(""))

@@ -1,0 +1,49 @@
+"""Credits per organization and customer inside each customer's own billing period, as an Ibis expression. Pure.
+
+Billing periods differ from customer to customer and begin at any second, so they come along as a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.ledger.queries import Selection, instant, selected
+
+__all__ = ["GIVEN", "customers_and_usage", "periods_table"]
+
+GIVEN = "given_periods"
+"""The name under which `customers_and_usage` expects `periods_table`."""
+
+_COLUMNS = {"customer_id": "string", "period_start": "timestamp(6)", "period_end": "timestamp(6)"}
+
+
+def periods_table(periods: Iterable[tuple[str, datetime, datetime]]) -> pa.Table:
+    """One row per customer: id, and its period's aware ends, half open."""
+    rows = [
+        {"customer_id": customer, "period_start": start.astimezone(UTC), "period_end": end.astimezone(UTC)}
+        for customer, start, end in periods
+    ]
+    time = pa.timestamp("us", tz="UTC")
+    kinds = {"customer_id": pa.string(), "period_start": time, "period_end": time}
+    return pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
+
+
+def customers_and_usage(selection: Selection, named_since: datetime) -> ir.Table:
+    """Every organization and customer named together by an event of the selection.
+
+    `used` is the credits of the pair inside the customer's period, null where it has none; `is_named` says whether
+    one of their events began at `named_since` or later.
+    """
+    events = selected(selection).select("organization_id", "customer_id", "timestamp", "credits_total")
+    periods = ibis.table(_COLUMNS, name=GIVEN)
+    t = events.left_join(periods, "customer_id")
+    inside = (t.timestamp >= t.period_start) & (t.timestamp < t.period_end)
+    return t.group_by("organization_id", "customer_id").aggregate(
+        used=ibis.ifelse(inside, t.credits_total, ibis.null("decimal(18, 6)")).sum(),
+        is_named=(t.timestamp >= instant(named_since)).any(),
+    )

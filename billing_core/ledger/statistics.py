@@ -1,0 +1,123 @@
+"""Questions about organizations, as Ibis expressions over a `Selection`. Pure: nothing here runs anything.
+
+Sums and counts of different kinds are separate, small queries: together in one they would make the engine carry every
+column through every grouping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.ledger.queries import QUARTERS_PER_DAY, Selection, instant, local_quarter_hour, selected
+from billing_core.types import Flag
+from billing_core.usage import TOKEN_CLASSES
+
+__all__ = [
+    "active_users",
+    "counts",
+    "credits_per_day",
+    "customers",
+    "latency",
+    "models",
+    "new_users",
+    "sums",
+    "token_classes",
+]
+
+P95 = 0.95
+ORGANIZATION = "organization_id"
+
+
+def sums(selection: Selection) -> ir.Table:
+    """Sums per organization, sync status, credit price and whether the event's cost is known and ours.
+
+    `cost_kind`: `ours`, `theirs` (the customer's own key) or `unknown`. Amounts follow exactly from these rows.
+    """
+    t = selected(selection)
+    kind = ibis.cases((t.flags.contains(Flag.OWN_KEY), "theirs"), (t.cost_usd.isnull(), "unknown"), else_="ours")
+    summed = ("credits_ai_tokens", "credits_compute", "credits_storage", "cost_usd", "tokens_in", "tokens_out",
+              "tokens_total", "latency_seconds")  # fmt: skip
+    t = t.mutate(cost_kind=kind)
+    grouped = t.group_by(ORGANIZATION, "sync_status", "credit_price_usd", "cost_kind")
+    return grouped.aggregate(events=t.count(), **{name: t[name].sum() for name in summed})
+
+
+def counts(selection: Selection) -> ir.Table:
+    """Distinct people, chats and chatflows, answers and failures per organization; unknown ids count for nothing."""
+    t = selected(selection)
+    answered = ((t.tokens_out > 0) | (t.tokens_out.isnull() & (t.tokens_total > 0))).fill_null(False)
+    return t.group_by(ORGANIZATION).aggregate(
+        chats=_present(t.session_id).nunique(),
+        users=_present(t.user_id).nunique(),
+        chatflows=ibis.coalesce(_present(t.chatflow_id), _present(t.chatflow_name)).nunique(),
+        messages_generated=t.count(where=answered),
+        judged_events=t.has_error.count(),
+        failed_events=t.count(where=t.has_error),
+    )
+
+
+def _present(column: ir.StringValue) -> ir.StringValue:
+    return column.nullif("")
+
+
+def latency(selection: Selection, *, by_organization: bool) -> ir.Table:
+    """The 95th percentile of latency in seconds, per organization or of all events; binary floats."""
+    t = selected(selection)
+    seconds = t.latency_seconds.cast("float64")
+    grouped = t.group_by(ORGANIZATION) if by_organization else t
+    return grouped.aggregate(p95=seconds.quantile(P95))
+
+
+def models(selection: Selection) -> ir.Table:
+    """The sets of models each organization used, as stored."""
+    t = selected(selection)
+    return t.select(ORGANIZATION, "models").distinct()
+
+
+def customers(selection: Selection) -> ir.Table:
+    """The customers each organization's events are billed to."""
+    t = selected(selection)
+    return t.filter(t.customer_id.notnull()).select(ORGANIZATION, "customer_id").distinct()
+
+
+def token_classes(selection: Selection) -> ir.Table:
+    """Tokens by class per organization, of the events that name any."""
+    t = selected(selection)
+    part = t.filter(t.usage.length() > 0).select(ORGANIZATION, part=t.usage.unnest())
+    return part.group_by(ORGANIZATION).aggregate(**{name: part.part[name].sum() for name in TOKEN_CLASSES})
+
+
+def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+    """Credits and events per organization and day of the reporting timezone, days counted from 1970-01-01."""
+    t = selected(selection)
+    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
+    t = t.mutate(day=day)
+    return t.group_by(ORGANIZATION, "day").aggregate(events=t.count(), credits_total=t.credits_total.sum())
+
+
+def active_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+    """How many people (per organization) were active on each day of the reporting timezone."""
+    t = selected(selection)
+    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
+    pairs = t.mutate(day=day, user=_present(t.user_id)).select("day", ORGANIZATION, "user").distinct()
+    named = pairs.filter(pairs.user.notnull())
+    return named.group_by("day").aggregate(users=named.count())
+
+
+def new_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+    """How many of them had their first event on that day: the first of all history, not of the period."""
+    t = selected(replace(selection, start=None))
+    t = t.mutate(user=_present(t.user_id))
+    named = t.filter(t.user.notnull())
+    firsts = named.group_by(ORGANIZATION, "user").aggregate(
+        quarter_hour=named.quarter_hour.min(), at=named.timestamp.min()
+    )
+    firsts = firsts.filter(firsts.at >= instant(start))
+    day = local_quarter_hour(firsts.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
+    firsts = firsts.mutate(day=day)
+    return firsts.group_by("day").aggregate(users=firsts.count())

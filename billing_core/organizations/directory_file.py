@@ -1,0 +1,206 @@
+"""The organization map as a CSV file: what is written is exactly what is read back. Pure.
+
+Columns `organization_id`, `name`, `customer_id`; one of the last two may be missing. An empty cell leaves things as
+they are, a single `-` clears. All or nothing: one row that cannot be used and none is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from billing_core.published import FORMULA_STARTS, csv_line
+
+__all__ = ["COLUMNS", "Change", "Parsed", "Rejected", "can_be_written", "csv_lines", "faults", "parse", "shown"]
+
+COLUMNS = ("organization_id", "name", "customer_id")
+
+LARGEST_FILE = 5 * 1024 * 1024
+"""Bytes."""
+
+MOST_ROWS = 100_000
+LONGEST = 200
+"""Characters of an id or a name."""
+
+CLEARS = "-"
+_SHOWN = 60
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories of control characters, halves of characters, and line and paragraph separators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What somebody wants of an organization's line: `None` leaves a part as it is, empty text clears it."""
+
+    organization_id: str
+    name: str | None = None
+    customer_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that cannot be used: its number in the file (the header is row 1), the column, and why."""
+
+    row: int
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A file: what it asks for, or what is wrong with it. `rows` counts rows below the header, `sha256` is in hex."""
+
+    changes: tuple[Change, ...]
+    rejected: tuple[Rejected, ...]
+    rows: int
+    sha256: str
+
+
+class _Unusable(Exception):
+    """The file as a whole cannot be read."""
+
+    def __init__(self, row: int, field: str, reason: str) -> None:
+        self.rejected = Rejected(row, field, reason)
+
+
+def parse(data: bytes) -> Parsed:
+    """Read a file: UTF-8 with or without a byte order mark, commas or semicolons, at most 5 MB and 100,000 rows."""
+    digest = sha256(data).hexdigest()
+    try:
+        header, body = _records(data)
+        rejected = list(_faults_of_header(header))
+        if rejected:
+            return Parsed((), tuple(rejected), 0, digest)
+        changes: list[Change] = []
+        first_row: dict[str, int] = {}
+        rows = 0
+        for number, cells in body:
+            rows += 1
+            if rows > MOST_ROWS:
+                raise _Unusable(number, "file", f"more than {MOST_ROWS:,} rows; cut the file into several")
+            found = list(_faults_of_row(number, cells, header))
+            if not found:
+                change = _change(dict(zip(header, cells, strict=True)))
+                found = [
+                    Rejected(number, field, f"{shown(getattr(change, field))!r} is not accepted; expected {expected}")
+                    for field, expected in faults(change)
+                ]
+                if not found and (before := first_row.setdefault(change.organization_id, number)) != number:
+                    text = f"{shown(change.organization_id)!r} stands in row {before:,} already; keep one of them"
+                    found = [Rejected(number, "organization_id", text)]
+                changes.append(change)
+            rejected += found
+    except _Unusable as whole:
+        return Parsed((), (whole.rejected,), 0, digest)
+    return Parsed(() if rejected else tuple(changes), tuple(rejected), rows, digest)
+
+
+def faults(change: Change) -> Iterator[tuple[str, str]]:
+    """What keeps a change from being made: the part, and what is expected of it."""
+    if not change.organization_id.strip():
+        yield "organization_id", "the id of an organization"
+    for field in COLUMNS:
+        text = getattr(change, field)
+        if text and (expected := _expected(text)) is not None:
+            yield field, expected
+    if change.name and change.name != change.name.strip():
+        yield "name", "no white space at its beginning and end"
+    if change.customer_id and any(character.isspace() for character in change.customer_id):
+        yield "customer_id", "a Stripe customer id such as cus_…, without white space"
+
+
+def can_be_written(organization_id: str) -> bool:
+    """Whether a file can name this organization: an id may be anything a trace says."""
+    return not any(faults(Change(organization_id)))
+
+
+def csv_lines(lines: Iterable[tuple[str, str | None, str | None]]) -> Iterator[str]:
+    """Organization, name, customer as a file that `parse` reads back; formulas are neutralised."""
+    yield csv_line(COLUMNS)
+    for line in lines:
+        yield csv_line(line)
+
+
+def shown(text: str) -> str:
+    """The text, or its beginning: a cell may hold megabytes."""
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _expected(text: str) -> str | None:
+    """What is expected of a text that cannot be used."""
+    if len(text) > LONGEST:
+        return f"at most {LONGEST} characters, not {len(text):,}"
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
+        return "one line of text without control characters"
+    if text != _read_back(text):
+        return "no apostrophe before =, +, - or @: that is how a CSV file keeps a spreadsheet from running a formula"
+    return None
+
+
+def _records(data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header and the numbered rows below it that hold anything."""
+    if len(data) > LARGEST_FILE:
+        raise _Unusable(1, "file", f"has {len(data):,} bytes; at most {LARGEST_FILE:,} are accepted")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = data[: error.start].count(b"\n") + 1
+        raise _Unusable(row, "file", "is not UTF-8; save it as CSV UTF-8") from None
+    first_line = text.partition("\n")[0]
+    separator = ";" if first_line.count(";") > first_line.count(",") else ","
+    records = _numbered(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    _, header = next(records, (1, []))
+    return [name.strip() for name in header], records
+
+
+def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+    number = 0
+    while True:
+        number += 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _Unusable(number, "file", f"is no CSV from here on: {error}") from None
+        if any(cells) or number == 1:
+            yield number, cells
+
+
+def _faults_of_header(header: Sequence[str]) -> Iterator[Rejected]:
+    expected = "expected organization_id, name, customer_id (name or customer_id may be missing)"
+    if "organization_id" not in header:
+        yield Rejected(1, "organization_id", f"the first row does not name this column; {expected}")
+    elif len(header) == 1:
+        yield Rejected(1, "name", f"neither name nor customer_id is there; {expected}")
+    for name in dict.fromkeys(header):
+        if name not in COLUMNS:
+            yield Rejected(1, shown(name), f"no such column; {expected}")
+        elif header.count(name) > 1:
+            yield Rejected(1, name, f"the column is there {header.count(name)} times")
+
+
+def _faults_of_row(number: int, cells: Sequence[str], header: Sequence[str]) -> Iterator[Rejected]:
+    if len(cells) != len(header):
+        yield Rejected(number, "row", f"has {len(cells):,} cells where the header has {len(header):,}")
+
+
+def _change(cells: dict[str, str]) -> Change:
+    return Change(
+        _read_back(cells["organization_id"]), _wanted(cells.get("name", "")), _wanted(cells.get("customer_id", ""))
+    )
+
+
+def _wanted(cell: str) -> str | None:
+    if cell == CLEARS:
+        return ""
+    return _read_back(cell) or None
+
+
+def _read_back(cell: str) -> str:
+    """Without the apostrophe that keeps a spreadsheet from running what follows."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell

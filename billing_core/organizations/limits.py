@@ -1,0 +1,175 @@
+"""How far a plan reaches: credits used of those included, in the subscription's own period. Pure and exact.
+
+A share is known only where both numbers are. An unknown plan is unknown: never Free, never 0 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+from billing_core.customer_status import NO_SUBSCRIPTION, UNKNOWN
+from billing_core.decimals import EXACT
+from billing_core.stripe.periods import ENDED
+
+__all__ = ["LONGEST_MONTH", "Limit", "PlanTotal", "by_plan", "is_too_early", "pace_of", "percent_of", "reached"]
+
+EARLY = Fraction(1, 20)
+"""In this first part of a period a straight line through what was used says nothing yet."""
+
+LONGEST_MONTH = timedelta(days=32)
+"""Plans include credits per month: what a longer period includes is not known from that."""
+
+
+def percent_of(used: Decimal | None, included: int | None) -> Decimal | None:
+    """Percent used, beyond 100 where it is; `None` where a side is unknown or nothing is included.
+
+    Cut, not rounded, to two decimals: 100.00 is shown only when all of it is used.
+    """
+    if used is None or not included:
+        return None
+    return Decimal(Fraction(used) * 10_000 // included).scaleb(-2)
+
+
+def reached(used: Decimal | None, included: int | None, thresholds: Iterable[int]) -> tuple[int, ...]:
+    """The thresholds (percent) that `used` has reached exactly or passed, lowest first; none of an unknown share."""
+    if used is None or not included:
+        return ()
+    return tuple(sorted(t for t in thresholds if Fraction(used) * 100 >= t * included))
+
+
+def is_too_early(start: datetime, end: datetime, now: datetime) -> bool:
+    """Whether less than 5 % of the period `[start, end)` has passed."""
+    return now - start < (end - start) * EARLY.numerator / EARLY.denominator
+
+
+def pace_of(used: Decimal, start: datetime, end: datetime, now: datetime) -> Decimal | None:
+    """Credits at the period's end if usage goes on as it did on average so far; six decimals, half-even.
+
+    `None` while it is too early to say, and when nothing of the period has passed.
+    """
+    elapsed, length = min(now, end) - start, end - start
+    if elapsed <= timedelta() or is_too_early(start, end, now):
+        return None
+    microsecond = timedelta(microseconds=1)
+    at_end = Fraction(used) * Fraction(length // microsecond, elapsed // microsecond)
+    return Decimal(round(at_end * 10**6)).scaleb(-6)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An organization and a Stripe customer that pays for it (`None`: nobody known), as far as a reader may see.
+
+    Attributes
+    ----------
+    organization_id:
+        `None`: events of the customer that name no organization.
+    state:
+        Stripe's subscription status, `none` without a subscription, `unknown` where it was not read.
+    plan:
+        Its name on the rate card, `None` if no price of the subscription is on it.
+    included:
+        Credits of the plan per period. `None` if unknown, ended, or if the period is longer than a month.
+    used:
+        Credits of the customer's events in the period, exact. `None` without a current period.
+    own_used:
+        The part of `used` that is this organization's.
+    shared_with:
+        Other organizations the customer pays for, sorted.
+    period_start, period_end:
+        The subscription's current period, half open, aware UTC; `None` where none is known to run now.
+    """
+
+    organization_id: str | None
+    customer_id: str | None
+    plan: str | None
+    state: str
+    included: int | None
+    used: Decimal | None
+    own_used: Decimal | None
+    shared_with: tuple[str, ...]
+    period_start: datetime | None
+    period_end: datetime | None
+
+    @property
+    def is_without(self) -> bool:
+        """Whether there is nothing to use up: no customer, no subscription, or one that has ended."""
+        return self.customer_id is None or self.state == NO_SUBSCRIPTION or self.state in ENDED
+
+    @property
+    def percent_used(self) -> Decimal | None:
+        """See `percent_of`."""
+        return percent_of(self.used, self.included)
+
+    def is_too_early(self, now: datetime) -> bool:
+        """Whether the period has only just begun; false without one."""
+        if self.period_start is None or self.period_end is None:
+            return False
+        return is_too_early(self.period_start, self.period_end, now)
+
+    def pace(self, now: datetime) -> Decimal | None:
+        """Credits at the period's end at the average speed so far; `None` if unknown or too early."""
+        if self.used is None or self.period_start is None or self.period_end is None:
+            return None
+        return pace_of(self.used, self.period_start, self.period_end, now)
+
+    def pace_percent(self, now: datetime) -> Decimal | None:
+        """The pace as percent of the credits included."""
+        return percent_of(self.pace(now), self.included)
+
+    def time_left(self, now: datetime) -> timedelta | None:
+        """From now to the period's end, never negative; `None` without a period."""
+        return None if self.period_end is None else max(self.period_end - now, timedelta())
+
+    def urgency(self, now: datetime) -> Decimal | None:
+        """What people sort by to see who runs out first: the pace, or the share used while that is too early."""
+        pace = self.pace_percent(now)
+        return self.percent_used if pace is None else pace
+
+    def reached(self, thresholds: Iterable[int]) -> tuple[int, ...]:
+        """See `reached`."""
+        return reached(self.used, self.included, thresholds)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTotal:
+    """The customers of one plan together; each counts once, however many organizations it pays for.
+
+    `state` is set where it matters more than the plan: `none`, `unknown`, and of ended ones Stripe's status; the plan
+    is then `None`, as it is where no price is on the rate card. `included` and `used` add up the customers for which
+    both are known: `known` of them.
+    """
+
+    plan: str | None
+    state: str | None
+    customers: int
+    known: int
+    included: int
+    used: Decimal
+
+    @property
+    def percent_used(self) -> Decimal | None:
+        """See `percent_of`."""
+        return percent_of(self.used, self.included)
+
+
+def by_plan(limits: Sequence[Limit]) -> tuple[PlanTotal, ...]:
+    """Totals per plan, most customers first; rows without a customer belong to none."""
+    customers = {limit.customer_id: limit for limit in limits if limit.customer_id is not None}
+    grouped: dict[tuple[str | None, str | None], list[Limit]] = {}
+    for limit in customers.values():
+        is_apart = limit.is_without or limit.state == UNKNOWN
+        grouped.setdefault((None, limit.state) if is_apart else (limit.plan, None), []).append(limit)
+    totals = [_total(plan, state, found) for (plan, state), found in grouped.items()]
+    return tuple(sorted(totals, key=lambda t: (t.plan is None, -t.customers, t.plan or "", t.state or "")))
+
+
+def _total(plan: str | None, state: str | None, limits: Sequence[Limit]) -> PlanTotal:
+    included, used, known = 0, Decimal(0), 0
+    for limit in limits:
+        if limit.included is not None and limit.used is not None:
+            included, used, known = included + limit.included, EXACT.add(used, limit.used), known + 1
+    return PlanTotal(plan, state, len(limits), known, included, used)

@@ -1,0 +1,115 @@
+"""Notices: a customer reached a threshold of its plan. Pure: who is told what, and when a webhook is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from billing_core.ledger.notices import Outcome, Reached, Try
+from billing_core.organizations.limits import Limit, percent_of
+from billing_core.types import plain_decimal, utc_text
+
+__all__ = ["GIVE_UP_AFTER", "TRIES_PER_GO", "Delivery", "DeliveryState", "delivery_of", "due_at", "facts_of", "passed"]
+
+GIVE_UP_AFTER = timedelta(hours=24)
+TRIES_PER_GO = 3
+FIRST_DISTANCE, LONGEST_DISTANCE = timedelta(minutes=5), timedelta(hours=6)
+"""From a go that failed to the next: doubled each time."""
+
+
+def passed(limits: Iterable[Limit], thresholds: Iterable[int]) -> list[Reached]:
+    """Every threshold that a customer's use has reached, whether a notice was raised before or not, lowest first.
+
+    It is told of the organization with the largest part of the use.
+    """
+    first: dict[str, Limit] = {}
+    for limit in sorted(limits, key=_size):
+        if limit.customer_id is not None:
+            first.setdefault(limit.customer_id, limit)
+    wanted = tuple(thresholds)
+    return [one for _, limit in sorted(first.items()) for one in _passed(limit, wanted)]
+
+
+def _size(limit: Limit) -> tuple[Decimal, bool, str]:
+    """Largest first; an organization before none."""
+    return (-(limit.own_used or Decimal(0)), limit.organization_id is None, limit.organization_id or "")
+
+
+def _passed(limit: Limit, thresholds: Iterable[int]) -> list[Reached]:
+    if limit.customer_id is None or limit.used is None or limit.included is None:
+        return []
+    if limit.period_start is None or limit.period_end is None:
+        return []
+    return [
+        Reached(
+            limit.organization_id, limit.customer_id, limit.plan, threshold, limit.period_start, limit.period_end,
+            limit.included, limit.used,
+        )
+        for threshold in limit.reached(thresholds)
+    ]  # fmt: skip
+
+
+def facts_of(one: Reached, organization_name: str | None) -> dict[str, Any]:
+    """A notice as programs read it; exact numbers as text, percent cut to two decimals."""
+    return {
+        "organization_id": one.organization_id,
+        "organization_name": organization_name,
+        "customer_id": one.customer_id,
+        "plan": one.plan,
+        "threshold": one.threshold,
+        "percent_used": plain_decimal(percent_of(one.used, one.included) or Decimal(0)),
+        "credits": {"included": str(one.included), "used": plain_decimal(one.used)},
+        "period": {"start": utc_text(one.period_start), "end": utc_text(one.period_end)},
+    }
+
+
+class DeliveryState(StrEnum):
+    """How far a notice got towards the webhook."""
+
+    DELIVERED = "delivered"
+    WAITING = "waiting"
+    FAILED = "failed"
+    GIVEN_UP = "given_up"
+    COVERED = "covered"
+    NOT_SENT = "not_sent"
+    """No webhook is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A notice's way to the webhook: `last` is its last try, `next_at` when the next go may try it again."""
+
+    state: DeliveryState
+    tries: int = 0
+    last: Try | None = None
+    next_at: datetime | None = None
+
+
+def due_at(raised_at: datetime, tries: Sequence[Try]) -> datetime | None:
+    """When the next go may try to deliver; `None` when it is over, one way or another."""
+    if any(one.outcome is not Outcome.FAILED for one in tries):
+        return None
+    if not tries:
+        return raised_at
+    goes = -(-len(tries) // TRIES_PER_GO)
+    return max(one.at for one in tries) + min(FIRST_DISTANCE * (1 << min(goes - 1, 20)), LONGEST_DISTANCE)
+
+
+def delivery_of(raised_at: datetime, tries: Sequence[Try], *, has_webhook: bool) -> Delivery:
+    """How far a notice got, from its delivery log."""
+    last = max(tries, key=lambda one: (one.at, one.number), default=None)
+    made = sum(one.number > 0 for one in tries)
+    for outcome, state in (
+        (Outcome.DELIVERED, DeliveryState.DELIVERED),
+        (Outcome.GIVEN_UP, DeliveryState.GIVEN_UP),
+        (Outcome.COVERED, DeliveryState.COVERED),
+    ):
+        if any(one.outcome is outcome for one in tries):
+            return Delivery(state, made, last)
+    if tries:
+        return Delivery(DeliveryState.FAILED, made, last, due_at(raised_at, tries))
+    return Delivery(DeliveryState.WAITING if has_webhook else DeliveryState.NOT_SENT)

@@ -1,0 +1,100 @@
+"""From subscriptions, the customers of organizations and their usage to limits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from billing_core.customer_status import NO_SUBSCRIPTION, standing_of
+from billing_core.decimals import EXACT
+from billing_core.organizations.limits import LONGEST_MONTH, Limit
+from billing_core.rating.card import Plan
+from billing_core.stripe.model import Subscription
+from billing_core.stripe.periods import is_over
+
+__all__ = ["CustomerPlan", "Pairs", "limits_of", "plans_of"]
+
+Pairs = Mapping[tuple[str | None, str | None], Decimal]
+"""Organization and customer that belong together → the credits of both in the customer's period."""
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerPlan:
+    """What Stripe says of one customer, as far as limits need it; see `Limit` for the fields."""
+
+    name: str | None
+    state: str
+    included: int | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+def plans_of(
+    subscriptions: Iterable[Subscription], meter_id: str | None, plans: Sequence[Plan], now: datetime
+) -> dict[str, CustomerPlan]:
+    """The plan of every customer that has a subscription."""
+    by_customer: dict[str, list[Subscription]] = {}
+    for subscription in subscriptions:
+        by_customer.setdefault(subscription.customer_id, []).append(subscription)
+    return {customer: _plan(found, meter_id, plans, now) for customer, found in by_customer.items()}
+
+
+def _plan(
+    subscriptions: Sequence[Subscription], meter_id: str | None, plans: Sequence[Plan], now: datetime
+) -> CustomerPlan:
+    """An ended subscription includes nothing; a period that does not run now (it was read before) is not known."""
+    standing = standing_of(subscriptions, meter_id, plans)
+    if standing is None:
+        return CustomerPlan(None, NO_SUBSCRIPTION)
+    plan, start, end = standing.plan, standing.period_start, standing.period_end
+    name, state = None if plan is None else plan.name, standing.subscription.status
+    if is_over(standing.subscription, now):
+        return CustomerPlan(name, state)
+    included = None if plan is None else plan.credits_per_month
+    if start is None or end is None or not start <= now < end:
+        return CustomerPlan(name, state, included)
+    return CustomerPlan(name, state, included if end - start <= LONGEST_MONTH else None, start, end)
+
+
+def limits_of(pairs: Pairs, plans: Mapping[str, CustomerPlan], absent: CustomerPlan) -> list[Limit]:
+    """A row per organization and customer; one without customer for organizations that have none at all.
+
+    `absent` is what is said of customers that `plans` does not hold.
+    """
+    paid = {organization for organization, customer in pairs if customer is not None}
+    sharing: dict[str, list[str]] = {}
+    whole: dict[str, Decimal] = {}
+    for (organization, customer), used in pairs.items():
+        if customer is not None:
+            whole[customer] = EXACT.add(whole.get(customer, Decimal(0)), used)
+            if organization is not None:
+                sharing.setdefault(customer, []).append(organization)
+    rows = []
+    for organization, customer in sorted(pairs, key=lambda pair: (pair[0] is None, pair[0] or "", pair[1] or "")):
+        if customer is not None:
+            others = tuple(sorted(other for other in sharing.get(customer, ()) if other != organization))
+            own = pairs[organization, customer]
+            rows.append(_limit(organization, customer, plans.get(customer, absent), whole[customer], own, others))
+        elif organization is not None and organization not in paid:
+            rows.append(Limit(organization, None, None, NO_SUBSCRIPTION, None, None, None, (), None, None))
+    return rows
+
+
+def _limit(
+    organization: str | None, customer: str, plan: CustomerPlan, used: Decimal, own: Decimal, others: tuple[str, ...]
+) -> Limit:
+    has_period = plan.start is not None
+    return Limit(
+        organization_id=organization,
+        customer_id=customer,
+        plan=plan.name,
+        state=plan.state,
+        included=plan.included,
+        used=used if has_period else None,
+        own_used=own if has_period else None,
+        shared_with=others,
+        period_start=plan.start,
+        period_end=plan.end,
+    )

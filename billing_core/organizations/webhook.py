@@ -1,0 +1,218 @@
+"""Delivering notices to a webhook, signed by the Standard Webhooks scheme (standardwebhooks.com).
+
+At least once: a process that dies between sending and writing down sends again, under the same `webhook-id`.
+Nothing of an answer but its status is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from billing_core.ledger.notices import Notice, Outcome, Try
+from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at, facts_of
+from billing_core.settings import Settings, signing_key
+from billing_core.types import utc_text
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Answer", "Delivered", "DeliveryLog", "Webhook", "body_of", "deliver", "signature_of"]
+
+_log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 5.0
+"""To connect, to send and to answer, each."""
+
+PAUSES_SECONDS = (0.5, 2.0)
+"""Between the tries of one go."""
+
+GONE = 410
+"""The receiver wants no more of this: trying again is no use."""
+
+TOO_MANY = 429
+SERVER_FAULT = 500
+
+
+def signature_of(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
+    """The `webhook-signature` header: version 1, HMAC-SHA256 over id, Unix time and body."""
+    content = f"{notice_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+
+
+def body_of(notice: Notice, organization_name: str | None) -> bytes:
+    """The JSON document that is sent; exact numbers as text."""
+    document = {
+        "type": "limit.reached",
+        "timestamp": utc_text(notice.raised_at),
+        "data": facts_of(notice, organization_name),
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the receiver's status, or why there was none."""
+
+    status: int | None
+    error: str | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        """2xx, and nothing else."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def says_nobody_is_there(self) -> bool:
+        """Whether the next notice would fare no better now: no answer, a broken server, or too many calls."""
+        return self.status is None or self.status == TOO_MANY or self.status >= SERVER_FAULT
+
+    @property
+    def text(self) -> str:
+        """In words; never the address, whose path may be a secret."""
+        if self.status is None:
+            return self.error or "no answer"
+        if 300 <= self.status < 400:
+            return f"the receiver answered {self.status}; redirects are not followed"
+        return f"the receiver answered {self.status}"
+
+
+class Webhook:
+    """One receiver. Redirects are not followed: a signed message goes where the operator said and nowhere else."""
+
+    def __init__(self, url: str, key: bytes, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self._url = url
+        self._key = key
+        self._timeout = timeout_seconds
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Webhook | None:
+        """The webhook the environment names; `None` without one."""
+        if settings.webhook_url is None or settings.webhook_secret is None:
+            return None
+        return cls(settings.webhook_url.get_secret_value(), signing_key(settings.webhook_secret.get_secret_value()))
+
+    def post(self, notice_id: str, body: bytes, at: datetime) -> Answer:
+        """Send once."""
+        import httpx  # here: only this needs it
+
+        timestamp = int(at.timestamp())
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "billing-dashboard",
+            "webhook-id": notice_id,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature_of(self._key, notice_id, timestamp, body),
+        }
+        try:
+            with (
+                httpx.Client(timeout=self._timeout, follow_redirects=False) as http,
+                http.stream("POST", self._url, content=body, headers=headers) as response,
+            ):
+                return Answer(response.status_code)
+        except httpx.HTTPError as error:
+            return Answer(None, self._why(error))
+
+    def _why(self, error: httpx.HTTPError) -> str:
+        """In our own words: the library's may name the address."""
+        import httpx
+
+        if isinstance(error, httpx.TimeoutException):
+            return f"no answer within {self._timeout:g} seconds"
+        if isinstance(error, httpx.ConnectError):
+            return "its certificate is not trusted" if "CERTIFICATE" in str(error) else "it could not be reached"
+        return "the connection broke before there was an answer"
+
+
+class DeliveryLog(Protocol):
+    """The notices' journal as far as delivering needs it."""
+
+    def undelivered(self) -> list[Notice]:
+        """Notices whose way to the webhook is not over."""
+
+    def tries(self, ids: Sequence[str]) -> Mapping[str, list[Try]]:
+        """Their delivery log."""
+
+    def record(self, one: Try) -> None:
+        """Append to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What one go did: how many notices arrived, and those that did not, named with why."""
+
+    delivered: int = 0
+    failed: tuple[str, ...] = ()
+    given_up: int = 0
+
+
+def deliver(
+    log: DeliveryLog,
+    webhook: Webhook,
+    names: Mapping[str, str],
+    clock: Callable[[], datetime],
+    *,
+    pause: Callable[[float], None] = time.sleep,
+) -> Delivered:
+    """One go: up to three tries for each notice that is due, untried ones first.
+
+    Ends early when nobody seems to be there; the others wait for the next go. What is older than 24 hours is given up.
+    """
+    waiting = log.undelivered()
+    tries = log.tries([notice.id for notice in waiting])
+    delivered, given_up, failed = 0, 0, list[str]()
+    for notice in sorted(waiting, key=lambda one: (len(tries.get(one.id, ())), one.raised_at, one.id)):
+        made = tries.get(notice.id, [])
+        if clock() - notice.raised_at >= GIVE_UP_AFTER:
+            log.record(Try(notice.id, 0, clock(), Outcome.GIVEN_UP, error="not delivered within 24 hours"))
+            given_up += 1
+            continue
+        due = due_at(notice.raised_at, made)
+        if due is None or due > clock():
+            continue
+        body = body_of(notice, names.get(notice.organization_id or ""))
+        answer = _go(log, webhook, notice.id, body, len(made), clock, pause)
+        if answer.is_delivered:
+            delivered += 1
+            continue
+        failed.append(f"{notice.customer_id}, {notice.threshold} % ({notice.id}): {answer.text}")
+        _log.warning("webhook: the notice %s was not delivered: %s", notice.id, answer.text)
+        if answer.says_nobody_is_there:
+            break
+    return Delivered(delivered, tuple(failed), given_up)
+
+
+def _go(
+    log: DeliveryLog,
+    webhook: Webhook,
+    notice_id: str,
+    body: bytes,
+    made: int,
+    clock: Callable[[], datetime],
+    pause: Callable[[float], None],
+) -> Answer:
+    """The tries of one notice in one go; each is written down as soon as it is over."""
+    answer = Answer(None)
+    for number in range(1, TRIES_PER_GO + 1):
+        if number > 1:
+            pause(PAUSES_SECONDS[number - 2])
+        at = clock()
+        answer = webhook.post(notice_id, body, at)
+        outcome = Outcome.FAILED
+        if answer.is_delivered:
+            outcome = Outcome.DELIVERED
+        elif answer.status == GONE:
+            outcome = Outcome.GIVEN_UP
+        error = None if answer.is_delivered else answer.text
+        log.record(Try(notice_id, made + number, at, outcome, answer.status, error))
+        if outcome is not Outcome.FAILED:
+            break
+    return answer

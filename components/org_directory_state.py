@@ -1,0 +1,54 @@
+"""What the directory keeps between two runs: whose line is being edited, and what the last change did."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from components.notice import plain
+
+__all__ = ["close", "edit", "editing", "is_open", "say", "say_once"]
+
+EDITING = "org.directory-editing"
+"""Session state: the organization whose dialog is open."""
+
+SAID = "org.directory-said"
+"""Session state: what the last change did, to be said once."""
+
+
+def edit(organization_id: str) -> None:
+    """Open the dialog of an organization with the next run."""
+    st.session_state[EDITING] = organization_id
+
+
+def is_open() -> bool:
+    """Whether a dialog is open."""
+    return bool(st.session_state.get(EDITING))
+
+
+def editing() -> str:
+    """Whose line the open dialog is about."""
+    organization_id: str = st.session_state[EDITING]
+    return organization_id
+
+
+def close() -> None:
+    """Close the dialog; what was typed in it is forgotten."""
+    organization_id = st.session_state.pop(EDITING, None)
+    for part in ("name", "customer"):
+        st.session_state.pop(f"org-directory-{part}-{organization_id}", None)
+
+
+def say(text: str, *, is_done: bool) -> None:
+    """Keep for the next run what became of a change."""
+    st.session_state[SAID] = (text, is_done)
+
+
+def say_once() -> None:
+    """Say what became of the last change."""
+    text, is_done = st.session_state.pop(SAID, (None, True))
+    if text is None:
+        return
+    if is_done:
+        st.success(plain(text), icon=":material/check_circle:")
+    else:
+        st.error(plain(text), icon=":material/error:")

@@ -1,0 +1,80 @@
+"""Organization Stats: which organizations use how much, what it is worth, who is about to run out, what changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.service import BillingService
+from billing_core.web import wiring
+from components import gate
+from components.freshness import title_row
+from components.org_bar import nothing_yet, period_bar, view_switch
+from components.org_chart_panel import charts_view
+from components.org_names import names
+from components.org_overview import overview
+from components.org_page import organization_page
+from components.org_query import Address, View, days, question
+from components.org_state import Pin, current, current_pin, follow, tell_address
+from components.periods import window_of
+from components.sync_draw import quiet
+
+
+def figures(service: BillingService, principal: Principal, address: Address, pin: Pin, view: View) -> None:
+    """What is made of the statistics of a period, which are asked for once."""
+    zone = service.settings.zone
+    period_bar(address, zone)
+    params = question(address, at=pin.at, zone=zone, as_of=pin.as_of)
+    with st.spinner("Adding up…"):
+        statistics = service.organizations.statistics(params, principal)
+    called = names(service, principal)
+    if address.is_open:
+        organization_page(service, principal, params, statistics, called, address, pin.at)
+    elif view is View.CHARTS:
+        charts_view(service, params, statistics, called)
+    else:
+        overview(statistics, called, params, address, pin.at, zone)
+
+
+def window(address: Address, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+    """The period as a half-open window; an end that is not limited is `None`."""
+    return window_of(days(address, at.astimezone(zone).date()), zone)
+
+
+def show(service: BillingService, principal: Principal, address: Address, pin: Pin) -> None:
+    """The chosen view alone; the modules of views that are rarely opened are imported when they are."""
+    view = View.OVERVIEW if address.is_open else view_switch(address)
+    match view:
+        case View.LIMITS:
+            from components.org_limits import limits_view
+
+            limits_view(service, principal, pin.at)
+        case View.ANOMALIES:
+            from components.org_anomalies import anomalies_view
+
+            zone = service.settings.zone
+            period_bar(address, zone)
+            anomalies_view(service, principal, pin.at, window(address, pin.at, zone))
+        case View.NAMES:
+            from components.org_directory import directory_view
+
+            directory_view(service, principal)
+        case _:
+            figures(service, principal, address, pin, view)
+
+
+principal = gate.guard(Role.ADMIN)
+with quiet():
+    follow()
+    tell_address()
+    service = wiring.service()
+    service.check_mode()
+    is_running = title_row("Organization Stats", service, principal)
+    pin = current_pin(service.version)
+    if pin.as_of == 0:
+        nothing_yet(is_running=is_running)
+    else:
+        show(service, principal, current(), pin)

@@ -1,0 +1,114 @@
+"""Which thresholds were reached, and when a webhook is tried again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core.ledger.notices import Outcome, Reached, Try
+from billing_core.organizations.limits import Limit
+from billing_core.organizations.notices import DeliveryState, delivery_of, due_at, facts_of, passed
+
+START, END = datetime(2026, 11, 3, 8, 15, 30, tzinfo=UTC), datetime(2026, 12, 3, 8, 15, 30, tzinfo=UTC)
+RAISED = datetime(2026, 11, 20, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def limit(used="950", included=1000, organization="org_a", customer="cus_a", own=None, start=START):
+    amount = None if used is None else Decimal(used)
+    own = amount if own is None else Decimal(own)
+    return Limit(organization, customer, "Pro", "active", included, amount, own, (), start, END)
+
+
+def thresholds(*limits, wanted=(75, 90, 100)):
+    return [(one.customer_id, one.threshold) for one in passed(limits, wanted)]
+
+
+def test_every_threshold_reached_is_named_lowest_first():
+    assert thresholds(limit("950")) == [("cus_a", 75), ("cus_a", 90)]
+    assert thresholds(limit("2000"), wanted=(100, 150, 250)) == [("cus_a", 100), ("cus_a", 150)]
+    assert thresholds(limit("749.999999")) == []
+
+
+@pytest.mark.parametrize("found", [limit(included=0), limit(included=None), limit(used=None), limit(customer=None)])
+def test_nothing_is_reached_where_included_or_used_is_unknown_or_nothing(found):
+    assert thresholds(found) == []
+
+
+def test_a_shared_customer_is_told_of_once_with_the_organization_that_used_most():
+    shared = [limit("950", organization="org_a", own="100"), limit("950", organization="org_b", own="850")]
+    assert [(one.organization_id, one.threshold) for one in passed(shared, (90,))] == [("org_b", 90)]
+    assert [one.organization_id for one in passed([limit(own="5", organization=None), limit(own="5")], (90,))] == [
+        "org_a"
+    ]
+
+
+def test_a_notice_has_the_same_id_for_everybody_who_looks_and_another_in_another_period_or_plan():
+    (one,) = passed([limit("900")], (90,))
+    (later,) = passed([limit("990", organization="org_z")], (90,))
+    (next_period,) = passed([limit("900", start=START + timedelta(days=1))], (90,))
+    (upgraded,) = passed([limit("4500", included=5000)], (90,))
+    assert one.id == later.id
+    assert len({one.id, next_period.id, upgraded.id}) == 3
+    assert one.id.startswith("limit_")
+
+
+def test_programs_read_exact_numbers_as_text():
+    reached = Reached("org_a", "cus_a", "Pro", 90, START, END, 500_000, Decimal("450000.100000"))
+    assert facts_of(reached, "Acme") == {
+        "organization_id": "org_a", "organization_name": "Acme", "customer_id": "cus_a", "plan": "Pro",
+        "threshold": 90, "percent_used": "90", "credits": {"included": "500000", "used": "450000.1"},
+        "period": {"start": "2026-11-03T08:15:30.000Z", "end": "2026-12-03T08:15:30.000Z"},
+    }  # fmt: skip
+
+
+# ── delivery ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def failures(count, first=RAISED):
+    return [Try("n", n + 1, first + n * timedelta(seconds=1), Outcome.FAILED, 500, "500") for n in range(count)]
+
+
+def test_goes_grow_apart_and_never_more_than_six_hours():
+    assert due_at(RAISED, []) == RAISED
+    waits = [due_at(RAISED, failures(3 * goes)) - failures(3 * goes)[-1].at for goes in range(1, 10)]
+    minutes = [wait // MINUTE for wait in waits]
+    assert minutes == [5, 10, 20, 40, 80, 160, 320, 360, 360]
+
+
+def test_a_go_that_was_cut_off_counts_as_one():
+    assert due_at(RAISED, failures(1)) == RAISED + 5 * MINUTE
+    assert due_at(RAISED, failures(4)) == failures(4)[-1].at + 10 * MINUTE
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.GIVEN_UP, Outcome.COVERED])
+def test_what_is_over_is_never_due_again(outcome):
+    assert due_at(RAISED, [*failures(2), Try("n", 3, RAISED, outcome)]) is None
+
+
+@given(st.integers(1, 200))
+def test_a_failed_notice_is_always_due_later_than_its_last_try(count):
+    tries = failures(count)
+    assert due_at(RAISED, tries) > tries[-1].at
+
+
+def test_a_delivery_tells_how_far_it_got():
+    done = [*failures(2), Try("n", 3, RAISED + MINUTE, Outcome.DELIVERED, 204)]
+    late = [*failures(3), Try("n", 0, RAISED + timedelta(days=1), Outcome.GIVEN_UP, None, "not delivered")]
+
+    def state(tries, has_webhook=True):
+        found = delivery_of(RAISED, tries, has_webhook=has_webhook)
+        return found.state, found.tries
+
+    assert state([], has_webhook=False) == (DeliveryState.NOT_SENT, 0)
+    assert state([]) == (DeliveryState.WAITING, 0)
+    assert state(failures(3)) == (DeliveryState.FAILED, 3)
+    assert state(done) == (DeliveryState.DELIVERED, 3)
+    assert state(late) == (DeliveryState.GIVEN_UP, 3)
+    assert state([Try("n", 0, RAISED, Outcome.COVERED)]) == (DeliveryState.COVERED, 0)
+    assert delivery_of(RAISED, failures(3), has_webhook=True).next_at == failures(3)[-1].at + 5 * MINUTE
+    assert delivery_of(RAISED, done, has_webhook=True).next_at is None

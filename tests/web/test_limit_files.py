@@ -1,0 +1,86 @@
+"""The downloads of limits and notices: admins only, exact figures, no formula, nothing of others."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from billing_core.access import Principal, Role
+from billing_core.ledger.sync import StoredObject, SyncBooks
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+from billing_core.web.limit_files import limits_csv, notices_csv
+from tests.factories import ledger_at
+from tests.push_world import use
+from tests.web.client import Client
+
+LIMITS, NOTICES = "/download/limits.csv", "/download/notices.csv"
+NOW = datetime.now(UTC).replace(microsecond=0)
+START, END = NOW - timedelta(days=15), NOW + timedelta(days=15)
+
+SUBSCRIPTION = """{"id":"sub_1","customer_id":"cus_a","status":"active","started_at":null,"ended_at":null,
+"cancel_at":null,"trial_end":null,"items":[{"id":"si_1","price_id":"price_free","lookup_key":null,"product_id":null,
+"meter_id":"mtr_1","period_start":"%s","period_end":"%s"}]}"""
+
+
+@pytest.fixture
+def files(demo):
+    rows = [use("1", NOW - timedelta(hours=1), "9500.5", organization_id="=cmd()"),
+            use("2", NOW - timedelta(hours=1), "5", organization_id="org_b")]  # fmt: skip
+    ledger = ledger_at(wiring.settings().warehouse_path, rows)
+    books = SyncBooks(ledger.engine)
+    content = SUBSCRIPTION % (START.isoformat(), END.isoformat())
+    books.store_objects("subscription", [StoredObject("sub_1", "cus_a", content, NOW)])
+    books.store_objects("picture", [StoredObject("picture", None, "{}", NOW)])
+    ledger.engine.close()
+    wiring.service().organizations.limits.notices.look("cron")
+    return Client(Starlette(routes=[Route(LIMITS, limits_csv), Route(NOTICES, notices_csv)]))
+
+
+def get(client, path, name="admin"):
+    gatekeeper = wiring.gatekeeper()
+    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
+    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
+    return client.get(path, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("path", [LIMITS, NOTICES])
+@pytest.mark.parametrize("name", ["analyst", "finance", "analyst-acme"])
+def test_a_download_needs_a_session_of_an_admin(files, path, name):
+    assert files.get(path).status_code == 401
+    assert get(files, path, name).status_code == 403
+
+
+def test_limits_come_with_exact_figures_and_without_formulas(files):
+    evil, b = rows(get(files, LIMITS).text)
+    assert evil["organization_id"] == "'=cmd()"
+    assert (evil["plan"], evil["credits_included"], evil["credits_used"]) == ("Free", "10000", "9505.5")
+    assert (evil["own_credits_used"], evil["percent_used"], evil["shared_with"]) == ("9500.5", "95.05", '["org_b"]')
+    assert (b["own_credits_used"], b["period_end"]) == (
+        "5",
+        END.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    )
+
+
+def test_notices_come_with_what_became_of_them(files):
+    first, second = rows(get(files, NOTICES).text)
+    assert [first["threshold"], second["threshold"]] == ["90", "75"]
+    assert (first["credits_used"], first["webhook"], first["seen_by"]) == ("9505.5", "not_sent", "")
+    assert second["webhook"] == "covered"
+
+
+def test_an_admin_of_one_organization_gets_its_own_rows_made_of_its_own_events(files):
+    desk = wiring.service().organizations.limits
+    only_b = Principal("bea", Role.ADMIN, frozenset({"org_b"}))
+    (row,) = rows(b"".join(desk.csv(only_b)).decode())
+    assert (row["organization_id"], row["credits_used"], row["shared_with"]) == ("org_b", "5", "[]")
+    assert rows(b"".join(desk.notices.csv(only_b)).decode()) == []
