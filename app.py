@@ -65,7 +65,14 @@ def routes() -> list[BaseRoute]:
 
 def get_ready() -> None:
     """In the background: what the pages import, then what they ask."""
-    for module in ("pandas", "plotly.graph_objects", "components.chart_panel", "components.event_table"):
+    for module in (
+        "pandas",
+        "plotly.graph_objects",
+        "components.chart_panel",
+        "components.event_table",
+        "components.org_overview",
+        "components.org_chart_panel",
+    ):
         import_module(module)
     wiring.get_ready()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from urllib.parse import urlencode
@@ -33,6 +32,7 @@ from components.org_anomaly_texts import (
 from components.org_names import names as names_of
 from components.org_query import events_of, of_day
 from components.org_state import choose, current, organization_link, widget
+from components.outcome import remember_outcome, say_outcome
 from components.sync_draw import chart, file_link, quiet, table, usage_link
 
 __all__ = ["CSV_PATH", "SEEN", "anomalies_view", "grid_key"]
@@ -72,14 +72,6 @@ SPLIT_NOTE = (
 Window = tuple[datetime | None, datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What became of a mark."""
-
-    text: str
-    is_done: bool
-
-
 def anomalies_view(service: BillingService, principal: Principal, now: datetime, window: Window) -> None:
     """Everything unusual in the complete days of `window` (`None`: no end on that side)."""
     del principal, now  # the fragment asks who is reading whenever it runs; only days that are over are judged
@@ -99,7 +91,7 @@ def _view(service: BillingService, window: Window) -> None:
                 key="org-anomalies-csv",
             )  # fmt: skip
         st.caption(plain(summary_text(report, zone)))
-        _say()
+        say_outcome(SAID)
         if report.first_day is not None:
             _days(service, principal, report, names, zone)
             _periods(report, names)
@@ -109,16 +101,6 @@ def _view(service: BillingService, window: Window) -> None:
 def _query(window: Window) -> str:
     said = {name: utc_text(time) for name, time in zip(("from", "to"), window, strict=True) if time is not None}
     return f"?{urlencode(said)}" if said else ""
-
-
-def _say() -> None:
-    said: Said | None = st.session_state.pop(SAID, None)
-    if said is None:
-        return
-    if said.is_done:
-        st.success(plain(said.text), icon=":material/check_circle:")
-    else:
-        st.error(plain(said.text), icon=":material/error:")
 
 
 # ── days ─────────────────────────────────────────────────────────────────────────────────────────
@@ -168,8 +150,8 @@ def _filter(report: AnomalyReport) -> str:
         st.query_params.pop("part", None)
 
     return str(
-        st.segmented_control(
-            "Show", Shown.CHOICES, default=value, required=True, key=key, label_visibility="collapsed",
+        st.radio(  # a segmented control is too pale on the dark theme
+            "Show", Shown.CHOICES, Shown.CHOICES.index(value), key=key, label_visibility="collapsed", horizontal=True,
             format_func=lambda choice: f"{choice} ({counts[choice]:,})", on_change=changed,
         )
     )  # fmt: skip
@@ -238,9 +220,9 @@ def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]
         for row in rows:
             desk.mark(principal, row.organization_id, row.day, note, credits_shown=row.credits)
     except BillingError as error:
-        st.session_state[SAID] = Said(f"Not all marked: {error}", is_done=False)
+        remember_outcome(SAID, f"Not all marked: {error}", is_done=False)
     else:
-        st.session_state[SAID] = Said(f"Marked {plural(len(rows), 'day')} as seen.", is_done=True)
+        remember_outcome(SAID, f"Marked {plural(len(rows), 'day')} as seen.", is_done=True)
         st.session_state["org-anomaly-note"] = ""
 
 
@@ -249,9 +231,9 @@ def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomal
         for row in rows:
             service.organizations.foresight.unmark(principal, row.organization_id, row.day)
     except BillingError as error:
-        st.session_state[SAID] = Said(f"Not all taken back: {error}", is_done=False)
+        remember_outcome(SAID, f"Not all taken back: {error}", is_done=False)
     else:
-        st.session_state[SAID] = Said(f"Took back {plural(len(rows), 'mark')}.", is_done=True)
+        remember_outcome(SAID, f"Took back {plural(len(rows), 'mark')}.", is_done=True)
 
 
 def _told(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:

@@ -20,6 +20,9 @@ BEYOND = Shade("#B4540A", "#F2A24E")
 ROOM = Shade("#E9EEF2", "#27323D")
 INK = Shade("#0F1720", "#E6EBF0")
 
+NARROWEST = 0.07
+"""Part of the axis between two words below it, so that they do not run into each other on a phone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -73,17 +76,27 @@ def bullet(used: Decimal, included: int, thresholds: Sequence[int], expected: Ex
             line={"width": 2 if threshold == 100 else 1, "dash": "solid" if threshold == 100 else "dot",
                   "color": INK.on(theme) if threshold == 100 else RANKED.on(theme)},
         )  # fmt: skip
+    written = _far_apart(marks, right * 100 / included if included else 0)
     figure.update_layout(
         barmode="overlay", height=104, margin={"l": 16, "r": 16, "t": 8, "b": 36}, showlegend=False, dragmode=False,
         hoverlabel={"namelength": -1}, meta={"theme": theme},
     )  # fmt: skip
     figure.update_xaxes(
         range=[0, right], fixedrange=True, showgrid=False, zeroline=False,
-        tickvals=[0, *(included * threshold / 100 for threshold in marks)],
-        ticktext=["0", *(_tick(threshold, included) for threshold in marks)],
+        tickvals=[0, *(included * threshold / 100 for threshold in written)],
+        ticktext=["0", *(_tick(threshold, included) for threshold in written)],
     )  # fmt: skip
     figure.update_yaxes(visible=False, fixedrange=True, range=[-0.6, 0.6])
     return figure
+
+
+def _far_apart(marks: Sequence[int], right: float) -> list[int]:
+    """The plan itself and the thresholds whose words have room beside it and each other; `right` ends the axis."""
+    chosen = [100]
+    for mark in sorted(marks, reverse=True):
+        if all(abs(mark - other) >= NARROWEST * right for other in (0, *chosen)):
+            chosen.append(mark)
+    return sorted(chosen)
 
 
 def _tick(threshold: int, included: int) -> str:

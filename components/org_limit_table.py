@@ -140,19 +140,23 @@ def _grid(
     stage = "waiting" if forecasts is None else "whole"
     identity = f"{widget('limits-grid')}-{current().part}-{st.query_params.get(SORT, '')}-{stage}"
     shares = [None if row.percent_used is None else float(row.percent_used) for row in shown]
-    rows: dict[str, Any] = {
+    expected, runs_out, error = FORECAST_COLUMNS
+    forecast = _forecast_columns(shown, forecasts)
+    rows: dict[str, Any] = {  # what an admin looks for first stands first; the rest is to the right
         OPEN: ["Open"] * len(shown),
-        EVENTS: ["Events"] * len(shown),
         "Organization": [label(row.organization_id, names) for row in shown],
-        "Customer": [row.customer_id or "none" for row in shown],
         "Plan": [plan_text(row) for row in shown],
-        "State": [state_text(row) for row in shown],
         "Used": pa.array(shares, pa.float64()),
+        "Left": ["" if row.is_without else left_text(row.time_left(now)) for row in shown],
+        runs_out: forecast[runs_out],
+        expected: forecast[expected],
         "Credits": [used_text(row) for row in shown],
         "Pace": [pace_text(row, now) for row in shown],
-        "Left": ["" if row.is_without else left_text(row.time_left(now)) for row in shown],
+        "Customer": [row.customer_id or "none" for row in shown],
+        "State": [state_text(row) for row in shown],
+        EVENTS: ["Events"] * len(shown),
         "End": ["" if row.is_without else moment(row.period_end, zone) for row in shown],
-        **_forecast_columns(shown, forecasts),
+        error: forecast[error],
         "Shared with": [", ".join(label(other, names) for other in row.shared_with) for row in shown],
     }
     st.dataframe(

@@ -17,6 +17,7 @@ from components.formats import plural
 from components.notice import plain
 from components.org_limit_texts import notice_rows, reached_rows
 from components.org_names import names as names_of
+from components.outcome import remember_outcome, say_outcome
 from components.sync_draw import file_link, quiet, table
 
 __all__ = ["notices_panel"]
@@ -45,7 +46,7 @@ def _panel(service: BillingService) -> None:
             file_link(
                 "CSV", NOTICES_CSV, note="Every notice, open and seen, with exact figures.", key="org-notices-csv"
             )
-        _say()
+        say_outcome(SAID)
         if board.problem is not None:
             text = f"Notices could not be raised or delivered the last time: {board.problem}"
             st.warning(plain(text), icon=":material/warning:")
@@ -111,19 +112,8 @@ def _mark(service: BillingService, principal: Principal, ids: Sequence[str]) -> 
     try:
         marked = service.organizations.limits.notices.mark_seen(principal, ids)
     except BillingError as error:
-        st.session_state[SAID] = (False, f"Not done: {error}")
+        remember_outcome(SAID, f"Not done: {error}", is_done=False)
     else:
         others = len(ids) - marked
         rest = f" {plural(others, 'notice')} had been marked by somebody meanwhile." if others else ""
-        st.session_state[SAID] = (True, f"{plural(marked, 'notice')} marked as seen.{rest}")
-
-
-def _say() -> None:
-    said: tuple[bool, str] | None = st.session_state.pop(SAID, None)
-    if said is None:
-        return
-    is_done, text = said
-    if is_done:
-        st.success(plain(text), icon=":material/check_circle:")
-    else:
-        st.error(plain(text), icon=":material/error:")
+        remember_outcome(SAID, f"{plural(marked, 'notice')} marked as seen.{rest}", is_done=True)

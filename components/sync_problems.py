@@ -16,6 +16,7 @@ from billing_core.types import GetUsageEventsParams, SyncStatus
 from components import gate
 from components.formats import count, exact, plural, usd
 from components.notice import notice_of_error, plain
+from components.outcome import remember_outcome, say_outcome
 from components.sync_draw import event_link, file_link, usage_link
 from components.sync_marks import ACTION_WORDS
 from components.sync_texts import amounts_text, decision_button, decision_text
@@ -46,21 +47,13 @@ class Question:
     customer_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What became of a decision."""
-
-    text: str
-    is_done: bool
-
-
 def problems_panel(service: BillingService, principal: Principal, found: Sequence[Problem]) -> None:
     """The section, and the dialog of a decision that is being made."""
     st.space("small")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Problems", anchor=False, width="stretch")
         file_link("CSV", PROBLEMS_PATH, note="Every group with exact figures.", key="sync-problems-csv")
-    _say_decision()
+    say_outcome(SAID)
     if not found:
         st.success("Nothing is stuck: no event is held or in error.", icon=":material/check_circle:")
     for problem in found:
@@ -70,16 +63,6 @@ def problems_panel(service: BillingService, principal: Principal, found: Sequenc
     if question is not None:
         dialog = st.dialog(plain(question.title), width="large", icon=":material/gavel:", on_dismiss=_close)
         dialog(_decision)(service, question)
-
-
-def _say_decision() -> None:
-    said: Said | None = st.session_state.pop(SAID, None)
-    if said is None:
-        return
-    if said.is_done:
-        st.success(plain(said.text), icon=":material/check_circle:")
-    else:
-        st.error(plain(said.text), icon=":material/error:")
 
 
 def _group(problem: Problem, principal: Principal) -> None:
@@ -217,7 +200,7 @@ def _decide(service: BillingService, principal: Principal, preview: Preview, rea
     try:
         decided = service.stripe.decide(principal, preview, reason=reason)
     except BillingError as error:
-        st.session_state[SAID] = Said(f"Not done: {error}", is_done=False)
+        remember_outcome(SAID, f"Not done: {error}", is_done=False)
     else:
-        st.session_state[SAID] = Said(decision_text(preview, decided), is_done=True)
+        remember_outcome(SAID, decision_text(preview, decided), is_done=True)
     _close()

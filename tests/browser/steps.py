@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.browser.conftest import EXPECT_TIMEOUT_MS
 
 
 def settle(page: Page) -> None:
@@ -22,6 +24,17 @@ def sign_in(page: Page, name: str, password: str) -> None:
         fill_in_form(page, name, password)
     assert answer.value.status == 200
     settle(page)
+
+
+def signed_in_at(chromium: Browser, address: str, name: str, password: str) -> BrowserContext:
+    """A browser of somebody who signed in at that address."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    context.set_default_timeout(EXPECT_TIMEOUT_MS)
+    page = context.new_page()
+    page.goto(address)
+    sign_in(page, name, password)
+    page.close()
+    return context
 
 
 def sign_out(page: Page) -> None:

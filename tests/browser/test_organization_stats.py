@@ -12,7 +12,6 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from billing_core.auth.users import UserFile
-from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.org_steps import (
     credits_in,
     drawn,
@@ -25,7 +24,7 @@ from tests.browser.org_steps import (
     wait_for_first,
 )
 from tests.browser.server import DASHBOARD, Server, serving
-from tests.browser.steps import settle, sign_in
+from tests.browser.steps import settle, signed_in_at
 from tests.browser.usage_steps import choose
 from tests.factories import ledger_at, usage_row
 
@@ -67,13 +66,7 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def context_of(chromium: Browser, dashboard: Server, name: str) -> BrowserContext:
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(EXPECT_TIMEOUT_MS)
-    page = context.new_page()
-    page.goto(f"{dashboard.url}/organization_stats")
-    sign_in(page, name, PASSWORD)
-    page.close()
-    return context
+    return signed_in_at(chromium, f"{dashboard.url}/organization_stats", name, PASSWORD)
 
 
 @pytest.fixture(scope="module")

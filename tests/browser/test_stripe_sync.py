@@ -18,7 +18,7 @@ from billing_core.settings import load_settings
 from components.sync_rows import HeatGrid, Measure, heat_grid
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
-from tests.browser.steps import settle, sign_in
+from tests.browser.steps import settle, signed_in_at
 from tests.factories import EVERYONE
 
 PASSWORD = "correct horse battery"
@@ -53,13 +53,7 @@ def dashboard(environment: dict[str, str]) -> Iterator[Server]:
 
 
 def context_of(chromium: Browser, dashboard: Server, name: str) -> BrowserContext:
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    context.set_default_timeout(EXPECT_TIMEOUT_MS)
-    page = context.new_page()
-    page.goto(f"{dashboard.url}/stripe_sync")
-    sign_in(page, name, PASSWORD)
-    page.close()
-    return context
+    return signed_in_at(chromium, f"{dashboard.url}/stripe_sync", name, PASSWORD)
 
 
 @pytest.fixture(scope="module")

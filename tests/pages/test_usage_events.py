@@ -373,7 +373,7 @@ def test_a_passport_explains_its_flags_and_its_error():
     book([usage_row(id="a1", timestamp=ago(1), customer_id=None)])
     run = opened(event="a1")
     assert any("no customer" in error.value for error in run.error)
-    assert "The trace names no Stripe customer and there is no default." in texts(run)
+    assert "The trace names no Stripe customer, its organization is not mapped and there is no default." in texts(run)
 
 
 def test_an_event_that_is_not_there_is_one_calm_line():

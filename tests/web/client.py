@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+
 
 class Client:
     """Requests to `app` as from a browser at `base_url`; answers are httpx's, redirects are not followed."""
@@ -26,3 +29,11 @@ class Client:
                 return await client.request(method, path, **options)
 
         return asyncio.run(asked())
+
+
+def get_as(client: Client, path: str, name: str) -> httpx.Response:
+    """Ask as one of the demo accounts, with the cookie its browser would send."""
+    gatekeeper = wiring.gatekeeper()
+    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
+    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
+    return client.get(path, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})

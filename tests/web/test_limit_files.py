@@ -13,11 +13,10 @@ from starlette.routing import Route
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.limit_files import limits_csv, notices_csv
 from tests.factories import ledger_at
 from tests.push_world import use
-from tests.web.client import Client
+from tests.web.client import Client, get_as
 
 LIMITS, NOTICES = "/download/limits.csv", "/download/notices.csv"
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -43,10 +42,7 @@ def files(demo):
 
 
 def get(client, path, name="admin"):
-    gatekeeper = wiring.gatekeeper()
-    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
-    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
-    return client.get(path, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+    return get_as(client, path, name)
 
 
 def rows(text):

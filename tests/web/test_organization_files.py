@@ -13,10 +13,9 @@ from starlette.routing import Route
 
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
-from tests.web.client import Client
+from tests.web.client import Client, get_as
 
 TABLE, MAP, ANOMALIES = "/download/organizations.csv", "/download/organization-map.csv", "/download/anomalies.csv"
 ROWS = [
@@ -34,10 +33,7 @@ def files(demo):
 
 
 def get(client: Client, path: str, name: str = "admin"):
-    gatekeeper = wiring.gatekeeper()
-    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
-    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
-    return client.get(path, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+    return get_as(client, path, name)
 
 
 def rows(text: str) -> list[dict[str, str]]:

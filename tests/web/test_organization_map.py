@@ -9,10 +9,9 @@ from starlette.routing import Route
 from billing_core.access import Principal, Role
 from billing_core.organizations.directory import Change
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.organization_files import organization_map_csv
 from tests.factories import EVERYONE, ledger_at, usage_row
-from tests.web.client import Client
+from tests.web.client import Client, get_as
 
 PATH = "/download/organization-map.csv"
 
@@ -27,10 +26,7 @@ def files(demo):
 
 
 def get(client: Client, name: str):
-    gatekeeper = wiring.gatekeeper()
-    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
-    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
-    return client.get(PATH, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+    return get_as(client, PATH, name)
 
 
 def test_the_map_needs_a_signed_in_admin(files):

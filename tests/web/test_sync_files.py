@@ -17,10 +17,9 @@ from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step
 from billing_core.stripe_desk import StripeDesk
 from billing_core.usage import Window
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.sync_files import problems_csv, problems_lines, reconciliation_csv, reconciliation_lines
 from tests.factories import EVERYONE, ledger_at, usage_row
-from tests.web.client import Client
+from tests.web.client import Client, get_as
 
 PROBLEMS, RECONCILIATION = "/download/sync-problems.csv", "/download/reconciliation.csv"
 START = datetime(2026, 11, 16, tzinfo=UTC)
@@ -38,10 +37,7 @@ def files(demo):
 
 
 def get(client: Client, path: str, name: str = "finance"):
-    gatekeeper = wiring.gatekeeper()
-    session_id = gatekeeper.sign_in(name, "any", "127.0.0.1", lambda *_: True)
-    cookie = gatekeeper.cookie_for(gatekeeper.ticket(session_id))
-    return client.get(path, headers={"Cookie": f"{COOKIE_NAME}={cookie}"})
+    return get_as(client, path, name)
 
 
 def rows(text: str) -> list[dict[str, str]]:
