@@ -119,7 +119,7 @@ class Preview:
 ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     "no_customer": (
         "No Stripe customer",
-        "Name the customer in the trace's metadata, or set BILLING_DEFAULT_CUSTOMER_ID, and pull again.",
+        "Map its organization to a customer on Organization Stats, or name one in the trace's metadata and pull again.",
         (),
     ),
     "too_old": (
@@ -145,12 +145,12 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "resource_missing": (
         "Stripe does not know the customer",
-        "Check the customer id in the trace's metadata and which account the key belongs to; then retry.",
+        "Check the customer id of the trace or its organization, and which account the key belongs to; then retry.",
         (Action.RETRY,),
     ),
     "meter_event_customer_not_found": (
         "Stripe does not know the customer",
-        "Check the customer id in the trace's metadata and which account the key belongs to; then retry.",
+        "Check the customer id of the trace or its organization, and which account the key belongs to; then retry.",
         (Action.RETRY,),
     ),
     "timestamp_too_far_in_past": (

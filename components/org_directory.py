@@ -15,7 +15,7 @@ from components import gate
 from components.formats import plural
 from components.notice import notice_of_error, plain
 from components.org_directory_import import import_panel
-from components.org_directory_state import close, edit, editing, is_open, say, say_once
+from components.org_directory_state import SAID, close, edit, editing, is_open
 from components.org_directory_texts import (
     applied_text,
     entry_rows,
@@ -26,6 +26,7 @@ from components.org_directory_texts import (
     stake_text,
 )
 from components.org_state import choose, current, generation, widget
+from components.outcome import remember_outcome, say_outcome
 from components.sync_draw import file_link, quiet, table
 
 __all__ = ["directory_view"]
@@ -53,7 +54,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
     may_change = principal.organizations is None
     st.header("Names and customers", anchor=False, help=NOTE)
     with st.container(key="org-directory-said"):  # always there, so that what stands below keeps its place
-        say_once()
+        say_outcome(SAID)
     with quiet():
         entries = service.organizations.directory.entries(principal)
         _at_stake(entries)
@@ -219,9 +220,9 @@ def _apply(service: BillingService, principal: Principal, preview: Preview) -> N
     try:
         applied = service.organizations.directory.apply(principal, preview)
     except BillingError as error:
-        say(f"Not saved: {error}", is_done=False)
+        remember_outcome(SAID, f"Not saved: {error}", is_done=False)
     else:
-        say(applied_text(applied), is_done=True)
+        remember_outcome(SAID, applied_text(applied), is_done=True)
     close()
 
 

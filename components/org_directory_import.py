@@ -13,8 +13,9 @@ from billing_core.service import BillingService
 from components import gate
 from components.formats import plural
 from components.notice import notice_of_error, plain
-from components.org_directory_state import say
+from components.org_directory_state import SAID
 from components.org_directory_texts import applied_text, import_text, rejected_rows, step_rows
+from components.outcome import remember_outcome
 from components.sync_draw import quiet, table
 
 __all__ = ["import_panel"]
@@ -119,7 +120,7 @@ def _apply(service: BillingService, principal: Principal, preview: Preview) -> N
         notice_of_error(error)
         st.session_state.pop(READ, None)
         return
-    say(applied_text(applied), is_done=True)
+    remember_outcome(SAID, applied_text(applied), is_done=True)
     _discard()
     st.rerun()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components.notice import plain
-
-__all__ = ["close", "edit", "editing", "is_open", "say", "say_once"]
+__all__ = ["SAID", "close", "edit", "editing", "is_open"]
 
 EDITING = "org.directory-editing"
 """Session state: the organization whose dialog is open."""
@@ -36,19 +34,3 @@ def close() -> None:
     organization_id = st.session_state.pop(EDITING, None)
     for part in ("name", "customer"):
         st.session_state.pop(f"org-directory-{part}-{organization_id}", None)
-
-
-def say(text: str, *, is_done: bool) -> None:
-    """Keep for the next run what became of a change."""
-    st.session_state[SAID] = (text, is_done)
-
-
-def say_once() -> None:
-    """Say what became of the last change."""
-    text, is_done = st.session_state.pop(SAID, (None, True))
-    if text is None:
-        return
-    if is_done:
-        st.success(plain(text), icon=":material/check_circle:")
-    else:
-        st.error(plain(text), icon=":material/error:")

@@ -281,6 +281,14 @@ def test_usage_sent_to_the_default_customer_does_not_move_when_its_organization_
     assert books.event()[0] == "cus_d"
 
 
+def test_usage_sent_to_the_customer_its_trace_named_stays_there_when_a_pull_finds_none_named_any_more(books):
+    books.pull(use("1", TEN + timedelta(minutes=5), customer="cus_t"))
+    books.push()
+    books.map()
+    assert books.pull(nobodys()).changed == 0
+    assert books.event()[:2] == ("cus_t", "")
+
+
 def test_unsent_usage_of_the_default_customer_moves_when_it_is_read_again(books):
     under(books, default_customer_id="cus_d").pull(nobodys())
     assert books.map() == {}

@@ -91,19 +91,19 @@ class Pushing(RuleBasedStateMachine):
 
     def _book_new(self, customer, age, tokens, microseconds):
         self.names += 1
-        self.world.book(f"trace-{self.names}", customer, self.stripe.now - age, tokens, microseconds)
+        self.world.book(f"trace-{self.names}", customer, self.stripe.now - age, tokens, microseconds, as_pulled=True)
 
     @precondition(lambda self: self.world.usage)
     @rule(data=st.data(), tokens=st.one_of(st.just(0), TOKENS))
     def grow_or_shrink(self, data, tokens):
         name, usage = self._one(data)
-        self.world.book(name, usage.customer, usage.timestamp, tokens, 0)
+        self.world.book(name, usage.customer, usage.timestamp, tokens, 0, as_pulled=True)
 
     @precondition(lambda self: self.world.usage)
     @rule(data=st.data(), customer=WHO)
     def change_customer(self, data, customer):
         name, usage = self._one(data)
-        self.world.book(name, customer, usage.timestamp, usage.tokens, usage.microseconds, blindly=True)
+        self.world.book(name, customer, usage.timestamp, usage.tokens, usage.microseconds)
 
     @precondition(lambda self: self.world.usage)
     @rule(data=st.data(), age=AGES, customer=WHO)

@@ -100,11 +100,11 @@ class World:
         tokens: int,
         microseconds: int = 0,
         *,
-        blindly: bool = False,
+        as_pulled: bool = False,
     ) -> None:
         """Book an event, or what has become of it; a tenth of a credit per token, 50 credits a minute.
 
-        `blindly`: as nobody does who knows of the organization map, and of what is on a bill already.
+        `as_pulled`: with regard to the organization map, and to whose bill it is on already if it names no customer.
         """
         times = self.usage[name].times | {timestamp} if name in self.usage else {timestamp}
         self.usage[name] = Usage(customer, timestamp, tokens, microseconds, times)
@@ -112,10 +112,10 @@ class World:
             id=name, customer_id=customer, timestamp=timestamp, usage=[model_usage(input=tokens)],
             latency_seconds=Decimal(microseconds) / 10**6,
         )  # fmt: skip
-        if blindly:
-            self.service._ledger.book(events_table([row]), run_id="test")
-        else:
+        if as_pulled:
             book_usage(self.service._ledger, usage_table([row]), [CARD], Policy(), run_id="test")
+        else:
+            self.service._ledger.book(events_table([row]), run_id="test")
 
     def map_to(self, customer: str | None) -> None:
         """Let somebody, or nobody, pay for the events of the one organization whose traces name no customer."""
@@ -308,7 +308,8 @@ class World:
 
     def _to_be_sent(self, event: dict[str, Any], parts: dict[str, Decimal], held: Any) -> dict[str, Decimal]:
         """What of an event its customers are to be sent by now, given what intents cover of it."""
-        now = {event["customer_id"]: event["credits_total"]} if event["credits_total"] else {}
+        is_owed = event["customer_id"] is not None and event["credits_total"]  # nobody owes what nobody pays for
+        now = {event["customer_id"]: event["credits_total"]} if is_owed else {}
         marks, status = event["marks"].split(","), event["sync_status"]
         told = f"{event}, covered {parts}, {held}"
         if status == "error" and event["meter_event_identifier"] is None:
