@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 from benchmarks.measure import percentile, timed
 from billing_core.access import system_principal
 from billing_core.service import BillingService
-from billing_core.settings import load_settings
+from billing_core.settings import Settings, load_settings
 from billing_core.types import GetUsageEventsParams
 
 ROUNDS = 5
+SHOWN = 25
+"""Rows of a page: so many forecasts are made at once."""
+MONTH = timedelta(days=30)
 WHO = system_principal("bench")
 
 BY_HAND = """
@@ -48,22 +52,33 @@ def measure(path: Path) -> dict[str, Any]:
     settings = load_settings({"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_MODE": "demo"}, env_file=None)
     service = BillingService.from_settings(settings)
     end = datetime.now(UTC)
-    own, hand, month = [], [], []
+    own, hand, month, unusual, forecasts = [], [], [], [], []
     for number in range(ROUNDS):  # taken in turns, so that noise hits both
         start = end - timedelta(days=366, seconds=number)
         hand += timed([lambda begin=start: _by_hand(service, begin, end)])  # type: ignore[misc]
         own += timed([lambda begin=start: _by_service(service, begin, end, before=False)])  # type: ignore[misc]
-        recent = end - timedelta(days=30, seconds=number)
+        recent = end - MONTH - timedelta(seconds=number)
         month += timed([lambda begin=recent: _by_service(service, begin, end, before=True)])  # type: ignore[misc]
+        unusual += timed([lambda: _anomalies_anew(settings, end)])
+        some = {f"org_{organization}" for organization in range(number * SHOWN, (number + 1) * SHOWN)}
+        forecasts += timed([lambda ids=some: service.organizations.foresight.forecasts(WHO, ids)])  # type: ignore[misc]
     figures = {
         "events": service.get_usage_events(GetUsageEventsParams(limit=1), WHO).pagination.total_items,
         "year_ms": round(percentile(own, 0.5)),
         "year_by_hand_ms": round(percentile(hand, 0.5)),
         "year_ratio": round(percentile(own, 0.5) / percentile(hand, 0.5), 2),
         "month_and_the_one_before_ms": round(percentile(month, 0.5)),
+        "anomalies_of_a_month_ms": round(percentile(unusual, 0.5)),
+        "forecasts_of_25_organizations_ms": round(percentile(forecasts, 0.5)),
     }
     service.close()
     return figures
+
+
+def _anomalies_anew(settings: Settings, end: datetime) -> None:
+    """Of a service that remembers nothing; opening the ledger is part of it."""
+    with closing(BillingService.from_settings(settings)) as service:
+        service.organizations.foresight.anomalies(WHO, end - MONTH, end)
 
 
 def _by_hand(service: BillingService, start: datetime, end: datetime) -> None:

@@ -36,6 +36,7 @@ def run_all(*, events: int) -> dict[str, Any]:
             "pull": _part("benchmarks.pull", small),
             "pull_quarter": _part("benchmarks.pull", max(small // 4, 1000)),
             "ledger": _part("benchmarks.ledger", ledger),
+            "organizations": _part("benchmarks.organizations", ledger),
             "push": _part("benchmarks.push", min(events, MONTH)),
             "reconcile": _part("benchmarks.reconcile", min(events, MONTH)),
             "browser": _part("benchmarks.browser", ledger),

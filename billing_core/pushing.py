@@ -164,6 +164,8 @@ class _Push:
         try:
             if self._read_error_reports():  # without them a sum may lack what counts as delivered here
                 self._resolve(meter.id)
+            with self._ledger.engine.transaction() as writer:
+                self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
                 picture, problems = self._reads.picture(fresh=timedelta(0))
                 self._note(problems=problems)

@@ -186,18 +186,18 @@ class BillingService:
         for name in dimensions:
             if name not in queries.DIMENSIONS:
                 raise BadParameter("dimension", name, "one of " + ", ".join(queries.DIMENSIONS))
-        return self._slices(self._select(params, principal), dimensions, limit)
+        return list(self._slices(self._select(params, principal), dimensions, limit))
 
     def by_hour_of_week(self, params: GetUsageEventsParams, principal: Principal) -> dict[tuple[int, int], Decimal]:
         """Credits per (weekday, hour) of the reporting timezone; 0 is Monday. Hours without events are absent."""
-        return self._heat(self._select(params, principal))
+        return dict(self._heat(self._select(params, principal)))
 
     def facets(self, params: GetUsageEventsParams, principal: Principal, dimension: str) -> list[tuple[str, int]]:
         """Values to filter by and how many events have them, within the window of `params` alone."""
         selection = self._select(
             GetUsageEventsParams(**{"from": params.from_, "to": params.to, "as_of": params.as_of}), principal
         )
-        return self._facet(selection, dimension)
+        return list(self._facet(selection, dimension))
 
     def explain(self, event_id: str, principal: Principal) -> Passport:
         """An event's passport.

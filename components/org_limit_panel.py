@@ -11,7 +11,6 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
-from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from components.formats import UNKNOWN, credits_text, exact, moment
 from components.notice import plain
@@ -26,6 +25,7 @@ from components.org_limit_texts import (
     percent_text,
     plan_text,
     share_text,
+    shared_text,
     state_text,
 )
 from components.org_names import names as names_of
@@ -108,8 +108,7 @@ def _box(
 def _shared(row: Limit, names: Mapping[str, str]) -> list[str]:
     if not row.shared_with:
         return []
-    others = ", ".join(label(other, names) for other in row.shared_with)
-    return [f"Shared with {others}; own part {exact(row.own_used)} credits"]
+    return [f"Shared with {shared_text(row, names)}; own part {exact(row.own_used)} credits"]
 
 
 def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> Expected | None:

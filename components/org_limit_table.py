@@ -28,6 +28,7 @@ from components.org_limit_texts import (
     left_text,
     pace_text,
     plan_text,
+    shared_text,
     state_text,
     used_text,
 )
@@ -157,7 +158,7 @@ def _grid(
         EVENTS: ["Events"] * len(shown),
         "End": ["" if row.is_without else moment(row.period_end, zone) for row in shown],
         error: forecast[error],
-        "Shared with": [", ".join(label(other, names) for other in row.shared_with) for row in shown],
+        "Shared with": [shared_text(row, names) for row in shown],
     }
     st.dataframe(
         pa.table(rows), key=f"{identity}-grid", hide_index=True, alt="Plans and limits by organization and customer",

@@ -40,6 +40,7 @@ __all__ = [
     "reached_rows",
     "runs_out_text",
     "share_text",
+    "shared_text",
     "state_text",
     "used_text",
 ]
@@ -53,6 +54,9 @@ LIMITS_NOTE = (
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NO_PLAN = "no subscription"
 NO_CUSTOMER = "no customer"
+
+NAMED = 5
+"""Organizations of a shared customer that are named."""
 
 
 # ── one limit ────────────────────────────────────────────────────────────────────────────────────
@@ -106,6 +110,13 @@ def pace_text(limit: Limit, now: datetime) -> str:
     if pace is None:
         return "" if limit.is_without else UNKNOWN
     return f"{percent_text(limit.pace_percent(now))} ({credits_text(pace)})"
+
+
+def shared_text(limit: Limit, names: Mapping[str, str]) -> str:
+    """The other organizations of the customer, the first few by name."""
+    others = limit.shared_with
+    named = ", ".join(label(other, names) for other in others[:NAMED])
+    return f"{named} and {len(others) - NAMED:,} more" if len(others) > NAMED else named
 
 
 def left_text(left: timedelta | None) -> str:

@@ -562,3 +562,14 @@ def test_trace_links_escape_odd_ids(tmp_path):
     service = service_over(tmp_path / "l.duckdb", [usage_row(id="a/b c?")])
     assert ask(service).events[0].trace_url == "http://langfuse.test/project/project/traces/a%2Fb%20c%3F"
     service.close()
+
+
+def test_whoever_changes_an_answer_does_not_change_the_next_ones(mixed):
+    everything = GetUsageEventsParams()
+    for ask_again in (
+        lambda: mixed.breakdown(everything, EVERYONE, "organization"),
+        lambda: mixed.facets(everything, EVERYONE, "user"),
+        lambda: mixed.by_hour_of_week(everything, EVERYONE),
+    ):
+        ask_again().clear()
+        assert ask_again()

@@ -62,6 +62,10 @@ _NEWEST = f"SELECT * FROM ({_HISTORY}) {_LAST}"
 _PAYERS = f"SELECT organization_id, customer_id FROM organization_directory {_LAST}"
 
 
+_MAPPED = f"""SELECT DISTINCT organization_id FROM events
+WHERE contains(flags, '{Flag.MAPPED_CUSTOMER}') AND sync_status IN ('pending', 'error', 'excluded')"""
+
+
 class DirectoryBook:
     """See the module; over the same engine as `Ledger`."""
 
@@ -158,7 +162,8 @@ def follow(writer: Writer, policy: Policy, *, actor: str, run_id: str, now: date
 
     Events that nobody pays for follow where there is a customer by now; `policy` says who pays where there is none.
     """
-    rebill(writer, dict(writer.rows(_PAYERS)), policy, actor=actor, run_id=run_id, now=now)
+    names = dict.fromkeys(row[0] for row in writer.rows(_MAPPED))  # an organization may have changed since it was sent
+    rebill(writer, {**names, **dict(writer.rows(_PAYERS))}, policy, actor=actor, run_id=run_id, now=now)
 
 
 def _newest(rows: Rows) -> dict[str, Row]:

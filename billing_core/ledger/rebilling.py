@@ -98,21 +98,31 @@ def _failure(event: Unsent) -> str | None:
         return MARK_GONE
     if not event.has_customer:
         return failed_before(event.error)
-    return None if event.was_rejected or event.rule not in {None, "failed_before"} else event.error
+    return None if event.was_rejected or event.rule not in {None, "failed_before", "no_customer"} else event.error
 
 
 _COVERED = f"""
-SELECT c.event_id FROM coverage c JOIN intents i USING (identifier)
+SELECT {{chosen}} FROM coverage c JOIN intents i USING (identifier)
 WHERE i.state NOT IN {VOID!r} AND c.event_id IN ({{ids}})
 GROUP BY c.event_id, c.customer_id HAVING sum(c.credits) <> 0
 """
 """Of some events those that an intent that counts has put on a customer's bill and none has taken off again."""
 
 _ON_A_BILL = f"""
-SELECT id, customer_id, contains(flags, '{Flag.MAPPED_CUSTOMER}') FROM events
-WHERE id IN (SELECT unnest($1))
-AND (sync_status IN {SENT!r} OR id IN ({_COVERED.format(ids="SELECT unnest($1)")}))
+WITH billed AS (SELECT event_id, any_value(customer_id) AS payer
+                FROM ({_COVERED.format(ids="SELECT unnest($1)", chosen="c.event_id, c.customer_id")})
+                GROUP BY event_id HAVING count(*) = 1),
+known AS (
+    SELECT e.id, coalesce(b.payer, e.customer_id) AS payer, e.customer_id, e.flags
+    FROM events e LEFT JOIN billed b ON b.event_id = e.id
+    WHERE e.id IN (SELECT unnest($1)) AND (e.sync_status IN {SENT!r} OR b.payer IS NOT NULL))
+SELECT k.id, k.payer, contains(coalesce(max_by(r.flags, r.revision), k.flags), '{Flag.MAPPED_CUSTOMER}')
+FROM known k LEFT JOIN event_revisions r
+     ON r.id = k.id AND r.customer_id = k.payer AND k.payer IS DISTINCT FROM k.customer_id
+GROUP BY k.id, k.payer, k.flags
 """
+"""Of some events those on a bill: whose bill it is (what they say by now may not have been sent), and whether the
+directory said so."""
 
 _MOVING = f"""
 WITH map AS (SELECT unnest($1::VARCHAR[]) AS organization_id, unnest($2::VARCHAR[]) AS mapped_to),
@@ -122,12 +132,12 @@ unsent AS MATERIALIZED (
     SELECT e.id, e.organization_id, e.customer_id, e.flags, e.sync_status, e.sync_error, e.credits_total,
            e.credit_price_usd, e."timestamp", e.meter_event_identifier IS NOT NULL AS was_rejected,
            coalesce(m.mapped_to, $3) AS payer, m.mapped_to IS NOT NULL AS is_mapped
-    FROM events e JOIN map m USING (organization_id)
+    FROM events e JOIN map m ON e.organization_id IS NOT DISTINCT FROM m.organization_id
     WHERE e.sync_status IN ('pending', 'error', 'excluded') AND NOT contains(e.flags, '{Flag.LEGACY_BILLED}')
       AND ((contains(e.flags, '{Flag.MAPPED_CUSTOMER}') AND e.customer_id IS DISTINCT FROM m.mapped_to)
            OR (contains(e.flags, '{Flag.NO_CUSTOMER}') AND m.mapped_to IS NOT NULL)))
 SELECT unsent.*, held.rule, held.kept_back FROM unsent LEFT JOIN held ON held.event_id = unsent.id
-WHERE unsent.id NOT IN ({_COVERED.format(ids="SELECT id FROM unsent")})
+WHERE unsent.id NOT IN ({_COVERED.format(ids="SELECT id FROM unsent", chosen="c.event_id")})
 """
 """Events that a map (organizations, customers or null, default customer) moves."""
 
@@ -224,9 +234,10 @@ def _book(writer: Writer, *, actor: str, run_id: str, now: datetime) -> None:
     writer.rows(
         """UPDATE events SET customer_id = m.payer, flags = m.new_flags, sync_status = m.new_status,
                   sync_error = m.new_error, meter_event_identifier = NULL, synced_at = NULL, seq = ?,
-                  revision = revision + 1, booked_at = ?, run_id = ?
+                  revision = revision + 1, booked_at = ?, run_id = ?, marks = array_to_string(
+                      list_filter(string_split(marks, ?), lambda mark: mark <> ?), ?)
            FROM moving m WHERE events.id = m.id""",
-        [seq, now, run_id],
+        [seq, now, run_id, FLAG_SEPARATOR, Flag.CARRIED, FLAG_SEPARATOR],  # a fraction waits with another customer now
     )
     writer.rows(
         f"""UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND cause <> 'on_hold'

@@ -667,6 +667,11 @@ def _release_moot(writer: Writer, now: datetime) -> None:
             AND event_id IN (SELECT id FROM events WHERE sync_status IN ('pending', 'excluded'))""",
         [now],
     )
+    writer.rows(
+        f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE} AND cause = 'no_customer'
+            AND event_id IN (SELECT id FROM events WHERE customer_id IS NOT NULL)""",
+        [now],
+    )
 
 
 def _release_settled(writer: Writer, still_held: list[str], now: datetime) -> None:

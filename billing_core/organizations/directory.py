@@ -7,7 +7,7 @@ admin without limits, and is previewed first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
@@ -147,9 +147,11 @@ class Directory:
         return list(self._entries(scope_of(principal), self._ledger.version()))
 
     def history(self, principal: Principal, limit: int = 200) -> list[Row]:
-        """Changes of the directory, newest first."""
+        """Changes of the directory, newest first; `seq` is 0 for whom gaps in it would count others' changes."""
         principal.require(Role.ADMIN)
-        return self._book.history(limit=limit, organizations=scope_of(principal).organizations)
+        scope = scope_of(principal)
+        rows = self._book.history(limit=limit, organizations=scope.organizations)
+        return rows if scope.organizations is None else [replace(row, seq=0) for row in rows]
 
     def stripe_customers(self, principal: Principal) -> tuple[Customer, ...] | None:
         """The customers Stripe knew when they were last read, to choose from; `None`: never read."""

@@ -30,6 +30,7 @@ from billing_core.organizations.limits import Limit
 from billing_core.organizations.slope import DIMENSIONS, SLOPE_DAYS, Slope, slope_driver
 from billing_core.organizations.split import Segment, Split, averaged, split
 from billing_core.settings import Settings
+from billing_core.usage import aware_in
 
 __all__ = ["HISTORY_DAYS", "LONGEST_WINDOW", "Foresight", "Limits"]
 
@@ -235,8 +236,8 @@ class Foresight:
     ) -> AnomalyReport:
         """Days outside their organization's usual range among the complete days of `[start, end)`, ranked.
 
-        Times are aware. Only days that are over, and until the end of which Langfuse was read, are judged. The rows
-        have no `split` yet: see `explained`.
+        Times without an offset are in the reporting timezone. Only days that are over, and until the end of which
+        Langfuse was read, are judged. The rows have no `split` yet: see `explained`.
 
         Raises
         ------
@@ -246,6 +247,7 @@ class Foresight:
         principal.require(Role.ADMIN)
         if organization is not None:
             principal.require_organization(organization)
+        start, end = (None if time is None else aware_in(self._zone, time) for time in (start, end))
         selection = self._selection(principal, organization)
         nothing = AnomalyReport((), (), (), None, None, 0, "No usage is known yet.")
         if selection is None:

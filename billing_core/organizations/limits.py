@@ -77,8 +77,8 @@ class Limit:
         Credits of the customer's events in the period, exact. `None` without a current period.
     own_used:
         The part of `used` that is this organization's.
-    shared_with:
-        Other organizations the customer pays for, sorted.
+    sharing:
+        Every organization the customer pays for, sorted; one and the same object in all rows of a customer.
     period_start, period_end:
         The subscription's current period, half open, aware UTC; `None` where none is known to run now.
     """
@@ -90,7 +90,7 @@ class Limit:
     included: int | None
     used: Decimal | None
     own_used: Decimal | None
-    shared_with: tuple[str, ...]
+    sharing: tuple[str, ...]
     period_start: datetime | None
     period_end: datetime | None
 
@@ -98,6 +98,11 @@ class Limit:
     def is_without(self) -> bool:
         """Whether there is nothing to use up: no customer, no subscription, or one that has ended."""
         return self.customer_id is None or self.state == NO_SUBSCRIPTION or self.state in ENDED
+
+    @property
+    def shared_with(self) -> tuple[str, ...]:
+        """Other organizations the customer pays for, sorted."""
+        return tuple(one for one in self.sharing if one != self.organization_id)
 
     @property
     def percent_used(self) -> Decimal | None:

@@ -17,6 +17,7 @@ from typing import Any
 from billing_core.access import Principal, Role, Scope, scope_of
 from billing_core.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.decimals import EXACT
+from billing_core.errors import UpstreamError
 from billing_core.ledger import period_usage
 from billing_core.ledger.directory import DirectoryBook
 from billing_core.ledger.ledger import Ledger
@@ -139,6 +140,9 @@ class LimitsDesk:
     def refresh(self, principal: Principal) -> Refreshed:
         """Read plans from Stripe anew, and raise the notices that follow.
 
+        An admin limited to organizations does not learn what followed for others, nor Stripe's words, which may name
+        them.
+
         Raises
         ------
         SettingsError
@@ -146,8 +150,15 @@ class LimitsDesk:
         UpstreamError
             If Stripe could not be read: what was read before stays, with its age.
         """
-        problems = self._stripe.read_plans(principal)
-        return Refreshed(problems, self.notices.look_calmly(principal.name))
+        sees_everything = principal.organizations is None
+        try:
+            problems = self._stripe.read_plans(principal)
+        except UpstreamError:
+            if sees_everything:
+                raise
+            raise UpstreamError(FAILED) from None
+        looked = self.notices.look_calmly(principal.name)
+        return Refreshed(problems, looked) if sees_everything else Refreshed((), Looked())
 
     # ── what Stripe said ─────────────────────────────────────────────────────────────────────────
 

@@ -71,19 +71,19 @@ def limits_of(pairs: Pairs, plans: Mapping[str, CustomerPlan], absent: CustomerP
             whole[customer] = EXACT.add(whole.get(customer, Decimal(0)), used)
             if organization is not None:
                 sharing.setdefault(customer, []).append(organization)
+    together = {customer: tuple(sorted(organizations)) for customer, organizations in sharing.items()}
     rows = []
     for organization, customer in sorted(pairs, key=lambda pair: (pair[0] is None, pair[0] or "", pair[1] or "")):
         if customer is not None:
-            others = tuple(sorted(other for other in sharing.get(customer, ()) if other != organization))
-            own = pairs[organization, customer]
-            rows.append(_limit(organization, customer, plans.get(customer, absent), whole[customer], own, others))
+            own, shared = pairs[organization, customer], together.get(customer, ())
+            rows.append(_limit(organization, customer, plans.get(customer, absent), whole[customer], own, shared))
         elif organization is not None and organization not in paid:
             rows.append(Limit(organization, None, None, NO_SUBSCRIPTION, None, None, None, (), None, None))
     return rows
 
 
 def _limit(
-    organization: str | None, customer: str, plan: CustomerPlan, used: Decimal, own: Decimal, others: tuple[str, ...]
+    organization: str | None, customer: str, plan: CustomerPlan, used: Decimal, own: Decimal, sharing: tuple[str, ...]
 ) -> Limit:
     has_period = plan.start is not None
     return Limit(
@@ -94,7 +94,7 @@ def _limit(
         included=plan.included,
         used=used if has_period else None,
         own_used=own if has_period else None,
-        shared_with=others,
+        sharing=sharing,
         period_start=plan.start,
         period_end=plan.end,
     )

@@ -15,6 +15,8 @@ from billing_core.web.usage_api import csv_download, parse_query, query_of
 
 __all__ = ["anomalies_csv", "organization_map_csv", "organizations_csv"]
 
+ANOMALY_PARAMETERS = ("from", "to", "organization")
+
 ASCENDING = {"asc": False, "desc": True}
 """`order` → whether the largest come first."""
 
@@ -44,7 +46,10 @@ async def anomalies_csv(request: Request) -> Response:
     """Every anomaly between `from` and `to`, of one `organization` if named."""
 
     def pieces(principal: Principal) -> Iterable[bytes]:
-        params = parse_query(query_of(request))
+        query = query_of(request)
+        for name in sorted(query.keys() - set(ANOMALY_PARAMETERS)):
+            raise BadParameter(name, query[name][0], "no such parameter, but one of " + ", ".join(ANOMALY_PARAMETERS))
+        params = parse_query(query)
         if len(params.organization) > 1:
             raise BadParameter("organization", list(params.organization), "one organization, or none for all")
         desk = wiring.service().organizations.foresight

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.server import PROBE, Server, serving
 
 EXPECT_TIMEOUT_MS = 20_000
+
+expect.set_options(timeout=EXPECT_TIMEOUT_MS)  # five seconds are too few for two busy cores
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

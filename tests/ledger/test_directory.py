@@ -289,6 +289,54 @@ def test_usage_sent_to_the_customer_its_trace_named_stays_there_when_a_pull_find
     assert books.event()[:2] == ("cus_t", "")
 
 
+def test_usage_stays_where_it_was_sent_although_one_reading_named_another_customer_in_between(books):
+    books.pull(nobodys())
+    books.map()
+    books.push()
+    books.pull(use("1", TEN + timedelta(minutes=5), "150", "cus_t"))
+    books.pull(nobodys())
+    assert books.event()[:2] == ("cus_m", "mapped_customer")
+    books.push()
+    assert books.billed() == {("1", "cus_m"): 150}
+
+
+@pytest.mark.parametrize("organization", ["org_b", None])
+def test_rejected_usage_whose_organization_changed_is_not_billed_to_the_former_ones_customer(books, organization):
+    books.pull(nobodys())
+    books.map()
+    identifiers = books.freeze()
+    books.answer("accepted", identifiers)
+    books.pull(nobodys(organization_id=organization))
+    books.answer("rejected", identifiers)
+    books.sync.retry(["1"], actor="ben", now=NOW)
+    books.push()
+    assert books.billed() == {}
+    assert books.event()[:3] == (None, "no_customer", "error")
+
+
+def test_what_failed_in_the_earlier_system_waits_for_a_person_however_its_organization_is_mapped(books):
+    failed = {"legacy_error": "card declined"}
+    books.pull(nobodys(organization_id=None, **failed))
+    books.push()
+    books.map(organization="org_b")
+    books.pull(nobodys(organization_id="org_b", **failed))
+    books.push()
+    assert books.holds() == {"1": "failed_before"}
+    books.map(organization="org_b", customer="cus_n")
+    books.push()
+    assert books.billed() == {}
+    assert books.event() == ("cus_n", "mapped_customer", "error", "card declined")
+
+
+def test_a_fraction_that_moves_to_another_customer_waits_there_anew(books):
+    books.pull(nobodys(amount="0.6"))
+    books.map()
+    books.push()
+    assert books.engine.rows("SELECT marks FROM events") == [("carried",)]
+    books.map(customer="cus_n")
+    assert books.engine.rows("SELECT marks FROM events") == [("",)]
+
+
 def test_unsent_usage_of_the_default_customer_moves_when_it_is_read_again(books):
     under(books, default_customer_id="cus_d").pull(nobodys())
     assert books.map() == {}

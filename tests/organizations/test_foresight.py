@@ -48,7 +48,7 @@ def limit(organization: str | None = "org_a", customer: str | None = "cus_a", **
     start, end = datetime(2026, 11, 5, tzinfo=UTC), datetime(2026, 12, 5, tzinfo=UTC)
     known = {
         "plan": "Pro", "state": "active", "included": 500_000, "used": Decimal(60_000), "own_used": Decimal(60_000),
-        "shared_with": (), "period_start": start, "period_end": end,
+        "sharing": (organization,), "period_start": start, "period_end": end,
     }  # fmt: skip
     return Limit(organization, customer, **{**known, **facts})
 
@@ -172,7 +172,7 @@ def test_of_several_customers_the_one_with_the_largest_use_counts_and_its_own_da
 
 def test_a_customer_of_several_organizations_says_nothing_about_when_the_plan_runs_out(desk):
     rows = [*daily(70, 10_000), *daily(70, 10_000, organization_id="org_b")]
-    shared = limit(used=Decimal(120_000), own_used=Decimal(60_000), shared_with=("org_b",), included=100_000)
+    shared = limit(used=Decimal(120_000), own_used=Decimal(60_000), sharing=("org_a", "org_b"), included=100_000)
     found = desk(rows, [shared]).forecast(EVERYONE, "org_a")
     assert found.expected == 60_000 + 5_000 + 24 * 10_000
     assert found.exhaustion is None

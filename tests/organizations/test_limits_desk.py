@@ -174,6 +174,13 @@ def test_why_stripe_could_not_be_read_is_told_to_those_who_may_see_everything(wo
 # ── age ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_limited_admins_refresh_tells_nothing_of_what_followed_for_others(world):
+    world.book(use("1", at(0), "490000", organization_id="org_b"))
+    refreshed = limits(world).refresh(ONLY_A)
+    assert (refreshed.problems, refreshed.looked.raised) == ((), 0)
+    assert limits(world).notices.board(EVERYONE).open  # they were raised all the same
+
+
 def test_a_reading_is_outdated_after_an_hour_and_a_refresh_makes_it_new(world):
     limits(world).refresh(EVERYONE)
     first = limits(world).read(EVERYONE)

@@ -78,5 +78,14 @@ def test_anomalies_come_as_a_file_even_if_there_are_none(files):
     assert answer.text.startswith("organization_id,day,")
 
 
+def test_days_without_an_offset_are_days_of_the_reporting_timezone(files):
+    assert get(files, f"{ANOMALIES}?from=2026-10-01&to=2026-11-20").status_code == 200
+
+
+def test_anomalies_refuse_a_filter_that_they_do_not_have(files):
+    refused = get(files, f"{ANOMALIES}?customer=cus_a")
+    assert (refused.status_code, refused.json()["parameter"]) == (422, "customer")
+
+
 def test_the_map_comes_in_the_form_of_an_import(files):
     assert get(files, MAP).text.splitlines()[0].lstrip("\ufeff") == "organization_id,name,customer_id"
