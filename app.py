@@ -16,7 +16,7 @@ import streamlit as st
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
 from billing_core.web import wiring
@@ -38,6 +38,11 @@ GET_READY_AFTER_SECONDS = 1.5
 BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
 
 
+async def no_such_address(_request: Request) -> JSONResponse:
+    """Streamlit answers unknown addresses with its page; a program must not take that for an answer."""
+    return JSONResponse({"error": "no such address; see the documentation of the HTTP API"}, status_code=404)
+
+
 async def default_page(request: Request) -> RedirectResponse:
     """Usage Events is the default page, which Streamlit knows under `/` only."""
     return RedirectResponse(f"{BASE_PATH}/" + (f"?{request.url.query}" if request.url.query else ""))
@@ -49,6 +54,7 @@ def routes() -> list[BaseRoute]:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/api/billing/usage/events", usage_events),
+        Route("/api/{path:path}", no_such_address),
         Route(f"{BASE_PATH}/download/usage-events.csv", usage_events_csv),
         Route(f"{BASE_PATH}/download/sync-problems.csv", problems_csv),
         Route(f"{BASE_PATH}/download/reconciliation.csv", reconciliation_csv),

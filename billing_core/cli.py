@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from billing_core.access import Principal, Role, system_principal
-from billing_core.errors import BadParameter, BillingError
+from billing_core.errors import BadParameter, BillingError, SettingsError
 from billing_core.settings import Mode, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -394,30 +394,29 @@ def _share_bar() -> Iterator[Callable[[float, str], None]]:
 def _notices(options: argparse.Namespace, settings: Settings) -> int:
     with _stripe_service(settings) as service:
         limits, principal = service.organizations.limits, _principal()
-        problem: BillingError | None = None
+        code = 0
         if limits.read(principal).is_outdated:
             try:
                 service.stripe.read_plans(principal)
             except BillingError as error:  # what was read before still serves
-                problem = error
+                code = error.exit_code
         looked = limits.notices.look(principal.name)
         board, reading = limits.notices.board(principal), limits.read(principal)
         names = service.organizations.directory.names(principal)
-    told = None if problem is None else str(problem)
+        if reading.problem is not None:
+            code = code or (EXIT_UNREACHABLE if service.stripe.is_connected else SettingsError.exit_code)
     document = {
         "raised": looked.raised, "delivered": looked.delivery.delivered, "failed": list(looked.delivery.failed),
         "given_up": looked.delivery.given_up, "notices": [raised.to_json(names) for raised in board.open],
-        "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(), "problem": told,
+        "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(), "problem": reading.problem,
     }  # fmt: skip
     if options.json:
         _print_json(document)
     else:
         _say_notices(document)
-    for text in (*looked.delivery.failed, *([reading.problem or told] if reading.problem or told else [])):
+    for text in (*looked.delivery.failed, *([reading.problem] if reading.problem else [])):
         print(text, file=sys.stderr)
-    if looked.delivery.failed:
-        return EXIT_SOME_FAILED
-    return 0 if problem is None else problem.exit_code
+    return EXIT_SOME_FAILED if looked.delivery.failed else code
 
 
 def _say_notices(document: dict[str, Any]) -> None:

@@ -50,12 +50,11 @@ def sums(selection: Selection) -> ir.Table:
 def counts(selection: Selection) -> ir.Table:
     """Distinct people, chats and chatflows, answers and failures per organization; unknown ids count for nothing."""
     t = selected(selection)
-    answered = ((t.tokens_out > 0) | (t.tokens_out.isnull() & (t.tokens_total > 0))).fill_null(False)
     return t.group_by(ORGANIZATION).aggregate(
         chats=_present(t.session_id).nunique(),
         users=_present(t.user_id).nunique(),
         chatflows=ibis.coalesce(_present(t.chatflow_id), _present(t.chatflow_name)).nunique(),
-        messages_generated=t.count(where=answered),
+        messages_generated=t.count(where=t.tokens_out > 0),
         judged_events=t.has_error.count(),
         failed_events=t.count(where=t.has_error),
     )

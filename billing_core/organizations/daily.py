@@ -32,8 +32,8 @@ class Usage:
 
     @property
     def complete(self) -> tuple[Decimal, ...]:
-        """Credits of the days that are over."""
-        return self.credits[:-1]
+        """Credits of the days that are over and were whole: usage, or reading it, began within the first one."""
+        return self.credits[:-1] if self.is_older else self.credits[1:-1]
 
     @property
     def today(self) -> Decimal:

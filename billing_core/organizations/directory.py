@@ -134,9 +134,12 @@ class Directory:
         lines = self._lines(self._ledger.version())
         return {one: row.after.name for one, row in lines.items() if row.after.name and _within(scope, one)}
 
-    def customers(self) -> Mapping[str, str]:
-        """Organization → the customer that pays for events whose trace names none, as it is now."""
-        return mapped_customers(self._ledger.engine.rows)
+    def customers(self, principal: Principal) -> Mapping[str, str]:
+        """Organization → the customer that pays for its events whose trace names none, of those in sight."""
+        principal.require(Role.ADMIN)
+        scope = scope_of(principal).organizations
+        mapped = mapped_customers(self._ledger.engine.rows)
+        return {one: customer for one, customer in mapped.items() if scope is None or one in scope}
 
     def entries(self, principal: Principal) -> list[Entry]:
         """Every organization the ledger or the directory knows, as far as the principal may see.

@@ -30,6 +30,8 @@ CLEARS = "-"
 _SHOWN = 60
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Unicode categories of control characters, halves of characters, and line and paragraph separators."""
+_TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Marks with which a name could show another than it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,15 @@ def faults(change: Change) -> Iterator[tuple[str, str]]:
             yield field, expected
     if change.name and change.name != change.name.strip():
         yield "name", "no white space at its beginning and end"
-    if change.customer_id and any(character.isspace() for character in change.customer_id):
-        yield "customer_id", "a Stripe customer id such as cus_…, without white space"
+    if change.customer_id and not _is_visible_ascii(change.customer_id):
+        yield "customer_id", "a Stripe customer id such as cus_…: letters, digits and signs of ASCII, no white space"
+    if change.name and any(unicodedata.bidirectional(character) in _TURNS for character in change.name):
+        yield "name", "text without marks that turn the direction of writing"
+
+
+def _is_visible_ascii(text: str) -> bool:
+    """No white space, no dash that a spreadsheet made of a hyphen, nothing invisible."""
+    return all("!" <= character <= "~" for character in text)
 
 
 def can_be_written(organization_id: str) -> bool:

@@ -147,7 +147,7 @@ class DeliveryLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What one go did: how many notices arrived, and those that did not, named with why."""
+    """What one go did: how many notices arrived, and those that did not, named with why; some of them for good."""
 
     delivered: int = 0
     failed: tuple[str, ...] = ()
@@ -172,8 +172,10 @@ def deliver(
     for notice in sorted(waiting, key=lambda one: (len(tries.get(one.id, ())), one.raised_at, one.id)):
         made = tries.get(notice.id, [])
         if clock() - notice.raised_at >= GIVE_UP_AFTER:
-            log.record(Try(notice.id, 0, clock(), Outcome.GIVEN_UP, error="not delivered within 24 hours"))
+            why = "not delivered within 24 hours"
+            log.record(Try(notice.id, 0, clock(), Outcome.GIVEN_UP, error=why))
             given_up += 1
+            failed.append(f"{_named(notice)}: {why}, given up")
             continue
         due = due_at(notice.raised_at, made)
         if due is None or due > clock():
@@ -183,11 +185,17 @@ def deliver(
         if answer.is_delivered:
             delivered += 1
             continue
-        failed.append(f"{notice.customer_id}, {notice.threshold} % ({notice.id}): {answer.text}")
+        if answer.status == GONE:
+            given_up += 1
+        failed.append(f"{_named(notice)}: {answer.text}{', given up' if answer.status == GONE else ''}")
         _log.warning("webhook: the notice %s was not delivered: %s", notice.id, answer.text)
         if answer.says_nobody_is_there:
             break
     return Delivered(delivered, tuple(failed), given_up)
+
+
+def _named(notice: Notice) -> str:
+    return f"{notice.customer_id}, {notice.threshold} % ({notice.id})"
 
 
 def _go(

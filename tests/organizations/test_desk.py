@@ -91,6 +91,16 @@ def test_tokens_are_told_apart_by_class(service):
     assert of(ask(service), "org_b").now.tokens_by_class == TokensByClass(100, 50, 30, 0, 20, 5)
 
 
+@pytest.mark.parametrize(
+    ("tokens_in", "tokens_out", "answers"), [(10, 0, 0), (100, None, 0), (None, None, 0), (10, 1, 1)]
+)
+def test_only_output_tokens_make_an_answer(tmp_path, tokens_in, tokens_out, answers):
+    row = usage_row(tokens_in=tokens_in, tokens_out=tokens_out, tokens_total=100)
+    service = service_over(tmp_path / "b.duckdb", [row])
+    assert of(ask(service), "org_a").now.messages_generated == answers
+    service.close()
+
+
 def test_what_no_event_names_is_unknown(service):
     rows = ask(service, search="a3").organizations
     assert [one.organization_id for one in rows if one.now.events] == ["org_a"]

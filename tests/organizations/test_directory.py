@@ -164,7 +164,7 @@ def test_a_part_that_is_not_named_stays_and_empty_text_clears_it(office):
     office.change(Change("org_a", "Acme", "cus_a"))
     office.change(Change("org_a", customer_id=""))
     assert office.directory.names(EVERYONE) == {"org_a": "Acme"}
-    assert office.directory.customers() == {}
+    assert office.directory.customers(EVERYONE) == {}
     office.change(Change("org_a", name=""))
     assert office.directory.names(EVERYONE) == {}
 
@@ -236,7 +236,7 @@ def test_applying_does_what_the_preview_said(office):
         "a1": "cus_a", "a2": "cus_a", "b1": None, "c1": "cus_c", "c2": "cus_d", "n1": None,
     }  # fmt: skip
     assert office.directory.names(EVERYONE) == {"org_a": "Acme", "org_c": "Cedar"}
-    assert office.directory.customers() == {"org_a": "cus_a", "org_c": "cus_x"}
+    assert office.directory.customers(EVERYONE) == {"org_a": "cus_a", "org_c": "cus_x"}
 
 
 def test_a_preview_that_somebody_overtook_is_refused_whole(office):

@@ -199,11 +199,17 @@ def test_days_are_those_of_the_reporting_timezone(desk):
     assert found.asked.days[-1] == 10_000
 
 
+def test_the_day_on_which_usage_began_is_no_whole_day_of_history(desk):
+    found = desk([*daily(69, 10_000), used(70, 4_000)], [limit()]).forecast(EVERYONE, "org_a")
+    assert set(found.asked.days) == {10_000}
+    assert len(found.asked.days) == 69
+
+
 def test_too_little_history_is_said_and_not_guessed(desk):
     part = desk(daily(9, 100), [limit()])
     answer = part.forecast(EVERYONE, "org_a")
     assert isinstance(answer, NotEnough)
-    assert answer.reason == "9 days of history; a forecast needs 21 complete ones."
+    assert answer.reason == "8 days of history; a forecast needs 21 complete ones."  # the first was no whole one
     assert isinstance(part.forecast(EVERYONE, "org_unknown"), NotEnough)
     assert isinstance(part.forecast(EVERYONE, None), NotEnough)
 

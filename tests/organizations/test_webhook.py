@@ -130,7 +130,9 @@ def test_after_a_day_it_is_given_up_and_never_sent_again(receiver):
     assert 8 <= goes <= 12
     sent = len(receiver.calls)
     assert sent == 3 * goes
-    assert go().given_up == 1
+    last = go()
+    assert last.given_up == 1
+    assert last.failed[0].endswith("not delivered within 24 hours, given up")
     assert go(DAY).given_up == 0
     assert (len(receiver.calls), go.log.outcomes()[-1]) == (sent, (0, "given_up", None))
 
@@ -138,7 +140,8 @@ def test_after_a_day_it_is_given_up_and_never_sent_again(receiver):
 def test_410_is_given_up_at_once(receiver):
     receiver.answers[:] = [410]
     go = Go(receiver.url, Log([notice()]))
-    assert len(go().failed) == 1
+    told = go()
+    assert (len(told.failed), told.given_up) == (1, 1)
     assert go(DAY).failed == ()
     assert (len(receiver.calls), go.log.outcomes()) == (1, [(1, "given_up", 410)])
 

@@ -146,7 +146,7 @@ def test_an_organization_without_events_can_be_mapped_beforehand():
     run.selectbox(key="org-directory-customer-org_new").set_value("cus_new").run()
     assert "No unsent event moves. Events that name no customer follow this from now on." in texts(run)
     run.button(key="org-directory-save").click().run()
-    assert wiring.service().organizations.directory.customers() == {"org_new": "cus_new"}
+    assert wiring.service().organizations.directory.customers(EVERYONE) == {"org_new": "cus_new"}
 
 
 def test_a_customer_stripe_does_not_know_is_warned_of_and_none_is_a_choice():

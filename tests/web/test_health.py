@@ -73,3 +73,9 @@ def test_health_needs_nothing_at_all(client, monkeypatch):
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     assert answer.headers["cache-control"] == "no-store"
+
+
+def test_an_address_that_the_http_api_does_not_have_is_not_answered_with_a_page(client):
+    answer = client.get("/api/billing/stats")
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith("no such address")
