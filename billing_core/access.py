@@ -46,6 +46,11 @@ class Principal:
         if self.role not in roles:
             raise AccessDenied(f"{self.name} has the role {self.role}; this needs {' or '.join(roles)}")
 
+    def require_everything(self, why: str) -> None:
+        """Raise `AccessDenied`, which ends with `why`, if the principal is limited to organizations."""
+        if self.organizations is not None:
+            raise AccessDenied(f"{self.name} may see some organizations only; {why}")
+
     def require_organization(self, organization_id: str) -> None:
         """Raise `AccessDenied` if the principal is limited to other organizations."""
         if self.organizations is not None and organization_id not in self.organizations:
@@ -57,6 +62,10 @@ class Scope:
     """The rows a principal may read: `organizations` as in `Principal`, sorted so that it can key a cache."""
 
     organizations: tuple[str, ...] | None
+
+    def holds(self, organization_id: str) -> bool:
+        """Whether events of this organization are in it."""
+        return self.organizations is None or organization_id in self.organizations
 
 
 def scope_of(principal: Principal) -> Scope:

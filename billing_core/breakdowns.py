@@ -21,6 +21,11 @@ class Ranking:
     largest: tuple[Slice, ...]
     others: Slice | None
 
+    @property
+    def rows(self) -> tuple[Slice, ...]:
+        """The largest, then the others."""
+        return self.largest if self.others is None else (*self.largest, self.others)
+
 
 def ranking(slices: Sequence[Slice], whole: Credits, events: int, *, shown: int) -> Ranking:
     """The first `shown` slices; the rest of `whole` and of its `events` is "others", however many were not read."""

@@ -501,10 +501,7 @@ def _table(response: UsageEventsResponse) -> str:
 
 
 def _stats(options: argparse.Namespace, settings: Settings) -> int:
-    from billing_core.types import GetUsageEventsParams
-
-    asked = {"from": options.start, "to": options.end, "organization": options.organization}
-    params = GetUsageEventsParams.parse({name: value for name, value in asked.items() if value is not None})
+    params = _params(options)
     with _service(settings) as service:
         document = service.organizations.statistics(params, _principal()).to_json()
     if options.json:

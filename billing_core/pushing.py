@@ -177,7 +177,7 @@ class _Push:
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
                 self._send(ready, meter.id)
             else:
-                frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id, prepare=self._follow_map)
+                frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
             self._confirm(meter.id)
             self._write_back()

@@ -212,7 +212,7 @@ class BillingService:
         if found is None or found.num_rows == 0:
             raise NotFound(f"event {event_id!r} is not in the ledger; pull the time it happened in, or check the id")
         stored = queries.with_utc(found).to_pylist()[0]
-        revisions = queries.with_utc(self._ledger.engine.read(queries.revisions(scope, event_id))).to_pylist()
+        revisions = self._ledger.read_rows(queries.revisions(scope, event_id))
         event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
         intents = self.stripe.intents_of(event_id, principal)
         return explain(event, stored, revisions, self._card(event.rate_card_version), intents)
@@ -233,8 +233,7 @@ class BillingService:
         selection = self._select(params, principal)
         expression = queries.selected(selection).order_by("timestamp", "id")
         for offset in range(0, self._totals(selection).events, CSV_ROWS):
-            rows = queries.with_utc(self._ledger.engine.read(expression.limit(CSV_ROWS, offset=offset)))
-            for row in rows.to_pylist():
+            for row in self._ledger.read_rows(expression.limit(CSV_ROWS, offset=offset)):
                 yield from lint_event(row, self._card(row["rate_card_version"]))
 
     # ── pulling ──────────────────────────────────────────────────────────────────────────────────
@@ -357,11 +356,8 @@ class BillingService:
     def _card(self, version: str) -> RateCard | None:
         return None if version == LEGACY_VERSION else self._ledger.card(version)
 
-    def _rows(self, expression: Any) -> list[dict[str, Any]]:
-        return queries.with_utc(self._ledger.engine.read(expression)).to_pylist()  # type: ignore[no-any-return]
-
     def _read_totals(self, selection: Selection) -> Sums:
-        return add_up(self._rows(queries.totals(selection)))
+        return add_up(self._ledger.read_rows(queries.totals(selection)))
 
     def _read_page(self, selection: Selection, sort: str, descending: bool, limit: int, offset: int) -> pa.Table:
         return self._ledger.engine.read(
@@ -372,17 +368,21 @@ class BillingService:
         """Times that contain every event of the selection: its window, or what the ledger holds."""
         if selection.start is not None and selection.end is not None:
             return selection.start, selection.end
-        found = self._rows(queries.extent(selection))[0]
+        found = self._ledger.read_rows(queries.extent(selection))[0]
         if found["first"] is None:
             return None
         return found["first"], found["last"] + timedelta(microseconds=1)
 
     def _read_days(self, selection: Selection) -> tuple[DayTotals, ...]:
         bounds = self._bounds(selection)
-        return () if bounds is None else by_day(self._rows(queries.daily(selection, self.settings.zone, *bounds)))
+        return (
+            ()
+            if bounds is None
+            else by_day(self._ledger.read_rows(queries.daily(selection, self.settings.zone, *bounds)))
+        )
 
     def _read_slices(self, selection: Selection, dimensions: tuple[str, ...], limit: int | None) -> list[Slice]:
-        rows = self._rows(queries.breakdown(selection, dimensions, limit=limit))
+        rows = self._ledger.read_rows(queries.breakdown(selection, dimensions, limit=limit))
         return [
             Slice(tuple(_shown_value(name, row[name]) for name in dimensions), row["events"], parts_of(row))
             for row in rows
@@ -392,12 +392,12 @@ class BillingService:
         bounds = self._bounds(selection)
         if bounds is None:
             return {}
-        rows = self._rows(queries.by_hour_of_week(selection, self.settings.zone, *bounds))
+        rows = self._ledger.read_rows(queries.by_hour_of_week(selection, self.settings.zone, *bounds))
         return {(row["weekday"], row["hour"]): row["credits_total"] for row in rows}
 
     def _read_facet(self, selection: Selection, dimension: str) -> list[tuple[str, int]]:
         limit = FACET_LIMIT if dimension != "model" else FACET_LIMIT * 10
-        rows = self._rows(queries.facet(selection, dimension, limit=limit))
+        rows = self._ledger.read_rows(queries.facet(selection, dimension, limit=limit))
         if dimension != "model":
             return [(row["value"], row["events"]) for row in rows]
         counts: dict[str, int] = {}

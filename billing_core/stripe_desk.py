@@ -28,7 +28,7 @@ from billing_core.customer_status import (
     standing_of,
     used_according_to,
 )
-from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.filelock import exclusive, is_held
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
@@ -417,8 +417,7 @@ def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[
 
 def _require_everything(principal: Principal, *roles: Role) -> None:
     principal.require(*roles)
-    if principal.organizations is not None:
-        raise AccessDenied(f"{principal.name} may see some organizations only; this concerns customers of all of them")
+    principal.require_everything("this concerns customers of all of them")
 
 
 def _or_none(read: Callable[[], Any]) -> tuple[Any, str | None]:

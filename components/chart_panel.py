@@ -16,7 +16,8 @@ from billing_core.service import BillingService, Slice, Summary
 from billing_core.types import Credits, GetUsageEventsParams
 from components import gate, usage_charts
 from components.colours import CREDIT_PARTS
-from components.formats import UNKNOWN, count, credits_text, usd
+from components.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
+from components.formats import UNKNOWN, credits_text
 from components.notice import plain
 from components.remedy import calm
 from components.usage_state import add_value, generation, show_day
@@ -99,7 +100,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             "Credits per day",
             "day",
             lambda: usage_charts.credits_per_day(summary.days, zone.key, theme),
-            _day_rows(summary),
+            day_rows(summary),
             alt=f"Credits per day by type, days in {zone.key}",
             on_click=_clicked_day,
             hint="Click a bar to see its day.",
@@ -127,7 +128,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             on_click=lambda point: _clicked_bar(chosen, point),
             hint="Click a bar to filter by it.",
             control=_rank_control,
-            note=_others_text(chosen, slices, ranked),
+            note=others_text(chosen.label.lower(), slices, ranked, read=READ),
         )
     with right:
         heat = service.by_hour_of_week(params, principal)
@@ -169,7 +170,7 @@ def _all(slices: Sequence[Slice], shown: Ranking) -> list[Decimal]:
     """What a breakdown adds up to: every slice read, or, of one too long to read whole, what the chart shows."""
     if len(slices) < READ:
         return [added(slices).total]
-    return [one.credits.total for one in (*shown.largest, *([shown.others] if shown.others else []))]
+    return [one.credits.total for one in shown.rows]
 
 
 def _chart(
@@ -214,16 +215,8 @@ def _rank_control() -> None:
     st.selectbox("Rank", list(TOPS), key=RANK, width=160, filter_mode=None, label_visibility="collapsed")
 
 
-def _others_text(top: Top, slices: Sequence[Slice], ranked: Ranking) -> str | None:
-    """What the bars leave out, so that the chart still accounts for every credit."""
-    if ranked.others is None:
-        return None
-    hidden = f"{len(slices) - SHOWN:,}" if len(slices) < READ else "many"
-    return f"All others ({hidden} {top.label.lower()}): {credits_text(ranked.others.credits.total)} credits"
-
-
 def _right_aligned(rows: dict[str, list[str]]) -> dict[str, Any]:
-    figures = {part.label for part in CREDIT_PARTS} | {"Total credits", "Events", "Amount"}
+    figures = {*FIGURE_COLUMNS, "Amount"}
     return {name: st.column_config.TextColumn(name, alignment="right" if name in figures else "left") for name in rows}
 
 
@@ -239,23 +232,6 @@ def _clicked_bar(top: Top, point: dict[str, Any]) -> None:
         st.rerun()
 
 
-def _credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
-    return {
-        **{part.label: [credits_text(getattr(c, part.field)) for c in amounts] for part in CREDIT_PARTS},
-        "Total credits": [credits_text(c.total) for c in amounts],
-    }
-
-
-def _day_rows(summary: Summary) -> dict[str, list[str]]:
-    days = summary.days
-    return {
-        "Day": [day.day.isoformat() for day in days],
-        **_credit_cells([day.totals.credits for day in days]),
-        "Amount": [usd(day.totals.amount_usd) for day in days],
-        "Events": [count(day.events) for day in days],
-    }
-
-
 def _type_rows(whole: Credits) -> dict[str, list[str]]:
     return {
         "Type": [part.label for part in CREDIT_PARTS] + ["All"],
@@ -264,27 +240,21 @@ def _type_rows(whole: Credits) -> dict[str, list[str]]:
     }
 
 
-def _ranked(ranked: Ranking) -> list[Slice]:
-    return [*ranked.largest, *([ranked.others] if ranked.others else [])]
-
-
 def _ranking_rows(top: Top, ranked: Ranking) -> dict[str, list[str]]:
-    rows = _ranked(ranked)
+    rows = ranked.rows
     names = [" · ".join(value or UNKNOWN for value in one.values) if one.values else "all others" for one in rows]
     return {
         top.label: names,
-        **_credit_cells([one.credits for one in rows]),
-        "Events": [count(one.events) for one in rows],
+        **slice_rows(rows),
     }
 
 
 def _tree_rows(areas: Ranking) -> dict[str, list[str]]:
-    rows = _ranked(areas)
+    rows = areas.rows
     return {
         "Organization": [(one.values[0] or UNKNOWN) if one.values else "all others" for one in rows],
         "Chatflow": [(one.values[2] or one.values[1] or UNKNOWN) if one.values else "" for one in rows],
-        **_credit_cells([one.credits for one in rows]),
-        "Events": [count(one.events) for one in rows],
+        **slice_rows(rows),
     }
 
 

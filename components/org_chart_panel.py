@@ -19,6 +19,7 @@ from billing_core.service import BillingService, Slice
 from billing_core.types import GetUsageEventsParams
 from components import gate, org_charts, usage_charts
 from components.chart_panel import tie_out_text
+from components.credit_rows import FIGURE_COLUMNS, others_text, slice_rows
 from components.formats import UNKNOWN, count, credits_text
 from components.notice import plain
 from components.org_charts import OTHERS_CLICK, Trend, line_label, user_name
@@ -35,7 +36,7 @@ from components.org_state import (
 )
 from components.sync_draw import chart, quiet, usage_link
 
-__all__ = ["charts_view", "limited_to", "ranking_rows", "tree_rows", "trend_rows", "user_rows"]
+__all__ = ["charts_view", "limited_to", "tree_rows", "trend_rows", "user_rows"]
 
 TREND_SHOWN = 8
 USERS_SHOWN = 15
@@ -201,9 +202,8 @@ class _Charts:
             user_rows(ranked, self.names), alt="Credits by type of the users with most credits",
             right=FIGURE_COLUMNS, on_click=clicked, hint="Click a bar to see that user's events.",
         )  # fmt: skip
-        if ranked.others is not None:
-            hidden = f"{len(slices) - USERS_SHOWN:,}" if len(slices) < READ else "many"
-            st.caption(plain(f"All others ({hidden} users): {credits_text(ranked.others.credits.total)} credits"))
+        if (note := others_text("users", slices, ranked, read=READ)) is not None:
+            st.caption(plain(note))
         return self._all(slices, ranked)
 
     def _active_users(self) -> None:
@@ -226,9 +226,6 @@ class _Charts:
             right=["Active users", "New users", "7-day average"], on_click=clicked,
             hint="Click a day to see its events. The same user id under two organizations is two users.",
         )  # fmt: skip
-
-
-FIGURE_COLUMNS = ("AI tokens", "Compute", "Storage", "Total credits", "Events")
 
 
 def user_query(query: Mapping[str, Any], organization: str | None, user: str | None) -> dict[str, Any]:
@@ -257,37 +254,22 @@ def trend_rows(trend: Trend, names: Mapping[str, str]) -> dict[str, list[str]]:
     }
 
 
-def ranking_rows(rows: Sequence[Slice]) -> dict[str, list[str]]:
-    """The figures of slices, one row each."""
-    return {
-        "AI tokens": [credits_text(one.credits.ai_tokens) for one in rows],
-        "Compute": [credits_text(one.credits.compute) for one in rows],
-        "Storage": [credits_text(one.credits.storage) for one in rows],
-        "Total credits": [credits_text(one.credits.total) for one in rows],
-        "Events": [count(one.events) for one in rows],
-    }
-
-
-def _ranked(found: Ranking) -> list[Slice]:
-    return [*found.largest, *([found.others] if found.others else [])]
-
-
 def user_rows(found: Ranking, names: Mapping[str, str]) -> dict[str, list[str]]:
     """The leaderboard as a table, all others in a row of their own."""
-    rows = _ranked(found)
+    rows = found.rows
     return {
         "User": [(one.values[1] or UNKNOWN) if one.values else org_charts.ALL_OTHERS for one in rows],
         "Organization": [label(one.values[0], names) if one.values else "" for one in rows],
-        **ranking_rows(rows),
+        **slice_rows(rows),
     }
 
 
 def tree_rows(found: Ranking, names: Mapping[str, str]) -> dict[str, list[str]]:
     """The tree as a table, all others in a row of their own."""
-    rows = _ranked(found)
+    rows = found.rows
     return {
         "Organization": [label(one.values[0], names) if one.values else org_charts.ALL_OTHERS for one in rows],
         "Chatflow": [(one.values[2] or one.values[1] or UNKNOWN) if one.values else "" for one in rows],
         "Model": [(one.values[3] or UNKNOWN) if one.values else "" for one in rows],
-        **ranking_rows(rows),
+        **slice_rows(rows),
     }

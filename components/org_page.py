@@ -11,20 +11,19 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.breakdowns import Ranking, ranking
-from billing_core.errors import AccessDenied, BadParameter, BillingError
+from billing_core.errors import AccessDenied, BadParameter
 from billing_core.organizations.figures import OrganizationFigures, Statistics
 from billing_core.organizations.table import NOBODY, label
 from billing_core.service import BillingService, Slice, Summary
 from billing_core.types import Attribute, GetUsageEventsParams
 from components import usage_charts
-from components.colours import CREDIT_PARTS
-from components.formats import UNKNOWN, count, credits_text, plural, usd
-from components.notice import notice_of_error, plain
-from components.org_chart_panel import FIGURE_COLUMNS, ranking_rows
+from components.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
+from components.formats import UNKNOWN, plural
+from components.notice import plain
 from components.org_overview import figure_tiles, period_text, tie_out
 from components.org_query import Address, events_of, of_day
 from components.org_state import PAGE, go_to_events
-from components.sync_customer import show_status
+from components.sync_customer import show_customer
 from components.sync_draw import chart, quiet, usage_link
 
 __all__ = ["Rank", "day_rows", "events_query", "is_known", "organization_page", "params_of", "unknown_text"]
@@ -180,17 +179,14 @@ def _ranking(rank: Rank, found: Ranking, slices: Sequence[Slice], query: Mapping
         if target is not None:
             go_to_events(target)
 
-    rows = [*found.largest, *([found.others] if found.others else [])]
-    called = [_called(one) if one.values else "all others" for one in rows]
+    called = [_called(one) if one.values else "all others" for one in found.rows]
     chart(
         rank.title, f"org-{rank.filter}", lambda: usage_charts.top(found, theme),
-        {rank.title: called, **ranking_rows(rows)}, alt=f"Credits by type of the top {rank.title.lower()}",
+        {rank.title: called, **slice_rows(found.rows)}, alt=f"Credits by type of the top {rank.title.lower()}",
         right=FIGURE_COLUMNS, on_click=clicked, hint=rank.hint,
     )  # fmt: skip
-    if found.others is not None:
-        hidden = f"{len(slices) - SHOWN:,}" if len(slices) < READ else "many"
-        held = credits_text(found.others.credits.total)
-        st.caption(plain(f"All others ({hidden} {rank.title.lower()}): {held} credits"))
+    if (note := others_text(rank.title.lower(), slices, found, read=READ)) is not None:
+        st.caption(plain(note))
     links = [(one, target) for one in found.largest if (target := events_query(query, rank, one.values[0])) is not None]
     for one, target in links[:LINKED]:
         usage_link(_called(one), **target)
@@ -198,20 +194,6 @@ def _ranking(rank: Rank, found: Ranking, slices: Sequence[Slice], query: Mapping
 
 def _called(one: Slice) -> str:
     return next((value for value in reversed(one.values) if value), UNKNOWN)
-
-
-def day_rows(summary: Summary) -> dict[str, list[str]]:
-    """Credits, money and events per day with any."""
-    days = summary.days
-    return {
-        "Day": [day.day.isoformat() for day in days],
-        **{
-            part.label: [credits_text(getattr(day.totals.credits, part.field)) for day in days] for part in CREDIT_PARTS
-        },
-        "Total credits": [credits_text(day.totals.credits.total) for day in days],
-        "Amount": [usd(day.totals.amount_usd) for day in days],
-        "Events": [count(day.events) for day in days],
-    }
 
 
 def _plan(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
@@ -246,16 +228,5 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
             disabled=not service.stripe.is_connected,
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
         )  # fmt: skip
-    try:
-        if asked:
-            with st.spinner("Asking Stripe…"):
-                status = service.stripe.status(principal, customer)
-        else:
-            status = service.stripe.last_status(principal, customer)
-    except BillingError as error:
-        notice_of_error(error)
-        return
-    if status is None:
-        st.info(plain(f"{customer} was never read from Stripe. Press “Read from Stripe”."), icon=":material/help:")
-    else:
-        show_status(status, service.settings.zone, now)
+    never = f"{customer} was never read from Stripe. Press “Read from Stripe”."
+    show_customer(service, principal, customer, now, asked=asked, never=never)

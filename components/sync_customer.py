@@ -19,7 +19,7 @@ from components.sync_charts import used_bar
 from components.sync_draw import draw_figure, tile
 from components.sync_texts import in_words, used_text
 
-__all__ = ["customer_panel"]
+__all__ = ["customer_panel", "show_customer"]
 
 CUSTOMER = "sync-customer"
 
@@ -51,17 +51,25 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
         )  # fmt: skip
     if not customer:
         return
+    never = "Never read from Stripe. Press “Read from Stripe”."
+    show_customer(service, principal, customer.strip(), now, asked=asked, never=never)
+
+
+def show_customer(
+    service: BillingService, principal: Principal, customer: str, now: datetime, *, asked: bool, never: str
+) -> None:
+    """What Stripe says of a customer: read now if `asked`, else as remembered; `never` is said where nothing is."""
     try:
         if asked:
             with st.spinner("Asking Stripe…"):
-                status: CustomerStatus | None = service.stripe.status(principal, customer.strip())
+                status: CustomerStatus | None = service.stripe.status(principal, customer)
         else:
-            status = service.stripe.last_status(principal, customer.strip())
+            status = service.stripe.last_status(principal, customer)
     except BillingError as error:
         notice_of_error(error)
         return
     if status is None:
-        st.info("Never read from Stripe. Press “Read from Stripe”.", icon=":material/help:")
+        st.info(plain(never), icon=":material/help:")
     else:
         show_status(status, service.settings.zone, now)
 

@@ -1,5 +1,7 @@
 """What tests of every part share."""
 
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -40,3 +42,33 @@ def world(tmp_path, stripe):
     world = World(tmp_path, stripe)
     yield world
     world.close()
+
+
+@pytest.fixture
+def run_command(tmp_path, monkeypatch, capsys):
+    """Commands in this process, in an environment of their own: (exit code, standard output, standard error).
+
+    Stripe's answers are not waited for. The key is in neither output.
+    """
+    from billing_core.cli import main
+    from billing_core.sandbox.catalog import STRIPE_KEY
+    from billing_core.stripe.provider import StripeProvider
+    from tests.stripe.fake import QUICK
+
+    for name in list(os.environ):
+        if name.startswith(("LANGFUSE", "BILLING", "STRIPE")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    connect = "billing_core.stripe_desk.connect_stripe"
+    monkeypatch.setattr(connect, lambda settings: StripeProvider.from_settings(settings, QUICK))
+
+    def run(environment, *words):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code = main(words)
+        out, err = capsys.readouterr()
+        assert STRIPE_KEY not in out
+        assert STRIPE_KEY not in err
+        return code, out, err
+
+    return run

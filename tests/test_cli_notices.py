@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
-from billing_core.cli import main
-from billing_core.sandbox.catalog import STRIPE_KEY
-from billing_core.stripe.provider import StripeProvider
 from tests.organizations.receiver import Receiver
 from tests.push_world import World, at, use
-from tests.stripe.fake import QUICK
 
 SECRET = "a-secret-of-enough-characters"
 MANY = 1_000
@@ -35,22 +30,13 @@ def world(tmp_path, stripe):
 
 
 @pytest.fixture
-def run(world, tmp_path, monkeypatch, capsys):
+def run(world, run_command, monkeypatch):
     """One command in this process: (exit code, standard output, standard error)."""
-    for name in list(os.environ):
-        if name.startswith(("LANGFUSE", "BILLING", "STRIPE")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    connect = "billing_core.stripe_desk.connect_stripe"
-    monkeypatch.setattr(connect, lambda settings: StripeProvider.from_settings(settings, QUICK))
     monkeypatch.setattr("billing_core.organizations.webhook.PAUSES_SECONDS", (0.0, 0.0))
 
     def command(*words, **environment):
-        for name, value in {**world.environment, **environment}.items():
-            monkeypatch.setenv(name, value)
-        code = main(words)
-        out, err = capsys.readouterr()
-        for secret in (STRIPE_KEY, SECRET, "in-the-address"):
+        code, out, err = run_command({**world.environment, **environment}, *words)
+        for secret in (SECRET, "in-the-address"):
             assert secret not in out + err
         return code, out, err
 

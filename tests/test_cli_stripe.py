@@ -10,11 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from billing_core.cli import main
 from billing_core.sandbox.catalog import ORGANIZATIONS, STRIPE_KEY
-from billing_core.stripe.provider import StripeProvider
 from tests.push_world import METER_EVENTS, World, at, use
-from tests.stripe.fake import QUICK
 
 ROOT = os.getcwd()
 MANY = 1_000
@@ -31,23 +28,11 @@ def world(tmp_path, stripe):
 
 
 @pytest.fixture
-def run(world, tmp_path, monkeypatch, capsys):
+def run(world, run_command):
     """One command in this process: (exit code, standard output, standard error). The key is in none of them."""
-    for name in list(os.environ):
-        if name.startswith(("LANGFUSE", "BILLING", "STRIPE")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    connect = "billing_core.stripe_desk.connect_stripe"
-    monkeypatch.setattr(connect, lambda settings: StripeProvider.from_settings(settings, QUICK))
 
     def command(*words, **environment):
-        for name, value in {**world.environment, **environment}.items():
-            monkeypatch.setenv(name, value)
-        code = main(words)
-        out, err = capsys.readouterr()
-        assert STRIPE_KEY not in out
-        assert STRIPE_KEY not in err
-        return code, out, err
+        return run_command({**world.environment, **environment}, *words)
 
     return command
 

@@ -22,7 +22,7 @@ from billing_core.ledger.rebilling import rebill
 from billing_core.rating.events import Policy
 from billing_core.types import Flag
 
-__all__ = ["DirectoryBook", "Line", "Row", "Source", "follow", "mapped_customers", "payers", "who_pays"]
+__all__ = ["DirectoryBook", "Line", "Row", "Source", "follow", "mapped_customers", "names_in", "payers", "who_pays"]
 
 Source = Literal["page", "import"]
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
@@ -134,6 +134,11 @@ class DirectoryBook:
                 part = changes[start : start + AUDITED_AT_ONCE]
                 append_audit(writer, actor, "organization map", {**facts, "changes": part})
         return moved
+
+
+def names_in(lines: Mapping[str, Row]) -> dict[str, str]:
+    """Organization → name, of the rows that count."""
+    return {organization_id: row.after.name for organization_id, row in lines.items() if row.after.name}
 
 
 def mapped_customers(rows: Rows) -> dict[str, str]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
 from billing_core.ledger.engine import BookingCounts, Engine, Writer
+from billing_core.ledger.queries import with_utc
 from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.usage import Window
@@ -53,6 +55,11 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    def read_rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+        """The rows of a question to the ledger, times as what they are: UTC."""
+        rows: list[dict[str, Any]] = with_utc(self.engine.read(expression)).to_pylist()
+        return rows
 
     def version(self) -> int:
         """The newest booking's number; grows with every change of any event. Caches key on it."""

@@ -135,10 +135,6 @@ class NoticeBooks:
         """Those marked as seen, newest period first; the first `limit` of them."""
         return self._read("seen_at IS NOT NULL", (), limit=limit)
 
-    def by_id(self, ids: Iterable[str]) -> list[Notice]:
-        """Some notices, whatever became of them."""
-        return self._read("id IN (SELECT unnest(?))", ([*ids],))
-
     def undelivered(self) -> list[Notice]:
         """Those whose way to the webhook is not over: never tried, or every try failed."""
         over = [outcome.value for outcome in Outcome if outcome is not Outcome.FAILED]

@@ -168,12 +168,9 @@ class SyncBooks:
             pass
         return result
 
-    def hold_hopeless(
-        self, *, now: datetime, push_id: str, prepare: Callable[[Writer], object] = _nothing
-    ) -> tuple[Frozen, int]:
+    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
         """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
-            prepare(writer)
             _not_pending(writer)
             _release_moot(writer, now)
             newly = _hold_hopeless(writer, now)

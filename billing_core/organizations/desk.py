@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
 
 from billing_core.access import Principal, Role
 from billing_core.decimals import EXACT
@@ -93,16 +92,13 @@ class OrganizationDesk:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _rows(self, expression: Any) -> list[dict[str, Any]]:
-        return self._ledger.engine.read(expression).to_pylist()  # type: ignore[no-any-return]
-
     def _read_statistics(self, selection: Selection, before: Selection | None) -> Statistics:
         now = self._figures(selection)
         then = {} if before is None else self._figures(before)
         first, days = self._days(selection)
         length = max((len(values) for values in days.values()), default=0)
         customers: dict[str | None, list[str]] = {}
-        for row in self._rows(statistics.customers(selection)):
+        for row in self._ledger.read_rows(statistics.customers(selection)):
             customers.setdefault(row["organization_id"], []).append(row["customer_id"])
         nothing = added([], latency_p95=None)
         organizations = [
@@ -132,20 +128,20 @@ class OrganizationDesk:
     def _figures(self, selection: Selection) -> dict[str | None, Figures]:
         return roll_up(
             Rows(
-                sums=self._rows(statistics.sums(selection)),
-                counts=self._rows(statistics.counts(selection)),
-                latency=self._rows(statistics.latency(selection, by_organization=True)),
-                models=self._rows(statistics.models(selection)),
-                token_classes=self._rows(statistics.token_classes(selection)),
+                sums=self._ledger.read_rows(statistics.sums(selection)),
+                counts=self._ledger.read_rows(statistics.counts(selection)),
+                latency=self._ledger.read_rows(statistics.latency(selection, by_organization=True)),
+                models=self._ledger.read_rows(statistics.models(selection)),
+                token_classes=self._ledger.read_rows(statistics.token_classes(selection)),
             )
         )
 
     def _p95(self, selection: Selection) -> Decimal | None:
-        return percentile(self._rows(statistics.latency(selection, by_organization=False))[0]["p95"])
+        return percentile(self._ledger.read_rows(statistics.latency(selection, by_organization=False))[0]["p95"])
 
     def _bounds(self, selection: Selection) -> tuple[datetime, datetime] | None:
         """The times of the first and the last event, or the window's own start: a quiet beginning is shown."""
-        found = queries.with_utc(self._ledger.engine.read(queries.extent(selection))).to_pylist()[0]
+        found = self._ledger.read_rows(queries.extent(selection))[0]
         if found["first"] is None:
             return None
         end = min(selection.end or self._clock(), max(self._clock(), found["last"] + timedelta(microseconds=1)))
@@ -160,14 +156,14 @@ class OrganizationDesk:
         first = (start.astimezone(self._zone).date() - EPOCH).days
         last = ((end - timedelta(microseconds=1)).astimezone(self._zone).date() - EPOCH).days
         found: dict[str | None, list[Decimal]] = {}
-        for row in self._rows(statistics.credits_per_day(selection, self._zone, start, end)):
+        for row in self._ledger.read_rows(statistics.credits_per_day(selection, self._zone, start, end)):
             values = found.setdefault(row["organization_id"], [Decimal(0)] * (last - first + 1))
             values[row["day"] - first] = row["credits_total"]
         return EPOCH + timedelta(days=first), found
 
     def _ties_out(self, selection: Selection, total: Figures, days: dict[str | None, list[Decimal]]) -> bool:
         """Whether rows and days add up to what Usage Events sums over the same events."""
-        whole = add_up(self._rows(queries.totals(selection)))
+        whole = add_up(self._ledger.read_rows(queries.totals(selection)))
         daily = Decimal(0)
         for value in (value for values in days.values() for value in values):
             daily = EXACT.add(daily, value)
@@ -184,8 +180,11 @@ class OrganizationDesk:
         bounds = self._bounds(selection)
         if bounds is None:
             return ()
-        active = self._rows(statistics.active_users(selection, self._zone, *bounds))
-        fresh = {row["day"]: row["users"] for row in self._rows(statistics.new_users(selection, self._zone, *bounds))}
+        active = self._ledger.read_rows(statistics.active_users(selection, self._zone, *bounds))
+        fresh = {
+            row["day"]: row["users"]
+            for row in self._ledger.read_rows(statistics.new_users(selection, self._zone, *bounds))
+        }
         return tuple(
             ActiveUsers(EPOCH + timedelta(days=row["day"]), row["users"], fresh.get(row["day"], 0))
             for row in sorted(active, key=lambda row: row["day"])

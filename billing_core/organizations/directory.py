@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_core.access import Principal, Role, Scope, scope_of
 from billing_core.decimals import EXACT
-from billing_core.errors import AccessDenied, BadParameter
-from billing_core.ledger.directory import DirectoryBook, Line, Row, Source, mapped_customers, payers, who_pays
+from billing_core.errors import BadParameter
+from billing_core.ledger.directory import (
+    DirectoryBook,
+    Line,
+    Row,
+    Source,
+    mapped_customers,
+    names_in,
+    payers,
+    who_pays,
+)
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
 from billing_core.ledger.rebilling import Moved, moved_by
@@ -25,15 +34,13 @@ from billing_core.organizations.directory_file import Change, Parsed, can_be_wri
 from billing_core.pipeline import Amounts
 from billing_core.rating.events import Policy
 from billing_core.settings import Settings
+from billing_core.stripe.intents import OLDEST
 from billing_core.stripe_reads import remembered
 
 if TYPE_CHECKING:
     from billing_core.stripe.model import Customer
 
 __all__ = ["Applied", "Change", "Directory", "Entry", "Parsed", "Preview", "Step"]
-
-OLD = timedelta(days=35)
-"""Stripe takes no usage older than this."""
 
 REMEMBERED = 32
 
@@ -131,15 +138,14 @@ class Directory:
         """Organization → name, of those with one that the principal may see."""
         principal.require(Role.ADMIN)
         scope = scope_of(principal)
-        lines = self._lines(self._ledger.version())
-        return {one: row.after.name for one, row in lines.items() if row.after.name and _within(scope, one)}
+        return {one: name for one, name in names_in(self._lines(self._ledger.version())).items() if scope.holds(one)}
 
     def customers(self, principal: Principal) -> Mapping[str, str]:
         """Organization → the customer that pays for its events whose trace names none, of those in sight."""
         principal.require(Role.ADMIN)
-        scope = scope_of(principal).organizations
+        scope = scope_of(principal)
         mapped = mapped_customers(self._ledger.engine.rows)
-        return {one: customer for one, customer in mapped.items() if scope is None or one in scope}
+        return {one: customer for one, customer in mapped.items() if scope.holds(one)}
 
     def entries(self, principal: Principal) -> list[Entry]:
         """Every organization the ledger or the directory knows, as far as the principal may see.
@@ -208,7 +214,7 @@ class Directory:
             self._ledger.engine.rows,
             payers({step.organization_id: (step.before, step.after) for step in steps}),
             self._policy,
-            old_before=self._clock() - OLD,
+            old_before=self._clock() - OLDEST,
         )
         known = self._known_customers()
         finished = tuple(
@@ -258,7 +264,7 @@ class Directory:
                 amount = EXACT.multiply(row["credits"], row["credit_price_usd"])
                 found = Amounts(row["events"], row["credits"], amount)
                 at_stake[row["organization_id"]] = at_stake.get(row["organization_id"], Amounts()) + found
-        known = named.keys() | {one for one in lines if _within(scope, one)}
+        known = named.keys() | {one for one in lines if scope.holds(one)}
         entries = [self._entry(one, lines.get(one), named.get(one, ()), at_stake.get(one, Amounts())) for one in known]
         return tuple(sorted(entries, key=lambda e: (-e.at_stake.credits, e.customer_id is not None, e.organization_id)))
 
@@ -289,14 +295,7 @@ class Directory:
 
 def _require_everything(principal: Principal) -> None:
     principal.require(Role.ADMIN)
-    if principal.organizations is not None:
-        raise AccessDenied(
-            f"{principal.name} may see some organizations only; who pays is changed by admins who may see all"
-        )
-
-
-def _within(scope: Scope, organization_id: str) -> bool:
-    return scope.organizations is None or organization_id in scope.organizations
+    principal.require_everything("who pays is changed by admins who may see all")
 
 
 def _usable(parsed: Parsed) -> tuple[Change, ...]:
@@ -335,6 +334,6 @@ def _warnings(step: Step, moved: Moved, known: Mapping[str, Customer] | None) ->
             yield f"{customer_id} was deleted at Stripe: it will reject the usage."
     if moved.old_events and customer_id is not None:
         yield (
-            f"{moved.old_events:,} of the events are older than {OLD.days} days: Stripe takes them no more, and the "
+            f"{moved.old_events:,} of the events are older than {OLDEST.days} days: Stripe takes them no more, and the "
             "next push holds them as too old. Events of a period whose invoice is final are held as well."
         )

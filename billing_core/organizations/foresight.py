@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from billing_core.access import Principal, Role, scope_of
 from billing_core.decimals import EXACT
@@ -216,7 +216,7 @@ class Foresight:
         before: dict[str, dict[str | None, Decimal]] = {name: {} for name in DIMENSIONS}
         now: dict[str, dict[str | None, Decimal]] = {name: {} for name in DIMENSIONS}
         names: dict[tuple[str, str | None], str] = {}
-        for row in self._rows(history.slices(window, organization_id, middle)):
+        for row in self._ledger.read_rows(history.slices(window, organization_id, middle)):
             dimension, value = row["dimension"], row["value"]
             if dimension == "model" and value is not None:
                 value = " + ".join(queries.split_models(value)) or None
@@ -394,7 +394,7 @@ class Foresight:
         return replace(whole, end=min(known, self._clock()) + MOMENT)
 
     def _newest(self, selection: Selection) -> datetime | None:
-        found = self._rows(queries.extent(selection))[0]["last"]
+        found = self._ledger.read_rows(queries.extent(selection))[0]["last"]
         return found if found is None else found + MOMENT
 
     def _read_history(self, selection: Selection, first_day: date) -> DailyHistory:
@@ -407,9 +407,6 @@ class Foresight:
 
     def _midnight(self, day: date) -> datetime:
         return datetime.combine(day, time.min, self._zone)
-
-    def _rows(self, expression: Any) -> list[dict[str, Any]]:
-        return queries.with_utc(self._ledger.engine.read(expression)).to_pylist()  # type: ignore[no-any-return]
 
 
 def _largest(limits: Sequence[Limit]) -> Limit | None:

@@ -19,7 +19,7 @@ from billing_core.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.decimals import EXACT
 from billing_core.errors import UpstreamError
 from billing_core.ledger import period_usage
-from billing_core.ledger.directory import DirectoryBook
+from billing_core.ledger.directory import DirectoryBook, names_in
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
 from billing_core.ledger.sync import SyncBooks
@@ -134,8 +134,7 @@ class LimitsDesk:
     def csv(self, principal: Principal) -> Iterator[bytes]:
         """The rows of `read` as CSV, for whoever may `read`."""
         rows = self.read(principal).rows
-        named = {one: row.after.name for one, row in self._directory.newest().items() if row.after.name}
-        return limits_csv(rows, named, self._clock())
+        return limits_csv(rows, names_in(self._directory.newest()), self._clock())
 
     def refresh(self, principal: Principal) -> Refreshed:
         """Read plans from Stripe anew, and raise the notices that follow.
@@ -209,8 +208,7 @@ class LimitsDesk:
         found = dict(pairs)
         for organization, row in self._directory.newest().items():
             line = row.after
-            is_visible = scope.organizations is None or organization in scope.organizations
-            if is_visible and (line.name or line.customer_id):
+            if scope.holds(organization) and (line.name or line.customer_id):
                 found.setdefault((organization, line.customer_id), Decimal(0))
         return found
 

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
-from billing_core.errors import AccessDenied, BillingError
+from billing_core.errors import BillingError
 from billing_core.filelock import exclusive
-from billing_core.ledger.directory import DirectoryBook
+from billing_core.ledger.directory import DirectoryBook, names_in
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.notices import Notice, NoticeBooks, Reached
 from billing_core.organizations.limits import Limit
@@ -126,8 +126,7 @@ class NoticeDesk:
             Unless the principal is an admin who sees every organization: the mark is everybody's.
         """
         principal.require(Role.ADMIN)
-        if principal.organizations is not None:
-            raise AccessDenied(f"{principal.name} may see some organizations only; notices are marked for everybody")
+        principal.require_everything("notices are marked for everybody")
         return self._books.mark_seen(ids, actor=principal.name, now=self._clock())
 
     def look(self, actor: str) -> Looked:
@@ -166,7 +165,7 @@ class NoticeDesk:
             return deliver(self._books, webhook, self._names(), self._clock, pause=self._pause)
 
     def _names(self) -> dict[str, str]:
-        return {one: row.after.name for one, row in self._directory.newest().items() if row.after.name}
+        return names_in(self._directory.newest())
 
     def _with_delivery(self, notices: Sequence[Notice]) -> tuple[RaisedNotice, ...]:
         tries = self._books.tries([notice.id for notice in notices])
