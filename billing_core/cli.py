@@ -12,25 +12,38 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from billing_core.access import Principal, Role, system_principal
-from billing_core.errors import BadParameter, BillingError, SettingsError
-from billing_core.settings import Mode, Settings, load_settings
+from billing_core.access import Role
+from billing_core.cli_support import (
+    EXIT_SOME_FAILED,
+    EXIT_UNREACHABLE,
+    add_filters,
+    add_json,
+    add_window,
+    aligned,
+    open_service,
+    open_stripe_service,
+    os_principal,
+    params_of,
+    print_json,
+    share_bar,
+    time_of,
+    with_langfuse,
+)
+from billing_core.cli_transfer import add_commands
+from billing_core.errors import BillingError, SettingsError
+from billing_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from billing_core.pushing import PushProgress, PushResult
-    from billing_core.service import BillingService
     from billing_core.types import UsageEventsResponse
     from billing_core.usage import PullProgress
 
 __all__ = ["main"]
 
-EXIT_SOME_FAILED = 1
-EXIT_UNREACHABLE = 3
 SHOWN_FAILURES = 20
 INTERRUPTED = 130
 """What a shell reports for Ctrl-C."""
@@ -82,48 +95,50 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     pull = command("pull", _pull, "Langfuse → rated usage events in the ledger")
-    _add_window(pull)
-    _add_json(pull)
+    add_window(pull)
+    add_json(pull)
 
     events = command("events", _events, "one page of usage events, as the dashboard shows it")
-    _add_window(events)
-    _add_filters(events)
+    add_window(events)
+    add_filters(events)
     events.add_argument("--sort", metavar="FIELD")
     events.add_argument("--order", metavar="asc|desc")
     events.add_argument("--page", metavar="N")
     events.add_argument("--limit", metavar="N")
     events.add_argument("--as-of", metavar="N", help="pagination.as_of of an earlier page: pages fit together")
-    _add_json(events)
+    add_json(events)
 
     push = command("push", _push, "unsent, settled credits → Stripe meter events, exactly once")
     push.add_argument("--dry-run", action="store_true", help="print the exact requests; nothing is sent or stored")
-    _add_json(push)
+    add_json(push)
 
     reconcile = command("reconcile", _reconcile, "Langfuse ↔ ledger ↔ Stripe, per customer and UTC day")
-    _add_window(reconcile)
+    add_window(reconcile)
     reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all books agree")
-    _add_json(reconcile)
+    add_json(reconcile)
 
     stats = command("stats", _stats, "organization statistics: credits, cost, chats, people, latency, errors")
-    _add_window(stats)
+    add_window(stats)
     stats.add_argument("--organization", action="append", metavar="O", help="repeat for any of several")
-    _add_json(stats)
+    add_json(stats)
 
     notices = command("notices", _notices, "raise, deliver and list notices of reached limits")
-    _add_json(notices)
+    add_json(notices)
 
     status = command("status", _status, "plan, subscription, period and upcoming invoice of a Stripe customer")
     status.add_argument("customer_id", metavar="CUSTOMER_ID")
-    _add_json(status)
+    add_json(status)
 
     explain = command("explain", _explain, "how an event's credits came about, step by step")
     explain.add_argument("event_id", metavar="EVENT_ID")
-    _add_json(explain)
+    add_json(explain)
 
     lint = command("lint", _lint, "events to look at: tokens without a price, odd credits, implausible latency")
-    _add_window(lint)
-    _add_filters(lint)
-    _add_json(lint)
+    add_window(lint)
+    add_filters(lint)
+    add_json(lint)
+
+    add_commands(command)
 
     _add_accounts(commands, "users", _users, "sign-in accounts", ("list", "remove", "set-password"))
     _add_accounts(commands, "tokens", _tokens, "HTTP API tokens", ("list", "revoke"))
@@ -138,32 +153,8 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = command("bench", _bench, "the benchmark table of docs/benchmarks.md")
     bench.add_argument("--events", type=int, default=1_000_000)
-    _add_json(bench)
+    add_json(bench)
     return parser
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def _add_window(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601; without an offset in BILLING_TIMEZONE")
-    parser.add_argument("--to", dest="end", metavar="T", help="exclusive")
-
-
-FILTERS = ("customer", "organization", "user", "chatflow", "model", "environment", "status")
-
-
-def _add_filters(parser: argparse.ArgumentParser) -> None:
-    for name in FILTERS:
-        parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
-    parser.add_argument(
-        "--without", action="append", metavar="NAME",
-        help="events that lack it, an organization for example; repeat for those that lack all of several",
-    )  # fmt: skip
-    parser.add_argument("--amount-min", metavar="USD")
-    parser.add_argument("--amount-max", metavar="USD")
-    parser.add_argument("--search", metavar="TEXT")
 
 
 def _add_accounts(
@@ -176,69 +167,23 @@ def _add_accounts(
     add.add_argument("name", metavar="NAME")
     add.add_argument("--role", required=True, metavar="|".join(Role))
     add.add_argument("--organization", action="append", default=[], metavar="O", help="limit to it; repeatable")
-    _add_json(add)
+    add_json(add)
     for verb in verbs:
         action = actions.add_parser(verb)
         if verb != "list":
             action.add_argument("name", metavar="NAME")
-        _add_json(action)
-
-
-def _principal() -> Principal:
-    """The command line acts for whoever may read the ledger; the audit log names the operating-system user."""
-    return system_principal(f"os:{_os_user()}")
-
-
-def _os_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user id has no name
-        return f"uid {os.getuid()}"
-
-
-@contextmanager
-def _service(settings: Settings) -> Iterator[BillingService]:
-    from billing_core.service import BillingService
-
-    service = BillingService.from_settings(settings)
-    try:
-        yield service
-    finally:
-        service.close()
-
-
-@contextmanager
-def _langfuse(settings: Settings) -> Iterator[Settings]:
-    """The settings with a Langfuse to read: in demo mode the sandbox, started for this command."""
-    if settings.mode is Mode.LIVE:
-        yield settings
-        return
-    from billing_core.demo import demo_sandbox
-
-    with demo_sandbox(settings) as connected:
-        yield connected
-
-
-def _time(name: str, text: str | None) -> datetime | None:
-    from billing_core.types import parse_time
-
-    if text is None:
-        return None
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise BadParameter(name, text, str(error).removeprefix("expected ")) from None
+        add_json(action)
 
 
 def _pull(options: argparse.Namespace, settings: Settings) -> int:
-    start, end = _time("from", options.start), _time("to", options.end)
-    with _langfuse(settings) as connected, _service(connected) as service, _progress_bar() as progress:
+    start, end = time_of("from", options.start), time_of("to", options.end)
+    with with_langfuse(settings) as connected, open_service(connected) as service, _progress_bar() as progress:
         result = service.pull(
-            _principal(), start=start, end=end, progress=progress,
+            os_principal(), start=start, end=end, progress=progress,
             on_wait=lambda: print("another pull is running; waiting for it", file=sys.stderr),
         )  # fmt: skip
     if options.json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print(
             f"{result.api}: {result.observations:,} observations ({result.duplicates:,} duplicates) from "
@@ -268,31 +213,14 @@ def _progress_bar() -> Iterator[Callable[[PullProgress], None]]:
         yield show
 
 
-@contextmanager
-def _stripe_service(settings: Settings) -> Iterator[BillingService]:
-    """A service with a Stripe to talk to: in demo mode the sandbox, started for this command."""
-    from billing_core.service import BillingService
-
-    with ExitStack() as stack:
-        if settings.mode is Mode.LIVE:
-            service = BillingService.from_settings(settings)
-        else:
-            from billing_core.demo import DemoSandbox
-
-            demo = stack.enter_context(closing(DemoSandbox()))
-            service = BillingService.from_settings(settings, connect=demo.langfuse, connect_stripe=demo.stripe)
-        stack.enter_context(closing(service))
-        yield service
-
-
 def _push(options: argparse.Namespace, settings: Settings) -> int:
-    with _stripe_service(settings) as service, _push_bar() as progress:
+    with open_stripe_service(settings) as service, _push_bar() as progress:
         result = service.stripe.push(
-            _principal(), dry_run=options.dry_run, progress=progress,
+            os_principal(), dry_run=options.dry_run, progress=progress,
             on_wait=lambda: print("another push is running; waiting for it", file=sys.stderr),
         )  # fmt: skip
     if options.json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         _say_pushed(result)
     for text in (*result.failures[:SHOWN_FAILURES], *result.problems):
@@ -336,14 +264,14 @@ def _push_bar() -> Iterator[Callable[[PushProgress], None]]:
 
 
 def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
-    start, end = _time("from", options.start), _time("to", options.end)
+    start, end = time_of("from", options.start), time_of("to", options.end)
     if start is None or end is None:
         raise _Usage("reconcile: --from and --to are needed, e.g. --from 2026-11-01 --to 2026-12-01")
-    with _stripe_service(settings) as service, _share_bar() as progress:
-        found = service.stripe.reconcile(_principal(), start, end, progress=progress)
+    with open_stripe_service(settings) as service, share_bar() as progress:
+        found = service.stripe.reconcile(os_principal(), start, end, progress=progress)
     document = (found.only_differences() if options.only_differences else found).to_json()
     if options.json:
-        _print_json(document)
+        print_json(document)
     else:
         _say_reconciled(document)
     for problem in found.problems:
@@ -361,39 +289,15 @@ def _say_reconciled(document: dict[str, Any]) -> None:
         )
         for row in document["rows"]
     ]  # fmt: skip
-    print(_aligned(head, rows))
+    print(aligned(head, rows))
     for finding in document["findings"]:
         print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
     print(f"{len(rows):,} rows, {document['unexplained_credits'] or 'unknown'} credits unexplained")
 
 
-def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their longest cell."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    )
-    return "\n".join(lines)
-
-
-@contextmanager
-def _share_bar() -> Iterator[Callable[[float, str], None]]:
-    """Share of the work done, on standard error and only for people."""
-    from tqdm import tqdm
-
-    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
-    with tqdm(total=1.0, bar_format=form, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-
-        def show(share: float, doing: str) -> None:
-            bar.n = min(share, 1.0)
-            bar.set_description_str(doing, refresh=True)
-
-        yield show
-
-
 def _notices(options: argparse.Namespace, settings: Settings) -> int:
-    with _stripe_service(settings) as service:
-        limits, principal = service.organizations.limits, _principal()
+    with open_stripe_service(settings) as service:
+        limits, principal = service.organizations.limits, os_principal()
         code = 0
         if limits.read(principal).is_outdated:
             try:
@@ -411,7 +315,7 @@ def _notices(options: argparse.Namespace, settings: Settings) -> int:
         "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(), "problem": reading.problem,
     }  # fmt: skip
     if options.json:
-        _print_json(document)
+        print_json(document)
     else:
         _say_notices(document)
     for text in (*looked.delivery.failed, *([reading.problem] if reading.problem else [])):
@@ -429,18 +333,18 @@ def _say_notices(document: dict[str, Any]) -> None:
         )
         for notice in document["notices"]
     ]  # fmt: skip
-    print(_aligned(head, rows))
+    print(aligned(head, rows))
     print(f"{len(rows):,} open notices, {document['raised']:,} raised now, {document['delivered']:,} delivered now")
 
 
 def _status(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.customer_status import UNKNOWN
 
-    with _stripe_service(settings) as service:
-        status = service.stripe.status(_principal(), options.customer_id)
+    with open_stripe_service(settings) as service:
+        status = service.stripe.status(os_principal(), options.customer_id)
     document = status.to_json()
     if options.json:
-        _print_json(document)
+        print_json(document)
     else:
         period, counts, upcoming = document["period"], document["credits"], document["upcoming_invoice"]
         print(
@@ -460,24 +364,15 @@ def _money(upcoming: dict[str, Any] | None) -> str:
     return f"{upcoming['amount_due']:,} {upcoming['currency'] or ''} (in the currency's smallest unit)"
 
 
-def _params(options: argparse.Namespace) -> Any:
-    from billing_core.types import GetUsageEventsParams
-
-    values = {"from": options.start, "to": options.end}
-    names = (*FILTERS, "without", "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
-    values.update({name: getattr(options, name, None) for name in names})
-    return GetUsageEventsParams.parse({name: value for name, value in values.items() if value is not None})
-
-
 def _events(options: argparse.Namespace, settings: Settings) -> int:
-    params = _params(options)
-    with _service(settings) as service:
-        response = service.get_usage_events(params, _principal())
+    params = params_of(options)
+    with open_service(settings) as service:
+        response = service.get_usage_events(params, os_principal())
         if service.version() == 0:
             where = settings.warehouse_path
             print(f"the ledger {where} is empty: run `pull`, or check BILLING_WAREHOUSE_URL", file=sys.stderr)
     if options.json:
-        _print_json(response.to_json())
+        print_json(response.to_json())
     else:
         print(_table(response))
     return 0
@@ -497,15 +392,15 @@ def _table(response: UsageEventsResponse) -> str:
     ]  # fmt: skip
     p, t = response.pagination, response.totals
     total = f"{plain_decimal(t.credits.total)} credits, {plain_decimal(t.amount_usd)} USD"
-    return "\n".join((_aligned(head, rows), f"page {p.page} of {p.total_pages:,}; {p.total_items:,} events, {total}"))
+    return "\n".join((aligned(head, rows), f"page {p.page} of {p.total_pages:,}; {p.total_items:,} events, {total}"))
 
 
 def _stats(options: argparse.Namespace, settings: Settings) -> int:
-    params = _params(options)
-    with _service(settings) as service:
-        document = service.organizations.statistics(params, _principal()).to_json()
+    params = params_of(options)
+    with open_service(settings) as service:
+        document = service.organizations.statistics(params, os_principal()).to_json()
     if options.json:
-        _print_json(document)
+        print_json(document)
     else:
         _say_statistics(document)
     return 0
@@ -523,14 +418,14 @@ def _say_statistics(document: dict[str, Any]) -> None:
         )
         for row in (*document["organizations"], document["totals"])
     ]  # fmt: skip
-    print(_aligned(head, rows))
+    print(aligned(head, rows))
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
-    with _service(settings) as service:
-        passport = service.explain(options.event_id, _principal())
+    with open_service(settings) as service:
+        passport = service.explain(options.event_id, os_principal())
     if options.json:
-        _print_json(passport.to_json())
+        print_json(passport.to_json())
         return 0
     print(f"event {passport.event.id}")
     for step in passport.steps:
@@ -541,10 +436,10 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _lint(options: argparse.Namespace, settings: Settings) -> int:
-    with _service(settings) as service:
-        findings = list(service.lint(_params(options), _principal()))
+    with open_service(settings) as service:
+        findings = list(service.lint(params_of(options), os_principal()))
     if options.json:
-        _print_json({"findings": [{"event_id": f.event_id, "rule": f.rule, "says": f.says} for f in findings]})
+        print_json({"findings": [{"event_id": f.event_id, "rule": f.rule, "says": f.says} for f in findings]})
     else:
         for finding in findings:
             print(f"{finding.event_id}: {finding.rule}: {finding.says}")
@@ -556,7 +451,7 @@ def _audited(settings: Settings) -> Callable[[str, str, str], None]:
     """Account and token changes land in the ledger's audit log."""
 
     def audit(who: str, what: str, detail: str) -> None:
-        with _service(settings) as service:
+        with open_service(settings) as service:
             service.audit(who, what, {"detail": detail})
 
     return audit
@@ -565,7 +460,7 @@ def _audited(settings: Settings) -> Callable[[str, str, str], None]:
 def _users(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.auth import UserFile
 
-    users = UserFile(settings.credentials, audit=_audited(settings), actor=_principal().name)
+    users = UserFile(settings.credentials, audit=_audited(settings), actor=os_principal().name)
     done: dict[str, Any] = {"ok": True}
     match options.action:
         case "add":
@@ -585,12 +480,12 @@ def _users(options: argparse.Namespace, settings: Settings) -> int:
 def _tokens(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.auth import TokenFile
 
-    tokens = TokenFile(settings.api_tokens, audit=_audited(settings), actor=_principal().name)
+    tokens = TokenFile(settings.api_tokens, audit=_audited(settings), actor=os_principal().name)
     match options.action:
         case "add":
             secret = tokens.add(options.name, role=options.role, organizations=options.organization)
             if options.json:
-                _print_json({"token": secret, "name": options.name})
+                print_json({"token": secret, "name": options.name})
             else:
                 print(secret)
                 print("this token is shown once; the file keeps only its hash", file=sys.stderr)
@@ -615,7 +510,7 @@ def _account_answer(
     options: argparse.Namespace, document: dict[str, Any], listed: list[dict[str, Any]] | None, name: str
 ) -> int:
     if options.json:
-        _print_json(document)
+        print_json(document)
     elif listed is None:
         print(f"{options.command} {options.action}: {name} done", file=sys.stderr)
     else:
@@ -655,13 +550,9 @@ def _bench(options: argparse.Namespace, settings: Settings) -> int:
 
     figures = run_all(events=options.events)
     if options.json:
-        _print_json(figures)
+        print_json(figures)
     else:
         from benchmarks.table import as_text
 
         print(as_text(figures))
     return 0
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=2))

@@ -213,12 +213,12 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
 
 def _corrections(engine: Engine, now: datetime) -> Amounts:
     """What sent events owe beyond their intents."""
-    o = _open_corrections(now)
+    o = open_corrections(now)
     row = engine.read(o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())).to_pylist()[0]
     return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
 
 
-def _open_corrections(now: datetime) -> ir.Table:
+def open_corrections(now: datetime) -> ir.Table:
     """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
     e = candidates(now)
     changed = e.filter(e.sync_status != SyncStatus.PENDING)
@@ -233,7 +233,7 @@ def _open_corrections(now: datetime) -> ir.Table:
 
 def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
     """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
-    o, h = _open_corrections(now), holds_table()
+    o, h = open_corrections(now), holds_table()
     held = o.semi_join(h.filter(h.released_at.isnull()), [o.id == h.event_id])
     row = engine.read(
         held.aggregate(

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, scope_of
 from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.queries import Selection, Snapshot
+from billing_core.ledger.queries import Selection
 from billing_core.types import Attribute, GetUsageEventsParams
 from billing_core.usage import HOUR, aware_in, hour_of, window_in
 
@@ -48,11 +48,9 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
         "environment": params.environment,
         "sync_status": tuple(status.value for status in params.status),
     }
-    latest = ledger.version()
-    as_of = latest if params.as_of is None else min(params.as_of, latest)
     return Selection(
         scope_of(principal),
-        Snapshot(as_of, latest),
+        ledger.snapshot(params.as_of),
         None if start is None else start.astimezone(UTC),
         None if end is None else end.astimezone(UTC),
         tuple((column, values) for column, values in named.items() if values),

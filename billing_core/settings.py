@@ -20,7 +20,8 @@ from zoneinfo import ZoneInfo
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from billing_core.errors import SettingsError
+from billing_core.errors import BadParameter, SettingsError
+from billing_core.transfer.journal import JournalAccounts
 
 __all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings", "signing_key"]
 
@@ -99,6 +100,9 @@ class Settings(BaseModel):
     limit_thresholds: tuple[int, ...] = (75, 90, 100)
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
+    seller_name: str = "Seller"
+    service_name: str = "AI credits"
+    journal_accounts: str = ""
 
     @field_validator("langfuse_host", "stripe_api_base")
     @classmethod
@@ -170,6 +174,15 @@ class Settings(BaseModel):
                 raise ValueError(f"{text[:20]!r}; {accepted}")
             found.add(int(text))
         return tuple(sorted(found))
+
+    @field_validator("journal_accounts")
+    @classmethod
+    def _are_accounts(cls, value: str) -> str:
+        try:
+            JournalAccounts.parse(value)
+        except BadParameter as error:
+            raise ValueError(f"{error.value!r}; expected {error.accepted}") from None
+        return value
 
     @field_validator("webhook_url")
     @classmethod
@@ -267,6 +280,9 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "limit_thresholds": ("BILLING_LIMIT_THRESHOLDS",),
     "webhook_url": ("BILLING_WEBHOOK_URL",),
     "webhook_secret": ("BILLING_WEBHOOK_SECRET",),
+    "seller_name": ("BILLING_SELLER_NAME",),
+    "service_name": ("BILLING_SERVICE_NAME",),
+    "journal_accounts": ("BILLING_JOURNAL_ACCOUNTS",),
 }
 """Setting → the variables that may set it; the first one present wins."""
 

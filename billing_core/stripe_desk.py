@@ -82,7 +82,7 @@ class StripeDesk:
         self,
         settings: Settings,
         ledger: Ledger,
-        cards: RateCardFile,
+        cards: Callable[[], RateCardFile],
         connect: ConnectStripe | None = None,
         clock: Callable[[], datetime] | None = None,
         *,
@@ -248,7 +248,7 @@ class StripeDesk:
             else:
                 problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
             found = reconcile(
-                self._ledger, self._cards, self._policy(), window,
+                self._ledger, self._cards(), self._policy(), window,
                 langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
                 clock=self._clock, progress=progress, heard=hours.__setitem__,
             )  # fmt: skip
@@ -358,7 +358,7 @@ class StripeDesk:
             meter_id = provider.preflight().id
         except SettingsError as error:
             problem = str(error)  # a wrong meter keeps nobody from seeing the subscription
-        standing = standing_of(provider.subscriptions(customer_id), meter_id, self._cards.plans)
+        standing = standing_of(provider.subscriptions(customer_id), meter_id, self._cards().plans)
         now = self._clock()
         if standing is None:
             if (customer := provider.customer(customer_id)) is not None and customer.is_deleted:

@@ -85,6 +85,11 @@ class DirectoryBook:
             found = self._engine.rows(query, [list(organizations), limit])
         return [_row(values) for values in found]
 
+    def between(self, first: int, last: int) -> list[Row]:
+        """Changes by number, both ends included: what one import wrote."""
+        query = f"SELECT * FROM ({_HISTORY}) WHERE seq BETWEEN ? AND ? ORDER BY seq"
+        return [_row(values) for values in self._engine.rows(query, [first, last])]
+
     def change(
         self,
         lines: Mapping[str, Line],
@@ -95,6 +100,7 @@ class DirectoryBook:
         source: Source,
         now: datetime,
         file_sha256: str | None = None,
+        also: Callable[[Writer], object] | None = None,
     ) -> dict[str, int]:
         """Write new lines, move unsent events to who pays by now, and audit it: all of it or nothing.
 
@@ -102,6 +108,8 @@ class DirectoryBook:
         ----------
         seen:
             The `seq` of each organization's row that the change was decided on, 0 where there was none.
+        also:
+            What belongs to the change and is written with it; the new rows, numbered without a gap, are there already.
 
         Returns
         -------
@@ -133,6 +141,8 @@ class DirectoryBook:
             for start in range(0, len(changes), AUDITED_AT_ONCE):
                 part = changes[start : start + AUDITED_AT_ONCE]
                 append_audit(writer, actor, "organization map", {**facts, "changes": part})
+            if also is not None:
+                also(writer)
         return moved
 
 

@@ -22,10 +22,12 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import WarehouseError
+from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
 from billing_core.ledger.schema import (
     ADDED_LATER,
+    CLOSED_COLUMNS,
     COMPARED,
     COMPARED_IF_KNOWN,
     EVENT_COLUMNS,
@@ -88,6 +90,15 @@ TABLES = (
        outcome VARCHAR, status BIGINT, error VARCHAR)""",
     """CREATE TABLE IF NOT EXISTS anomaly_marks (organization_id VARCHAR, day VARCHAR, credits DECIMAL(38,6),
        seen_at TIMESTAMP, seen_by VARCHAR, note VARCHAR)""",
+    _ddl("closed_events", CLOSED_COLUMNS),
+    """CREATE TABLE IF NOT EXISTS closes (seq BIGINT, period VARCHAR, timezone VARCHAR, start_at TIMESTAMP,
+       end_at TIMESTAMP, closed_at TIMESTAMP, closed_by VARCHAR, manifest VARCHAR, sha256 VARCHAR,
+       reopened_seq BIGINT, reopened_at TIMESTAMP, reopened_by VARCHAR, reopen_reason VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS imports (id VARCHAR, kind VARCHAR, file_name VARCHAR, sha256 VARCHAR, seq BIGINT,
+       imported_at TIMESTAMP, imported_by VARCHAR, result VARCHAR, undone_seq BIGINT, undone_at TIMESTAMP,
+       undone_by VARCHAR)""",
+    """CREATE TABLE IF NOT EXISTS imported_cards (import_id VARCHAR, content VARCHAR, imported_at TIMESTAMP,
+       imported_by VARCHAR, undone_at TIMESTAMP)""",
 )
 
 """What is missing is created; a ledger of an older version has most of it."""
@@ -120,6 +131,11 @@ class DuckDBEngine:
             for name, rows in (given or {}).items():
                 cursor.register(name, without_offsets(rows))
             return cursor.sql(query).to_arrow_table()
+
+    def differing(self, events: pa.Table) -> pa.Table:
+        """See `Engine.differing`."""
+        with self._cursor() as cursor:
+            return _differing(cursor, events)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a fixed query with bound values."""
@@ -220,19 +236,34 @@ class _Writer:
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._cursor.execute(query, [_bound(v) for v in values]).fetchall()
 
-    def read(self, expression: ir.Table) -> pa.Table:
-        return self._cursor.sql(_compiled(expression)).to_arrow_table()
+    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        query, named = _compiled(expression), given or {}
+        try:
+            for name, rows in named.items():
+                self._cursor.register(name, without_offsets(rows))
+            return self._cursor.sql(query).to_arrow_table()
+        finally:
+            for name in named:
+                self._cursor.unregister(name)
+
+    def differing(self, events: pa.Table) -> pa.Table:
+        return _differing(self._cursor, events)
 
     def append(self, table: str, rows: pa.Table) -> None:
         names = ", ".join(map(_quoted, rows.column_names))
         with self._given(rows):
             self._cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM given")
 
-    def amend(self, table: str, rows: pa.Table, *, key: str) -> None:
+    def append_from(self, table: str, expression: ir.Table) -> None:
+        names = ", ".join(map(_quoted, expression.columns))
+        self._cursor.execute(f"INSERT INTO {table} ({names}) {_compiled(expression)}")
+
+    def amend(self, table: str, rows: pa.Table, *, key: str, unless: str | None = None) -> None:
+        spared = "" if unless is None else f" AND NOT coalesce({table}.{_quoted(unless)}, false)"
         changes = ", ".join(f"{_quoted(n)} = given.{_quoted(n)}" for n in rows.column_names if n != key)
         with self._given(rows):
             self._cursor.execute(
-                f"UPDATE {table} SET {changes} FROM given WHERE {table}.{_quoted(key)} = given.{_quoted(key)}"
+                f"UPDATE {table} SET {changes} FROM given WHERE {table}.{_quoted(key)} = given.{_quoted(key)}{spared}"
             )
 
     def advance(self, run_id: str) -> None:
@@ -278,6 +309,7 @@ class _Writer:
                 cursor.execute(_REMOVE_CHANGED)
             if counts.new or changed:
                 cursor.execute(_INSERT, {"seq": seq, "now": now, "run": run_id})
+                carry_over(self, seq=seq, now=now)
                 self.insert(
                     "bookings",
                     {
@@ -293,7 +325,9 @@ class _Writer:
 
 _SENT_LIST = ", ".join(f"'{status}'" for status in SENT)
 _WAS_SENT = f"m.old_status IN ({_SENT_LIST})"
-_BOTH_LEGACY = "contains(m.old_flags, 'legacy_billed') AND contains(i.flags, 'legacy_billed')"
+_BILLED_ELSEWHERE = """contains(m.old_flags, 'legacy_billed') AND contains(i.flags, 'legacy_billed')
+OR coalesce(m.old_billed_elsewhere, false)"""
+"""By the earlier system, or by whatever an import came from: there is nothing here to correct."""
 
 _DIFFERENCES = ", ".join(
     f"CASE WHEN e.{_quoted(name)} {'<>' if name in COMPARED_IF_KNOWN else 'IS DISTINCT FROM'} i.{_quoted(name)} "
@@ -301,13 +335,15 @@ _DIFFERENCES = ", ".join(
     for name in COMPARED
 )
 
+_CHANGED_COLUMNS = f"""CASE WHEN i.updated_at < e.updated_at THEN []  -- an older state, read late: what is known is newer
+            ELSE list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) END"""
+
 _MATCHED = f"""
 CREATE OR REPLACE TEMP TABLE matched AS
 SELECT e.id, e.seq AS old_seq, e.revision AS old_revision, e.sync_status AS old_status, e.sync_error AS old_error,
        e.flags AS old_flags, e.marks AS old_marks, e.meter_event_identifier AS old_identifier,
-       e.synced_at AS old_synced_at,
-       CASE WHEN i.updated_at < e.updated_at THEN []  -- an older state, read late: what is known is newer
-            ELSE list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) END AS changed_columns
+       e.synced_at AS old_synced_at, e.accounted_at AS old_accounted_at, e.billed_elsewhere AS old_billed_elsewhere,
+       {_CHANGED_COLUMNS} AS changed_columns
 FROM events e JOIN incoming i USING (id)
 """
 
@@ -336,10 +372,13 @@ def _inserted(column: Column) -> str:
     if name == "marks":
         mark = "changed_after_sending"
         return (
-            f"CASE WHEN {_WAS_SENT} AND NOT ({_BOTH_LEGACY}) AND NOT contains(m.old_marks, '{mark}') "
+            f"CASE WHEN {_WAS_SENT} AND NOT ({_BILLED_ELSEWHERE}) AND NOT contains(m.old_marks, '{mark}') "
             f"THEN concat_ws('{FLAG_SEPARATOR}', nullif(m.old_marks, ''), '{mark}') ELSE coalesce(m.old_marks, '') END"
         )
-    own = {"seq": "$seq", "revision": "coalesce(m.old_revision, 0) + 1", "booked_at": "$now", "run_id": "$run"}
+    own = {
+        "seq": "$seq", "revision": "coalesce(m.old_revision, 0) + 1", "booked_at": "$now", "run_id": "$run",
+        "accounted_at": "m.old_accounted_at", "billed_elsewhere": "m.old_billed_elsewhere",
+    }  # fmt: skip
     return own.get(name, f"i.{_quoted(name)}")
 
 
@@ -350,6 +389,15 @@ FROM incoming i LEFT JOIN matched m ON m.id = i.id
 WHERE m.id IS NULL OR len(m.changed_columns) > 0
 ORDER BY i."timestamp", i.id
 """
+
+
+def _differing(cursor: duckdb.DuckDBPyConnection, events: pa.Table) -> pa.Table:
+    cursor.register("incoming", stored(events))
+    try:
+        query = f"SELECT id FROM events e JOIN incoming i USING (id) WHERE len({_CHANGED_COLUMNS}) > 0"
+        return cursor.sql(query).to_arrow_table()
+    finally:
+        cursor.unregister("incoming")
 
 
 def _compiled(expression: ir.Table) -> str:

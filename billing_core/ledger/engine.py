@@ -49,14 +49,23 @@ class Writer(Protocol):
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read inside the transaction."""
 
-    def read(self, expression: ir.Table) -> pa.Table:
-        """Run an Ibis expression inside the transaction."""
+    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Run an Ibis expression inside the transaction, over tables `given` by name for this one read as well."""
+
+    def differing(self, events: pa.Table) -> pa.Table:
+        """See `Engine.differing`, inside the transaction."""
 
     def append(self, table: str, rows: pa.Table) -> None:
         """Append many rows; columns not given stay null."""
 
-    def amend(self, table: str, rows: pa.Table, *, key: str) -> None:
-        """Set the given columns of every row whose `key` is among `rows` (sync state only, never what was used)."""
+    def append_from(self, table: str, expression: ir.Table) -> None:
+        """Append what an expression gives, column by name, without it leaving the engine."""
+
+    def amend(self, table: str, rows: pa.Table, *, key: str, unless: str | None = None) -> None:
+        """Set the given columns of every row whose `key` is among `rows` (sync state only, never what was used).
+
+        Rows whose column `unless` is true are left alone.
+        """
 
     def advance(self, run_id: str) -> None:
         """Count one change of what people see, so that remembered answers are asked anew."""
@@ -67,6 +76,9 @@ class Engine(Protocol):
 
     def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Run an Ibis expression over the unbound ledger tables, and over those `given` by name for this one read."""
+
+    def differing(self, events: pa.Table) -> pa.Table:
+        """Ids of those of `events` (`EVENT_SCHEMA`) that are in the ledger and that `Writer.book` would change."""
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a small fixed query on the journal tables."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,16 +12,20 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
+from billing_core.ledger.audit_chain import GENESIS, entry_hash
 from billing_core.ledger.engine import BookingCounts, Engine, Writer
-from billing_core.ledger.queries import with_utc
+from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
 from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.usage import Window
 
-__all__ = ["Ledger", "Run", "append_audit", "contiguous_end"]
+__all__ = ["Ledger", "Run", "append_audit", "contiguous_end", "events_naming", "register_cards"]
 
-GENESIS = "0" * 64
-"""Previous hash of the first audit entry."""
+Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+"""`Engine.rows`, or `Writer.rows` inside a transaction."""
+
+CHAIN_PIECE = 10_000
+"""Entries of the audit chain read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Run:
     error: str | None
 
 
+_ANY_LATE = """SELECT 1 FROM events WHERE accounted_at IS NOT NULL UNION ALL
+               SELECT 1 FROM event_revisions WHERE accounted_at IS NOT NULL LIMIT 1"""
+
 _RUN_COLUMNS = (
     "run_id, started_at, ended_at, actor, api, window_start, window_end, incremental, observations, duplicates, "
     "events_new, events_changed, events_unchanged, rejected, outcome, error"
@@ -64,6 +70,19 @@ class Ledger:
     def version(self) -> int:
         """The newest booking's number; grows with every change of any event. Caches key on it."""
         return int(self.engine.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])
+
+    def snapshot(self, as_of: int | None = None) -> Snapshot:
+        """The ledger as it is, or as it was after booking number `as_of`, with the months that were closed then."""
+        latest = self.version()
+        then = latest if as_of is None else min(as_of, latest)
+        query = """SELECT seq, start_at, end_at FROM closes
+                   WHERE seq <= ? AND (reopened_seq IS NULL OR reopened_seq > ?) ORDER BY seq"""
+        spans = [
+            ClosedSpan(seq, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC))
+            for seq, start, end in self.engine.rows(query, [then, then])
+        ]
+        late = bool(spans) and bool(self.engine.rows(_ANY_LATE))
+        return Snapshot(then, latest, tuple(spans), late)
 
     def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
         """Book rows of `EVENT_SCHEMA` in one transaction; equal events are left alone."""
@@ -102,31 +121,7 @@ class Ledger:
             If a card's content changed under an id that events were rated with.
         """
         with self.engine.transaction() as writer:
-            known = dict(writer.rows("SELECT card_id, fingerprint FROM rate_cards"))
-            for card in cards:
-                if (fingerprint := known.get(card.id)) == card.fingerprint():
-                    continue
-                if fingerprint is not None:
-                    self._replace_unused(writer, card)
-                writer.insert(
-                    "rate_cards",
-                    {
-                        "card_id": card.id, "fingerprint": card.fingerprint(), "content": card.to_json(),
-                        "registered_at": datetime.now(UTC),
-                    },
-                )  # fmt: skip
-                append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
-
-    def _replace_unused(self, writer: Writer, card: RateCard) -> None:
-        """A card may be edited only until the first event names it."""
-        query = "SELECT count(*) FROM {} WHERE rate_card_version = ?"
-        named = sum(writer.rows(query.format(table), [card.id])[0][0] for table in ("events", "event_revisions"))
-        if named:
-            raise RateCardError(
-                f"rate card {card.id!r} was changed, but {named:,} events were rated with it as it was; "
-                "restore the file, or give the changed card a new id and its own effective_from"
-            )
-        writer.rows("DELETE FROM rate_cards WHERE card_id = ?", [card.id])
+            register_cards(writer, cards, actor=actor)
 
     def card(self, card_id: str) -> RateCard | None:
         """A registered card, as it was when events were rated with it."""
@@ -177,11 +172,54 @@ class Ledger:
         with self.engine.transaction() as writer:
             append_audit(writer, actor, action, detail)
 
+    def audit_chain(self) -> Iterator[tuple[Any, ...]]:
+        """Every entry in order, in pieces: seq, happened_at, actor, action, detail, previous_hash, hash."""
+        names, begin = "seq, happened_at, actor, action, detail, previous_hash, hash", 0
+        while rows := self.engine.rows(
+            f"SELECT {names} FROM audit ORDER BY seq, hash LIMIT {CHAIN_PIECE} OFFSET ?", [begin]
+        ):
+            yield from rows
+            begin += len(rows)
+
     def audit_entries(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest entries first."""
         names = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
         query = f"SELECT {', '.join(names)} FROM audit ORDER BY seq DESC LIMIT ?"
         return [dict(zip(names, row, strict=True)) for row in self.engine.rows(query, [limit])]
+
+
+def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> None:
+    """See `Ledger.register_cards`, inside a transaction."""
+    known = dict(writer.rows("SELECT card_id, fingerprint FROM rate_cards"))
+    for card in cards:
+        if (fingerprint := known.get(card.id)) == card.fingerprint():
+            continue
+        if fingerprint is not None:
+            _replace_unused(writer, card)
+        writer.insert(
+            "rate_cards",
+            {
+                "card_id": card.id, "fingerprint": card.fingerprint(), "content": card.to_json(),
+                "registered_at": datetime.now(UTC),
+            },
+        )  # fmt: skip
+        append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
+
+
+def events_naming(rows: Rows, card_id: str) -> int:
+    """States of events that were rated with a card, former ones included."""
+    query = "SELECT count(*) FROM {} WHERE rate_card_version = ?"
+    return sum(int(rows(query.format(table), [card_id])[0][0]) for table in ("events", "event_revisions"))
+
+
+def _replace_unused(writer: Writer, card: RateCard) -> None:
+    """A card may be edited only until the first event names it."""
+    if named := events_naming(writer.rows, card.id):
+        raise RateCardError(
+            f"rate card {card.id!r} was changed, but {named:,} events were rated with it as it was; "
+            "restore the file, or give the changed card a new id and its own effective_from"
+        )
+    writer.rows("DELETE FROM rate_cards WHERE card_id = ?", [card.id])
 
 
 def contiguous_end(windows: Iterable[tuple[datetime, datetime, bool]]) -> datetime | None:
@@ -207,8 +245,7 @@ def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, A
     seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     at = datetime.now(UTC)
     text = json.dumps(detail, sort_keys=True, default=str)
-    entry = [str(seq), at.isoformat(timespec="microseconds"), actor, action, text, previous]
-    digest = hashlib.sha256(json.dumps(entry).encode()).hexdigest()
+    digest = entry_hash(seq, at, actor, action, text, previous)
     writer.insert(
         "audit",
         {

@@ -17,14 +17,18 @@ import pyarrow as pa
 
 from billing_core.access import Scope
 from billing_core.ledger.schema import (
+    EVENT_COLUMNS,
     FLAG_SEPARATOR,
     MODEL_SEPARATOR,
     QUARTER_HOUR_SECONDS,
+    closed_events_table,
     events_table,
     revisions_table,
 )
+from billing_core.types import Flag
 
 __all__ = [
+    "ClosedSpan",
     "Selection",
     "Snapshot",
     "breakdown",
@@ -35,6 +39,8 @@ __all__ = [
     "instant",
     "page",
     "revisions",
+    "selected",
+    "to_freeze",
     "totals",
 ]
 
@@ -44,13 +50,31 @@ THURSDAY = 3
 
 PART_COLUMNS = ("credits_ai_tokens", "credits_compute", "credits_storage")
 
+LATE = Flag.LATE_AFTER_CLOSE.value
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSpan:
+    """A closed month: the booking number of its close, and its aware UTC window `[start, end)`."""
+
+    seq: int
+    start: datetime
+    end: datetime
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The ledger as it was after booking number `as_of`; `latest` is the newest booking there is."""
+    """The ledger as it was after booking number `as_of`; `latest` is the newest booking there is.
+
+    `closed` are the months that were closed then: their events are the frozen ones, and what came later counts in
+    the open month. Without any, events are what is known of them, each in its own time. `has_late` is false where
+    nothing came late: questions are simpler then.
+    """
 
     as_of: int
     latest: int
+    closed: tuple[ClosedSpan, ...] = ()
+    has_late: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +109,122 @@ def _at(snapshot: Snapshot) -> ir.Table:
 
 
 def selected(selection: Selection) -> ir.Table:
-    """The events of a selection, all stored columns. The principal's scope is always part of it."""
-    t = _at(selection.snapshot)
+    """The events of a selection, all stored columns. The principal's scope is always part of it.
+
+    The window is about when events count: when they began, or for what came after its month was closed, when that
+    was booked. Their `quarter_hour` is of the same moment, so that days add up to the window.
+    """
+    columns = [column.name for column in EVENT_COLUMNS]
+    parts = [_filtered(book.events, book.moment, selection).select(*columns) for book in _books(selection)]
+    return parts[0] if len(parts) == 1 else ibis.union(*parts, distinct=False)
+
+
+def to_freeze(selection: Selection) -> ir.Table:
+    """`selected` as a close keeps it: with the `moment` at which each row counts, and whether it takes one back."""
+    columns = [column.name for column in EVENT_COLUMNS]
+    parts = []
+    for book in _books(selection):
+        t = _filtered(book.events, book.moment, selection)
+        parts.append(t.select(*columns, moment=t[book.moment], is_reversal=ibis.literal(book.is_reversal)))
+    return parts[0] if len(parts) == 1 else ibis.union(*parts, distinct=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """A kind of events, and the column that says when they count."""
+
+    events: ir.Table
+    moment: str
+    is_reversal: bool = False
+
+
+def _books(selection: Selection) -> list[_Book]:
+    """Where the events of a window are: without closed months all of them are in one place, as they are inside one.
+
+    What cannot be in the window is left out, because an engine takes its time to plan it.
+    """
+    snapshot, start, end = selection.snapshot, selection.start, selection.end
+    events, closed = _at(snapshot), snapshot.closed
+    if not closed:
+        return [_Book(events, "timestamp")]
+    met = [one for one in closed if (end is None or one.start < end) and (start is None or start < one.end)]
+    frozen = [_Book(_frozen(met), "moment")] if met else []
+    if start is not None and end is not None and any(one.start <= start and end <= one.end for one in met):
+        return frozen
+    outside = events.filter(~_inside(events.timestamp, met)) if met else events
+    if not snapshot.has_late:
+        return [_Book(outside, "timestamp"), *frozen]
+    late = _late(events, closed)
+    return [
+        _Book(outside.filter(outside.accounted_at.isnull()), "timestamp"),
+        *frozen,
+        _Book(late, "accounted_at"),
+        _Book(_taken_back(late, closed), "accounted_at", is_reversal=True),
+    ]
+
+
+def _inside(moment: ir.TimestampColumn, closed: Sequence[ClosedSpan]) -> ir.BooleanValue:
+    return ibis.or_(*((moment >= instant(span.start)) & (moment < instant(span.end)) for span in closed))
+
+
+def _frozen(closed: Sequence[ClosedSpan]) -> ir.Table:
+    t = closed_events_table()
+    return t.filter(t.close_seq.isin([span.seq for span in closed]))
+
+
+def _late(events: ir.Table, closed: Sequence[ClosedSpan]) -> ir.Table:
+    """Events that came, or changed, after their month was closed, as they are now."""
+    t = events.filter(events.accounted_at.notnull(), ~_inside(events.accounted_at, closed))
+    return t.mutate(marks=_with_late_flag(t.marks), quarter_hour=_quarter_hour(t.accounted_at))
+
+
+TAKEN_BACK = (
+    "tokens_in", "tokens_out", "tokens_total", "storage_gb", "cost_usd", "credits_ai_tokens", "credits_compute",
+    "credits_storage", "credits_total",
+)  # fmt: skip
+"""What a reversal has with the opposite sign. It lasted no time: a latency is never negative."""
+
+
+def _taken_back(late: ir.Table, closed: Sequence[ClosedSpan]) -> ir.Table:
+    """What closed months already say of `late` events, with the opposite sign: both together are the difference.
+
+    The newest frozen state counts; each came with its own reversal of the one before.
+    """
+    t = _frozen(closed)
+    t = t.filter(~t.is_reversal)
+    newest = t.mutate(place=ibis.row_number().over(group_by=t.id, order_by=t.close_seq.desc()))
+    newest = newest.filter(newest.place == 0)
+    now = late.select(
+        late_id="id", late_at="accounted_at", late_seq="seq", late_quarter="quarter_hour", late_status="sync_status",
+        late_error="sync_error", late_identifier="meter_event_identifier", late_synced_at="synced_at",
+    )  # fmt: skip
+    back = newest.inner_join(now, newest.id == now.late_id)
+    return back.mutate(
+        accounted_at=back.late_at, seq=back.late_seq, quarter_hour=back.late_quarter, sync_status=back.late_status,
+        sync_error=back.late_error, meter_event_identifier=back.late_identifier, synced_at=back.late_synced_at,
+        latency_seconds=ibis.literal(0).cast("decimal(18, 6)"), marks=_with_late_flag(back.marks),
+        **{name: (-back[name]).cast(back[name].type()) for name in TAKEN_BACK},
+    )  # fmt: skip
+
+
+def _with_late_flag(marks: ir.StringColumn) -> ir.StringValue:
+    flag = ibis.literal(LATE)
+    joined = ibis.ifelse(marks.fill_null("") == "", flag, marks + FLAG_SEPARATOR + flag)
+    return ibis.ifelse(marks.fill_null("").contains(LATE), marks, joined)
+
+
+def _quarter_hour(moment: ir.TimestampColumn) -> ir.IntegerValue:
+    return (moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
+
+
+def _filtered(t: ir.Table, moment: str, selection: Selection) -> ir.Table:
     conditions: list[ir.BooleanValue] = []
     if selection.scope.organizations is not None:
         conditions.append(_within(t, selection.scope.organizations))
     if selection.start is not None:
-        conditions.append(t.timestamp >= instant(selection.start))
+        conditions.append(t[moment] >= instant(selection.start))
     if selection.end is not None:
-        conditions.append(t.timestamp < instant(selection.end))
+        conditions.append(t[moment] < instant(selection.end))
     conditions += [t[column].isin(list(values)) for column, values in selection.any_of]
     if selection.models:
         wrapped = [f"{MODEL_SEPARATOR}{name}{MODEL_SEPARATOR}" for name in selection.models]
@@ -164,6 +295,8 @@ def page(selection: Selection, *, sort: str, descending: bool, limit: int, offse
     keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
     if not any(field.equals(t.id) for field in fields):
         keys.append(t.id.asc())
+    if selection.snapshot.closed:  # an event and its correction may both be there
+        keys += [t.accounted_at.asc(nulls_first=True), t.credits_total.asc()]
     return t.order_by(*keys).limit(limit, offset=offset).select(*PAGE_COLUMNS)
 
 
@@ -187,17 +320,21 @@ def totals(selection: Selection) -> ir.Table:
 
 
 def extent(selection: Selection) -> ir.Table:
-    """First and last event time of a selection."""
+    """First and last time of a selection: when events began, or count."""
     t = selected(selection)
-    return t.aggregate(first=t.timestamp.min(), last=t.timestamp.max())
+    return t.aggregate(
+        first=t.timestamp.min(), last=ibis.greatest(t.timestamp, t.accounted_at.fill_null(t.timestamp)).max()
+    )
 
 
-def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime, *, only_late: bool = False) -> ir.Table:
     """The rows of `totals` per day of the reporting timezone, days counted from 1970-01-01.
 
-    `start` and `end` bound the selection's times.
+    `start` and `end` bound the selection's times. `only_late`: of what was carried over from closed months.
     """
     t = selected(selection)
+    if only_late:
+        t = t.filter(t.marks.contains(LATE))
     day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
     return _sums(t.mutate(day=day), "day")
 

@@ -30,6 +30,7 @@ __all__ = [
     "SENT",
     "SYNC_TABLES",
     "Column",
+    "closed_events_table",
     "coverage_table",
     "events_table",
     "holds_table",
@@ -39,7 +40,7 @@ __all__ = [
     "without_offsets",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
@@ -81,14 +82,14 @@ _KINDS = {
         (
             "timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at", "stamp", "created_at",
             "first_attempt_at", "last_attempt_at", "unknown_since", "answered_at", "confirmed_at", "held_at",
-            "released_at",
+            "released_at", "accounted_at", "moment",
         ),
         _TIME,
     ),
     **dict.fromkeys(
         (
             "tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq", "value",
-            "events", "attempts",
+            "events", "attempts", "close_seq",
         ),
         _COUNT,
     ),
@@ -99,7 +100,7 @@ _KINDS = {
         ),
         _CREDITS,
     ),
-    "has_error": _YES_NO,
+    **dict.fromkeys(("has_error", "billed_elsewhere", "is_reversal"), _YES_NO),
     "storage_gb": ("decimal(24, 12)", "DECIMAL(24,12)"),
     "cost_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
     "sync_status": _STATUS,
@@ -120,10 +121,12 @@ def _column(name: str) -> Column:
     return Column(name, kind, duckdb)
 
 
-ADDED_LATER = tuple(_column(name) for name in ("has_error",))
+ADDED_LATER = tuple(_column(name) for name in ("has_error", "accounted_at", "billed_elsewhere"))
 """Columns of events that older ledgers get when they are opened (null there: not known), oldest first.
 
-They stand last in both tables, where `ALTER TABLE` puts them: `SELECT *` means the same in every ledger."""
+They stand last in both tables, where `ALTER TABLE` puts them: `SELECT *` means the same in every ledger.
+`accounted_at` is when an event counts that came, or changed, after its month was closed (null: when it began);
+`billed_elsewhere` says that an import brought it as billed already, by whatever did it."""
 
 _FIRST_VERSION = tuple(
     _column(name)
@@ -133,6 +136,8 @@ _FIRST_VERSION = tuple(
 _SUPERSEDED = tuple(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns"))
 
 EVENT_COLUMNS = (*_FIRST_VERSION, *ADDED_LATER)
+CLOSED_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("close_seq", "moment", "is_reversal")))
+"""Events as they were when their month was closed: by which close, when they count, whether they take one back."""
 REVISION_COLUMNS = (*_FIRST_VERSION, *_SUPERSEDED, *ADDED_LATER)
 
 SYNC_TABLES: dict[str, tuple[Column, ...]] = {
@@ -157,7 +162,7 @@ COMPARED = tuple(
 )
 """A re-read event is *changed* when one of these differs: facts, credits and flags, not wording or links."""
 
-COMPARED_IF_KNOWN = frozenset(column.name for column in ADDED_LATER)
+COMPARED_IF_KNOWN = frozenset({"has_error"})
 """Of these only a difference between two known values is a change: to learn what was not asked before changes nothing,
 and an event that was sent must not look corrected because of it."""
 
@@ -172,6 +177,12 @@ def events_table() -> ir.Table:
 def revisions_table() -> ir.Table:
     """Superseded states of events: never edited, never deleted."""
     return ibis.table({c.name: dt.dtype(c.kind) for c in REVISION_COLUMNS}, name="event_revisions")
+
+
+@cache
+def closed_events_table() -> ir.Table:
+    """Events of closed months, frozen: never edited, never deleted; which closes count is in the table `closes`."""
+    return ibis.table({c.name: dt.dtype(c.kind) for c in CLOSED_COLUMNS}, name="closed_events")
 
 
 def _sync_table(name: str) -> ir.Table:

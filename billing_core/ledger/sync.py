@@ -45,6 +45,9 @@ OPEN = ("open", "sending")
 
 MARK_GONE = "the earlier system's mark of having billed it is gone from the trace; retry to bill it from here"
 
+ELSEWHERE = "billed_elsewhere"
+"""Column of events that an import brought as billed: never sent from here, and their identifier is not one of ours."""
+
 TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -222,7 +225,7 @@ class SyncBooks:
             stamped = rows.append_column("state", pa.array(["confirmed"] * len(rows)))
             writer.amend("intents", stamped.append_column("confirmed_at", _times([at] * len(rows))), key="identifier")
             events = stamped.rename_columns(["meter_event_identifier", "sync_status"])
-            writer.amend("events", events, key="meter_event_identifier")
+            writer.amend("events", events, key="meter_event_identifier", unless=ELSEWHERE)
             writer.advance(push_id)
         return len(identifiers)
 
@@ -438,6 +441,7 @@ def candidates(settled_before: datetime) -> ir.Table:
     wanted = e.filter(
         (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
         ~e.flags.contains(Flag.LEGACY_BILLED),
+        ~e.billed_elsewhere.fill_null(False),
         e.ended_at <= instant(settled_before),
     )
     on_hold = h.filter(h.released_at.isnull(), h.cause == "on_hold")
@@ -626,12 +630,13 @@ def _not_pending(writer: Writer) -> None:
     )
     writer.rows(
         f"""UPDATE events SET sync_status = 'processed', sync_error = NULL, meter_event_identifier = NULL
-            WHERE sync_status = 'pending' AND contains(flags, '{Flag.LEGACY_BILLED}')"""
+            WHERE sync_status = 'pending' AND (contains(flags, '{Flag.LEGACY_BILLED}') OR coalesce({ELSEWHERE}, false))"""
     )
     writer.rows(
         f"""UPDATE events SET sync_status = 'error', sync_error = ?
             WHERE sync_status = 'processed' AND meter_event_identifier IS NULL
-            AND NOT contains(flags, '{Flag.LEGACY_BILLED}') AND contains(marks, '{Flag.CHANGED_AFTER_SENDING}')""",
+            AND NOT contains(flags, '{Flag.LEGACY_BILLED}') AND NOT coalesce({ELSEWHERE}, false)
+            AND contains(marks, '{Flag.CHANGED_AFTER_SENDING}')""",
         [MARK_GONE],
     )
 
@@ -741,7 +746,7 @@ def _show_on_events(writer: Writer, state: str, answers: Sequence[Answer]) -> No
     }
     if done:
         columns["synced_at"] = _times([a.at for a in answers])
-    writer.amend("events", pa.table(columns), key="meter_event_identifier")
+    writer.amend("events", pa.table(columns), key="meter_event_identifier", unless=ELSEWHERE)
     if state == "rejected":
         _reject_events(writer, [a.identifier for a in answers])
 

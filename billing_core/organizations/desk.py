@@ -60,7 +60,7 @@ class OrganizationDesk:
         self,
         settings: Settings,
         ledger: Ledger,
-        cards: RateCardFile,
+        cards: Callable[[], RateCardFile],
         stripe: StripeDesk,
         clock: Callable[[], datetime] | None = None,
     ) -> None:

@@ -26,6 +26,7 @@ from billing_core.ledger.directory import (
     payers,
     who_pays,
 )
+from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
 from billing_core.ledger.rebilling import Moved, moved_by
@@ -224,8 +225,12 @@ class Directory:
         )  # fmt: skip
         return Preview(finished, len(asked) - len(steps), source, tuple(self._notes(finished)), file_sha256)
 
-    def apply(self, principal: Principal, preview: Preview) -> Applied:
+    def apply(
+        self, principal: Principal, preview: Preview, also: Callable[[Writer], object] | None = None
+    ) -> Applied:
         """Write what was previewed and move unsent events with it, in one transaction; all or nothing.
+
+        `also` writes what belongs to it, in the same transaction.
 
         Raises
         ------
@@ -241,7 +246,7 @@ class Directory:
             {step.organization_id: step.after for step in preview.steps},
             seen={step.organization_id: step.seq for step in preview.steps},
             policy=self._policy, actor=principal.name, source=preview.source, now=self._clock(),
-            file_sha256=preview.file_sha256,
+            file_sha256=preview.file_sha256, also=also,
         )  # fmt: skip
         return Applied(len(preview.steps), sum(moved.values()))
 

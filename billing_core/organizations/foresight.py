@@ -20,7 +20,7 @@ from billing_core.errors import AccessDenied, BadParameter, NotFound
 from billing_core.ledger import history, queries
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.marks import AnomalyMarks, Mark
-from billing_core.ledger.queries import Selection, Snapshot
+from billing_core.ledger.queries import Selection
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, total
 from billing_core.organizations.anomaly_csv import csv_document
 from billing_core.organizations.daily import Account, DailyHistory, Usage, daily_history, day_number
@@ -273,11 +273,10 @@ class Foresight:
         selection = self._selection(principal, None)
         if selection is None or not rows:
             return tuple(rows)
-        latest = selection.snapshot.latest
         days = {(row.organization_id, day_number(day)) for row in rows for day in (row.day, *row.compared)}
         window = replace(
             selection,
-            snapshot=Snapshot(min(report.as_of, latest), latest),
+            snapshot=self._ledger.snapshot(report.as_of),
             start=self._midnight(min(day for row in rows for day in (row.day, *row.compared))),
             end=self._midnight(max(row.day for row in rows) + DAY),
         )
@@ -385,9 +384,8 @@ class Foresight:
 
         The moment is the end of gapless reading; in a ledger that no incremental pull ever filled, the newest event.
         """
-        version = self._ledger.version()
         only = () if organization_id is None else (("organization_id", (organization_id,)),)
-        whole = Selection(scope_of(principal), Snapshot(version, version), any_of=only)
+        whole = Selection(scope_of(principal), self._ledger.snapshot(), any_of=only)
         known = self._ledger.covered_until() or self._newest(replace(whole, any_of=()))
         if known is None:
             return None

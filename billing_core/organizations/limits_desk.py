@@ -86,7 +86,7 @@ class LimitsDesk:
         self,
         settings: Settings,
         ledger: Ledger,
-        cards: RateCardFile,
+        cards: Callable[[], RateCardFile],
         stripe_desk: StripeDesk,
         clock: Callable[[], datetime] | None = None,
         *,
@@ -193,7 +193,7 @@ class LimitsDesk:
     def _limits(self, scope: Scope) -> list[Limit]:
         now, picture = self._clock(), self._last_picture()
         subscriptions = () if picture is None else picture.subscriptions
-        plans = plans_of(subscriptions, known_meter(self._books), self._cards.plans, now)
+        plans = plans_of(subscriptions, known_meter(self._books), self._cards().plans, now)
         periods = tuple((c, p.start, p.end) for c, p in sorted(plans.items()) if p.start is not None and p.end)
         named_since = (now - NAMED_WITHIN).replace(hour=0, minute=0, second=0, microsecond=0)
         version = self._ledger.version()

@@ -1,4 +1,4 @@
-"""A ledger written before `has_error` was kept (schema 2) is brought up to date when it is opened."""
+"""A ledger written before `has_error` was kept (schema 2), or before months were closed (3), is brought up to date."""
 
 from decimal import Decimal
 
@@ -11,6 +11,7 @@ from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage
 
 GROWN = {"tokens_in": 700, "tokens_total": 1100, "usage": [model_usage(input=700, output=400)]}
 ADDED_TABLES = ("organization_directory", "limit_notices", "webhook_attempts", "anomaly_marks")
+CLOSING_TABLES = ("closed_events", "closes", "imports", "imported_cards")
 
 
 def columns_of(path, table):
@@ -18,14 +19,16 @@ def columns_of(path, table):
         return connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
 
 
-def age(path):
-    """Take out of the file what schema 3 put in."""
+def age(path, version=2):
+    """Take out of the file what came after a schema version."""
+    columns = ("accounted_at", "billed_elsewhere") if version == 3 else ("has_error", "accounted_at", "billed_elsewhere")
     with duckdb.connect(str(path)) as connection:
         for table in ("events", "event_revisions"):
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN has_error")
-        for table in ADDED_TABLES:
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for table in CLOSING_TABLES if version == 3 else (*ADDED_TABLES, *CLOSING_TABLES):
             connection.execute(f"DROP TABLE {table}")
-        connection.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+        connection.execute(f"UPDATE meta SET value = '{version}' WHERE name = 'schema_version'")
 
 
 @pytest.fixture
@@ -52,13 +55,17 @@ def state(ledger, table="events"):
     return ledger.engine.rows(f"SELECT id, has_error, tokens_in, revision, marks FROM {table} ORDER BY id")
 
 
-def test_it_gets_what_is_missing_and_looks_like_a_new_one(path, tmp_path):
+@pytest.mark.parametrize("version", [2, 3])
+def test_it_gets_what_is_missing_and_looks_like_a_new_one(version, tmp_path):
+    path = tmp_path / "old.duckdb"
+    ledger_at(path, [usage_row()]).engine.close()
+    age(path, version)
     ledger_at(path).engine.close()
     ledger_at(tmp_path / "new.duckdb").engine.close()
-    for table in ("events", "event_revisions", *ADDED_TABLES):
+    for table in ("events", "event_revisions", *ADDED_TABLES, *CLOSING_TABLES):
         assert columns_of(path, table) == columns_of(tmp_path / "new.duckdb", table)
     with duckdb.connect(str(path)) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("3",)]
+        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("4",)]
 
 
 def test_of_what_was_booked_before_errors_are_not_known(ledger):

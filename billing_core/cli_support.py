@@ -1,0 +1,167 @@
+"""What several commands of `billing_core.cli` need: arguments, who asks, open services, tables and bars."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from billing_core.access import Principal, system_principal
+from billing_core.errors import BadParameter
+from billing_core.settings import Mode, Settings
+
+if TYPE_CHECKING:
+    from billing_core.service import BillingService
+
+__all__ = [
+    "EXIT_SOME_FAILED",
+    "EXIT_UNREACHABLE",
+    "FILTERS",
+    "add_filters",
+    "add_json",
+    "add_window",
+    "aligned",
+    "open_service",
+    "open_stripe_service",
+    "os_principal",
+    "params_of",
+    "print_json",
+    "share_bar",
+    "time_of",
+    "with_langfuse",
+]
+
+FILTERS = ("customer", "organization", "user", "chatflow", "model", "environment", "status")
+
+
+EXIT_UNREACHABLE = 3
+
+
+EXIT_SOME_FAILED = 1
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def add_window(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="start", metavar="T", help="ISO 8601; without an offset in BILLING_TIMEZONE")
+    parser.add_argument("--to", dest="end", metavar="T", help="exclusive")
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    for name in FILTERS:
+        parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
+    parser.add_argument(
+        "--without", action="append", metavar="NAME",
+        help="events that lack it, an organization for example; repeat for those that lack all of several",
+    )  # fmt: skip
+    parser.add_argument("--amount-min", metavar="USD")
+    parser.add_argument("--amount-max", metavar="USD")
+    parser.add_argument("--search", metavar="TEXT")
+
+
+def os_principal() -> Principal:
+    """The command line acts for whoever may read the ledger; the audit log names the operating-system user."""
+    return system_principal(f"os:{_os_user()}")
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user id has no name
+        return f"uid {os.getuid()}"
+
+
+@contextmanager
+def open_service(settings: Settings) -> Iterator[BillingService]:
+    from billing_core.service import BillingService
+
+    service = BillingService.from_settings(settings)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@contextmanager
+def with_langfuse(settings: Settings) -> Iterator[Settings]:
+    """The settings with a Langfuse to read: in demo mode the sandbox, started for this command."""
+    if settings.mode is Mode.LIVE:
+        yield settings
+        return
+    from billing_core.demo import demo_sandbox
+
+    with demo_sandbox(settings) as connected:
+        yield connected
+
+
+def time_of(name: str, text: str | None) -> datetime | None:
+    from billing_core.types import parse_time
+
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise BadParameter(name, text, str(error).removeprefix("expected ")) from None
+
+
+@contextmanager
+def open_stripe_service(settings: Settings) -> Iterator[BillingService]:
+    """A service with a Stripe to talk to: in demo mode the sandbox, started for this command."""
+    from billing_core.service import BillingService
+
+    with ExitStack() as stack:
+        if settings.mode is Mode.LIVE:
+            service = BillingService.from_settings(settings)
+        else:
+            from billing_core.demo import DemoSandbox
+
+            demo = stack.enter_context(closing(DemoSandbox()))
+            service = BillingService.from_settings(settings, connect=demo.langfuse, connect_stripe=demo.stripe)
+        stack.enter_context(closing(service))
+        yield service
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    )
+    return "\n".join(lines)
+
+
+@contextmanager
+def share_bar() -> Iterator[Callable[[float, str], None]]:
+    """Share of the work done, on standard error and only for people."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
+    with tqdm(total=1.0, bar_format=form, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def show(share: float, doing: str) -> None:
+            bar.n = min(share, 1.0)
+            bar.set_description_str(doing, refresh=True)
+
+        yield show
+
+
+def params_of(options: argparse.Namespace) -> Any:
+    from billing_core.types import GetUsageEventsParams
+
+    values = {"from": options.start, "to": options.end}
+    names = (*FILTERS, "without", "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
+    values.update({name: getattr(options, name, None) for name in names})
+    return GetUsageEventsParams.parse({name: value for name, value in values.items() if value is not None})
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=2))

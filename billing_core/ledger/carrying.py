@@ -1,0 +1,35 @@
+"""Late usage of a closed month counts in the open one: when it was booked, not when it happened.
+
+Nothing is re-dated: an event's own times stay. `accounted_at` says when it counts, and only events that came, or
+changed, after their month was closed have one (CONTRACT section 4, the last line).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from billing_core.ledger.engine import Writer
+
+__all__ = ["carry_over"]
+
+_CLOSED = """EXISTS (SELECT 1 FROM closes c WHERE c.reopened_at IS NULL AND {moment} >= c.start_at
+             AND {moment} < c.end_at)"""
+
+_FROZEN = """SELECT f.id FROM closed_events f JOIN closes c ON c.seq = f.close_seq AND c.reopened_at IS NULL"""
+
+
+def carry_over(writer: Writer, *, seq: int, now: datetime) -> None:
+    """Let events that booking number `seq` wrote count in an open month, if theirs is closed.
+
+    What is carried already stays where it counts until that month is closed as well. An event that left a closed
+    month, because an earlier or later beginning of it became known, counts when it began.
+    """
+    if not writer.rows("SELECT 1 FROM closes WHERE reopened_at IS NULL LIMIT 1"):
+        return
+    closed = _CLOSED.format(moment='"timestamp"')
+    writer.rows(
+        f"""UPDATE events SET accounted_at = CASE WHEN {closed} THEN ? ELSE "timestamp" END
+            WHERE seq = ? AND (accounted_at IS NULL OR {_CLOSED.format(moment="accounted_at")})
+            AND ({closed} OR id IN ({_FROZEN}))""",
+        [now, seq],
+    )

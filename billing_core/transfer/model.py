@@ -1,0 +1,165 @@
+"""The words of exports: what may leave, in which form, and what is known of a file that did. Light: pages import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from billing_core.access import Role
+from billing_core.errors import BillingError
+from billing_core.types import GetUsageEventsParams, plain_decimal
+
+__all__ = [
+    "FORMATS",
+    "MAY_EXPORT",
+    "SUFFIXES",
+    "Cancelled",
+    "Dataset",
+    "ExportProgress",
+    "ExportRequest",
+    "ExportResult",
+    "Format",
+    "Grain",
+    "Preview",
+]
+
+
+class Cancelled(BillingError):
+    """Somebody stopped an export; nothing of it is left."""
+
+
+class Dataset(StrEnum):
+    """What may be exported (CONTRACT section 3)."""
+
+    USAGE_EVENTS = "usage-events"
+    ORGANIZATIONS = "organizations"
+    RECONCILIATION = "reconciliation"
+    RATE_CARD = "rate-card"
+    CUSTOMERS = "customers"
+    BUNDLE = "bundle"
+
+
+class Format(StrEnum):
+    """In which form. `focus` and `journal` are made of usage events only; a bundle is always a zip."""
+
+    CSV = "csv"
+    XLSX = "xlsx"
+    PARQUET = "parquet"
+    JSON = "json"
+    FOCUS = "focus"
+    JOURNAL = "journal"
+
+
+class Grain(StrEnum):
+    """One row per usage event, or per day of the timezone and everything events are told apart by."""
+
+    EVENT = "event"
+    DAY = "day"
+
+
+_TABLES = (Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON)
+
+FORMATS: Mapping[Dataset, tuple[Format, ...]] = {
+    Dataset.USAGE_EVENTS: tuple(Format),
+    **dict.fromkeys((Dataset.ORGANIZATIONS, Dataset.RECONCILIATION, Dataset.RATE_CARD, Dataset.CUSTOMERS), _TABLES),
+    Dataset.BUNDLE: (),
+}
+"""The forms each data set has."""
+
+MAY_EXPORT: Mapping[Dataset, frozenset[Role]] = {
+    Dataset.USAGE_EVENTS: frozenset(Role),
+    **dict.fromkeys(
+        (Dataset.ORGANIZATIONS, Dataset.RECONCILIATION, Dataset.RATE_CARD, Dataset.CUSTOMERS, Dataset.BUNDLE),
+        frozenset({Role.FINANCE, Role.ADMIN}),
+    ),
+}
+"""Who may export what; rows outside a principal's organizations never leave."""
+
+SUFFIXES: Mapping[Format, str] = {
+    Format.CSV: ".csv", Format.XLSX: ".xlsx", Format.PARQUET: ".parquet", Format.JSON: ".json",
+    Format.FOCUS: ".csv", Format.JOURNAL: ".csv",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """One export.
+
+    Attributes
+    ----------
+    params:
+        Window and filters as `events` takes them; sort and page do not matter, a file holds every row.
+    columns:
+        Names to keep, in this order; empty: all.
+    timezone:
+        IANA name; cuts days and reads times without an offset. `None`: the reporting timezone.
+    separator, bom:
+        Of CSV, for spreadsheet users.
+    parquet:
+        Whether FOCUS is written as Parquet instead of CSV.
+    user_ids, internal:
+        FOCUS: whether user and session ids (personal data), and our cost and margin, are in it.
+    focus_version:
+        `1.2` or `1.4`.
+    """
+
+    dataset: Dataset
+    format: Format | None
+    params: GetUsageEventsParams = field(default_factory=GetUsageEventsParams)
+    columns: tuple[str, ...] = ()
+    grain: Grain = Grain.EVENT
+    timezone: str | None = None
+    separator: str = ","
+    bom: bool = False
+    parquet: bool = False
+    user_ids: bool = False
+    internal: bool = False
+    focus_version: str = "1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportProgress:
+    """A moment of an export: rows written of all (`None`: not known), and what is done now."""
+
+    rows: int
+    total: int | None
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What is known of a written file: `meta` says of what it is made, `totals` are exact sums over its rows."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    totals: Mapping[str, Decimal | int | None]
+    meta: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `export`), and the manifest that lies beside the file."""
+        totals = {name: plain_decimal(v) if isinstance(v, Decimal) else v for name, v in self.totals.items()}
+        return {
+            "file": self.name, "rows": self.rows, "bytes": self.bytes, "sha256": self.sha256, "totals": totals,
+            **self.meta,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What an export would hold: its columns, the first rows as text (`None`: empty cell), all rows counted, totals.
+
+    `as_of` pins the state of the ledger: an export asked with it holds exactly what the preview counted.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | None, ...], ...]
+    total_rows: int
+    totals: Mapping[str, Decimal | int | None]
+    as_of: int
+    made_at: datetime
