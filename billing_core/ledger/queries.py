@@ -114,8 +114,15 @@ def selected(selection: Selection) -> ir.Table:
     The window is about when events count: when they began, or for what came after its month was closed, when that
     was booked. Their `quarter_hour` is of the same moment, so that days add up to the window.
     """
+    return _together(_parts(selection))
+
+
+def _parts(selection: Selection) -> list[ir.Table]:
     columns = [column.name for column in EVENT_COLUMNS]
-    parts = [_filtered(book.events, book.moment, selection).select(*columns) for book in _books(selection)]
+    return [_filtered(book.events, book.moment, selection).select(*columns) for book in _books(selection)]
+
+
+def _together(parts: Sequence[ir.Table]) -> ir.Table:
     return parts[0] if len(parts) == 1 else ibis.union(*parts, distinct=False)
 
 
@@ -126,7 +133,7 @@ def to_freeze(selection: Selection) -> ir.Table:
     for book in _books(selection):
         t = _filtered(book.events, book.moment, selection)
         parts.append(t.select(*columns, moment=t[book.moment], is_reversal=ibis.literal(book.is_reversal)))
-    return parts[0] if len(parts) == 1 else ibis.union(*parts, distinct=False)
+    return _together(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,15 +296,24 @@ PAGE_COLUMNS = (
 
 
 def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> ir.Table:
-    """Rows of one page in a total order: the sort column, unknown values last, then the id."""
-    t = selected(selection)
-    fields = _sort_keys(t, sort)
-    keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
-    if not any(field.equals(t.id) for field in fields):
-        keys.append(t.id.asc())
-    if selection.snapshot.closed:  # an event and its correction may both be there
-        keys += [t.accounted_at.asc(nulls_first=True), t.credits_total.asc()]
-    return t.order_by(*keys).limit(limit, offset=offset).select(*PAGE_COLUMNS)
+    """Rows of one page in a total order: the sort column, unknown values last, then the id.
+
+    With closed months every part gives its first rows only: an engine finds those without reading the others whole.
+    """
+
+    def ordered(t: ir.Table) -> ir.Table:
+        fields = _sort_keys(t, sort)
+        keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
+        if not any(field.equals(t.id) for field in fields):
+            keys.append(t.id.asc())
+        if selection.snapshot.closed:  # an event and its correction may both be there
+            keys += [t.accounted_at.asc(nulls_first=True), t.credits_total.asc()]
+        return t.order_by(*keys)
+
+    parts = _parts(selection)
+    if len(parts) > 1:
+        parts = [ordered(part).limit(offset + limit) for part in parts]
+    return ordered(_together(parts)).limit(limit, offset=offset).select(*PAGE_COLUMNS)
 
 
 SUMMED = (*PART_COLUMNS, "cost_usd", "tokens_in", "tokens_out", "tokens_total")
