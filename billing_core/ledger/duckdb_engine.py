@@ -293,11 +293,13 @@ class _Writer:
         values = [_bound(row[name]) for name in (*names, key)]
         self._cursor.execute(f"UPDATE {table} SET {assignments} WHERE {_quoted(key)} = ?", values)
 
-    def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
+    def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
         cursor = self._cursor
         seq = cursor.execute("SELECT coalesce(max(seq), 0) + 1 FROM bookings").fetchall()[0][0]
         now = datetime.now(UTC).replace(tzinfo=None)
         cursor.register("incoming", stored(events))
+        if brought is not None:
+            cursor.register("brought", without_offsets(brought))
         try:
             cursor.execute(_MATCHED)
             matched, changed = cursor.execute(
@@ -308,7 +310,7 @@ class _Writer:
                 cursor.execute(_KEEP_REVISIONS, [seq, now])
                 cursor.execute(_REMOVE_CHANGED)
             if counts.new or changed:
-                cursor.execute(_INSERT, {"seq": seq, "now": now, "run": run_id})
+                cursor.execute(_INSERT if brought is None else _INSERT_BROUGHT, {"seq": seq, "now": now, "run": run_id})
                 carry_over(self, seq=seq, now=now)
                 self.insert(
                     "bookings",
@@ -320,6 +322,8 @@ class _Writer:
             cursor.execute("DROP TABLE matched")
         finally:
             cursor.unregister("incoming")
+            if brought is not None:
+                cursor.unregister("brought")
         return counts
 
 
@@ -335,8 +339,9 @@ _DIFFERENCES = ", ".join(
     for name in COMPARED
 )
 
-_CHANGED_COLUMNS = f"""CASE WHEN i.updated_at < e.updated_at THEN []  -- an older state, read late: what is known is newer
+_CHANGED_COLUMNS = f"""CASE WHEN i.updated_at < e.updated_at THEN []
             ELSE list_filter([{_DIFFERENCES}], lambda name: name IS NOT NULL) END"""
+"""An older state, read late, changes nothing: what is known is newer."""
 
 _MATCHED = f"""
 CREATE OR REPLACE TEMP TABLE matched AS
@@ -364,31 +369,39 @@ _KEPT = {
 """What was sent stays as it was: these follow the old row once an event is on its way to Stripe."""
 
 
-def _inserted(column: Column) -> str:
+def _inserted(column: Column, came: str | None = None) -> str:
+    """The value of a column of a booked row; `came` is the table that says how far new events got before."""
     name = column.name
+    before = "NULL" if came is None else f"{came}.{_quoted(name)}"
     if name in _KEPT:
-        fresh = f"i.{_quoted(name)}" if name in {"sync_status", "sync_error"} else "NULL"
+        fresh = f"i.{_quoted(name)}" if name in {"sync_status", "sync_error"} else before
         return f"CASE WHEN {_WAS_SENT} THEN m.{_KEPT[name]} ELSE {fresh} END"
     if name == "marks":
         mark = "changed_after_sending"
         return (
             f"CASE WHEN {_WAS_SENT} AND NOT ({_BILLED_ELSEWHERE}) AND NOT contains(m.old_marks, '{mark}') "
-            f"THEN concat_ws('{FLAG_SEPARATOR}', nullif(m.old_marks, ''), '{mark}') ELSE coalesce(m.old_marks, '') END"
+            f"THEN concat_ws('{FLAG_SEPARATOR}', nullif(m.old_marks, ''), '{mark}') "
+            f"ELSE coalesce(m.old_marks, {before}, '') END"
         )
     own = {
         "seq": "$seq", "revision": "coalesce(m.old_revision, 0) + 1", "booked_at": "$now", "run_id": "$run",
-        "accounted_at": "m.old_accounted_at", "billed_elsewhere": "m.old_billed_elsewhere",
+        "accounted_at": "m.old_accounted_at", "billed_elsewhere": f"coalesce(m.old_billed_elsewhere, {before})",
     }  # fmt: skip
     return own.get(name, f"i.{_quoted(name)}")
 
 
-_INSERT = f"""
-INSERT INTO events ({_names(EVENT_COLUMNS)})
-SELECT {", ".join(_inserted(c) for c in EVENT_COLUMNS)}
-FROM incoming i LEFT JOIN matched m ON m.id = i.id
-WHERE m.id IS NULL OR len(m.changed_columns) > 0
-ORDER BY i."timestamp", i.id
-"""
+def _insertion(came: str | None = None) -> str:
+    join = "" if came is None else f"LEFT JOIN {came} ON {came}.id = i.id"
+    return f"""
+        INSERT INTO events ({_names(EVENT_COLUMNS)})
+        SELECT {", ".join(_inserted(c, came) for c in EVENT_COLUMNS)}
+        FROM incoming i LEFT JOIN matched m ON m.id = i.id {join}
+        WHERE m.id IS NULL OR len(m.changed_columns) > 0
+        ORDER BY i."timestamp", i.id
+    """
+
+
+_INSERT, _INSERT_BROUGHT = _insertion(), _insertion("brought")
 
 
 def _differing(cursor: duckdb.DuckDBPyConnection, events: pa.Table) -> pa.Table:

@@ -37,8 +37,12 @@ class BookingCounts:
 class Writer(Protocol):
     """One open transaction: everything happens, or nothing."""
 
-    def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
-        """Insert new events, leave equal ones alone, supersede changed ones by a revision."""
+    def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
+        """Insert new events, leave equal ones alone, supersede changed ones by a revision.
+
+        `brought` says how far new events got before they came here, for those it names: id, meter_event_identifier,
+        synced_at, marks, billed_elsewhere.
+        """
 
     def insert(self, table: str, row: Mapping[str, Any]) -> None:
         """Append one row to a journal table."""

@@ -19,7 +19,7 @@ from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.usage import Window
 
-__all__ = ["Ledger", "Run", "append_audit", "contiguous_end", "events_naming", "register_cards"]
+__all__ = ["Ledger", "Run", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
 
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 """`Engine.rows`, or `Writer.rows` inside a transaction."""
@@ -75,11 +75,11 @@ class Ledger:
         """The ledger as it is, or as it was after booking number `as_of`, with the months that were closed then."""
         latest = self.version()
         then = latest if as_of is None else min(as_of, latest)
-        query = """SELECT seq, start_at, end_at FROM closes
+        query = """SELECT seq, start_at, end_at, period FROM closes
                    WHERE seq <= ? AND (reopened_seq IS NULL OR reopened_seq > ?) ORDER BY seq"""
         spans = [
-            ClosedSpan(seq, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC))
-            for seq, start, end in self.engine.rows(query, [then, then])
+            ClosedSpan(seq, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), period)
+            for seq, start, end, period in self.engine.rows(query, [then, then])
         ]
         late = bool(spans) and bool(self.engine.rows(_ANY_LATE))
         return Snapshot(then, latest, tuple(spans), late)
@@ -98,14 +98,7 @@ class Ledger:
             If it holds the other kind: invented events must never mix with billable ones.
         """
         with self.engine.transaction() as writer:
-            kind = _meta(writer, "mode")
-            if kind is None:
-                writer.insert("meta", {"name": "mode", "value": mode.value})
-            elif kind != mode.value:
-                raise SettingsError(
-                    f"BILLING_WAREHOUSE_URL: this ledger holds {kind} data and BILLING_MODE is {mode.value}; "
-                    "point it to another file, or move this one away"
-                )
+            claim(writer, mode)
 
     def kind(self) -> Mode | None:
         """What the ledger was bound to, `None` while it is new."""
@@ -186,6 +179,18 @@ class Ledger:
         names = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
         query = f"SELECT {', '.join(names)} FROM audit ORDER BY seq DESC LIMIT ?"
         return [dict(zip(names, row, strict=True)) for row in self.engine.rows(query, [limit])]
+
+
+def claim(writer: Writer, mode: Mode) -> None:
+    """See `Ledger.claim`, inside a transaction."""
+    kind = _meta(writer, "mode")
+    if kind is None:
+        writer.insert("meta", {"name": "mode", "value": mode.value})
+    elif kind != mode.value:
+        raise SettingsError(
+            f"BILLING_WAREHOUSE_URL: this ledger holds {kind} data and BILLING_MODE is {mode.value}; "
+            "point it to another file, or move this one away"
+        )
 
 
 def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "Snapshot",
     "breakdown",
     "by_hour_of_week",
+    "closed_states",
     "daily",
     "event",
     "facet",
@@ -55,11 +56,12 @@ LATE = Flag.LATE_AFTER_CLOSE.value
 
 @dataclass(frozen=True, slots=True)
 class ClosedSpan:
-    """A closed month: the booking number of its close, and its aware UTC window `[start, end)`."""
+    """A closed month: the booking number of its close, its aware UTC window `[start, end)`, and its name."""
 
     seq: int
     start: datetime
     end: datetime
+    period: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +412,15 @@ def revisions(scope: Scope, event_id: str) -> ir.Table:
     if scope.organizations is not None:
         mine = mine.filter(_within(mine, scope.organizations))
     return mine.order_by(mine.revision.asc())
+
+
+def closed_states(scope: Scope, event_id: str, closed: Sequence[ClosedSpan]) -> ir.Table:
+    """What closed months say of one event, oldest close first: all stored columns, `close_seq` and `is_reversal`."""
+    t = _frozen(closed)
+    mine = t.filter(t.id == event_id)
+    if scope.organizations is not None:
+        mine = mine.filter(_within(mine, scope.organizations))
+    return mine.order_by(mine.close_seq.asc(), mine.is_reversal.desc())
 
 
 def local_quarter_hour(column: ir.IntegerColumn, zone: ZoneInfo, start: datetime, end: datetime) -> ir.IntegerColumn:

@@ -630,7 +630,8 @@ def _not_pending(writer: Writer) -> None:
     )
     writer.rows(
         f"""UPDATE events SET sync_status = 'processed', sync_error = NULL, meter_event_identifier = NULL
-            WHERE sync_status = 'pending' AND (contains(flags, '{Flag.LEGACY_BILLED}') OR coalesce({ELSEWHERE}, false))"""
+            WHERE sync_status = 'pending'
+            AND (contains(flags, '{Flag.LEGACY_BILLED}') OR coalesce({ELSEWHERE}, false))"""
     )
     writer.rows(
         f"""UPDATE events SET sync_status = 'error', sync_error = ?

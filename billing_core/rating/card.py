@@ -25,7 +25,18 @@ from billing_core.errors import RateCardError
 from billing_core.types import parse_time
 from billing_core.usage import TOKEN_CLASSES, MetadataNames
 
-__all__ = ["AiRates", "Basis", "Plan", "RateCard", "RateCardFile", "TokenRate", "builtin_cards", "load_rate_cards"]
+__all__ = [
+    "AiRates",
+    "Basis",
+    "Plan",
+    "RateCard",
+    "RateCardFile",
+    "TokenRate",
+    "builtin_cards",
+    "first_fault",
+    "load_rate_cards",
+    "parse_rate_cards",
+]
 
 
 class Basis(StrEnum):
@@ -191,7 +202,14 @@ class RateCardFile(_Strict):
         return next((card for card in self.cards if card.id == card_id), None)
 
 
-def _parse(text: str, source: str) -> RateCardFile:
+def parse_rate_cards(text: str, source: str) -> RateCardFile:
+    """The cards of a YAML (or JSON) text; `source` names it in errors.
+
+    Raises
+    ------
+    RateCardError
+        One line naming the source, the key, the value and what is accepted.
+    """
     try:
         document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader builds text only)
     except yaml.YAMLError as error:
@@ -203,10 +221,11 @@ def _parse(text: str, source: str) -> RateCardFile:
     try:
         return RateCardFile.model_validate(document)
     except ValidationError as error:
-        raise RateCardError(f"rate card {source}: {_first_fault(error)}; see docs/rate-cards.md") from None
+        raise RateCardError(f"rate card {source}: {first_fault(error)}; see docs/rate-cards.md") from None
 
 
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """The first thing wrong with a card: where, the value, and what is accepted."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     value = first.get("input")
@@ -217,11 +236,13 @@ def _first_fault(error: ValidationError) -> str:
 @cache
 def builtin_cards() -> RateCardFile:
     """The card of CONTRACT section 6."""
-    return _parse(files("billing_core.rating").joinpath("builtin.yaml").read_text(encoding="utf-8"), "built-in")
+    return parse_rate_cards(
+        files("billing_core.rating").joinpath("builtin.yaml").read_text(encoding="utf-8"), "built-in"
+    )
 
 
-def load_rate_cards(path: Path | None) -> RateCardFile:
-    """The cards of a file, or the built-in ones.
+def load_rate_cards(path: Path | None, named: str = "BILLING_RATE_CARD") -> RateCardFile:
+    """The cards of a file, or the built-in ones. `named` is what said which file, for errors.
 
     Raises
     ------
@@ -234,8 +255,8 @@ def load_rate_cards(path: Path | None) -> RateCardFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RateCardError(f"BILLING_RATE_CARD: {path} cannot be read ({reason}); expected a YAML file") from None
-    return _parse(text, str(path))
+        raise RateCardError(f"{named}: {path} cannot be read ({reason}); expected a YAML file") from None
+    return parse_rate_cards(text, str(path))
 
 
 def card_from_json(text: str) -> RateCard:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.decimals import from_integers, to_integers
+from billing_core.decimals import Integers, from_integers, to_integers
 from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, rate
 from billing_core.types import Flag, SyncStatus
@@ -30,8 +31,10 @@ __all__ = [
     "Booked",
     "Policy",
     "failed_before",
+    "flag_sets",
     "in_order",
     "no_customer",
+    "no_usage",
     "to_events",
 ]
 
@@ -109,6 +112,27 @@ def in_order(flags: Iterable[str]) -> list[str]:
     return [flag.value for flag in RATED_FLAGS if flag in given]
 
 
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+def no_usage(total: Integers, flagged: Mapping[Flag, Mask]) -> Mask:
+    """Which events cost nothing because nothing was used: no other flag says why their `total` is 0."""
+    reasons = (Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED)
+    free: Mask = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
+    return free
+
+
+def flag_sets(flagged: Mapping[Flag, Mask]) -> tuple[list[list[str]], npt.NDArray[np.int64]]:
+    """Every set of flags that occurs, in stored order, and which of them each row has."""
+    names = [flag.value for flag in RATED_FLAGS]
+    bits = np.zeros(len(next(iter(flagged.values()))), dtype=np.int64)
+    for position, flag in enumerate(RATED_FLAGS):
+        bits |= flagged[flag].astype(np.int64) << position
+    patterns, which = np.unique(bits, return_inverse=True)
+    sets = [[name for position, name in enumerate(names) if pattern >> position & 1] for pattern in patterns.tolist()]
+    return sets, which.astype(np.int64)
+
+
 def _field(name: str) -> pa.Field:
     return USAGE_SCHEMA.field(name)
 
@@ -161,6 +185,9 @@ def to_events(
     booked:
         By id, events that are on a bill already: one that names no customer stays with whom it was booked for.
     """
+    absurd_cost = pc.greater(usage["cost_usd"], Decimal(LARGEST_COST_USD)).fill_null(False).to_numpy()
+    cost = pc.if_else(pa.array(absurd_cost), pa.scalar(None, COST), usage["cost_usd"]).cast(COST_USD)
+    usage = usage.set_column(usage.schema.get_field_index("cost_usd"), "cost_usd", cost)
     rated, price, version = _rate_by_card(usage, cards)
     excluded = _matches_any(usage["environment"], policy.excluded_environments)
     legacy = pc.equal(pc.utf8_lower(usage["legacy_status"]), "processed").fill_null(False).to_numpy()
@@ -180,8 +207,6 @@ def to_events(
         [SyncStatus.PROCESSED, SyncStatus.EXCLUDED, SyncStatus.ERROR, SyncStatus.ERROR],
         SyncStatus.PENDING,
     )
-    absurd_cost = pc.greater(usage["cost_usd"], Decimal(LARGEST_COST_USD)).fill_null(False).to_numpy()
-    cost = pc.if_else(pa.array(absurd_cost), pa.scalar(None, COST), usage["cost_usd"]).cast(COST_USD)
     is_error = status == SyncStatus.ERROR
     unpayable = pc.coalesce(pc.binary_join_element_wise(NO_CUSTOMER, recorded_error, _FAILED_BEFORE), NO_CUSTOMER)
     sync_error = pc.if_else(
@@ -200,12 +225,11 @@ def to_events(
         Flag.LEGACY_BILLED: legacy,
         Flag.MAPPED_CUSTOMER: mapped,
     }
-    reasons = (Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED)
-    flagged[Flag.NO_USAGE] = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
+    flagged[Flag.NO_USAGE] = no_usage(total, flagged)
+    flag_lists, which = flag_sets(flagged)
     latency = to_integers(pc.microseconds_between(usage["timestamp"], usage["ended_at"]))
     made: dict[str, pa.Array] = {
         "customer_id": customer,
-        "cost_usd": cost,
         "latency_seconds": from_integers(latency, LATENCY),
         **{name: from_integers(values, CREDITS) for name, values in parts.items()},
         "credits_total": from_integers(total, CREDITS),
@@ -213,7 +237,7 @@ def to_events(
         "rate_card_version": pc.if_else(pa.array(use_record), LEGACY_VERSION, version),
         "sync_status": pa.array(status.tolist(), pa.string()),
         "sync_error": sync_error,
-        "flags": _flag_lists(flagged),
+        "flags": pa.array(flag_lists, pa.list_(pa.string())).take(pa.array(which)),
     }
     columns = [made[name] if name in made else usage[name] for name in EVENT_SCHEMA.names]
     return pa.Table.from_arrays(columns, schema=EVENT_SCHEMA)
@@ -320,14 +344,3 @@ def _matches_any(column: pa.ChunkedArray, globs: Sequence[str]) -> npt.NDArray[n
 def _bools(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     values: npt.NDArray[np.bool_] = column.to_numpy()
     return values
-
-
-def _flag_lists(flagged: dict[Flag, npt.NDArray[np.bool_]]) -> pa.Array:
-    """The names of the true flags of each row, in the order of `RATED_FLAGS`."""
-    names = [flag.value for flag in RATED_FLAGS]
-    bits = np.zeros(len(next(iter(flagged.values()))), dtype=np.int64)
-    for position, flag in enumerate(RATED_FLAGS):
-        bits |= flagged[flag].astype(np.int64) << position
-    patterns, codes = np.unique(bits, return_inverse=True)
-    lists = [[name for position, name in enumerate(names) if pattern >> position & 1] for pattern in patterns.tolist()]
-    return pa.array(lists, pa.list_(pa.string())).take(pa.array(codes))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.decimals import Integers, from_integers, multiply, round_half_even, to_integers
+from billing_core.decimals import Integers, from_integers, round_half_even, to_integers
 from billing_core.rating.card import Basis, RateCard
 from billing_core.usage import TOKEN_CLASSES
 
@@ -32,6 +32,8 @@ LARGEST_COMPONENT = 10**11 * 10**6
 """Millionths of a credit (4 million USD on the built-in card); more is a mistake in the usage, not a bill."""
 
 _MICROS = 10**6
+_SAFE = 2**62
+"""Sums that stay below it fit 64 bits; beyond (only absurd usage gets there) Python's integers add up."""
 _COST_UNIT = 10**12
 _MICROSECONDS_PER_MINUTE = 60 * 10**6
 
@@ -124,17 +126,15 @@ def _ai_by_tokens(usage: pa.Table, card: RateCard) -> tuple[Integers, npt.NDArra
         for token_class in TOKEN_CLASSES
     }
     common = lcm(*(f.denominator for column in factors.values() for f in column if f is not None))
-    numerator: Integers = np.zeros(len(code), dtype=object)
+    whole = {name: [0 if f is None else int(f * common) for f in column] for name, column in factors.items()}
+    tokens = {name: counts for name in TOKEN_CLASSES if (counts := to_integers(lines.field(name))).any()}
+    largest = sum(int(np.abs(counts).max()) * max(whole[name]) for name, counts in tokens.items()) * len(code)
+    kind: type = np.int64 if largest < _SAFE else object
+    numerator: Integers = np.zeros(len(code), dtype=kind)
     unpriced_line = np.zeros(len(code), dtype=bool)
-    for token_class, column in factors.items():
-        tokens = to_integers(lines.field(token_class))
-        whole = [0 if f is None else int(f * common) for f in column]
-        if len(set(whole)) == 1:
-            numerator = numerator + multiply(tokens, whole[0]).astype(object)
-        else:
-            numerator = numerator + tokens.astype(object) * np.array(whole, dtype=object)[code]
-        missing = np.array([f is None for f in column])
-        unpriced_line |= (tokens > 0) & missing[code]
+    for name, counts in tokens.items():
+        numerator += counts.astype(kind) * np.array(whole[name], dtype=kind)[code]
+        unpriced_line |= (counts > 0) & np.array([f is None for f in factors[name]])[code]
     rounded = round_half_even(_sum_per_event(numerator, offsets), Fraction(1, common))
     return rounded, _sum_per_event(unpriced_line.astype(np.int64), offsets) > 0
 
