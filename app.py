@@ -21,11 +21,14 @@ from starlette.routing import BaseRoute, Route
 
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
+from billing_core.web.export_files import export_download, job_file, job_focus_metadata, job_manifest
 from billing_core.web.health import healthz, readyz
 from billing_core.web.limit_files import limits_csv, notices_csv
+from billing_core.web.month_files import audit_csv, manifest_json
 from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
 from billing_core.web.security import SecurityHeaders, content_security_policy, inline_script_hashes
 from billing_core.web.sync_files import problems_csv, reconciliation_csv
+from billing_core.web.upload_guard import UploadGuard
 from billing_core.web.usage_api import usage_events, usage_events_csv
 from components.notice import report_script_error
 
@@ -63,6 +66,12 @@ def routes() -> list[BaseRoute]:
         Route(f"{BASE_PATH}/download/anomalies.csv", anomalies_csv),
         Route(f"{BASE_PATH}/download/limits.csv", limits_csv),
         Route(f"{BASE_PATH}/download/notices.csv", notices_csv),
+        Route(f"{BASE_PATH}/download/manifest/{{period}}.json", manifest_json),
+        Route(f"{BASE_PATH}/download/audit.csv", audit_csv),
+        Route(f"{BASE_PATH}/download/export", export_download),
+        Route(f"{BASE_PATH}/download/exports/{{id}}.manifest.json", job_manifest),
+        Route(f"{BASE_PATH}/download/exports/{{id}}.focus-metadata.json", job_focus_metadata),
+        Route(f"{BASE_PATH}/download/exports/{{id}}", job_file),
         Route(f"{BASE_PATH}/usage_events", default_page),
         Route(f"{BASE_PATH}{COOKIE_PATH}/clear", clear_cookie),
         Route(f"{BASE_PATH}{COOKIE_PATH}/{{ticket}}", set_cookie),
@@ -78,6 +87,7 @@ def get_ready() -> None:
         "components.event_table",
         "components.org_overview",
         "components.org_chart_panel",
+        "components.export_panel",
     ):
         import_module(module)
     wiring.get_ready()
@@ -99,7 +109,10 @@ def shell_page() -> str:
     return (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
 
 
-MIDDLEWARE = [Middleware(SecurityHeaders, policy=content_security_policy(inline_script_hashes(shell_page())))]
+MIDDLEWARE = [
+    Middleware(SecurityHeaders, policy=content_security_policy(inline_script_hashes(shell_page()))),
+    Middleware(UploadGuard),
+]
 
 app = st.App(
     "pages/main.py",

@@ -1,4 +1,4 @@
-"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, plans.
+"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, a close, plans.
 
 Each kind runs at most once at a time per process. The threads are daemons: all of this work may be cut off anywhere
 and is taken up by the next run.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
@@ -22,11 +23,20 @@ from billing_core.usage import PullProgress
 if TYPE_CHECKING:
     from billing_core.organizations.limits_desk import Refreshed
     from billing_core.pushing import PushProgress, PushResult  # both bring Stripe's SDK
+    from billing_core.rating.card import RateCardFile
     from billing_core.reconcile.report import Reconciliation
+    from billing_core.transfer.month_model import Checklist, Closing, Verification
+    from billing_core.transfer.rerating_model import Rerating
+
+    Found: TypeAlias = Checklist | Closing | Verification
 
 __all__ = [
+    "CloseJob",
+    "CloseProgress",
+    "CloseState",
     "Job",
     "JobState",
+    "MonthTask",
     "PlansJob",
     "PlansState",
     "PullJob",
@@ -36,6 +46,9 @@ __all__ = [
     "ReconcileJob",
     "ReconcileProgress",
     "ReconcileState",
+    "RerateJob",
+    "RerateState",
+    "Share",
 ]
 
 _log = logging.getLogger(__name__)
@@ -108,6 +121,44 @@ class ReconcileState(JobState[ReconcileProgress, "Reconciliation"]):
 
 class PlansState(JobState[None, "Refreshed"]):
     """A moment of a reading of plans."""
+
+    __slots__ = ()
+
+
+class MonthTask(StrEnum):
+    """What is done with a month in the background."""
+
+    CHECK = "check"
+    CLOSE = "close"
+    VERIFY = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseProgress:
+    """A moment of work on a month: which, what for, the part done, 0 to 1, and what is done now."""
+
+    task: MonthTask
+    period: str
+    fraction: float
+    doing: str
+
+
+class CloseState(JobState[CloseProgress, "Found"]):
+    """A moment of work on a month; what it results in follows from its task."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A moment of work that knows how much there is: the part done, 0 to 1, and what is done now."""
+
+    fraction: float
+    doing: str
+
+
+class RerateState(JobState[Share, "Rerating"]):
+    """A moment of booking what another card would have cost."""
 
     __slots__ = ()
 
@@ -243,3 +294,84 @@ class ReconcileJob(Job[ReconcileState]):
 
         begin = ReconcileProgress(0.0, "connecting")
         return self._begin(lambda number: ReconcileState(number, principal.name, datetime.now(UTC), begin), work)
+
+
+class CloseJob(Job[CloseState]):
+    """Checking, closing and verifying months. What was found last about a month is kept beside the newest run."""
+
+    def __init__(self) -> None:
+        super().__init__("close")
+        self._before: dict[tuple[MonthTask, str], CloseState] = {}
+
+    def last(self, task: MonthTask, period: str) -> CloseState | None:
+        """The newest run of this kind over this month that has ended."""
+        state = self.state
+        if state is not None and not state.is_running and _about(state) == (task, period):
+            return state
+        return self._before.get((task, period))
+
+    def check(self, service: BillingService, principal: Principal, period: str) -> bool:
+        """Begin to look for what stands against closing a month; `False` if work on a month is under way."""
+        return self._start(
+            MonthTask.CHECK, period, principal, lambda: service.months.checklist(period, principal, progress=self._tell)
+        )
+
+    def close(
+        self, service: BillingService, principal: Principal, period: str, accept: Iterable[str], reason: str
+    ) -> bool:
+        """Begin to close a month, accepting these causes; `False` as for `check`."""
+        causes = tuple(accept)
+
+        def work() -> Closing:
+            return service.months.close(period, principal, accept=causes, reason=reason, progress=self._tell)
+
+        return self._start(MonthTask.CLOSE, period, principal, work)
+
+    def verify(self, service: BillingService, principal: Principal, period: str) -> bool:
+        """Begin to prove that a closed month is as it was closed; `False` as for `check`."""
+        return self._start(
+            MonthTask.VERIFY, period, principal, lambda: service.months.verify(period, principal, progress=self._tell)
+        )
+
+    def _start(self, task: MonthTask, period: str, principal: Principal, work: Callable[[], Any]) -> bool:
+        def first(number: int) -> CloseState:  # called in turn: nobody sees a moment at which the former run is lost
+            if (before := self._state) is not None:
+                self._before[_about(before)] = before
+            return CloseState(number, principal.name, datetime.now(UTC), CloseProgress(task, period, 0.0, "connecting"))
+
+        return self._begin(first, work)
+
+    def _tell(self, fraction: float, doing: str) -> None:
+        if (state := self.state) is not None:
+            self._see(replace(state.progress, fraction=fraction, doing=doing))
+
+
+def _about(state: CloseState) -> tuple[MonthTask, str]:
+    return state.progress.task, state.progress.period
+
+
+class RerateJob(Job[RerateState]):
+    """Booking what another card would have cost."""
+
+    def __init__(self) -> None:
+        super().__init__("rerate")
+
+    def start(
+        self,
+        service: BillingService,
+        principal: Principal,
+        cards: RateCardFile,
+        start: datetime | None,
+        end: datetime | None,
+    ) -> bool:
+        """Begin to apply cards to the events of `[start, end)`; `False` if that is under way already."""
+
+        def see(fraction: float, doing: str) -> None:
+            self._see(Share(fraction, doing))
+
+        def work() -> Rerating:
+            waits = lambda: see(0.0, "waiting for a pull to end")  # noqa: E731
+            return service.rerating.apply(principal, cards, start, end, progress=see, on_wait=waits)
+
+        begin = Share(0.0, "reading events")
+        return self._begin(lambda number: RerateState(number, principal.name, datetime.now(UTC), begin), work)

@@ -199,7 +199,7 @@ def _rerate(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.rating.card import load_rate_cards
 
     start, end = time_of("from", options.start), time_of("to", options.end)
-    cards = load_rate_cards(Path(options.rate_card))
+    cards = load_rate_cards(Path(options.rate_card), "--rate-card")
     with open_service(settings) as service, share_bar() as progress:
         do = service.rerating.apply if options.apply else service.rerating.what_if
         document = do(os_principal(), cards, start, end, progress=progress).to_json()

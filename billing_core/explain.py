@@ -75,6 +75,7 @@ def explain(
     revisions: Sequence[Mapping[str, Any]],
     card: RateCard | None,
     intents: Intents = (),
+    closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Passport:
     """Explain one event.
 
@@ -88,6 +89,8 @@ def explain(
         The card it was rated with; `None` for credits the earlier system recorded.
     intents:
         The meter events it was, or is to be, sent with.
+    closed:
+        What closed months say of it: (month, frozen row), oldest close first.
     """
     steps = [
         _read(event, stored),
@@ -100,6 +103,7 @@ def explain(
         _total(event, stored),
         *_flags(event, stored),
         _history(stored, revisions),
+        *_closed(stored, closed),
         _stripe(event, intents),
     ]
     return Passport(event, tuple(steps), _metadata(stored.get("metadata")))
@@ -289,6 +293,23 @@ def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) 
         f"Revision {stored['revision']}, first booked {_when(first['booked_at'])}.",
         tuple(lines),
     )
+
+
+def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Step]:
+    """Where it counts, if its month was closed."""
+    counted = stored.get("accounted_at")
+    lines = [
+        f"{period}: {plain_decimal(row['credits_total'])} credits, {row['sync_status']} when it was closed"
+        for period, row in closed
+    ]
+    if not closed and counted is None:
+        return []
+    if counted is None or any(row["revision"] == stored["revision"] for _, row in closed):
+        return [Step("Close", "Its month is closed: there it stays as it was then.", tuple(lines))]
+    lines.append(f"since {_when(counted)}: the difference to {plain_decimal(stored['credits_total'])} credits")
+    return [
+        Step("Close", "It came or changed after its month was closed: that counts when it was booked.", tuple(lines))
+    ]
 
 
 def _shown(value: Any, name: str) -> str:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
+from billing_core.cells import FORMULA_STARTS, csv_cell, csv_line
 from billing_core.decimals import EXACT
 from billing_core.ledger.queries import split_flags, split_models, with_utc
-from billing_core.types import FLAT_FIELDS, Credits, UsageEvent, plain_decimal, utc_text
+from billing_core.transfer.csv_file import csv_header, csv_pieces
+from billing_core.transfer.flat import flat_table
+from billing_core.types import FLAT_FIELDS, Credits, UsageEvent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["csv_lines", "events", "flat_frame", "flat_rows"]
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet may take for a formula at the beginning of a cell."""
+__all__ = ["FORMULA_STARTS", "csv_cell", "csv_line", "csv_lines", "events", "flat_frame", "flat_rows"]
 
 
 def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -51,32 +49,7 @@ def flat_frame(table: pa.Table) -> pd.DataFrame:
     return pd.DataFrame.from_records(list(flat_rows(table)), columns=list(FLAT_FIELDS))
 
 
-def csv_cell(value: Any) -> str:
-    """One value as CSV text that no spreadsheet runs: exact numbers, UTC times, lists as JSON."""
-    if value is None:
-        return ""
-    if isinstance(value, Decimal):
-        return plain_decimal(value)
-    if hasattr(value, "isoformat"):
-        return utc_text(value)
-    if isinstance(value, list):
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = str(value)
-        if isinstance(value, (int, float)):
-            return text
-    if text.startswith(FORMULA_STARTS):
-        text = "'" + text
-    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n\r;') else text
-
-
-def csv_line(values: Iterable[Any]) -> str:
-    """One record, with its end as RFC 4180 asks."""
-    return ",".join(map(csv_cell, values)) + "\r\n"
-
-
-def csv_lines(tables: Iterator[pa.Table]) -> Iterator[bytes]:
-    """A CSV document in pieces: the header, then one piece per table. UTF-8, `\\r\\n` as RFC 4180 asks."""
-    yield csv_line(FLAT_FIELDS).encode()
-    for table in tables:
-        yield "".join(csv_line(row[name] for name in FLAT_FIELDS) for row in flat_rows(table)).encode()
+def csv_lines(tables: Iterable[pa.Table]) -> Iterator[bytes]:
+    """A CSV document in pieces: the header, then the records of each table of stored rows."""
+    yield csv_header(FLAT_FIELDS)
+    yield from csv_pieces(flat_table(table) for table in tables)

@@ -19,6 +19,8 @@ import pyarrow as pa
 
 from billing_core import published
 from billing_core.access import Principal, scope_of
+from billing_core.audit_desk import AuditDesk
+from billing_core.card_book import CardBook
 from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter, NotFound
 from billing_core.explain import Passport, explain
@@ -38,6 +40,10 @@ from billing_core.selecting import period_before, select
 from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
+from billing_core.transfer.export_desk import ExportDesk
+from billing_core.transfer.import_desk import ImportDesk
+from billing_core.transfer.months import MonthsDesk
+from billing_core.transfer.rerating import RerateDesk
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage import PullProgress, window_in
 
@@ -105,12 +111,19 @@ class BillingService:
         self.settings = settings
         self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path))
         self._connect = connect or _connect_langfuse
-        self._cards = load_rate_cards(settings.rate_card)
+        self._cards = CardBook(self._ledger, load_rate_cards(settings.rate_card)).current
         self.stripe = StripeDesk(
             settings, self._ledger, self._cards, connect_stripe, clock,
-            policy=lambda: self._policy, connect_langfuse=lambda: self._connect(settings, self._cards),
+            policy=lambda: self._policy, connect_langfuse=lambda: self._connect(settings, self._cards()),
         )  # fmt: skip
         self.organizations = OrganizationDesk(settings, self._ledger, self._cards, self.stripe, clock)
+        self.exports = ExportDesk(settings, self._ledger, self._cards, self.stripe, clock)
+        self.months = MonthsDesk(settings, self._ledger, self.stripe, self.exports, clock)
+        self.rerating = RerateDesk(settings, self._ledger, self.organizations.limits)
+        self.imports = ImportDesk(
+            settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
+        )
+        self.trail = AuditDesk(self._ledger, settings.zone)
         self._pulling = threading.Lock()
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
@@ -215,7 +228,11 @@ class BillingService:
         revisions = self._ledger.read_rows(queries.revisions(scope, event_id))
         event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
         intents = self.stripe.intents_of(event_id, principal)
-        return explain(event, stored, revisions, self._card(event.rate_card_version), intents)
+        spans = self._ledger.snapshot().closed
+        closed = self._ledger.read_rows(queries.closed_states(scope, event_id, spans)) if spans else []
+        months = {span.seq: span.period for span in spans}
+        states = [(months[row["close_seq"]], row) for row in closed]
+        return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
@@ -260,7 +277,7 @@ class BillingService:
         """
         if start is None and end is not None:
             raise BadParameter("from", None, "a time, when --to is given")
-        provider = self._connect(self.settings, self._cards)
+        provider = self._connect(self.settings, self._cards())
         try:
             with self._pulling, exclusive(self._pull_lock, on_wait=on_wait):
                 self._ledger.claim(self.settings.mode)
@@ -291,7 +308,7 @@ class BillingService:
         return pull(
             provider,
             self._ledger,
-            self._cards,
+            self._cards(),
             self._policy,
             window,
             actor=principal.name,

@@ -76,7 +76,9 @@ def guard(*roles: Role) -> Principal:
 
 
 def user_menu(principal: Principal) -> None:
-    """Name, role, limits and mode in the sidebar, with the way out."""
+    """Name, role, limits and mode in the sidebar, with the way to a file and the way out."""
+    from components.export_state import is_open, open_dialog  # the sign-in form need not wait for it
+
     gatekeeper = wiring.gatekeeper()
     user = gatekeeper.user(principal.name)
     if principal.organizations is None:
@@ -87,8 +89,13 @@ def user_menu(principal: Principal) -> None:
     with st.sidebar, st.container(key="user-menu", gap="small"):
         st.markdown(f":material/account_circle: **{plain(user.display_name if user else principal.name)}** {mode}")
         st.caption(f"{plain(principal.name)} · role {principal.role} · {plain(reach)}")
+        st.button("Export…", icon=":material/download:", on_click=open_dialog, key="user-menu-export")
         st.button("Sign out", icon=":material/logout:", on_click=_sign_out, key="sign-out")
         _deliver_cookie()
+    if is_open():
+        from components.export_panel import export_dialog  # it asks this module who is reading, and brings the engine
+
+        export_dialog()
 
 
 def _principal() -> Principal | None:

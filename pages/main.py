@@ -15,6 +15,7 @@ PAGES = {
     st.Page("usage_events.py", title="Usage Events", icon=":material/assessment:", default=True): frozenset(Role),
     st.Page("organization_stats.py", title="Organization Stats", icon=":material/apartment:"): frozenset({Role.ADMIN}),
     st.Page("stripe_sync.py", title="Stripe Sync", icon=":material/sync_alt:"): frozenset({Role.ADMIN, Role.FINANCE}),
+    st.Page("export_import.py", title="Export and import", icon=":material/import_export:"): frozenset(Role),
 }
 """Each page with the roles it serves. The same pages for everybody: an address then means the same before and after
 signing in. Roles are the pages' matter; here they only decide who is shown a link."""

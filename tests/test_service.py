@@ -14,6 +14,7 @@ from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsEr
 from billing_core.ledger.queries import local_quarter_hour, offsets
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
+from tests.transfer.month_world import MonthWorld, trace
 
 ACME = Principal("ada", Role.ANALYST, frozenset({"org_a"}))
 
@@ -573,3 +574,16 @@ def test_whoever_changes_an_answer_does_not_change_the_next_ones(mixed):
     ):
         ask_again().clear()
         assert ask_again()
+
+
+def test_the_passport_says_what_a_closed_month_says_and_where_the_rest_counts(tmp_path):
+    world = MonthWorld(tmp_path / "billing.duckdb", [trace("a"), trace("b", 6)])
+    try:
+        world.close()
+        world.book(trace("a", latency_seconds=120))
+        steps = {name: {s.name: s for s in world.service.explain(name, EVERYONE).steps} for name in ("a", "b")}
+        assert steps["b"]["Close"].lines == ("2026-10: 150 credits, processed when it was closed",)
+        assert steps["a"]["Close"].lines[0] == "2026-10: 150 credits, processed when it was closed"
+        assert steps["a"]["Close"].lines[1].endswith("the difference to 200 credits")
+    finally:
+        world.service.close()

@@ -48,7 +48,7 @@ LEDGER = pa.schema(
     {
         "id": pa.string(), "customer_id": pa.string(), "timestamp": _TIME, "credits_total": _CREDITS,
         "sync_status": pa.string(), "sync_error": pa.string(), "flags": pa.string(), "marks": pa.string(),
-        "meter_event_identifier": pa.string(),
+        "meter_event_identifier": pa.string(), "billed_elsewhere": pa.bool_(),
     }
 )  # fmt: skip
 """Booked events: those of the window, and any others that the coverage or Langfuse name."""

@@ -13,7 +13,8 @@ VIEWS = (
        day_of("timestamp") AS day FROM upstream""",
     """CREATE VIEW booked AS SELECT id, customer_id AS customer, credits_total AS credits, sync_status AS status, flags,
        contains(marks, 'changed_after_sending') AS changed, contains(marks, 'carried') AS carried,
-       contains(flags, 'legacy_billed') AS legacy, "timestamp",
+       contains(flags, 'legacy_billed') OR coalesce(billed_elsewhere, false) AS legacy,
+       coalesce(billed_elsewhere, false) AS imported, "timestamp",
        day_of("timestamp") AS day FROM ledger""",
     """CREATE VIEW covering AS SELECT identifier, event_id, customer_id AS customer, credits, state,
        state IN ('accepted', 'confirmed') AS sent,
@@ -46,6 +47,7 @@ WITH differing AS (
     SELECT coalesce(f.id, b.id) AS id, f.customer AS f_customer, f.day AS f_day, f.credits AS f_credits,
            b.customer AS b_customer, b.day AS b_day, b.credits AS b_credits,
            b.status IN ('sending', 'processed', 'confirmed')
+               AND NOT b.imported
                AND NOT (b.legacy AND coalesce(contains(f.flags, 'legacy_billed'), false)) AS on_its_way
     FROM fresh f FULL JOIN booked b ON b.id = f.id
     WHERE f.id IS NULL OR b.id IS NULL OR f.credits <> b.credits OR f.customer IS DISTINCT FROM b.customer

@@ -11,7 +11,7 @@ from typing import Any
 
 from billing_core.access import Role
 from billing_core.errors import BillingError
-from billing_core.types import GetUsageEventsParams, plain_decimal
+from billing_core.types import Credits, GetUsageEventsParams, plain_decimal
 
 __all__ = [
     "FORMATS",
@@ -142,8 +142,15 @@ class ExportResult:
     meta: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The published document (CONTRACT section 3, `export`), and the manifest that lies beside the file."""
-        totals = {name: plain_decimal(v) if isinstance(v, Decimal) else v for name, v in self.totals.items()}
+        """The published document (CONTRACT section 3, `export`), and the manifest that lies beside the file.
+
+        Credits are there under their flat names and, as `events` has them, together.
+        """
+        totals: dict[str, Any] = {
+            name: plain_decimal(value) if isinstance(value, Decimal) else value for name, value in self.totals.items()
+        }
+        if "credits_total" in totals:
+            totals["credits"] = {part: totals[f"credits_{part}"] for part in Credits.model_fields}
         return {
             "file": self.name, "rows": self.rows, "bytes": self.bytes, "sha256": self.sha256, "totals": totals,
             **self.meta,

@@ -21,14 +21,17 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.web.audit_trail import AuditTrail
 
 if TYPE_CHECKING:
-    from billing_core.background import PlansJob, PullJob, PushJob, ReconcileJob
+    from billing_core.background import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
     from billing_core.service import BillingService
+    from billing_core.transfer.export_jobs import ExportJobs
 
 __all__ = [
     "AuditTrail",
     "Once",
     "audit_trail",
     "close",
+    "close_job",
+    "export_jobs",
     "gatekeeper",
     "get_ready",
     "plans_job",
@@ -36,6 +39,7 @@ __all__ = [
     "push_job",
     "ready",
     "reconcile_job",
+    "rerate_job",
     "service",
     "settings",
     "tokens",
@@ -101,6 +105,24 @@ def _make_reconcile_job() -> ReconcileJob:
     return ReconcileJob()
 
 
+def _make_close_job() -> CloseJob:
+    from billing_core.background import CloseJob
+
+    return CloseJob()
+
+
+def _make_rerate_job() -> RerateJob:
+    from billing_core.background import RerateJob
+
+    return RerateJob()
+
+
+def _make_export_jobs() -> ExportJobs:
+    from billing_core.transfer.export_jobs import ExportJobs
+
+    return ExportJobs()
+
+
 def _write_audit(who: str, what: str, detail: str) -> None:
     service().audit(who, what, {"detail": detail})
 
@@ -115,6 +137,9 @@ pull_job: Once[PullJob] = Once(_make_pull_job)
 push_job: Once[PushJob] = Once(_make_push_job)
 plans_job: Once[PlansJob] = Once(_make_plans_job)
 reconcile_job: Once[ReconcileJob] = Once(_make_reconcile_job)
+close_job: Once[CloseJob] = Once(_make_close_job)
+rerate_job: Once[RerateJob] = Once(_make_rerate_job)
+export_jobs: Once[ExportJobs] = Once(_make_export_jobs)
 
 
 def get_ready() -> None:
@@ -132,9 +157,9 @@ def get_ready() -> None:
 def close() -> None:
     """Let go of every file: when the process ends, and between tests."""
     audit_trail.drain()
-    for job in (pull_job, push_job, plans_job, reconcile_job):
+    for job in (pull_job, push_job, plans_job, reconcile_job, close_job, rerate_job):
         job.forget()
-    for made in (gatekeeper.forget(), service.forget(), demo_sandbox.forget()):
+    for made in (export_jobs.forget(), gatekeeper.forget(), service.forget(), demo_sandbox.forget()):
         if made is not None:
             made.close()
     settings.forget()

@@ -28,6 +28,7 @@ def usage(event_id: str, credits_total: str, customer: str | None = "cus_a", hou
     event = {
         "id": event_id, "customer_id": customer, "timestamp": at(hour), "credits_total": Decimal(credits_total),
         "sync_status": "pending", "sync_error": None, "flags": "", "marks": "", "meter_event_identifier": None,
+        "billed_elsewhere": None,
     }  # fmt: skip
     return event | facts
 

@@ -1,0 +1,75 @@
+"""One cell of a text file: exact, and nothing that a spreadsheet would run. The one place that says how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from billing_core.types import plain_decimal, utc_text
+
+__all__ = [
+    "FORMULA_STARTS",
+    "QUOTED",
+    "csv_cell",
+    "csv_line",
+    "looks_like_formula",
+    "neutralised",
+    "quoted",
+    "read_back",
+]
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet may take for a formula at the beginning of a cell."""
+
+APOSTROPHE = "'"
+"""Before a formula it makes a spreadsheet show it instead of running it."""
+
+QUOTED = ',"\n\r;'
+"""A cell that holds one of these is put into quotation marks; the separator in use is another one."""
+
+
+def looks_like_formula(text: str) -> bool:
+    """Whether a cell needs an apostrophe: also where apostrophes stand before the formula, so that one can be taken
+    off again whatever the text was."""
+    return text.lstrip(APOSTROPHE).startswith(FORMULA_STARTS)
+
+
+def neutralised(text: str) -> str:
+    """The text as a cell that no spreadsheet runs."""
+    return APOSTROPHE + text if looks_like_formula(text) else text
+
+
+def read_back(cell: str) -> str:
+    """The text that `neutralised` made a cell of."""
+    return cell[1:] if cell.startswith(APOSTROPHE) and looks_like_formula(cell) else cell
+
+
+def quoted(text: str, separator: str = ",") -> str:
+    """The text as RFC 4180 writes it: in quotation marks where it has to be."""
+    if separator not in text and not any(character in text for character in QUOTED):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def csv_cell(value: Any) -> str:
+    """One value as CSV text that no spreadsheet runs: exact numbers, UTC times, lists as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, Decimal):
+        return plain_decimal(value)
+    if hasattr(value, "isoformat"):
+        return utc_text(value)
+    if isinstance(value, list):
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = str(value)
+        if isinstance(value, (int, float)):
+            return text
+    return quoted(neutralised(text))
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """One record, with its end as RFC 4180 asks."""
+    return ",".join(map(csv_cell, values)) + "\r\n"

@@ -1,0 +1,230 @@
+"""The words of imports: what a file is, what it would do, what it did. Light: pages import it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from billing_core.types import plain_decimal, utc_text
+
+__all__ = [
+    "MOST_LISTED",
+    "Effect",
+    "ImportPlan",
+    "ImportProgress",
+    "ImportRecord",
+    "ImportResult",
+    "Kind",
+    "Outcome",
+    "Rejected",
+    "UndoResult",
+]
+
+MOST_LISTED = 1000
+"""Rejections that are listed; how many rows are rejected in all is counted beyond it."""
+
+
+class Kind(StrEnum):
+    """What a file holds, by its content (CONTRACT section 3, `import`)."""
+
+    USAGE_EVENTS = "usage-events"
+    RATE_CARD = "rate-card"
+    CUSTOMERS = "customers"
+    BUNDLE = "bundle"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why a row cannot be used. `row` 1 is the first row of data; 0 is the header, or the file as a whole."""
+
+    row: int
+    field: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What an organization's sums would change by: new minus old, exact; `None` is usage that names none."""
+
+    organization_id: str | None
+    events: int
+    credits: Decimal
+    amount_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a file does to the ledger: rows by what becomes of them, and whose sums change."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    organizations: tuple[Effect, ...] = ()
+
+    @property
+    def changes(self) -> int:
+        """Rows that are not in the ledger as the file has them."""
+        return self.new + self.changed
+
+
+@dataclass(frozen=True, slots=True)
+class ImportProgress:
+    """A moment of reading or booking: how far from 0 to 1, rows so far, and what is done now."""
+
+    fraction: float
+    rows: int
+    doing: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """A dry run: what a file is and what it would do. Nothing is changed.
+
+    Attributes
+    ----------
+    columns:
+        The names in the file's header, as they stand there.
+    rejected, rejected_rows:
+        At most `MOST_LISTED` reasons, in the order of the file, and how many rows are rejected in all.
+    is_whole:
+        Whether the file could be read to its end; one that could not is never imported, not even in parts.
+    parts:
+        Of a bundle: the plan of each file in it, in the order in which they are imported.
+    content:
+        What `apply` needs; it holds the rows on disk until the plan is let go.
+    """
+
+    kind: Kind
+    file_name: str
+    sha256: str
+    bytes: int
+    rows: int = 0
+    outcome: Outcome = Outcome()
+    columns: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    rejected_rows: int = 0
+    warnings: tuple[str, ...] = ()
+    skip_bad_rows: bool = False
+    is_whole: bool = True
+    parts: tuple[ImportPlan, ...] = ()
+    content: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def can_apply(self) -> bool:
+        """Whether `apply` accepts it: no row is rejected, or those that are may be skipped."""
+        return self.is_whole and (self.skip_bad_rows or not self.rejected_rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `import`)."""
+        found = {
+            "kind": self.kind.value,
+            "file": self.file_name,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "columns": list(self.columns),
+            **_counts(self.rows, self.outcome),
+            **_rejections(self.rejected, self.rejected_rows),
+            "warnings": list(self.warnings),
+        }
+        return {**found, "parts": [part.to_json() for part in self.parts]} if self.parts else found
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import did. `import_ids` name what `undo` takes back, none if everything was there already."""
+
+    plan: ImportPlan
+    outcome: Outcome
+    import_ids: tuple[str, ...]
+    parts: tuple[ImportResult, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `import`)."""
+        found = {
+            **self.plan.to_json(),
+            **_counts(self.plan.rows, self.outcome),
+            "import_ids": list(self.import_ids),
+        }
+        return {**found, "parts": [part.to_json() for part in self.parts]} if self.parts else found
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRecord:
+    """An import as the ledger remembers it; times are aware UTC, `undone_at` is null while it stands."""
+
+    import_id: str
+    kind: Kind
+    file_name: str
+    sha256: str
+    new: int
+    changed: int
+    unchanged: int
+    rejected_rows: int
+    imported_at: datetime
+    imported_by: str
+    undone_at: datetime | None = None
+    undone_by: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of the list of imports."""
+        return {
+            "import_id": self.import_id,
+            "kind": self.kind.value,
+            "file": self.file_name,
+            "sha256": self.sha256,
+            "new": self.new,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "rejected_rows": self.rejected_rows,
+            "imported_at": utc_text(self.imported_at),
+            "imported_by": self.imported_by,
+            "undone_at": None if self.undone_at is None else utc_text(self.undone_at),
+            "undone_by": self.undone_by,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class UndoResult:
+    """What an undo did, in events, lines of the map or cards: those that left, and those that are as before."""
+
+    import_id: str
+    kind: Kind
+    removed: int
+    restored: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What was undone."""
+        return {
+            "import_id": self.import_id, "kind": self.kind.value, "removed": self.removed, "restored": self.restored,
+        }  # fmt: skip
+
+
+def _counts(rows: int, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "rows": rows,
+        "new": outcome.new,
+        "changed": outcome.changed,
+        "unchanged": outcome.unchanged,
+        "organizations": [_effect(one) for one in outcome.organizations],
+    }
+
+
+def _effect(effect: Effect) -> Mapping[str, Any]:
+    return {
+        "organization_id": effect.organization_id,
+        "events": effect.events,
+        "credits": plain_decimal(effect.credits),
+        "amount_usd": plain_decimal(effect.amount_usd),
+    }
+
+
+def _rejections(rejected: Sequence[Rejected], rows: int) -> dict[str, Any]:
+    return {
+        "rejected": [{"row": one.row, "field": one.field, "reason": one.reason} for one in rejected],
+        "rejected_rows": rows,
+    }

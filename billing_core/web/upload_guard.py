@@ -1,0 +1,52 @@
+"""Who may upload: Streamlit keeps files in memory, and takes them from anybody who has its page open."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from billing_core.access import Role
+from billing_core.errors import BillingError
+from billing_core.web import wiring
+from billing_core.web.cookies import COOKIE_NAME
+
+__all__ = ["UploadGuard"]
+
+_UPLOADS = re.compile(r"/_stcore/+upload_file(/|$)")
+
+
+class UploadGuard:
+    """ASGI middleware: files of people who are no signed-in admin are refused before the first byte is read.
+
+    Admins are the only ones who are offered an upload. Who a browser belongs to says the session's cookie: uploads
+    need cookies anyway, Streamlit's own guard against foreign pages is one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "PUT"
+            and _UPLOADS.search(scope["path"])
+            and not await run_in_threadpool(_is_from_admin, Request(scope))
+        ):
+            await Response(status_code=HTTPStatus.FORBIDDEN)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _is_from_admin(request: Request) -> bool:
+    try:
+        gatekeeper = wiring.gatekeeper()
+        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
+        principal = None if session_id is None else gatekeeper.principal(session_id)
+    except BillingError:
+        return False
+    return principal is not None and principal.role is Role.ADMIN

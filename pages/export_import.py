@@ -1,0 +1,45 @@
+"""Export and import: files for other people's books, files from earlier ones, months that are closed, what was done."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.service import BillingService
+from billing_core.web import wiring
+from components import gate
+from components.sync_draw import quiet
+from components.transfer_views import View, view_switch
+
+
+def show(view: View, service: BillingService, principal: Principal) -> None:
+    """The chosen part alone; its modules are imported when it is shown."""
+    match view:
+        case View.EXPORT:
+            from components.export_panel import export_view
+
+            export_view()
+        case View.IMPORT:
+            from components.import_panel import import_view
+
+            import_view(service, principal)
+        case View.MONTHS:
+            from components.months_panel import months_view
+
+            months_view(service, principal)
+        case View.WHAT_IF:
+            from components.what_if_panel import what_if_view
+
+            what_if_view(service, principal)
+        case View.AUDIT:
+            from components.audit_panel import audit_view
+
+            audit_view(service, principal)
+
+
+principal = gate.guard()
+with quiet():
+    service = wiring.service()
+    service.check_mode()
+    st.title("Export and import", anchor=False)
+    show(view_switch(principal), service, principal)

@@ -1,0 +1,206 @@
+"""Finance at the end of a month, with real books: check, accept, close, download, verify, reopen; and admins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from billing_core.auth.users import UserFile
+from billing_core.sandbox import SandboxProcess
+from billing_core.service import BillingService
+from billing_core.settings import load_settings
+from components.months_texts import month_name
+from tests.browser.conftest import EXPECT_TIMEOUT_MS
+from tests.browser.server import DASHBOARD, Server, serving
+from tests.browser.steps import settle, signed_in_at
+from tests.factories import EVERYONE
+
+PASSWORD = "correct horse battery"
+WORK_TIMEOUT_MS = 90_000
+
+DAYS = 40
+"""The sandbox's usage begins in the month before this one, whatever the day."""
+
+LAST_MONTH = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A ledger with the sandbox's usage of last month, connected to the sandbox's Stripe; nothing was pushed."""
+    folder = tmp_path_factory.mktemp("months")
+    accounts = UserFile(folder / "credentials.yaml")
+    accounts.add("fay", password=PASSWORD, role="finance")
+    accounts.add("ada", password=PASSWORD, role="admin")
+    with SandboxProcess(events=300, days=DAYS, seed=7) as sandbox:
+        variables = {
+            **sandbox.environment,
+            "BILLING_MODE": "live",  # the demo would read a sandbox of its own
+            "BILLING_COOKIE_KEY": "0123456789 abcdefghijklmnopqrstuvwxyz",
+            "BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb",
+            "BILLING_CREDENTIALS": str(folder / "credentials.yaml"),
+        }
+        with closing(BillingService(load_settings(variables, env_file=None))) as service:
+            service.pull(EVERYONE, first_days=DAYS + 1)
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def dashboard(environment: dict[str, str]) -> Iterator[Server]:
+    with serving(DASHBOARD, environment) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def finance(chromium: Browser, dashboard: Server) -> Iterator[BrowserContext]:
+    context = signed_in_at(chromium, f"{dashboard.url}/export_import", "fay", PASSWORD)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def admin(chromium: Browser, dashboard: Server) -> Iterator[BrowserContext]:
+    context = signed_in_at(chromium, f"{dashboard.url}/export_import", "ada", PASSWORD)
+    yield context
+    context.close()
+
+
+def opened(context: BrowserContext, dashboard: Server, query: str, heading: str, **size: int) -> Page:
+    page = context.new_page()
+    if size:
+        page.set_viewport_size({"height": 1000, **size})
+    page.goto(f"{dashboard.url}/export_import?{query}")
+    expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=EXPECT_TIMEOUT_MS)
+    settle(page)
+    return page
+
+
+def months(context: BrowserContext, dashboard: Server, **size: int) -> Page:
+    return opened(context, dashboard, f"view=months&month={LAST_MONTH}", month_name(LAST_MONTH), **size)
+
+
+def accept_everything(page: Page) -> None:
+    boxes = page.locator(".st-key-months-checklist").get_by_test_id("stCheckbox")
+    expect(boxes.first).to_be_visible()
+    for place in range(boxes.count()):
+        boxes.nth(place).locator("label").first.click()
+        settle(page)
+
+
+def faults(page: Page) -> dict[str, object]:
+    """Rules that screen readers and weak eyes need, with the places that break them."""
+    settle(page)
+    return {fault["id"]: fault["nodes"] for fault in Axe().run(page).response["violations"]}
+
+
+def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it(
+    finance: BrowserContext, dashboard: Server
+):
+    name = month_name(LAST_MONTH)
+    page = months(finance, dashboard)
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_text(re.compile("stands? against closing"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    settle(page)
+    close = page.get_by_role("button", name=f"Close {name}…")
+    expect(close).to_be_disabled()
+    accept_everything(page)
+    page.get_by_role("textbox", name="Reason").fill("agreed with accounting")
+    page.get_by_role("textbox", name="Reason").press("Enter")
+    expect(close).to_be_enabled()
+    close.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("Reason: agreed with accounting")).to_be_visible()
+    dialog.get_by_role("button", name=f"Close {name}", exact=True).click()
+    expect(dialog).to_be_hidden()
+    expect(page.get_by_text(re.compile(f"{name} is closed: "))).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    settle(page)
+    shown = page.get_by_test_id("stCode").first.inner_text().strip()
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Manifest (JSON)").click()
+    text = Path(download.value.path()).read_bytes()
+    assert download.value.suggested_filename == f"close-{LAST_MONTH}.json"
+    assert hashlib.sha256(text).hexdigest() == shown
+    manifest = json.loads(text)
+    assert {one["accepted_by"] for one in manifest["exceptions"]} == {"fay"}
+    assert manifest["closed_by"] == "fay"
+
+    page.get_by_role("button", name="Verify", exact=True).click()
+    expect(page.get_by_text(f"{name} is as it was closed.")).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    assert faults(page) == {}
+
+    page.get_by_role("button", name="Reopen…").click()
+    confirm = dialog.get_by_role("button", name=f"Reopen {name}")
+    expect(confirm).to_be_disabled()
+    dialog.get_by_role("textbox", name="Reason").fill("one more customer")
+    dialog.get_by_role("textbox", name="Reason").press("Enter")
+    confirm.click()
+    expect(page.get_by_text(f"{name} is reopened.")).to_be_visible()
+    expect(page.get_by_text("one more customer")).to_be_visible()
+    page.close()
+
+
+def test_an_admin_reads_an_entry_of_the_audit_log_verifies_its_chain_and_takes_it_out(
+    admin: BrowserContext, dashboard: Server
+):
+    page = opened(admin, dashboard, "view=audit&what=pull", "Audit log")
+    expect(page.get_by_text("1–1 of 1 entry")).to_be_visible()
+    page.get_by_role("button", name="Verify the chain").click()
+    expect(page.get_by_text(re.compile("Verified up to entry"))).to_be_visible()
+    area = page.get_by_test_id("stDataFrame").first.bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + 18, area["y"] + 52)  # the box before the first row, which is drawn on a canvas
+    expect(page.get_by_text(re.compile(r"Entry \d+: pull by tester"))).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+    assert ",tester,pull," in lines[1]
+    assert faults(page) == {}
+    page.close()
+
+
+def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserContext, dashboard: Server):
+    page = opened(admin, dashboard, "view=what-if", "What-if re-rating")
+    box = page.get_by_role("textbox", name="Cards")
+    text = box.input_value()
+    box.fill(text.replace("id: builtin-1", "id: dearer").replace("credits_per_minute: 50", "credits_per_minute: 70"))
+    box.press("Control+Enter")
+    expect(page.get_by_text(re.compile("^dearer: from"))).to_be_visible()
+    settle(page)
+    page.get_by_role("button", name="Work it out").click()
+    verdict = page.get_by_text(re.compile(r"[\d,]+ of [\d,]+ events would change: \+"))
+    expect(verdict).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    expect(page.get_by_text("✓ The old credits equal Usage Events for this period.")).to_be_visible()
+    number = verdict.inner_text().split(" of ")[0]
+    assert faults(page) == {}
+    page.get_by_role("button", name="Apply…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill(number)
+    dialog.get_by_role("textbox").press("Enter")
+    dialog.get_by_role("button", name=f"Apply to {number} events").click()
+    expect(page.get_by_text(re.compile(rf"Booked .*: {number} events"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    page.close()
+
+
+@pytest.mark.parametrize("view", ["months", "what-if", "audit"])
+def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server, view: str):
+    heading = {"months": "Months", "what-if": "What-if re-rating", "audit": "Audit log"}[view]
+    page = opened(admin, dashboard, f"view={view}", heading, width=390)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+    overflow = page.evaluate(
+        """() => { const main = document.querySelector('[data-testid=stMain]');
+                   return main.scrollWidth - main.clientWidth }"""
+    )
+    assert overflow <= 0
+    page.emulate_media(color_scheme="dark")
+    assert faults(page) == {}
+    page.close()

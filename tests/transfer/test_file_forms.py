@@ -1,0 +1,98 @@
+"""CSV and XLSX hold any text, and exact numbers; what they cannot hold is refused."""
+
+import csv
+import io
+import json
+from decimal import Decimal
+
+import openpyxl
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openpyxl.utils.escape import unescape
+
+from billing_core.cells import neutralised, read_back
+from billing_core.errors import BadParameter
+from billing_core.transfer.csv_file import SEPARATORS, write_csv
+from billing_core.transfer.flat import AMOUNT, JSON_TEXT, field
+from billing_core.transfer.json_file import write_json
+from billing_core.transfer.sink import HashingSink
+from billing_core.transfer.source import Source
+from billing_core.transfer.xlsx_file import MOST_ROWS, write_xlsx
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text("'=+-@\t\r,;|\"\n _x0A", max_size=8)
+
+
+def written(write, schema, rows, **more):
+    """The bytes of a file with these rows."""
+    table = pa.Table.from_pylist(rows, schema=schema)
+    source = Source(schema, table.num_rows, {}, {}, lambda: iter((table,)))
+    target = io.BytesIO()
+    if write is write_csv:
+        write_csv(HashingSink(target), source, source.tables(), **more)
+    else:
+        write(HashingSink(target), source, source.tables(), {"rows": table.num_rows})
+    return target.getvalue()
+
+
+TWO_TEXTS = pa.schema([field("a", pa.string()), field("b", pa.string())])
+
+
+@given(st.lists(st.fixed_dictionaries({"a": TEXT, "b": TEXT})), st.sampled_from(SEPARATORS))
+def test_any_text_comes_back_from_a_csv_and_no_cell_is_a_formula(rows, separator):
+    data = written(write_csv, TWO_TEXTS, rows, separator=separator)
+    found = list(csv.DictReader(io.StringIO(data.decode(), newline=""), delimiter=separator, strict=True))
+    assert [{name: read_back(cell) for name, cell in row.items()} for row in found] == rows
+    assert [row["a"] for row in found] == [neutralised(row["a"]) for row in rows]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.fixed_dictionaries({"a": TEXT, "b": TEXT}), max_size=5))
+def test_any_text_comes_back_from_a_workbook_and_no_cell_is_a_formula(rows):
+    book = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, TWO_TEXTS, rows)))
+    for number, row in enumerate(rows, start=2):
+        for column, name in enumerate("ab", start=1):
+            cell = book["data"].cell(number, column)
+            assert cell.data_type in {"s", "n"}
+            text = cell.value or ""
+            assert read_back(unescape(text) if "_x" in text else text) == row[name]
+
+
+NUMBERS = pa.schema([field("n", AMOUNT)])
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [("1.000040000000000001", "s"), ("123456789012345678.5", "s"), ("9.95", "n"), ("-12345678901.2345", "n")],
+)
+def test_a_number_with_more_than_fifteen_digits_is_text_in_a_workbook(number, kind):
+    book = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, NUMBERS, [{"n": Decimal(number)}])))
+    cell = book["data"]["A2"]
+    assert cell.data_type == kind
+    assert Decimal(str(cell.value)) == Decimal(number)
+
+
+def test_a_workbook_of_too_many_rows_is_refused_with_what_to_do():
+    source = Source(TWO_TEXTS, MOST_ROWS + 1, {}, {}, lambda: iter(()))
+    with pytest.raises(BadParameter, match="choose csv or parquet"):
+        write_xlsx(HashingSink(), source, source.tables(), {"rows": source.rows})
+
+
+def test_a_text_longer_than_a_cell_is_refused_not_cut():
+    with pytest.raises(BadParameter, match="32,767"):
+        written(write_xlsx, TWO_TEXTS, [{"a": "x" * 32_768, "b": ""}])
+
+
+def test_credits_are_nested_in_json_wherever_they_stand():
+    schema = pa.schema(
+        [
+            field("credits_total", pa.decimal128(18, 6)), field("models", pa.string(), JSON_TEXT),
+            field("credits_storage", pa.decimal128(18, 6)), field("n", pa.int64()),
+        ]
+    )  # fmt: skip
+    row = {"credits_total": Decimal("1.5"), "models": '["a"]', "credits_storage": Decimal(0), "n": None}
+    document = json.loads(written(write_json, schema, [row, row]))
+    expected = {"credits": {"total": "1.5", "storage": "0"}, "models": ["a"], "n": None}
+    assert document == {"meta": {"rows": 2}, "rows": [expected, expected]}
+    assert json.loads(written(write_json, schema, []))["rows"] == []

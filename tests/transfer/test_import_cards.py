@@ -1,0 +1,161 @@
+"""Importing rate cards: what applies afterwards, and what no file may change."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from billing_core.errors import BadParameter
+from billing_core.rating.card import parse_rate_cards
+from billing_core.transfer.import_model import Kind, Outcome
+from billing_core.transfer.model import Dataset, ExportRequest, Format
+from tests.factories import CARD, EVERYONE, events_table
+from tests.transfer.import_world import ImportWorld, booked, line
+
+ACME = """
+id: acme-2026-12
+effective_from: 2026-12-01
+credit_price_usd: 0.00005
+margin: 1.25
+ai:
+  basis: tokens
+  rates:
+    - {model: "gpt-5*", credits_per_1000_tokens: 60.5}
+compute: {credits_per_minute: 50}
+storage: {credits_per_gb_month: 500}
+plans:
+  - {name: Business, credits_per_month: 900000, stripe_price_ids: [price_9]}
+"""
+ACME_CARD = parse_rate_cards(ACME, "acme").cards[0]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return ImportWorld(tmp_path, [booked("a")])
+
+
+def file(world, text, name="card.yaml"):
+    path = world.folder / name
+    path.write_text(text)
+    return path
+
+
+def refused(world, text):
+    plan = world.plan(file(world, text))
+    assert (plan.kind, plan.can_apply, plan.outcome) == (Kind.RATE_CARD, False, Outcome())
+    with pytest.raises(BadParameter):
+        world.desk.apply(plan, EVERYONE)
+    return plan.rejected[0]
+
+
+def test_a_card_that_was_imported_applies_from_then_on(world):
+    result = world.bring(file(world, ACME))
+    assert (result.plan.kind, result.outcome) == (Kind.RATE_CARD, Outcome(2, 0, 0))
+    current = world.service._cards()
+    assert [card.id for card in current.cards] == ["builtin-1", "acme-2026-12"]
+    assert current.plans[-1].name == "Business"
+    assert world.ledger.card("acme-2026-12") == ACME_CARD
+    assert world.ledger.audit_entries()[0]["action"] == "import"
+
+
+def test_the_same_card_again_changes_nothing(world):
+    world.bring(file(world, ACME))
+    before = world.content()
+    assert world.bring(file(world, ACME)).outcome == Outcome(0, 0, 2)
+    assert world.content() == before
+
+
+def test_a_card_no_event_names_may_be_changed(world):
+    world.bring(file(world, ACME))
+    assert world.bring(file(world, ACME.replace("margin: 1.25", "margin: 2"))).outcome == Outcome(0, 1, 1)
+    assert world.service._cards().by_id("acme-2026-12").margin == 2
+
+
+def test_a_card_that_events_name_never_changes(world):
+    text = ACME.replace("acme-2026-12", "builtin-1").replace("2026-12-01", "2000-01-01")
+    found = refused(world, text)
+    assert (found.row, found.field) == (1, "id")
+    assert "has other content than the card that 1 events were rated with" in found.reason
+
+
+def test_two_cards_in_force_at_once_are_refused(world):
+    found = refused(world, ACME.replace("2026-12-01", "2000-01-01"))
+    assert found.field == "effective_from"
+    assert "both in force" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (ACME.replace("0.00005", "-1"), "credit_price_usd = '-1'"),
+        (ACME.replace("0.00005", "NaN"), "credit_price_usd"),
+        (ACME.replace("margin: 1.25", "discount: 2"), "discount"),
+        (ACME.replace("id: acme-2026-12", "id: legacy"), "reserved"),
+        ("cards:\n  - id: [", "not readable as YAML in line"),
+        ("id: &a x\nai: *a\n", "YAML aliases"),
+        ("cards: " + "[" * 5000, ""),
+        ("id: x\n" + "# long\n" * 200_000, "a rate card file has at most"),
+    ],
+)
+def test_card_files_that_cannot_be_used_say_why(world, text, says):
+    assert says in refused(world, text).reason
+
+
+@pytest.mark.parametrize("form", [Format.CSV, Format.JSON, Format.PARQUET])
+def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form):
+    world.bring(file(world, ACME))
+    path = tmp_path / "exported"
+    world.service.exports.write(ExportRequest(Dataset.RATE_CARD, form), EVERYONE, path)
+    there = ImportWorld(tmp_path, (), "there")
+    result = there.bring(path)
+    assert result.plan.rejected == ()
+    assert there.service._cards().cards == world.service._cards().cards
+    if form is Format.JSON:
+        assert there.service._cards().plans == world.service._cards().plans
+    assert there.bring(path).outcome.changes == 0
+
+
+def test_an_exported_card_that_a_spreadsheet_changed_is_noticed(tmp_path, world):
+    path = tmp_path / "cards.csv"
+    world.service.exports.write(ExportRequest(Dataset.RATE_CARD, Format.CSV), EVERYONE, path)
+    path.write_text(path.read_text().replace("0.00004", "0.00005"))
+    plan = world.plan(path)
+    assert [(one.row, one.field) for one in plan.rejected] == [(1, "sha256")]
+
+
+def test_rows_that_are_no_cards_are_named(world, tmp_path):
+    header = "id,effective_from,effective_to,credit_price_usd,margin,ai,compute_credits_per_minute,storage_credits_per_gb_month"
+    good = '"{""basis"": ""cost""}",50,500'
+    rows = [f"a,2027-01-01,,0.1,1,{good}", f"b,never,,0.1,1,{good}", "c,2027-03-01,,0.1,1,{,50,500", f"a,2027-04-01,,1,1,{good}"]
+    plan = world.plan(file(world, header + "\n" + "\n".join(rows) + "\n"))
+    assert [(one.row, one.field) for one in plan.rejected] == [(2, "effective_from"), (3, "ai"), (4, "id")]
+    missing = world.plan(file(world, "id,effective_from,credit_price_usd,colour\n"))
+    assert {one.field for one in missing.rejected} >= {"ai", "'colour'"}
+
+
+def test_a_card_import_is_taken_back_unless_events_were_rated_with_it(world):
+    result = world.bring(file(world, ACME))
+    assert (world.undo(result).removed, world.service._cards().by_id("acme-2026-12")) == (2, None)
+    result = world.bring(file(world, ACME))
+    world.ledger.book(events_table([booked("x")], card=ACME_CARD), run_id="pull")
+    with pytest.raises(BadParameter, match="1 were rated with acme-2026-12"):
+        world.undo(result)
+    assert world.service._cards().by_id("acme-2026-12") is not None
+
+
+def test_events_of_an_imported_card_come_in_after_it(world):
+    cells = {"rate_card_version": "acme-2026-12", "amount_usd": "0.0075"}
+    assert world.plan_lines(line("x", **cells)).rejected_rows == 1
+    world.bring(file(world, ACME))
+    assert world.bring_lines(line("x", **cells)).outcome.new == 1
+
+
+def test_plans_of_a_json_export_are_checked(world):
+    row = {
+        "id": CARD.id, "effective_from": CARD.effective_from.isoformat(), "credit_price_usd": "0.00004",
+        "ai": json.dumps(json.loads(CARD.to_json())["ai"]), "compute_credits_per_minute": "50",
+        "storage_credits_per_gb_month": "500",
+    }  # fmt: skip
+    document = {"meta": {"dataset": "rate-card", "plans": [{"name": "Pro", "credits_per_month": -1}]}, "rows": [row]}
+    assert refused(world, json.dumps(document)).field == "plans"

@@ -1,0 +1,49 @@
+"""Columns as text say what one value at a time says, whatever the values are."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core.transfer.texts import json_strings, plain_decimals, utc_times
+from billing_core.types import plain_decimal, utc_text
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def decimals(precision, places):
+    most = Decimal(10 ** (precision - places) - 1)
+    return st.none() | st.decimals(-most, most, allow_nan=False, allow_infinity=False, places=places)
+
+
+@pytest.mark.parametrize(("precision", "places"), [(18, 6), (24, 12), (18, 12), (38, 18), (38, 0), (38, 20)])
+def test_decimals_are_plain_and_exact(precision, places):
+    @given(st.lists(decimals(precision, places)), st.integers(0, 3))
+    def holds(values, start):
+        column = pa.array(values, pa.decimal128(precision, places)).slice(start)
+        expected = [None if value is None else plain_decimal(value) for value in values[start:]]
+        assert plain_decimals(column).to_pylist() == [_zero(text) for text in expected]
+
+    holds()
+
+
+def _zero(text):
+    """Zero has no sign."""
+    return "0" if text == "-0" else text
+
+
+@given(st.lists(st.none() | st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))), st.integers(0, 3))
+def test_times_are_utc_with_milliseconds(values, start):
+    aware = [None if value is None else value.replace(tzinfo=UTC) for value in values]
+    column = pa.array(aware, pa.timestamp("us", tz="UTC")).slice(start)
+    assert utc_times(column).to_pylist() == [None if value is None else utc_text(value) for value in aware[start:]]
+
+
+@given(st.lists(st.none() | TEXT), st.integers(0, 3))
+def test_texts_are_json(values, start):
+    found = json_strings(pa.array(values, pa.string()).slice(start)).to_pylist()
+    assert [None if text is None else json.loads(text) for text in found] == values[start:]
