@@ -47,7 +47,8 @@ SELECT
     [{'model': model, 'input': tin, 'output': tout, 'cache_read': 0, 'cache_write': 0, 'reasoning': 0, 'other': 0,
       'cost_usd': ((tin + tout) * 0.000002)::DECIMAL(24, 12)}] AS usage,
     (epoch_us(ts) // 900000000)::INTEGER AS quarter_hour,
-    5 AS observations, h % 97 = 0 AS has_error, NULL AS accounted_at, NULL AS billed_elsewhere, '' AS problems, '{}' AS metadata, NULL AS updated_at,
+    5 AS observations, h % 97 = 0 AS has_error, NULL AS accounted_at, NULL AS billed_elsewhere,
+    '' AS problems, '{}' AS metadata, NULL AS updated_at,
     NULL AS meter_event_identifier, NULL AS synced_at,
     '' AS marks, 1 AS seq, 1 AS revision, $now::TIMESTAMP AS booked_at, 'bench' AS run_id
 FROM rated ORDER BY ts

@@ -151,7 +151,7 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
     with open_service(settings) as service:
         plan = service.imports.plan(path, os_principal(), skip_bad_rows=options.skip_bad_rows)
         document = plan.to_json()
-        refused = bool(plan.rejected_rows) and not options.skip_bad_rows
+        refused = not plan.can_apply
         if not options.dry_run and not refused:
             document = service.imports.apply(plan, os_principal()).to_json()
     if options.json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -11,14 +11,12 @@ import pyarrow as pa
 from billing_core.cells import FORMULA_STARTS, csv_cell, csv_line
 from billing_core.decimals import EXACT
 from billing_core.ledger.queries import split_flags, split_models, with_utc
-from billing_core.transfer.csv_file import csv_header, csv_pieces
-from billing_core.transfer.flat import flat_table
 from billing_core.types import FLAT_FIELDS, Credits, UsageEvent
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMULA_STARTS", "csv_cell", "csv_line", "csv_lines", "events", "flat_frame", "flat_rows"]
+__all__ = ["FORMULA_STARTS", "csv_cell", "csv_line", "events", "flat_frame", "flat_rows"]
 
 
 def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -47,9 +45,3 @@ def flat_frame(table: pa.Table) -> pd.DataFrame:
     import pandas as pd  # a heavy import that the sign-in form must not wait for
 
     return pd.DataFrame.from_records(list(flat_rows(table)), columns=list(FLAT_FIELDS))
-
-
-def csv_lines(tables: Iterable[pa.Table]) -> Iterator[bytes]:
-    """A CSV document in pieces: the header, then the records of each table of stored rows."""
-    yield csv_header(FLAT_FIELDS)
-    yield from csv_pieces(flat_table(table) for table in tables)

@@ -13,7 +13,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -204,7 +204,8 @@ class _Push:
             customers = pc.unique(given.events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
             calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
-            return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, rules)
+            free = replace(rules, taken=given.taken)
+            return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, free)
 
         return self._books.freeze(
             make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep, prepare=self._follow_map

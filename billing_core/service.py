@@ -40,10 +40,12 @@ from billing_core.selecting import period_before, select
 from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
+from billing_core.transfer.csv_file import csv_pieces
 from billing_core.transfer.export_desk import ExportDesk
 from billing_core.transfer.import_desk import ImportDesk
 from billing_core.transfer.months import MonthsDesk
 from billing_core.transfer.rerating import RerateDesk
+from billing_core.transfer.usage_source import Usage, by_event
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage import PullProgress, window_in
 
@@ -151,6 +153,10 @@ class BillingService:
         """Booking number of the newest change; views made from it are current while it stays."""
         return self._ledger.version()
 
+    def rate_cards(self) -> RateCardFile:
+        """The cards that apply: those of the file, and imported ones."""
+        return self._cards()
+
     # ── usage events ─────────────────────────────────────────────────────────────────────────────
 
     def get_usage_events(self, params: GetUsageEventsParams, principal: Principal) -> UsageEventsResponse:
@@ -236,14 +242,8 @@ class BillingService:
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
-        selection = self._select(params, principal)
-        total = self._totals(selection).events
-
-        def tables() -> Iterator[pa.Table]:
-            for offset in range(0, total, CSV_ROWS):
-                yield self._read_page(selection, "timestamp", False, CSV_ROWS, offset)
-
-        return published.csv_lines(tables())
+        source = by_event(Usage.of(self._ledger, self._select(params, principal), self.settings.zone, {}))
+        return csv_pieces(source.tables(), ",")
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""

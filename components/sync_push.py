@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from billing_core.access import Principal, Role
-from billing_core.rating.card import load_rate_cards
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components import gate
@@ -101,7 +100,7 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
 
 
 def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: datetime) -> None:
-    card = load_rate_cards(service.settings.rate_card).in_force(now)
+    card = service.rate_cards().in_force(now)
     price = Decimal(0) if card is None else card.credit_price_usd
     with st.container(border=True, key="sync-push-preview"):
         st.markdown(f"**{plain(push_preview_text(dry.result, dry.whole_credits, price))}**")

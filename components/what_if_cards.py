@@ -7,9 +7,8 @@ from enum import StrEnum
 import streamlit as st
 import yaml
 
-from billing_core.access import Principal, Role
 from billing_core.errors import BillingError, RateCardError
-from billing_core.rating.card import RateCardFile, load_rate_cards, parse_rate_cards
+from billing_core.rating.card import RateCardFile, parse_rate_cards
 from billing_core.service import BillingService
 from components.notice import notice_of_error, plain
 from components.what_if_state import URL
@@ -51,9 +50,9 @@ NOTES = {
 }
 
 
-def cards_box(service: BillingService, principal: Principal) -> tuple[RateCardFile, str] | None:
+def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:
     """The choice; returns the cards with what to call them, `None` while there are none that can be used."""
-    source = _source(principal)
+    source = _source()
     st.caption(plain(NOTES[source]))
     try:
         found = _read(service, source)
@@ -89,9 +88,8 @@ def cards_of(text: str, name: str) -> RateCardFile:
         raise RateCardError(NESTED.format(name)) from None
 
 
-def _source(principal: Principal) -> Source:
-    # Uploads are for admins (billing_core/web/upload_guard.py); everybody else can paste the same text.
-    offered = [one for one in Source if one is not Source.FILE or principal.role is Role.ADMIN]
+def _source() -> Source:
+    offered = list(Source)
     said = URL.one(SOURCE)
     source = Source(said) if said in offered else offered[0]
     key = URL.key(SOURCE)
@@ -120,7 +118,7 @@ def _read(service: BillingService, source: Source) -> tuple[RateCardFile, str] |
 
 
 def _current(service: BillingService) -> RateCardFile:
-    return load_rate_cards(service.settings.rate_card)
+    return service.rate_cards()
 
 
 def _written(service: BillingService) -> tuple[RateCardFile, str]:

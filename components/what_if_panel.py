@@ -78,7 +78,7 @@ def what_if_view(service: BillingService, principal: Principal) -> None:
 
 
 def _question(service: BillingService, principal: Principal, *, is_busy: bool) -> None:
-    found = cards_box(service, principal)
+    found = cards_box(service)
     with st.container(horizontal=True, vertical_alignment="bottom", key="what-if-bar"):
         span_boxes(URL, service.settings.zone)
         asked = st.button(

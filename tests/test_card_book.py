@@ -50,7 +50,9 @@ def test_an_imported_card_applies_beside_the_files_and_the_newest_import_of_an_i
 
 
 def test_plans_of_an_import_join_the_files_and_the_metadata_names_stay(ledger):
-    file = RateCardFile(cards=(CARD,), plans=(Plan(name="Pro", credits_per_month=1), Plan(name="Old", credits_per_month=2)))
+    file = RateCardFile(
+        cards=(CARD,), plans=(Plan(name="Pro", credits_per_month=1), Plan(name="Old", credits_per_month=2))
+    )
     bring(ledger, "1", plans=(Plan(name="Pro", credits_per_month=5),))
     found = CardBook(ledger, file).current()
     assert [(plan.name, plan.credits_per_month) for plan in found.plans] == [("Pro", 5), ("Old", 2)]
@@ -65,7 +67,7 @@ def test_the_cards_are_read_again_only_after_an_import_or_an_undo(ledger):
 
 def test_a_file_that_contradicts_an_import_is_said(ledger):
     bring(ledger, "1", card("acme", CARD.effective_from))
-    with pytest.raises(RateCardError, match="both in force at .*; give the earlier card an effective_to, or undo"):
+    with pytest.raises(RateCardError, match=r"both in force at .*; give the earlier card an effective_to, or undo"):
         CardBook(ledger, BUILTIN).current()
 
 

@@ -6,16 +6,28 @@ changed, after their month was closed have one (CONTRACT section 4, the last lin
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from billing_core.ledger.engine import Writer
 
-__all__ = ["carry_over"]
+__all__ = ["after_closes", "carry_over"]
+
+INSTANT = timedelta(microseconds=1)
 
 _CLOSED = """EXISTS (SELECT 1 FROM closes c WHERE c.reopened_at IS NULL AND {moment} >= c.start_at
              AND {moment} < c.end_at)"""
 
 _FROZEN = """SELECT f.id FROM closed_events f JOIN closes c ON c.seq = f.close_seq AND c.reopened_at IS NULL"""
+
+
+def after_closes(writer: Writer, now: datetime) -> datetime:
+    """A time for entries of this transaction that no close of before covers.
+
+    `now` may have been read before a close that this transaction waited for; what is written after it is not part of
+    it, and has to say so.
+    """
+    last = writer.rows("SELECT max(closed_at) FROM closes")[0][0]
+    return now if last is None else max(now, last.replace(tzinfo=UTC) + INSTANT)
 
 
 def carry_over(writer: Writer, *, seq: int, now: datetime) -> None:

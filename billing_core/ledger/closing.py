@@ -15,7 +15,7 @@ from billing_core.errors import BadParameter
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.ledger import append_audit
 from billing_core.ledger.queries import Selection, to_freeze
-from billing_core.ledger.schema import EVENT_COLUMNS
+from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS
 
 __all__ = ["Close", "ClosingBook", "EntrySet", "Tampered"]
 
@@ -233,6 +233,7 @@ def _hash(columns: Sequence[tuple[str, str]], table: str = "") -> str:
 
 
 _EVENT = [(column.name, column.duckdb) for column in EVENT_COLUMNS]
+_FROZEN = [(column.name, column.duckdb) for column in CLOSED_COLUMNS]
 _INTENT = [
     *((name, "VARCHAR") for name in ("identifier", "event_name", "customer_id", "source", "revision")),
     ("stamp", "TIMESTAMP"), *((name, "VARCHAR") for name in ("credits", "carried_before", "value", "events")),
@@ -244,10 +245,14 @@ _LINE = [
     *((name, "VARCHAR") for name in ("seq", "organization_id", "name", "customer_id")),
     ("changed_at", "TIMESTAMP"), ("changed_by", "VARCHAR"), ("source", "VARCHAR"),
 ]  # fmt: skip
+_IMPORT = [
+    *((name, "VARCHAR") for name in ("id", "kind", "file_name", "sha256", "seq")),
+    ("imported_at", "TIMESTAMP"), ("imported_by", "VARCHAR"),
+]  # fmt: skip
 _BOOKING = [("seq", "BIGINT"), ("booked_at", "TIMESTAMP"), ("run_id", "VARCHAR")]
 
 _SETS = {
-    "events": (f"SELECT {_hash(_EVENT)} FROM closed_events WHERE close_seq = ?", "seq"),
+    "events": (f"SELECT {_hash(_FROZEN)} FROM closed_events WHERE close_seq = ?", "seq"),
     "revisions": (
         f"""SELECT {_hash(_REVISION)} FROM event_revisions WHERE "timestamp" >= ? AND "timestamp" < ?
             AND superseded_seq < ?""",
@@ -267,6 +272,7 @@ _SETS = {
         "seq_then",
     ),
     "organization_map": (f"SELECT {_hash(_LINE)} FROM organization_directory WHERE changed_at <= ?", "then"),
+    "imports": (f"SELECT {_hash(_IMPORT)} FROM imports WHERE imported_at <= ?", "then"),
     "bookings": (f"SELECT {_hash(_BOOKING)} FROM bookings WHERE seq < ?", "seq"),
 }  # fmt: skip
 """What a manifest hashes, and which values each question needs."""
@@ -308,9 +314,14 @@ _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 
 
 def _back_to_their_time(writer: Writer, close: Close, *, seq: int, now: datetime, run_id: str) -> int:
-    """Events of the month that were carried out of it count in it again; a revision says so. Returns how many."""
-    mine = """accounted_at IS NOT NULL AND "timestamp" >= ? AND "timestamp" < ?"""
-    window = [close.start, close.end]
+    """Events of the month that were carried out of it count in it again; a revision says so. Returns how many.
+
+    What another closed month says of an event stays said: such a one is a correction wherever it counts.
+    """
+    mine = """accounted_at IS NOT NULL AND "timestamp" >= ? AND "timestamp" < ? AND id NOT IN (
+              SELECT f.id FROM closed_events f JOIN closes c ON c.seq = f.close_seq
+              WHERE c.reopened_at IS NULL AND c.seq <> ?)"""
+    window = [close.start, close.end, close.seq]
     writer.rows(
         f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
             SELECT {_NAMES}, ?, ?, 'accounted_at' FROM events WHERE {mine}""",

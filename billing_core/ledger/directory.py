@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import BadParameter
+from billing_core.ledger.carrying import after_closes
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.ledger import append_audit
 from billing_core.ledger.queries import Selection, selected
@@ -121,6 +122,7 @@ class DirectoryBook:
             If somebody changed one of the lines since.
         """
         with self._engine.transaction() as writer:
+            now = after_closes(writer, now)
             present = _newest(writer.rows)
             for organization_id in lines:
                 row = present.get(organization_id)

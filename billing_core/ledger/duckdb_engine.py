@@ -297,33 +297,29 @@ class _Writer:
         cursor = self._cursor
         seq = cursor.execute("SELECT coalesce(max(seq), 0) + 1 FROM bookings").fetchall()[0][0]
         now = datetime.now(UTC).replace(tzinfo=None)
-        cursor.register("incoming", stored(events))
+        # Found by their names, in this very frame. What is registered would be held until the transaction ends.
+        incoming = stored(events)  # noqa: F841
         if brought is not None:
-            cursor.register("brought", without_offsets(brought))
-        try:
-            cursor.execute(_MATCHED)
-            matched, changed = cursor.execute(
-                "SELECT count(*), count(*) FILTER (WHERE len(changed_columns) > 0) FROM matched"
-            ).fetchall()[0]
-            counts = BookingCounts(events.num_rows - matched, changed, matched - changed)
-            if changed:
-                cursor.execute(_KEEP_REVISIONS, [seq, now])
-                cursor.execute(_REMOVE_CHANGED)
-            if counts.new or changed:
-                cursor.execute(_INSERT if brought is None else _INSERT_BROUGHT, {"seq": seq, "now": now, "run": run_id})
-                carry_over(self, seq=seq, now=now)
-                self.insert(
-                    "bookings",
-                    {
-                        "seq": seq, "booked_at": now, "run_id": run_id, "events_new": counts.new,
-                        "events_changed": counts.changed, "events_unchanged": counts.unchanged,
-                    },
-                )  # fmt: skip
-            cursor.execute("DROP TABLE matched")
-        finally:
-            cursor.unregister("incoming")
-            if brought is not None:
-                cursor.unregister("brought")
+            brought = without_offsets(brought)
+        cursor.execute(_MATCHED)
+        matched, changed = cursor.execute(
+            "SELECT count(*), count(*) FILTER (WHERE len(changed_columns) > 0) FROM matched"
+        ).fetchall()[0]
+        counts = BookingCounts(events.num_rows - matched, changed, matched - changed)
+        if changed:
+            cursor.execute(_KEEP_REVISIONS, [seq, now])
+            cursor.execute(_REMOVE_CHANGED)
+        if counts.new or changed:
+            cursor.execute(_INSERT if brought is None else _INSERT_BROUGHT, {"seq": seq, "now": now, "run": run_id})
+            carry_over(self, seq=seq, now=now)
+            self.insert(
+                "bookings",
+                {
+                    "seq": seq, "booked_at": now, "run_id": run_id, "events_new": counts.new,
+                    "events_changed": counts.changed, "events_unchanged": counts.unchanged,
+                },
+            )  # fmt: skip
+        cursor.execute("DROP TABLE matched")
         return counts
 
 
@@ -405,12 +401,9 @@ _INSERT, _INSERT_BROUGHT = _insertion(), _insertion("brought")
 
 
 def _differing(cursor: duckdb.DuckDBPyConnection, events: pa.Table) -> pa.Table:
-    cursor.register("incoming", stored(events))
-    try:
-        query = f"SELECT id FROM events e JOIN incoming i USING (id) WHERE len({_CHANGED_COLUMNS}) > 0"
-        return cursor.sql(query).to_arrow_table()
-    finally:
-        cursor.unregister("incoming")
+    incoming = stored(events)  # noqa: F841  (found by its name, as in `_Writer.book`)
+    query = f"SELECT id FROM events e JOIN incoming i USING (id) WHERE len({_CHANGED_COLUMNS}) > 0"
+    return cursor.sql(query).to_arrow_table()
 
 
 def _compiled(expression: ir.Table) -> str:

@@ -45,17 +45,18 @@ def given_days(days: Iterable[tuple[str | None, int]]) -> pa.Table:
 def segments(selection: Selection, zone: ZoneInfo, organizations: Iterable[str | None]) -> ir.Table:
     """Events and credits per organization, day, chatflow and set of models, on the days of the table `given_days`.
 
-    Events without credits are not counted: excluded ones are no usage. `organizations` are those of that table.
+    Events without credits are not counted: excluded ones are no usage. What a correction takes back counts as one
+    less. `organizations` are those of that table.
     """
     t = _with_day(selection, zone)
     named = [one for one in organizations if one is not None]
-    t = t.filter(t.credits_total > 0, t.organization_id.isin(named) | t.organization_id.isnull())
+    t = t.filter(t.credits_total != 0, t.organization_id.isin(named) | t.organization_id.isnull())
     wanted = ibis.table(_GIVEN_COLUMNS, name=GIVEN_DAYS)
     t = t.semi_join(wanted, [t.organization_id.identical_to(wanted.organization_id), t.day == wanted.day])
     return (
-        t.mutate(chatflow=_chatflow(t))
+        t.mutate(chatflow=_chatflow(t), one=ibis.ifelse(t.credits_total < 0, -1, 1))
         .group_by("organization_id", "day", "chatflow", "models")
-        .aggregate(events=ibis._.count(), credits=ibis._.credits_total.sum())
+        .aggregate(events=ibis._.one.sum(), credits=ibis._.credits_total.sum())
     )
 
 
@@ -66,7 +67,7 @@ def slices(selection: Selection, organization_id: str | None, middle: datetime) 
     """
     t = selected(selection)
     t = t.filter(t.organization_id.isnull() if organization_id is None else t.organization_id == organization_id)
-    t = t.mutate(is_now=t.timestamp >= instant(middle))
+    t = t.mutate(is_now=ibis.coalesce(t.accounted_at, t.timestamp) >= instant(middle))
     values = {"chatflow": _chatflow(t), "model": t.models.nullif(""), "user": t.user_id.nullif("")}
     parts = []
     for dimension, value in values.items():

@@ -206,11 +206,17 @@ def _taken_back(late: ir.Table, closed: Sequence[ClosedSpan]) -> ir.Table:
     now = late.select(
         late_id="id", late_at="accounted_at", late_seq="seq", late_quarter="quarter_hour", late_status="sync_status",
         late_error="sync_error", late_identifier="meter_event_identifier", late_synced_at="synced_at",
+        late_organization="organization_id",
     )  # fmt: skip
     back = newest.inner_join(now, newest.id == now.late_id)
+    # Who may see the former organization only must not read how the event fares in its new one.
+    same = back.organization_id.identical_to(back.late_organization)
     return back.mutate(
-        accounted_at=back.late_at, seq=back.late_seq, quarter_hour=back.late_quarter, sync_status=back.late_status,
-        sync_error=back.late_error, meter_event_identifier=back.late_identifier, synced_at=back.late_synced_at,
+        accounted_at=back.late_at, seq=back.late_seq, quarter_hour=back.late_quarter,
+        sync_status=ibis.ifelse(same, back.late_status, back.sync_status),
+        sync_error=ibis.ifelse(same, back.late_error, back.sync_error),
+        meter_event_identifier=ibis.ifelse(same, back.late_identifier, back.meter_event_identifier),
+        synced_at=ibis.ifelse(same, back.late_synced_at, back.synced_at),
         latency_seconds=ibis.literal(0).cast("decimal(18, 6)"), marks=_with_late_flag(back.marks),
         **{name: (-back[name]).cast(back[name].type()) for name in TAKEN_BACK},
     )  # fmt: skip

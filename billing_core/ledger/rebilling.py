@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import ACTIVE, ELSEWHERE, MARK_GONE, VOID
+from billing_core.ledger.sync import ACTIVE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
@@ -135,7 +135,6 @@ unsent AS MATERIALIZED (
            coalesce(m.mapped_to, $3) AS payer, m.mapped_to IS NOT NULL AS is_mapped
     FROM events e JOIN map m ON e.organization_id IS NOT DISTINCT FROM m.organization_id
     WHERE e.sync_status IN ('pending', 'error', 'excluded') AND NOT contains(e.flags, '{Flag.LEGACY_BILLED}')
-      AND NOT coalesce(e.{ELSEWHERE}, false)
       AND ((contains(e.flags, '{Flag.MAPPED_CUSTOMER}') AND e.customer_id IS DISTINCT FROM m.mapped_to)
            OR (contains(e.flags, '{Flag.NO_CUSTOMER}') AND m.mapped_to IS NOT NULL)))
 SELECT unsent.*, held.rule, held.kept_back FROM unsent LEFT JOIN held ON held.event_id = unsent.id

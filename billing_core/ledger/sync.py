@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import SettingsError
+from billing_core.ledger.carrying import after_closes
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import (
@@ -111,6 +112,11 @@ class ShownStatus:
     is_legacy: bool
 
 
+_TAKEN = """SELECT DISTINCT meter_event_identifier FROM events WHERE meter_event_identifier IS NOT NULL
+            AND EXISTS (SELECT 1 FROM imports) AND meter_event_identifier NOT IN (SELECT identifier FROM intents)"""
+"""Identifiers that imported events came with: another ledger sent them to the same account."""
+
+
 class Candidates:
     """What a plan starts from, read in the transaction that will write it down."""
 
@@ -123,6 +129,7 @@ class Candidates:
         oldest = min((hour_of(_utc(time)) for time in times if time is not None), default=None)
         rows = [] if oldest is None else writer.read(revisions(oldest, expression)).to_pylist()
         self.revisions = {(row["customer_id"], row["source"]): row["revision"] for row in rows}
+        self.taken = frozenset(row[0] for row in writer.rows(_TAKEN))
 
 
 def _nothing(_writer: Writer) -> None:
@@ -155,6 +162,7 @@ class SyncBooks:
         """
         try:
             with self.engine.transaction() as writer:
+                now = after_closes(writer, now)
                 prepare(writer)
                 _not_pending(writer)
                 _release_moot(writer, now)
@@ -174,6 +182,7 @@ class SyncBooks:
     def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
         """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
+            now = after_closes(writer, now)
             _not_pending(writer)
             _release_moot(writer, now)
             newly = _hold_hopeless(writer, now)
@@ -247,6 +256,7 @@ class SyncBooks:
         """Keep pending events back until somebody releases them."""
         text = f"on hold by {actor}: {reason}"
         with self.engine.transaction() as writer:
+            now = after_closes(writer, now)
             rows = writer.rows(
                 f"""SELECT id FROM events WHERE id IN (SELECT unnest(?)) AND sync_status = 'pending'
                     AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})""",
@@ -352,6 +362,7 @@ class SyncBooks:
     def store_reconciliation(self, *, actor: str, now: datetime, start: datetime, end: datetime, result: str) -> None:
         """Keep a reconciliation's document (JSON text)."""
         with self.engine.transaction() as writer:
+            now = after_closes(writer, now)
             writer.insert(
                 "reconciliations",
                 {"id": uuid.uuid4().hex, "made_at": now, "actor": actor, "window_start": start, "window_end": end,

@@ -225,9 +225,7 @@ class Directory:
         )  # fmt: skip
         return Preview(finished, len(asked) - len(steps), source, tuple(self._notes(finished)), file_sha256)
 
-    def apply(
-        self, principal: Principal, preview: Preview, also: Callable[[Writer], object] | None = None
-    ) -> Applied:
+    def apply(self, principal: Principal, preview: Preview, also: Callable[[Writer], object] | None = None) -> Applied:
         """Write what was previewed and move unsent events with it, in one transaction; all or nothing.
 
         `also` writes what belongs to it, in the same transaction.

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from billing_core.published import FORMULA_STARTS, csv_line
+from billing_core.cells import csv_line, read_back
 
 __all__ = ["COLUMNS", "Change", "Parsed", "Rejected", "can_be_written", "csv_lines", "faults", "parse", "shown"]
 
@@ -145,8 +145,6 @@ def _expected(text: str) -> str | None:
         return f"at most {LONGEST} characters, not {len(text):,}"
     if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
         return "one line of text without control characters"
-    if text != _read_back(text):
-        return "no apostrophe before =, +, - or @: that is how a CSV file keeps a spreadsheet from running a formula"
     return None
 
 
@@ -200,16 +198,11 @@ def _faults_of_row(number: int, cells: Sequence[str], header: Sequence[str]) -> 
 
 def _change(cells: dict[str, str]) -> Change:
     return Change(
-        _read_back(cells["organization_id"]), _wanted(cells.get("name", "")), _wanted(cells.get("customer_id", ""))
+        read_back(cells["organization_id"]), _wanted(cells.get("name", "")), _wanted(cells.get("customer_id", ""))
     )
 
 
 def _wanted(cell: str) -> str | None:
     if cell == CLEARS:
         return ""
-    return _read_back(cell) or None
-
-
-def _read_back(cell: str) -> str:
-    """Without the apostrophe that keeps a spreadsheet from running what follows."""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
+    return read_back(cell) or None

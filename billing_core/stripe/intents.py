@@ -65,12 +65,16 @@ class Calendar(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for one plan. `environment` keeps live and test identifiers apart; `now` is aware UTC."""
+    """What holds for one plan. `environment` keeps live and test identifiers apart; `now` is aware UTC.
+
+    `taken` are identifiers that another ledger gave: Stripe would take an intent with one of them for a repetition.
+    """
 
     event_name: str
     environment: str
     granularity: Granularity
     now: datetime
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +333,13 @@ def _whole(sums: Ints, rest: int) -> tuple[Ints, Ints]:
     return values, before
 
 
+def _next(rules: Rules, customer_id: str, source: str, number: int) -> tuple[int, str]:
+    """The first number from `number` on whose identifier nobody else has used, and that identifier."""
+    while (identifier := identifier_of(rules, customer_id, source, number)) in rules.taken:
+        number += 1
+    return number, identifier
+
+
 def _tables(
     entries: _Entries, cut: _Cut, revisions: Mapping[tuple[str, str], int], rules: Rules
 ) -> tuple[pa.Table, pa.Table]:
@@ -341,11 +352,11 @@ def _tables(
         sources = [f"event:{event_id}" for event_id in entries.ids.take(pa.array(first_rows)).to_pylist()]
     else:
         sources = [f"hour:{_shown(stamp)}" for stamp in stamps.tolist()]
-    numbers = [revisions.get(key, 0) + 1 for key in zip(customers, sources, strict=True)]
-    identifiers = [
-        identifier_of(rules, customer, source, number)
-        for customer, source, number in zip(customers, sources, numbers, strict=True)
+    numbered = [
+        _next(rules, customer, source, revisions.get((customer, source), 0) + 1)
+        for customer, source in zip(customers, sources, strict=True)
     ]
+    numbers, identifiers = [number for number, _ in numbered], [identifier for _, identifier in numbered]
     covered_rows = np.flatnonzero(cut.intent_of_row >= 0)
     position = np.searchsorted(chosen, cut.intent_of_row[covered_rows])
     sums = np.zeros(len(chosen), dtype=np.int64)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from billing_core.cells import APOSTROPHE, FORMULA_STARTS, QUOTED, neutralised, quoted
 from billing_core.errors import BadParameter
+from billing_core.transfer.ahead import ahead
 from billing_core.transfer.sink import HashingSink
 from billing_core.transfer.source import Source
 from billing_core.transfer.texts import changed_where, first_bytes, texts, whole, with_any_of
@@ -55,9 +56,11 @@ def csv_pieces(
 
     Only what is text in the tables may be a formula: a negative number stays one.
     """
-    for table in tables:
-        for piece in pieces_of(table):
-            yield _records(piece, piece if as_text is None else as_text(piece), separator)
+
+    def text(piece: pa.Table) -> Callable[[], bytes]:
+        return lambda: _records(piece, piece if as_text is None else as_text(piece), separator)
+
+    return ahead(text(piece) for table in tables for piece in pieces_of(table))
 
 
 def write_csv(

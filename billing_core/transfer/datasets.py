@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -28,7 +27,7 @@ from billing_core.transfer.running import TOKEN_COLUMNS, Value, compare, totals_
 from billing_core.transfer.source import Source
 from billing_core.types import Credits, plain_decimal, utc_text
 
-__all__ = ["SCHEMAS", "customers", "directory_lines", "organizations", "rate_cards", "reconciliation"]
+__all__ = ["SCHEMAS", "customers", "directory_lines", "last_close", "organizations", "rate_cards", "reconciliation"]
 
 CREDIT_SUM = pa.decimal128(38, 6)
 USD_SUM = pa.decimal128(38, 12)
@@ -156,12 +155,14 @@ QUALIFY row_number() OVER (PARTITION BY organization_id ORDER BY seq DESC) = 1""
 
 def directory_lines(ledger: Ledger, selection: Selection) -> dict[str, Line]:
     """What the organization directory says now; of a window in closed months, what it said when the last was closed."""
-    rows = ledger.engine.rows(_LINES, [_closed_at(ledger, selection)])
+    close = last_close(selection)
+    at = None if close is None else ledger.engine.rows("SELECT closed_at FROM closes WHERE seq = ?", [close])[0][0]
+    rows = ledger.engine.rows(_LINES, [at])
     return {one: Line(name, customer_id) for one, name, customer_id in rows}
 
 
-def _closed_at(ledger: Ledger, selection: Selection) -> datetime | None:
-    """When the last of the closed months was closed that the window lies in; `None` if some of it is open."""
+def last_close(selection: Selection) -> int | None:
+    """The number of the last close of the months that the window lies in; `None` if some of it is open."""
     start, end = selection.start, selection.end
     if start is None or end is None:
         return None
@@ -173,11 +174,7 @@ def _closed_at(ledger: Ledger, selection: Selection) -> datetime | None:
     for span in within:
         if span.start <= reached:
             reached = max(reached, span.end)
-    if reached < end or not within:
-        return None
-    rows = ledger.engine.rows("SELECT closed_at FROM closes WHERE seq = ?", [within[-1].seq])
-    at: datetime = rows[0][0]
-    return at.replace(tzinfo=UTC)
+    return within[-1].seq if within and reached >= end else None
 
 
 # ── customers ────────────────────────────────────────────────────────────────────────────────────

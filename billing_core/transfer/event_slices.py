@@ -1,26 +1,41 @@
 """Usage events in slices of time: a file of ten million takes no more memory than one of a million.
 
-Slices are cut from one count per quarter of an hour and read in order, the next one while the present one is written.
+Slices are cut from one count per quarter of an hour; the next ones are read while the present one is written (`ahead`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import Selection, to_freeze
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
-__all__ = ["SLICE_ROWS", "Span", "in_order", "pinned", "plan", "read_ahead", "read_at", "spans_of"]
+__all__ = [
+    "SLICE_ROWS",
+    "Span",
+    "in_order",
+    "pinned",
+    "plan",
+    "read_at",
+    "sorted_slice",
+    "spans_of",
+    "unordered",
+    "within",
+]
 
-SLICE_ROWS = 200_000
+SLICE_ROWS = 100_000
 """Rows that are read and written at a time."""
+
+ORDER = ("moment", "id")
+"""How files are ordered."""
 
 TIE_BREAKERS = ("credits_total", "latency_seconds", "tokens_total", "customer_id")
 """An id is there once, but where months are closed."""
@@ -96,23 +111,36 @@ def in_order(selection: Selection, columns: Sequence[str]) -> ir.Table:
     nothing was charged, no latency.
     """
     t = to_freeze(selection)
-    keys = ("moment", "id", *(TIE_BREAKERS if selection.snapshot.closed else ()))
+    keys = (t[key].asc(nulls_first=False) for key in _keys(selection))
     return t.order_by(*keys).select(*columns, "moment")
+
+
+def unordered(selection: Selection, columns: Sequence[str]) -> ir.Table:
+    """The events of a selection with what they are ordered by, in any order: for `sorted_slice`."""
+    t = to_freeze(selection)
+    return t.select(*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment")
+
+
+def sorted_slice(table: pa.Table, selection: Selection) -> pa.Table:
+    """What `unordered` gave, in the order of `in_order`.
+
+    The ledger holds events by time, so mostly they come in order: an engine would carry every column through a sort to
+    find that out.
+    """
+    keys = _keys(selection)
+    moments = table["moment"].cast(pa.int64()).to_numpy()
+    if len(keys) == len(ORDER) and (moments[1:] > moments[:-1]).all():
+        return table
+    places = pc.sort_indices(table.select(list(keys)), [(key, "ascending") for key in keys])
+    in_place = bool((places.to_numpy() == np.arange(table.num_rows)).all())
+    return table if in_place else table.take(places)
+
+
+def _keys(selection: Selection) -> tuple[str, ...]:
+    return (*ORDER, *(TIE_BREAKERS if selection.snapshot.closed else ()))
 
 
 def _counted(ledger: Ledger, selection: Selection, seconds: int) -> list[Span]:
     t = to_freeze(selection)
     cells = t.mutate(cell=t.moment.epoch_seconds() // seconds).group_by("cell").aggregate(rows=lambda c: c.count())
     return [Span(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in ledger.read_rows(cells)]
-
-
-def read_ahead(reads: Sequence[Callable[[], pa.Table]]) -> Iterator[pa.Table]:
-    """The answers in order; while one is used, the next is read in a thread of its own."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="export-read") as reader:
-        coming = reader.submit(reads[0]) if reads else None
-        for following in (*reads[1:], None):
-            if coming is None:
-                return
-            table = coming.result()
-            coming = None if following is None else reader.submit(following)
-            yield table

@@ -43,6 +43,7 @@ from billing_core.transfer.model import (
     Grain,
     Preview,
 )
+from billing_core.transfer.month_model import FROZEN_SETTINGS
 from billing_core.transfer.parquet_file import write_parquet
 from billing_core.transfer.running import as_text
 from billing_core.transfer.safe_file import replacing
@@ -81,6 +82,10 @@ class _Made:
     source: Source
     write: Callable[[HashingSink, Watch], None]
     beside: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+
+_BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c WHERE c.reopened_at IS NULL
+                   AND c.start_at < r.window_end AND r.window_start < c.end_at), 'infinity')"""
 
 
 class ExportDesk:
@@ -255,17 +260,29 @@ class ExportDesk:
             if principal.role in _READERS:
                 lines = datasets.directory_lines(self._ledger, selection)
                 names = {one: line.name for one, line in lines.items() if line.name}
-            return usage_source.focus(usage, self._profile(request, names))
+            return usage_source.focus(usage, self._profile(request, names, selection))
         if request.format is Format.JOURNAL:
-            return usage_source.journal(usage, JournalAccounts.parse(self._settings.journal_accounts))
+            accounts = JournalAccounts.parse(self._made_with(selection)["journal_accounts"])
+            return usage_source.journal(usage, accounts)
         return usage_source.by_day(usage) if request.grain is Grain.DAY else usage_source.by_event(usage)
 
-    def _profile(self, request: ExportRequest, names: dict[str, str]) -> FocusProfile:
-        margins = {card.id: card.margin for card in self._cards().cards}
+    def _profile(
+        self, request: ExportRequest, names: dict[str, str], selection: Selection | None = None
+    ) -> FocusProfile:
+        margins, made_with = {card.id: card.margin for card in self._cards().cards}, self._made_with(selection)
         return FocusProfile(
-            request.focus_version, self._settings.seller_name, self._settings.service_name, self._zone(request),
+            request.focus_version, made_with["seller_name"], made_with["service_name"], self._zone(request),
             request.user_ids, request.internal, names, margins=margins,
         )  # fmt: skip
+
+    def _made_with(self, selection: Selection | None) -> dict[str, str]:
+        """The settings a file is made with: of closed months those of then, so that their files stay as they were."""
+        close = None if selection is None else datasets.last_close(selection)
+        now = {name: str(getattr(self._settings, name)) for name in FROZEN_SETTINGS}
+        if close is None:
+            return now
+        text = self._ledger.engine.rows("SELECT manifest FROM closes WHERE seq = ?", [close])[0][0]
+        return {**now, **json.loads(text).get("settings", {})}
 
     def _schema(self, request: ExportRequest) -> pa.Schema:
         match request.dataset, request.format:
@@ -311,10 +328,11 @@ class ExportDesk:
         return made
 
     def _kept_reconciliation(self, window: Window | None) -> Reconciliation | None:
+        """The newest one; of a window within a closed month the one it was closed on: its files stay as they were."""
         where, values = ("", []) if window is None else (
-            "WHERE window_start = ? AND window_end = ?", [window.start, window.end]
+            f"WHERE window_start = ? AND window_end = ? AND {_BEFORE_CLOSE}", [window.start, window.end]
         )  # fmt: skip
-        query = f"SELECT result FROM reconciliations {where} ORDER BY made_at DESC, id LIMIT 1"
+        query = f"SELECT result FROM reconciliations r {where} ORDER BY made_at DESC, id LIMIT 1"
         rows = self._ledger.engine.rows(query, values)
         return Reconciliation.from_json(json.loads(rows[0][0])) if rows else None
 
@@ -333,7 +351,10 @@ class ExportDesk:
         selection = self._selection(usage, principal)
         events = Usage.of(self._ledger, selection, self._zone(request), self._meta(usage, selection))
         found.append(("usage-events.csv", Format.CSV, usage_source.by_event(events)))
-        extended = replace(events, meta={**events.meta, "format": Format.PARQUET.value})
+        # What an import reads are the events as they are known: a closed month may call pending what was sent since.
+        known = replace(selection, snapshot=replace(selection.snapshot, closed=()))
+        extended = Usage.of(self._ledger, known, self._zone(request), self._meta(usage, known))
+        extended = replace(extended, meta={**extended.meta, "format": Format.PARQUET.value})
         found.append(("usage-events.parquet", Format.PARQUET, usage_source.by_event(extended, extras=True)))
         for dataset, form in (
             (Dataset.ORGANIZATIONS, Format.CSV), (Dataset.CUSTOMERS, Format.CSV), (Dataset.RATE_CARD, Format.JSON),

@@ -324,12 +324,20 @@ def book(
         if wanted.any():
             mask = pa.array(wanted)
             writer.book(piece.merged.events.filter(mask), run_id=run_id, brought=_brought(piece))
+            writer.rows(_FORGET_FOREIGN, [run_id])
             if piece.merged.is_lifted.any():
                 _lift(writer, piece.staged.filter(pa.array(piece.merged.is_lifted)), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
             progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {done:,} events"))
     return found
+
+
+_FORGET_FOREIGN = """UPDATE events SET meter_event_identifier = NULL
+    WHERE run_id = ? AND NOT coalesce(billed_elsewhere, false)
+    AND meter_event_identifier IN (SELECT identifier FROM intents)
+    AND id NOT IN (SELECT c.event_id FROM coverage c WHERE c.identifier = events.meter_event_identifier)"""
+"""An unsent event that names a meter event of this ledger which does not cover it: its answers are not this one's."""
 
 
 def _brought(piece: _Piece) -> pa.Table:

@@ -62,6 +62,9 @@ TEXTS = (
     "organization_id", "customer_id", "user_id", "session_id", "chatflow_id", "chatflow_name", "environment",
     "ai_credentials_ownership", "sync_error", "meter_event_identifier", "project_id",
 )  # fmt: skip
+LARGEST_COUNT = 10**14
+"""Tokens of an event: no trace has so many, and sums of what is below stay within 64 bits."""
+
 COUNTS = ("tokens_in", "tokens_out", "tokens_total")
 PARTS = ("credits_ai_tokens", "credits_compute", "credits_storage")
 MEASURES = (*COUNTS, *PARTS, "credits_total", "storage_gb", "cost_usd")
@@ -223,10 +226,9 @@ class _Check:
         self.faults.add(~number & _mask(column.is_valid()), name, self._not_accepted(name, "a whole number"))
         values = pc.if_else(pa.array(number), column, None).cast(pa.int64())
         kind = STAGED.field(name).type
-        if pa.types.is_int32(kind):
-            self.faults.add(_mask(pc.greater(values, 2**31 - 1)), name, self._not_accepted(name, "a number below 2³¹"))
-            values = pc.min_element_wise(values, pa.scalar(2**31 - 1, pa.int64()), skip_nulls=False)
-        return values.cast(kind)
+        most = 2**31 - 1 if pa.types.is_int32(kind) else LARGEST_COUNT
+        self.faults.add(_mask(pc.greater(values, most)), name, self._not_accepted(name, f"at most {most:,}"))
+        return pc.min_element_wise(values, pa.scalar(most, pa.int64()), skip_nulls=False).cast(kind)
 
     def _decimal(self, name: str, kind: pa.Decimal128Type) -> pa.Array:
         column = _or_null(self.cells[name])
@@ -384,7 +386,7 @@ class _Check:
         """Rows whose credits do not add up."""
         parts = [to_integers(self.made[name]) for name in PARTS]
         known = np.logical_and.reduce([_mask(self.made[name].is_valid()) for name in (*PARTS, "credits_total")])
-        off = known & (parts[0] + parts[1] + parts[2] != to_integers(self.made["credits_total"]))
+        off: Mask = known & (parts[0] + parts[1] + parts[2] != to_integers(self.made["credits_total"]))
         sums = from_integers(parts[0] + parts[1] + parts[2], CREDITS)
         self.faults.add(
             off, "credits_total",

@@ -19,6 +19,7 @@ from billing_core.types import Credits
 from billing_core.usage import Window
 
 __all__ = [
+    "FROZEN_SETTINGS",
     "Checklist",
     "Closing",
     "Difference",
@@ -29,6 +30,9 @@ __all__ = [
     "digest",
     "window_of",
 ]
+
+FROZEN_SETTINGS = ("seller_name", "service_name", "journal_accounts")
+"""Settings that exports are made with: for a closed month those count that its manifest names."""
 
 _PERIOD = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 

@@ -39,6 +39,7 @@ from billing_core.transfer.close_rules import (
 from billing_core.transfer.manifest import status_line, stripe_part, together, totals_of
 from billing_core.transfer.model import Dataset, ExportRequest, Format
 from billing_core.transfer.month_model import (
+    FROZEN_SETTINGS,
     Checklist,
     Closing,
     Difference,
@@ -75,6 +76,9 @@ ATTEMPTS = 3
 
 RECONCILED, EXPORTS_HASHED = 0.6, 0.9
 """Where the parts of a close end, as fractions of the whole."""
+
+UNREADABLE = (BillingError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError)
+"""What reading back raises where somebody put into the file what no program writes: that is what was looked for."""
 
 Progress = Callable[[float, str], None]
 
@@ -201,19 +205,23 @@ class MonthsDesk:
         _require(principal)
         close, say = self._closed(period), progress or _silent
         manifest, ledger, book = manifest_of(close), self._ledger, self._book
-        found = list(in_manifest(close, manifest, ledger))
+        found = _careful("manifest", in_manifest(close, manifest, ledger))
         say(0.1, "comparing entries")
-        found += in_entries(close, manifest, book)
+        found += _careful("entries", in_entries(close, manifest, book))
         say(0.4, "comparing sums and journals")
-        found += in_totals(manifest, totals_of(self._by_status(self._selection(close.start, close.end, principal))))
-        found += in_cards(manifest, ledger)
-        found += in_journals(close, manifest, ledger, book)
-        found += self._in_exports(close, manifest, principal, say)
+        found += _careful("totals", self._in_totals(close, manifest, principal))
+        found += _careful("rate cards", in_cards(manifest, ledger))
+        found += _careful("journals", in_journals(close, manifest, ledger, book))
+        found += _careful("exports", self._in_exports(close, manifest, principal, say))
         checked = (
             "manifest", "entries", "events", "totals", "rate cards", "reconciliation", "audit log", "earlier closes",
             "exports",
         )  # fmt: skip
         return Verification(manifest, tuple(found), checked)
+
+    def _in_totals(self, close: Close, manifest: Mapping[str, Any], principal: Principal) -> Iterator[Difference]:
+        now = totals_of(self._by_status(self._selection(close.start, close.end, principal)))
+        yield from in_totals(manifest, now)
 
     def _in_exports(
         self, close: Close, manifest: Mapping[str, Any], principal: Principal, say: Progress
@@ -226,7 +234,7 @@ class MonthsDesk:
             request = _request(Dataset(one["dataset"]), Format(one["format"]), close.start, close.end, close.timezone)
             try:
                 made = self._digest(request, principal)
-            except BillingError as error:  # rows that contradict each other: that is what was looked for
+            except UNREADABLE as error:
                 yield Difference("exports", f"the export {name} cannot be made any more: {error}", one["sha256"])
                 continue
             if made["sha256"] != one["sha256"]:
@@ -313,6 +321,7 @@ class MonthsDesk:
             "stripe": stripe_part(reconciliation, self._stripe.is_connected),
             "exports": exports,
             "exceptions": [one.to_json() for one in accepted],
+            "settings": {name: getattr(self._settings, name) for name in FROZEN_SETTINGS},
             "notes": list(checklist.notes),
             "previous": {"period": earlier[-1].period, "sha256": earlier[-1].sha256} if earlier else None,
         }
@@ -374,6 +383,19 @@ def _require(principal: Principal) -> None:
     principal.require_everything("a month is closed for all of them")
 
 
+def _careful(what: str, checks: Iterator[Difference]) -> list[Difference]:
+    """Differences; one that keeps the rest from being looked for is the last of its kind."""
+    found: list[Difference] = []
+    try:
+        found.extend(checks)  # keeps what came before a fault
+    except UNREADABLE as error:
+        says = " ".join(str(error).split())[:200]
+        found.append(
+            Difference(what, f"{what} cannot be checked any more, the ledger holds what no program writes: {says}")
+        )
+    return found
+
+
 def _silent(_share: float, _doing: str) -> None:
     """Nobody watches."""
 
@@ -393,24 +415,30 @@ def _month(
     name: str, window: Window, figures: tuple[Sums, Sums | None] | None, close: Close | None, now: datetime
 ) -> Month:
     whole, late = figures or (together(()), None)
-    if close is not None and close.counts:
-        state, window = MonthState.CLOSED, Window(close.start, close.end)
-    elif now < window.end:
-        state = MonthState.OPEN
-    else:
-        state = MonthState.OVER if close is None else MonthState.REOPENED
-    zero = Decimal(0)
-    parts: Credits = whole.totals.credits
+    late_events = 0 if late is None else late.events
+    late_credits = Decimal(0) if late is None else late.totals.credits.total
+    totals = whole.totals
     month = Month(
-        name, window, state, whole.events, parts, whole.totals.amount_usd,
-        0 if late is None else late.events, zero if late is None else late.totals.credits.total,
-    )  # fmt: skip
+        name, window, MonthState.OPEN, whole.events, totals.credits, totals.amount_usd, late_events, late_credits
+    )
     if close is None:
-        return month
-    return replace(
-        month, closed_at=close.closed_at, closed_by=close.closed_by, sha256=close.sha256, timezone=close.timezone,
-        reopened_at=close.reopened_at, reopened_by=close.reopened_by, reopen_reason=close.reopen_reason,
+        return month if now < window.end else replace(month, state=MonthState.OVER)
+    month = replace(
+        month, state=MonthState.REOPENED, closed_at=close.closed_at, closed_by=close.closed_by, sha256=close.sha256,
+        timezone=close.timezone, reopened_at=close.reopened_at, reopened_by=close.reopened_by,
+        reopen_reason=close.reopen_reason,
     )  # fmt: skip
+    return _as_closed(month, close) if close.counts else month
+
+
+def _as_closed(month: Month, close: Close) -> Month:
+    """With the figures of the manifest: they are of the timezone it was closed in, whatever days are cut by now."""
+    month = replace(month, state=MonthState.CLOSED, window=Window(close.start, close.end))
+    totals = manifest_of(close).get("totals")
+    if not totals:
+        return month
+    parts = {part: Decimal(totals[f"credits_{part}"]) for part in Credits.model_fields}
+    return replace(month, events=totals["events"], credits=Credits(**parts), amount_usd=Decimal(totals["amount_usd"]))
 
 
 def _name(moment: datetime, zone: ZoneInfo) -> str:

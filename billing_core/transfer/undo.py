@@ -12,6 +12,7 @@ from typing import Any
 
 from billing_core.card_book import take_back_import
 from billing_core.errors import BadParameter
+from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.directory import Row
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import events_naming
@@ -85,6 +86,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
            AND event_id IN (SELECT id FROM taken WHERE NOT was_there)""",
         [now, f"undo of {run_id}"],
     )
+    carry_over(writer, seq=seq, now=now)  # their own month may be closed by now
     removed, restored = writer.rows("SELECT count(*) FILTER (NOT was_there), count(*) FILTER (was_there) FROM taken")[0]
     writer.insert(
         "bookings",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -20,8 +20,19 @@ from billing_core.errors import WarehouseError
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import PAGE_COLUMNS, Selection, selected, totals
 from billing_core.sums import add_up
+from billing_core.transfer.ahead import ahead
 from billing_core.transfer.day_grain import DAY_SCHEMA, days, month_windows, named_month
-from billing_core.transfer.event_slices import SLICE_ROWS, Span, in_order, pinned, read_ahead, read_at, spans_of, within
+from billing_core.transfer.event_slices import (
+    SLICE_ROWS,
+    Span,
+    in_order,
+    pinned,
+    read_at,
+    sorted_slice,
+    spans_of,
+    unordered,
+    within,
+)
 from billing_core.transfer.flat import AMOUNT, EXTRA_SCHEMA, FLAT_SCHEMA, field, flat_table, with_extras
 from billing_core.transfer.focus import FocusProfile, focus_schema, focus_table, focus_text
 from billing_core.transfer.journal import JOURNAL_COLUMNS, JournalAccounts, journal_rows
@@ -29,6 +40,8 @@ from billing_core.transfer.running import RunningTotals, Value, compare, totals_
 from billing_core.transfer.source import Source
 
 __all__ = ["Usage", "by_day", "by_event", "focus", "journal"]
+
+T = TypeVar("T")
 
 FOCUS_SLICE_ROWS = 50_000
 """Events that become FOCUS rows at a time: up to three of them each, with sixty columns."""
@@ -87,12 +100,16 @@ def by_event(usage: Usage, *, extras: bool = False) -> Source:
     """One row per event, in the order in which events count; with `extras` also what an import needs."""
     schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA]) if extras else FLAT_SCHEMA
 
+    def made_of(stored: pa.Table) -> pa.Table:
+        flat = flat_table(stored)
+        return with_extras(flat, stored) if extras else flat
+
     def tables() -> Iterator[pa.Table]:
         running = RunningTotals()
-        for stored in _slices(usage, usage.spans(), (*PAGE_COLUMNS, *(EXTRA_SCHEMA.names if extras else ()))):
-            flat = flat_table(stored)
-            running.add(flat)
-            yield with_extras(flat, stored) if extras else flat
+        columns = (*PAGE_COLUMNS, *(EXTRA_SCHEMA.names if extras else ()))
+        for table in _slices(usage, usage.spans(), columns, made_of):
+            running.add(table)
+            yield table
         usage.check(running, running.rows)
 
     def head(rows: int) -> pa.Table:
@@ -105,13 +122,16 @@ def _first(usage: Usage, rows: int, columns: Sequence[str]) -> pa.Table:
     return usage.ledger.engine.read(in_order(usage.selection, columns).limit(rows))
 
 
-def _slices(usage: Usage, spans: Sequence[Span], columns: Sequence[str]) -> Iterator[pa.Table]:
+def _slices(usage: Usage, spans: Sequence[Span], columns: Sequence[str], make: Callable[[pa.Table], T]) -> Iterator[T]:
+    """What `make` makes of the stored rows of each slice, in order."""
     names = tuple(dict.fromkeys(columns))
 
-    def read(span: Span) -> Callable[[], pa.Table]:
-        return lambda: read_at(usage.ledger, within(usage.selection, span), lambda asked: in_order(asked, names))
+    def read(span: Span) -> Callable[[], T]:
+        part = within(usage.selection, span)
+        question = lambda asked: unordered(asked, names)  # noqa: E731
+        return lambda: make(sorted_slice(read_at(usage.ledger, part, question), part))
 
-    return read_ahead([read(span) for span in spans])
+    return ahead([read(span) for span in spans])
 
 
 def by_day(usage: Usage) -> Source:
@@ -121,7 +141,7 @@ def by_day(usage: Usage) -> Source:
 
     def tables() -> Iterator[pa.Table]:
         running, events = RunningTotals(), 0
-        for table in read_ahead([read.table for read in reads]):
+        for table in ahead([read.table for read in reads]):
             running.add(table)
             events += pc.sum(table["events"]).as_py() or 0
             yield table
@@ -136,9 +156,9 @@ def focus(usage: Usage, profile: FocusProfile) -> Source:
     def tables() -> Iterator[pa.Table]:
         running, written = RunningTotals(), Decimal(0)
         spans = usage.spans(FOCUS_SLICE_ROWS)
-        for stored in _slices(usage, spans, FOCUS_COLUMNS):
-            running.add(flat_table(stored))
-            made = focus_table(_when_counted(stored), profile)
+        made_of = lambda stored: (flat_table(stored), focus_table(_when_counted(stored), profile))  # noqa: E731
+        for flat, made in _slices(usage, spans, FOCUS_COLUMNS, made_of):
+            running.add(flat)
             written = EXACT.add(written, pc.sum(made["BilledCost"]).as_py() or Decimal(0))
             yield made
         usage.check(running, running.rows)

@@ -21,9 +21,10 @@ __all__ = ["in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", 
 def manifest_of(close: Close) -> dict[str, Any]:
     """The manifest of a close; one that cannot be read any more is empty."""
     try:
-        return dict(json.loads(close.manifest))
+        found = json.loads(close.manifest)
     except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference]:

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import xlsxwriter
-from xlsxwriter.format import Format
-from xlsxwriter.worksheet import Worksheet
 
 from billing_core.cells import neutralised
 from billing_core.errors import BadParameter
@@ -23,6 +20,11 @@ from billing_core.transfer.running import Value
 from billing_core.transfer.sink import HashingSink
 from billing_core.transfer.source import Source
 from billing_core.types import plain_decimal
+
+if TYPE_CHECKING:  # the sign-in form must not wait for it
+    import xlsxwriter
+    from xlsxwriter.format import Format
+    from xlsxwriter.worksheet import Worksheet
 
 __all__ = ["MOST_ROWS", "refuse_too_many", "write_xlsx"]
 
@@ -42,7 +44,7 @@ MADE_AT = datetime(2000, 1, 1)  # noqa: DTZ001  (a file says nothing of when it 
 _WIDTHS: Mapping[str, int] = {"id": 34, "timestamp": 24, "ended_at": 24, "synced_at": 24, "trace_url": 40, "name": 28}
 _WIDTH = 16
 
-Write = Callable[[Worksheet, int, int, Any], None]
+Write = Callable[["Worksheet", int, int, Any], None]
 
 
 def refuse_too_many(rows: int) -> None:
@@ -69,6 +71,8 @@ def write_xlsx(sink: HashingSink, source: Source, tables: Iterable[pa.Table], do
     BadParameter
         If there are more rows than a sheet has, or a text is longer than a cell.
     """
+    import xlsxwriter
+
     refuse_too_many(source.rows)
     with TemporaryDirectory(prefix="billing-xlsx-") as folder:  # of its own: removed whatever happens
         options = {"constant_memory": True, "use_zip64": True, "tmpdir": folder}

@@ -17,14 +17,17 @@ from billing_core.web.cookies import COOKIE_NAME
 
 __all__ = ["UploadGuard"]
 
+UPLOADERS = frozenset({Role.ADMIN, Role.FINANCE})
+
 _UPLOADS = re.compile(r"/_stcore/+upload_file(/|$)")
 
 
 class UploadGuard:
-    """ASGI middleware: files of people who are no signed-in admin are refused before the first byte is read.
+    """ASGI middleware: files of people who have nothing to upload are refused before the first byte is read.
 
-    Admins are the only ones who are offered an upload. Who a browser belongs to says the session's cookie: uploads
-    need cookies anyway, Streamlit's own guard against foreign pages is one.
+    Admins import files, finance asks what another rate card would cost; nobody else is offered an upload. Who a
+    browser belongs to says the session's cookie: uploads need cookies anyway, Streamlit's own guard against foreign
+    pages is one.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -35,18 +38,18 @@ class UploadGuard:
             scope["type"] == "http"
             and scope["method"] == "PUT"
             and _UPLOADS.search(scope["path"])
-            and not await run_in_threadpool(_is_from_admin, Request(scope))
+            and not await run_in_threadpool(_may_upload, Request(scope))
         ):
             await Response(status_code=HTTPStatus.FORBIDDEN)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def _is_from_admin(request: Request) -> bool:
+def _may_upload(request: Request) -> bool:
     try:
         gatekeeper = wiring.gatekeeper()
         session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
         principal = None if session_id is None else gatekeeper.principal(session_id)
     except BillingError:
         return False
-    return principal is not None and principal.role is Role.ADMIN
+    return principal is not None and principal.role in UPLOADERS

@@ -171,6 +171,7 @@ def test_an_admin_reads_an_entry_of_the_audit_log_verifies_its_chain_and_takes_i
 def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserContext, dashboard: Server):
     page = opened(admin, dashboard, "view=what-if", "What-if re-rating")
     box = page.get_by_role("textbox", name="Cards")
+    expect(box).to_have_value(re.compile("id: builtin-1"))
     text = box.input_value()
     box.fill(text.replace("id: builtin-1", "id: dearer").replace("credits_per_minute: 50", "credits_per_minute: 70"))
     box.press("Control+Enter")

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter
 from billing_core.ledger.closing import ClosingBook
+from billing_core.ledger.directory import DirectoryBook, Line
 from billing_core.ledger.queries import Selection
+from billing_core.ledger.sync import SyncBooks
+from billing_core.rating.events import Policy
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, service_over, usage_row
 
@@ -274,3 +277,51 @@ def test_an_edit_of_frozen_rows_or_of_what_stands_behind_them_changes_the_hash_o
     before = ClosingBook(service._ledger.engine).sets_of(frozen)
     after = edited(service, frozen, statement)[1]
     assert {one for one in before if before[one] != after[one]} == {name}
+
+
+# ── what an attacker found ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_trace_that_moved_to_the_next_month_counts_once_after_that_one_is_reopened(service):
+    close(service)
+    book(service, trace("a", timestamp=datetime(2026, 11, 2, 12, tzinfo=UTC)))
+    november = close(service, NOVEMBER, "2026-11", NOW + timedelta(days=30))
+    ClosingBook(service._ledger.engine).reopen(november, actor="fay", reason="x", now=NOW + timedelta(days=31))
+    assert credits_of(service) == Decimal(450)
+    close(service, NOVEMBER, "2026-11", NOW + timedelta(days=32))
+    assert credits_of(service) == Decimal(450)
+
+
+def test_who_may_see_the_former_organization_only_does_not_read_how_the_event_fares_in_the_new_one(service):
+    close(service)
+    book(service, trace("a", organization_id="org_b"))
+    with service._ledger.engine.transaction() as writer:
+        writer.rows(
+            "UPDATE events SET sync_error = 'secret of org_b', meter_event_identifier = 'm', sync_status = 'error' "
+            "WHERE id = 'a'"
+        )
+        writer.advance("test")
+    of_a = Principal("ann", Role.ANALYST, frozenset({"org_a"}))
+    events = service.get_usage_events(GetUsageEventsParams(search="a"), of_a).events
+    assert {event.sync_error for event in events} == {None}
+    assert {event.meter_event_identifier for event in events} == {None}
+
+
+def test_what_says_when_a_frozen_row_counts_and_whether_it_takes_one_back_is_hashed_too(service):
+    frozen = close(service)
+    before = ClosingBook(service._ledger.engine).sets_of(frozen)
+    for statement in (
+        "UPDATE closed_events SET is_reversal = true", "UPDATE closed_events SET moment = TIMESTAMP '2026-10-06'",
+    ):  # fmt: skip
+        assert edited(service, frozen, statement)[1]["events"] != before["events"]
+
+
+def test_entries_whose_time_was_taken_before_a_close_they_waited_for_are_no_part_of_it(service):
+    frozen = close(service)
+    book_of = ClosingBook(service._ledger.engine)
+    before = book_of.sets_of(frozen)
+    directory = DirectoryBook(service._ledger.engine)
+    earlier = NOW - timedelta(seconds=1)
+    directory.change({"org_a": Line("Acme")}, seen={}, policy=Policy(), actor="ada", source="page", now=earlier)
+    SyncBooks(service._ledger.engine).hold(["a"], reason="x", actor="ada", now=earlier)
+    assert book_of.sets_of(frozen) == before

@@ -21,7 +21,9 @@ def columns_of(path, table):
 
 def age(path, version=2):
     """Take out of the file what came after a schema version."""
-    columns = ("accounted_at", "billed_elsewhere") if version == 3 else ("has_error", "accounted_at", "billed_elsewhere")
+    columns = (
+        ("accounted_at", "billed_elsewhere") if version == 3 else ("has_error", "accounted_at", "billed_elsewhere")
+    )
     with duckdb.connect(str(path)) as connection:
         for table in ("events", "event_revisions"):
             for column in columns:

@@ -149,6 +149,6 @@ def test_whatever_is_uploaded_is_either_used_or_refused_with_a_reason(data):
         assert one.reason
 
 
-@pytest.mark.parametrize("organization_id", ["", " ", "a\nb", "o" * 201, "'=sum"])
+@pytest.mark.parametrize("organization_id", ["", " ", "a\nb", "o" * 201])
 def test_an_id_that_no_file_can_hold_is_not_written(organization_id):
     assert not can_be_written(organization_id)

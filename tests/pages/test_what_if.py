@@ -114,11 +114,18 @@ def test_the_cards_in_force_can_be_chosen_by_the_url(service):
     assert "The cards in force, on 4 events of all time." in texts(run)
 
 
-def test_only_admins_are_offered_an_upload_because_only_they_may_upload():
-    assert len(opened("admin", source="file").file_uploader) == 1
-    run = opened("finance", source="file")
-    assert not run.file_uploader
-    assert run.text_area
+@pytest.mark.parametrize(("name", "value"), [("source", "current"), ("span", "Last 7 days")])
+def test_a_link_that_changes_the_url_changes_what_the_widget_shows(name, value):
+    run = opened()
+    run.query_params[name] = value
+    run.run()
+    (widget,) = (one for one in (*run.radio, *run.selectbox) if one.key.startswith(f"what-if-{name}"))
+    assert widget.value == value
+
+
+@pytest.mark.parametrize("who", ["admin", "finance"])
+def test_whoever_may_ask_may_upload_a_card(who):
+    assert len(opened(who, source="file").file_uploader) == 1
 
 
 def test_an_uploaded_card_is_priced():

@@ -60,9 +60,9 @@ def as_csv(
     return path
 
 
-def as_json(path: Path, rows: Iterable[dict[str, Any]], meta: dict[str, Any] | None = None) -> Path:
+def as_json(path: Path, rows: Iterable[Any], meta: dict[str, Any] | None = None) -> Path:
     """Rows as a JSON file, empty cells null."""
-    known = [{name: None if text == "" else text for name, text in row.items()} for row in rows]
+    known = [{n: text or None for n, text in row.items()} if isinstance(row, dict) else row for row in rows]
     path.write_text(json.dumps({"meta": {"dataset": "usage-events"} if meta is None else meta, "rows": known}))
     return path
 
@@ -82,10 +82,24 @@ class ImportWorld:
         self.now = NOW
         self.path = folder / f"{name}.duckdb"
         ledger_at(self.path, rows).engine.close()
+        self._open(**environment)
+
+    def _open(self, **environment: str) -> None:
         variables = {"BILLING_WAREHOUSE_URL": f"duckdb:///{self.path}", "BILLING_MODE": "live", **environment}
         self.service = BillingService(load_settings(variables, env_file=None), clock=lambda: self.now)
         self.desk = self.service.imports
         self.ledger = self.service._ledger
+
+    @classmethod
+    def over(cls, world: ImportWorld) -> ImportWorld:
+        """Another process over the same ledger, as it were."""
+        again = cls.__new__(cls)
+        again.folder, again.now, again.path = world.folder, world.now, world.path
+        again._open()
+        return again
+
+    def imports(self) -> list[Any]:
+        return self.desk.imports(EVERYONE)
 
     def plan(self, path: Path, **options: Any) -> ImportPlan:
         return self.desk.plan(path, EVERYONE, **options)
@@ -140,5 +154,3 @@ def reasons(plan: ImportPlan) -> list[tuple[int, str]]:
 def booked(event_id: str = "trace-1", **facts: Any) -> dict[str, Any]:
     """The usage that `line()` is the export of."""
     return usage_row(id=event_id, timestamp=facts.pop("timestamp", NOON), **facts)
-
-

@@ -42,9 +42,10 @@ class Books:
     is_connected: bool = True
     asked: list[Window] = field(default_factory=list)
     meanwhile: Any = None
+    made_at: datetime = datetime(2026, 11, 3, tzinfo=UTC)
 
     def reconcile(self, who: Principal, start: datetime, end: datetime, *, progress: Any = None) -> Reconciliation:
-        window, made_at = Window(start, end), datetime(2026, 11, 3, tzinfo=UTC)
+        window, made_at = Window(start, end), self.made_at
         self.asked.append(window)
         found = Reconciliation(window, made_at, self.rows, problems=self.problems)
         document = json.dumps(found.to_json())

@@ -3,13 +3,13 @@
 from datetime import timedelta
 from itertools import pairwise
 
-import pytest
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.access import Scope
-from billing_core.ledger.queries import Selection
-from billing_core.transfer.event_slices import Span, in_order, pinned, plan, read_ahead, read_at, spans_of, within
+from billing_core.ledger.queries import ClosedSpan, Selection, Snapshot
+from billing_core.transfer.event_slices import Span, in_order, pinned, plan, read_at, sorted_slice, spans_of, within
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
 CELLS = st.dictionaries(st.integers(0, 500), st.integers(1, 50)).map(
@@ -36,7 +36,7 @@ def test_slices_of_a_ledger_give_every_event_in_the_order_of_one_question(tmp_pa
     assert max(span.rows for span in spans) < 10  # a crowded quarter of an hour is cut by seconds
     found = [
         table["id"].to_pylist() for table in
-        read_ahead([lambda span=span: ledger.engine.read(in_order(within(selection, span), ["id"])) for span in spans])
+        (ledger.engine.read(in_order(within(selection, span), ["id"])) for span in spans)
     ]  # fmt: skip
     assert [len(ids) for ids in found] == [span.rows for span in spans]
     whole = ledger.engine.read(in_order(selection, ["id"]))["id"].to_pylist()
@@ -45,14 +45,30 @@ def test_slices_of_a_ledger_give_every_event_in_the_order_of_one_question(tmp_pa
     ledger.engine.close()
 
 
-def test_an_answer_that_fails_is_said_where_it_is_used():
-    def fails():
-        raise OSError("the disk is gone")
-
-    coming = read_ahead([lambda: "first", fails])
-    assert next(coming) == "first"
-    with pytest.raises(OSError, match="the disk is gone"):
-        next(coming)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.text("aäZ~", max_size=2), st.integers(-2, 2)), max_size=30), st.booleans()
+)
+def test_a_slice_that_comes_in_any_order_is_put_into_that_of_files(found, some_month_is_closed):
+    span = ClosedSpan(1, NOON, NOON + timedelta(days=1))
+    snapshot = Snapshot(1, 1, (span,) if some_month_is_closed else ())
+    unique = (
+        found if some_month_is_closed else list({(moment, one): (moment, one, 0) for moment, one, _ in found}.values())
+    )
+    columns = [*zip(*unique, strict=True)] or [(), (), ()]
+    table = pa.table(
+        {
+            "moment": pa.array(columns[0], pa.int64()).cast(pa.timestamp("us")),
+            "id": pa.array(columns[1], pa.string()),
+            "credits_total": pa.array(columns[2], pa.int64()),
+            "latency_seconds": pa.array([0] * len(unique)),
+            "tokens_total": pa.array([None] * len(unique), pa.int64()),
+            "customer_id": pa.array(["c"] * len(unique), pa.string()),
+        }
+    )
+    rows = sorted_slice(table, Selection(Scope(None), snapshot)).to_pylist()
+    expected = sorted(unique, key=lambda row: (row[0], row[1].encode(), row[2]))
+    got = [(row["moment"], row["id"], row["credits_total"]) for row in rows]
+    assert [one[1:] for one in got] == [one[1:] for one in expected]
 
 
 def test_a_booking_in_the_middle_of_a_read_does_not_change_the_answer(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def screen(service, principal, **params):
 
 
 @pytest.mark.parametrize(
-    ("principal", "params"), zip((EVERYONE, LIMITED, ANALYST, EVERYONE), FILTERS, strict=True), ids=str
+    ("principal", "params"), list(zip((EVERYONE, LIMITED, ANALYST, EVERYONE), FILTERS, strict=True)), ids=str
 )
 @pytest.mark.parametrize("grain", Grain)
 @pytest.mark.parametrize("form", TABLES)

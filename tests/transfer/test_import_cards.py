@@ -8,6 +8,7 @@ import pytest
 
 from billing_core.errors import BadParameter
 from billing_core.rating.card import parse_rate_cards
+from billing_core.transfer.import_files import CARD_COLUMNS
 from billing_core.transfer.import_model import Kind, Outcome
 from billing_core.transfer.model import Dataset, ExportRequest, Format
 from tests.factories import CARD, EVERYONE, events_table
@@ -125,9 +126,14 @@ def test_an_exported_card_that_a_spreadsheet_changed_is_noticed(tmp_path, world)
 
 
 def test_rows_that_are_no_cards_are_named(world, tmp_path):
-    header = "id,effective_from,effective_to,credit_price_usd,margin,ai,compute_credits_per_minute,storage_credits_per_gb_month"
+    header = ",".join(name for name in CARD_COLUMNS if name != "sha256")
     good = '"{""basis"": ""cost""}",50,500'
-    rows = [f"a,2027-01-01,,0.1,1,{good}", f"b,never,,0.1,1,{good}", "c,2027-03-01,,0.1,1,{,50,500", f"a,2027-04-01,,1,1,{good}"]
+    rows = [
+        f"a,2027-01-01,,0.1,1,{good}",
+        f"b,never,,0.1,1,{good}",
+        "c,2027-03-01,,0.1,1,{,50,500",
+        f"a,2027-04-01,,1,1,{good}",
+    ]
     plan = world.plan(file(world, header + "\n" + "\n".join(rows) + "\n"))
     assert [(one.row, one.field) for one in plan.rejected] == [(2, "effective_from"), (3, "ai"), (4, "id")]
     missing = world.plan(file(world, "id,effective_from,credit_price_usd,colour\n"))

@@ -47,8 +47,10 @@ def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(
         ],
         "rejected": [], "rejected_rows": 0,
         "warnings": [
-            "1 events with 150 credits are pending in the file and would be sent to Stripe by the next push. "
-            "Import them only if nobody else sends them."
+            (
+                "1 events with 150 credits are pending in the file and would be sent to Stripe by the next push. "
+                "Import them only if nobody else sends them."
+            )
         ],
     }  # fmt: skip
 
@@ -120,7 +122,9 @@ def test_an_import_is_remembered_with_its_hash_and_in_the_audit_log(empty):
 
 def test_bad_rows_stop_everything_unless_they_may_be_skipped(empty):
     path = as_csv(empty.folder / "f", [line("a"), line("b", sync_status="sent"), line("c")])
-    with pytest.raises(BadParameter, match=r"1 cannot be used, the first is row 2, sync_status: 'sent' is not accepted"):
+    with pytest.raises(
+        BadParameter, match=r"1 cannot be used, the first is row 2, sync_status: 'sent' is not accepted"
+    ):
         empty.bring(path)
     assert empty.statuses() == {}
     assert empty.bring(path, skip_bad_rows=True).outcome.new == 2
@@ -165,7 +169,9 @@ def test_the_cards_that_events_name_are_remembered_with_them(tmp_path):
     from billing_core.settings import load_settings
 
     path = tmp_path / "fresh.duckdb"
-    service = BillingService(load_settings({"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_MODE": "live"}, env_file=None))
+    service = BillingService(
+        load_settings({"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_MODE": "live"}, env_file=None)
+    )
     plan = service.imports.plan(as_csv(tmp_path / "f", [line()]), EVERYONE)
     service.imports.apply(plan, EVERYONE)
     assert DuckDBEngine(path).rows("SELECT card_id FROM rate_cards") == [("builtin-1",)]
@@ -210,7 +216,9 @@ def test_only_an_admin_without_limits_imports(empty, who):
 
 def test_an_exported_file_that_comes_back_changes_nothing_although_it_says_less_than_the_ledger_knows(tmp_path):
     rows = [
-        booked("a", timestamp=NOON + timedelta(microseconds=1), latency_seconds="0.000777", user_id="", models=["x", "y"]),
+        booked(
+            "a", timestamp=NOON + timedelta(microseconds=1), latency_seconds="0.000777", user_id="", models=["x", "y"]
+        ),
         booked("b", chatflow_name="'=1+1", session_id="=1+1", problems=["odd"], bad_usage=True, metadata='{"a": 1}'),
         booked("c", has_error=True, observations=9, customer_id=None),
     ]
@@ -240,7 +248,9 @@ def test_usage_of_several_models_is_nobodys_in_particular(empty):
 
 
 def test_usage_by_model_stays_while_tokens_agree_and_is_derived_anew_when_they_do_not(world):
-    world.bring_lines(line("a", user_id="another"), line("b", organization_id="org_b", tokens_in="601", tokens_total="1001"))
+    world.bring_lines(
+        line("a", user_id="another"), line("b", organization_id="org_b", tokens_in="601", tokens_total="1001")
+    )
     found = dict(world.rows("SELECT id, usage FROM events"))
     assert found["a"][0]["input"] == 600
     assert found["b"][0]["input"] == 601
@@ -274,7 +284,11 @@ def test_what_was_billed_elsewhere_keeps_its_status_and_is_never_sent(empty, sta
              "flags": '["changed_after_sending"]'}  # fmt: skip
     empty.bring_lines(line(**cells))
     event = empty.event()
-    assert (event.sync_status, event.meter_event_identifier, event.flags) == (status, "usage_1", ["changed_after_sending"])
+    assert (event.sync_status, event.meter_event_identifier, event.flags) == (
+        status,
+        "usage_1",
+        ["changed_after_sending"],
+    )
     assert event.synced_at.isoformat() == "2026-11-02T00:00:00+00:00"
     assert candidate_ids(empty) == []
 

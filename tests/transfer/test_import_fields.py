@@ -140,7 +140,9 @@ def test_times_are_cut_to_milliseconds_by_an_export_so_a_latency_may_differ_by_l
 
 
 def test_numbers_may_be_spelt_with_zeros_a_plus_or_an_exponent_as_long_as_they_are_exact():
-    found = checked(line(credits_total="+1.50e2", storage_gb="0E-12", cost_usd="1E-12", amount_usd="0.006000000000000000"))
+    found = checked(
+        line(credits_total="+1.50e2", storage_gb="0E-12", cost_usd="1E-12", amount_usd="0.006000000000000000")
+    )
     assert found.rejected == []
     [event] = found.table.to_pylist()
     assert event["cost_usd"] == Decimal("1E-12")
@@ -163,7 +165,9 @@ def test_credits_are_read_exactly_or_refused(value):
 
 
 def test_marks_of_the_ledger_are_kept_apart_from_the_flags_of_rating():
-    [event] = checked(line(flags='["double_count_suspect", "own_key", "carried", "changed_after_sending"]')).table.to_pylist()
+    [event] = checked(
+        line(flags='["double_count_suspect", "own_key", "carried", "changed_after_sending"]')
+    ).table.to_pylist()
     assert event["flags"] == ["own_key", "double_count_suspect"]
     assert event["marks"] == "carried,changed_after_sending"
 

@@ -140,7 +140,9 @@ def test_what_is_exported_of_closed_months_is_in_an_empty_ledger_what_it_is_now(
     there = MonthWorld(tmp_path / "there.duckdb", [trace("same"), trace("grown")])
     there.close()
     there.now += timedelta(hours=1)
-    there.book(trace("grown", tokens_in=900, tokens_total=1300, usage=[model_usage(input=900, output=400)]), trace("late"))
+    there.book(
+        trace("grown", tokens_in=900, tokens_total=1300, usage=[model_usage(input=900, output=400)]), trace("late")
+    )
     path = tmp_path / "exported.csv"
     there.service.exports.write(ExportRequest(Dataset.USAGE_EVENTS, Format.CSV), EVERYONE, path)
     assert sum("grown" in row for row in path.read_text().splitlines()) == 3
@@ -175,8 +177,11 @@ def test_events_of_closed_months_that_a_file_brings_count_in_the_open_one(tmp_pa
 
 def test_nothing_of_a_round_trip_is_sent_that_was_sent_before(tmp_path):
     rows = [(f"e{n}", {}) for n in range(6)]
-    sent = [(SyncStatus.PROCESSED, None, "usage_1", NOON, "changed_after_sending"),
-            (SyncStatus.CONFIRMED, None, "usage_1", NOON, ""), (SyncStatus.SENDING, None, "usage_2", None, "")]  # fmt: skip
+    sent = [
+        (SyncStatus.PROCESSED, None, "usage_1", NOON, "changed_after_sending"),
+        (SyncStatus.CONFIRMED, None, "usage_1", NOON, ""),
+        (SyncStatus.SENDING, None, "usage_2", None, ""),
+    ]
     there = booked_with(tmp_path, "there", rows, sent)
     here = ImportWorld(tmp_path, (), "here")
     here.now = there.now

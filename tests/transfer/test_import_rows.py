@@ -101,7 +101,9 @@ def test_json_rows_have_nested_or_flat_credits_and_exact_numbers(tmp_path):
 
 
 def test_json_numbers_never_become_binary_floats(tmp_path):
-    content = '{"meta": {}, "rows": [{"id": "a", "sync_status": "x", "timestamp": 0.1000000000000000055511151231257827}]}'
+    content = (
+        '{"meta": {}, "rows": [{"id": "a", "sync_status": "x", "timestamp": 0.1000000000000000055511151231257827}]}'
+    )
     file = text(tmp_path / "f", content)
     assert read(file, json_header(file))[0]["timestamp"] == ["0.1000000000000000055511151231257827"]
 

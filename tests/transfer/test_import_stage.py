@@ -58,8 +58,8 @@ def test_a_corrected_event_of_a_closed_month_folds_into_what_it_is_now():
 
 
 def test_several_corrections_fold_as_well_whatever_their_order():
-    again = {**TAKEN_BACK, "credits_ai_tokens": "-40", "credits_total": "-90", "amount_usd": "-0.0036", "tokens_in": "0",
-             "tokens_total": "-400"}  # fmt: skip
+    smaller = {"credits_ai_tokens": "-40", "credits_total": "-90", "amount_usd": "-0.0036"}
+    again = {**TAKEN_BACK, **smaller, "tokens_in": "0", "tokens_total": "-400"}
     last = {**CORRECTED, "credits_ai_tokens": "0", "credits_total": "50", "amount_usd": "0.002", "tokens_total": "400"}
     [event], _, _ = staged(line(**TAKEN_BACK), line(), line(**CORRECTED), line(**again), line(**last))
     assert event["credits_total"] == Decimal(50)

@@ -11,10 +11,12 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError
 from billing_core.reconcile.report import Cause, Part, Row, Step
+from billing_core.transfer.import_model import ImportRecord, Kind
 from billing_core.transfer.model import Dataset, ExportRequest, Format
 from billing_core.transfer.month_model import MonthState, window_of
+from billing_core.transfer.undo import undo_events
 from billing_core.types import GetUsageEventsParams
-from tests.factories import EVERYONE, usage_row
+from tests.factories import EVERYONE, events_table, usage_row
 from tests.transfer.month_world import FINANCE, NOVEMBER, OCTOBER, MonthWorld, october, trace
 
 ANALYST = Principal("ann", Role.ANALYST)
@@ -237,7 +239,7 @@ def test_what_came_late_is_closed_with_the_month_it_counts_in(world):
     ("statement", "says"),
     [
         ("UPDATE events SET credits_total = 1 WHERE id = 'a'", "event a is not as it was closed"),
-        ("UPDATE closed_events SET credits_total = 1 WHERE id = 'a'", "events: 2 entries when it was closed, 2 now, with another content"),
+        ("UPDATE closed_events SET credits_total = 1 WHERE id = 'a'", "2 now, with another content"),
         ("DELETE FROM closed_events WHERE id = 'b'", "2 entries when it was closed, 1 now"),
         ("DELETE FROM events WHERE id = 'b'", "event b was closed and the ledger does not know it any more"),
         ("UPDATE closes SET manifest = replace(manifest, '300', '301')", "the manifest's text was edited"),
@@ -303,3 +305,65 @@ def test_a_month_is_not_reopened_without_a_reason(world):
 def test_a_window_is_the_month_in_its_timezone_over_a_change_of_clocks():
     window = window_of("2026-10", ZoneInfo("Europe/Berlin"))
     assert window.end - window.start == timedelta(days=31, hours=1)
+
+
+def test_the_reconciliation_of_a_closed_month_is_the_one_it_was_closed_on(world):
+    asked = ExportRequest(Dataset.RECONCILIATION, Format.JSON, GetUsageEventsParams.parse(OCTOBER))
+    world.close()
+    before = world.service.exports.digest(asked, FINANCE).sha256
+    world.books.rows = (row_with(Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),)
+    world.books.made_at = datetime(2026, 12, 1, tzinfo=UTC)
+    world.books.reconcile(FINANCE, datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+    assert world.service.exports.digest(asked, FINANCE).sha256 == before
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"BILLING_SELLER_NAME": "Other"}, {"BILLING_SERVICE_NAME": "Other"},
+        {"BILLING_JOURNAL_ACCOUNTS": "receivable=1300"}, {"BILLING_TIMEZONE": "Asia/Tokyo"},
+    ],
+    ids=lambda environment: next(iter(environment)),
+)  # fmt: skip
+def test_other_settings_change_no_closed_month(tmp_path, environment):
+    path = tmp_path / "billing.duckdb"
+    world = MonthWorld(path, [trace("a"), trace("edge", timestamp=datetime(2026, 10, 31, 20, tzinfo=UTC))])
+    world.close()
+    figures = [(m.period, m.events, m.credits.total) for m in world.months.months(FINANCE) if m.sha256]
+    world.service.close()
+    other = MonthWorld(path, [], **environment)
+    try:
+        assert other.verify() == []
+        assert [(m.period, m.events, m.credits.total) for m in other.months.months(FINANCE) if m.sha256] == figures
+    finally:
+        other.service.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE closed_events SET sync_status = NULL", "UPDATE closed_events SET credit_price_usd = NULL",
+        "UPDATE closes SET manifest = '[]'", "UPDATE closes SET manifest = 'x'", "UPDATE rate_cards SET content = 'x'",
+        "UPDATE rate_cards SET content = NULL", "UPDATE closes SET manifest = replace(manifest, 'usage-events', 'zzz')",
+    ],
+)  # fmt: skip
+def test_verify_says_so_where_the_file_holds_what_no_program_writes(world, statement):
+    world.close()
+    with world.ledger.engine.transaction() as writer:
+        writer.rows(statement)
+    assert world.verify()
+
+
+def test_an_import_that_is_undone_after_a_close_leaves_no_event_out_of_every_month(world, tmp_path):
+    """The import had moved it out of the month that is closed by now."""
+    world.book(trace("x", 31))
+    world.send()
+    imported = trace("x", timestamp=datetime(2026, 11, 1, 0, 1, tzinfo=UTC))
+    world.ledger.book(events_table([imported]), run_id="import:one")
+    world.close()
+    with world.ledger.engine.transaction() as writer:
+        undo_events(
+            writer, ImportRecord("one", Kind.USAGE_EVENTS, "f.csv", "0", 0, 1, 0, 0, world.now, "ada"), now=world.now
+        )
+    assert [one for one in world.shown(NOVEMBER) if one[0] == "x"] == [("x", "150", "processed", True)]
+    assert world.verify() == []

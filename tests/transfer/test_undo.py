@@ -25,7 +25,13 @@ def send(world, *ids):
     with world.ledger.engine.transaction() as writer:
         writer.insert(
             "intents",
-            {"identifier": "usage_x", "customer_id": "cus_a", "state": "accepted", "created_at": world.now, "stamp": NOW},
+            {
+                "identifier": "usage_x",
+                "customer_id": "cus_a",
+                "state": "accepted",
+                "created_at": world.now,
+                "stamp": NOW,
+            },
         )
         for event_id in ids:
             writer.insert(

@@ -73,7 +73,7 @@ def entries(answer) -> list[dict[str, str]]:
 
 
 def test_the_audit_log_comes_with_the_filters_of_its_view(files):
-    for who, what in (("fay", "close"), ("ada", "import"), ("ada", "close")):
+    for who, what in (("fay", "close"), ("ada", "import"), ("ada", "push"), ("ada", "close")):
         wiring.service().audit(who, what, {"note": f"=cmd() by {who}"})
     answer = get_as(files, f"{AUDIT}?actor=ada&action=close&action=import&search=CMD", "admin")
     assert answer.status_code == 200

@@ -1,0 +1,30 @@
+"""Work ahead: answers in order, while a few threads make the next ones. Arrow and the engine let others run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+__all__ = ["WORKERS", "ahead"]
+
+WORKERS = 2
+"""Answers that are made at a time; each may hold a slice in memory, so more would cost more of it."""
+
+T = TypeVar("T")
+
+
+def ahead(calls: Iterable[Callable[[], T]], workers: int = WORKERS) -> Iterator[T]:
+    """What `calls` return, in their order; never more than `workers` of them are begun before they are asked for.
+
+    An error comes where its answer would have; what was begun after it is waited for and forgotten.
+    """
+    remaining = iter(calls)
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="export") as pool:
+        coming: deque[Future[T]] = deque(pool.submit(call) for call in islice(remaining, workers))
+        while coming:
+            answer = coming.popleft().result()
+            coming.extend(pool.submit(call) for call in islice(remaining, 1))
+            yield answer
