@@ -19,7 +19,7 @@ from billing_core.access import system_principal
 from billing_core.ledger.queries import PAGE_COLUMNS
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.transfer.model import Dataset, ExportRequest, Format
+from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from billing_core.types import GetUsageEventsParams
 
 ROUNDS = 3

@@ -24,7 +24,7 @@ from billing_core.rating.card import AiRates, RateCard, RateCardFile, TokenRate,
 from billing_core.rating.rate import rate
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.transfer.rerate import NEEDED
+from billing_core.transfer.rerate.rule import NEEDED
 
 ROUNDS = 5
 EVENTS = 1_000_000

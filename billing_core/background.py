@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from billing_core.pushing import PushProgress, PushResult  # both bring Stripe's SDK
     from billing_core.rating.card import RateCardFile
     from billing_core.reconcile.report import Reconciliation
-    from billing_core.transfer.month_model import Checklist, Closing, Verification
-    from billing_core.transfer.rerating_model import Rerating
+    from billing_core.transfer.close.model import Checklist, Closing, Verification
+    from billing_core.transfer.rerate.model import Rerating
 
     Found: TypeAlias = Checklist | Closing | Verification
 

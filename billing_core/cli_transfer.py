@@ -28,7 +28,7 @@ from billing_core.errors import BadParameter
 from billing_core.settings import Settings
 
 if TYPE_CHECKING:
-    from billing_core.transfer.model import ExportProgress
+    from billing_core.transfer.export.model import ExportProgress
 
 __all__ = ["add_commands"]
 
@@ -108,7 +108,7 @@ def _choice(kind: Any, name: str, value: str | None, default: Any = None) -> Any
 
 
 def _export(options: argparse.Namespace, settings: Settings) -> int:
-    from billing_core.transfer.model import Dataset, ExportRequest, Format, Grain
+    from billing_core.transfer.export.model import Dataset, ExportRequest, Format, Grain
 
     dataset = _choice(Dataset, "dataset", options.dataset)
     form = _choice(Format, "format", options.format)

@@ -40,12 +40,12 @@ from billing_core.selecting import period_before, select
 from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
-from billing_core.transfer.csv_file import csv_pieces
-from billing_core.transfer.export_desk import ExportDesk
-from billing_core.transfer.import_desk import ImportDesk
-from billing_core.transfer.months import MonthsDesk
-from billing_core.transfer.rerating import RerateDesk
-from billing_core.transfer.usage_source import Usage, by_event
+from billing_core.transfer.close.desk import MonthsDesk
+from billing_core.transfer.export.csv_file import csv_pieces
+from billing_core.transfer.export.desk import ExportDesk
+from billing_core.transfer.export.usage_source import Usage, by_event
+from billing_core.transfer.imports.desk import ImportDesk
+from billing_core.transfer.rerate.desk import RerateDesk
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage import PullProgress, window_in
 

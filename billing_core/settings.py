@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from billing_core.errors import BadParameter, SettingsError
-from billing_core.transfer.journal import JournalAccounts
+from billing_core.transfer.export.journal import JournalAccounts
 
 __all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings", "signing_key"]
 

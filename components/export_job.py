@@ -10,7 +10,7 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.transfer.model import ExportRequest, ExportResult, Format, Preview
+from billing_core.transfer.export.model import ExportRequest, ExportResult, Format, Preview
 from billing_core.web import wiring
 from components import gate
 from components.export_state import Place, current_job, forget_job, remember_job
@@ -19,7 +19,7 @@ from components.notice import notice_of_error, plain
 from components.sync_draw import file_link, table
 
 if TYPE_CHECKING:
-    from billing_core.transfer.export_jobs import ExportState
+    from billing_core.transfer.export.jobs import ExportState
 
 __all__ = ["is_exporting", "job_box", "start_export"]
 

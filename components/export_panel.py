@@ -12,7 +12,7 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.errors import BillingError, NotFound, WarehouseError
 from billing_core.service import BillingService
-from billing_core.transfer.model import FORMATS, Dataset, ExportRequest, Grain, Preview
+from billing_core.transfer.export.model import FORMATS, Dataset, ExportRequest, Grain, Preview
 from billing_core.web import wiring
 from components import gate
 from components.export_filters import export_filters, narrowed_text, period_boxes

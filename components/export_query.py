@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from billing_core.access import Role
-from billing_core.transfer.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
+from billing_core.transfer.export.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
 from components.periods import Days, Period, days_of
 from components.usage_query import FACETS, WITHOUT, Facet, Filters, question
 
@@ -171,7 +171,7 @@ _OF_EVENTS = frozenset({Dataset.USAGE_EVENTS, Dataset.ORGANIZATIONS, Dataset.BUN
 """Rows made of usage events can be chosen by everything that those can."""
 
 _CHOSEN_BY: Mapping[Dataset, str] = {Dataset.CUSTOMERS: "organization", Dataset.RECONCILIATION: "customer"}
-"""Other rows by one filter, or none at all (`billing_core.transfer.asked` refuses the rest)."""
+"""Other rows by one filter, or none at all (`billing_core.transfer.export.asked` refuses the rest)."""
 
 _APPLIES: Mapping[str, Callable[[Choice], bool]] = {
     "period": lambda c: c.dataset not in {Dataset.CUSTOMERS, Dataset.RATE_CARD},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from billing_core.transfer.model import Dataset, ExportProgress, ExportResult, Format, Grain, Preview
+from billing_core.transfer.export.model import Dataset, ExportProgress, ExportResult, Format, Grain, Preview
 from components.formats import UNKNOWN, count, exact, plural, usd
 
 __all__ = [

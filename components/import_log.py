@@ -9,7 +9,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.transfer.import_model import ImportRecord
+from billing_core.transfer.imports.model import ImportRecord
 from components import gate
 from components.import_state import SAID, ask_to_undo, close_dialogs, wants_to_undo
 from components.import_texts import record_label, record_rows, undo_text, undone_text

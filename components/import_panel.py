@@ -10,7 +10,7 @@ from billing_core.access import Principal, Role
 from billing_core.cells import csv_line
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.transfer.import_model import ImportPlan, ImportProgress, Rejected
+from billing_core.transfer.imports.model import ImportPlan, ImportProgress, Rejected
 from components import gate
 from components.formats import count, plural
 from components.import_log import import_log

@@ -13,7 +13,7 @@ from typing import IO
 
 import streamlit as st
 
-from billing_core.transfer.import_model import ImportPlan
+from billing_core.transfer.imports.model import ImportPlan
 
 __all__ = [
     "SAID",

@@ -8,7 +8,7 @@ from functools import reduce
 from zoneinfo import ZoneInfo
 
 from billing_core.decimals import EXACT
-from billing_core.transfer.import_model import (
+from billing_core.transfer.imports.model import (
     Effect,
     ImportPlan,
     ImportProgress,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from billing_core.transfer.month_model import digest
+from billing_core.transfer.close.model import digest
 from billing_core.types import parse_time
 from components.formats import UNKNOWN, count, exact, moment
 from components.months_texts import cause_label, month_name, short_hash

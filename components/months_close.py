@@ -11,7 +11,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.background import CloseState, MonthTask
 from billing_core.service import BillingService
-from billing_core.transfer.month_model import Checklist, Closing, Month, MonthState
+from billing_core.transfer.close.model import Checklist, Closing, Month, MonthState
 from billing_core.web import wiring
 from components import gate
 from components.months_state import (

@@ -10,7 +10,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.background import MonthTask
 from billing_core.service import BillingService
-from billing_core.transfer.month_model import Month, Verification
+from billing_core.transfer.close.model import Month, Verification
 from billing_core.web import wiring
 from components import gate
 from components.formats import plural

@@ -9,7 +9,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.background import MonthTask
 from billing_core.service import BillingService
-from billing_core.transfer.month_model import Closing, Month, MonthState
+from billing_core.transfer.close.model import Closing, Month, MonthState
 from billing_core.web import wiring
 from components import gate
 from components.months_close import month_to_close

@@ -11,7 +11,7 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.transfer.month_model import Month, MonthState
+from billing_core.transfer.close.model import Month, MonthState
 from billing_core.web import wiring
 from components.months_texts import suggested
 from components.outcome import remember_outcome

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from billing_core.decimals import EXACT
-from billing_core.transfer.close_rules import NOT_CONNECTED, UNSENT, UNSETTLED, Group, Obstacle
-from billing_core.transfer.month_model import Difference, Month, MonthState
+from billing_core.transfer.close.model import Difference, Month, MonthState
+from billing_core.transfer.close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Group, Obstacle
 from components.colours import StatusMark
 from components.formats import UNKNOWN, count, credits_text, day_text, exact, moment, plural, usd
 from components.periods import Period
@@ -19,7 +19,7 @@ from components.sync_marks import cause_words
 
 if TYPE_CHECKING:
     from billing_core.background import CloseState
-    from billing_core.transfer.month_model import Closing
+    from billing_core.transfer.close.model import Closing
 
 __all__ = [
     "STATE_MARKS",

@@ -6,7 +6,7 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
-from billing_core.transfer.rerating_model import Rerating
+from billing_core.transfer.rerate.model import Rerating
 from billing_core.types import GetUsageEventsParams
 from components.metric_tiles import metric_tiles
 from components.notice import plain

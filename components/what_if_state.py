@@ -8,7 +8,7 @@ from datetime import datetime
 import streamlit as st
 
 from billing_core.rating.card import RateCardFile
-from billing_core.transfer.rerating_model import Rerating
+from billing_core.transfer.rerate.model import Rerating
 from billing_core.web import wiring
 from components.outcome import remember_outcome
 from components.url_state import PART, UrlState

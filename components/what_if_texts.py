@@ -13,7 +13,7 @@ import yaml
 from billing_core.cells import csv_line
 from billing_core.decimals import EXACT
 from billing_core.rating.card import RateCardFile
-from billing_core.transfer.rerating_model import WHY_NOT, OrganizationDelta, PlanCrossing, Rerating
+from billing_core.transfer.rerate.model import WHY_NOT, OrganizationDelta, PlanCrossing, Rerating
 from billing_core.types import plain_decimal
 from components.formats import change, compact, count, exact, moment, plural, signed, usd
 from components.metric_tiles import MetricTile

@@ -121,3 +121,19 @@ def test_an_export_of_everything_fills_an_empty_ledger_with_the_same(books, tmp_
 def test_wrong_usage_is_exit_2_and_names_what_is_wrong(books, tmp_path, words, says):
     assert says in books(*words, code=2)["error"]
     assert not (tmp_path / "x").exists()
+
+
+def test_a_ledger_that_was_rated_anew_is_restored_with_the_card_that_applies_no_more(books, tmp_path):
+    books("pull", *WINDOW[:2])
+    card = tmp_path / "dearer.yaml"
+    card.write_text(
+        "id: dearer\neffective_from: 2000-01-01\ncredit_price_usd: 0.00004\nai: {rates: [{credits_per_1000_tokens: 200}]}\n"
+        "compute: {credits_per_minute: 50}\nstorage: {credits_per_gb_month: 500}\n"
+    )
+    foretold = books("rerate", "--rate-card", str(card))
+    assert books("rerate", "--rate-card", str(card), "--apply")["delta_credits"] == foretold["delta_credits"] != "0"
+    assert books("rerate", "--rate-card", str(card), "--apply")["delta_credits"] == "0"
+    out = tmp_path / "all.zip"
+    books("export", "--dataset", "bundle", "--out", str(out))
+    assert books("import", str(out), ledger="copy")["rejected"] == []
+    assert books("stats", ledger="copy") == books("stats")

@@ -23,7 +23,7 @@ from billing_core.web.audit_trail import AuditTrail
 if TYPE_CHECKING:
     from billing_core.background import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
     from billing_core.service import BillingService
-    from billing_core.transfer.export_jobs import ExportJobs
+    from billing_core.transfer.export.jobs import ExportJobs
 
 __all__ = [
     "AuditTrail",
@@ -118,7 +118,7 @@ def _make_rerate_job() -> RerateJob:
 
 
 def _make_export_jobs() -> ExportJobs:
-    from billing_core.transfer.export_jobs import ExportJobs
+    from billing_core.transfer.export.jobs import ExportJobs
 
     return ExportJobs()
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from billing_core.access import Role
 from billing_core.errors import BadParameter
-from billing_core.transfer.asked import checked, concerning
-from billing_core.transfer.model import Dataset, Format, Grain
+from billing_core.transfer.export.asked import checked, concerning
+from billing_core.transfer.export.model import Dataset, Format, Grain
 from billing_core.types import GetUsageEventsParams
 from components.export_query import (
     ADDRESS_NAMES,

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.transfer.model import FORMATS, Dataset, ExportProgress, ExportResult, Format, Grain, Preview
+from billing_core.transfer.export.model import FORMATS, Dataset, ExportProgress, ExportResult, Format, Grain, Preview
 from components.export_texts import (
     DATASET_WORDS,
     FORMAT_WORDS,

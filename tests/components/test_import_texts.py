@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from billing_core.transfer.import_model import (
+from billing_core.transfer.imports.model import (
     Effect,
     ImportPlan,
     ImportProgress,

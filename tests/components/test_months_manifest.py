@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
-from billing_core.transfer.month_model import canonical, digest
+from billing_core.transfer.close.model import canonical, digest
 from components.manifest_texts import (
     card_rows,
     customer_rows,

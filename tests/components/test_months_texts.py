@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.background import CloseProgress, MonthTask
-from billing_core.transfer.close_rules import ACCEPTABLE, Group, Obstacle, not_over
-from billing_core.transfer.month_model import Closing, Difference, Month, MonthState, window_of
+from billing_core.transfer.close.model import Closing, Difference, Month, MonthState, window_of
+from billing_core.transfer.close.rules import ACCEPTABLE, Group, Obstacle, not_over
 from billing_core.types import Credits
 from components.months_texts import (
     STATE_MARKS,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing_core.background import Share
 from billing_core.errors import RateCardError
 from billing_core.rating.card import RateCard, RateCardFile, builtin_cards, parse_rate_cards
-from billing_core.transfer.rerating_model import (
+from billing_core.transfer.rerate.model import (
     CardVersion,
     NotRerated,
     OrganizationDelta,

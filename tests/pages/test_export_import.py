@@ -13,7 +13,16 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, WarehouseError
-from billing_core.transfer.import_model import (
+from billing_core.transfer.export.model import (
+    Dataset,
+    ExportProgress,
+    ExportRequest,
+    ExportResult,
+    Format,
+    Grain,
+    Preview,
+)
+from billing_core.transfer.imports.model import (
     Effect,
     ImportPlan,
     ImportRecord,
@@ -23,7 +32,6 @@ from billing_core.transfer.import_model import (
     Rejected,
     UndoResult,
 )
-from billing_core.transfer.model import Dataset, ExportProgress, ExportRequest, ExportResult, Format, Grain, Preview
 from billing_core.web import wiring
 from components import gate
 from components.export_state import JOB, OPEN

@@ -18,7 +18,7 @@ from billing_core.access import Principal, Role
 from billing_core.background import MonthTask
 from billing_core.errors import UpstreamError
 from billing_core.reconcile.report import Cause, Part, Row, Step
-from billing_core.transfer.months import MonthsDesk
+from billing_core.transfer.close.desk import MonthsDesk
 from billing_core.web import wiring
 from components import gate
 from tests.factories import events_table, ledger_at

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from billing_core import background
 from billing_core.access import Principal, Role
 from billing_core.errors import RateCardError
-from billing_core.transfer.rerating import RerateDesk
+from billing_core.transfer.rerate.desk import RerateDesk
 from billing_core.web import wiring
 from components import gate
 from components.what_if_state import answer

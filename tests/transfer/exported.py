@@ -13,7 +13,7 @@ from typing import Any
 import openpyxl
 import pyarrow.parquet as pq
 
-from billing_core.transfer.model import Dataset, ExportRequest, Format
+from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from billing_core.types import GetUsageEventsParams
 from tests.factories import NOON, model_usage, usage_row
 

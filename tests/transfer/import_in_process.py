@@ -33,7 +33,7 @@ def arm(step: str) -> None:
 
         setattr(writer, step, then_die)
     elif step == "commit":
-        from billing_core.transfer import import_records
+        from billing_core.transfer.imports import records as import_records
 
         keep = import_records.append_audit
         import_records.append_audit = lambda *values: (keep(*values), die())

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.transfer.import_model import ImportPlan, ImportResult
+from billing_core.transfer.imports.model import ImportPlan, ImportResult
 from billing_core.types import FLAT_FIELDS, GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 

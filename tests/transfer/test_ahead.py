@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from billing_core.transfer.ahead import ahead
+from billing_core.transfer.export.ahead import ahead
 
 
 def test_answers_come_in_the_order_of_the_calls_whichever_is_made_first():

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.transfer.flat import EXTRA_SCHEMA
+from billing_core.transfer.export.flat import EXTRA_SCHEMA
 from billing_core.types import FLAT_FIELDS
 from tests.factories import EVERYONE, service_over
 from tests.transfer.exported import asked, mixed_rows

@@ -7,7 +7,7 @@ import pytest
 
 from billing_core.errors import BadParameter
 from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step
-from billing_core.transfer.close_rules import (
+from billing_core.transfer.close.rules import (
     Acceptance,
     Group,
     Standing,

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.transfer.day_grain import local_days, month_windows, named_month
-from billing_core.transfer.event_slices import EPOCH, Span
+from billing_core.transfer.export.day_grain import local_days, month_windows, named_month
+from billing_core.transfer.export.event_slices import EPOCH, Span
 
 ZONES = st.sampled_from(
     ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "America/Havana"]

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from billing_core.access import Scope
 from billing_core.ledger.queries import ClosedSpan, Selection, Snapshot
-from billing_core.transfer.event_slices import Span, in_order, pinned, plan, read_at, sorted_slice, spans_of, within
+from billing_core.transfer.export.event_slices import (
+    Span,
+    in_order,
+    pinned,
+    plan,
+    read_at,
+    sorted_slice,
+    spans_of,
+    within,
+)
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
 CELLS = st.dictionaries(st.integers(0, 500), st.integers(1, 50)).map(

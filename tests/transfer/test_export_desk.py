@@ -18,9 +18,9 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, WarehouseError
-from billing_core.transfer import usage_source
-from billing_core.transfer.model import Cancelled, Dataset, Format, Grain
-from billing_core.transfer.running import RunningTotals
+from billing_core.transfer.export import usage_source
+from billing_core.transfer.export.model import Cancelled, Dataset, Format, Grain
+from billing_core.transfer.export.running import RunningTotals
 from billing_core.types import FLAT_FIELDS, GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, ledger_at, service_over, usage_row
 from tests.transfer.exported import FORMULA, added, asked, mixed_rows, read
@@ -403,7 +403,7 @@ KILLED_WHILE_WRITING = """
     from pathlib import Path
     from tests.factories import EVERYONE, service_over
     from tests.transfer.exported import asked
-    from billing_core.transfer import sink
+    from billing_core.transfer.export import sink
     written = sink.HashingSink.write
     def write(self, data):
         written(self, data)

@@ -9,8 +9,8 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BadParameter, NotFound
-from billing_core.transfer.export_jobs import ExportJobs
-from billing_core.transfer.model import Format
+from billing_core.transfer.export.jobs import ExportJobs
+from billing_core.transfer.export.model import Format
 from tests.factories import EVERYONE, service_over
 from tests.transfer.exported import asked, mixed_rows
 

@@ -14,12 +14,12 @@ from openpyxl.utils.escape import unescape
 
 from billing_core.cells import neutralised, read_back
 from billing_core.errors import BadParameter
-from billing_core.transfer.csv_file import SEPARATORS, write_csv
-from billing_core.transfer.flat import AMOUNT, JSON_TEXT, field
-from billing_core.transfer.json_file import write_json
-from billing_core.transfer.sink import HashingSink
-from billing_core.transfer.source import Source
-from billing_core.transfer.xlsx_file import MOST_ROWS, write_xlsx
+from billing_core.transfer.export.csv_file import SEPARATORS, write_csv
+from billing_core.transfer.export.flat import AMOUNT, JSON_TEXT, field
+from billing_core.transfer.export.json_file import write_json
+from billing_core.transfer.export.sink import HashingSink
+from billing_core.transfer.export.source import Source
+from billing_core.transfer.export.xlsx_file import MOST_ROWS, write_xlsx
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text("'=+-@\t\r,;|\"\n _x0A", max_size=8)
 

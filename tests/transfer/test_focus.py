@@ -16,14 +16,14 @@ from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter
 from billing_core.ledger import queries
 from billing_core.ledger.queries import Selection
-from billing_core.transfer.csv_file import csv_header, csv_pieces
-from billing_core.transfer.focus import (
+from billing_core.transfer.export.csv_file import csv_header, csv_pieces
+from billing_core.transfer.export.focus import (
     focus_metadata,
     focus_schema,
     focus_table,
     focus_text,
 )
-from billing_core.transfer.focus_rules import check, check_file, read_focus
+from billing_core.transfer.export.focus_rules import check, check_file, read_focus
 from tests.factories import ledger_at, model_usage, usage_row
 from tests.transfer.focus_events import LATER, NOON, focus, late, profile, stored, table_of, written
 from tests.transfer.month_world import MonthWorld, october, trace

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.transfer.focus_rules import MANDATORY, check, check_file, read_focus
+from billing_core.transfer.export.focus_rules import MANDATORY, check, check_file, read_focus
 
 ROW = {
     "BilledCost": "0.004000", "BillingAccountId": "cus_a", "BillingAccountName": None, "BillingCurrency": "USD",

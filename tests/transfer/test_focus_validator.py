@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from billing_core.transfer.focus import focus_table
+from billing_core.transfer.export.focus import focus_table
 from tests.transfer.focus_events import late, profile, stored, table_of
 
 ALLOWED = {

@@ -10,9 +10,9 @@ from hashlib import sha256
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.transfer import import_bundle
-from billing_core.transfer.import_model import Kind
-from billing_core.transfer.model import Dataset, ExportRequest, Format
+from billing_core.transfer.export.model import Dataset, ExportRequest, Format
+from billing_core.transfer.imports import bundle as import_bundle
+from billing_core.transfer.imports.model import Kind
 from tests.factories import EVERYONE
 from tests.transfer.import_world import ImportWorld, as_csv, booked, line
 from tests.transfer.test_import_cards import ACME

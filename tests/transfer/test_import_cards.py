@@ -8,9 +8,9 @@ import pytest
 
 from billing_core.errors import BadParameter
 from billing_core.rating.card import parse_rate_cards
-from billing_core.transfer.import_files import CARD_COLUMNS
-from billing_core.transfer.import_model import Kind, Outcome
-from billing_core.transfer.model import Dataset, ExportRequest, Format
+from billing_core.transfer.export.model import Dataset, ExportRequest, Format
+from billing_core.transfer.imports.files import CARD_COLUMNS
+from billing_core.transfer.imports.model import Kind, Outcome
 from tests.factories import CARD, EVERYONE, events_table
 from tests.transfer.import_world import ImportWorld, booked, line
 

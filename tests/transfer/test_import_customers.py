@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.transfer.import_model import Kind, Outcome
+from billing_core.transfer.imports.model import Kind, Outcome
 from tests.factories import EVERYONE, usage_row
 from tests.transfer.import_world import ImportWorld
 

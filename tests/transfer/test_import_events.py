@@ -10,7 +10,7 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.sync import candidates
-from billing_core.transfer.import_model import Effect, Kind, Outcome
+from billing_core.transfer.imports.model import Effect, Kind, Outcome
 from billing_core.types import FLAT_FIELDS
 from tests.factories import EVERYONE, NOON, events_table, usage_row
 from tests.transfer.import_world import NOW, ImportWorld, as_csv, as_json, as_parquet, booked, free, line, reasons

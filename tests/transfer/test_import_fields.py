@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.rating.rate import CREDITS
-from billing_core.transfer.import_fields import Rules, check, header_faults
-from billing_core.transfer.import_rows import Batch
+from billing_core.transfer.imports.fields import Rules, check, header_faults
+from billing_core.transfer.imports.rows import Batch
 from billing_core.types import FLAT_FIELDS
 from tests.transfer.import_world import NOW, free, line
 

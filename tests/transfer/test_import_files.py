@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.transfer.import_files import Form, look
-from billing_core.transfer.import_model import Kind
+from billing_core.transfer.imports.files import Form, look
+from billing_core.transfer.imports.model import Kind
 from billing_core.types import FLAT_FIELDS
 from tests.transfer.import_world import as_csv, as_json, as_parquet, line
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_core.ledger.sync import candidates
-from billing_core.transfer.import_model import Outcome
-from billing_core.transfer.model import Dataset, ExportRequest, Format
+from billing_core.transfer.export.model import Dataset, ExportRequest, Format
+from billing_core.transfer.imports.model import Outcome
 from billing_core.types import SyncStatus
 from tests.factories import EVERYONE, NOON, model_usage, usage_row
 from tests.transfer.exported import mixed_rows

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.cells import csv_line
-from billing_core.transfer import import_rows
-from billing_core.transfer.import_files import Unusable, look
-from billing_core.transfer.import_rows import batches, json_header
+from billing_core.transfer.imports import rows as import_rows
+from billing_core.transfer.imports.files import Unusable, look
+from billing_core.transfer.imports.rows import batches, json_header
 from billing_core.types import FLAT_FIELDS
 from tests.transfer.import_world import as_csv, as_json, line
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from billing_core.transfer.import_model import MOST_LISTED
-from billing_core.transfer.import_stage import Stage
+from billing_core.transfer.imports.model import MOST_LISTED
+from billing_core.transfer.imports.stage import Stage
 from tests.transfer.import_world import line
 from tests.transfer.test_import_fields import checked
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter
-from billing_core.transfer.journal import JOURNAL_COLUMNS, JournalAccounts, journal_rows
+from billing_core.transfer.export.journal import JOURNAL_COLUMNS, JournalAccounts, journal_rows
 
 PRICE = Decimal("0.00004")
 

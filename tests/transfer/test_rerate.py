@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.rating.card import RateCardFile
 from billing_core.rating.events import Policy, to_events
-from billing_core.transfer.rerate import RERATED, Calendar, rerate
+from billing_core.transfer.rerate.rule import RERATED, Calendar, rerate
 from tests.factories import CARD, NOON, model_usage, usage_row, usage_table
 from tests.transfer.rerate_world import BY_COST, DEAR, ONLY_GPT, as_stored, card, ledger_columns, only
 

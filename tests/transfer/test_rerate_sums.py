@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.organizations.limits import Limit
-from billing_core.transfer.rerate import Calendar, rerate
-from billing_core.transfer.rerate_sums import Tally, crossings, current_periods, unknown_plans
+from billing_core.transfer.rerate.rule import Calendar, rerate
+from billing_core.transfer.rerate.sums import Tally, crossings, current_periods, unknown_plans
 from tests.factories import CARD, NOON, usage_row
 from tests.transfer.rerate_world import DEAR, as_stored, card, only
 

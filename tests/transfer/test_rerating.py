@@ -17,8 +17,8 @@ from billing_core.ledger.sync import SyncBooks
 from billing_core.pulling import book_usage, cards_for
 from billing_core.rating.card import builtin_cards
 from billing_core.rating.events import Policy
-from billing_core.transfer import rerating
-from billing_core.transfer.rerating import slices
+from billing_core.transfer.rerate import desk as rerating
+from billing_core.transfer.rerate.desk import slices
 from billing_core.types import GetUsageEventsParams
 from tests.factories import CARD, EVERYONE, NOON, service_over, usage_row, usage_table
 from tests.push_world import at, use

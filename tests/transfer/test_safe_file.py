@@ -5,7 +5,7 @@ import os
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.transfer.safe_file import replacing
+from billing_core.transfer.export.safe_file import replacing
 
 
 def names(folder):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.decimals import EXACT
-from billing_core.transfer.texts import json_strings, plain_decimals, utc_times
+from billing_core.transfer.export.texts import json_strings, plain_decimals, utc_times
 from billing_core.types import plain_decimal, utc_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -6,7 +6,7 @@ import pytest
 
 from billing_core.errors import BadParameter, NotFound
 from billing_core.ledger.sync import SyncBooks, candidates
-from billing_core.transfer.import_model import Outcome
+from billing_core.transfer.imports.model import Outcome
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
 from tests.transfer.import_world import NOW, ImportWorld, as_csv, booked, line

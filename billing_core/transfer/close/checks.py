@@ -1,0 +1,64 @@
+"""How far the events of a month got, read from the ledger: what `close_rules` judges."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.ledger.engine import Engine
+from billing_core.ledger.queries import instant
+from billing_core.ledger.schema import events_table
+from billing_core.pipeline import open_corrections, staged
+from billing_core.transfer.close.rules import NAMED, Standing
+from billing_core.types import Flag
+
+__all__ = ["standings"]
+
+WHOLE = Decimal(1)
+"""Smaller corrections wait as fractions do."""
+
+
+def standings(engine: Engine, start: datetime, end: datetime, now: datetime, settle: timedelta) -> list[Standing]:
+    """Events that count in `[start, end)`, by stage and cause; corrections of a whole credit or more as a stage."""
+    t = staged()
+    t = t.filter(*_counts_in(t, start, end), t.credits_total != 0)
+    t = t.mutate(
+        is_settled=t.ended_at <= instant(now - settle),
+        is_carried=t.marks.fill_null("").contains(Flag.CARRIED),
+    )
+    grouped = t.group_by("stage", "cause", "is_settled", "is_carried").aggregate(
+        events=t.count(), credits=t.credits_total.sum()
+    )
+    found = [
+        Standing(
+            row["stage"], row["cause"], row["is_settled"], row["is_carried"], row["events"], row["credits"],
+            tuple(_first(engine, t, row["stage"], row["cause"])),
+        )
+        for row in engine.read(grouped).to_pylist()
+        if row["stage"] not in {"processed", "confirmed", "excluded"}
+    ]  # fmt: skip
+    e = events_table()
+    mine = e.filter(*_counts_in(e, start, end)).select(own="id")
+    o = open_corrections(now.astimezone(UTC))
+    owed = o.semi_join(mine, o.id == mine.own).filter(lambda t: t.owed.abs() >= WHOLE)
+    row = engine.read(owed.aggregate(events=owed.count(), credits=owed.owed.abs().sum())).to_pylist()[0]
+    if row["events"]:
+        ids = engine.read(owed.select("id").order_by("id").limit(NAMED))["id"].to_pylist()
+        found.append(Standing("correction", None, True, False, row["events"], row["credits"], tuple(ids)))
+    return found
+
+
+def _counts_in(t: ir.Table, start: datetime, end: datetime) -> tuple[ir.BooleanValue, ir.BooleanValue]:
+    moment = ibis.coalesce(t.accounted_at, t.timestamp)
+    return moment >= instant(start), moment < instant(end)
+
+
+def _first(engine: Engine, t: ir.Table, stage: str, cause: str | None) -> list[str]:
+    same = t.cause.isnull() if cause is None else t.cause == cause
+    found: list[str] = engine.read(
+        t.filter(t.stage == stage, same).select("id").order_by("id").limit(NAMED)
+    )["id"].to_pylist()  # fmt: skip
+    return found

@@ -1,0 +1,199 @@
+"""Rate cards out of a file: a card file as people write it, or the rows of an export. Pure but for reading the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from billing_core.card_book import Brought, combined
+from billing_core.errors import RateCardError
+from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
+from billing_core.transfer.imports.files import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, Unusable, shown
+from billing_core.transfer.imports.model import Outcome, Rejected
+from billing_core.transfer.imports.rows import batches, json_header, json_meta, texts
+
+__all__ = ["ReadCards", "decide", "read_cards"]
+
+M = TypeVar("M", Plan, RateCard)
+
+MOST_CARDS = 1_000
+_OPTIONAL = ("effective_to", "margin", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCards:
+    """What a file brings, or what is wrong with it. `rows` counts cards and plans.
+
+    `retired` cards apply to nothing new: events that come with them were rated with them.
+    """
+
+    brought: Brought
+    rows: int
+    rejected: tuple[Rejected, ...] = ()
+    header: tuple[str, ...] = ()
+    retired: tuple[RateCard, ...] = ()
+
+
+def read_cards(file: File) -> ReadCards:
+    """The cards and plans of a file; all of them or none."""
+    try:
+        if file.form is Form.DOCUMENT:
+            return _document(file)
+        return _table(file)
+    except Unusable as whole:
+        return ReadCards(Brought(()), 0, (Rejected(whole.row, whole.field, whole.reason),))
+
+
+def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> tuple[ReadCards, Outcome]:
+    """What importing would do: cards and plans that are new, changed or there already.
+
+    Parameters
+    ----------
+    named:
+        Card id → how many states of events name it, of ids that events were rated with under other content.
+    """
+    cards, plans = read.brought.cards, read.brought.plans
+    known = {card.id: card.fingerprint() for card in current.cards}
+    known_plans = {plan.name: plan for plan in current.plans}
+    rejected = [*read.rejected]
+    fresh = [card for card in cards if known.get(card.id) != card.fingerprint()]
+    rejected += [
+        Rejected(
+            number, "id",
+            f"{shown(card.id)} has other content than the card that {named[card.id]:,} events were rated with; give "
+            "the changed card a new id and its own effective_from",
+        )
+        for number, card in enumerate(cards, 1)
+        if card.id in named
+    ]  # fmt: skip
+    new_plans = [plan for plan in plans if known_plans.get(plan.name) != plan]
+    if not rejected:
+        try:
+            combined(current, [Brought(tuple(fresh), tuple(new_plans))])
+        except RateCardError as error:
+            rejected.append(Rejected(0, "effective_from", str(error)))
+    if rejected:
+        return replace(read, rejected=tuple(rejected)), Outcome()
+    changed = sum(card.id in known for card in fresh) + sum(plan.name in known_plans for plan in new_plans)
+    new = len(fresh) + len(new_plans) - changed
+    outcome = Outcome(new, changed, len(cards) + len(plans) - new - changed)
+    return replace(read, brought=Brought(tuple(fresh), tuple(new_plans))), outcome
+
+
+def _document(file: File) -> ReadCards:
+    """A card file: YAML, or JSON, which is YAML too."""
+    if file.bytes > LARGEST_DOCUMENT:
+        raise Unusable(f"has {file.bytes:,} bytes; a rate card file has at most {LARGEST_DOCUMENT:,}")
+    text = file.path.read_text(encoding=file.encoding)
+    try:
+        _no_aliases(text)
+        found = parse_rate_cards(text, file.name)
+    except RecursionError:
+        raise Unusable("is nested too deeply; see docs/rate-cards.md") from None
+    except RateCardError as error:
+        raise Unusable(str(error), field="rate_card") from None
+    return ReadCards(Brought(found.cards, found.plans), len(found.cards) + len(found.plans))
+
+
+def _no_aliases(text: str) -> None:
+    """Aliases can make a line of YAML stand for gigabytes, and no card needs them."""
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.BaseLoader)):
+            raise Unusable("uses YAML aliases (*name); write the values out")
+    except yaml.YAMLError:
+        return  # said better by whoever parses it
+
+
+def _table(file: File) -> ReadCards:
+    header = json_header(file) if file.form is Form.JSON else file.header
+    if faults := tuple(_header_faults(header)):
+        return ReadCards(Brought(()), 0, faults, header)
+    cards: list[RateCard] = []
+    rejected: list[Rejected] = []
+    rows = 0
+    for batch in batches(file, header):
+        rejected += batch.rejected
+        rows += len(batch.numbers) + len(batch.rejected)
+        if rows > MOST_CARDS:
+            raise Unusable(f"holds more than {MOST_CARDS:,} cards")
+        cells = texts(batch.columns[name] for name in header)
+        for number, values in zip(batch.numbers, cells, strict=True):
+            row = dict(zip(header, values, strict=True))
+            try:
+                card = _card(row)
+            except _Wrong as wrong:
+                rejected.append(Rejected(number, wrong.field, wrong.reason))
+                continue
+            if card.id in {one.id for one in cards}:
+                rejected.append(Rejected(number, "id", f"{shown(card.id)} is there already; every card once"))
+            cards.append(card)
+    if file.form is not Form.JSON:
+        return ReadCards(Brought(tuple(cards)), rows, tuple(rejected), header)
+    plans, no_plans = _told(file, "plans", Plan)
+    retired, no_cards = _told(file, "retired_cards", RateCard)
+    faults = (*no_plans, *no_cards, *rejected)
+    return ReadCards(Brought(tuple(cards), plans), rows + len(plans), faults, header, retired)
+
+
+class _Wrong(Exception):
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+        self.reason = reason
+
+
+def _header_faults(header: tuple[str, ...]) -> Iterator[Rejected]:
+    for name in CARD_COLUMNS:
+        if name not in header and name not in _OPTIONAL:
+            yield Rejected(0, name, "the column is missing")
+    for name in dict.fromkeys(header):
+        if name not in CARD_COLUMNS:
+            yield Rejected(0, shown(name), "no such column; expected " + ", ".join(CARD_COLUMNS))
+        elif header.count(name) > 1:
+            yield Rejected(0, name, f"the column is there {header.count(name)} times; keep one of them")
+
+
+def _card(row: Mapping[str, str | None]) -> RateCard:
+    """A row as a card; the hash in it, if there is one, must be the card's own."""
+    try:
+        ai = json.loads(row["ai"] or "", parse_float=str, parse_int=str)
+    except (ValueError, RecursionError):
+        raise _Wrong("ai", f"{shown(row['ai'])} is not accepted; expected the JSON text of an export") from None
+    said: dict[str, Any] = {
+        "id": row["id"],
+        "effective_from": row["effective_from"],
+        "effective_to": row.get("effective_to") or None,
+        "credit_price_usd": row["credit_price_usd"],
+        "margin": row.get("margin") or "1",
+        "ai": ai,
+        "compute": {"credits_per_minute": row["compute_credits_per_minute"]},
+        "storage": {"credits_per_gb_month": row["storage_credits_per_gb_month"]},
+    }
+    try:
+        card = RateCard.model_validate(said)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0]) if error.errors()[0]["loc"] else "row"
+        raise _Wrong(name, first_fault(error)) from None
+    except RecursionError:
+        raise _Wrong("ai", "is nested too deeply") from None
+    if (digest := row.get("sha256")) and digest != card.fingerprint():
+        raise _Wrong(
+            "sha256", "is not the hash of this card: a value was changed; leave the cell empty if that is meant"
+        )
+    return card
+
+
+def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[Rejected, ...]]:
+    """What an export says of plans or retired cards, in its `meta`."""
+    meta = json_meta(file).get("meta")
+    said = meta.get(name) if isinstance(meta, dict) else None
+    try:
+        return tuple(kind.model_validate(one) for one in said or ()), ()
+    except (ValidationError, TypeError) as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else "expected a list"
+        return (), (Rejected(0, name, reason),)

@@ -1,0 +1,304 @@
+"""What a file is, by its content: its size, hash, encoding, and which of the things that can be imported it holds.
+
+Nothing here trusts a name, a declared size or an encoding; a file is looked at in pieces, never whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from billing_core.errors import BadParameter
+from billing_core.transfer.imports.model import Kind
+from billing_core.types import FLAT_FIELDS
+
+__all__ = [
+    "CARD_COLUMNS",
+    "EXTRA_FIELDS",
+    "MAP_COLUMNS",
+    "File",
+    "Form",
+    "Unusable",
+    "kind_of_columns",
+    "look",
+    "shown",
+    "unknown_table",
+]
+
+PIECE = 1 << 20
+"""Bytes read at once."""
+
+LARGEST_HEADER = 1 << 20
+"""Characters of a first line; more is no header."""
+
+LARGEST_DOCUMENT = 1 << 20
+"""Bytes of a YAML or JSON rate card: a card is some hundred lines."""
+
+SEPARATORS = (",", ";", "\t", "|")
+
+EXTRA_FIELDS = (
+    "project_id", "trace_base", "usage", "observations", "has_error", "problems", "updated_at", "credit_price_usd",
+)  # fmt: skip
+"""Columns that a bundle's events have after the published ones; any of them may be missing."""
+
+MAP_COLUMNS = ("organization_id", "name", "customer_id")
+
+CARD_COLUMNS = (
+    "id", "effective_from", "effective_to", "credit_price_usd", "margin", "ai", "compute_credits_per_minute",
+    "storage_credits_per_gb_month", "sha256",
+)  # fmt: skip
+"""A rate card as a row, as it is exported; `effective_to`, `margin` and `sha256` may be missing."""
+
+_SHOWN = 60
+_ACCEPTED = (
+    "usage events (CSV, JSON or Parquet as exported), a rate card (YAML, JSON or CSV), "
+    "a customer map (CSV) or a bundle (zip with manifest.json)"
+)
+
+
+class Form(StrEnum):
+    """How a file is written."""
+
+    DELIMITED = "delimited"
+    JSON = "json"
+    PARQUET = "parquet"
+    DOCUMENT = "document"
+    ZIP = "zip"
+
+
+class Unusable(Exception):
+    """The file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
+
+    def __init__(self, reason: str, *, row: int = 0, field: str = "file") -> None:
+        super().__init__(reason)
+        self.row = row
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file on disk and what is known of it.
+
+    Attributes
+    ----------
+    encoding:
+        As Python names it; for binary forms empty.
+    separator, header:
+        Of delimited text; `header` are the names in its first line.
+    """
+
+    path: Path
+    name: str
+    bytes: int
+    sha256: str
+    form: Form
+    kind: Kind
+    encoding: str = ""
+    separator: str = ","
+    header: tuple[str, ...] = ()
+
+
+def look(path: Path, name: str | None = None, heard: Callable[[int], None] | None = None) -> tuple[File, str | None]:
+    """What a file is, and why it cannot be used (`None`: nothing is known against it so far).
+
+    `heard` is told how many bytes were read so far.
+
+    Raises
+    ------
+    BadParameter
+        If there is no such file, or it cannot be opened.
+    """
+    named = _plain_name(name or path.name)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+        encoding = "" if head in {b"PK\x03\x04", b"PK\x05\x06", b"PAR1"} else _encoding_of(head)
+        size, digest, fault = _read_through(path, encoding, heard)
+    except OSError as error:
+        raise BadParameter("file", named, f"a file that can be read ({error.strerror or error})") from None
+
+    def found(form: Form, kind: Kind, **more: object) -> File:
+        return File(path, named, size, digest, form, kind, encoding, **more)  # type: ignore[arg-type]
+
+    if not size:
+        return found(Form.DOCUMENT, Kind.UNKNOWN), f"the file is empty; expected {_ACCEPTED}"
+    if head == b"PAR1":
+        return _parquet(path, found)
+    if not encoding:
+        return _zipped(path, found)
+    if fault is not None:
+        return found(Form.DOCUMENT, Kind.UNKNOWN), fault
+    return _text(path, encoding, found)
+
+
+def kind_of_columns(names: Sequence[str]) -> Kind:
+    """What a table with these columns holds."""
+    present = set(names)
+    if {"credits_total", "timestamp"} & present and {"id", "sync_status"} & present:
+        return Kind.USAGE_EVENTS
+    if {"credit_price_usd", "effective_from"} <= present:
+        return Kind.RATE_CARD
+    if "organization_id" in present and present & {"name", "customer_id"} and "events" not in present:
+        return Kind.CUSTOMERS
+    return Kind.UNKNOWN
+
+
+def shown(value: object) -> str:
+    """A value as people may see it in a reason: one line, and only its beginning."""
+    text = str(value)
+    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return repr(cut)
+
+
+def unknown_table(names: Sequence[str]) -> str:
+    """Why a table is none that can be imported."""
+    if "day" in names and "events" in names:
+        return "holds sums per day, from which no events can be made; export the events themselves (grain event)"
+    listed = ", ".join(shown(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
+    return f"its columns ({listed}) are none that can be imported; expected {_ACCEPTED}"
+
+
+def _plain_name(name: str) -> str:
+    """The last part of a name, as it may stand in the audit log."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(c if c.isprintable() else "?" for c in last)[:200] or "file"
+
+
+def _encoding_of(head: bytes) -> str:
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+
+
+def _read_through(path: Path, encoding: str, heard: Callable[[int], None] | None) -> tuple[int, str, str | None]:
+    """Bytes, SHA-256, and of text the first byte that is none of its encoding, in words."""
+    digest, size, fault = sha256(), 0, None
+    decoder = codecs.getincrementaldecoder(encoding.removesuffix("-sig"))() if encoding else None
+    with path.open("rb") as file:
+        while True:
+            piece = file.read(PIECE)
+            digest.update(piece)
+            if decoder is not None and fault is None:
+                waiting = len(decoder.getstate()[0])
+                try:
+                    decoder.decode(piece, final=not piece)
+                except UnicodeDecodeError as error:
+                    fault = _bad_byte(error, size - waiting, encoding)
+            size += len(piece)
+            if heard is not None:
+                heard(size)
+            if not piece:
+                return size, digest.hexdigest(), fault
+
+
+def _bad_byte(error: UnicodeDecodeError, start: int, encoding: str) -> str:
+    where, value = start + error.start, error.object[error.start]
+    kind = "UTF-16" if encoding == "utf-16" else "UTF-8"
+    return (
+        f"byte {where + 1:,} is 0x{value:02X}, which is no {kind} text; save the file as CSV UTF-8 "
+        "(UTF-16 with a byte order mark is understood as well)"
+    )
+
+
+def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
+    try:
+        with pq.ParquetFile(path) as table:
+            header = tuple(table.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        return found(Form.PARQUET, Kind.UNKNOWN), f"is no complete Parquet file ({reason}); export or copy it once more"
+    kind = kind_of_columns(header)
+    return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
+
+
+def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        return found(Form.ZIP, Kind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
+    if "manifest.json" in names:
+        return found(Form.ZIP, Kind.BUNDLE), None
+    if "[Content_Types].xml" in names:
+        return found(Form.ZIP, Kind.UNKNOWN), "is a workbook; save the sheet as CSV UTF-8 and import that"
+    return found(Form.ZIP, Kind.UNKNOWN), f"is a zip file without manifest.json; expected {_ACCEPTED}"
+
+
+def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, str | None]:
+    with path.open(encoding=encoding, newline="") as file:
+        start = file.read(LARGEST_HEADER)
+    first = start.lstrip()[:1]
+    if first in {"{", "["}:
+        return _json(start, found)
+    line = start.lstrip("\r\n").partition("\n")[0]
+    if len(line) >= LARGEST_HEADER:
+        return found(Form.DELIMITED, Kind.UNKNOWN), "its first line does not end; expected a header with column names"
+    separator, header = _header(line)
+    kind = kind_of_columns(header)
+    if kind is not Kind.UNKNOWN:
+        return found(Form.DELIMITED, kind, separator=separator, header=header), None
+    if any(
+        text.lstrip("- ").startswith(("cards:", "ai:", "id:", "plans:", "effective_from:")) for text in _lines(start)
+    ):
+        return found(Form.DOCUMENT, Kind.RATE_CARD), None
+    return found(Form.DELIMITED, Kind.UNKNOWN, separator=separator, header=header), unknown_table(header)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines()[:1000]]
+
+
+def _header(line: str) -> tuple[str, tuple[str, ...]]:
+    """The separator with which most of the names are known, and the names."""
+    known = {*FLAT_FIELDS, *EXTRA_FIELDS, *MAP_COLUMNS, *CARD_COLUMNS}
+    best: tuple[int, int, str, tuple[str, ...]] = (-1, 0, ",", ())
+    for order, separator in enumerate(SEPARATORS):
+        try:
+            cells = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
+        except csv.Error:
+            continue
+        names = tuple(cell.strip() for cell in cells)
+        best = max(best, (sum(name in known for name in names), -order, separator, names))
+    return best[2], best[3]
+
+
+def _json(start: str, found: Callable[..., File]) -> tuple[File, str | None]:
+    """Tables have `rows`; a rate card has cards. Whatever it is, reading it to its end says whether it is sound."""
+    head = start.lstrip()
+    if head.startswith("["):
+        return found(Form.JSON, Kind.UNKNOWN), 'is a JSON list; expected {"meta": …, "rows": […]} as exported'
+    at, kind = head.find('"rows"'), Kind.UNKNOWN
+    if at >= 0:
+        kind = _kind_of_rows(head, at)
+    elif '"cards"' in head or '"ai"' in head:
+        return found(Form.DOCUMENT, Kind.RATE_CARD), None
+    if kind is Kind.UNKNOWN:
+        return found(Form.JSON, kind), f"is JSON of another kind; expected {_ACCEPTED}"
+    return found(Form.JSON, kind), None
+
+
+def _kind_of_rows(head: str, at: int) -> Kind:
+    """By the data set that is named before the rows, else by the keys of the first one."""
+    for kind in (Kind.USAGE_EVENTS, Kind.RATE_CARD, Kind.CUSTOMERS):
+        if f'"{kind.value}"' in head[:at]:
+            return kind
+    opening = head.find("{", at)
+    if opening < 0:
+        return Kind.UNKNOWN
+    try:
+        first, _ = json.JSONDecoder().raw_decode(head, opening)
+    except (ValueError, RecursionError):
+        return Kind.USAGE_EVENTS if '"sync_status"' in head else Kind.UNKNOWN
+    names = [*first, "credits_total"] if "credits" in first else list(first)
+    return kind_of_columns(names)

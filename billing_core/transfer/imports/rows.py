@@ -1,0 +1,436 @@
+"""The rows of a table file, whatever its form, as columns of text in pieces: memory does not grow with the file.
+
+Text is the common form because every rule about a value (`import_fields`) is then written once, and the reason for a
+refusal can show what stands in the file. `None` is an empty cell, or null.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from billing_core.cells import APOSTROPHE, FORMULA_STARTS
+from billing_core.transfer.imports.files import File, Form, Unusable, shown
+from billing_core.transfer.imports.model import Rejected
+
+__all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
+
+ROWS_AT_ONCE = 20_000
+
+LARGEST_CELL = 100_000
+"""Characters of one CSV cell."""
+
+LARGEST_RECORD = 2_000_000
+"""Characters of one CSV record, and of one JSON row."""
+
+LARGEST_JSON = 256 * 1024 * 1024
+"""Bytes. More is slow to read as JSON, for no gain over CSV or Parquet."""
+
+LARGEST_ROW_GROUP = 2 * 1024**3
+"""Bytes a group of Parquet rows says it unpacks to."""
+
+MOST_COLUMNS = 200
+
+JSON_PIECE = 1 << 18
+
+NEUTRALISED = "^" + APOSTROPHE + "+[" + "".join(map(re.escape, FORMULA_STARTS)) + "]"
+"""A cell that got an apostrophe so that no spreadsheet runs it (`cells.neutralised`)."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that have the file's shape: their numbers and text columns; `rejected` are those that have not."""
+
+    numbers: list[int]
+    columns: dict[str, pa.Array]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[Batch]:
+    """Every row of a table file with the columns `header`, in order.
+
+    Raises
+    ------
+    Unusable
+        From where on the file is no such file any more.
+    """
+    if file.form is Form.PARQUET:
+        return _parquet_batches(file.path, rows)
+    return _json_batches(file, header, rows) if file.form is Form.JSON else _csv_batches(file, header, rows)
+
+
+# ── delimited text ───────────────────────────────────────────────────────────────────────────────
+
+
+class _Lines:
+    """Lines of a text file, for the csv reader. No line and no record is ever held whole if it is absurdly long."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.held = 0
+        self.row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(LARGEST_RECORD + 1):
+            self.held += len(line)
+            if self.held > LARGEST_RECORD:
+                raise Unusable(
+                    f"has more than {LARGEST_RECORD:,} characters: the file is damaged, or a quotation mark is missing",
+                    row=self.row, field="row",
+                )  # fmt: skip
+            yield line
+
+
+def records(file: File) -> Iterator[tuple[int, list[str]]]:
+    """The numbered records of delimited text: 0 is the header, blank lines do not count."""
+    csv.field_size_limit(LARGEST_CELL)
+    with file.path.open(encoding=file.encoding, newline="") as text:
+        lines = _Lines(text)
+        reader = csv.reader(lines, delimiter=file.separator, strict=True)
+        number = 0
+        while True:
+            lines.held, lines.row = 0, number
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise Unusable(_csv_fault(error), row=number, field="row") from None
+            except UnicodeDecodeError as error:
+                raise Unusable(f"is no text of its encoding from here on: {error.reason}", row=number) from None
+            if cells:
+                yield number, cells
+                number += 1
+
+
+def _csv_fault(error: csv.Error) -> str:
+    text = str(error)
+    if "field larger" in text:
+        return f"has a cell of more than {LARGEST_CELL:,} characters"
+    if "unexpected end of data" in text:
+        return "a quotation mark is opened and never closed: the file is cut off or damaged"
+    return f"is no CSV from here on: {text}"
+
+
+def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+    width = len(header)
+    rejected: list[Rejected] = []
+    numbers: list[int] = []
+    held: list[list[str]] = []
+    body = records(file)
+    next(body, None)
+    for number, cells in body:
+        if len(cells) == width:
+            numbers.append(number)
+            held.append(cells)
+        else:
+            reason = (
+                f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
+            )
+            rejected.append(Rejected(number, "row", reason))
+        if len(held) + len(rejected) >= rows:
+            yield _csv_batch(header, numbers, held, rejected)
+            rejected, numbers, held = [], [], []
+    if held or rejected:
+        yield _csv_batch(header, numbers, held, rejected)
+
+
+def _csv_batch(header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[Rejected]) -> Batch:
+    cells = zip(*rows, strict=True) if rows else [()] * len(header)
+    columns = {name: _as_meant(pa.array(column, pa.string())) for name, column in zip(header, cells, strict=True)}
+    return Batch(numbers, columns, rejected)
+
+
+def _as_meant(column: pa.Array) -> pa.Array:
+    """Empty cells as null, neutralised ones as the text they were (`cells.read_back`, a column at a time)."""
+    column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    neutral = pc.match_substring_regex(column, NEUTRALISED)
+    if not pc.any(neutral).as_py():
+        return column
+    return pc.if_else(neutral.fill_null(False), pc.utf8_slice_codeunits(column, 1), column)
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parquet_batches(path: Path, rows: int) -> Iterator[Batch]:
+    first = 1
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_claims(file)
+            for batch in file.iter_batches(batch_size=rows):
+                numbers = list(range(first, first + batch.num_rows))
+                named = zip(batch.schema.names, batch.columns, strict=True)
+                yield Batch(numbers, {name: _as_text(name, column) for name, column in named})
+                first += batch.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise Unusable(f"cannot be read from here on ({reason}): the file is damaged", row=first) from None
+
+
+def _check_claims(file: pq.ParquetFile) -> None:
+    for group in range(file.metadata.num_row_groups):
+        if (size := file.metadata.row_group(group).total_byte_size) > LARGEST_ROW_GROUP:
+            raise Unusable(
+                f"its row group {group + 1:,} unpacks to {size:,} bytes; at most {LARGEST_ROW_GROUP:,} are read at "
+                "once: write it with smaller row groups"
+            )
+
+
+def _as_text(name: str, column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _as_text(name, column.cast(kind.value_type))
+    if pa.types.is_string(kind):
+        column.validate(full=True)  # Parquet's text may be no UTF-8
+        return column
+    if pa.types.is_floating(kind) and name != "latency_seconds":
+        raise Unusable(
+            f"holds binary floating point numbers ({kind}), which are not exact; expected DECIMAL or text", field=name
+        )
+    if pa.types.is_timestamp(kind):
+        utc = None if kind.tz is None else "UTC"
+        return column.cast(pa.timestamp("us", tz=utc)).cast(pa.string())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
+        return pa.array(
+            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],
+            pa.string(),
+        )
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
+        raise Unusable(f"has the type {kind}; expected text, numbers, DECIMAL or times", field=name) from None
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Broken(ValueError):
+    """What no JSON row may hold."""
+
+
+def _refuse_constant(text: str) -> None:
+    raise _Broken(f"{text} is no number of JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Broken(f"the key {shown(twice)} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_once)
+
+
+class _Reader:
+    """Values of a JSON text one after the other; what was read is forgotten."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._text = ""
+        self._at = 0
+        self._is_whole = False
+        self.row = 0
+
+    def sign(self) -> str:
+        """The next character that is no white space, not taken yet; empty at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def take(self, accepted: str) -> str:
+        """Take the next character, which must be one of `accepted`."""
+        found = self.sign()
+        if not found or found not in accepted:
+            where = f"{found!r} stands" if found else "the file ends"
+            raise Unusable(f"{where} where one of {' '.join(accepted)} is expected: cut off or damaged", row=self.row)
+        self._at += 1
+        return found
+
+    def value(self) -> Any:
+        """Take the next value, whole."""
+        self.sign()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except _Broken as error:
+                raise Unusable(str(error), row=self.row) from None
+            except RecursionError:
+                raise Unusable("is nested too deeply", row=self.row) from None
+            except ValueError as error:
+                if self._more():
+                    continue
+                raise Unusable(f"is no JSON ({error}): cut off or damaged", row=self.row) from None
+            if end == len(self._text) and not isinstance(value, (dict, list, str)) and self._more():
+                continue  # a number may go on
+            self._at = end
+            return value
+
+    def _more(self) -> bool:
+        """Read on; whether there was more."""
+        if self._is_whole:
+            return False
+        if len(self._text) - self._at > LARGEST_RECORD:
+            raise Unusable(f"has more than {LARGEST_RECORD:,} characters: damaged, or no row", row=self.row)
+        piece = self._file.read(JSON_PIECE)
+        self._is_whole = not piece
+        self._text = self._text[self._at :] + piece
+        self._at = 0
+        return bool(piece)
+
+
+def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[int, Any]]:
+    """The numbered rows of `{"meta": …, "rows": […]}`; what stands beside them is put into `meta`."""
+    if file.bytes > LARGEST_JSON:
+        raise Unusable(
+            f"has {file.bytes:,} bytes; JSON is read up to {LARGEST_JSON:,}: export as Parquet or CSV instead"
+        )
+    with file.path.open(encoding=file.encoding) as text:
+        reader = _Reader(text)
+        seen: set[str] = set()
+        sign = reader.take("{")
+        while sign != "}":
+            name = reader.value()
+            if not isinstance(name, str) or name in seen:
+                raise Unusable(f"the key {shown(name)} stands where another is expected", row=reader.row)
+            seen.add(name)
+            reader.take(":")
+            if name == "rows":
+                yield from _elements(reader)
+            else:
+                value = reader.value()
+                if meta is not None:
+                    meta[name] = value
+            sign = reader.take(",}")
+        if reader.sign():
+            raise Unusable("goes on after its end: damaged", row=reader.row)
+        if "rows" not in seen:
+            raise Unusable("has no rows")
+
+
+def json_meta(file: File) -> dict[str, Any]:
+    """What stands beside the rows."""
+    found: dict[str, Any] = {}
+    for _ in json_rows(file, found):
+        pass
+    return found
+
+
+def _elements(reader: _Reader) -> Iterator[tuple[int, Any]]:
+    reader.take("[")
+    if reader.sign() == "]":
+        reader.take("]")
+        return
+    sign = ","
+    while sign == ",":
+        reader.row += 1
+        yield reader.row, reader.value()
+        sign = reader.take(",]")
+
+
+def json_header(file: File) -> tuple[str, ...]:
+    """The flat names of the first row; empty if there is none."""
+    for _, row in json_rows(file):
+        if not isinstance(row, dict):
+            raise Unusable("is no object with the names of columns", row=1)
+        return tuple(_flat(row, str))
+    return ()
+
+
+def _flat(row: dict[str, Any], text: Callable[[Any], Any]) -> dict[str, Any]:
+    """A row whose nested credits have flat names."""
+    nested = row.get("credits")
+    if not isinstance(nested, dict):
+        return {name: text(value) for name, value in row.items()}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= (
+            {f"credits_{part}": text(v) for part, v in nested.items()} if name == "credits" else {name: text(value)}
+        )
+    return found
+
+
+def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+    batch = _JsonBatch(header)
+    for number, row in json_rows(file):
+        batch.add(number, row)
+        if len(batch) >= rows:
+            yield batch.done()
+            batch = _JsonBatch(header)
+    if len(batch):
+        yield batch.done()
+
+
+class _JsonBatch:
+    """Rows of the same names."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self._header = header
+        self._names = set(header)
+        self._numbers: list[int] = []
+        self._rows: list[dict[str, str | None]] = []
+        self._rejected: list[Rejected] = []
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._rejected)
+
+    def add(self, number: int, row: Any) -> None:
+        fault = ("row", "is no object with the names of columns")
+        if isinstance(row, dict):
+            flat = _flat(row, _json_text)
+            fault = self._fault(flat)
+        if fault[0]:
+            self._rejected.append(Rejected(number, *fault))
+            return
+        self._numbers.append(number)
+        self._rows.append(flat)
+
+    def _fault(self, flat: dict[str, str | None]) -> tuple[str, str]:
+        if flat.keys() != self._names:
+            for name in self._header:
+                if name not in flat:
+                    return name, "is missing; every row has the same names"
+            name = next(name for name in flat if name not in self._names)
+            return shown(name), "no such column in the first row; every row has the same names"
+        for name, text in flat.items():
+            if text is not None and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                return name, f"{shown(text)} holds half a character"
+        return "", ""
+
+    def done(self) -> Batch:
+        columns = {name: pa.array([row[name] for row in self._rows], pa.string()) for name in self._header}
+        return Batch(self._numbers, columns, self._rejected)
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        exponent = value.as_tuple().exponent
+        is_plain = isinstance(exponent, int) and -100 < exponent < 100
+        return format(value, "f") if is_plain else str(value)
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:
+    """Rows of a few columns."""
+    yield from zip(*(column.to_pylist() for column in columns), strict=True)

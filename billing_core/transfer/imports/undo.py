@@ -1,0 +1,150 @@
+"""Taking an import back, as one revision: nothing of what was is deleted, it only counts no longer.
+
+What somebody built upon since stays: events that were sent, changed or closed are not taken from under them, and then
+nothing is taken back at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from billing_core.card_book import take_back_import
+from billing_core.errors import BadParameter
+from billing_core.ledger.carrying import carry_over
+from billing_core.ledger.directory import Row
+from billing_core.ledger.engine import Writer
+from billing_core.ledger.ledger import events_naming
+from billing_core.ledger.schema import EVENT_COLUMNS
+from billing_core.ledger.sync import VOID
+from billing_core.organizations.directory_file import Change
+from billing_core.transfer.imports.events import run_of
+from billing_core.transfer.imports.model import ImportRecord
+
+__all__ = ["UNDONE", "as_before", "undo_cards", "undo_events"]
+
+UNDONE = "import undone"
+"""What a revision says changed when an import was taken back."""
+
+Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+
+_NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
+
+_CHANGED_SINCE = "SELECT count(DISTINCT id) FROM event_revisions WHERE run_id = ?"
+
+_ON_A_BILL = f"""
+SELECT count(*) FROM events e WHERE e.run_id = ? AND e.id IN (
+    SELECT c.event_id FROM coverage c JOIN intents i USING (identifier)
+    WHERE i.created_at >= ? AND i.state NOT IN {VOID!r})
+"""
+
+_CLOSED = """
+SELECT count(*) FROM events e WHERE e.run_id = ? AND EXISTS (
+    SELECT 1 FROM closes c WHERE c.reopened_at IS NULL
+    AND coalesce(e.accounted_at, e."timestamp") >= c.start_at AND coalesce(e.accounted_at, e."timestamp") < c.end_at)
+"""
+
+
+def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
+    """Events the import brought leave, those it changed are as they were; returns how many of each.
+
+    Raises
+    ------
+    BadParameter
+        If some were sent or are on their way, changed since, or lie in a closed month.
+    """
+    run_id = run_of(record.import_id)
+    if reasons := list(_against(writer.rows, run_id, record)):
+        raise BadParameter("import", record.import_id, f"an import that nothing was built on; {', '.join(reasons)}")
+    seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
+    mine = [run_id]
+    writer.rows(
+        """CREATE OR REPLACE TEMP TABLE taken AS SELECT e.id, e.revision, r.id IS NOT NULL AS was_there
+           FROM events e LEFT JOIN event_revisions r ON r.id = e.id AND r.superseded_seq = e.seq WHERE e.run_id = ?""",
+        mine,
+    )
+    writer.rows(
+        f"""CREATE OR REPLACE TEMP TABLE before AS SELECT {_prefixed("r")} FROM event_revisions r
+            JOIN events e ON e.id = r.id AND r.superseded_seq = e.seq WHERE e.run_id = ?""",
+        mine,
+    )
+    writer.rows(
+        f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
+            SELECT {_NAMES}, ?, ?, ? FROM events WHERE run_id = ?""",
+        [seq, now, UNDONE, run_id],
+    )
+    writer.rows("DELETE FROM events WHERE run_id = ?", mine)
+    writer.rows(
+        """UPDATE before SET seq = ?, booked_at = ?, run_id = ?, revision = t.revision + 1
+           FROM taken t WHERE t.id = before.id""",
+        [seq, now, f"undo of {run_id}"],
+    )
+    writer.rows(f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM before")
+    writer.rows(
+        """UPDATE holds SET released_at = ?, released_by = ? WHERE released_at IS NULL
+           AND event_id IN (SELECT id FROM taken WHERE NOT was_there)""",
+        [now, f"undo of {run_id}"],
+    )
+    carry_over(writer, seq=seq, now=now)  # their own month may be closed by now
+    removed, restored = writer.rows("SELECT count(*) FILTER (NOT was_there), count(*) FILTER (was_there) FROM taken")[0]
+    writer.insert(
+        "bookings",
+        {
+            "seq": seq, "booked_at": now, "run_id": f"undo of {run_id}", "events_new": 0,
+            "events_changed": removed + restored, "events_unchanged": 0,
+        },
+    )  # fmt: skip
+    writer.rows("DROP TABLE taken")
+    writer.rows("DROP TABLE before")
+    return int(removed), int(restored)
+
+
+def _prefixed(table: str) -> str:
+    return ", ".join(f'{table}."{column.name}"' for column in EVENT_COLUMNS)
+
+
+def _against(rows: Rows, run_id: str, record: ImportRecord) -> Iterator[str]:
+    """Why it cannot be taken back."""
+    if count := rows(_ON_A_BILL, [run_id, record.imported_at])[0][0]:
+        yield f"{count:,} of its events were sent to Stripe or are on their way"
+    if count := rows(_CHANGED_SINCE, [run_id])[0][0]:
+        yield f"{count:,} were changed since"
+    if count := rows(_CLOSED, [run_id])[0][0]:
+        yield f"{count:,} lie in a closed month (reopen it first)"
+
+
+def as_before(written: Sequence[Row], present: Mapping[str, Row], record: ImportRecord) -> list[Change]:
+    """What makes the lines that an import wrote as they were.
+
+    Raises
+    ------
+    BadParameter
+        If somebody changed some of them since.
+    """
+    if changed := sum(present[row.organization_id].seq != row.seq for row in written):
+        raise BadParameter(
+            "import",
+            record.import_id,
+            f"an import that nothing was built on; {changed:,} of its lines were changed since",
+        )
+    return [Change(row.organization_id, row.before.name or "", row.before.customer_id or "") for row in written]
+
+
+def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
+    """The cards an import brought apply no longer; returns how many cards and plans those are.
+
+    Raises
+    ------
+    BadParameter
+        If events were rated with one of them.
+    """
+    brought = take_back_import(writer, record.import_id, now=now)
+    for card in brought.cards:
+        if named := events_naming(writer.rows, card.id):
+            raise BadParameter(
+                "import", record.import_id,
+                f"cards that no event names; {named:,} were rated with {card.id}. Import one that follows it instead",
+            )  # fmt: skip
+    writer.advance(f"undo of {run_of(record.import_id)}")
+    return len(brought.cards) + len(brought.plans)

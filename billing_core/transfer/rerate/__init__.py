@@ -1,0 +1,1 @@
+"""What history would have cost under another card, and booking the differences."""
