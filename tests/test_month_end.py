@@ -127,7 +127,8 @@ def test_a_ledger_that_was_rated_anew_is_restored_with_the_card_that_applies_no_
     books("pull", *WINDOW[:2])
     card = tmp_path / "dearer.yaml"
     card.write_text(
-        "id: dearer\neffective_from: 2000-01-01\ncredit_price_usd: 0.00004\nai: {rates: [{credits_per_1000_tokens: 200}]}\n"
+        "id: dearer\neffective_from: 2000-01-01\ncredit_price_usd: 0.00004\n"
+        "ai: {rates: [{credits_per_1000_tokens: 200}]}\n"
         "compute: {credits_per_minute: 50}\nstorage: {credits_per_gb_month: 500}\n"
     )
     foretold = books("rerate", "--rate-card", str(card))

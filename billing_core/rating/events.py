@@ -33,6 +33,7 @@ __all__ = [
     "failed_before",
     "flag_sets",
     "in_order",
+    "matches_any",
     "no_customer",
     "no_usage",
     "to_events",
@@ -189,7 +190,7 @@ def to_events(
     cost = pc.if_else(pa.array(absurd_cost), pa.scalar(None, COST), usage["cost_usd"]).cast(COST_USD)
     usage = usage.set_column(usage.schema.get_field_index("cost_usd"), "cost_usd", cost)
     rated, price, version = _rate_by_card(usage, cards)
-    excluded = _matches_any(usage["environment"], policy.excluded_environments)
+    excluded = matches_any(usage["environment"], policy.excluded_environments)
     legacy = pc.equal(pc.utf8_lower(usage["legacy_status"]), "processed").fill_null(False).to_numpy()
     parts = {name: to_integers(rated[name]) for name in ("credits_ai_tokens", "credits_compute", "credits_storage")}
     recorded = _recorded_parts(usage)
@@ -333,7 +334,8 @@ def _payers(usage: pa.Table, policy: Policy, booked: Mapping[str, Booked]) -> tu
     return pc.if_else(stays, held, payer), mapped.to_numpy(zero_copy_only=False)
 
 
-def _matches_any(column: pa.ChunkedArray, globs: Sequence[str]) -> npt.NDArray[np.bool_]:
+def matches_any(column: pa.ChunkedArray, globs: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Whether each text fits one of the globs; a null fits none."""
     encoded = column.combine_chunks().dictionary_encode()
     hit = [any(fnmatchcase(value, glob) for glob in globs) for value in encoded.dictionary.to_pylist()]
     codes = encoded.indices.fill_null(len(hit)).to_numpy(zero_copy_only=False)

@@ -15,7 +15,7 @@ from billing_core.rating.rate import CREDITS
 from billing_core.transfer.imports.fields import Rules, check, header_faults
 from billing_core.transfer.imports.rows import Batch
 from billing_core.types import FLAT_FIELDS
-from tests.transfer.import_world import NOW, free, line
+from tests.transfer.import_world import NOW, ImportWorld, free, line
 
 RULES = Rules(ZoneInfo("Europe/Berlin"), NOW, {"builtin-1": Decimal("0.00004"), "dear": Decimal("0.5")})
 
@@ -153,7 +153,7 @@ def test_numbers_may_be_spelt_with_zeros_a_plus_or_an_exponent_as_long_as_they_a
 def test_credits_are_read_exactly_or_refused(value):
     found = checked(line(credits_ai_tokens=f"{value:f}"))
     wrong = [one.field for one in found.rejected]
-    if not 0 <= value < 10**12:
+    if not 0 <= value <= 10**11:
         assert "credits_ai_tokens" in wrong
     else:
         assert "credits_ai_tokens" not in wrong
@@ -218,3 +218,13 @@ def test_columns_that_are_missing_double_or_unknown_are_named():
     assert [one.field for one in header_faults(names)] == ["user_id"]
     assert [one.field for one in header_faults([*FLAT_FIELDS, "id"])] == ["id"]
     assert [one.field for one in header_faults([*FLAT_FIELDS, "secret"])] == ["'secret'"]
+
+
+def test_what_no_rating_gives_is_refused(tmp_path):
+    world = ImportWorld(tmp_path, LANGFUSE_EXCLUDED_ENVIRONMENTS="langfuse-*")
+    own = {"tokens_in": "", "tokens_out": "", "tokens_total": "", "models": "[]"}
+    plan = world.plan_lines(
+        line("eval", environment="langfuse-experiment"),
+        line("huge", credits_ai_tokens="100000000001", credits_total="100000000051", amount_usd="4000000.00204", **own),
+    )
+    assert [(one.row, one.field) for one in plan.rejected] == [(1, "environment"), (2, "credits_ai_tokens")]

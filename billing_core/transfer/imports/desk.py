@@ -214,7 +214,8 @@ class ImportDesk:
             if progress is not None:
                 progress(replace(at, fraction=LOOKED))
 
-        staged = stage(file, cards, self._settings.zone, self._clock(), told)
+        not_billed = self._settings.langfuse_excluded_environments
+        staged = stage(file, cards, self._settings.zone, self._clock(), told, not_billed=not_billed)
         made = replace(
             empty, rows=staged.rows, columns=staged.header, rejected=tuple(staged.rejected),
             rejected_rows=staged.rejected_rows, is_whole=staged.is_whole, content=_Events(staged, cards),

@@ -110,11 +110,20 @@ def run_of(import_id: str) -> str:
 
 
 def stage(
-    file: File, cards: Mapping[str, RateCard], zone: ZoneInfo, now: datetime, progress: Progress | None = None
+    file: File,
+    cards: Mapping[str, RateCard],
+    zone: ZoneInfo,
+    now: datetime,
+    progress: Progress | None = None,
+    *,
+    not_billed: tuple[str, ...] = (),
 ) -> StagedEvents:
-    """Read a file to its end and put its good rows on disk; the memory this takes does not depend on its size."""
+    """Read a file to its end and put its good rows on disk; the memory this takes does not depend on its size.
+
+    `not_billed` are globs of environments whose usage costs nothing here.
+    """
     found = StagedEvents(Stage(), (), frozenset(), file.form is Form.DELIMITED)
-    rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()})
+    rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
     try:
         found.header = json_header(file) if file.form is Form.JSON else file.header
         found.given = frozenset(found.header) & {*FLAT_FIELDS, *EXTRA_FIELDS}

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from billing_core.decimals import from_integers, multiply, to_integers
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION
-from billing_core.rating.events import EVENT_SCHEMA, in_order
-from billing_core.rating.rate import CREDITS, PRICE
+from billing_core.rating.events import EVENT_SCHEMA, in_order, matches_any
+from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE
 from billing_core.transfer.imports.files import EXTRA_FIELDS, shown
 from billing_core.transfer.imports.model import MOST_LISTED, Rejected
 from billing_core.transfer.imports.rows import Batch
@@ -100,11 +100,14 @@ class Rules:
         Aware UTC: nothing was used later.
     prices:
         Card version → its credit price, of every card that is known.
+    not_billed:
+        Globs of environments whose usage costs nothing here.
     """
 
     zone: ZoneInfo
     now: datetime
     prices: Mapping[str, Decimal]
+    not_billed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +352,19 @@ class _Check:
         self.faults.add(
             wrong, "sync_status", lambda _: "is excluded, but there are credits to bill; expected 0 credits"
         )
+        self._never_billed(billable)
+
+    def _never_billed(self, billable: Mask) -> None:
+        """What no rating gives: credits of usage that costs nothing here and was not billed elsewhere, absurd parts."""
+        environment = pa.chunked_array([self.made["environment"]])
+        unsent = _mask(pc.is_in(self.made["sync_status"], pa.array([SyncStatus.PENDING, SyncStatus.ERROR])))
+        self.faults.add(
+            matches_any(environment, self.rules.not_billed) & unsent & billable, "environment",
+            self._not_accepted("environment", "0 credits of what LANGFUSE_EXCLUDED_ENVIRONMENTS excludes"),
+        )  # fmt: skip
+        for name in PARTS:
+            absurd = np.abs(to_integers(self.made[name])) > LARGEST_COMPONENT
+            self.faults.add(absurd, name, self._not_accepted(name, f"at most {LARGEST_COMPONENT // 10**6:,}"))
 
     def _reversals(self) -> None:
         """Rows of closed months that take others back: the only ones that may be negative."""
