@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ from billing_core.settings import Settings
 from billing_core.stripe_desk import ConnectStripe, StripeDesk
 from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.transfer.close.desk import MonthsDesk
-from billing_core.transfer.export.csv_file import csv_pieces
+from billing_core.transfer.export.csv_file import csv_header, csv_pieces
 from billing_core.transfer.export.desk import ExportDesk
 from billing_core.transfer.export.usage_source import Usage, by_event
 from billing_core.transfer.imports.desk import ImportDesk
@@ -243,7 +244,7 @@ class BillingService:
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
         source = by_event(Usage.of(self._ledger, self._select(params, principal), self.settings.zone, {}))
-        return csv_pieces(source.tables(), ",")
+        return chain((csv_header(source.names),), csv_pieces(source.tables()))
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""

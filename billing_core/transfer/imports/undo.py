@@ -46,6 +46,15 @@ SELECT count(*) FROM events e WHERE e.run_id = ? AND EXISTS (
 """
 
 
+_AS_CLOSED = """
+CREATE OR REPLACE TEMP TABLE as_closed AS SELECT b.id, b.accounted_at FROM before b JOIN (
+    SELECT f.id, max_by(f.revision, f.close_seq) AS revision FROM closed_events f
+    JOIN closes c ON c.seq = f.close_seq AND c.reopened_at IS NULL WHERE NOT f.is_reversal GROUP BY f.id
+) frozen ON frozen.id = b.id AND frozen.revision = b.revision
+"""
+"""Events that become again what a closed month says of them: there is nothing to carry over."""
+
+
 def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
     """Events the import brought leave, those it changed are as they were; returns how many of each.
 
@@ -69,6 +78,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
             JOIN events e ON e.id = r.id AND r.superseded_seq = e.seq WHERE e.run_id = ?""",
         mine,
     )
+    writer.rows(_AS_CLOSED)
     writer.rows(
         f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
             SELECT {_NAMES}, ?, ?, ? FROM events WHERE run_id = ?""",
@@ -87,6 +97,8 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
         [now, f"undo of {run_id}"],
     )
     carry_over(writer, seq=seq, now=now)  # their own month may be closed by now
+    writer.rows("UPDATE events SET accounted_at = s.accounted_at FROM as_closed s WHERE events.id = s.id")
+    writer.rows("DROP TABLE as_closed")
     removed, restored = writer.rows("SELECT count(*) FILTER (NOT was_there), count(*) FILTER (was_there) FROM taken")[0]
     writer.insert(
         "bookings",
