@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from hashlib import sha256
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,3 +104,9 @@ def test_a_first_line_without_end_is_not_read_whole(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BadParameter, match=r"file: 'absent\.csv' is not accepted; .*No such file"):
         look(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_has_no_end_or_is_no_file_is_not_read(path):
+    with pytest.raises(BadParameter, match="a file; this is a folder, a device or a pipe"):
+        look(Path(path))

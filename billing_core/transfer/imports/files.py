@@ -120,6 +120,8 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
         If there is no such file, or it cannot be opened.
     """
     named = _plain_name(name or path.name)
+    if path.exists() and not path.is_file():
+        raise BadParameter("file", named, "a file; this is a folder, a device or a pipe, which may have no end")
     try:
         with path.open("rb") as file:
             head = file.read(4)
