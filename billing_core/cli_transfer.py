@@ -113,7 +113,7 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
     dataset = _choice(Dataset, "dataset", options.dataset)
     form = _choice(Format, "format", options.format)
     if form is None and dataset is not Dataset.BUNDLE:
-        raise BadParameter("format", None, "one of " + ", ".join(Format))
+        raise BadParameter("format", "", "one of " + ", ".join(Format))
     path = Path(options.out)
     request = ExportRequest(
         dataset, None if dataset is Dataset.BUNDLE else form, params_of(options),
@@ -225,6 +225,8 @@ def _rerate(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _close(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.transfer.close.rules import NOT_OVER
+
     accepted = [cause for causes in options.accept for cause in causes]
     with open_stripe_service(settings) as service, share_bar() as progress:
         closing = service.months.close(
@@ -241,8 +243,8 @@ def _close(options: argparse.Namespace, settings: Settings) -> int:
     for obstacle in closing.obstacles:
         worth = "" if obstacle.credits is None else f", {obstacle.credits:f} credits"
         print(f"{obstacle.cause}: {obstacle.events:,} events{worth}: {obstacle.says}", file=sys.stderr)
-    if not closing.ok:
-        causes = " ".join(sorted({one.cause for one in closing.obstacles}))
+    causes = " ".join(sorted({one.cause for one in closing.obstacles if one.group.value != NOT_OVER}))
+    if causes:
         print(f"{options.period} is not closed; to close it all the same: --accept {causes}", file=sys.stderr)
     return 0 if closing.ok else EXIT_SOME_FAILED
 

@@ -6,6 +6,7 @@ Frozen rows and manifests are written once. A reopened month keeps both; they on
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,6 +83,18 @@ class ClosingBook:
     def of(self, period: str) -> Close | None:
         """The close of a month that counts."""
         return next((close for close in reversed(self.all()) if close.period == period and close.counts), None)
+
+    def audited(self) -> dict[str, str]:
+        """Month → SHA-256 of the manifest of its close, of those that are closed by the audit log."""
+        query = "SELECT action, detail FROM audit WHERE action IN ('close', 'reopen') ORDER BY seq"
+        found: dict[str, str] = {}
+        for action, text in self._engine.rows(query):
+            detail = json.loads(text)
+            if action == "close":
+                found[detail["period"]] = detail["sha256"]
+            else:
+                found.pop(detail["period"], None)
+        return found
 
     def close(
         self,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError
+from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError, WarehouseError
 from billing_core.reconcile.report import Cause, Part, Row, Step
 from billing_core.transfer.close.model import MonthState, window_of
 from billing_core.transfer.export.model import Dataset, ExportRequest, Format
@@ -82,7 +82,7 @@ def test_right_after_its_end_a_month_is_unsettled(world):
     assert [o.cause for o in world.close().obstacles] == ["unsettled"]
 
 
-@pytest.mark.parametrize("period", ["2026-13", "2026", "october", "2026-1", "26-10", "2026-10-01", ""])
+@pytest.mark.parametrize("period", ["2026-13", "2026", "october", "２０２６-10", "2026-1", "26-10", "2026-10-01", ""])
 def test_what_is_no_month_is_refused_by_name(world, period):
     with pytest.raises(BadParameter, match="a month such as 2026-10"):
         world.close(period)
@@ -249,6 +249,8 @@ def test_what_came_late_is_closed_with_the_month_it_counts_in(world):
         ("UPDATE audit SET detail = '{}' WHERE seq = 1", "entry 1"),
         ("UPDATE rate_cards SET content = replace(content, '0.00004', '0.00005')", "rate card builtin-1 was edited"),
         ("DELETE FROM reconciliations", "the reconciliation it was closed on is gone or edited"),
+        ("DELETE FROM closes", "the audit log tells of a close of 2026-10 that the ledger does not hold any more"),
+        ("UPDATE closes SET reopened_at = closed_at", "the audit log tells of a close of 2026-10"),
         ("DELETE FROM bookings WHERE seq = 1", "bookings: 2 entries when it was closed, 1 now"),
     ],
 )  # fmt: skip
@@ -367,3 +369,12 @@ def test_an_import_that_is_undone_after_a_close_leaves_no_event_out_of_every_mon
         )
     assert [one for one in world.shown(NOVEMBER) if one[0] == "x"] == [("x", "150", "processed", True)]
     assert world.verify() == []
+
+
+def test_a_close_that_somebody_removed_is_not_made_again_over_it(world):
+    world.close()
+    with world.ledger.engine.transaction() as writer:
+        writer.rows("DELETE FROM closes")
+        writer.rows("DELETE FROM closed_events")
+    with pytest.raises(WarehouseError, match="tells of a close of 2026-10"):
+        world.close()

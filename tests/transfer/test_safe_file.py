@@ -62,3 +62,15 @@ def test_a_folder_nobody_may_write_to_is_refused(tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(BadParameter, match="this is a folder"), replacing(tmp_path):
         pass
+
+
+def test_a_pipe_or_a_device_is_not_replaced_and_a_link_goes_on_leading_to_its_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadParameter, match="a device or a pipe"), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with replacing(tmp_path / "link") as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"

@@ -151,3 +151,21 @@ def test_nothing_of_an_import_that_was_taken_back_counts_in_any_sum(world):
     assert world.plan_lines(line("c"), line("a")).outcome == Outcome(
         1, 0, 1, world.plan_lines(line("c")).outcome.organizations
     )
+
+
+def test_what_stripe_said_of_an_event_meanwhile_stays_said(tmp_path):
+    """It was sent, changed by the import, and rejected by a later error report."""
+    world = ImportWorld(tmp_path, [booked("a")])
+    stand = "UPDATE events SET sync_status = '{}', sync_error = {}, meter_event_identifier = 'usage_1'"
+    with world.ledger.engine.transaction() as writer:
+        writer.rows(stand.format("processed", "NULL"))
+        writer.advance("test")
+    path = world.export()
+    path.write_text(path.read_text(encoding="utf-8").replace("user-1", "user-2"), encoding="utf-8")
+    result = world.bring(path)
+    with world.ledger.engine.transaction() as writer:
+        writer.rows(stand.format("error", "'no such customer'"))
+        writer.advance("test")
+    world.undo(result)
+    found = world.rows("SELECT user_id, sync_status, sync_error FROM events")
+    assert found == [("user-1", "error", "no such customer")]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, Role, scope_of
-from billing_core.errors import BadParameter, BillingError, NotFound, UpstreamError
+from billing_core.errors import BadParameter, BillingError, NotFound, UpstreamError, WarehouseError
 from billing_core.filelock import exclusive
 from billing_core.ledger import queries
 from billing_core.ledger.closing import Close, ClosingBook, EntrySet
@@ -49,7 +49,15 @@ from billing_core.transfer.close.rules import (
     judge,
     not_over,
 )
-from billing_core.transfer.close.verifying import in_cards, in_entries, in_journals, in_manifest, in_totals, manifest_of
+from billing_core.transfer.close.verifying import (
+    GONE,
+    in_cards,
+    in_entries,
+    in_journals,
+    in_manifest,
+    in_totals,
+    manifest_of,
+)
 from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from billing_core.types import Credits, GetUsageEventsParams, plain_decimal, utc_text
 from billing_core.usage import Window
@@ -165,6 +173,8 @@ class MonthsDesk:
         with exclusive(self._lock):
             if (known := self._book.of(period)) is not None:
                 return Closing(json.loads(known.manifest), was_closed=True)
+            if period in self._book.audited():
+                raise WarehouseError(f"{GONE.format(period)}: its file was edited; restore it from a backup")
             for attempt in range(1, ATTEMPTS + 1):
                 checklist, reconciliation = self._check(period, principal, say)
                 standing, accepted = judge(checklist.obstacles, acceptance)
@@ -203,6 +213,8 @@ class MonthsDesk:
     def verify(self, period: str, principal: Principal, *, progress: Progress | None = None) -> Verification:
         """Recompute everything a manifest says and name what differs, also where somebody edited the ledger's file."""
         _require(principal)
+        if self._book.of(period) is None and (sha256 := self._book.audited().get(period)) is not None:
+            return Verification({}, (Difference("manifest", GONE.format(period), sha256),), ("audit log",))
         close, say = self._closed(period), progress or _silent
         manifest, ledger, book = manifest_of(close), self._ledger, self._book
         found = _careful("manifest", in_manifest(close, manifest, ledger))

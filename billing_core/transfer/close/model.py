@@ -34,7 +34,7 @@ __all__ = [
 FROZEN_SETTINGS = ("seller_name", "service_name", "journal_accounts")
 """Settings that exports are made with: for a closed month those count that its manifest names."""
 
-_PERIOD = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_PERIOD = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
 
 
 class MonthState(StrEnum):

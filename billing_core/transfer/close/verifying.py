@@ -15,7 +15,10 @@ from billing_core.ledger.ledger import Ledger
 from billing_core.transfer.close.manifest import heading
 from billing_core.transfer.close.model import Difference, digest
 
-__all__ = ["in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", "manifest_of"]
+__all__ = ["GONE", "in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", "manifest_of"]
+
+
+GONE = "the audit log tells of a close of {} that the ledger does not hold any more"
 
 
 def manifest_of(close: Close) -> dict[str, Any]:
@@ -84,6 +87,10 @@ def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book:
     report = check(ledger.audit_chain(), known)
     if not report.ok:
         yield Difference("audit log", report.says)
+    counting = {one.sha256 for one in book.all() if one.counts}
+    for period, sha256 in sorted(book.audited().items()):
+        if period != close.period and sha256 not in counting:
+            yield Difference("other closes", GONE.format(period), sha256)
     previous = manifest.get("previous")
     if previous and previous["sha256"] not in {one.sha256 for one in book.all() if one.period == previous["period"]}:
         says = f"the close of {previous['period']} before it is gone or edited"

@@ -30,8 +30,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     BadParameter
         If no file can be written there.
     """
-    if path.is_dir():
-        raise BadParameter("out", str(path), "the name of a file; this is a folder")
+    if path.exists() and not path.is_file():
+        raise BadParameter("out", str(path), "the name of a file; this is a folder, a device or a pipe")
+    path = path.resolve()  # a link goes on leading to the file
     try:
         _remove_left_behind(path)
         part, file = _begun(path)

@@ -16,7 +16,7 @@ from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.directory import Row
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import events_naming
-from billing_core.ledger.schema import EVENT_COLUMNS
+from billing_core.ledger.schema import EVENT_COLUMNS, SENT
 from billing_core.ledger.sync import VOID
 from billing_core.organizations.directory_file import Change
 from billing_core.transfer.imports.events import run_of
@@ -55,6 +55,14 @@ CREATE OR REPLACE TEMP TABLE as_closed AS SELECT b.id, b.accounted_at FROM befor
 """Events that become again what a closed month says of them: there is nothing to carry over."""
 
 
+_STAND_AS_NOW = f"""
+UPDATE before SET sync_status = e.sync_status, sync_error = e.sync_error, synced_at = e.synced_at,
+                  meter_event_identifier = e.meter_event_identifier
+FROM events e WHERE e.id = before.id AND before.sync_status IN {SENT!r} AND NOT coalesce(e.billed_elsewhere, false)
+"""
+"""What was sent before the import stands where it got to since: Stripe may have confirmed or rejected it meanwhile."""
+
+
 def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
     """Events the import brought leave, those it changed are as they were; returns how many of each.
 
@@ -79,6 +87,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
         mine,
     )
     writer.rows(_AS_CLOSED)
+    writer.rows(_STAND_AS_NOW)
     writer.rows(
         f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
             SELECT {_NAMES}, ?, ?, ? FROM events WHERE run_id = ?""",
