@@ -11,6 +11,17 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # how fast something is, is measured in benchmarks/, not here
 
 
+UNSTEADY = ("frozenset(", " at 0x")
+"""What differs from process to process where it stands in the name of a test."""
+
+
+def pytest_collection_modifyitems(items):
+    """Names of tests are the same in every process, else pytest-xdist runs none of them, now and then."""
+    for item in items:
+        if any(text in item.nodeid for text in UNSTEADY):
+            raise pytest.UsageError(f"{item.nodeid}: name its parameters with ids=; this name changes with each process")
+
+
 @pytest.fixture(scope="session")
 def sandbox():
     """A running sandbox with a small month; read it, do not plant faults in it."""
