@@ -107,9 +107,10 @@ class AuditDesk:
         return AuditPage(entries, total, actors, actions)
 
     def verify(self, principal: Principal) -> ChainReport:
-        """Whether every entry is as it was written, and none that a month's close knows of is missing."""
+        """Whether every entry is as it was written, and none is missing that a close or the ledger's note knows of."""
         _require(principal)
-        return check(self._ledger.audit_chain(), self._anchors())
+        anchors = [*self._anchors(), *self._ledger.audit_head()]
+        return check(self._ledger.audit_chain(), anchors)
 
     def csv(self, principal: Principal, query: AuditQuery) -> Iterator[bytes]:
         """The entries of the filter as CSV, oldest first, whatever its page; enough to follow the chain elsewhere.

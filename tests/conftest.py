@@ -19,7 +19,9 @@ def pytest_collection_modifyitems(items):
     """Names of tests are the same in every process, else pytest-xdist runs none of them, now and then."""
     for item in items:
         if any(text in item.nodeid for text in UNSTEADY):
-            raise pytest.UsageError(f"{item.nodeid}: name its parameters with ids=; this name changes with each process")
+            raise pytest.UsageError(
+                f"{item.nodeid}: name its parameters with ids=; this name changes with each process"
+            )
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,8 @@ Frozen rows and manifests are written once. A reopened month keeps both; they on
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,15 +14,11 @@ from typing import Any
 from billing_core.errors import BadParameter
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.ledger import append_audit
+from billing_core.ledger.proving import HASHED_COLUMNS, EntrySet, Tampered, entry_sets, tampered
 from billing_core.ledger.queries import Selection, to_freeze
-from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS
+from billing_core.ledger.schema import EVENT_COLUMNS
 
-__all__ = ["Close", "ClosingBook", "EntrySet", "Tampered"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
-
-NAMED = 50
-"""Entries that a comparison names."""
+__all__ = ["Close", "ClosingBook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +42,6 @@ class Close:
     def counts(self) -> bool:
         """Whether it has not been reopened."""
         return self.reopened_at is None
-
-
-@dataclass(frozen=True, slots=True)
-class EntrySet:
-    """How many entries of a kind belong to a month, and a SHA-256 over all of them, whatever their order."""
-
-    entries: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tampered:
-    """An event that is not as the close froze it: `fields` differ; none: it is missing, or should not be there."""
-
-    event_id: str
-    fields: tuple[str, ...]
-    says: str
 
 
 _CLOSE = """SELECT seq, period, timezone, start_at, end_at, closed_at, closed_by, manifest, sha256, reopened_at,
@@ -181,147 +159,17 @@ class ClosingBook:
             writer.update("closes", {**values, "reopen_reason": reason}, key="seq")
             append_audit(writer, actor, "reopen", {"period": close.period, "reason": reason, "sha256": close.sha256})
 
-    def sets_of(self, close: Close) -> dict[str, EntrySet]:
-        """The entry sets of a close as they are now."""
-        return entry_sets(self._engine.rows, seq=close.seq, start=close.start, end=close.end, closed_at=close.closed_at)
+    def sets_of(self, close: Close, columns: Collection[str] = HASHED_COLUMNS) -> dict[str, EntrySet]:
+        """The entry sets of a close as they are now, over these columns of events."""
+        return entry_sets(
+            self._engine.rows,
+            seq=close.seq, start=close.start, end=close.end, closed_at=close.closed_at, columns=columns,
+        )  # fmt: skip
 
     def tampered(self, close: Close) -> list[Tampered]:
-        """Events whose stored facts are not those that were frozen, and events that a closed month should not have."""
-        found = [
-            Tampered(row[0], tuple(row[1]), f"event {row[0]} is not as it was closed: {', '.join(row[1])}")
-            for row in self._engine.rows(_CHANGED, [close.seq])
-        ]
-        gone = [
-            Tampered(row[0], (), f"event {row[0]} was closed and the ledger does not know it any more")
-            for row in self._engine.rows(_GONE, [close.seq])
-        ]
-        added = [
-            Tampered(row[0], (), f"event {row[0]} was put into the closed month without being booked")
-            for row in self._engine.rows(_ADDED, [close.start, close.end, close.seq])
-        ]
-        return [*found, *gone, *added]
+        """Events that are not as a close left them."""
+        return tampered(self._engine.rows, seq=close.seq, start=close.start, end=close.end)
 
-
-def entry_sets(rows: Rows, *, seq: int, start: datetime, end: datetime, closed_at: datetime) -> dict[str, EntrySet]:
-    """Everything that stood behind a month when it was closed: each set is of entries that nothing changes later."""
-    values: dict[str, list[Any]] = {
-        "seq": [seq], "seq_then": [seq, closed_at], "window_then": [start, end, closed_at],
-        "window_before": [start, end, seq], "then": [closed_at],
-    }  # fmt: skip
-    return {name: _digest(rows, query, values[needs]) for name, (query, needs) in _SETS.items()}
-
-
-def _digest(rows: Rows, query: str, values: Sequence[Any]) -> EntrySet:
-    """Hashes of the rows, gathered in buckets, so that ten million of them never stand in one text."""
-    buckets = rows(
-        f"""SELECT left(row_hash, 3) AS bucket, count(*), sha256(string_agg(row_hash, '' ORDER BY row_hash))
-            FROM ({query}) GROUP BY bucket ORDER BY bucket""",
-        values,
-    )
-    whole = hashlib.sha256("".join(digest for _, _, digest in buckets).encode()).hexdigest()
-    return EntrySet(sum(count for _, count, _ in buckets), whole)
-
-
-def _text(name: str, kind: str, table: str = "") -> str:
-    """A column as text that is the same in every version of the engine."""
-    column = f'{table}"{name}"'
-    if kind == "TIMESTAMP":
-        return f"epoch_us({column})::VARCHAR"
-    if name == "usage":
-        parts = _joined([f'(u."{part}"::VARCHAR)' for part in _USAGE_PARTS])
-        return f"array_to_string(list_transform({column}, lambda u: {parts}), ';')"
-    return f"{column}::VARCHAR"
-
-
-_USAGE_PARTS = ("model", "input", "output", "cache_read", "cache_write", "reasoning", "other", "cost_usd")
-
-
-def _joined(texts: Sequence[str]) -> str:
-    """Texts in one, each with its length before it: no two rows read the same."""
-    return " || ".join(f"coalesce(length({text}) || ':' || {text}, '-')" for text in texts)
-
-
-def _hash(columns: Sequence[tuple[str, str]], table: str = "") -> str:
-    return f"sha256({_joined([_text(name, kind, table) for name, kind in columns])}) AS row_hash"
-
-
-_EVENT = [(column.name, column.duckdb) for column in EVENT_COLUMNS]
-_FROZEN = [(column.name, column.duckdb) for column in CLOSED_COLUMNS]
-_INTENT = [
-    *((name, "VARCHAR") for name in ("identifier", "event_name", "customer_id", "source", "revision")),
-    ("stamp", "TIMESTAMP"), *((name, "VARCHAR") for name in ("credits", "carried_before", "value", "events")),
-]  # fmt: skip
-_COVERAGE = [(name, "VARCHAR") for name in ("identifier", "event_id", "customer_id", "credits")]
-_HOLD = [*((name, "VARCHAR") for name in ("event_id", "cause", "reason", "actor")), ("held_at", "TIMESTAMP")]
-_REVISION = [*_EVENT, ("superseded_seq", "BIGINT"), ("changed_columns", "VARCHAR")]
-_LINE = [
-    *((name, "VARCHAR") for name in ("seq", "organization_id", "name", "customer_id")),
-    ("changed_at", "TIMESTAMP"), ("changed_by", "VARCHAR"), ("source", "VARCHAR"),
-]  # fmt: skip
-_IMPORT = [
-    *((name, "VARCHAR") for name in ("id", "kind", "file_name", "sha256", "seq")),
-    ("imported_at", "TIMESTAMP"), ("imported_by", "VARCHAR"),
-]  # fmt: skip
-_BOOKING = [("seq", "BIGINT"), ("booked_at", "TIMESTAMP"), ("run_id", "VARCHAR")]
-
-_SETS = {
-    "events": (f"SELECT {_hash(_FROZEN)} FROM closed_events WHERE close_seq = ?", "seq"),
-    "revisions": (
-        f"""SELECT {_hash(_REVISION)} FROM event_revisions WHERE "timestamp" >= ? AND "timestamp" < ?
-            AND superseded_seq < ?""",
-        "window_before",
-    ),
-    "meter_events": (
-        f"SELECT {_hash(_INTENT)} FROM intents WHERE stamp >= ? AND stamp < ? AND created_at <= ?", "window_then",
-    ),
-    "coverage": (
-        f"""SELECT {_hash(_COVERAGE, "c.")} FROM coverage c JOIN intents i USING (identifier)
-            WHERE i.stamp >= ? AND i.stamp < ? AND i.created_at <= ?""",
-        "window_then",
-    ),
-    "holds": (
-        f"""SELECT {_hash(_HOLD, "h.")} FROM holds h JOIN (SELECT DISTINCT id FROM closed_events WHERE close_seq = ?) e
-            ON e.id = h.event_id WHERE h.held_at <= ?""",
-        "seq_then",
-    ),
-    "organization_map": (f"SELECT {_hash(_LINE)} FROM organization_directory WHERE changed_at <= ?", "then"),
-    "imports": (f"SELECT {_hash(_IMPORT)} FROM imports WHERE imported_at <= ?", "then"),
-    "bookings": (f"SELECT {_hash(_BOOKING)} FROM bookings WHERE seq < ?", "seq"),
-}  # fmt: skip
-"""What a manifest hashes, and which values each question needs."""
-
-_OWN = {
-    "sync_status", "sync_error", "meter_event_identifier", "synced_at", "marks", "accounted_at", "quarter_hour",
-    "billed_elsewhere",
-}  # fmt: skip
-"""What may differ between an event and its frozen state although nobody touched its facts."""
-
-_FACTS = [column for column in EVENT_COLUMNS if column.name not in _OWN]
-_FACT_LIST = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS if column.name not in _OWN)
-
-_KNOWN = f"""(SELECT {_FACT_LIST} FROM events UNION ALL SELECT {_FACT_LIST} FROM event_revisions)"""
-"""Every state of every event there ever was."""
-
-_DIFFER = ", ".join(
-    f"""CASE WHEN f."{column.name}" IS DISTINCT FROM k."{column.name}" THEN '{column.name}' END"""
-    for column in _FACTS if column.name not in {"id", "revision"}
-)  # fmt: skip
-
-_CHANGED = f"""
-SELECT f.id, list_filter([{_DIFFER}], lambda name: name IS NOT NULL) AS fields
-FROM closed_events f JOIN {_KNOWN} k ON k.id = f.id AND k.revision = f.revision
-WHERE f.close_seq = ? AND NOT f.is_reversal AND len(fields) > 0 ORDER BY f.id LIMIT {NAMED}
-"""
-
-_GONE = f"""
-SELECT f.id FROM closed_events f ANTI JOIN {_KNOWN} k ON k.id = f.id AND k.revision = f.revision
-WHERE f.close_seq = ? AND NOT f.is_reversal ORDER BY f.id LIMIT {NAMED}
-"""
-
-_ADDED = f"""
-SELECT e.id FROM events e WHERE e.accounted_at IS NULL AND e."timestamp" >= ? AND e."timestamp" < ?
-AND e.id NOT IN (SELECT id FROM closed_events WHERE close_seq = ?) ORDER BY e.id LIMIT {NAMED}
-"""
 
 _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 

@@ -12,7 +12,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
-from billing_core.ledger.audit_chain import GENESIS, entry_hash
+from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
 from billing_core.ledger.engine import BookingCounts, Engine, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
 from billing_core.rating.card import RateCard, card_from_json
@@ -174,6 +174,15 @@ class Ledger:
             yield from rows
             begin += len(rows)
 
+    def audit_head(self) -> list[Anchor]:
+        """The newest entry as the ledger notes it apart from the log; nothing where an older version wrote it.
+
+        Read it before the chain, which only grows.
+        """
+        rows = self.engine.rows("SELECT value FROM meta WHERE name = 'audit_head'")
+        seq, _, digest = rows[0][0].partition(" ") if rows else ("", "", "")
+        return [Anchor(int(seq), digest, "the ledger's own note")] if seq.isdecimal() else []
+
     def audit_entries(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest entries first."""
         names = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
@@ -258,6 +267,8 @@ def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, A
             "previous_hash": previous, "hash": digest,
         },
     )  # fmt: skip
+    writer.rows("DELETE FROM meta WHERE name = 'audit_head'")
+    writer.insert("meta", {"name": "audit_head", "value": f"{seq} {digest}"})
 
 
 def _run(row: tuple[Any, ...]) -> Run:

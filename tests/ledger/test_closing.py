@@ -11,6 +11,7 @@ from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter
 from billing_core.ledger.closing import ClosingBook
 from billing_core.ledger.directory import DirectoryBook, Line
+from billing_core.ledger.proving import HASHED_COLUMNS, unbooked
 from billing_core.ledger.queries import Selection
 from billing_core.ledger.sync import SyncBooks
 from billing_core.rating.events import Policy
@@ -221,6 +222,7 @@ def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_kn
         rest = (OCTOBER[1], datetime(2100, 1, 1, tzinfo=UTC))
         assert credits_of(service) == known == sum(credits_of(service, one) for one in (*windows.values(), rest))
         assert [book_of.tampered(book_of.of(period)) for period in frozen] == [[] for _ in frozen]
+        assert list(unbooked(service._ledger.engine.rows)) == []
     finally:
         service.close()
 
@@ -243,6 +245,13 @@ def test_an_untouched_month_shows_no_difference_also_after_late_usage_and_pushes
     assert (found, now) == ([], sets)
 
 
+REPLACED = """UPDATE events SET revision = 7, seq = 9, credits_total = 9 WHERE id = 'a';
+              INSERT INTO event_revisions BY NAME SELECT * EXCLUDE (close_seq, moment, is_reversal)
+              FROM closed_events WHERE id = 'a'"""
+ASIDE = """INSERT INTO events SELECT * REPLACE ('aside' AS id, TIMESTAMP '2026-11-20' AS accounted_at)
+           FROM events WHERE id = 'a'"""
+
+
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
@@ -254,11 +263,50 @@ def test_an_untouched_month_shows_no_difference_also_after_late_usage_and_pushes
             "INSERT INTO events SELECT * REPLACE ('smuggled' AS id) FROM events WHERE id = 'a'",
             "event smuggled was put into the closed month without being booked",
         ),
+        (
+            "UPDATE events SET billed_elsewhere = true WHERE id = 'b'",
+            "event b is not as it was closed: billed_elsewhere",
+        ),
+        (REPLACED, "event a was put into the closed month without being booked"),
+        (
+            "INSERT INTO events SELECT * REPLACE ('later' AS id, 9 AS seq) FROM events WHERE id = 'a'",
+            "event later was put into the closed month without being booked",
+        ),
+        (ASIDE, "event aside was taken out of the closed month"),
     ],
 )  # fmt: skip
 def test_an_edit_of_the_ledgers_own_rows_is_named(service, statement, says):
     frozen = close(service)
     assert edited(service, frozen, statement)[0] == [says]
+
+
+def test_an_event_that_left_a_closed_month_without_being_taken_back_is_named(service):
+    frozen = close(service)
+    book(service, trace("a", timestamp=datetime(2026, 11, 1, 1, tzinfo=UTC)))
+    says = "event a changed after the close and was not carried into an open month: it counts twice"
+    assert edited(service, frozen, "UPDATE events SET accounted_at = NULL WHERE id = 'a'")[0] == [says]
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("INSERT INTO events SELECT * FROM events WHERE id = 'a'", "event a is there 2 times; every event is once"),
+        (
+            "INSERT INTO events SELECT * REPLACE ('x' AS id) FROM events WHERE id = 'open'",
+            "booking 1 wrote 3 states of events and there are 4",
+        ),
+        (
+            "INSERT INTO events SELECT * REPLACE ('x' AS id, 77 AS seq) FROM events WHERE id = 'open'",
+            "1 states of events name the booking 77, which the journal does not know",
+        ),
+        ("DELETE FROM events WHERE id = 'open'", "booking 1 wrote 3 states of events and there are 2"),
+    ],
+)  # fmt: skip
+def test_an_event_that_no_booking_wrote_is_named_in_whatever_month_it_is(service, statement, says):
+    assert list(unbooked(service._ledger.engine.rows)) == []
+    with service._ledger.engine.transaction() as writer:
+        writer.rows(statement)
+    assert says in list(unbooked(service._ledger.engine.rows))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +325,16 @@ def test_an_edit_of_frozen_rows_or_of_what_stands_behind_them_changes_the_hash_o
     before = ClosingBook(service._ledger.engine).sets_of(frozen)
     after = edited(service, frozen, statement)[1]
     assert {one for one in before if before[one] != after[one]} == {name}
+
+
+def test_hashes_of_a_close_are_of_the_columns_that_there_were(service):
+    """A later version may add columns: what was closed before is proven without them."""
+    frozen, book_of = close(service), ClosingBook(service._ledger.engine)
+    fewer = [name for name in HASHED_COLUMNS if name != "chatflow_name"]
+    then = book_of.sets_of(frozen, fewer)
+    now = edited(service, frozen, "UPDATE closed_events SET chatflow_name = 'x'")
+    assert book_of.sets_of(frozen, fewer) == then
+    assert now[1]["events"] != then["events"]
 
 
 # ── what an attacker found ───────────────────────────────────────────────────────────────────────

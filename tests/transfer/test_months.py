@@ -234,6 +234,10 @@ def test_what_came_late_is_closed_with_the_month_it_counts_in(world):
 
 # ── proving ──────────────────────────────────────────────────────────────────────────────────────
 
+SMUGGLED = """INSERT INTO events SELECT * REPLACE ('x' AS id, TIMESTAMP '2026-11-20' AS accounted_at,
+              'pending' AS sync_status) FROM events WHERE id = 'a'"""
+"""The next push would bill it."""
+
 
 @pytest.mark.parametrize(
     ("statement", "says"),
@@ -247,6 +251,9 @@ def test_what_came_late_is_closed_with_the_month_it_counts_in(world):
         ("UPDATE closes SET sha256 = repeat('0', 64)", "no entry of the audit log tells of this manifest"),
         ("DELETE FROM audit WHERE action = 'close'", "no entry of the audit log tells of this manifest"),
         ("UPDATE audit SET detail = '{}' WHERE seq = 1", "entry 1"),
+        ("INSERT INTO events SELECT * FROM events WHERE id = 'a'", "event a is there 2 times"),
+        (SMUGGLED, "event x was taken out of the closed month"),
+        ("INSERT INTO coverage VALUES ('none', 'a', 'cus_a', 150)", "meter event none carries None credits"),
         ("UPDATE rate_cards SET content = replace(content, '0.00004', '0.00005')", "rate card builtin-1 was edited"),
         ("DELETE FROM reconciliations", "the reconciliation it was closed on is gone or edited"),
         ("DELETE FROM closes", "the audit log tells of a close of 2026-10 that the ledger does not hold any more"),
@@ -260,6 +267,14 @@ def test_verify_names_what_somebody_edited_in_the_ledgers_file(world, statement,
     with world.ledger.engine.transaction() as writer:
         writer.rows(statement)
     assert any(says in text for text in world.verify())
+
+
+def test_verify_sees_that_the_newest_entries_of_the_audit_log_are_gone(world):
+    world.close()
+    world.service.audit("ada", "signed in", {})
+    with world.ledger.engine.transaction() as writer:
+        writer.rows("DELETE FROM audit WHERE action = 'signed in'")
+    assert [text for text in world.verify() if "the last are missing" in text]
 
 
 def test_verify_finds_nothing_after_everything_that_may_happen(world):

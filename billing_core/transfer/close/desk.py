@@ -19,8 +19,9 @@ from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter, BillingError, NotFound, UpstreamError, WarehouseError
 from billing_core.filelock import exclusive
 from billing_core.ledger import queries
-from billing_core.ledger.closing import Close, ClosingBook, EntrySet
+from billing_core.ledger.closing import Close, ClosingBook
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.proving import HASHED_COLUMNS, EntrySet
 from billing_core.ledger.queries import Selection
 from billing_core.settings import Settings
 from billing_core.sums import DayTotals, Sums, add_up, by_day
@@ -51,6 +52,7 @@ from billing_core.transfer.close.rules import (
 )
 from billing_core.transfer.close.verifying import (
     GONE,
+    in_bookings,
     in_cards,
     in_entries,
     in_journals,
@@ -220,14 +222,16 @@ class MonthsDesk:
         found = _careful("manifest", in_manifest(close, manifest, ledger))
         say(0.1, "comparing entries")
         found += _careful("entries", in_entries(close, manifest, book))
+        say(0.3, "comparing bookings and meter events")
+        found += _careful("bookings", in_bookings(ledger))
         say(0.4, "comparing sums and journals")
         found += _careful("totals", self._in_totals(close, manifest, principal))
         found += _careful("rate cards", in_cards(manifest, ledger))
         found += _careful("journals", in_journals(close, manifest, ledger, book))
         found += _careful("exports", self._in_exports(close, manifest, principal, say))
         checked = (
-            "manifest", "entries", "events", "totals", "rate cards", "reconciliation", "audit log", "earlier closes",
-            "exports",
+            "manifest", "entries", "events", "bookings", "meter events", "totals", "rate cards", "reconciliation",
+            "audit log", "earlier closes", "exports",
         )  # fmt: skip
         return Verification(manifest, tuple(found), checked)
 
@@ -327,6 +331,7 @@ class MonthsDesk:
             "manifest": "billing-close/1",
             "from": utc_text(window.start),
             "to": utc_text(window.end),
+            "columns": list(HASHED_COLUMNS),
             "totals": totals_of(by_status),
             "by_status": [status_line(status, sums) for status, sums in by_status.items()],
             "rate_cards": self._cards_of(selection),

@@ -12,10 +12,11 @@ from typing import Any
 from billing_core.ledger.audit_chain import Anchor, check
 from billing_core.ledger.closing import Close, ClosingBook
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.proving import HASHED_COLUMNS, unbooked, unsent
 from billing_core.transfer.close.manifest import heading
 from billing_core.transfer.close.model import Difference, digest
 
-__all__ = ["GONE", "in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", "manifest_of"]
+__all__ = ["GONE", "in_bookings", "in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", "manifest_of"]
 
 
 GONE = "the audit log tells of a close of {} that the ledger does not hold any more"
@@ -48,7 +49,7 @@ def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> It
 def in_entries(close: Close, manifest: Mapping[str, Any], book: ClosingBook) -> Iterator[Difference]:
     """The hash of every entry set, then each event against its frozen state."""
     noted = manifest.get("sets", {})
-    for name, now in book.sets_of(close).items():
+    for name, now in book.sets_of(close, manifest.get("columns", HASHED_COLUMNS)).items():
         then = noted.get(name, {})
         if then.get("sha256") != now.sha256:
             says = f"{name.replace('_', ' ')}: {then.get('entries')} entries when it was closed, {now.entries} now"
@@ -56,6 +57,20 @@ def in_entries(close: Close, manifest: Mapping[str, Any], book: ClosingBook) -> 
             yield Difference(name, says, then.get("sha256"), now.sha256)
     for one in book.tampered(close):
         yield Difference("events", one.says)
+
+
+def in_bookings(ledger: Ledger) -> Iterator[Difference]:
+    """The whole ledger against its own journals: what no booking wrote would be billed by the next push."""
+    rows = ledger.engine.rows
+    for says in unbooked(rows):
+        yield Difference("bookings", says)
+    noted = {
+        detail["push"]: detail["sha256"]
+        for (text,) in rows("SELECT detail FROM audit WHERE action = 'push'")
+        if "push" in (detail := json.loads(text))
+    }
+    for says in unsent(rows, noted):
+        yield Difference("meter events", says)
 
 
 def in_totals(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
@@ -84,6 +99,7 @@ def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book:
         yield Difference("reconciliation", "the reconciliation it was closed on is gone or edited", noted)
     head = manifest.get("audit_head", {})
     known = [Anchor(head["seq"], head["hash"], f"the manifest of {close.period}")] if head.get("seq") else []
+    known += ledger.audit_head()
     report = check(ledger.audit_chain(), known)
     if not report.ok:
         yield Difference("audit log", report.says)

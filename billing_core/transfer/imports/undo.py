@@ -113,7 +113,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
         "bookings",
         {
             "seq": seq, "booked_at": now, "run_id": f"undo of {run_id}", "events_new": 0,
-            "events_changed": removed + restored, "events_unchanged": 0,
+            "events_changed": restored, "events_unchanged": 0,
         },
     )  # fmt: skip
     writer.rows("DROP TABLE taken")
