@@ -347,10 +347,13 @@ def test_other_settings_change_no_closed_month(tmp_path, environment):
     world = MonthWorld(path, [trace("a"), trace("edge", timestamp=datetime(2026, 10, 31, 20, tzinfo=UTC))])
     world.close()
     figures = [(m.period, m.events, m.credits.total) for m in world.months.months(FINANCE) if m.sha256]
+    window = {"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z"}
+    exports = exports_of(world, window)
     world.service.close()
     other = MonthWorld(path, [], **environment)
     try:
         assert other.verify() == []
+        assert exports_of(other, window) == exports
         assert [(m.period, m.events, m.credits.total) for m in other.months.months(FINANCE) if m.sha256] == figures
     finally:
         other.service.close()

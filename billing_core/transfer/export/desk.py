@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -53,7 +54,7 @@ from billing_core.transfer.export.texts import texts, whole
 from billing_core.transfer.export.usage_source import Usage
 from billing_core.transfer.export.xlsx_file import refuse_too_many, write_xlsx
 from billing_core.types import GetUsageEventsParams
-from billing_core.usage import Window, whole_hours, window_in
+from billing_core.usage import Window, aware_in, whole_hours, window_in
 
 __all__ = ["FOCUS_METADATA_SUFFIX", "MANIFEST_SUFFIX", "ExportDesk"]
 
@@ -122,7 +123,8 @@ class ExportDesk:
 
     def file_name(self, request: ExportRequest) -> str:
         """A name for the file, such as `usage-events_2026-10-01_2026-11-01.csv`."""
-        return file_name(request, zone_of(checked(request), self._settings.timezone))
+        request = self._as_closed(checked(request))
+        return file_name(request, self._zone(request))
 
     def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> Preview:
         """What the file would hold; nothing is written, and Stripe and Langfuse are not asked.
@@ -136,7 +138,7 @@ class ExportDesk:
         NotFound
             If the window was never reconciled: the export does that first.
         """
-        request = self._pinned(checked(request))
+        request = self._pinned(self._as_closed(checked(request)))
         if request.dataset is Dataset.BUNDLE:
             source = self._bundle_contents(request, principal)
         else:
@@ -178,7 +180,8 @@ class ExportDesk:
             If the rows do not add up to what the screen shows: such a file is not left behind either.
         """
         watch = Watch(None, progress, cancelled)
-        made = self._made(checked(request), principal, watch)
+        request = self._as_closed(checked(request))
+        made = self._made(request, principal, watch)
         watch.expect(made.rows)
         with replacing(path) as file:
             sink = HashingSink(file)
@@ -194,7 +197,8 @@ class ExportDesk:
     def digest(self, request: ExportRequest, principal: Principal) -> ExportResult:
         """What `write` would return, without a file or an audit entry; raises as it does."""
         watch = Watch(None, None, None)
-        made = self._made(checked(request), principal, watch)
+        request = self._as_closed(checked(request))
+        made = self._made(request, principal, watch)
         sink = HashingSink()
         made.write(sink, watch)
         return _result(self.file_name(request), made, sink)
@@ -208,8 +212,22 @@ class ExportDesk:
         as_of = self._ledger.version()
         return replace(request, params=request.params.model_copy(update={"as_of": as_of}))
 
-    def _zone(self, request: ExportRequest) -> Any:
+    def _zone(self, request: ExportRequest) -> ZoneInfo:
         return zone_of(request, self._settings.timezone)
+
+    def _as_closed(self, request: ExportRequest) -> ExportRequest:
+        """Of exactly a closed month, in the timezone it was closed in unless another is asked for: its files stay as
+        they were, whatever the reporting timezone is by now."""
+        start, end = request.params.from_, request.params.to
+        if request.timezone is not None or start is None or end is None:
+            return request
+        bounds = [aware_in(self._zone(request), at) for at in (start, end)]
+        query = "SELECT timezone FROM closes WHERE reopened_at IS NULL AND start_at = ? AND end_at = ?"
+        found = self._ledger.engine.rows(query, bounds)
+        if not found or found[0][0] == self._settings.timezone:
+            return request
+        window = {"from_": bounds[0], "to": bounds[1]}
+        return replace(request, timezone=found[0][0], params=request.params.model_copy(update=window))
 
     def _selection(self, request: ExportRequest, principal: Principal) -> Selection:
         return select(self._ledger, self._zone(request), request.params, principal)

@@ -96,7 +96,8 @@ class ExportRequest:
     columns:
         Names to keep, in this order; empty: all.
     timezone:
-        IANA name; cuts days and reads times without an offset. `None`: the reporting timezone.
+        IANA name; cuts days and reads times without an offset. `None`: the reporting timezone, or of exactly a
+        closed month the one it was closed in.
     separator, bom:
         Of CSV, for spreadsheet users.
     parquet:
