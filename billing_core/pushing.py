@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.confirming import confirm
+from billing_core.counted_elsewhere import KeptBack, find
 from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
@@ -143,7 +144,8 @@ class _Push:
         self._books.bind(meter.id, meter.livemode, keep=False)
         picture, problems = self._reads.picture(fresh=FRESH, keep=False)
         waiting = self._books.open_intents()
-        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, keep=False)
+        kept_back = self._counted_elsewhere(meter.id)
+        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, kept_back, keep=False)
         sink = self._sink()
         try:
             events = [*self._events(self._resendable(waiting, picture, meter.id)), *self._events(fresh)]
@@ -170,7 +172,8 @@ class _Push:
                 picture, problems = self._reads.picture(fresh=timedelta(0))
                 self._note(problems=problems)
                 self._withdraw(picture, meter.id)
-                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
+                kept_back = self._counted_elsewhere(meter.id)
+                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, kept_back, keep=True)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
@@ -193,7 +196,12 @@ class _Push:
     def _settled_before(self) -> datetime:
         return self._clock() - timedelta(minutes=self._settings.settle_minutes)
 
-    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, *, keep: bool) -> Any:
+    def _counted_elsewhere(self, meter_id: str) -> list[KeptBack]:
+        return find(self._ledger.engine, self._provider, meter_id, self._settled_before())
+
+    def _freeze(
+        self, livemode: bool | None, picture: Picture, meter_id: str, kept_back: list[KeptBack], *, keep: bool
+    ) -> Any:
         now = self._clock()
         environment = {True: "live", False: "test", None: "unknown"}[livemode]
         rules = planning.Rules(
@@ -208,8 +216,9 @@ class _Push:
             return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, free)
 
         return self._books.freeze(
-            make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep, prepare=self._follow_map
-        )
+            make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
+            keep_back={one.event_id: one.reason for one in kept_back},
+        )  # fmt: skip
 
     def _follow_map(self, writer: Writer) -> None:
         """What came back unsent since the organization map was changed goes to whom it names now."""

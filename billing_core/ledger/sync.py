@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import ibis.expr.types as ir
@@ -153,10 +154,12 @@ class SyncBooks:
         now: datetime,
         keep: bool = True,
         prepare: Callable[[Writer], object] = _nothing,
+        keep_back: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[Frozen, pa.Table, int]:
         """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
 
-        `prepare` puts in order who pays, before anything else. `make_plan` gets `Candidates` and returns a plan
+        `prepare` puts in order who pays, before anything else. Pending events of `keep_back` are put on hold, with the
+        reason, until somebody releases them. `make_plan` gets `Candidates` and returns a plan
         (`billing_core.stripe.intents.Plan`). With `keep` false the transaction is taken back: a preview that goes
         through every step.
         """
@@ -166,9 +169,10 @@ class SyncBooks:
                 prepare(writer)
                 _not_pending(writer)
                 _release_moot(writer, now)
+                kept_back = _put_on_hold(writer, keep_back, actor="push", now=now)
                 given = Candidates(writer, settled_before)
                 plan = make_plan(given)
-                newly = _write(writer, plan, given.events, push_id=push_id, now=now)
+                newly = kept_back + _write(writer, plan, given.events, push_id=push_id, now=now)
                 held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
                 writer.advance(push_id)
                 named = _named_holds(writer, now)
@@ -254,19 +258,11 @@ class SyncBooks:
 
     def hold(self, ids: Sequence[str], *, reason: str, actor: str, now: datetime) -> int:
         """Keep pending events back until somebody releases them."""
-        text = f"on hold by {actor}: {reason}"
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
-            rows = writer.rows(
-                f"""SELECT id FROM events WHERE id IN (SELECT unnest(?)) AND sync_status = 'pending'
-                    AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})""",
-                [list(ids)],
-            )
-            chosen = [row[0] for row in rows]
-            _keep_back(writer, [(event_id, "on_hold", text) for event_id in chosen], actor=actor, now=now)
-            _say(writer, chosen, text)
+            held = _put_on_hold(writer, dict.fromkeys(ids, reason), actor=actor, now=now)
             writer.advance(f"hold by {actor}")
-        return len(chosen)
+        return held
 
     def release(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
         """Let held events go: the next push sends them if the rules allow."""
@@ -712,6 +708,24 @@ def _keep_back(writer: Writer, holds: Sequence[tuple[str, str, str]], *, actor: 
         "held_at": _times([now] * len(holds)),
     }
     writer.append("holds", pa.table(rows))
+
+
+def _put_on_hold(writer: Writer, reasons: Mapping[str, str], *, actor: str, now: datetime) -> int:
+    """Keep pending events back until somebody releases them; returns how many were not kept back before."""
+    if not reasons:
+        return 0
+    rows = writer.rows(
+        f"""SELECT id FROM events WHERE id IN (SELECT unnest(?)) AND sync_status = 'pending'
+            AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})""",
+        [list(reasons)],
+    )
+    texts = {row[0]: f"on hold by {actor}: {reasons[row[0]]}" for row in rows}
+    _keep_back(writer, [(event_id, "on_hold", text) for event_id, text in texts.items()], actor=actor, now=now)
+    said = pa.table(
+        {"id": pa.array(list(texts), pa.string()), "sync_error": pa.array(list(texts.values()), pa.string())}
+    )
+    writer.amend("events", said, key="id")
+    return len(texts)
 
 
 def _release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:

@@ -1,0 +1,78 @@
+"""Usage that an import brought as unsent and that Stripe counts already.
+
+A file says how things stood when it was written, and of a closed month for ever how they stood at the close. The
+ledger it came from may have sent since what it calls pending; sending it again would bill it twice. Stripe's sums
+tell: what they hold of an hour beyond what this ledger knows to be billed there was sent by somebody else. Then the
+hour's imported events are kept back until a person decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from billing_core.errors import NotFound
+from billing_core.ledger.brought import Brought, billed_by_hour, brought_unsent
+from billing_core.ledger.engine import Engine
+from billing_core.stripe.provider import StripeProvider
+from billing_core.usage import Window, hour_of, whole_hours
+
+__all__ = ["KeptBack", "find", "judge"]
+
+WHOLE = Decimal(1)
+"""Smaller differences are fractions that the other ledger carried from hour to hour."""
+
+Hours = Mapping[datetime, Decimal]
+"""UTC hour → credits; what is not there is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBack:
+    """An event that is not sent, and why."""
+
+    event_id: str
+    reason: str
+
+
+def judge(brought: Iterable[Brought], billed: Hours, counted: Hours) -> Iterator[KeptBack]:
+    """Of one customer's unsent imported events those of hours of which Stripe counts more than is known to be billed.
+
+    Parameters
+    ----------
+    billed:
+        Credits that this ledger sent, or knows to have been billed elsewhere.
+    counted:
+        Stripe's sums.
+    """
+    for event in brought:
+        hour = hour_of(event.timestamp)
+        more = counted.get(hour, Decimal(0)) - billed.get(hour, Decimal(0))
+        if more >= WHOLE:
+            yield KeptBack(
+                event.event_id,
+                f"Stripe counts {int(more):,} credits in the hour from {hour:%Y-%m-%d %H:%M} UTC that were not sent "
+                "from here; the ledger this event was imported from may have sent it since. Release it if it did not",
+            )
+
+
+def find(engine: Engine, provider: StripeProvider, meter_id: str, settled_before: datetime) -> list[KeptBack]:
+    """Read the sums of customers who have such events, and judge; usually there are none, and nothing is read.
+
+    Raises
+    ------
+    UpstreamError
+        If Stripe cannot be read: without its sums these events may not be sent.
+    """
+    found: list[KeptBack] = []
+    for customer, events in brought_unsent(engine.rows, settled_before).items():
+        times = [event.timestamp for event in events]
+        hours = whole_hours(Window(min(times), max(times) + timedelta(microseconds=1)))
+        try:
+            rows = provider.summaries(meter_id, customer, hours.start, hours.end, "hour")
+        except NotFound:  # no such customer: nothing is counted for it
+            continue
+        counted = {row.start: row.value for row in rows}
+        found += judge(events, billed_by_hour(engine.rows, customer, hours), counted)
+    return found
