@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from datetime import timedelta
 from decimal import Decimal
 from tempfile import TemporaryDirectory
@@ -81,7 +80,11 @@ def booked_with(folder, name, rows, states):
 
 def in_text(published):
     """As far as a CSV file can tell: no text is empty text."""
-    return json.loads(json.dumps(published).replace('""', "null"))
+    if isinstance(published, dict):
+        return {name: in_text(value) for name, value in published.items()}
+    if isinstance(published, list):
+        return [in_text(value) for value in published]
+    return None if published == "" else published
 
 
 def exported(world, form, path):
