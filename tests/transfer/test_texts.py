@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.decimals import EXACT
-from billing_core.transfer.export.texts import json_strings, plain_decimals, utc_times
+from billing_core.transfer.export.texts import json_strings, only_of, plain_decimals, texts, utc_times
 from billing_core.types import plain_decimal, utc_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -48,3 +48,15 @@ def test_times_are_utc_with_milliseconds(values, start):
 def test_texts_are_json(values, start):
     found = json_strings(pa.array(values, pa.string()).slice(start)).to_pylist()
     assert [None if text is None else json.loads(text) for text in found] == values[start:]
+
+
+@given(st.lists(st.none() | st.text("ab~é", max_size=3)), st.integers(0, 3))
+def test_a_column_is_only_of_characters_or_one_of_its_texts_has_another(values, start):
+    column = pa.array(values, pa.string()).slice(start)
+    assert only_of(column, "ab~") == all(set(text or "") <= set("ab~") for text in values[start:])
+
+
+@pytest.mark.parametrize("kind", [pa.decimal128(24, 12), pa.timestamp("us", tz="UTC"), pa.string(), pa.int64()])
+def test_a_column_that_says_nothing_is_empty_text_of_the_same_length(kind):
+    assert texts(pa.nulls(3, kind)) == pa.nulls(3, pa.string())
+    assert texts(pa.nulls(0, kind)) == pa.nulls(0, pa.string())

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from string import ascii_letters, digits
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.queries import split_flags, split_models, with_utc
 from billing_core.rating.events import COST_USD, LATENCY
 from billing_core.rating.rate import CREDITS
-from billing_core.transfer.export.texts import changed_where, json_list, json_strings, mapped, whole
+from billing_core.transfer.export.texts import json_list, json_strings, mapped, only_of, whole
 from billing_core.types import FLAT_FIELDS
 from billing_core.usage import COST, TIME, TOKEN_CLASSES
 
@@ -27,8 +28,8 @@ FORM = b"form"
 JSON_TEXT, NUMBER = b"json", b"number"
 """How a column stands in JSON, if not in its kind's own way: text that is JSON already, a decimal as a number."""
 
-_UNRESERVED = r"^[A-Za-z0-9_.~-]*$"
-"""Ids that are their own percent-encoding."""
+_UNRESERVED = ascii_letters + digits + "_.~-"
+"""Ids of these characters are their own percent-encoding."""
 
 
 def field(name: str, kind: pa.DataType, form: bytes | None = None) -> pa.Field:
@@ -100,10 +101,9 @@ def _flags_and_marks(rows: pa.Table) -> pa.Array:
 
 def _trace_url(rows: pa.Table) -> pa.Array:
     ids = whole(rows["id"])
-    odd = pc.invert(pc.match_substring_regex(ids, _UNRESERVED))
-    return pc.binary_join_element_wise(
-        whole(rows["trace_base"]), changed_where(ids, odd, lambda text: quote(text, safe="")), ""
-    )
+    if not only_of(ids, _UNRESERVED):
+        ids = mapped(ids, lambda text: quote(text, safe=""))
+    return pc.binary_join_element_wise(whole(rows["trace_base"]), ids, "")
 
 
 def _usage(lists: pa.Array) -> pa.Array:

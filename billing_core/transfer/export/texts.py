@@ -19,6 +19,7 @@ __all__ = [
     "json_list",
     "json_strings",
     "mapped",
+    "only_of",
     "plain_decimals",
     "texts",
     "utc_times",
@@ -51,6 +52,8 @@ def texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Any column as plain text; null stays null."""
     array = whole(column)
     kind = array.type
+    if array.null_count == len(array):
+        return pa.nulls(len(array), pa.string())
     if pa.types.is_decimal(kind):
         return plain_decimals(array)
     if pa.types.is_timestamp(kind):
@@ -108,6 +111,14 @@ def with_any_of(array: pa.Array, characters: str) -> bool:
     """Whether any text of the column holds one of these ASCII characters; the answer is quick, mostly no."""
     data, _ = _bytes(array)
     return any(ord(character) in data for character in characters)
+
+
+def only_of(array: pa.Array, characters: str) -> bool:
+    """Whether every byte of every text of the column is one of these ASCII characters."""
+    data, _ = _bytes(array)
+    accepted = np.zeros(256, np.bool_)
+    accepted[list(characters.encode())] = True
+    return not data or bool(accepted[np.frombuffer(data, np.uint8)].all())
 
 
 def first_bytes(array: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
