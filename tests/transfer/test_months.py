@@ -60,6 +60,14 @@ def test_a_carried_fraction_does_not_keep_the_month_open(world):
     assert world.close().ok
 
 
+def test_what_is_unsent_is_named_without_the_fractions_that_wait_by_rule(world):
+    with world.ledger.engine.transaction() as writer:
+        writer.rows("UPDATE events SET sync_status = 'pending', marks = CASE id WHEN 'a' THEN 'carried' ELSE '' END")
+        writer.advance("test")
+    [unsent] = world.close().obstacles
+    assert (unsent.cause, unsent.events, unsent.event_ids) == ("unsent", 1, ("b",))
+
+
 def test_what_stripe_counts_and_nobody_sent_keeps_the_month_open(world):
     world.books.rows = (row_with(Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),)
     assert [(o.cause, o.credits) for o in world.close().obstacles] == [("not_ours", Decimal(7))]
@@ -204,6 +212,20 @@ def test_months_are_those_of_the_reporting_timezone(tmp_path):
         ]  # fmt: skip
     finally:
         world.service.close()
+
+
+def test_hours_that_no_month_would_hold_are_said(tmp_path):
+    path = tmp_path / "billing.duckdb"
+    berlin = MonthWorld(path, [trace("a"), usage_row(id="open")], BILLING_TIMEZONE="Europe/Berlin")
+    assert berlin.close().ok
+    berlin.service.close()
+    utc = MonthWorld(path, [])
+    utc.now = datetime(2026, 12, 3, tzinfo=UTC)
+    try:
+        [note] = utc.months.checklist("2026-11", FINANCE).notes
+        assert note.startswith("usage from 2026-10-31T23:00:00.000Z to 2026-11-01T00:00:00.000Z is in no closed month:")
+    finally:
+        utc.service.close()
 
 
 def test_the_list_of_months_adds_up_and_says_what_came_late(world):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
@@ -35,7 +37,7 @@ def standings(engine: Engine, start: datetime, end: datetime, now: datetime, set
     found = [
         Standing(
             row["stage"], row["cause"], row["is_settled"], row["is_carried"], row["events"], row["credits"],
-            tuple(_first(engine, t, row["stage"], row["cause"])),
+            tuple(_first(engine, t, row)),
         )
         for row in engine.read(grouped).to_pylist()
         if row["stage"] not in {"processed", "confirmed", "excluded"}
@@ -56,9 +58,8 @@ def _counts_in(t: ir.Table, start: datetime, end: datetime) -> tuple[ir.BooleanV
     return moment >= instant(start), moment < instant(end)
 
 
-def _first(engine: Engine, t: ir.Table, stage: str, cause: str | None) -> list[str]:
-    same = t.cause.isnull() if cause is None else t.cause == cause
-    found: list[str] = engine.read(
-        t.filter(t.stage == stage, same).select("id").order_by("id").limit(NAMED)
-    )["id"].to_pylist()  # fmt: skip
+def _first(engine: Engine, t: ir.Table, row: Mapping[str, Any]) -> list[str]:
+    """The first ids of a group."""
+    same = [t[name].identical_to(row[name]) for name in ("stage", "cause", "is_settled", "is_carried")]
+    found: list[str] = engine.read(t.filter(*same).select("id").order_by("id").limit(NAMED))["id"].to_pylist()
     return found

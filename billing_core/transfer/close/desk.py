@@ -81,6 +81,9 @@ EXPORTED = (
 )
 """Exports whose hashes a manifest holds: text, because a library's next version may write other binary files."""
 
+A_DAY = timedelta(days=1)
+"""Timezones are at most so far apart that two months of them leave a gap."""
+
 ATTEMPTS = 3
 """How often a close starts anew because the ledger changed meanwhile."""
 
@@ -292,8 +295,18 @@ class MonthsDesk:
         obstacles += from_reconciliation(found)
         version = self._ledger.version()
         obstacles += from_standings(standings(self._ledger.engine, window.start, window.end, now, settle))
-        notes = tuple(finding.says for finding in found.findings)
+        notes = (*self._gap_before(window), *(finding.says for finding in found.findings))
         return Checklist(period, window, tuple(obstacles), notes, version, now), found
+
+    def _gap_before(self, window: Window) -> Iterator[str]:
+        """Hours between a month that was closed in another timezone and this one: no close would ever hold them."""
+        ends = [(close.end, close) for close in self._book.all() if close.counts and close.end <= window.start]
+        end, before = max(ends, key=lambda one: one[0], default=(window.start, None))
+        if before is not None and timedelta(0) < window.start - end < A_DAY:
+            yield (
+                f"usage from {utc_text(end)} to {utc_text(window.start)} is in no closed month: {before.period} was "
+                f"closed in {before.timezone}, and this month begins in {self._settings.timezone}"
+            )
 
     def _unread(self, found: Reconciliation) -> list[Obstacle]:
         """Stripe may be missing for want of a key, which somebody may accept; a book that fails to answer may not."""
