@@ -97,4 +97,4 @@ if __name__ == "__main__":
     if len(sys.argv) > 2:
         print(json.dumps(peak(ledger, Format(sys.argv[2]), sys.argv[3])))
     else:
-        print(json.dumps(measure(ledger), indent=1))
+        print(json.dumps(measure(ledger)))

@@ -37,6 +37,8 @@ def run_all(*, events: int) -> dict[str, Any]:
             "pull_quarter": _part("benchmarks.pull", max(small // 4, 1000)),
             "ledger": _part("benchmarks.ledger", ledger),
             "organizations": _part("benchmarks.organizations", ledger),
+            "exports": _part("benchmarks.export", ledger),
+            "what_if": _part("benchmarks.rerate", ledger),
             "push": _part("benchmarks.push", min(events, MONTH)),
             "reconcile": _part("benchmarks.reconcile", min(events, MONTH)),
             "browser": _part("benchmarks.browser", ledger),
