@@ -15,11 +15,10 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from billing_core.errors import BadParameter
+from billing_core.transfer.imports.bounds import MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.model import Kind
+from billing_core.transfer.imports.parquet_file import column_names
 from billing_core.types import FLAT_FIELDS
 
 __all__ = [
@@ -59,7 +58,6 @@ CARD_COLUMNS = (
 )  # fmt: skip
 """A rate card as a row, as it is exported; `effective_to`, `margin` and `sha256` may be missing."""
 
-_SHOWN = 60
 _ACCEPTED = (
     "usage events (CSV, JSON or Parquet as exported), a rate card (YAML, JSON or CSV), "
     "a customer map (CSV) or a bundle (zip with manifest.json)"
@@ -74,16 +72,6 @@ class Form(StrEnum):
     PARQUET = "parquet"
     DOCUMENT = "document"
     ZIP = "zip"
-
-
-class Unusable(Exception):
-    """The file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
-
-    def __init__(self, reason: str, *, row: int = 0, field: str = "file") -> None:
-        super().__init__(reason)
-        self.row = row
-        self.field = field
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +144,6 @@ def kind_of_columns(names: Sequence[str]) -> Kind:
     return Kind.UNKNOWN
 
 
-def shown(value: object) -> str:
-    """A value as people may see it in a reason: one line, and only its beginning."""
-    text = str(value)
-    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return repr(cut)
-
-
 def unknown_table(names: Sequence[str]) -> str:
     """Why a table is none that can be imported."""
     if "day" in names and "events" in names:
@@ -215,11 +196,9 @@ def _bad_byte(error: UnicodeDecodeError, start: int, encoding: str) -> str:
 
 def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
-        with pq.ParquetFile(path) as table:
-            header = tuple(table.schema_arrow.names)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        return found(Form.PARQUET, Kind.UNKNOWN), f"is no complete Parquet file ({reason}); export or copy it once more"
+        header = column_names(path)
+    except Unusable as fault:
+        return found(Form.PARQUET, Kind.UNKNOWN), fault.reason
     kind = kind_of_columns(header)
     return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
 
@@ -247,6 +226,8 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
     if len(line) >= LARGEST_HEADER:
         return found(Form.DELIMITED, Kind.UNKNOWN), "its first line does not end; expected a header with column names"
     separator, header = _header(line)
+    if len(header) > MOST_COLUMNS:
+        return found(Form.DELIMITED, Kind.UNKNOWN), f"has {len(header):,} columns; at most {MOST_COLUMNS} are read"
     kind = kind_of_columns(header)
     if kind is not Kind.UNKNOWN:
         return found(Form.DELIMITED, kind, separator=separator, header=header), None

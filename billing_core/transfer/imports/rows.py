@@ -17,29 +17,22 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from billing_core.cells import APOSTROPHE, FORMULA_STARTS
-from billing_core.transfer.imports.files import File, Form, Unusable, shown
+from billing_core.transfer.imports.bounds import LARGEST_CELL, Unusable, shown
+from billing_core.transfer.imports.files import File, Form
 from billing_core.transfer.imports.model import Rejected
+from billing_core.transfer.imports.parquet_file import pieces
 
 __all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
 
 ROWS_AT_ONCE = 20_000
-
-LARGEST_CELL = 100_000
-"""Characters of one CSV cell."""
 
 LARGEST_RECORD = 2_000_000
 """Characters of one CSV record, and of one JSON row."""
 
 LARGEST_JSON = 256 * 1024 * 1024
 """Bytes. More is slow to read as JSON, for no gain over CSV or Parquet."""
-
-LARGEST_ROW_GROUP = 2 * 1024**3
-"""Bytes a group of Parquet rows says it unpacks to."""
-
-MOST_COLUMNS = 200
 
 JSON_PIECE = 1 << 18
 
@@ -164,52 +157,8 @@ def _as_meant(column: pa.Array) -> pa.Array:
 
 
 def _parquet_batches(path: Path, rows: int) -> Iterator[Batch]:
-    first = 1
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_claims(file)
-            for batch in file.iter_batches(batch_size=rows):
-                numbers = list(range(first, first + batch.num_rows))
-                named = zip(batch.schema.names, batch.columns, strict=True)
-                yield Batch(numbers, {name: _as_text(name, column) for name, column in named})
-                first += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise Unusable(f"cannot be read from here on ({reason}): the file is damaged", row=first) from None
-
-
-def _check_claims(file: pq.ParquetFile) -> None:
-    for group in range(file.metadata.num_row_groups):
-        if (size := file.metadata.row_group(group).total_byte_size) > LARGEST_ROW_GROUP:
-            raise Unusable(
-                f"its row group {group + 1:,} unpacks to {size:,} bytes; at most {LARGEST_ROW_GROUP:,} are read at "
-                "once: write it with smaller row groups"
-            )
-
-
-def _as_text(name: str, column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _as_text(name, column.cast(kind.value_type))
-    if pa.types.is_string(kind):
-        column.validate(full=True)  # Parquet's text may be no UTF-8
-        return column
-    if pa.types.is_floating(kind) and name != "latency_seconds":
-        raise Unusable(
-            f"holds binary floating point numbers ({kind}), which are not exact; expected DECIMAL or text", field=name
-        )
-    if pa.types.is_timestamp(kind):
-        utc = None if kind.tz is None else "UTC"
-        return column.cast(pa.timestamp("us", tz=utc)).cast(pa.string())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
-        return pa.array(
-            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],
-            pa.string(),
-        )
-    try:
-        return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
-        raise Unusable(f"has the type {kind}; expected text, numbers, DECIMAL or times", field=name) from None
+    for first, columns in pieces(path, rows):
+        yield Batch(list(range(first, first + len(next(iter(columns.values()))))), columns)
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
