@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
@@ -42,8 +44,8 @@ def file(world, text, name="card.yaml"):
     return path
 
 
-def refused(world, text):
-    plan = world.plan(file(world, text))
+def refused(world, text, name="card.yaml"):
+    plan = world.plan(world.folder / name if text is None else file(world, text, name))
     assert (plan.kind, plan.can_apply, plan.outcome) == (Kind.RATE_CARD, False, Outcome())
     with pytest.raises(BadParameter):
         world.desk.apply(plan, EVERYONE)
@@ -138,6 +140,12 @@ def test_rows_that_are_no_cards_are_named(world, tmp_path):
     assert [(one.row, one.field) for one in plan.rejected] == [(2, "effective_from"), (3, "ai"), (4, "id")]
     missing = world.plan(file(world, "id,effective_from,credit_price_usd,colour\n"))
     assert {one.field for one in missing.rejected} >= {"ai", "'colour'"}
+
+
+def test_cards_that_repeat_one_text_very_often_are_not_unpacked(world):
+    table = pa.table({name: ["x" * 50_000] * 900 for name in CARD_COLUMNS})
+    pq.write_table(table, world.folder / "cards", compression="zstd")
+    assert "unpacks to more than" in refused(world, None, "cards").reason
 
 
 def test_a_card_import_is_taken_back_unless_events_were_rated_with_it(world):

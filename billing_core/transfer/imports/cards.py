@@ -22,6 +22,8 @@ __all__ = ["ReadCards", "decide", "read_cards"]
 M = TypeVar("M", Plan, RateCard)
 
 MOST_CARDS = 1_000
+LARGEST_TABLE = 8 * 1024 * 1024
+"""Characters of cards as rows."""
 _OPTIONAL = ("effective_to", "margin", "sha256")
 
 
@@ -115,7 +117,7 @@ def _table(file: File) -> ReadCards:
         return ReadCards(Brought(()), 0, faults, header)
     cards: list[RateCard] = []
     rejected: list[Rejected] = []
-    rows = 0
+    rows = characters = 0
     for batch in batches(file, header):
         rejected += batch.rejected
         rows += len(batch.numbers) + len(batch.rejected)
@@ -123,6 +125,9 @@ def _table(file: File) -> ReadCards:
             raise Unusable(f"holds more than {MOST_CARDS:,} cards")
         cells = texts(batch.columns[name] for name in header)
         for number, values in zip(batch.numbers, cells, strict=True):
+            characters += sum(len(text or "") for text in values)
+            if characters > LARGEST_TABLE:
+                raise Unusable(f"unpacks to more than {LARGEST_TABLE:,} characters; so long are no cards", row=number)
             row = dict(zip(header, values, strict=True))
             try:
                 card = _card(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.cells import APOSTROPHE, FORMULA_STARTS
-from billing_core.transfer.imports.bounds import LARGEST_CELL, Unusable, shown
+from billing_core.transfer.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.files import File, Form
 from billing_core.transfer.imports.model import Rejected
 from billing_core.transfer.imports.parquet_file import pieces
@@ -120,20 +121,22 @@ def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch
     rejected: list[Rejected] = []
     numbers: list[int] = []
     held: list[list[str]] = []
+    characters = 0
     body = records(file)
     next(body, None)
     for number, cells in body:
         if len(cells) == width:
             numbers.append(number)
             held.append(cells)
+            characters += sum(map(len, cells))
         else:
             reason = (
                 f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
             )
             rejected.append(Rejected(number, "row", reason))
-        if len(held) + len(rejected) >= rows:
+        if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
             yield _csv_batch(header, numbers, held, rejected)
-            rejected, numbers, held = [], [], []
+            rejected, numbers, held, characters = [], [], [], 0
     if held or rejected:
         yield _csv_batch(header, numbers, held, rejected)
 
@@ -175,8 +178,7 @@ def _refuse_constant(text: str) -> None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise _Broken(f"the key {shown(twice)} is there twice")
     return found
 
@@ -259,12 +261,14 @@ def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[
                 raise Unusable(f"the key {shown(name)} stands where another is expected", row=reader.row)
             seen.add(name)
             reader.take(":")
+            if len(seen) > MOST_COLUMNS:
+                raise Unusable(f"has more than {MOST_COLUMNS} keys beside its rows")
             if name == "rows":
                 yield from _elements(reader)
+            elif name == "meta" and meta is not None:
+                meta["meta"] = reader.value()
             else:
-                value = reader.value()
-                if meta is not None:
-                    meta[name] = value
+                reader.value()
             sign = reader.take(",}")
         if reader.sign():
             raise Unusable("goes on after its end: damaged", row=reader.row)
@@ -297,7 +301,10 @@ def json_header(file: File) -> tuple[str, ...]:
     for _, row in json_rows(file):
         if not isinstance(row, dict):
             raise Unusable("is no object with the names of columns", row=1)
-        return tuple(_flat(row, str))
+        header = tuple(_flat(row, lambda value: value))
+        if len(header) > MOST_COLUMNS:
+            raise Unusable(f"has {len(header):,} names; at most {MOST_COLUMNS} are read", row=1)
+        return header
     return ()
 
 
@@ -318,7 +325,7 @@ def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batc
     batch = _JsonBatch(header)
     for number, row in json_rows(file):
         batch.add(number, row)
-        if len(batch) >= rows:
+        if len(batch) >= rows or batch.characters > LARGEST_PIECE:
             yield batch.done()
             batch = _JsonBatch(header)
     if len(batch):
@@ -334,6 +341,7 @@ class _JsonBatch:
         self._numbers: list[int] = []
         self._rows: list[dict[str, str | None]] = []
         self._rejected: list[Rejected] = []
+        self.characters = 0
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._rejected)
@@ -348,6 +356,7 @@ class _JsonBatch:
             return
         self._numbers.append(number)
         self._rows.append(flat)
+        self.characters += sum(len(text) for text in flat.values() if text is not None)
 
     def _fault(self, flat: dict[str, str | None]) -> tuple[str, str]:
         if flat.keys() != self._names:
@@ -377,7 +386,10 @@ def _json_text(value: Any) -> str | None:
         return format(value, "f") if is_plain else str(value)
     if isinstance(value, int):
         return str(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise Unusable("is nested too deeply") from None
 
 
 def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:
