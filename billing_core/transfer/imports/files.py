@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -30,6 +32,7 @@ __all__ = [
     "Unusable",
     "kind_of_columns",
     "look",
+    "opened_zip",
     "shown",
     "unknown_table",
 ]
@@ -203,10 +206,37 @@ def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
 
 
+@contextmanager
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose list of files is not read whole if it is absurdly long.
+
+    Raises
+    ------
+    Unusable
+        If it is; `zipfile` has its own errors for all else.
+    """
+    with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
+        file.is_listing = False
+        yield archive
+
+
+class _InPieces(io.FileIO):
+    """A file of which nobody gets more than a piece at once, whatever the end of a zip says of its list of files."""
+
+    is_listing = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_listing and size is not None and size > PIECE:
+            raise Unusable(f"its list of files has {size:,} bytes; a bundle's has at most {PIECE:,}")
+        return super().read(PIECE if size is None or size < 0 else min(size, PIECE)) or b""
+
+
 def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path) as archive:
             names = set(archive.namelist())
+    except Unusable as fault:
+        return found(Form.ZIP, Kind.UNKNOWN), fault.reason
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         return found(Form.ZIP, Kind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
     if "manifest.json" in names:
