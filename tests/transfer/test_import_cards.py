@@ -97,7 +97,11 @@ def test_two_cards_in_force_at_once_are_refused(world):
         (ACME.replace("id: acme-2026-12", "id: legacy"), "reserved"),
         ("cards:\n  - id: [", "not readable as YAML in line"),
         ("id: &a x\nai: *a\n", "YAML aliases"),
-        ("cards: " + "[" * 5000, ""),
+        ("cards: " + "[" * 900_000, "is nested too deeply; see docs/rate-cards.md"),
+        ("cards: " + "{a: " * 200_000, "is nested too deeply"),
+        ("cards:\n" + "- " * 400_000, "is nested too deeply"),
+        ("cards:\n" + "".join(" " * depth + "a:\n" for depth in range(1, 1_400)), "is nested too deeply"),
+        ('{"cards": ' + '[{"ai": ' * 100_000, "is nested too deeply"),
         ("id: x\n" + "# long\n" * 200_000, "a rate card file has at most"),
     ],
 )
