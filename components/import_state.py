@@ -6,7 +6,6 @@ All of it belongs to one session and goes with it, the file included.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,6 +13,7 @@ from typing import IO
 import streamlit as st
 
 from billing_core.transfer.imports.model import ImportPlan
+from billing_core.transfer.imports.scratch import Scratch
 
 __all__ = [
     "SAID",
@@ -48,14 +48,15 @@ class Spooled:
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
-        self._copy = tempfile.NamedTemporaryFile(prefix="billing-import-")  # noqa: SIM115 - closed when collected
-        shutil.copyfileobj(file, self._copy, PIECE_BYTES)
-        self._copy.flush()
+        self._scratch = Scratch()
+        self.path.touch(mode=0o600)
+        with self.path.open("wb") as copy:
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
 
     @property
     def path(self) -> Path:
         """Where it lies; only this account of the operating system may read it."""
-        return Path(self._copy.name)
+        return self._scratch.path / "upload"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from billing_core.usage import TOKEN_CLASSES, MetadataNames
 __all__ = [
     "AiRates",
     "Basis",
+    "CardLoader",
     "Plan",
     "RateCard",
     "RateCardFile",
@@ -202,6 +203,23 @@ class RateCardFile(_Strict):
         return next((card for card in self.cards if card.id == card_id), None)
 
 
+DEEPEST = 20
+"""Levels of a card file; a card needs five."""
+
+
+class _TooDeep(yaml.YAMLError):
+    """Said while the text is read: the time that brackets in brackets take grows with more than their square."""
+
+
+class CardLoader(yaml.BaseLoader):
+    """Texts, lists and mappings, nested as deeply as a card may be. Its scanner stops where it gets deeper."""
+
+    def fetch_more_tokens(self) -> None:
+        if self.flow_level + len(self.indents) > DEEPEST:
+            raise _TooDeep
+        super().fetch_more_tokens()
+
+
 def parse_rate_cards(text: str, source: str) -> RateCardFile:
     """The cards of a YAML (or JSON) text; `source` names it in errors.
 
@@ -211,7 +229,9 @@ def parse_rate_cards(text: str, source: str) -> RateCardFile:
         One line naming the source, the key, the value and what is accepted.
     """
     try:
-        document = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (BaseLoader builds text only)
+        document = yaml.load(text, Loader=CardLoader)  # noqa: S506  (it builds text only)
+    except _TooDeep:
+        raise RateCardError(f"rate card {source}: is nested too deeply; see docs/rate-cards.md") from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" in line {where.line + 1}" if where is not None else ""

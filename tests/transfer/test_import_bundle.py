@@ -70,6 +70,12 @@ def test_a_bundle_as_exported_comes_in_as_it_went_out(tmp_path):
     assert (here.bring(path).outcome.changes, here.bring(path).import_ids) == (0, ())
 
 
+def test_a_manifest_that_is_read_in_pieces_is_read_whole(world, tmp_path):
+    manifest = {"members": [{"file": "customers.csv", "sha256": sha256(MAP).hexdigest()}], "more": "x" * 3_000_000}
+    path = zipped(tmp_path, {"customers.csv": MAP}, manifest=manifest, compression=zipfile.ZIP_STORED)
+    assert world.plan(path).can_apply
+
+
 def test_cards_come_before_the_events_that_name_them(world, tmp_path):
     cards = tmp_path / "cards.json"
     there = ImportWorld(tmp_path, (), "there")

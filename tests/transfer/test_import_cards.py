@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
@@ -42,8 +44,8 @@ def file(world, text, name="card.yaml"):
     return path
 
 
-def refused(world, text):
-    plan = world.plan(file(world, text))
+def refused(world, text, name="card.yaml"):
+    plan = world.plan(world.folder / name if text is None else file(world, text, name))
     assert (plan.kind, plan.can_apply, plan.outcome) == (Kind.RATE_CARD, False, Outcome())
     with pytest.raises(BadParameter):
         world.desk.apply(plan, EVERYONE)
@@ -95,7 +97,11 @@ def test_two_cards_in_force_at_once_are_refused(world):
         (ACME.replace("id: acme-2026-12", "id: legacy"), "reserved"),
         ("cards:\n  - id: [", "not readable as YAML in line"),
         ("id: &a x\nai: *a\n", "YAML aliases"),
-        ("cards: " + "[" * 5000, ""),
+        ("cards: " + "[" * 900_000, "is nested too deeply; see docs/rate-cards.md"),
+        ("cards: " + "{a: " * 200_000, "is nested too deeply"),
+        ("cards:\n" + "- " * 400_000, "is nested too deeply"),
+        ("cards:\n" + "".join(" " * depth + "a:\n" for depth in range(1, 1_400)), "is nested too deeply"),
+        ('{"cards": ' + '[{"ai": ' * 100_000, "is nested too deeply"),
         ("id: x\n" + "# long\n" * 200_000, "a rate card file has at most"),
     ],
 )
@@ -138,6 +144,12 @@ def test_rows_that_are_no_cards_are_named(world, tmp_path):
     assert [(one.row, one.field) for one in plan.rejected] == [(2, "effective_from"), (3, "ai"), (4, "id")]
     missing = world.plan(file(world, "id,effective_from,credit_price_usd,colour\n"))
     assert {one.field for one in missing.rejected} >= {"ai", "'colour'"}
+
+
+def test_cards_that_repeat_one_text_very_often_are_not_unpacked(world):
+    table = pa.table({name: ["x" * 50_000] * 900 for name in CARD_COLUMNS})
+    pq.write_table(table, world.folder / "cards", compression="zstd")
+    assert "unpacks to more than" in refused(world, None, "cards").reason
 
 
 def test_a_card_import_is_taken_back_unless_events_were_rated_with_it(world):

@@ -115,3 +115,11 @@ def test_a_map_whose_lines_were_changed_since_stays(world):
     world.bring(file(world, MAP.replace("cus_1", "cus_9"), "later.csv"))
     with pytest.raises(BadParameter, match="1 of its lines were changed since"):
         world.undo(result)
+
+
+def test_a_map_that_repeats_one_name_very_often_is_not_unpacked(world):
+    names = pa.array(["x" * 50_000] * 1_000)
+    pq.write_table(pa.table({"organization_id": names, "name": names}), world.folder / "map", compression="zstd")
+    plan = world.plan(world.folder / "map")
+    assert (plan.kind, plan.can_apply) == (Kind.CUSTOMERS, False)
+    assert "unpacks to more than 5,242,880 characters" in plan.rejected[0].reason

@@ -318,6 +318,46 @@ def test_an_intent_of_ours_with_the_same_identifier_does_not_touch_what_was_bill
     assert empty.statuses() == {"trace-1": "processed"}
 
 
+@pytest.mark.parametrize("status", ["processed", "confirmed"])
+def test_what_was_on_its_way_elsewhere_is_settled_by_a_newer_export_and_never_sent(empty, status):
+    empty.bring_lines(line(sync_status="sending", meter_event_identifier="usage_1"), line("other"))
+    newer = line(sync_status=status, meter_event_identifier="usage_2", synced_at="2026-11-02T00:00:00.000Z")
+    plan = empty.plan_lines(newer)
+    assert plan.outcome == Outcome(0, 1, 0, (Effect("org_a", 0, Decimal(0), Decimal(0)),))
+    assert "whose outcome was not known, were billed according to the file" in plan.warnings[0]
+    result = empty.desk.apply(plan, EVERYONE)
+    assert (empty.event().sync_status, empty.event().meter_event_identifier) == (status, "usage_2")
+    assert candidate_ids(empty) == ["other"]
+    assert empty.plan_lines(newer).outcome == Outcome(0, 0, 1)
+    assert empty.plan_lines(line(sync_status="sending")).outcome == Outcome(0, 0, 1)
+    empty.undo(result)
+    assert (empty.event().sync_status, empty.event().meter_event_identifier) == ("sending", "usage_1")
+    assert candidate_ids(empty) == ["other"]
+
+
+def test_a_newer_export_that_changes_usage_as_well_settles_it_too(empty):
+    empty.bring_lines(line(sync_status="sending"))
+    empty.bring_lines(line(sync_status="processed", user_id="somebody else"))
+    assert (empty.event().sync_status, empty.event().user_id) == ("processed", "somebody else")
+    assert candidate_ids(empty) == []
+
+
+@pytest.mark.parametrize("status", ["pending", "error"])
+def test_what_failed_elsewhere_is_not_sent_from_here_as_long_as_the_first_import_stands(empty, status):
+    first = empty.bring_lines(line(sync_status="sending"))
+    newer = line(sync_status=status)
+    assert empty.plan_lines(newer).outcome == Outcome(0, 0, 1)
+    empty.undo(first)
+    empty.bring_lines(newer)
+    assert empty.statuses() == {"trace-1": status}
+
+
+def test_what_is_on_its_way_from_here_is_not_settled_by_a_file(world):
+    with world.ledger.engine.transaction() as writer:
+        writer.rows("UPDATE events SET sync_status = 'sending' WHERE id = 'a'")
+    assert world.plan_lines(line("a", sync_status="processed")).outcome == Outcome(0, 0, 1)
+
+
 def test_pending_events_of_a_file_are_sent_by_the_next_push(empty):
     empty.bring_lines(line("a"), line("b", sync_status="error", sync_error="no customer", customer_id=""))
     assert candidate_ids(empty) == ["a"]
@@ -326,7 +366,9 @@ def test_pending_events_of_a_file_are_sent_by_the_next_push(empty):
 def test_unsent_events_that_a_file_says_were_billed_are_lifted_and_never_sent(world):
     plan = world.plan_lines(line("a", sync_status="processed", meter_event_identifier="usage_9"))
     assert plan.outcome == Outcome(0, 1, 0, (Effect("org_a", 0, Decimal(0), Decimal(0)),))
-    assert "1 events that are not sent here were billed according to the file" in plan.warnings[0]
+    assert (
+        "1 events that are not sent here, or whose outcome was not known, were billed according to" in plan.warnings[0]
+    )
     world.desk.apply(plan, EVERYONE)
     assert (world.event("a").sync_status, world.event("a").meter_event_identifier) == ("processed", "usage_9")
     assert candidate_ids(world) == ["b"]

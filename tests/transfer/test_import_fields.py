@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from billing_core.rating.rate import CREDITS
 from billing_core.transfer.imports.fields import Rules, check, header_faults
 from billing_core.transfer.imports.rows import Batch
-from billing_core.types import FLAT_FIELDS
+from billing_core.types import FLAT_FIELDS, Flag
+from tests.factories import CARD, events_table, model_usage, usage_row
 from tests.transfer.import_world import NOW, ImportWorld, free, line
 
 RULES = Rules(ZoneInfo("Europe/Berlin"), NOW, {"builtin-1": Decimal("0.00004"), "dear": Decimal("0.5")})
@@ -166,9 +167,9 @@ def test_credits_are_read_exactly_or_refused(value):
 
 def test_marks_of_the_ledger_are_kept_apart_from_the_flags_of_rating():
     [event] = checked(
-        line(flags='["double_count_suspect", "own_key", "carried", "changed_after_sending"]')
+        line(flags='["mapped_customer", "double_count_suspect", "carried", "changed_after_sending"]')
     ).table.to_pylist()
-    assert event["flags"] == ["own_key", "double_count_suspect"]
+    assert event["flags"] == ["double_count_suspect", "mapped_customer"]
     assert event["marks"] == "carried,changed_after_sending"
 
 
@@ -228,3 +229,83 @@ def test_what_no_rating_gives_is_refused(tmp_path):
         line("huge", credits_ai_tokens="100000000001", credits_total="100000000051", amount_usd="4000000.00204", **own),
     )
     assert [(one.row, one.field) for one in plan.rejected] == [(1, "environment"), (2, "credits_ai_tokens")]
+
+
+NO_TOKENS = {"tokens_in": "", "tokens_out": "0", "tokens_total": "", "models": "[]"}
+UNUSED = {**NO_TOKENS, "cost_usd": "0"}
+LASTS_NOTHING = {"latency_seconds": "0", "ended_at": "2026-11-01T12:00:00.000Z"}
+NO_AI = {"credits_ai_tokens": "0", "credits_total": "50", "amount_usd": "0.002"}
+STORED = {"credits_storage": "5", "credits_total": "155", "amount_usd": "0.0062"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "field", "expected"),
+    [
+        ({"flags": '["excluded_environment"]'}, "credits_total", "0 of what is flagged excluded_environment"),
+        (
+            {"flags": '["excluded_environment", "no_customer"]', "sync_status": "error"},
+            "credits_total", "0 of what is flagged excluded_environment",
+        ),
+        ({"flags": '["own_key"]'}, "credits_ai_tokens", "0 where the customer brought the key (own_key)"),
+        ({"ai_credentials_ownership": "User"}, "credits_ai_tokens", "0 where the customer brought the key (own_key)"),
+        ({"ai_credentials_ownership": "user", "sync_status": "processed"}, "credits_ai_tokens", "0 where the customer"),
+        (UNUSED, "credits_ai_tokens", "0 without tokens and without cost_usd"),
+        ({**UNUSED, "usage": '[{"model": "m", "input": 0}]'}, "credits_ai_tokens", "0 without tokens"),
+        (LASTS_NOTHING, "credits_compute", "0 at latency_seconds of 0"),
+        (STORED, "credits_storage", "0 without storage_gb"),
+        ({**STORED, "storage_gb": "0"}, "credits_storage", "0 without storage_gb"),
+    ],
+)  # fmt: skip
+def test_credits_of_what_costs_nothing_are_refused(cells, field, expected):
+    name, reason = fault(**cells)
+    assert name == field
+    assert reason.split("; ")[0].endswith("is not accepted")
+    assert f"expected {expected}" in reason
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {"flags": '["own_key"]', "ai_credentials_ownership": "user", **NO_AI},
+        {"flags": '["own_key", "legacy_billed"]', "rate_card_version": "legacy", "sync_status": "processed"},
+        {"flags": '["legacy_billed"]', "rate_card_version": "legacy", "sync_status": "processed", **UNUSED},
+        {"flags": '["excluded_environment", "legacy_billed"]', "sync_status": "processed"},
+        {"flags": '["excluded_environment"]', "sync_status": "processed"},
+        NO_TOKENS,
+        {**UNUSED, "tokens_total": "1000"},
+        {**UNUSED, "usage": '[{"model": "m", "input": 1000}]'},
+        {**STORED, "storage_gb": "0.01"},
+    ],
+)
+def test_credits_of_what_was_used_or_recorded_are_taken_as_they_are(cells):
+    assert checked(line(**cells)).rejected == []
+
+
+def cards():
+    priced = st.decimals("0.01", 500, places=2)
+    tokens = st.builds(lambda rate: {"basis": "tokens", "rates": [{"credits_per_1000_tokens": rate}]}, priced.map(str))
+    return st.builds(
+        lambda margin, ai: CARD.model_validate({**CARD.model_dump(), "margin": str(margin), "ai": ai}),
+        priced, tokens | st.just({"basis": "cost"}),
+    )  # fmt: skip
+
+
+@given(
+    cards(), st.none() | st.integers(0, 10**6), st.none() | st.decimals(0, 100, places=12), st.integers(0, 10**9),
+    st.none() | st.decimals(0, 100, places=12), st.sampled_from([None, "user", "USER", "platform"]),
+    st.sampled_from([None, "production", "langfuse-evals"]), st.booleans(),
+)  # fmt: skip
+def test_no_rating_gives_what_is_refused(card, tokens, cost, microseconds, storage, ownership, environment, bad):
+    usage = [] if tokens is None and cost is None else [model_usage(cost_usd=cost, input=tokens or 0)]
+    row = usage_row(
+        tokens_in=tokens, tokens_out=None, tokens_total=tokens, usage=usage, cost_usd=cost, storage_gb=storage,
+        latency_seconds=Decimal(microseconds) / 10**6, ai_credentials_ownership=ownership, environment=environment,
+        bad_usage=bad,
+    )  # fmt: skip
+    [event] = events_table([row], card=card).to_pylist()
+    ai, compute, stored = (event[f"credits_{part}"] for part in ("ai_tokens", "compute", "storage"))
+    assert not (ai and (Flag.OWN_KEY in event["flags"] or (ownership or "").lower() == "user"))
+    assert not (ai and not tokens and not cost)
+    assert not (compute and not event["latency_seconds"])
+    assert not (stored and not storage)
+    assert not (event["credits_total"] and Flag.EXCLUDED_ENVIRONMENT in event["flags"])

@@ -40,15 +40,17 @@ def usage(draw):
         )
     }  # fmt: skip
     models = sorted(draw(st.sets(text.filter(bool), max_size=3)))
-    counts = {name: draw(tokens) for name in ("tokens_in", "tokens_out", "tokens_total")}
+    facts["environment"] = draw(st.sampled_from(["langfuse-evals", "sdk-experiment"]) | named)
+    used = [draw(st.integers(0, 10**6)) for _ in models]  # every token of a model is in the sum (`langfuse.amounts`)
+    counts = {name: draw(tokens) for name in ("tokens_in", "tokens_out")} | {"tokens_total": sum(used) or None}
     return {
         **facts, **counts, "models": models,
-        "usage": [model_usage(m, cost_usd=None, input=draw(st.integers(0, 10**6))) for m in models],
+        "usage": [model_usage(m, cost_usd=None, input=n) for m, n in zip(models, used, strict=True)],
         "timestamp": NOON + timedelta(microseconds=draw(st.integers(0, 10**12))),
         "latency_seconds": Decimal(draw(st.integers(0, 10**9))) / 10**6, "storage_gb": draw(money(12)),
         "cost_usd": draw(money(12)), "observations": draw(st.integers(0, 99)), "has_error": draw(st.booleans()),
         "problems": draw(st.lists(st.sampled_from(["odd", "odder"]), max_size=2, unique=True)),
-        "ai_credentials_ownership": draw(st.sampled_from([None, "user", "platform"])),
+        "ai_credentials_ownership": draw(st.sampled_from([None, "user", "User", "platform"])),
         "legacy_status": draw(st.sampled_from([None, None, "processed"])),
         "legacy_total": draw(money(6)), "bad_usage": draw(st.booleans()),
         "trace_base": draw(st.sampled_from([None, "http://langfuse.test/project/p/traces/"])),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 import tracemalloc
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from billing_core.cells import csv_line
 from billing_core.transfer.imports import rows as import_rows
+from billing_core.transfer.imports.bounds import LARGEST_PIECE
 from billing_core.transfer.imports.files import Unusable, look
 from billing_core.transfer.imports.rows import batches, json_header
 from billing_core.types import FLAT_FIELDS
@@ -219,6 +221,44 @@ def test_reading_a_large_csv_takes_no_more_memory_than_a_small_one(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sum(len(batch.numbers) for batch in batches(file, file.header, rows=1000)) == 60_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kilobytes
+
+
+@pytest.mark.parametrize("write", [as_csv, as_json])
+def test_rows_of_long_cells_are_read_fewer_at_a_time(tmp_path, write):
+    rows = [line(f"trace-{n}", user_id="x" * 90_000, session_id="y" * 90_000) for n in range(250)]
+    path = write(tmp_path / "f", rows)
+    file = look(path)[0]
+    found = [
+        (len(batch.numbers), sum(column.nbytes for column in batch.columns.values()))
+        for batch in batches(file, file.header or json_header(file))
+    ]
+    assert sum(count for count, _ in found) == 250
+    assert max(size for _, size in found) < LARGEST_PIECE + 1_000_000
+
+
+def test_a_key_that_is_there_twice_among_very_many_is_found_at_once(tmp_path):
+    names = ", ".join(f'"{n}": 1' for n in [*range(150_000), 149_999])
+    file = text(tmp_path / "f", '{"meta": {"dataset": "usage-events"}, "rows": [{' + names + "}]}")
+    began = time.monotonic()
+    assert "the key '149999' is there twice" in broken(file)[2]
+    assert time.monotonic() - began < 20
+
+
+def test_more_names_than_any_table_has_are_not_read(tmp_path):
+    names = [f"column_{n}" for n in range(300)]
+    header = ",".join(["id", "timestamp", *names])
+    assert "has 302 columns; at most 200 are read" in look_at(tmp_path / "f", header + "\n")
+    row = {"id": "a", "sync_status": "x", **dict.fromkeys(names, 1)}
+    with pytest.raises(Unusable, match="has 302 names; at most 200"):
+        json_header(look(as_json(tmp_path / "g", [row]))[0])
+    beside = json.dumps({"meta": {"dataset": "usage-events"}, "rows": [], **dict.fromkeys(names, 1)})
+    with pytest.raises(Unusable, match="has more than 200 keys beside its rows"):
+        json_header(text(tmp_path / "h", beside))
+
+
+def look_at(path, content):
+    path.write_text(content)
+    return look(path)[1]
 
 
 def test_keys_of_json_are_those_of_the_first_row(tmp_path):

@@ -17,6 +17,7 @@ from billing_core.transfer.imports.model import ImportRecord, Kind
 from billing_core.transfer.imports.undo import undo_events
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
+from tests.transfer.import_world import as_csv, line
 from tests.transfer.month_world import FINANCE, NOVEMBER, OCTOBER, MonthWorld, october, trace
 
 ANALYST = Principal("ann", Role.ANALYST)
@@ -51,6 +52,29 @@ def test_unsent_usage_keeps_the_month_open_until_it_is_accepted_by_name(world, s
     assert closed.ok
     exception = closed.manifest["exceptions"][0]
     assert (exception["accepted_by"], exception["reason"], exception["events"]) == ("fay", "customer left", 1)
+
+
+def test_what_was_on_its_way_where_it_was_imported_from_is_accepted_or_settled_by_a_newer_export(world, tmp_path):
+    times = {"timestamp": "2026-10-07T12:00:00.000Z", "ended_at": "2026-10-07T12:01:00.000Z"}
+
+    def bring(status):
+        path = as_csv(tmp_path / "f", [line("away", **times, sync_status=status)])
+        world.service.imports.apply(world.service.imports.plan(path, EVERYONE), EVERYONE)
+
+    bring("sending")
+    world.send("sending", "a")
+    ours, theirs = sorted(world.close().obstacles, key=lambda one: one.event_ids)
+    assert (ours.cause, ours.event_ids) == ("unknown_outcome", ("a",))
+    assert "push again" in ours.says
+    assert (theirs.cause, theirs.event_ids) == ("unknown_outcome", ("away",))
+    assert "known only there: import a newer export of it, or accept unknown_outcome" in theirs.says
+    assert world.close(accept=["unknown_outcome"], reason="the other ledger is gone").ok
+    world.now += timedelta(hours=1)
+    bring("processed")
+    assert world.verify() == []
+    world.months.reopen("2026-10", FINANCE, reason="settled")
+    world.send("processed", "a")
+    assert world.close().ok
 
 
 def test_a_carried_fraction_does_not_keep_the_month_open(world):

@@ -14,7 +14,7 @@ from billing_core.ledger.engine import Engine
 from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import events_table
 from billing_core.pipeline import open_corrections, staged
-from billing_core.transfer.close.rules import NAMED, Standing
+from billing_core.transfer.close.rules import ELSEWHERE, NAMED, Standing
 from billing_core.types import Flag
 
 __all__ = ["standings"]
@@ -28,6 +28,7 @@ def standings(engine: Engine, start: datetime, end: datetime, now: datetime, set
     t = staged()
     t = t.filter(*_counts_in(t, start, end), t.credits_total != 0)
     t = t.mutate(
+        cause=ibis.ifelse((t.stage == "sending") & t.billed_elsewhere.fill_null(False), ELSEWHERE, t.cause),
         is_settled=t.ended_at <= instant(now - settle),
         is_carried=t.marks.fill_null("").contains(Flag.CARRIED),
     )

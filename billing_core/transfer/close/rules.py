@@ -20,6 +20,7 @@ from billing_core.types import plain_decimal
 
 __all__ = [
     "ACCEPTABLE",
+    "ELSEWHERE",
     "Acceptance",
     "Accepted",
     "Group",
@@ -36,6 +37,9 @@ NOT_CONNECTED = "not_connected"
 CONTRADICTION = "contradiction"
 UNSETTLED = "unsettled"
 UNSENT = "unsent"
+
+ELSEWHERE = "elsewhere"
+"""Why an event is on its way for ever: the intent lies in another ledger."""
 
 NAMED = 100
 """Events that an obstacle names; their number is exact."""
@@ -203,6 +207,10 @@ _STUCK = {
     "failed_before": (Cause.HELD, Group.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
     "on_hold": (Cause.HELD, Group.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
 }
+_ELSEWHERE = (
+    "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
+    "import a newer export of it, or accept unknown_outcome"
+)
 _REJECTED = (Cause.REJECTED, Group.ERROR, "Stripe rejected them: see Stripe Sync")
 
 
@@ -217,6 +225,8 @@ def from_standings(standings: Iterable[Standing]) -> list[Obstacle]:
                 key = UNSETTLED, Group.UNSETTLED, "not final for sending yet: push a little later, then close again"
             case "pending":
                 key = UNSENT, Group.UNSENT, "not sent to Stripe yet: push, then close again"
+            case "sending" if one.cause == ELSEWHERE:
+                key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, _ELSEWHERE
             case "sending":
                 key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, "nobody knows yet whether Stripe has them: push again"
             case "error" | "held":

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from billing_core.transfer.imports.files import PIECE, File, Unusable, look, shown
+from billing_core.transfer.imports.files import PIECE, File, Unusable, look, opened_zip, shown
 from billing_core.transfer.imports.model import Kind
 
 __all__ = ["MANIFEST", "PARTS", "unpack"]
@@ -51,7 +51,7 @@ def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None)
     """
     folder.mkdir(exist_ok=True)
     try:
-        with zipfile.ZipFile(file.path) as archive:
+        with opened_zip(file.path) as archive:
             members = _members(archive)
             hashes = _manifest(archive, members)
             if odd := sorted(members.keys() - hashes.keys() - {MANIFEST}):

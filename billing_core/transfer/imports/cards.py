@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from billing_core.card_book import Brought, combined
 from billing_core.errors import RateCardError
-from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
+from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
 from billing_core.transfer.imports.files import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, Unusable, shown
 from billing_core.transfer.imports.model import Outcome, Rejected
 from billing_core.transfer.imports.rows import batches, json_header, json_meta, texts
@@ -22,6 +22,8 @@ __all__ = ["ReadCards", "decide", "read_cards"]
 M = TypeVar("M", Plan, RateCard)
 
 MOST_CARDS = 1_000
+LARGEST_TABLE = 8 * 1024 * 1024
+"""Characters of cards as rows."""
 _OPTIONAL = ("effective_to", "margin", "sha256")
 
 
@@ -93,8 +95,6 @@ def _document(file: File) -> ReadCards:
     try:
         _no_aliases(text)
         found = parse_rate_cards(text, file.name)
-    except RecursionError:
-        raise Unusable("is nested too deeply; see docs/rate-cards.md") from None
     except RateCardError as error:
         raise Unusable(str(error), field="rate_card") from None
     return ReadCards(Brought(found.cards, found.plans), len(found.cards) + len(found.plans))
@@ -103,7 +103,7 @@ def _document(file: File) -> ReadCards:
 def _no_aliases(text: str) -> None:
     """Aliases can make a line of YAML stand for gigabytes, and no card needs them."""
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.BaseLoader)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=CardLoader)):
             raise Unusable("uses YAML aliases (*name); write the values out")
     except yaml.YAMLError:
         return  # said better by whoever parses it
@@ -115,7 +115,7 @@ def _table(file: File) -> ReadCards:
         return ReadCards(Brought(()), 0, faults, header)
     cards: list[RateCard] = []
     rejected: list[Rejected] = []
-    rows = 0
+    rows = characters = 0
     for batch in batches(file, header):
         rejected += batch.rejected
         rows += len(batch.numbers) + len(batch.rejected)
@@ -123,6 +123,9 @@ def _table(file: File) -> ReadCards:
             raise Unusable(f"holds more than {MOST_CARDS:,} cards")
         cells = texts(batch.columns[name] for name in header)
         for number, values in zip(batch.numbers, cells, strict=True):
+            characters += sum(len(text or "") for text in values)
+            if characters > LARGEST_TABLE:
+                raise Unusable(f"unpacks to more than {LARGEST_TABLE:,} characters; so long are no cards", row=number)
             row = dict(zip(header, values, strict=True))
             try:
                 card = _card(row)

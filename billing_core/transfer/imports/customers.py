@@ -56,11 +56,15 @@ def _records(file: File) -> Iterator[list[str]]:
         return
     header = json_header(file) if file.form is Form.JSON else file.header
     yield list(header)
+    characters = 0
     for batch in batches(file, header):
         if batch.rejected:
             first = batch.rejected[0]
             raise Unusable(first.reason, row=first.row, field=first.field)
         for row in texts(batch.columns[name] for name in header):
+            characters += sum(len(text or "") for text in row)
+            if characters > LARGEST_MAP:  # a Parquet file holds what is repeated once
+                raise Unusable(f"unpacks to more than {LARGEST_MAP:,} characters; a customer map has at most so many")
             yield [_cell(text or "") for text in row]
 
 

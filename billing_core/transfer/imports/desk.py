@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from billing_core.access import Principal, Role
 from billing_core.card_book import keep_import
@@ -42,6 +41,7 @@ from billing_core.transfer.imports.model import (
     Rejected,
     UndoResult,
 )
+from billing_core.transfer.imports.scratch import Scratch
 from billing_core.transfer.imports.undo import as_before, undo_cards, undo_events
 
 __all__ = ["ImportDesk"]
@@ -259,8 +259,8 @@ class ImportDesk:
         parts: list[ImportPlan] = []
         brought: dict[str, RateCard] = {}
         try:
-            with TemporaryDirectory(prefix="billing-bundle-") as folder:
-                for part, fault in unpack(file, Path(folder)):
+            with Scratch() as folder:
+                for part, fault in unpack(file, folder / "members"):
                     made = self._plan(part, fault, empty.skip_bad_rows, progress, brought)
                     parts.append(made)
                     if isinstance(made.content, ReadCards) and made.can_apply:

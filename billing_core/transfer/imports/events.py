@@ -28,7 +28,7 @@ from billing_core.ledger.sync import VOID
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.transfer.imports.fields import NO_CARD, Checked, Rules, check, header_faults
 from billing_core.transfer.imports.files import EXTRA_FIELDS, File, Form, Unusable
-from billing_core.transfer.imports.merge import BILLED, UNSENT, Known, Merged, beside, merge
+from billing_core.transfer.imports.merge import BILLED, UNSENT, Known, Merged, beside, merge, unknown_elsewhere
 from billing_core.transfer.imports.model import MOST_LISTED, Effect, ImportProgress, Outcome, Rejected
 from billing_core.transfer.imports.rows import batches, json_header
 from billing_core.transfer.imports.stage import Stage
@@ -303,8 +303,8 @@ def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo, override: st
         )
     if found.lifted:
         yield (
-            f"{found.lifted:,} events that are not sent here were billed according to the file: they count as "
-            "processed, and are never sent from here."
+            f"{found.lifted:,} events that are not sent here, or whose outcome was not known, were billed according "
+            "to the file: they count as billed elsewhere, and are never sent from here."
         )
     if found.corrected:
         yield (
@@ -335,7 +335,7 @@ def book(
             writer.book(piece.merged.events.filter(mask), run_id=run_id, brought=_brought(piece))
             writer.rows(_FORGET_FOREIGN, [run_id])
             if piece.merged.is_lifted.any():
-                _lift(writer, piece.staged.filter(pa.array(piece.merged.is_lifted)), run_id, now)
+                _lift(writer, _billed(piece), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
             progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {done:,} events"))
@@ -359,8 +359,17 @@ def _brought(piece: _Piece) -> pa.Table:
 _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 
 
+def _billed(piece: _Piece) -> pa.Table:
+    """Events the file says were billed: processed from now on, or as it says of those whose outcome was not known."""
+    status = pc.if_else(
+        pa.array(unknown_elsewhere(piece.stored)), piece.staged["sync_status"], SyncStatus.PROCESSED.value
+    )
+    columns = {name: piece.staged[name] for name in ("id", "meter_event_identifier", "synced_at")}
+    return pa.table({**columns, "sync_status": status}).filter(pa.array(piece.merged.is_lifted))
+
+
 def _lift(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
-    """Events the file says were billed: processed from now on. What they were stays as a revision, as ever."""
+    """Let events count as billed elsewhere. What they were stays as a revision, as ever."""
     seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
     ids = lifted["id"].to_pylist()
     untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"
@@ -386,7 +395,7 @@ def _lift(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
     rows = pa.table(
         {
             "id": lifted["id"],
-            "sync_status": pa.array([SyncStatus.PROCESSED.value] * len(ids)),
+            "sync_status": lifted["sync_status"],
             "sync_error": nothing,
             "meter_event_identifier": lifted["meter_event_identifier"],
             "synced_at": lifted["synced_at"],

@@ -25,7 +25,7 @@ from billing_core.decimals import from_integers, multiply, to_integers
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION
 from billing_core.rating.events import EVENT_SCHEMA, in_order, matches_any
-from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE
+from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, OWN_KEY, PRICE
 from billing_core.transfer.imports.files import EXTRA_FIELDS, shown
 from billing_core.transfer.imports.model import MOST_LISTED, Rejected
 from billing_core.transfer.imports.rows import Batch
@@ -164,6 +164,7 @@ class _Check:
         self.faults = _Faults(batch.numbers, np.zeros(self.rows, dtype=bool), list(batch.rejected))
         self.misshapen = len(batch.rejected)
         self.made: dict[str, pa.Array] = {"row": pa.array(batch.numbers, pa.int64())}
+        self.flagged: dict[Flag, Mask] = {}
         self.without_offset = 0
 
     def done(self) -> Checked:
@@ -320,6 +321,10 @@ class _Check:
         self.made["flags"] = _no_null(pc.if_else(flags.is_valid(), rated, pa.scalar(None, lists)))
         marks = [FLAG_SEPARATOR.join(m.value for m in MARKS if m in names) for names in found]
         self.made["marks"] = each(marks, pa.string()).fill_null("")
+        self.flagged = {
+            flag: _mask(each([flag in names for names in found], pa.bool_()))
+            for flag in (Flag.LEGACY_BILLED, Flag.OWN_KEY, Flag.EXCLUDED_ENVIRONMENT)
+        }
         self.made["is_late"] = each([Flag.LATE_AFTER_CLOSE in names for names in found], pa.bool_()).fill_null(False)
         if "problems" in self.cells:
             self.made["problems"] = self._mapped("problems", _sentences, "a JSON list of sentences", lists)
@@ -355,16 +360,44 @@ class _Check:
         self._never_billed(billable)
 
     def _never_billed(self, billable: Mask) -> None:
-        """What no rating gives: credits of usage that costs nothing here and was not billed elsewhere, absurd parts."""
+        """What no rating gives: credits of usage that costs nothing here and was not billed elsewhere, absurd parts.
+
+        Records of the earlier system are taken as they are (no push takes them), and so is what takes others back.
+        """
+        rated = ~self.flagged[Flag.LEGACY_BILLED] & ~_mask(self.made["is_reversal"])
         environment = pa.chunked_array([self.made["environment"]])
         unsent = _mask(pc.is_in(self.made["sync_status"], pa.array([SyncStatus.PENDING, SyncStatus.ERROR])))
         self.faults.add(
-            matches_any(environment, self.rules.not_billed) & unsent & billable, "environment",
+            matches_any(environment, self.rules.not_billed) & unsent & billable & rated, "environment",
             self._not_accepted("environment", "0 credits of what LANGFUSE_EXCLUDED_ENVIRONMENTS excludes"),
         )  # fmt: skip
+        self.faults.add(
+            self.flagged[Flag.EXCLUDED_ENVIRONMENT] & unsent & billable & rated, "credits_total",
+            self._not_accepted("credits_total", f"0 of what is flagged {Flag.EXCLUDED_ENVIRONMENT}"),
+        )  # fmt: skip
+        own = self.flagged[Flag.OWN_KEY] | _mask(
+            pc.equal(pc.utf8_lower(self.made["ai_credentials_ownership"]), OWN_KEY)
+        )
+        for name, nothing, expected in (
+            ("credits_ai_tokens", own, f"0 where the customer brought the key ({Flag.OWN_KEY})"),
+            ("credits_ai_tokens", ~own & ~self._has_used(), "0 without tokens and without cost_usd"),
+            ("credits_compute", to_integers(self.made["latency_seconds"]) == 0, "0 at latency_seconds of 0"),
+            ("credits_storage", to_integers(self.made["storage_gb"]) == 0, "0 without storage_gb"),
+        ):  # fmt: skip
+            costs = to_integers(self.made[name]) != 0
+            self.faults.add(nothing & costs & rated, name, self._not_accepted(name, expected))
         for name in PARTS:
             absurd = np.abs(to_integers(self.made[name])) > LARGEST_COMPONENT
             self.faults.add(absurd, name, self._not_accepted(name, f"at most {LARGEST_COMPONENT // 10**6:,}"))
+
+    def _has_used(self) -> Mask:
+        """Rows with something that AI credits can follow from: tokens or a cost, in sum or of a model."""
+        used: Mask = np.logical_or.reduce([to_integers(self.made[name]) != 0 for name in (*COUNTS, "cost_usd")])
+        if "usage" in self.made:
+            lines = self.made["usage"].flatten()
+            some = [to_integers(lines.field(name)) != 0 for name in (*TOKEN_CLASSES, "cost_usd")]
+            used[pc.list_parent_indices(self.made["usage"]).to_numpy()[np.logical_or.reduce(some)]] = True
+        return used
 
     def _reversals(self) -> None:
         """Rows of closed months that take others back: the only ones that may be negative."""

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from billing_core.errors import BadParameter
+from billing_core.transfer.imports.bounds import MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.model import Kind
+from billing_core.transfer.imports.parquet_file import column_names
 from billing_core.types import FLAT_FIELDS
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Unusable",
     "kind_of_columns",
     "look",
+    "opened_zip",
     "shown",
     "unknown_table",
 ]
@@ -59,7 +61,6 @@ CARD_COLUMNS = (
 )  # fmt: skip
 """A rate card as a row, as it is exported; `effective_to`, `margin` and `sha256` may be missing."""
 
-_SHOWN = 60
 _ACCEPTED = (
     "usage events (CSV, JSON or Parquet as exported), a rate card (YAML, JSON or CSV), "
     "a customer map (CSV) or a bundle (zip with manifest.json)"
@@ -74,16 +75,6 @@ class Form(StrEnum):
     PARQUET = "parquet"
     DOCUMENT = "document"
     ZIP = "zip"
-
-
-class Unusable(Exception):
-    """The file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
-
-    def __init__(self, reason: str, *, row: int = 0, field: str = "file") -> None:
-        super().__init__(reason)
-        self.row = row
-        self.field = field
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +147,6 @@ def kind_of_columns(names: Sequence[str]) -> Kind:
     return Kind.UNKNOWN
 
 
-def shown(value: object) -> str:
-    """A value as people may see it in a reason: one line, and only its beginning."""
-    text = str(value)
-    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return repr(cut)
-
-
 def unknown_table(names: Sequence[str]) -> str:
     """Why a table is none that can be imported."""
     if "day" in names and "events" in names:
@@ -215,19 +199,44 @@ def _bad_byte(error: UnicodeDecodeError, start: int, encoding: str) -> str:
 
 def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
-        with pq.ParquetFile(path) as table:
-            header = tuple(table.schema_arrow.names)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        return found(Form.PARQUET, Kind.UNKNOWN), f"is no complete Parquet file ({reason}); export or copy it once more"
+        header = column_names(path)
+    except Unusable as fault:
+        return found(Form.PARQUET, Kind.UNKNOWN), fault.reason
     kind = kind_of_columns(header)
     return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
 
 
+@contextmanager
+def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip file whose list of files is not read whole if it is absurdly long.
+
+    Raises
+    ------
+    Unusable
+        If it is; `zipfile` has its own errors for all else.
+    """
+    with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
+        file.is_listing = False
+        yield archive
+
+
+class _InPieces(io.FileIO):
+    """A file of which nobody gets more than a piece at once, whatever the end of a zip says of its list of files."""
+
+    is_listing = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_listing and size is not None and size > PIECE:
+            raise Unusable(f"its list of files has {size:,} bytes; a bundle's has at most {PIECE:,}")
+        return super().read(PIECE if size is None or size < 0 else min(size, PIECE)) or b""
+
+
 def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened_zip(path) as archive:
             names = set(archive.namelist())
+    except Unusable as fault:
+        return found(Form.ZIP, Kind.UNKNOWN), fault.reason
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         return found(Form.ZIP, Kind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
     if "manifest.json" in names:
@@ -247,6 +256,8 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
     if len(line) >= LARGEST_HEADER:
         return found(Form.DELIMITED, Kind.UNKNOWN), "its first line does not end; expected a header with column names"
     separator, header = _header(line)
+    if len(header) > MOST_COLUMNS:
+        return found(Form.DELIMITED, Kind.UNKNOWN), f"has {len(header):,} columns; at most {MOST_COLUMNS} are read"
     kind = kind_of_columns(header)
     if kind is not Kind.UNKNOWN:
         return found(Form.DELIMITED, kind, separator=separator, header=header), None

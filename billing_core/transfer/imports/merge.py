@@ -27,7 +27,7 @@ from billing_core.transfer.rerate.rebooking import Waiting
 from billing_core.types import Flag, SyncStatus
 from billing_core.usage import COST, MODEL_USAGE, TOKEN_CLASSES
 
-__all__ = ["BILLED", "Known", "Merged", "beside", "merge"]
+__all__ = ["BILLED", "Known", "Merged", "beside", "merge", "unknown_elsewhere"]
 
 BILLED = (SyncStatus.PROCESSED.value, SyncStatus.CONFIRMED.value)
 """Statuses with which a file says that Stripe has the usage."""
@@ -72,7 +72,8 @@ class Merged:
     is_new:
         Whether the ledger has no such event.
     is_lifted:
-        Whether the file says that an event that is unsent here was billed: it was, elsewhere.
+        Whether the file says that an event was billed that is unsent here, or of which the ledger it came from did not
+        know it: it was, elsewhere.
     """
 
     events: pa.Table
@@ -109,7 +110,7 @@ def merge(staged: pa.Table, given: frozenset[str], known: Known, *, is_csv: bool
     made["usage"] = _usage(made, stored, "usage" in given)
     made["credit_price_usd"] = _prices(made["credit_price_usd"], stored, staged["timestamp"], known.price_at)
     statuses, errors = _standings(made, stored, known.waiting)
-    lifted = _lifted(staged, statuses, is_new, known.covered)
+    lifted = _lifted(staged, statuses, stored, known.covered)
     made["sync_status"], made["sync_error"] = _of_new(made, statuses, errors, is_new)
     columns = [_cast(made[field.name], field.type) for field in EVENT_SCHEMA]
     return Merged(pa.Table.from_arrays(columns, schema=EVENT_SCHEMA), is_new, lifted)
@@ -241,15 +242,20 @@ def _standings(
     return statuses, errors
 
 
-def _lifted(staged: pa.Table, statuses: Sequence[str | None], is_new: Any, covered: Collection[str]) -> Mask:
-    said, ids = staged["sync_status"].to_pylist(), staged["id"].to_pylist()
-    return np.array(
-        [
-            not is_new[i] and said[i] in BILLED and statuses[i] in UNSENT and ids[i] not in covered
-            for i in range(len(ids))
-        ],
-        dtype=bool,
-    )
+def _lifted(staged: pa.Table, statuses: Sequence[str | None], stored: pa.Table, covered: Collection[str]) -> Mask:
+    said = np.array([one in BILLED for one in staged["sync_status"].to_pylist()], dtype=bool)
+    free = np.array([one not in covered for one in staged["id"].to_pylist()], dtype=bool)
+    unsent = np.array([status in UNSENT for status in statuses], dtype=bool)
+    found: Mask = said & ((unsent & free) | unknown_elsewhere(stored))
+    return found
+
+
+def unknown_elsewhere(stored: pa.Table) -> Mask:
+    """Stored events that were on their way when they were imported: no intent here ever gets an answer for them."""
+    sending = pc.equal(stored["sync_status"].cast(pa.string()), SyncStatus.SENDING.value)
+    both = pc.fill_null(pc.and_(sending, stored["billed_elsewhere"]), False)
+    found: Mask = np.asarray(both.to_numpy(), dtype=bool)
+    return found
 
 
 def _of_new(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -17,29 +18,22 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from billing_core.cells import APOSTROPHE, FORMULA_STARTS
-from billing_core.transfer.imports.files import File, Form, Unusable, shown
+from billing_core.transfer.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
+from billing_core.transfer.imports.files import File, Form
 from billing_core.transfer.imports.model import Rejected
+from billing_core.transfer.imports.parquet_file import pieces
 
 __all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
 
 ROWS_AT_ONCE = 20_000
-
-LARGEST_CELL = 100_000
-"""Characters of one CSV cell."""
 
 LARGEST_RECORD = 2_000_000
 """Characters of one CSV record, and of one JSON row."""
 
 LARGEST_JSON = 256 * 1024 * 1024
 """Bytes. More is slow to read as JSON, for no gain over CSV or Parquet."""
-
-LARGEST_ROW_GROUP = 2 * 1024**3
-"""Bytes a group of Parquet rows says it unpacks to."""
-
-MOST_COLUMNS = 200
 
 JSON_PIECE = 1 << 18
 
@@ -127,20 +121,22 @@ def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch
     rejected: list[Rejected] = []
     numbers: list[int] = []
     held: list[list[str]] = []
+    characters = 0
     body = records(file)
     next(body, None)
     for number, cells in body:
         if len(cells) == width:
             numbers.append(number)
             held.append(cells)
+            characters += sum(map(len, cells))
         else:
             reason = (
                 f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
             )
             rejected.append(Rejected(number, "row", reason))
-        if len(held) + len(rejected) >= rows:
+        if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
             yield _csv_batch(header, numbers, held, rejected)
-            rejected, numbers, held = [], [], []
+            rejected, numbers, held, characters = [], [], [], 0
     if held or rejected:
         yield _csv_batch(header, numbers, held, rejected)
 
@@ -164,52 +160,8 @@ def _as_meant(column: pa.Array) -> pa.Array:
 
 
 def _parquet_batches(path: Path, rows: int) -> Iterator[Batch]:
-    first = 1
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_claims(file)
-            for batch in file.iter_batches(batch_size=rows):
-                numbers = list(range(first, first + batch.num_rows))
-                named = zip(batch.schema.names, batch.columns, strict=True)
-                yield Batch(numbers, {name: _as_text(name, column) for name, column in named})
-                first += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise Unusable(f"cannot be read from here on ({reason}): the file is damaged", row=first) from None
-
-
-def _check_claims(file: pq.ParquetFile) -> None:
-    for group in range(file.metadata.num_row_groups):
-        if (size := file.metadata.row_group(group).total_byte_size) > LARGEST_ROW_GROUP:
-            raise Unusable(
-                f"its row group {group + 1:,} unpacks to {size:,} bytes; at most {LARGEST_ROW_GROUP:,} are read at "
-                "once: write it with smaller row groups"
-            )
-
-
-def _as_text(name: str, column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _as_text(name, column.cast(kind.value_type))
-    if pa.types.is_string(kind):
-        column.validate(full=True)  # Parquet's text may be no UTF-8
-        return column
-    if pa.types.is_floating(kind) and name != "latency_seconds":
-        raise Unusable(
-            f"holds binary floating point numbers ({kind}), which are not exact; expected DECIMAL or text", field=name
-        )
-    if pa.types.is_timestamp(kind):
-        utc = None if kind.tz is None else "UTC"
-        return column.cast(pa.timestamp("us", tz=utc)).cast(pa.string())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
-        return pa.array(
-            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],
-            pa.string(),
-        )
-    try:
-        return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
-        raise Unusable(f"has the type {kind}; expected text, numbers, DECIMAL or times", field=name) from None
+    for first, columns in pieces(path, rows):
+        yield Batch(list(range(first, first + len(next(iter(columns.values()))))), columns)
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
@@ -226,8 +178,7 @@ def _refuse_constant(text: str) -> None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise _Broken(f"the key {shown(twice)} is there twice")
     return found
 
@@ -310,12 +261,14 @@ def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[
                 raise Unusable(f"the key {shown(name)} stands where another is expected", row=reader.row)
             seen.add(name)
             reader.take(":")
+            if len(seen) > MOST_COLUMNS:
+                raise Unusable(f"has more than {MOST_COLUMNS} keys beside its rows")
             if name == "rows":
                 yield from _elements(reader)
+            elif name == "meta" and meta is not None:
+                meta["meta"] = reader.value()
             else:
-                value = reader.value()
-                if meta is not None:
-                    meta[name] = value
+                reader.value()
             sign = reader.take(",}")
         if reader.sign():
             raise Unusable("goes on after its end: damaged", row=reader.row)
@@ -348,7 +301,10 @@ def json_header(file: File) -> tuple[str, ...]:
     for _, row in json_rows(file):
         if not isinstance(row, dict):
             raise Unusable("is no object with the names of columns", row=1)
-        return tuple(_flat(row, str))
+        header = tuple(_flat(row, lambda value: value))
+        if len(header) > MOST_COLUMNS:
+            raise Unusable(f"has {len(header):,} names; at most {MOST_COLUMNS} are read", row=1)
+        return header
     return ()
 
 
@@ -369,7 +325,7 @@ def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batc
     batch = _JsonBatch(header)
     for number, row in json_rows(file):
         batch.add(number, row)
-        if len(batch) >= rows:
+        if len(batch) >= rows or batch.characters > LARGEST_PIECE:
             yield batch.done()
             batch = _JsonBatch(header)
     if len(batch):
@@ -385,6 +341,7 @@ class _JsonBatch:
         self._numbers: list[int] = []
         self._rows: list[dict[str, str | None]] = []
         self._rejected: list[Rejected] = []
+        self.characters = 0
 
     def __len__(self) -> int:
         return len(self._rows) + len(self._rejected)
@@ -399,6 +356,7 @@ class _JsonBatch:
             return
         self._numbers.append(number)
         self._rows.append(flat)
+        self.characters += sum(len(text) for text in flat.values() if text is not None)
 
     def _fault(self, flat: dict[str, str | None]) -> tuple[str, str]:
         if flat.keys() != self._names:
@@ -428,7 +386,10 @@ def _json_text(value: Any) -> str | None:
         return format(value, "f") if is_plain else str(value)
     if isinstance(value, int):
         return str(value)
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise Unusable("is nested too deeply") from None
 
 
 def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:

@@ -7,9 +7,6 @@ Anything else that is there twice is rejected.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import pyarrow.parquet as pq
 from billing_core.transfer.imports.fields import COUNTS, PARTS, STAGED
 from billing_core.transfer.imports.files import shown
 from billing_core.transfer.imports.model import MOST_LISTED, Rejected
+from billing_core.transfer.imports.scratch import Scratch
 
 __all__ = ["Stage"]
 
@@ -37,19 +35,18 @@ class Stage:
     """A private folder with the rows; it goes when the stage does."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="billing-import-"))
-        self._leave = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._scratch = Scratch()
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(self._file, STAGED, compression="zstd")
         self._dropped: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self.rows = 0
 
     @property
     def _file(self) -> Path:
-        return self._folder / "events.parquet"
+        return self._scratch.path / "events.parquet"
 
     def close(self) -> None:
         """Let go of the disk."""
-        self._leave()
+        self._scratch.close()
 
     def exists(self) -> bool:
         """Whether it is still there: temporary folders are tidied up by others too."""
@@ -66,7 +63,9 @@ class Stage:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        with duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": str(self._folder / "tmp")}) as engine:
+        with duckdb.connect(
+            config={"memory_limit": MEMORY, "temp_directory": str(self._scratch.path / "tmp")}
+        ) as engine:
             engine.execute("SET threads = 1")
             engine.read_parquet(str(self._file)).create_view("staged")
             engine.execute(_SUSPECTS)

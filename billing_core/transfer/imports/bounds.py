@@ -1,0 +1,32 @@
+"""How large the parts of a file may be, and how it is said that a file cannot be used."""
+
+from __future__ import annotations
+
+__all__ = ["LARGEST_CELL", "LARGEST_PIECE", "MOST_COLUMNS", "Unusable", "shown"]
+
+MOST_COLUMNS = 200
+
+LARGEST_CELL = 100_000
+"""Characters of one cell of CSV or Parquet."""
+
+LARGEST_PIECE = 16 * 1024 * 1024
+"""Characters that are read at once, whatever they stand for; one row may have more."""
+
+_SHOWN = 60
+
+
+class Unusable(Exception):
+    """The file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
+
+    def __init__(self, reason: str, *, row: int = 0, field: str = "file") -> None:
+        super().__init__(reason)
+        self.row = row
+        self.field = field
+        self.reason = reason
+
+
+def shown(value: object) -> str:
+    """A value as people may see it in a reason: one line, and only its beginning."""
+    text = str(value)
+    cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return repr(cut)
