@@ -31,7 +31,7 @@ __all__ = [
     "within",
 ]
 
-SLICE_ROWS = 100_000
+SLICE_ROWS = 200_000
 """Rows that are read and written at a time."""
 
 ORDER = ("moment", "id")
