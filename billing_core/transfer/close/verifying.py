@@ -64,11 +64,8 @@ def in_bookings(ledger: Ledger) -> Iterator[Difference]:
     rows = ledger.engine.rows
     for says in unbooked(rows):
         yield Difference("bookings", says)
-    noted = {
-        detail["push"]: detail["sha256"]
-        for (text,) in rows("SELECT detail FROM audit WHERE action = 'push'")
-        if "push" in (detail := json.loads(text))
-    }
+    details = [json.loads(text) for (text,) in rows("SELECT detail FROM audit WHERE action = 'push'")]
+    noted = {detail["push"]: detail["sha256"] for detail in details if {"push", "sha256"} <= detail.keys()}
     for says in unsent(rows, noted):
         yield Difference("meter events", says)
 
