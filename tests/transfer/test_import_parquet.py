@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from billing_core.transfer.export.event_slices import SLICE_ROWS
+from billing_core.transfer.export.flat import EXTRA_SCHEMA, FLAT_SCHEMA
+from billing_core.transfer.export.parquet_file import write_parquet
+from billing_core.transfer.export.sink import HashingSink
+from billing_core.transfer.export.source import Source
 from billing_core.transfer.imports.files import Unusable, look
+from billing_core.transfer.imports.parquet_pages import measured
 from billing_core.transfer.imports.rows import batches
 from billing_core.types import FLAT_FIELDS
 from tests.transfer.import_world import line
@@ -79,6 +86,27 @@ def test_few_rows_of_long_texts_are_read_a_few_at_a_time_and_none_is_lost(tmp_pa
     assert [one for batch in found for one in batch.columns["id"].to_pylist()] == ids
     assert [one for batch in found for one in batch.numbers] == list(range(1, 3_001))
     assert max(sum(column.nbytes for column in batch.columns.values()) for batch in found) < 20_000_000
+
+
+def test_an_export_of_ours_is_read_even_if_no_column_ever_repeats_a_value(tmp_path):
+    """Lists of values are what a reader holds; they are longest where they help least."""
+    numbers = pa.array(range(SLICE_ROWS))
+    schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA])
+
+    def different(field):
+        if pa.types.is_string(field.type):
+            return pc.binary_join_element_wise(field.name[:2], numbers.cast(pa.string()), "")
+        kind = field.type
+        if pa.types.is_decimal(kind):
+            return numbers.cast(pa.decimal128(19, 0)).cast(pa.decimal128(38, kind.scale)).cast(kind)
+        return pc.equal(numbers, 0) if pa.types.is_boolean(kind) else numbers.cast(kind)
+
+    table = pa.Table.from_arrays([different(field) for field in schema], schema=schema)
+    source = Source(schema, SLICE_ROWS, {}, {}, lambda: iter((table,)))
+    with (tmp_path / "f").open("w+b") as file:
+        write_parquet(HashingSink(file), source, [table], {})
+        file.flush()
+        assert measured(file, pq.read_metadata(tmp_path / "f"), 0, 20_000).rows == 20_000
 
 
 def test_values_that_continue_the_ones_before_them_are_not_read(tmp_path):
