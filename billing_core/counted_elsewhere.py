@@ -3,7 +3,7 @@
 A file says how things stood when it was written, and of a closed month for ever how they stood at the close. The
 ledger it came from may have sent since what it calls pending; sending it again would bill it twice. Stripe's sums
 tell: what they hold of an hour beyond what this ledger knows to be billed there was sent by somebody else. Then the
-hour's imported events are kept back until a person decides.
+imported events up to that hour are kept back until a person decides.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class KeptBack:
 
 
 def judge(brought: Iterable[Brought], billed: Hours, counted: Hours) -> Iterator[KeptBack]:
-    """Of one customer's unsent imported events those of hours of which Stripe counts more than is known to be billed.
+    """Of one customer's unsent imported events those up to the last hour of which Stripe counts more than is known.
+
+    The other ledger sends in the order of time and carries fractions on: what it sent for an hour may stand in a later
+    one.
 
     Parameters
     ----------
@@ -46,14 +49,17 @@ def judge(brought: Iterable[Brought], billed: Hours, counted: Hours) -> Iterator
     counted:
         Stripe's sums.
     """
+    more = {hour: total - billed.get(hour, Decimal(0)) for hour, total in counted.items()}
+    last = max((hour for hour, credits_ in more.items() if credits_ >= WHOLE), default=None)
+    if last is None:
+        return
     for event in brought:
-        hour = hour_of(event.timestamp)
-        more = counted.get(hour, Decimal(0)) - billed.get(hour, Decimal(0))
-        if more >= WHOLE:
+        if hour_of(event.timestamp) <= last:
             yield KeptBack(
                 event.event_id,
-                f"Stripe counts {int(more):,} credits in the hour from {hour:%Y-%m-%d %H:%M} UTC that were not sent "
-                "from here; the ledger this event was imported from may have sent it since. Release it if it did not",
+                f"Stripe counts {int(more[last]):,} credits in the hour from {last:%Y-%m-%d %H:%M} UTC that were not "
+                "sent from here; the ledger this event was imported from may have sent it since. Release it if it "
+                "did not",
             )
 
 

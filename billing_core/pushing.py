@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from billing_core.confirming import confirm
 from billing_core.counted_elsewhere import KeptBack, find
 from billing_core.errors import BillingError, UpstreamError
+from billing_core.ledger.brought import untried_intents
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
@@ -247,9 +248,11 @@ class _Push:
         self._note(credits_sent=self._books.values_of(arrived))
 
     def _withdraw(self, picture: Picture, meter_id: str) -> None:
-        """Intents written down, never tried, and too late by now: their events are planned anew, and held."""
+        """Intents written down and never tried whose events are planned anew: too late by now, they will be held; of
+        imported usage, another ledger may have sent it meanwhile."""
         now, waiting = self._clock(), self._books.open_intents()
-        late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
+        again = dict.fromkeys(untried_intents(self._ledger.engine.rows), "its imported usage is looked at anew")
+        late = again | self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
         answers = [
             Answer(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
             for identifier, why in late.items()

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from billing_core.counted_elsewhere import judge
 from billing_core.errors import UpstreamError
 from billing_core.ledger.brought import Brought
+from billing_core.ledger.proving import unsent
 from billing_core.ledger.sync import SyncBooks
 from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from tests.factories import EVERYONE
-from tests.push_world import World, at, use
+from tests.push_world import METER_EVENTS, World, at, use
 
 SUMMARIES = "/v1/billing/meters"
+LONG_AFTER = timedelta(hours=30)
+"""By then Stripe takes an identifier it had before for a new one."""
+
 HOUR = datetime(2026, 11, 3, 9, tzinfo=UTC)
 
 
@@ -47,7 +51,7 @@ def test_what_was_sent_after_a_file_was_written_is_not_sent_again_from_that_file
     file = exported(world, tmp_path / "usage", form)
     world.push()
     restored.bring(file)
-    stripe.offset += timedelta(hours=30)  # long after Stripe would know the identifiers again
+    stripe.offset += LONG_AFTER
     preview = restored.push(dry_run=True)
     assert (preview.intents, preview.newly_held) == (0, 2)
     result = restored.push()
@@ -103,12 +107,100 @@ def test_while_stripes_sums_cannot_be_read_it_is_not_sent(world, restored, strip
     assert restored.push().credits_sent == 150
 
 
+def test_an_import_that_is_undone_and_made_again_decides_nothing(world, restored, stripe, tmp_path):
+    world.book(use("1", at(0, 10), "150"))
+    file = exported(world, tmp_path / "usage.csv")
+    world.push()
+    stripe.offset += LONG_AFTER
+    for bring in (lambda: restored.bring(file), lambda: restored.book(use("1", at(0, 10), "150"))):
+        first = restored.bring(file).import_ids
+        assert restored.push().held == 1
+        restored.service.imports.undo(first[0], EVERYONE)
+        bring()
+        assert (restored.push().held, stripe.sums()) == (1, {"cus_a": 150})
+        restored.ledger.engine.rows("DELETE FROM events")
+
+
+@pytest.mark.parametrize(
+    "later", [use("p", at(0, 10), "250"), use("p", at(1, 20), "150"), use("p", at(0, 10), "140")],
+    ids=["more", "in another hour", "less"],
+)  # fmt: skip
+def test_what_a_pull_says_later_of_billed_usage_hides_nothing_that_was_sent(world, restored, stripe, tmp_path, later):
+    world.book(use("p", at(0, 10), "150"))
+    world.push()
+    world.book(use("q", at(1, 20), "100"), use("r", at(0, 20), "100"))
+    file = exported(world, tmp_path / "usage.csv")
+    world.push()
+    stripe.offset += LONG_AFTER
+    restored.bring(file)
+    restored.book(later)
+    assert (restored.push().held, stripe.sums()) == (2, {"cus_a": 350})
+
+
+def test_billed_usage_that_shrinks_holds_nothing_back(world, restored, stripe, tmp_path):
+    world.book(use("p", at(0, 10), "150"))
+    world.push()
+    world.book(use("q", at(0, 20), "100"))
+    restored.bring(exported(world, tmp_path / "usage.csv"))
+    restored.book(use("p", at(0, 10), "140"))
+    assert (restored.push().credits_sent, stripe.sums()) == (100, {"cus_a": 250})
+
+
+def test_fractions_that_the_other_ledger_carried_from_hour_to_hour_are_not_sent_again(
+    world, restored, stripe, tmp_path
+):
+    world.book(*[use(f"a{hour}", at(-hour, 10), "1.9") for hour in range(10)])
+    world.push()
+    world.book(*[use(f"b{hour}", at(-hour, 20), "1.4") for hour in range(10)])
+    world.book(*[use(f"c{hour}", at(-hour, 10), "0.5", customer="cus_b") for hour in range(10)])
+    file = exported(world, tmp_path / "usage.csv")
+    world.push()
+    sent = stripe.sums()
+    assert sent == {"cus_a": 33, "cus_b": 5}
+    stripe.offset += LONG_AFTER
+    restored.bring(file)
+    assert (restored.push().credits_sent, stripe.sums()) == (0, sent)
+
+
+def test_usage_that_moved_by_an_hour_is_looked_for_where_the_file_has_it(world, restored, stripe, tmp_path):
+    world.book(use("p", at(0, 59), "150"))
+    file = exported(world, tmp_path / "usage.csv")
+    world.push()
+    stripe.offset += LONG_AFTER
+    restored.bring(file)
+    restored.book(use("p", at(1, 0), "150"))
+    assert (restored.push().held, stripe.sums()) == (1, {"cus_a": 150})
+
+
+def test_a_meter_event_that_never_left_is_looked_at_anew(world, restored, stripe, tmp_path):
+    world.book(use("p", at(0, 10), "150"))
+    restored.bring(exported(world, tmp_path / "usage.csv"))
+    stripe.fault("401", METER_EVENTS, times=100)
+    restored.push()
+    assert [(one["state"], one["value"]) for one in restored.intents()] == [("open", 150)]
+    stripe.no_faults()
+    world.push()
+    stripe.offset += LONG_AFTER
+    assert (restored.push().held, stripe.sums()) == (1, {"cus_a": 150})
+    assert list(unsent(restored.ledger.engine.rows, {})) == []
+
+
+def test_less_than_a_credit_costs_no_reads(world, restored, stripe, tmp_path):
+    world.book(use("p", at(0, 10), "0.4"), use("q", at(0, 10), "0.7", customer="cus_b"))
+    restored.bring(exported(world, tmp_path / "usage.csv"))
+    restored.push()
+    calls = [call["path"] for call in stripe.control("GET", "/_sandbox/requests")]
+    assert not [path for path in calls if "event_summaries" in path]
+
+
 credits_ = st.decimals(0, 1000, places=6)
 
 
 @given(credits_, credits_, st.integers(0, 59))
 def test_events_are_kept_back_exactly_when_stripe_counts_a_whole_credit_more_than_is_known(billed, counted, minute):
-    event = Brought("e", HOUR + timedelta(minutes=minute))
-    kept = list(judge([event], {HOUR: billed}, {HOUR: counted}))
-    assert bool(kept) == (counted - billed >= Decimal(1))
-    assert list(judge([event], {HOUR: billed}, {HOUR + timedelta(hours=1): counted})) == []
+    before, within, after = (
+        Brought(name, Decimal(1), HOUR + timedelta(hours=hour, minutes=minute))
+        for name, hour in (("before", -2), ("within", 0), ("after", 1))
+    )
+    kept = [one.event_id for one in judge([before, within, after], {HOUR: billed}, {HOUR: counted})]
+    assert kept == (["before", "within"] if counted - billed >= Decimal(1) else [])

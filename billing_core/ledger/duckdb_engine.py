@@ -36,6 +36,7 @@ from billing_core.ledger.schema import (
     SCHEMA_VERSION,
     SENT,
     SYNC_TABLES,
+    UNDONE,
     Column,
     stored,
     without_offsets,
@@ -380,10 +381,15 @@ def _inserted(column: Column, came: str | None = None) -> str:
             f"ELSE coalesce(m.old_marks, {before}, '') END"
         )
     own = {
-        "seq": "$seq", "revision": "coalesce(m.old_revision, 0) + 1", "booked_at": "$now", "run_id": "$run",
+        "seq": "$seq", "revision": "coalesce(m.old_revision, gone.revision, 0) + 1",
+        "booked_at": "$now", "run_id": "$run",
         "accounted_at": "m.old_accounted_at", "billed_elsewhere": f"coalesce(m.old_billed_elsewhere, {before})",
     }  # fmt: skip
     return own.get(name, f"i.{_quoted(name)}")
+
+
+_GONE = f"""SELECT id, max(revision) AS revision FROM event_revisions WHERE changed_columns = '{UNDONE}' GROUP BY id"""
+"""Events that left because an import was undone: coming back, they go on counting where they left off."""
 
 
 def _insertion(came: str | None = None) -> str:
@@ -391,7 +397,7 @@ def _insertion(came: str | None = None) -> str:
     return f"""
         INSERT INTO events ({_names(EVENT_COLUMNS)})
         SELECT {", ".join(_inserted(c, came) for c in EVENT_COLUMNS)}
-        FROM incoming i LEFT JOIN matched m ON m.id = i.id {join}
+        FROM incoming i LEFT JOIN matched m ON m.id = i.id LEFT JOIN ({_GONE}) gone ON gone.id = i.id {join}
         WHERE m.id IS NULL OR len(m.changed_columns) > 0
         ORDER BY i."timestamp", i.id
     """

@@ -207,7 +207,8 @@ beside AS (
            coalesce(e.accounted_at, e."timestamp") AS counts_at, counts_at >= $2 AND counts_at < $3 AS counts_inside,
            f.id IS NOT NULL AND (e.revision = f.revision OR len({
     _differing([name for name in _FACTS if name not in _BOOKED_AS], "e")
-}) = 0) AS is_frozen
+}) = 0) AS is_frozen,
+           EXISTS (SELECT 1 FROM event_revisions r WHERE r.id = e.id AND r.accounted_at = e.accounted_at) AS was_carried
     FROM events e LEFT JOIN frozen f USING (id)),
 judged AS (
     SELECT id, CASE
@@ -216,14 +217,15 @@ judged AS (
         WHEN was_closed AND is_frozen IS NOT TRUE AND accounted_at IS NULL
             THEN 'changed after the close and was not carried into an open month: it counts twice'
         WHEN seq < $1 AND began_inside AND NOT counts_inside
-             AND id NOT IN (SELECT id FROM closed_events WHERE close_seq <> $1)
+             AND id NOT IN (SELECT id FROM closed_events WHERE close_seq <> $1) AND NOT was_carried
             THEN 'was taken out of the closed month'
         END AS says
     FROM beside)
 SELECT id, says FROM judged WHERE says IS NOT NULL ORDER BY id LIMIT {NAMED}
 """
 """What counts in a closed month is what was frozen, or has become that again; what changed since counts elsewhere, with
-the frozen state taken back. Only an event that another close froze as well may count elsewhere from before on."""
+the frozen state taken back. Only an event that another close froze, or that came late for another month before it was
+found to be of this one, may count elsewhere from before on."""
 
 
 # ── the ledger against its journals ──────────────────────────────────────────────────────────────
@@ -253,10 +255,14 @@ WHERE w.states IS NULL OR coalesce(t.states, 0) <> w.states ORDER BY 1 LIMIT {NA
 
 
 def unsent(rows: Rows, noted: Mapping[str, str]) -> Iterator[str]:
-    """Meter events that cover other credits than they carry, and pushes that wrote others than `noted`: push → SHA-256
-    of the identifiers it wrote down, as the audit log has it."""
+    """Meter events that no push wrote or that do not carry what they cover, and pushes that wrote others than `noted`.
+
+    `noted`: push → SHA-256 of the identifiers it wrote down, as the audit log has it.
+    """
     for identifier, carried, covered in rows(_UNCOVERED, []):
         yield f"meter event {identifier} carries {carried} credits and what it covers adds up to {covered}"
+    for identifier, says in rows(_NOBODYS, []):
+        yield f"meter event {identifier} {says}"
     for push_id, now in rows(_PUSHED, [list(noted)]):
         if now != noted[push_id]:
             yield f"push {push_id} wrote down other meter events than the ledger holds"
@@ -267,6 +273,15 @@ SELECT coalesce(i.identifier, c.identifier), i.credits, coalesce(c.credits, 0)
 FROM intents i FULL JOIN (SELECT identifier, sum(credits) AS credits FROM coverage GROUP BY identifier) c
      ON c.identifier = i.identifier
 WHERE i.credits IS DISTINCT FROM coalesce(c.credits, 0) ORDER BY 1 LIMIT {NAMED}
+"""
+
+_NOBODYS = f"""
+SELECT identifier, 'names the push ' || coalesce(push_id, '') || ', which the journal does not know'
+FROM intents WHERE push_id IS NULL OR push_id NOT IN (SELECT push_id FROM pushes)
+UNION ALL
+SELECT identifier, 'covers ' || min(event_id) || ', which is no event the ledger ever knew' FROM coverage
+WHERE event_id NOT IN (SELECT id FROM events UNION ALL SELECT id FROM event_revisions) GROUP BY identifier
+ORDER BY 1, 2 LIMIT {NAMED}
 """
 
 _PUSHED = """

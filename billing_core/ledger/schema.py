@@ -29,6 +29,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "SENT",
     "SYNC_TABLES",
+    "UNDONE",
     "Column",
     "closed_events_table",
     "coverage_table",
@@ -48,6 +49,9 @@ MODEL_SEPARATOR = "\x1f"
 FLAG_SEPARATOR = ","
 
 QUARTER_HOUR_SECONDS = 900
+
+UNDONE = "import undone"
+"""What a revision says changed when an import was taken back."""
 
 SENT = ("sending", "processed", "confirmed")
 """Statuses after which a change needs a correction instead of an edit."""

@@ -135,6 +135,12 @@ def test_broken_json_is_refused(tmp_path, rows, says):
     assert says in broken(text(tmp_path / "f", content))[2]
 
 
+def test_json_whose_first_row_has_no_names_is_not_taken_for_empty(tmp_path):
+    file = text(tmp_path / "f", '{"meta": {"dataset": "usage-events"}, "rows": [{}, {"id": "a"}]}')
+    with pytest.raises(Unusable, match="an object without names"):
+        json_header(file)
+
+
 def test_json_that_goes_on_after_its_end_is_refused(tmp_path):
     content = '{"meta": {"dataset": "usage-events"}, "rows": [{"id": "a", "sync_status": "x"}]} and more'
     file = text(tmp_path / "f", content)

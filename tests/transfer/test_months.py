@@ -300,6 +300,11 @@ SMUGGLED = """INSERT INTO events SELECT * REPLACE ('x' AS id, TIMESTAMP '2026-11
         ("INSERT INTO events SELECT * FROM events WHERE id = 'a'", "event a is there 2 times"),
         (SMUGGLED, "event x was taken out of the closed month"),
         ("INSERT INTO coverage VALUES ('none', 'a', 'cus_a', 150)", "meter event none carries None credits"),
+        (
+            "INSERT INTO intents (identifier, credits, push_id) VALUES ('m', 0, 'nobody')",
+            "meter event m names the push nobody, which the journal does not know",
+        ),
+        ("INSERT INTO coverage VALUES ('none', 'ghost', 'cus_a', 0)", "covers ghost, which is no event the ledger"),
         ("UPDATE rate_cards SET content = replace(content, '0.00004', '0.00005')", "rate card builtin-1 was edited"),
         ("DELETE FROM reconciliations", "the reconciliation it was closed on is gone or edited"),
         ("DELETE FROM closes", "the audit log tells of a close of 2026-10 that the ledger does not hold any more"),
@@ -433,6 +438,34 @@ def test_an_import_that_is_undone_after_a_close_leaves_no_event_out_of_every_mon
         )
     assert [one for one in world.shown(NOVEMBER) if one[0] == "x"] == [("x", "150", "processed", True)]
     assert world.verify() == []
+
+
+@pytest.mark.parametrize("again", ["import", "pull"])
+def test_an_event_that_came_back_after_its_import_was_undone_is_proven_like_any_other(world, tmp_path, again):
+    def bring(status):
+        times = {"timestamp": "2026-10-07T12:00:00.000Z", "ended_at": "2026-10-07T12:01:00.000Z"}
+        file = as_csv(tmp_path / "f.csv", [line("x", sync_status=status, **times)])
+        return world.service.imports.apply(world.service.imports.plan(file, EVERYONE), EVERYONE)
+
+    world.service.imports.undo(bring("pending").import_ids[0], EVERYONE)
+    if again == "import":
+        bring("processed")
+    else:
+        world.book(trace("x", 7))
+        world.send()
+    world.now += timedelta(hours=1)
+    assert world.close().ok
+    assert world.verify() == []
+
+
+def test_late_usage_that_is_found_to_be_of_the_next_month_is_no_difference_when_that_one_is_closed(world):
+    assert world.close("2026-09").ok
+    world.book(trace("late", timestamp=datetime(2026, 9, 30, 23, tzinfo=UTC)))
+    world.book(trace("late", timestamp=datetime(2026, 10, 1, 1, tzinfo=UTC)))
+    world.send()
+    world.now += timedelta(hours=1)
+    assert world.close().ok
+    assert (world.verify("2026-09"), world.verify()) == ([], [])
 
 
 def test_a_close_that_somebody_removed_is_not_made_again_over_it(world):

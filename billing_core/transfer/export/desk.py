@@ -222,8 +222,10 @@ class ExportDesk:
         if request.timezone is not None or start is None or end is None:
             return request
         bounds = [aware_in(self._zone(request), at) for at in (start, end)]
-        query = "SELECT timezone FROM closes WHERE reopened_at IS NULL AND start_at = ? AND end_at = ?"
-        found = self._ledger.engine.rows(query, bounds)
+        then = self._ledger.version() if request.params.as_of is None else request.params.as_of
+        query = """SELECT timezone FROM closes WHERE start_at = ? AND end_at = ? AND seq <= ?
+                   AND (reopened_seq IS NULL OR reopened_seq > ?)"""
+        found = self._ledger.engine.rows(query, [*bounds, then, then])
         if not found or found[0][0] == self._settings.timezone:
             return request
         window = {"from_": bounds[0], "to": bounds[1]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -102,17 +103,15 @@ def _reading(path: Path, damaged: str) -> Iterator[tuple[IO[bytes], pq.ParquetFi
 
 def _batches(path: Path, file: IO[bytes], metadata: pq.FileMetaData, rows: int) -> Iterator[pa.RecordBatch]:
     """The rows, as many at once as memory allows; values that a column lists beforehand stay unexpanded."""
-    for number in range(metadata.num_row_groups):
-        group = measured(file, metadata, number, rows)
+    groups = (measured(file, metadata, number, rows) for number in range(metadata.num_row_groups))
+    number = 0
+    for listed, alike in groupby(groups, key=lambda group: group.listed):  # opening it once for each takes too long
         with pq.ParquetFile(
-            path,
-            metadata=metadata,
-            read_dictionary=list(group.listed),
-            buffer_size=1 << 16,
-            pre_buffer=False,
-            **_LIMITS,
+            path, metadata=metadata, read_dictionary=list(listed), buffer_size=1 << 16, pre_buffer=False, **_LIMITS
         ) as table:
-            yield from table.iter_batches(group.rows, [number], use_threads=False)
+            for group in alike:
+                yield from table.iter_batches(group.rows, [number], use_threads=False)
+                number += 1
 
 
 def _check_types(schema: pq.ParquetSchema, columns: pa.Schema) -> None:

@@ -302,6 +302,8 @@ def json_header(file: File) -> tuple[str, ...]:
         if not isinstance(row, dict):
             raise Unusable("is no object with the names of columns", row=1)
         header = tuple(_flat(row, lambda value: value))
+        if not header:
+            raise Unusable("is an object without names; expected the names of columns", row=1)
         if len(header) > MOST_COLUMNS:
             raise Unusable(f"has {len(header):,} names; at most {MOST_COLUMNS} are read", row=1)
         return header

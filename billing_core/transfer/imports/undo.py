@@ -16,16 +16,13 @@ from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.directory import Row
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import events_naming
-from billing_core.ledger.schema import EVENT_COLUMNS, SENT
+from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDONE
 from billing_core.ledger.sync import VOID
 from billing_core.organizations.directory_file import Change
 from billing_core.transfer.imports.events import run_of
 from billing_core.transfer.imports.model import ImportRecord
 
-__all__ = ["UNDONE", "as_before", "undo_cards", "undo_events"]
-
-UNDONE = "import undone"
-"""What a revision says changed when an import was taken back."""
+__all__ = ["as_before", "undo_cards", "undo_events"]
 
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
