@@ -209,7 +209,8 @@ beside AS (
     _differing([name for name in _FACTS if name not in _BOOKED_AS], "e")
 }) = 0) AS is_frozen,
            EXISTS (SELECT 1 FROM event_revisions r WHERE r.id = e.id AND r.accounted_at = e.accounted_at) AS was_carried
-    FROM events e LEFT JOIN frozen f USING (id)),
+    FROM events e LEFT JOIN frozen f USING (id)
+    WHERE began_inside OR counts_inside OR f.id IS NOT NULL),
 judged AS (
     SELECT id, CASE
         WHEN is_frozen IS NOT TRUE AND counts_inside
