@@ -26,7 +26,7 @@ PIECE_BYTES = 128 * 1024 * 1024
 
 END = "\r\n"
 
-_STARTS = frozenset(map(ord, (*FORMULA_STARTS, APOSTROPHE)))
+_IS_START = np.isin(np.arange(256), [ord(start) for start in (*FORMULA_STARTS, APOSTROPHE)])
 _NEEDS_CARE = f"^{APOSTROPHE}*[{''.join(FORMULA_STARTS).replace('-', '')}-]|[{{separator}}{QUOTED}]"
 
 
@@ -99,7 +99,7 @@ def _records(typed: pa.Table, table: pa.Table, separator: str) -> bytes:
 
 
 def _cells(array: pa.Array, separator: str) -> pa.Array:
-    if not with_any_of(array, QUOTED + separator) and _STARTS.isdisjoint(first_bytes(array).tolist()):
+    if not with_any_of(array, QUOTED + separator) and not _IS_START[first_bytes(array)].any():
         return array
     mask = pc.match_substring_regex(array, _NEEDS_CARE.format(separator=separator))
     return changed_where(array, mask, lambda text: quoted(neutralised(text), separator))
