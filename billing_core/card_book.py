@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from pydantic import ValidationError
 
 from billing_core.errors import RateCardError
-from billing_core.ledger.engine import Writer
+from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.ledger import Ledger
 from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault
 
 __all__ = ["Brought", "CardBook", "combined", "keep_import", "take_back_import"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from billing_core.errors import UpstreamError
-from billing_core.ledger.sync import Answer, SyncBooks
+from billing_core.ledger.sync import DELIVERED, Answer, SyncBooks
 from billing_core.usage import HOUR, hour_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ lag (Stripe notes, section 4: allow an hour at least)."""
 
 GIVE_UP_AFTER = 3
 """Customers whose sums cannot be read, until Stripe counts as out of reach for this time."""
-
-DELIVERED = ("accepted", "confirmed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core import counted_elsewhere
 from billing_core.confirming import confirm
-from billing_core.counted_elsewhere import KeptBack, find
 from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.brought import untried_intents
 from billing_core.ledger.directory import follow
@@ -145,8 +145,7 @@ class _Push:
         self._books.bind(meter.id, meter.livemode, keep=False)
         picture, problems = self._reads.picture(fresh=FRESH, keep=False)
         waiting = self._books.open_intents()
-        kept_back = self._counted_elsewhere(meter.id)
-        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, kept_back, keep=False)
+        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, keep=False)
         sink = self._sink()
         try:
             events = [*self._events(self._resendable(waiting, picture, meter.id)), *self._events(fresh)]
@@ -173,8 +172,7 @@ class _Push:
                 picture, problems = self._reads.picture(fresh=timedelta(0))
                 self._note(problems=problems)
                 self._withdraw(picture, meter.id)
-                kept_back = self._counted_elsewhere(meter.id)
-                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, kept_back, keep=True)
+                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
                 self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
@@ -197,13 +195,9 @@ class _Push:
     def _settled_before(self) -> datetime:
         return self._clock() - timedelta(minutes=self._settings.settle_minutes)
 
-    def _counted_elsewhere(self, meter_id: str) -> list[KeptBack]:
-        return find(self._ledger.engine, self._provider, meter_id, self._settled_before())
-
-    def _freeze(
-        self, livemode: bool | None, picture: Picture, meter_id: str, kept_back: list[KeptBack], *, keep: bool
-    ) -> Any:
-        now = self._clock()
+    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, *, keep: bool) -> Any:
+        now, settled = self._clock(), self._settled_before()
+        keep_back = counted_elsewhere.find(self._ledger.engine, self._provider, meter_id, settled)
         environment = {True: "live", False: "test", None: "unknown"}[livemode]
         rules = planning.Rules(
             self._settings.stripe_meter_event_name, environment, self._settings.push_granularity, now
@@ -217,8 +211,8 @@ class _Push:
             return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, free)
 
         return self._books.freeze(
-            make, settled_before=self._settled_before(), push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
-            keep_back={one.event_id: one.reason for one in kept_back},
+            make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
+            keep_back=keep_back,
         )  # fmt: skip
 
     def _follow_map(self, writer: Writer) -> None:
@@ -251,7 +245,7 @@ class _Push:
         """Intents written down and never tried whose events are planned anew: too late by now, they will be held; of
         imported usage, another ledger may have sent it meanwhile."""
         now, waiting = self._clock(), self._books.open_intents()
-        again = dict.fromkeys(untried_intents(self._ledger.engine.rows), "its imported usage is looked at anew")
+        again = dict.fromkeys(untried_intents(self._ledger.engine), "its imported usage is looked at anew")
         late = again | self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
         answers = [
             Answer(identifier, "void", now, text=f"withdrawn before it was tried: {why}")

@@ -43,15 +43,20 @@ def exported(world, path, form=Format.CSV):
     return path
 
 
+def bring_what_was_sent_since(world, restored, stripe, path, form=Format.CSV):
+    """A file is written, its ledger goes on to send, and long after that the file comes to another ledger."""
+    file = exported(world, path, form)
+    world.push()
+    stripe.offset += LONG_AFTER
+    restored.bring(file)
+
+
 @pytest.mark.parametrize("form", [Format.CSV, Format.JSON, Format.PARQUET])
 def test_what_was_sent_after_a_file_was_written_is_not_sent_again_from_that_file(
     world, restored, stripe, tmp_path, form
 ):
     world.book(use("1", at(0, 10), "150"), use("2", at(1, 10), "7", customer="cus_b"))
-    file = exported(world, tmp_path / "usage", form)
-    world.push()
-    restored.bring(file)
-    stripe.offset += LONG_AFTER
+    bring_what_was_sent_since(world, restored, stripe, tmp_path / "usage", form)
     preview = restored.push(dry_run=True)
     assert (preview.intents, preview.newly_held) == (0, 2)
     result = restored.push()
@@ -129,10 +134,7 @@ def test_what_a_pull_says_later_of_billed_usage_hides_nothing_that_was_sent(worl
     world.book(use("p", at(0, 10), "150"))
     world.push()
     world.book(use("q", at(1, 20), "100"), use("r", at(0, 20), "100"))
-    file = exported(world, tmp_path / "usage.csv")
-    world.push()
-    stripe.offset += LONG_AFTER
-    restored.bring(file)
+    bring_what_was_sent_since(world, restored, stripe, tmp_path / "usage.csv")
     restored.book(later)
     assert (restored.push().held, stripe.sums()) == (2, {"cus_a": 350})
 
@@ -164,10 +166,7 @@ def test_fractions_that_the_other_ledger_carried_from_hour_to_hour_are_not_sent_
 
 def test_usage_that_moved_by_an_hour_is_looked_for_where_the_file_has_it(world, restored, stripe, tmp_path):
     world.book(use("p", at(0, 59), "150"))
-    file = exported(world, tmp_path / "usage.csv")
-    world.push()
-    stripe.offset += LONG_AFTER
-    restored.bring(file)
+    bring_what_was_sent_since(world, restored, stripe, tmp_path / "usage.csv")
     restored.book(use("p", at(1, 0), "150"))
     assert (restored.push().held, stripe.sums()) == (1, {"cus_a": 150})
 
@@ -202,5 +201,5 @@ def test_events_are_kept_back_exactly_when_stripe_counts_a_whole_credit_more_tha
         Brought(name, Decimal(1), HOUR + timedelta(hours=hour, minutes=minute))
         for name, hour in (("before", -2), ("within", 0), ("after", 1))
     )
-    kept = [one.event_id for one in judge([before, within, after], {HOUR: billed}, {HOUR: counted})]
+    kept = list(judge([before, within, after], {HOUR: billed}, {HOUR: counted}))
     assert kept == (["before", "within"] if counted - billed >= Decimal(1) else [])

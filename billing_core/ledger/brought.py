@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
-from billing_core.ledger.sync import ELSEWHERE, VOID
-from billing_core.types import Flag
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.ledger.engine import Engine
+from billing_core.ledger.queries import instant
+from billing_core.ledger.schema import (
+    IMPORT_RUN,
+    UNDO_RUN,
+    coverage_table,
+    events_table,
+    holds_table,
+    intents_table,
+    revisions_table,
+)
+from billing_core.ledger.sync import DELIVERED, ELSEWHERE, candidates, valid_coverage
+from billing_core.types import Flag, SyncStatus
 from billing_core.usage import Window
 
-__all__ = ["Brought", "billed_by_hour", "brought_unsent", "untried_intents"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+__all__ = ["WHOLE", "Brought", "billed_by_hour", "brought_unsent", "untried_intents"]
 
 WHOLE = Decimal(1)
-"""A customer's usage below a credit waits anyway."""
+"""Less than a credit is a fraction: it waits, and is carried from hour to hour."""
+
+CREDITS = "decimal(38, 6)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,75 +42,77 @@ class Brought:
     timestamp: datetime
 
 
-_COLUMNS = f'id, customer_id, "timestamp", credits_total, sync_status, {ELSEWHERE}, revision'
-_TOLD = f"""told AS (
-    SELECT * FROM (
-        SELECT {_COLUMNS} FROM events WHERE starts_with(run_id, 'import:')
-        UNION ALL SELECT {_COLUMNS} FROM event_revisions WHERE starts_with(run_id, 'import:'))
-    QUALIFY row_number() OVER (PARTITION BY id ORDER BY revision DESC) = 1)"""
-"""Events as a file told of them, whatever was read of them since."""
-
-_DECIDED = """SELECT event_id FROM holds WHERE cause = 'on_hold' AND (released_at IS NULL
-              OR NOT (starts_with(released_by, 'undo of ') OR starts_with(released_by, 'import:')))"""
-"""Events that are on hold, or that a person released: that somebody undid an import decides nothing."""
-
-_BROUGHT = f"""
-WITH {_TOLD}
-SELECT e.customer_id, e.id, e.credits_total, least(e."timestamp", t."timestamp") AS began
-FROM events e JOIN told t USING (id)
-WHERE e.sync_status = 'pending' AND e.credits_total <> 0 AND e.customer_id IS NOT NULL AND e.ended_at <= ?
-AND NOT contains(e.flags, '{Flag.LEGACY_BILLED}') AND NOT coalesce(e.{ELSEWHERE}, false)
-AND e.id NOT IN (SELECT c.event_id FROM coverage c JOIN intents i USING (identifier) WHERE i.state NOT IN {VOID!r})
-AND e.id NOT IN ({_DECIDED})
-ORDER BY e.customer_id, began, e.id
-"""
-"""Settled, and on no meter event of this ledger that counts."""
-
-
-def brought_unsent(rows: Rows, settled_before: datetime) -> dict[str, list[Brought]]:
+def brought_unsent(engine: Engine, settled_before: datetime) -> dict[str, list[Brought]]:
     """Customer → unsent events that imports brought and that the next push would send; a whole credit or more."""
-    if not _has_imports(rows):
+    if not _has_imports(engine):
         return {}
     found: dict[str, list[Brought]] = {}
-    for customer, event_id, owed, at in rows(_BROUGHT, [settled_before]):
-        found.setdefault(customer, []).append(Brought(event_id, owed, at.replace(tzinfo=UTC)))
+    for row in engine.read(_brought(settled_before)).to_pylist():
+        event = Brought(row["id"], row["credits_total"], row["began"].replace(tzinfo=UTC))
+        found.setdefault(row["customer_id"], []).append(event)
     return {customer: events for customer, events in found.items() if sum(e.credits for e in events) >= WHOLE}
 
 
-_UNTRIED = f"""
-WITH {_TOLD}
-SELECT DISTINCT i.identifier FROM intents i JOIN coverage c USING (identifier)
-WHERE i.state = 'open' AND i.unknown_since IS NULL AND c.event_id IN (SELECT id FROM told) ORDER BY 1
-"""
-
-
-def untried_intents(rows: Rows) -> list[str]:
+def untried_intents(engine: Engine) -> list[str]:
     """Meter events that cover imported usage, were written down by an earlier push and never tried: by now another
     ledger may have sent what they carry."""
-    return [row[0] for row in rows(_UNTRIED, [])] if _has_imports(rows) else []
+    if not _has_imports(engine):
+        return []
+    i, t = intents_table(), _told()
+    mine = coverage_table().semi_join(t, coverage_table().event_id == t.id)
+    untried = i.filter(i.state == "open", i.unknown_since.isnull()).semi_join(mine, "identifier")
+    found: list[str] = engine.read(untried.select("identifier").order_by("identifier"))["identifier"].to_pylist()
+    return found
 
 
-_BILLED = f"""
-WITH {_TOLD}
-SELECT date_trunc('hour', moment), sum(credits)::DECIMAL(38,6) FROM (
-    SELECT stamp AS moment, value AS credits FROM intents
-    WHERE customer_id = $1 AND state IN ('accepted', 'confirmed')
-    UNION ALL
-    SELECT "timestamp", credits_total FROM told
-    WHERE customer_id = $1 AND {ELSEWHERE} AND sync_status IN ('processed', 'confirmed')
-    UNION ALL
-    SELECT "timestamp", ceil(credits_total) FROM events
-    WHERE customer_id = $1 AND contains(flags, '{Flag.LEGACY_BILLED}') AND NOT coalesce({ELSEWHERE}, false))
-WHERE moment >= $2 AND moment < $3 GROUP BY 1
-"""
-
-
-def billed_by_hour(rows: Rows, customer_id: str, window: Window) -> dict[datetime, Decimal]:
+def billed_by_hour(engine: Engine, customer_id: str, window: Window) -> dict[datetime, Decimal]:
     """UTC hour → credits that a customer was billed for usage of it: delivered from here, billed by what an import came
     from (as its file said), or by the earlier system, which rounded every event up."""
-    found = rows(_BILLED, [customer_id, window.start, window.end])
-    return {hour.replace(tzinfo=UTC): credits_ for hour, credits_ in found}
+    i, t, e = intents_table(), _told(), events_table()
+    parts = (
+        i.filter(i.state.isin(DELIVERED)).select("customer_id", moment="stamp", credits=i.value.cast(CREDITS)),
+        t.filter(t[ELSEWHERE], t.sync_status.isin([SyncStatus.PROCESSED, SyncStatus.CONFIRMED])).select(
+            "customer_id", moment="timestamp", credits=t.credits_total.cast(CREDITS)
+        ),
+        e.filter(e.flags.contains(Flag.LEGACY_BILLED), ~e[ELSEWHERE].fill_null(False)).select(
+            "customer_id", moment="timestamp", credits=e.credits_total.ceil().cast(CREDITS)
+        ),
+    )
+    billed = ibis.union(*parts, distinct=False)
+    inside = billed.filter(
+        billed.customer_id == customer_id, billed.moment >= instant(window.start), billed.moment < instant(window.end)
+    )
+    hours = inside.group_by(hour=inside.moment.truncate("h")).aggregate(credits=inside.credits.sum())
+    return {row["hour"].replace(tzinfo=UTC): row["credits"] for row in engine.read(hours).to_pylist()}
 
 
-def _has_imports(rows: Rows) -> bool:
-    return bool(rows("SELECT 1 FROM imports LIMIT 1", []))
+def _brought(settled_before: datetime) -> ir.Table:
+    """Of what a push would look at the pending events that a file told of, and that are on no meter event that counts.
+
+    Whoever put an event on hold or released it has decided; that somebody undid an import decides nothing.
+    """
+    c, h, covered = candidates(settled_before), holds_table(), valid_coverage()
+    t = _told().select(told="id", told_at="timestamp")
+    c = c.filter(c.sync_status == SyncStatus.PENDING, c.credits_total != 0, c.customer_id.notnull())
+    by_an_import = h.released_by.startswith(UNDO_RUN) | h.released_by.startswith(IMPORT_RUN)
+    decided = h.filter(h.cause == "on_hold", ~by_an_import.fill_null(False))
+    mine = c.inner_join(t, c.id == t.told)
+    mine = mine.anti_join(covered, mine.id == covered.event_id)
+    mine = mine.anti_join(decided, mine.id == decided.event_id)
+    began = ibis.least(mine.timestamp, mine.told_at)
+    return mine.select("id", "customer_id", "credits_total", began=began).order_by("customer_id", "began", "id")
+
+
+def _told() -> ir.Table:
+    """Events as a file told of them, whatever was read of them since."""
+    names = ("id", "customer_id", "timestamp", "credits_total", "sync_status", ELSEWHERE, "revision")
+    states = ibis.union(
+        *(t.filter(t.run_id.startswith(IMPORT_RUN)).select(*names) for t in (events_table(), revisions_table())),
+        distinct=False,
+    )
+    place = ibis.row_number().over(group_by=states.id, order_by=states.revision.desc())
+    return states.mutate(place=place).filter(ibis._.place == 0).drop("place")
+
+
+def _has_imports(engine: Engine) -> bool:
+    return bool(engine.rows("SELECT 1 FROM imports LIMIT 1"))

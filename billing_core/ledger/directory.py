@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from billing_core.errors import BadParameter
 from billing_core.ledger.carrying import after_closes
-from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.engine import Engine, Rows, Writer
 from billing_core.ledger.ledger import append_audit
 from billing_core.ledger.queries import Selection, selected
 from billing_core.ledger.rebilling import rebill
@@ -26,8 +26,6 @@ from billing_core.types import Flag
 __all__ = ["DirectoryBook", "Line", "Row", "Source", "follow", "mapped_customers", "names_in", "payers", "who_pays"]
 
 Source = Literal["page", "import"]
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
-
 AUDITED_AT_ONCE = 500
 """Changes in one audit entry: an import of a hundred thousand shall neither make one endless entry nor as many."""
 

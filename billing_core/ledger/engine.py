@@ -6,7 +6,7 @@ shared: each engine has one file with the few statements the ledger needs. DuckD
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +14,10 @@ from typing import Any, Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
-__all__ = ["BookingCounts", "Engine", "Writer"]
+__all__ = ["BookingCounts", "Engine", "Rows", "Writer"]
+
+Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+"""`Engine.rows`, or `Writer.rows` inside a transaction."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,16 +13,13 @@ import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
 from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
-from billing_core.ledger.engine import BookingCounts, Engine, Writer
+from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
 from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.usage import Window
 
 __all__ = ["Ledger", "Run", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
-"""`Engine.rows`, or `Writer.rows` inside a transaction."""
 
 CHAIN_PIECE = 10_000
 """Entries of the audit chain read at once."""

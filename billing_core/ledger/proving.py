@@ -7,16 +7,15 @@ the rules here cover the rest: what no booking wrote, no close froze or no push 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from billing_core.ledger.engine import Rows
 from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS
 
 __all__ = ["HASHED_COLUMNS", "EntrySet", "Tampered", "entry_sets", "tampered", "unbooked", "unsent"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 NAMED = 50
 """Entries that a comparison names."""

@@ -7,7 +7,7 @@ change; credits are never touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,16 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.ledger.carrying import carry_over
-from billing_core.ledger.engine import Writer
+from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT
 from billing_core.ledger.sync import ACTIVE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
 __all__ = ["Moved", "Standing", "Unsent", "booked_on_a_bill", "moved_by", "rebill", "standing"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
-"""`Engine.rows`, or `Writer.rows` inside a transaction."""
 
 
 @dataclass(frozen=True, slots=True)

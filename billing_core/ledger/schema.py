@@ -24,12 +24,14 @@ __all__ = [
     "COMPARED_IF_KNOWN",
     "EVENT_COLUMNS",
     "FLAG_SEPARATOR",
+    "IMPORT_RUN",
     "MODEL_SEPARATOR",
     "QUARTER_HOUR_SECONDS",
     "SCHEMA_VERSION",
     "SENT",
     "SYNC_TABLES",
     "UNDONE",
+    "UNDO_RUN",
     "Column",
     "closed_events_table",
     "coverage_table",
@@ -49,6 +51,12 @@ MODEL_SEPARATOR = "\x1f"
 FLAG_SEPARATOR = ","
 
 QUARTER_HOUR_SECONDS = 900
+
+IMPORT_RUN = "import:"
+"""How the runs begin that book an import; its id follows."""
+
+UNDO_RUN = "undo of "
+"""How the runs begin that take one back; the run that booked it follows."""
 
 UNDONE = "import undone"
 """What a revision says changed when an import was taken back."""

@@ -42,6 +42,9 @@ VOID = ("rejected", "void")
 NAMED = 100
 """Newly held events that a push names; the page and `events --status error` have them all."""
 
+DELIVERED = ("accepted", "confirmed")
+"""States of intents that Stripe has."""
+
 OPEN = ("open", "sending")
 """States of intents whose end is not known."""
 

@@ -300,12 +300,12 @@ class MonthsDesk:
 
     def _gap_before(self, window: Window) -> Iterator[str]:
         """Hours between a month that was closed in another timezone and this one: no close would ever hold them."""
-        ends = [(close.end, close) for close in self._book.all() if close.counts and close.end <= window.start]
-        end, before = max(ends, key=lambda one: one[0], default=(window.start, None))
-        if before is not None and timedelta(0) < window.start - end < A_DAY:
+        earlier = (close for close in self._book.all() if close.counts and close.end <= window.start)
+        last = max(earlier, key=lambda close: close.end, default=None)
+        if last is not None and timedelta(0) < window.start - last.end < A_DAY:
             yield (
-                f"usage from {utc_text(end)} to {utc_text(window.start)} is in no closed month: {before.period} was "
-                f"closed in {before.timezone}, and this month begins in {self._settings.timezone}"
+                f"usage from {utc_text(last.end)} to {utc_text(window.start)} is in no closed month: {last.period} was "
+                f"closed in {last.timezone}, and this month begins in {self._settings.timezone}"
             )
 
     def _unread(self, found: Reconciliation) -> list[Obstacle]:

@@ -123,8 +123,7 @@ class ExportDesk:
 
     def file_name(self, request: ExportRequest) -> str:
         """A name for the file, such as `usage-events_2026-10-01_2026-11-01.csv`."""
-        request = self._as_closed(checked(request))
-        return file_name(request, self._zone(request))
+        return self._name(self._asked(request))
 
     def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> Preview:
         """What the file would hold; nothing is written, and Stripe and Langfuse are not asked.
@@ -138,7 +137,7 @@ class ExportDesk:
         NotFound
             If the window was never reconciled: the export does that first.
         """
-        request = self._pinned(self._as_closed(checked(request)))
+        request = self._pinned(self._asked(request))
         if request.dataset is Dataset.BUNDLE:
             source = self._bundle_contents(request, principal)
         else:
@@ -180,7 +179,7 @@ class ExportDesk:
             If the rows do not add up to what the screen shows: such a file is not left behind either.
         """
         watch = Watch(None, progress, cancelled)
-        request = self._as_closed(checked(request))
+        request = self._asked(request)
         made = self._made(request, principal, watch)
         watch.expect(made.rows)
         with replacing(path) as file:
@@ -197,11 +196,11 @@ class ExportDesk:
     def digest(self, request: ExportRequest, principal: Principal) -> ExportResult:
         """What `write` would return, without a file or an audit entry; raises as it does."""
         watch = Watch(None, None, None)
-        request = self._as_closed(checked(request))
+        request = self._asked(request)
         made = self._made(request, principal, watch)
         sink = HashingSink()
         made.write(sink, watch)
-        return _result(self.file_name(request), made, sink)
+        return _result(self._name(request), made, sink)
 
     # ── what a file is made of ───────────────────────────────────────────────────────────────────
 
@@ -215,21 +214,23 @@ class ExportDesk:
     def _zone(self, request: ExportRequest) -> ZoneInfo:
         return zone_of(request, self._settings.timezone)
 
-    def _as_closed(self, request: ExportRequest) -> ExportRequest:
-        """Of exactly a closed month, in the timezone it was closed in unless another is asked for: its files stay as
-        they were, whatever the reporting timezone is by now."""
-        start, end = request.params.from_, request.params.to
-        if request.timezone is not None or start is None or end is None:
+    def _name(self, request: ExportRequest) -> str:
+        return file_name(request, self._zone(request))
+
+    def _asked(self, request: ExportRequest) -> ExportRequest:
+        """The request, checked. Of exactly a closed month, in the timezone it was closed in unless another is asked
+        for: its files stay as they were, whatever the reporting timezone is by now."""
+        request = checked(request)
+        params = request.params
+        if request.timezone is not None or params.from_ is None or params.to is None:
             return request
-        bounds = [aware_in(self._zone(request), at) for at in (start, end)]
-        then = self._ledger.version() if request.params.as_of is None else request.params.as_of
-        query = """SELECT timezone FROM closes WHERE start_at = ? AND end_at = ? AND seq <= ?
-                   AND (reopened_seq IS NULL OR reopened_seq > ?)"""
-        found = self._ledger.engine.rows(query, [*bounds, then, then])
-        if not found or found[0][0] == self._settings.timezone:
+        start, end = (aware_in(self._zone(request), at) for at in (params.from_, params.to))
+        months = self._ledger.snapshot(params.as_of).closed
+        close = next((one.seq for one in months if (one.start, one.end) == (start, end)), None)
+        if close is None:
             return request
-        window = {"from_": bounds[0], "to": bounds[1]}
-        return replace(request, timezone=found[0][0], params=request.params.model_copy(update=window))
+        zone = self._ledger.engine.rows("SELECT timezone FROM closes WHERE seq = ?", [close])[0][0]
+        return replace(request, timezone=zone, params=params.model_copy(update={"from_": start, "to": end}))
 
     def _selection(self, request: ExportRequest, principal: Principal) -> Selection:
         return select(self._ledger, self._zone(request), request.params, principal)

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from billing_core.decimals import EXACT
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.queries import ClosedSpan, instant
-from billing_core.ledger.schema import EVENT_COLUMNS, SENT, events_table
+from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_table
 from billing_core.ledger.sync import VOID
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.transfer.imports.fields import NO_CARD, Checked, Rules, check, header_faults
@@ -103,7 +103,7 @@ class Found:
 
 def run_of(import_id: str) -> str:
     """What the ledger calls the run that booked an import."""
-    return f"import:{import_id}"
+    return IMPORT_RUN + import_id
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from billing_core.errors import NotFound
-from billing_core.ledger.engine import Writer
+from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.ledger import append_audit
 from billing_core.transfer.imports.model import ImportPlan, ImportRecord, Kind, Outcome
 
 __all__ = ["found", "keep", "mark_undone", "newest", "result_of"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 _COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undone_at, undone_by"
 

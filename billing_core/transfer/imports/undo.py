@@ -6,25 +6,22 @@ nothing is taken back at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from billing_core.card_book import take_back_import
 from billing_core.errors import BadParameter
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.directory import Row
-from billing_core.ledger.engine import Writer
+from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.ledger import events_naming
-from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDONE
+from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE
 from billing_core.ledger.sync import VOID
 from billing_core.organizations.directory_file import Change
 from billing_core.transfer.imports.events import run_of
 from billing_core.transfer.imports.model import ImportRecord
 
 __all__ = ["as_before", "undo_cards", "undo_events"]
-
-Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 
@@ -69,6 +66,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
         If some were sent or are on their way, changed since, or lie in a closed month.
     """
     run_id = run_of(record.import_id)
+    undo_id = UNDO_RUN + run_id
     if reasons := list(_against(writer.rows, run_id, record)):
         raise BadParameter("import", record.import_id, f"an import that nothing was built on; {', '.join(reasons)}")
     seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
@@ -94,13 +92,13 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
     writer.rows(
         """UPDATE before SET seq = ?, booked_at = ?, run_id = ?, revision = t.revision + 1
            FROM taken t WHERE t.id = before.id""",
-        [seq, now, f"undo of {run_id}"],
+        [seq, now, undo_id],
     )
     writer.rows(f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM before")
     writer.rows(
         """UPDATE holds SET released_at = ?, released_by = ? WHERE released_at IS NULL
            AND event_id IN (SELECT id FROM taken WHERE NOT was_there)""",
-        [now, f"undo of {run_id}"],
+        [now, undo_id],
     )
     carry_over(writer, seq=seq, now=now)  # their own month may be closed by now
     writer.rows("UPDATE events SET accounted_at = s.accounted_at FROM as_closed s WHERE events.id = s.id")
@@ -109,7 +107,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
     writer.insert(
         "bookings",
         {
-            "seq": seq, "booked_at": now, "run_id": f"undo of {run_id}", "events_new": 0,
+            "seq": seq, "booked_at": now, "run_id": undo_id, "events_new": 0,
             "events_changed": restored, "events_unchanged": 0,
         },
     )  # fmt: skip
@@ -164,5 +162,5 @@ def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
                 "import", record.import_id,
                 f"cards that no event names; {named:,} were rated with {card.id}. Import one that follows it instead",
             )  # fmt: skip
-    writer.advance(f"undo of {run_of(record.import_id)}")
+    writer.advance(UNDO_RUN + run_of(record.import_id))
     return len(brought.cards) + len(brought.plans)
