@@ -108,6 +108,7 @@ class FakeLangfuse:
         self.scripts: list[Script] = []
         self.requests: list[Request] = []
         self.page_limit = 1000
+        self.raw: dict[str, str] = {}  # texts in rows → the JSON that is sent in their place
         self._lock = threading.Lock()
         fake = self
 
@@ -168,7 +169,7 @@ class FakeLangfuse:
             self.requests.append(request)
             answer = next((a for script in self.scripts if (a := script(request)) is not None), None)
             answer = answer or self._route(request)
-        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        body = answer.body if isinstance(answer.body, bytes) else self._text(answer.body).encode()
         handler.send_response(answer.status)
         for name, value in answer.headers.items():
             handler.send_header(name, value)
@@ -176,6 +177,12 @@ class FakeLangfuse:
         handler.end_headers()
         handler.wfile.write(body[: len(body) // 2] if answer.cut else body)
         handler.close_connection = answer.cut
+
+    def _text(self, body: Any) -> str:
+        text = json.dumps(body)
+        for mark, raw in self.raw.items():
+            text = text.replace(f'"{mark}"', raw)
+        return text
 
     def _route(self, request: Request) -> Answer:
         if request.path == "health":
@@ -192,7 +199,8 @@ class FakeLangfuse:
             return self._whole_trace(request.path.removeprefix("traces/"))
         return Answer(404, {"message": "not here"})
 
-    def _v2(self, request: Request) -> Answer:
+    def find(self, request: Request) -> list[JSON]:
+        """The rows a question is about, newest first."""
         query = request.query
         found = [
             row
@@ -201,6 +209,11 @@ class FakeLangfuse:
             and all(_meets(row, condition) for condition in json.loads(query.get("filter", "[]")))
         ]
         found.sort(key=lambda row: (row["startTime"], row["traceId"], row["id"]), reverse=True)
+        return found
+
+    def _v2(self, request: Request) -> Answer:
+        query = request.query
+        found = self.find(request)
         if "cursor" in query:
             position = tuple(json.loads(base64.b64decode(query["cursor"])))
             found = [row for row in found if (row["startTime"], row["traceId"], row["id"]) < position]
