@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
+from billing_core import clock
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.schema import EVENT_COLUMNS
 from billing_core.rating.card import builtin_cards
@@ -59,7 +60,7 @@ def fill(path: Path, events: int, days: int = 365, *, mode: str = "live") -> Non
     """Create `path` with `events` events spread evenly over the last `days` days."""
     engine = DuckDBEngine(path)
     card = builtin_cards().cards[0]
-    now = datetime.now(UTC).replace(tzinfo=None)
+    now = clock.now().replace(tzinfo=None)
     columns = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
     with engine.transaction() as writer:
         writer._cursor.execute(  # noqa: SLF001  (no pull makes ten million events in seconds)

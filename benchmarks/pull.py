@@ -11,11 +11,12 @@ import json
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import PeakMemory
+from billing_core import clock
 from billing_core.access import system_principal
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
@@ -38,7 +39,7 @@ def measure(events: int) -> dict[str, Any]:
         _warm_up(settings)
         sdk_rate = _sdk_rows_per_second(settings)
         service = BillingService.from_settings(settings)
-        end = datetime.now(UTC)
+        end = clock.now()
         memory = PeakMemory()
         began = time.perf_counter()
         with memory.watched():
@@ -62,7 +63,7 @@ def _warm_up(settings: Any) -> None:
     import httpx
 
     auth = (settings.langfuse_public_key, settings.langfuse_secret_key.get_secret_value())
-    now = datetime.now(UTC)
+    now = clock.now()
     with httpx.Client(base_url=settings.langfuse_host, auth=auth, timeout=600) as client:
         window = {"fromStartTime": (now - timedelta(days=DAYS + 2)).isoformat(), "toStartTime": now.isoformat()}
         params = {**window, "limit": "1000", "fields": "core,basic,time,model,usage,metadata,trace_context"}
@@ -94,7 +95,7 @@ def _sdk_rows_per_second(settings: Any) -> float:
         password=settings.langfuse_secret_key.get_secret_value(),
         timeout=600,
     )
-    now = datetime.now(UTC)
+    now = clock.now()
     rows, cursor = 0, None
     began = time.perf_counter()
     for _ in range(SDK_PAGES):

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import stripe
 
 from benchmarks.fill import fill
 from benchmarks.measure import PeakMemory
+from billing_core import clock
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.sync import Candidates, SyncBooks
 from billing_core.sandbox import SandboxProcess
@@ -50,7 +51,7 @@ def _freeze(path: Path, events: int) -> dict[str, Any]:
     engine = DuckDBEngine(path)
     with engine.transaction() as writer:
         writer.rows("UPDATE events SET sync_status = 'pending', sync_error = NULL")
-    books, now = SyncBooks(engine), datetime.now(UTC)
+    books, now = SyncBooks(engine), clock.now()
     figures: dict[str, Any] = {"events": events}
     for granularity in Granularity:
         rules = planning.Rules("credits", "test", granularity, now)
@@ -103,7 +104,7 @@ def _open_to_everyone(url: str) -> None:
 
 
 def _events(name: str, customers: list[str], count: int) -> list[MeterEvent]:
-    start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=20)
+    start = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(days=20)
     return [
         MeterEvent(
             f"bench_{name}_{number}", "credits", customers[number % len(customers)], 100 + number,

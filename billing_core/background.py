@@ -10,11 +10,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from billing_core.access import Principal
+from billing_core.clock import Clock
 from billing_core.errors import BillingError
 from billing_core.pulling import FIRST_PULL_DAYS, PullResult
 from billing_core.service import BillingService
@@ -191,37 +192,42 @@ class Job(Generic[S]):
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
-    def _begin(self, first: Callable[[int], S], work: Callable[[], Any]) -> bool:
-        """Run `work` in a thread of its own; `first` makes the state of run number N. `False` if one is under way."""
+    def _begin(self, clock: Clock, first: Callable[[int, datetime], S], work: Callable[[], Any]) -> bool:
+        """Run `work` in a thread of its own; `False` if one is under way.
+
+        `first` makes the first state of a run from its number and the time.
+        """
         with self._turn:
             if self._state is not None and self._state.is_running:
                 return False
             number = 1 if self._state is None else self._state.number + 1
-            self._state = first(number)
-            self._thread = threading.Thread(target=self._run, args=(work,), name=f"{self._name}-{number}", daemon=True)
+            self._state = first(number, clock())
+            self._thread = threading.Thread(
+                target=self._run, args=(clock, work), name=f"{self._name}-{number}", daemon=True
+            )
             self._thread.start()
             return True
 
-    def _run(self, work: Callable[[], Any]) -> None:
+    def _run(self, clock: Clock, work: Callable[[], Any]) -> None:
         try:
             result = work()
         except BillingError as error:
-            self._end(error=str(error))
+            self._end(clock(), error=str(error))
         except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so
             _log.exception("%s in the background: unexpected fault", self._name)
-            self._end(error=UNEXPECTED)
+            self._end(clock(), error=UNEXPECTED)
         else:
-            self._end(result=result)
+            self._end(clock(), result=result)
 
     def _see(self, progress: Any) -> None:
         with self._turn:
             if self._state is not None:
                 self._state = replace(self._state, progress=progress)
 
-    def _end(self, *, result: Any = None, error: str | None = None) -> None:
+    def _end(self, at: datetime, *, result: Any = None, error: str | None = None) -> None:
         with self._turn:
             if self._state is not None:
-                self._state = replace(self._state, ended_at=datetime.now(UTC), result=result, error=error)
+                self._state = replace(self._state, ended_at=at, result=result, error=error)
 
 
 class PullJob(Job[PullState]):
@@ -241,7 +247,7 @@ class PullJob(Job[PullState]):
             return service.pull(principal, first_days=first_days, progress=self._see, on_wait=waits)
 
         begin = PullProgress(0.0, 0, "connecting")
-        return self._begin(lambda number: PullState(number, principal.name, datetime.now(UTC), begin), work)
+        return self._begin(service.now, lambda number, at: PullState(number, principal.name, at, begin), work)
 
 
 class PushJob(Job[PushState]):
@@ -259,7 +265,7 @@ class PushJob(Job[PushState]):
             return service.stripe.push(principal, progress=self._see, on_wait=waits)
 
         begin: PushProgress = pushing.PushProgress(0, 0, 0, "reading billing periods and planning")
-        return self._begin(lambda number: PushState(number, principal.name, datetime.now(UTC), begin), work)
+        return self._begin(service.now, lambda number, at: PushState(number, principal.name, at, begin), work)
 
 
 class PlansJob(Job[PlansState]):
@@ -274,7 +280,7 @@ class PlansJob(Job[PlansState]):
         def work() -> Refreshed:
             return service.organizations.limits.refresh(principal)
 
-        return self._begin(lambda number: PlansState(number, principal.name, datetime.now(UTC), None), work)
+        return self._begin(service.now, lambda number, at: PlansState(number, principal.name, at, None), work)
 
 
 class ReconcileJob(Job[ReconcileState]):
@@ -293,7 +299,7 @@ class ReconcileJob(Job[ReconcileState]):
             return service.stripe.reconcile(principal, start, end, progress=see)
 
         begin = ReconcileProgress(0.0, "connecting")
-        return self._begin(lambda number: ReconcileState(number, principal.name, datetime.now(UTC), begin), work)
+        return self._begin(service.now, lambda number, at: ReconcileState(number, principal.name, at, begin), work)
 
 
 class CloseJob(Job[CloseState]):
@@ -313,7 +319,11 @@ class CloseJob(Job[CloseState]):
     def check(self, service: BillingService, principal: Principal, period: str) -> bool:
         """Begin to look for what stands against closing a month; `False` if work on a month is under way."""
         return self._start(
-            MonthTask.CHECK, period, principal, lambda: service.months.checklist(period, principal, progress=self._tell)
+            service.now,
+            MonthTask.CHECK,
+            period,
+            principal,
+            lambda: service.months.checklist(period, principal, progress=self._tell),
         )
 
     def close(
@@ -325,21 +335,27 @@ class CloseJob(Job[CloseState]):
         def work() -> Closing:
             return service.months.close(period, principal, accept=causes, reason=reason, progress=self._tell)
 
-        return self._start(MonthTask.CLOSE, period, principal, work)
+        return self._start(service.now, MonthTask.CLOSE, period, principal, work)
 
     def verify(self, service: BillingService, principal: Principal, period: str) -> bool:
         """Begin to prove that a closed month is as it was closed; `False` as for `check`."""
         return self._start(
-            MonthTask.VERIFY, period, principal, lambda: service.months.verify(period, principal, progress=self._tell)
+            service.now,
+            MonthTask.VERIFY,
+            period,
+            principal,
+            lambda: service.months.verify(period, principal, progress=self._tell),
         )
 
-    def _start(self, task: MonthTask, period: str, principal: Principal, work: Callable[[], Any]) -> bool:
-        def first(number: int) -> CloseState:  # called in turn: nobody sees a moment at which the former run is lost
+    def _start(self, clock: Clock, task: MonthTask, period: str, principal: Principal, work: Callable[[], Any]) -> bool:
+        def first(
+            number: int, at: datetime
+        ) -> CloseState:  # called in turn: nobody sees a moment at which the former run is lost
             if (before := self._state) is not None:
                 self._before[_about(before)] = before
-            return CloseState(number, principal.name, datetime.now(UTC), CloseProgress(task, period, 0.0, "connecting"))
+            return CloseState(number, principal.name, at, CloseProgress(task, period, 0.0, "connecting"))
 
-        return self._begin(first, work)
+        return self._begin(clock, first, work)
 
     def _tell(self, fraction: float, doing: str) -> None:
         if (state := self.state) is not None:
@@ -374,4 +390,4 @@ class RerateJob(Job[RerateState]):
             return service.rerating.apply(principal, cards, start, end, progress=see, on_wait=waits)
 
         begin = Share(0.0, "reading events")
-        return self._begin(lambda number: RerateState(number, principal.name, datetime.now(UTC), begin), work)
+        return self._begin(service.now, lambda number, at: RerateState(number, principal.name, at, begin), work)

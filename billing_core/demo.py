@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from billing_core.clock import now
 from billing_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _first_start(file: Path) -> datetime:
     """When the demo over this ledger began: what came before its billing periods, an earlier system billed."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(datetime.now(UTC).isoformat(timespec="seconds"), encoding="ascii")
+        file.write_text(now().isoformat(timespec="seconds"), encoding="ascii")
     return datetime.fromisoformat(file.read_text(encoding="ascii"))
 
 

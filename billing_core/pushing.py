@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core import counted_elsewhere
+from billing_core.clock import Clock
 from billing_core.confirming import confirm
 from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.brought import untried_intents
@@ -119,7 +120,7 @@ class _Push:
         settings: Settings,
         *,
         actor: str,
-        clock: Callable[[], datetime],
+        clock: Clock,
         progress: Progress | None,
     ) -> None:
         self._books = SyncBooks(ledger.engine)
@@ -397,7 +398,7 @@ def push(
     settings: Settings,
     *,
     actor: str,
-    clock: Callable[[], datetime],
+    clock: Clock,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> PushResult:

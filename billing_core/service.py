@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
 from itertools import chain
@@ -22,6 +22,7 @@ from billing_core import published
 from billing_core.access import Principal, scope_of
 from billing_core.audit_desk import AuditDesk
 from billing_core.card_book import CardBook
+from billing_core.clock import Clock, now
 from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter, NotFound
 from billing_core.explain import Passport, explain
@@ -109,11 +110,12 @@ class BillingService:
         engine: Engine | None = None,
         connect: Connect | None = None,
         connect_stripe: ConnectStripe | None = None,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
     ) -> None:
         self.settings = settings
-        self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path))
-        self._connect = connect or _connect_langfuse
+        self._clock = clock
+        self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path, clock=clock))
+        self._connect = connect or (lambda settings, cards: _connect_langfuse(settings, cards, clock))
         self._cards = CardBook(self._ledger, load_rate_cards(settings.rate_card)).current
         self.stripe = StripeDesk(
             settings, self._ledger, self._cards, connect_stripe, clock,
@@ -141,6 +143,10 @@ class BillingService:
     ) -> BillingService:
         """The service over the warehouse the settings name; the others make the providers it reads and sends to."""
         return cls(settings, connect=connect, connect_stripe=connect_stripe)
+
+    def now(self) -> datetime:
+        """The present, for whatever is shown of it."""
+        return self._clock()
 
     def close(self) -> None:
         """Let go of the warehouse file."""
@@ -192,7 +198,7 @@ class BillingService:
         """Header figures, one point per day, and the previous equal period for comparison."""
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
-        before = period_before(selection, datetime.now(UTC))
+        before = period_before(selection, self._clock())
         previous = None if before is None else self._totals(before)
         return Summary(whole, days, previous, _same(days, whole))
 
@@ -297,7 +303,7 @@ class BillingService:
         first_days: int,
         progress: Progress | None,
     ) -> PullResult:
-        now = datetime.now(UTC)
+        now = self._clock()
         covered = None
         if start is None:
             covered = self._ledger.covered_until()
@@ -425,10 +431,10 @@ class BillingService:
         return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _connect_langfuse(settings: Settings, cards: RateCardFile) -> LangfuseProvider:
+def _connect_langfuse(settings: Settings, cards: RateCardFile, clock: Clock) -> LangfuseProvider:
     from billing_core.langfuse.provider import LangfuseProvider  # only pulls need its HTTP stack
 
-    return LangfuseProvider.from_settings(settings, cards.metadata)
+    return LangfuseProvider.from_settings(settings, cards.metadata, clock)
 
 
 def _shown_value(dimension: str, value: str | None) -> str | None:

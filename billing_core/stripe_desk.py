@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ import msgspec
 
 from billing_core import pipeline as pipelines
 from billing_core.access import Principal, Role
+from billing_core.clock import Clock, now
 from billing_core.confirming import Bucket, agreeing
 from billing_core.customer_status import (
     NO_SUBSCRIPTION,
@@ -84,7 +85,7 @@ class StripeDesk:
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
         connect: ConnectStripe | None = None,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
         *,
         policy: Callable[[], Policy],
         connect_langfuse: Callable[[], LangfuseProvider],
@@ -93,8 +94,8 @@ class StripeDesk:
         self._ledger = ledger
         self._books = SyncBooks(ledger.engine)
         self._cards = cards
-        self._connect = connect or connect_stripe
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._connect = connect or (lambda settings: connect_stripe(settings, clock))
+        self._clock = clock
         self._policy = policy
         self._connect_langfuse = connect_langfuse
 
@@ -397,11 +398,11 @@ class StripeDesk:
         return path.with_name(f"{path.name}.{suffix}")
 
 
-def connect_stripe(settings: Settings) -> StripeProvider:
+def connect_stripe(settings: Settings, clock: Clock = now) -> StripeProvider:
     """The account the settings name."""
     from billing_core.stripe.provider import StripeProvider
 
-    return StripeProvider.from_settings(settings)
+    return StripeProvider.from_settings(settings, clock=clock)
 
 
 def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
+from billing_core.clock import Clock
 from billing_core.confirming import Bucket, resolve
 from billing_core.errors import NotFound, SettingsError, UpstreamError
 from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
@@ -98,7 +99,7 @@ def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]
 class StripeReads:
     """Reads through the ledger's memory."""
 
-    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Callable[[], datetime]) -> None:
+    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
         self._provider = provider
         self._clock = clock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import streamlit as st
 
@@ -74,7 +74,7 @@ def _chain(service: BillingService) -> None:
         if st.button("Verify the chain", icon=":material/link:", key="audit-verify"):
             with st.spinner("Following the chain from its beginning…"):
                 report = service.trail.verify(principal)
-            st.session_state[REPORT] = _Proof(principal, report, datetime.now(UTC))
+            st.session_state[REPORT] = _Proof(principal, report, service.now())
         proof: _Proof | None = st.session_state.get(REPORT)
         if proof is None or proof.reader != principal:
             st.caption("Not verified in this session yet.")
@@ -90,7 +90,7 @@ def _chain(service: BillingService) -> None:
 
 
 def _query(service: BillingService) -> AuditQuery:
-    start, end = span_window(URL, datetime.now(UTC), service.settings.zone)
+    start, end = span_window(URL, service.now(), service.settings.zone)
     return AuditQuery(tuple(URL.all("who")), tuple(URL.all("what")), start, end, URL.one("find"), URL.part(), PAGE_ROWS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import streamlit as st
@@ -69,11 +69,10 @@ def export_dialog() -> None:
 def _panel(place: Place) -> None:
     """Runs on its own: asks again who is reading. Never stops the run, which may have the page still before it."""
     principal = gate.guard()
-    at = datetime.now(UTC)
     try:
         service = wiring.service()
         service.check_mode()
-        as_of = service.version()
+        at, as_of = service.now(), service.version()
         chosen = _offered(place, principal)
         _choices(service, principal, place, chosen, at, as_of)
         zone = service.settings.zone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -81,7 +81,7 @@ def title_row(title: str, service: BillingService, principal: Principal) -> bool
     runs_here = state is not None and state.is_running
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(title, anchor=False, width="stretch")
-        st.caption(plain(stamp(freshness.last_success, datetime.now(UTC), service.settings.zone)), width="content")
+        st.caption(plain(stamp(freshness.last_success, service.now(), service.settings.zone)), width="content")
         st.button(
             "Refresh from Langfuse",
             icon=":material/refresh:",
@@ -111,7 +111,9 @@ def _watch(service: BillingService) -> None:
     principal = gate.guard()
     state = wiring.pull_job().state
     if state is not None and state.is_running:
-        st.progress(min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, _now())))
+        st.progress(
+            min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, service.now()))
+        )
         return
     if service.freshness().running:
         st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")
@@ -136,7 +138,3 @@ def show_what_the_refresh_brought() -> None:
     state = wiring.pull_job().state
     if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
         unpin()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

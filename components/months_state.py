@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import streamlit as st
 
@@ -67,7 +67,7 @@ def read_months(service: BillingService, principal: Principal) -> tuple[Month, .
 
     Looking goes over every day of the ledger: a ticked box must not wait for that.
     """
-    version, minute = service.version(), datetime.now(UTC).replace(second=0, microsecond=0)
+    version, minute = service.version(), service.now().replace(second=0, microsecond=0)
     kept: _Reading | None = st.session_state.get(READING)
     if kept is None or (kept.reader, kept.version, kept.minute) != (principal, version, minute):
         kept = _Reading(principal, version, minute, service.months.months(principal))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -70,7 +70,7 @@ def scale_of(shown: Sequence[Limit]) -> int:
 def _table(service: BillingService) -> None:
     principal = gate.guard(Role.ADMIN)
     with quiet():
-        now, zone = datetime.now(UTC), service.settings.zone
+        now, zone = service.now(), service.settings.zone
         names, rows = names_of(service, principal), service.organizations.limits.read(principal).rows
         plans = sorted({plan_text(row) for row in rows})
         find, plan, sort = current().find, st.query_params.get(PLAN), st.query_params.get(SORT, DEFAULT_SORT)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import streamlit as st
 
+from billing_core.service import BillingService
 from components.notice import plain
 from components.org_query import Address
 from components.sync_draw import USAGE_PAGE
@@ -54,9 +55,9 @@ class Pin:
     at: datetime
 
 
-def current_pin(version: Callable[[], int]) -> Pin:
+def current_pin(service: BillingService) -> Pin:
     """The newest state. The page takes it once per run and hands it on, so that all its figures agree."""
-    return Pin(version(), datetime.now(UTC))
+    return Pin(service.version(), service.now())
 
 
 def current() -> Address:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,7 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
         with quiet(), st.spinner("Working out what a push would send…"):
             version = service.version()
             result = service.stripe.push(principal, dry_run=True)
-            st.session_state[PREVIEW] = Dry(result, requests_of(result.requests), version, datetime.now(UTC))
+            st.session_state[PREVIEW] = Dry(result, requests_of(result.requests), version, service.now())
     dry: Dry | None = st.session_state.get(PREVIEW)
     if dry is not None:
         _show_preview(service, principal, dry, now)
@@ -161,7 +161,7 @@ def _watch(service: BillingService) -> None:
         total = state.progress.total
         st.progress(
             min(1.0, state.progress.done / total) if total else 0.0,
-            text=plain(push_progress_text(state, datetime.now(UTC))),
+            text=plain(push_progress_text(state, service.now())),
         )
     elif service.stripe.is_pushing():
         st.info("Somebody is pushing, or previewing a push, from elsewhere. This page follows.", icon=":material/sync:")

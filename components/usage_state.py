@@ -11,13 +11,14 @@ a new identity whenever what they show changes (a selection would otherwise outl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
+from billing_core.service import BillingService
 from components.periods import Period
 from components.usage_query import FACETS, WITHOUT, Filters
 
@@ -69,12 +70,12 @@ class Pin:
     at: datetime
 
 
-def current_pin(version: Callable[[], int], zone: ZoneInfo) -> Pin:
+def current_pin(service: BillingService, zone: ZoneInfo) -> Pin:
     """The pin of this session; a new one at the first look, after `unpin`, on a new day, and while there is nothing."""
-    now = datetime.now(UTC)
+    now = service.now()
     pin: Pin | None = st.session_state.get(PIN)
     if pin is None or pin.as_of == 0 or pin.at.astimezone(zone).date() != now.astimezone(zone).date():
-        pin = st.session_state[PIN] = Pin(version(), now)
+        pin = st.session_state[PIN] = Pin(service.version(), now)
     return pin
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import streamlit as st
 
 from billing_core.access import Principal, Role
@@ -94,7 +92,7 @@ def _question(service: BillingService, principal: Principal, *, is_busy: bool) -
 def _work_out(service: BillingService, principal: Principal, cards: RateCardFile, label: str) -> None:
     """Nothing is written. Whoever goes elsewhere meanwhile stops it."""
     discard()
-    window = span_window(URL, datetime.now(UTC), service.settings.zone)
+    window = span_window(URL, service.now(), service.settings.zone)
     bar = st.progress(0.0, text="Reading events")
 
     def see(fraction: float, doing: str) -> None:

@@ -73,7 +73,7 @@ with quiet():
     service = wiring.service()
     service.check_mode()
     is_running = title_row("Organization Stats", service, principal)
-    pin = current_pin(service.version)
+    pin = current_pin(service)
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from billing_core.access import Role
 from billing_core.web import wiring
 from components import gate
@@ -21,7 +19,7 @@ principal = gate.guard(Role.ADMIN, Role.FINANCE)
 with quiet():
     service = wiring.service()
     service.check_mode()
-    now = datetime.now(UTC)
+    now = service.now()
     reading = pipeline_reading(service, principal, now)  # first: it refuses people who may not see everything
     title_row("Stripe Sync", service, principal)
     with quiet():

@@ -97,7 +97,7 @@ with calm():
     show_what_the_refresh_brought()
     is_running = title_row("Usage Events", service, principal)
     zone = service.settings.zone
-    pin = current_pin(service.version, zone)
+    pin = current_pin(service, zone)
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)
         st.stop()

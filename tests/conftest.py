@@ -73,7 +73,7 @@ def run_command(tmp_path, monkeypatch, capsys):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     connect = "billing_core.stripe_desk.connect_stripe"
-    monkeypatch.setattr(connect, lambda settings: StripeProvider.from_settings(settings, QUICK))
+    monkeypatch.setattr(connect, lambda settings, clock: StripeProvider.from_settings(settings, QUICK, clock))
 
     def run(environment, *words):
         for name, value in environment.items():

@@ -14,8 +14,14 @@ from tests.factories import EVERYONE, NOON
 DONE = PullResult("v2", Window(NOON, NOON + timedelta(hours=1)), observations=30)
 
 
+def at_noon():
+    return NOON
+
+
 class Pulls:
     """A service whose pull reports once and then waits to be let go."""
+
+    now = staticmethod(at_noon)
 
     def __init__(self, outcome=DONE):
         self.outcome = outcome
@@ -58,6 +64,11 @@ def test_everybody_sees_how_far_it_is_and_nobody_starts_a_second_one():
     assert service.count == 1
 
 
+def test_a_run_begins_and_ends_by_the_services_clock():
+    state = ended(DONE)
+    assert (state.started_at, state.ended_at) == (NOON, NOON)
+
+
 def test_the_next_one_has_the_next_number():
     job, service = PullJob(), Pulls()
     service.go.set()
@@ -98,7 +109,7 @@ def test_a_push_shows_how_far_it_is_and_runs_in_the_name_of_who_started_it():
         assert go.wait(10)
         return PushResult(sent=80)
 
-    job, service = PushJob(), SimpleNamespace(stripe=SimpleNamespace(push=push))
+    job, service = PushJob(), SimpleNamespace(now=at_noon, stripe=SimpleNamespace(push=push))
     assert job.start(service, EVERYONE)
     assert reported.wait(10)
     assert job.state.progress == PushProgress(20, 80, 1500, "sending")
@@ -119,7 +130,12 @@ def test_a_reconciliation_covers_the_window_it_was_asked_for():
         return "found"
 
     job = ReconcileJob()
-    job.start(SimpleNamespace(stripe=SimpleNamespace(reconcile=reconcile)), EVERYONE, NOON, NOON + timedelta(hours=2))
+    job.start(
+        SimpleNamespace(now=at_noon, stripe=SimpleNamespace(reconcile=reconcile)),
+        EVERYONE,
+        NOON,
+        NOON + timedelta(hours=2),
+    )
     job.wait(10)
     assert asked == [(NOON, NOON + timedelta(hours=2))]
     assert job.state.progress == ReconcileProgress(0.5, "reading Stripe")
@@ -135,7 +151,7 @@ def test_plans_are_read_in_the_name_of_who_asked_and_by_one_at_a_time():
         return "refreshed"
 
     job = PlansJob()
-    service = SimpleNamespace(organizations=SimpleNamespace(limits=SimpleNamespace(refresh=refresh)))
+    service = SimpleNamespace(now=at_noon, organizations=SimpleNamespace(limits=SimpleNamespace(refresh=refresh)))
     assert job.start(service, EVERYONE)
     assert not job.start(service, EVERYONE)
     go.set()

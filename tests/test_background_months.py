@@ -34,7 +34,7 @@ class Months:
 
 def world():
     months = Months()
-    return CloseJob(), SimpleNamespace(months=months), months
+    return CloseJob(), SimpleNamespace(now=lambda: NOON, months=months), months
 
 
 def test_a_month_is_checked_closed_and_verified_in_the_name_of_who_asked():
@@ -92,7 +92,7 @@ def test_cards_are_applied_to_the_window_they_were_asked_for_and_waiting_is_told
         progress(0.5, "booked 10 events")
         return "booked"
 
-    service = SimpleNamespace(rerating=SimpleNamespace(apply=apply))
+    service = SimpleNamespace(now=lambda: NOON, rerating=SimpleNamespace(apply=apply))
     assert job.start(service, EVERYONE, "cards", NOON, None)
     job.wait(10)
     assert asked == [("tester", "cards", NOON, None)]

@@ -10,12 +10,12 @@ import hashlib
 import hmac
 import json
 import secrets
-import time
 from collections.abc import Callable
 
 from billing_core.access import Principal
 from billing_core.auth.store import Store
 from billing_core.auth.users import User, principal_of
+from billing_core.clock import seconds
 
 __all__ = ["ABSOLUTE_EXPIRY_SECONDS", "IDLE_EXPIRY_SECONDS", "SessionRegistry", "id_in_cookie", "signed_cookie"]
 
@@ -32,7 +32,7 @@ SEEN_EVERY_SECONDS = 60.0
 class SessionRegistry:
     """All sessions of one store. `now` is the clock in seconds since 1970."""
 
-    def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, now: Callable[[], float] = seconds) -> None:
         self._store = store
         self._now = now
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
-import time
 from collections.abc import Callable
 
 from billing_core.auth.fields import canonical_name
 from billing_core.auth.store import Store
+from billing_core.clock import seconds
 
 __all__ = ["Throttle"]
 
@@ -33,7 +33,7 @@ somebody from their own desk."""
 class Throttle:
     """Counts attempts in the session store, so that a restart forgives nothing. `now` in seconds since 1970."""
 
-    def __init__(self, store: Store, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, now: Callable[[], float] = seconds) -> None:
         self._store = store
         self._now = now
 

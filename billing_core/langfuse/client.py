@@ -9,13 +9,14 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
 
+from billing_core.clock import Clock, now
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.limiter import RateLimiter, Stopped
 
@@ -95,7 +96,9 @@ class LangfuseClient:
         timeout_seconds: float = 60.0,
         connections: int = 8,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        clock: Clock = now,
     ) -> None:
+        self.clock = clock
         self.host = host.rstrip("/")
         self.name = urlsplit(self.host).netloc.rpartition("@")[2]
         self.limiter = RateLimiter.shared(self.name, public_key)
@@ -199,7 +202,7 @@ class LangfuseClient:
         if seconds is None:
             seconds = RATE_LIMIT_DEFAULT_SECONDS
         if seconds > LONGEST_PAUSE_SECONDS:
-            again = datetime.now(UTC) + timedelta(seconds=seconds)
+            again = self.clock() + timedelta(seconds=seconds)
             raise UpstreamError(
                 f"{self._where(path)} answered 429: the quota of this organization is used up; "
                 f"come back after {again:%Y-%m-%d %H:%M} UTC"

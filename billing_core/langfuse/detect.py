@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from billing_core.errors import UpstreamError
@@ -29,7 +29,7 @@ def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> A
     UpstreamError
         If the server cannot be read, or offers neither API.
     """
-    now = datetime.now(UTC)
+    now = client.clock()
     bounds = {
         "limit": "1",
         "fromStartTime": api_time(milliseconds(now - timedelta(days=PROBE_DAYS))),

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, SettingsError, UpstreamError
 from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, TooHeavy
 from billing_core.langfuse.detect import Api, detect_api
@@ -94,7 +95,7 @@ class LangfuseProvider:
         timeout_seconds: float = 60.0,
         *,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Clock = now,
     ) -> None:
         self._host = host.rstrip("/")
         self._public_key = public_key
@@ -111,6 +112,7 @@ class LangfuseProvider:
             timeout_seconds=timeout_seconds,
             connections=workers + 2,
             first_backoff_seconds=first_backoff_seconds,
+            clock=clock,
         )
         self._client.limiter.slow_down_to(requests_per_minute)
         self._lock = threading.RLock()
@@ -118,7 +120,9 @@ class LangfuseProvider:
         self._project: Project | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, metadata: MetadataNames | None = None) -> LangfuseProvider:
+    def from_settings(
+        cls, settings: Settings, metadata: MetadataNames | None = None, clock: Clock = now
+    ) -> LangfuseProvider:
         """The project that the environment names.
 
         Raises
@@ -136,7 +140,7 @@ class LangfuseProvider:
             raise SettingsError(
                 f"{' and '.join(missing)}: missing; create a key pair in the Langfuse project's settings"
             )
-        return cls(settings.langfuse_host, public_key, secret_key, settings.langfuse_api, metadata)
+        return cls(settings.langfuse_host, public_key, secret_key, settings.langfuse_api, metadata, clock=clock)
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
+from billing_core.clock import Clock
 from billing_core.langfuse.decode import Facts
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import Slice, Span, milliseconds
@@ -118,7 +119,7 @@ class Spool:
         Aware now.
     """
 
-    def __init__(self, root: Path, identity: Sequence[str], clock: Callable[[], datetime]) -> None:
+    def __init__(self, root: Path, identity: Sequence[str], clock: Clock) -> None:
         self._clock = clock
         text = json.dumps([*identity, FACTS_SCHEMA.to_string(show_schema_metadata=False)])
         home = root / hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -153,7 +154,9 @@ class Spool:
 
     def _drop_leftovers(self) -> None:
         """Pages that no later run may reuse, and another run's work in progress."""
-        oldest = time.time() - REUSED_FOR.total_seconds()
+        os.utime(self._lock.fileno())
+        fresh = os.fstat(self._lock.fileno()).st_mtime  # folders carry times of the file system's clock, maybe another
+        oldest = fresh - REUSED_FOR.total_seconds()
         for folder in self._lane.iterdir():
             if folder.is_dir() and (folder.name == "work" or folder.stat().st_mtime < oldest):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from billing_core.clock import Clock, now
 from billing_core.errors import WarehouseError
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import BookingCounts
@@ -114,8 +115,9 @@ ADDITIONS = tuple(
 class DuckDBEngine:
     """See `billing_core.ledger.engine.Engine`. One per file and process."""
 
-    def __init__(self, path: Path, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, path: Path, *, patience_seconds: float = PATIENCE_SECONDS, clock: Clock = now) -> None:
         self._path = path
+        self._clock = clock
         self._patience = patience_seconds
         self._lease = Lease(path, self._disconnect, patience_seconds)
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -149,7 +151,7 @@ class DuckDBEngine:
         with self._writing, self._cursor() as cursor:
             cursor.begin()
             try:
-                yield _Writer(cursor)
+                yield _Writer(cursor, self._clock)
             except BaseException:
                 cursor.rollback()
                 raise
@@ -231,8 +233,9 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 class _Writer:
     """See `billing_core.ledger.engine.Writer`."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, clock: Clock) -> None:
         self._cursor = cursor
+        self.clock = clock
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._cursor.execute(query, [_bound(v) for v in values]).fetchall()
@@ -270,7 +273,7 @@ class _Writer:
     def advance(self, run_id: str) -> None:
         self._cursor.execute(
             """INSERT INTO bookings SELECT coalesce(max(seq), 0) + 1, ?, ?, 0, 0, 0 FROM bookings""",
-            [_bound(datetime.now(UTC)), run_id],
+            [_bound(self.clock()), run_id],
         )
 
     @contextmanager
@@ -297,7 +300,7 @@ class _Writer:
     def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
         cursor = self._cursor
         seq = cursor.execute("SELECT coalesce(max(seq), 0) + 1 FROM bookings").fetchall()[0][0]
-        now = datetime.now(UTC).replace(tzinfo=None)
+        now = self.clock().replace(tzinfo=None)
         # Found by their names, in this very frame. What is registered would be held until the transaction ends.
         incoming = stored(events)  # noqa: F841
         if brought is not None:

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from billing_core.clock import Clock
+
 __all__ = ["BookingCounts", "Engine", "Rows", "Writer"]
 
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
@@ -39,6 +41,10 @@ class BookingCounts:
 
 class Writer(Protocol):
     """One open transaction: everything happens, or nothing."""
+
+    @property
+    def clock(self) -> Clock:
+        """What the ledger takes for the present."""
 
     def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
         """Insert new events, leave equal ones alone, supersede changed ones by a revision.

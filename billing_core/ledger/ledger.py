@@ -133,7 +133,7 @@ class Ledger:
             writer.insert(
                 "runs",
                 {
-                    "run_id": run_id, "started_at": datetime.now(UTC), "actor": actor, "window_start": window.start,
+                    "run_id": run_id, "started_at": writer.clock(), "actor": actor, "window_start": window.start,
                     "window_end": window.end, "incremental": incremental, "observations": 0, "duplicates": 0,
                     "events_new": 0, "events_changed": 0, "events_unchanged": 0, "rejected": 0, "outcome": "running",
                 },
@@ -142,7 +142,7 @@ class Ledger:
     def end_run(self, run_id: str, *, actor: str, action: str, values: Mapping[str, Any]) -> None:
         """Close the run's line and write the audit entry, together."""
         with self.engine.transaction() as writer:
-            writer.update("runs", {"run_id": run_id, "ended_at": datetime.now(UTC), **values}, key="run_id")
+            writer.update("runs", {"run_id": run_id, "ended_at": writer.clock(), **values}, key="run_id")
             append_audit(writer, actor, action, {"run": run_id, **values})
 
     def last_runs(self, limit: int = 20) -> list[Run]:
@@ -211,7 +211,7 @@ def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> 
             "rate_cards",
             {
                 "card_id": card.id, "fingerprint": card.fingerprint(), "content": card.to_json(),
-                "registered_at": datetime.now(UTC),
+                "registered_at": writer.clock(),
             },
         )  # fmt: skip
         append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
@@ -254,7 +254,7 @@ def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, A
     """Append one entry inside a transaction: what it tells of and the entry happen together, or not at all."""
     last = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
     seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
-    at = datetime.now(UTC)
+    at = writer.clock()
     text = json.dumps(detail, sort_keys=True, default=str)
     digest = entry_hash(seq, at, actor, action, text, previous)
     writer.insert(

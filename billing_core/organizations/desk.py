@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
 from billing_core.access import Principal, Role
+from billing_core.clock import Clock, now
 from billing_core.decimals import EXACT
 from billing_core.ledger import queries, statistics
 from billing_core.ledger.ledger import Ledger
@@ -62,11 +63,11 @@ class OrganizationDesk:
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
         stripe: StripeDesk,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
     ) -> None:
         self._ledger = ledger
         self._zone = settings.zone
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
         self.directory = Directory(ledger, settings, clock)
         self.limits = LimitsDesk(settings, ledger, cards, stripe, clock)
         self.foresight = Foresight(settings, ledger, clock, self.limits)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_core.access import Principal, Role, Scope, scope_of
+from billing_core.clock import Clock, now
 from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter
 from billing_core.ledger.directory import (
@@ -125,11 +125,11 @@ class Applied:
 class Directory:
     """See the module. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, clock: Clock = now) -> None:
         self._ledger = ledger
         self._book = DirectoryBook(ledger.engine)
         self._policy = Policy(settings.default_customer_id, settings.override_customer_id)
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
         self._entries = lru_cache(REMEMBERED)(self._read_entries)
         self._lines = lru_cache(1)(self._read_lines)
 

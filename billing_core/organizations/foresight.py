@@ -6,15 +6,16 @@ scope, booking number and the moment until which usage is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 from billing_core.access import Principal, Role, scope_of
+from billing_core.clock import Clock
 from billing_core.decimals import EXACT
 from billing_core.errors import AccessDenied, BadParameter, NotFound
 from billing_core.ledger import history, queries
@@ -80,12 +81,10 @@ class Limits(Protocol):
 class Foresight:
     """See the module. Thread-safe; one per service."""
 
-    def __init__(
-        self, settings: Settings, ledger: Ledger, clock: Callable[[], datetime] | None, limits: Limits
-    ) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: Limits) -> None:
         self._zone = settings.zone
         self._ledger = ledger
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
         self._limits = limits
         self._marks = AnomalyMarks(ledger.engine)
         self._history = lru_cache(REMEMBERED_HISTORIES)(self._read_history)

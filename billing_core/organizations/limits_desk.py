@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of
+from billing_core.clock import Clock, now
 from billing_core.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.decimals import EXACT
 from billing_core.errors import UpstreamError
@@ -88,14 +89,14 @@ class LimitsDesk:
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
         stripe_desk: StripeDesk,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ledger = ledger
         self._cards = cards
         self._stripe = stripe_desk
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
         self._books = SyncBooks(ledger.engine)
         self._directory = DirectoryBook(ledger.engine)
         self._picture = lru_cache(1)(self._read_picture)

@@ -10,10 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
+from billing_core.clock import Clock
 from billing_core.errors import BillingError
 from billing_core.filelock import exclusive
 from billing_core.ledger.directory import DirectoryBook, names_in
@@ -90,7 +90,7 @@ class NoticeDesk:
         settings: Settings,
         ledger: Ledger,
         limits: Callable[[Scope], list[Limit]],
-        clock: Callable[[], datetime],
+        clock: Clock,
         *,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from billing_core.clock import Clock
 from billing_core.ledger.notices import Notice, Outcome, Try
 from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at, facts_of
 from billing_core.settings import Settings, signing_key
@@ -158,7 +159,7 @@ def deliver(
     log: DeliveryLog,
     webhook: Webhook,
     names: Mapping[str, str],
-    clock: Callable[[], datetime],
+    clock: Clock,
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Delivered:
@@ -204,7 +205,7 @@ def _go(
     notice_id: str,
     body: bytes,
     made: int,
-    clock: Callable[[], datetime],
+    clock: Clock,
     pause: Callable[[float], None],
 ) -> Answer:
     """The tries of one notice in one go; each is written down as soon as it is over."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, UpstreamError
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.rebilling import booked_on_a_bill
@@ -130,7 +131,7 @@ def reconcile(
     spool: Path,
     stripe: StripeBook | None,
     meter_id: str | None,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Clock = now,
     progress: Progress | None = None,
     heard: Heard | None = None,
 ) -> Reconciliation:
@@ -250,7 +251,7 @@ def _read_stripe(
     meter_id: str,
     window: Window,
     customers: set[str],
-    clock: Callable[[], datetime],
+    clock: Clock,
     say: Progress,
     heard: Heard | None,
 ) -> _Counted:

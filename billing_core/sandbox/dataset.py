@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 
+from billing_core import clock
 from billing_core.sandbox import history
 from billing_core.sandbox.earlier_system import billed_before
 from billing_core.sandbox.plan import EPOCH, Plan, Truth, truth_of
@@ -47,7 +48,7 @@ class Dataset:
             raise ValueError(f"events: {events} is not accepted; expected 1 or more")
         if days < 1:
             raise ValueError(f"days: {days} is not accepted; expected 1 or more")
-        now = datetime.now(UTC) if now is None else now
+        now = clock.now() if now is None else now
         if now.tzinfo is None:
             raise ValueError("now: expected an aware time")
         self.seed = seed

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import secrets
-import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from billing_core.clock import now
 from billing_core.sandbox.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY
 from billing_core.sandbox.dataset import Dataset
 from billing_core.sandbox.store import RowStore
@@ -48,7 +48,7 @@ VERSIONS = {Mode.V4: "4.16.0", Mode.V3: "3.225.4", Mode.DUAL: "4.16.0"}
 
 def wall_clock() -> int:
     """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    return int(now().timestamp() * 1000)
 
 
 class Sandbox:

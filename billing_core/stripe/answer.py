@@ -33,11 +33,12 @@ def one_line(text: object) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, headers (case-blind) and body of one answer."""
+    """Status, headers (case-blind) and body of one answer, and when it came."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    at: datetime
 
     @cached_property
     def document(self) -> dict[str, Any] | None:
@@ -92,7 +93,7 @@ class Answer:
             return float(text)
         with contextlib.suppress(ValueError):
             when = parsedate_to_datetime(text)
-            return max(0.0, (when.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+            return max(0.0, (when.astimezone(UTC) - self.at).total_seconds())
         return None
 
     @property

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.settings import MeterApi, Settings
 from billing_core.stripe import shapes
@@ -67,7 +68,7 @@ class StripeProvider:
         self._reader = Reader(connection, self._patience)
 
     @classmethod
-    def from_settings(cls, settings: Settings, patience: Patience | None = None) -> StripeProvider:
+    def from_settings(cls, settings: Settings, patience: Patience | None = None, clock: Clock = now) -> StripeProvider:
         """Connect as the environment says.
 
         Only Stripe itself is sent at a pace of our own; another base limits by 429 if it wants to.
@@ -85,7 +86,7 @@ class StripeProvider:
         patience = patience or Patience()
         base = settings.stripe_api_base
         return cls(
-            Connection(key, base, (patience.connect_seconds, patience.answer_seconds)),
+            Connection(key, base, (patience.connect_seconds, patience.answer_seconds), clock=clock),
             settings.stripe_meter_event_name,
             is_live=_is_live(key),
             paces_itself=base is None,
@@ -240,7 +241,7 @@ class StripeProvider:
         before the last answer.
         """
         what = "meter error reports"
-        oldest = max(_aware("since", since), datetime.now(UTC) - EVENTS_KEPT)
+        oldest = max(_aware("since", since), self._connection.clock() - EVENTS_KEPT)
         moment = oldest.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         params = {"types": list(ERROR_EVENT_TYPES), "created": {"gte": moment}}
         found: dict[str, ErrorReport] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -55,7 +54,7 @@ class ThreadedSink(ABC, Generic[Parcel]):
             try:
                 check(event)
             except ValueError as fault:
-                yield Outcome(event.identifier, OutcomeKind.REJECTED, datetime.now(UTC), 0, f"not sent: {fault}")
+                yield Outcome(event.identifier, OutcomeKind.REJECTED, self._connection.clock(), 0, f"not sent: {fault}")
             else:
                 good.append(event)
         yield from carry(self._lanes(good), partial(self._deliver, run), run=run, workers=self._workers)
@@ -80,5 +79,5 @@ class ThreadedSink(ABC, Generic[Parcel]):
 
     def _outcome(self, event: MeterEvent, ending: Ending) -> Outcome:
         reason = None if ending.reason is None else self._connection.without_key(ending.reason)
-        now = datetime.now(UTC)
+        now = self._connection.clock()
         return Outcome(event.identifier, ending.kind, now, ending.tries, reason, ending.code, ending.request_id)

@@ -14,6 +14,7 @@ import stripe
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
+from billing_core.clock import Clock, now
 from billing_core.stripe.answer import Answer
 
 if TYPE_CHECKING:
@@ -49,12 +50,21 @@ class Connection:
         For connecting, and for each wait on the answer.
     """
 
-    def __init__(self, key: str, base: str | None, timeout_seconds: tuple[float, float], connections: int = 64) -> None:
+    def __init__(
+        self,
+        key: str,
+        base: str | None,
+        timeout_seconds: tuple[float, float],
+        connections: int = 64,
+        *,
+        clock: Clock = now,
+    ) -> None:
+        self.clock = clock
         # Telemetry writes a random id into the user's configuration folder and adds platform details.
         stripe.enable_telemetry = False
         self._key = key
         self._session = _Session(connections)
-        self._wire = _Wire(timeout=timeout_seconds, session=self._session)
+        self._wire = _Wire(timeout_seconds, self._session, clock)
         # Setting only the main host would leave meter-event streams at the real Stripe.
         everywhere: BaseAddresses = {}
         if base is not None:
@@ -130,8 +140,9 @@ class _Session(requests.Session):
 class _Wire(stripe.RequestsClient):
     """The SDK's transport, which counts and remembers per thread what came back."""
 
-    def __init__(self, timeout: tuple[float, float], session: requests.Session) -> None:
+    def __init__(self, timeout: tuple[float, float], session: requests.Session, clock: Clock) -> None:
         super().__init__(timeout=timeout, session=session)
+        self._clock = clock
         self._lock = threading.Lock()
         self._ears = threading.local()
         self.gets = 0
@@ -153,7 +164,7 @@ class _Wire(stripe.RequestsClient):
             with self._lock:
                 self.gets += 1
         body, status, answered = super().request(method, url, headers, post_data)
-        self._ears.heard.append(Answer(status, answered, body))
+        self._ears.heard.append(Answer(status, answered, body, self._clock()))
         return body, status, answered
 
 

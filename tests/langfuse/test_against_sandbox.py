@@ -20,8 +20,8 @@ from billing_core.settings import ApiChoice
 from billing_core.usage import Window
 
 EVENTS, DAYS, SEED = 1500, 4, 7
-NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
-"""Two days ago, so that even the latest rows have arrived."""
+NOW = datetime(2026, 6, 17, 10, 30, tzinfo=UTC)
+"""Past for the server, so that even the latest rows have arrived: a planted one comes three days late."""
 
 WINDOW = Window(NOW - timedelta(days=DAYS + 1), NOW)
 

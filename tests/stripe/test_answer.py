@@ -8,9 +8,12 @@ from requests.structures import CaseInsensitiveDict
 
 from billing_core.stripe.answer import Answer, one_line
 
+NOON = datetime(2026, 6, 17, 12, tzinfo=UTC)
+
 
 def answer(status=200, body=b"{}", **headers):
-    return Answer(status, CaseInsensitiveDict({name.replace("_", "-"): text for name, text in headers.items()}), body)
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Answer(status, CaseInsensitiveDict(named), body, NOON)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +24,8 @@ def test_seconds_to_wait(text, seconds):
 
 
 def test_a_date_to_wait_for():
-    soon = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
-    assert answer(429, Retry_After=soon).retry_after_seconds == pytest.approx(600, abs=5)
+    soon = format_datetime(NOON + timedelta(minutes=10), usegmt=True)
+    assert answer(429, Retry_After=soon).retry_after_seconds == 600
     assert answer(429, Retry_After="Sun, 01 Jan 2023 00:00:00 GMT").retry_after_seconds == 0
 
 

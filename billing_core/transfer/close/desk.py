@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, Role, scope_of
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, BillingError, NotFound, UpstreamError, WarehouseError
 from billing_core.filelock import exclusive
 from billing_core.ledger import queries
@@ -105,14 +106,14 @@ class MonthsDesk:
         ledger: Ledger,
         stripe: StripeDesk,
         exports: ExportDesk,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._book = ClosingBook(ledger.engine)
         self._stripe = stripe
         self._exports = exports
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 

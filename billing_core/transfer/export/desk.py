@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from billing_core.access import Principal, Role
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, WarehouseError
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.queries import Selection
@@ -101,13 +102,13 @@ class ExportDesk:
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
         stripe: StripeDesk,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._cards = cards
         self._stripe = stripe
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
 
     def columns(self, request: ExportRequest) -> tuple[str, ...]:
         """The columns a file of this request has, in order.

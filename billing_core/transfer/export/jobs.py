@@ -9,13 +9,13 @@ import logging
 import secrets
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from billing_core.access import Principal
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, BillingError, NotFound
 from billing_core.transfer.export.model import Cancelled, ExportProgress, ExportRequest, ExportResult
 
@@ -71,8 +71,8 @@ class _Job:
 class ExportJobs:
     """See the module. Thread-safe; one per process."""
 
-    def __init__(self, clock: Callable[[], datetime] | None = None) -> None:
-        self._clock = clock or (lambda: datetime.now(UTC))
+    def __init__(self, clock: Clock = now) -> None:
+        self._clock = clock
         self._turn = threading.RLock()
         self._jobs: dict[str, _Job] = {}
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from billing_core.access import Principal, Role
 from billing_core.card_book import keep_import
+from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter
 from billing_core.ledger.directory import DirectoryBook
 from billing_core.ledger.engine import Writer
@@ -74,14 +74,14 @@ class ImportDesk:
         cards: Cards,
         directory: Directory,
         policy: Callable[[], Policy],
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock = now,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._cards = cards
         self._directory = directory
         self._policy = policy
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────
 
