@@ -19,6 +19,7 @@ __all__ = [
     "COST",
     "HOUR",
     "LARGEST_COST_USD",
+    "LONGEST_RUN",
     "TIME",
     "TOKEN_CLASSES",
     "USAGE_SCHEMA",
@@ -38,6 +39,9 @@ COST = pa.decimal128(24, 12)
 
 LARGEST_COST_USD = 999_999
 """A trace that cost more is a mistake in the usage: its cost counts as unknown and the event is flagged."""
+
+LONGEST_RUN = timedelta(days=30)
+"""No run takes longer: such a time is a mistake, its compute is not rated and the event is flagged."""
 
 TOKEN_CLASSES: tuple[str, ...] = ("input", "output", "cache_read", "cache_write", "reasoning", "other")
 """Every token of an observation is in exactly one class; `other` holds what the application did not name."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
-from functools import lru_cache
 from typing import NamedTuple
 
 from billing_core.usage import TOKEN_CLASSES
+from billing_core.usage_keys import CACHE_WRITE, IN, OUT, REST, Counted, read_key
 
-__all__ = ["NO_COST", "NO_TOKENS", "Cost", "Tokens", "exact", "read_cost", "read_tokens", "token_class"]
+__all__ = ["NO_COST", "NO_TOKENS", "Cost", "Tokens", "exact", "read_cost", "read_tokens"]
 
 MAXIMUM_TOKENS = 1_000_000_000
 """More in one bucket of one observation is a mistake, not usage."""
@@ -23,7 +23,7 @@ MAXIMUM_COST_USD = Decimal(1_000_000)
 PICO = Decimal("1e-12")
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
-INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, REASONING, OTHER = range(len(TOKEN_CLASSES))
+MOST_KEYS_SHOWN = 12
 
 _BAD = -1
 
@@ -31,8 +31,16 @@ _BAD = -1
 class Tokens(NamedTuple):
     """Token counts of one observation; `None` where it names none.
 
-    `classes` follow `TOKEN_CLASSES` and always sum to `total`. `overlap` says that the named buckets were more
-    than the total sent with them.
+    Attributes
+    ----------
+    classes:
+        They follow `TOKEN_CLASSES` and always sum to `total`.
+    overlap:
+        The keys contradict each other: parts sent beside their whole, more tokens named than the total, two totals.
+    unknown:
+        Some tokens stand behind a key of no known kind.
+    keys, counts:
+        What a rate card prices: tokens as the classes hold them, by key, and other units than tokens.
     """
 
     tokens_in: int | None
@@ -42,6 +50,9 @@ class Tokens(NamedTuple):
     bad: bool
     overlap: bool
     problems: tuple[str, ...]
+    unknown: bool = False
+    keys: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
 
 
 class Cost(NamedTuple):
@@ -59,29 +70,6 @@ NO_COST = Cost(None, bad=False, problems=())
 def exact(value: Decimal) -> Decimal:
     """Half-even to the twelve places Langfuse stores."""
     return value.quantize(PICO, context=CONTEXT)
-
-
-@lru_cache(maxsize=4096)
-def token_class(key: str) -> int:
-    """The index in `TOKEN_CLASSES` a usage key belongs to."""
-    key = key.lower()
-    if "cache" in key:
-        return CACHE_WRITE if "creation" in key or "write" in key else CACHE_READ
-    for words, index in (
-        (("reasoning", "thinking"), REASONING),
-        (("input", "prompt"), INPUT),
-        (("output", "completion"), OUTPUT),
-    ):
-        if any(word in key for word in words):
-            return index
-    return OTHER
-
-
-@lru_cache(maxsize=4096)
-def _side(key: str) -> int:
-    """Which sum of the event a usage key counts into: 0 tokens in, 1 tokens out, 2 neither."""
-    key = key.lower()
-    return 0 if "input" in key else 1 if "output" in key else 2
 
 
 def _count(value: object) -> int | None:
@@ -111,51 +99,162 @@ def read_tokens(observation_id: str, details: Mapping[str, object]) -> Tokens:
                 f"from 0 to {MAXIMUM_TOKENS}; not rated"
             )
         elif count is not None:
-            good[key] = count
+            good[key if key.isascii() else _storable(key)] = count
     if not good:
         return NO_TOKENS._replace(bad=True, problems=tuple(problems)) if problems else NO_TOKENS
 
-    sent_total = good.pop("total", None)
+    return _counted(observation_id, good, problems)
+
+
+def _counted(observation_id: str, good: Mapping[str, int], problems: list[str]) -> Tokens:
+    """Sort readable counts by what they count, and settle what contradicts each other."""
+    bad = bool(problems)
+    named: dict[str, int] = {}
+    units: dict[str, int] = {}
+    totals: dict[str, int] = {}
+    for key, count in good.items():
+        counted = read_key(key).counted
+        (named if counted is Counted.TOKENS else units if counted is Counted.UNITS else totals)[key] = count
+    beside, contradiction = _each_once(named)
+    parts = _without_repeats(beside)
+    total, believed, disputed = _total(good, totals, beside, parts, is_bad=bad)
+    contradiction |= disputed or believed != beside
+    counts = dict(believed)
+    if total is not None:
+        contradiction |= _fit(counts, total)
+    if contradiction:
+        problems.append(
+            f"observation {observation_id}: its usage keys contradict each other ({_listed(good)}): "
+            f"counted as {total} tokens"
+        )
+    unknown = [key for key, count in counts.items() if count and not read_key(key).is_known]
+    problems += [
+        f"usage key {_show(key)} is of no known kind: its tokens count as {TOKEN_CLASSES[read_key(key).token_class]}"
+        for key in unknown
+    ]
     classes = [0] * len(TOKEN_CLASSES)
     sides: list[int | None] = [None, None, None]
-    for key, count in good.items():
-        classes[token_class(key)] += count
-        side = _side(key)
-        sides[side] = count + (sides[side] or 0)
-    named = sum(classes)
-    total = sent_total if sent_total is not None and (not problems or not good) else named
-    bad = bool(problems)
-    overlap = _fit(classes, total)
-    if overlap:
-        problems.append(
-            f"observation {observation_id}: its usage keys name {named} tokens, its total {total}: "
-            "the keys overlap, the total counts"
-        )
-    return Tokens(sides[0], sides[1], total, tuple(classes), bad, overlap, tuple(problems))
+    for key, count in counts.items():
+        kind = read_key(key)
+        classes[kind.token_class] += count
+        if key in believed:
+            # Langfuse's rule is about the keys as they were sent; what it does not cover never exceeds the total.
+            small = key.lower()
+            said = believed[key] if "input" in small or "output" in small else count
+            sides[kind.side] = said + (sides[kind.side] or 0)
+    lines = {key: count for key, count in (*counts.items(), *units.items()) if count}
+    return Tokens(
+        sides[IN], sides[OUT], total, tuple(classes), bad, contradiction, tuple(problems), bool(unknown),
+        tuple(lines), tuple(lines.values()),
+    )  # fmt: skip
 
 
-def _fit(classes: list[int], total: int) -> bool:
-    """Make the classes sum to the total, in place; true if buckets had to give tokens back.
+def _each_once(named: Mapping[str, int]) -> tuple[dict[str, int], bool]:
+    """Each number once, though several spellings of its key were sent; true if those say different numbers."""
+    first: dict[tuple[object, ...], str] = {}
+    found: dict[str, int] = {}
+    contradiction = False
+    side_totals: list[str] = []
+    for key, count in named.items():
+        kind = read_key(key)
+        if kind.is_side_total:
+            side_totals.append(key)
+            continue
+        known = first.setdefault(kind.meaning, key)
+        contradiction |= known != key and found[known] != count
+        found[known] = max(count, found.get(known, 0))
+    for key in side_totals:
+        kind = read_key(key)
+        others = sum(count for other, count in found.items() if read_key(other).side == kind.side)
+        whole = next((other for other in found if read_key(other).meaning == kind.meaning), None)
+        contradiction |= named[key] < others
+        if whole is None and named[key] > others:
+            found[key] = named[key] - others
+        elif whole is not None and named[key] != others:
+            contradiction |= found[whole] != named[key]  # the same again: everything beside it is a part of it
+    return found, contradiction
+
+
+def _without_repeats(beside: Mapping[str, int]) -> dict[str, int]:
+    """What is left if parts that were sent beside their whole are taken out of it, by the names of the keys.
+
+    A `…_details` object holds parts; uncached input beside input means that input contains everything; cache writes by
+    lifetime that add up to the cache writes without one are the same again.
+    """
+    found = dict(beside)
+    kinds = {key: read_key(key) for key in found}
+    for side in (IN, OUT):
+        whole = next((key for key, kind in kinds.items() if kind.is_whole and kind.side == side), None)
+        parts = {key: kind for key, kind in kinds.items() if kind.side == side and key != whole}
+        is_all = any("fresh" in kind.meaning for kind in parts.values())
+        inside = sum(found[key] for key, kind in parts.items() if kind.is_detail or is_all)
+        if whole is not None and 0 < inside <= found[whole]:
+            found[whole] -= inside
+    plain = next((key for key, kind in kinds.items() if kind.meaning == (CACHE_WRITE,)), None)
+    timed = sum(found[key] for key, kind in kinds.items() if len(kind.meaning) == 2 and kind.meaning in _LIFETIMES)
+    if plain is not None and found[plain] == timed > 0:
+        found[plain] = 0
+    return found
+
+
+_LIFETIMES = {(CACHE_WRITE, lifetime) for lifetime in ("5m", "1h", "24h")}
+
+
+def _total(
+    good: Mapping[str, int], totals: Mapping[str, int], beside: dict[str, int], parts: dict[str, int], *, is_bad: bool
+) -> tuple[int | None, dict[str, int], bool]:
+    """The total, the counts that go with it, and whether totals contradict each other.
+
+    Where nobody sends one, Langfuse makes `total` the sum of everything sent, totals of other spellings and units
+    included: such a sum says nothing.
+    """
+    sent = dict(totals)
+    made = sum(count for key, count in good.items() if key != "total")
+    if sent.get("total") == made != sum(parts.values()):
+        del sent["total"]
+    if not sent or (is_bad and beside):
+        return (sum(parts.values()) if beside else None), parts, False
+    for counts in (parts, beside):
+        if sum(counts.values()) in sent.values():
+            return sum(counts.values()), counts, len(set(sent.values())) > 1
+    # An overlap is settled by the total itself: it is told apart from a whole and its parts by the numbers alone.
+    own = sum(beside.values())
+    return min(sent.values(), key=lambda total: (abs(total - own), total)), beside, len(set(sent.values())) > 1
+
+
+def _fit(counts: dict[str, int], total: int) -> bool:
+    """Make the counts sum to the total, in place; true if keys had to give tokens back.
 
     Instrumentations that overlap count cached tokens inside input and reasoning inside output.
     """
-    excess = sum(classes) - total
+    excess = sum(counts.values()) - total
+    if excess < 0:
+        counts[REST] = counts.get(REST, 0) - excess
     if excess <= 0:
-        classes[OTHER] -= excess
         return False
-    for index, limit in (
-        (INPUT, classes[CACHE_READ] + classes[CACHE_WRITE]),
-        (OUTPUT, classes[REASONING]),
-    ):
-        given = min(excess, classes[index], limit)
-        classes[index] -= given
-        excess -= given
+    for side in (IN, OUT):
+        of_side = [key for key in counts if read_key(key).side == side]
+        for key in of_side:
+            if read_key(key).is_whole:
+                given = min(excess, counts[key], sum(counts[other] for other in of_side if other != key))
+                counts[key] -= given
+                excess -= given
     while excess:
-        index = classes.index(max(classes))
-        given = min(excess, classes[index])
-        classes[index] -= given
+        key = max(counts, key=lambda one: counts[one])
+        given = min(excess, counts[key])
+        counts[key] -= given
         excess -= given
     return True
+
+
+def _storable(key: str) -> str:
+    """Half a surrogate pair, which no file can hold, as a question mark."""
+    return key.encode(errors="replace").decode()
+
+
+def _listed(good: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{_show(key)} {count}" for key, count in list(good.items())[:MOST_KEYS_SHOWN])
+    return shown if len(good) <= MOST_KEYS_SHOWN else f"{shown} and {len(good) - MOST_KEYS_SHOWN} more"
 
 
 def _amount(value: object) -> Decimal | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-__all__ = ["Node", "double_counted"]
+__all__ = ["Node", "Repeat", "double_counted"]
 
 TOLERANCE_PERCENT = 5
 
@@ -26,47 +26,70 @@ class Node(NamedTuple):
     tokens: int | None
 
 
-def double_counted(nodes: Iterable[Node]) -> dict[str, list[str]]:
-    """Trace id → a sentence per row whose descendants, at any depth, sum to within 5 % of its own value.
+class Repeat(NamedTuple):
+    """A row that repeats others: its id, and a sentence that says so."""
 
-    The value is the cost, or the tokens in traces where nothing has a cost.
+    id: str
+    sentence: str
+
+
+def double_counted(nodes: Iterable[Node]) -> dict[str, list[Repeat]]:
+    """Trace id → the rows whose own value is, within 5 %, what the rows below them come to.
+
+    Values are compared one by one, tokens and cost: a repeated row often has no price, or another one. What a row
+    below repeats of its own children counts once. Rows below are all descendants, or only the nearest with usage.
     """
     traces: dict[str, list[Node]] = defaultdict(list)
     for node in nodes:
         traces[node.trace_id].append(node)
-    found = {trace_id: _sentences(trace) for trace_id, trace in traces.items()}
-    return {trace_id: sentences for trace_id, sentences in found.items() if sentences}
+    found = {trace_id: _repeats(trace) for trace_id, trace in traces.items()}
+    return {trace_id: repeats for trace_id, repeats in found.items() if repeats}
 
 
-def _sentences(trace: list[Node]) -> list[str]:
-    by_cost = any(node.cost_usd for node in trace)
-    unit = "USD" if by_cost else "tokens"
-    own = {node.id: (node.cost_usd if by_cost else Decimal(node.tokens or 0)) or Decimal(0) for node in trace}
-    below = _sums_below({node.id: node.parent_id for node in trace}, own)
-    return sorted(
-        f"observation {identity} has {value.normalize():f} {unit} and the observations below it "
-        f"{below[identity].normalize():f} {unit}: probably counted twice"
-        for identity, value in own.items()
-        if value > 0 and abs(below.get(identity, Decimal(0)) - value) * 100 <= value * TOLERANCE_PERCENT
-    )
+def _repeats(trace: list[Node]) -> list[Repeat]:
+    parent_of = {node.id: node.parent_id for node in trace}
+    found: dict[str, Repeat] = {}
+    for unit, own in (
+        ("tokens", {node.id: Decimal(node.tokens or 0) for node in trace}),
+        ("USD", {node.id: node.cost_usd or Decimal(0) for node in trace}),
+    ):
+        for identity, below in _repeated(parent_of, own).items():
+            sentence = (
+                f"observation {identity} has {own[identity].normalize():f} {unit} and the observations below it "
+                f"{below.normalize():f} {unit}: probably counted twice"
+            )
+            found.setdefault(identity, Repeat(identity, sentence))
+    return sorted(found.values())
 
 
-def _sums_below(parent_of: dict[str, str | None], own: dict[str, Decimal]) -> dict[str, Decimal]:
-    """Sum over all descendants, from the leaves up; rows on a cycle never become a leaf and are left out."""
+def _repeated(parent_of: dict[str, str | None], own: dict[str, Decimal]) -> dict[str, Decimal]:
+    """Rows with about the value of what is below them, from the leaves up, with that value.
+
+    Rows on a cycle never become a leaf and are left out.
+    """
     open_children: dict[str, int] = defaultdict(int)
     for parent in parent_of.values():
         if parent in parent_of and parent is not None:
             open_children[parent] += 1
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    done: dict[str, Decimal] = {}
+    below: dict[str, Decimal] = defaultdict(Decimal)
+    nearest: dict[str, Decimal] = defaultdict(Decimal)
+    found: dict[str, Decimal] = {}
     ready = [identity for identity in parent_of if not open_children[identity]]
     while ready:
         identity = ready.pop()
-        done[identity] = sums[identity]
+        value = own[identity]
+        alike = next((sum_ for sum_ in (below[identity], nearest[identity]) if _is_about(value, sum_)), None)
+        if alike is not None:
+            found[identity] = alike
         parent = parent_of[identity]
         if parent in parent_of and parent is not None:
-            sums[parent] += sums[identity] + own[identity]
+            below[parent] += below[identity] + (value if alike is None else 0)
+            nearest[parent] += value or nearest[identity]
             open_children[parent] -= 1
             if not open_children[parent]:
                 ready.append(parent)
-    return done
+    return found
+
+
+def _is_about(value: Decimal, total: Decimal) -> bool:
+    return value > 0 and abs(total - value) * 100 <= value * TOLERANCE_PERCENT

@@ -269,7 +269,7 @@ class LangfuseProvider:
             facts = pa.concat_tables(part.tables())
             if not len(facts):
                 return USAGE_SCHEMA.empty_table()
-            with Rollup(_everything(piece), self._trace_base(project), only_touched=False) as rollup:
+            with Rollup(_everything(piece), self._trace_base(project), now, only_touched=False) as rollup:
                 return rollup.roll(facts).table
 
     def daily_totals(self, window: Window) -> list[DailyTotal] | None:
@@ -326,7 +326,7 @@ class LangfuseProvider:
             "reading traces and observations",
         )
         partitions = _regrouped(steps.spool)
-        with Rollup(window, self._trace_base(project), only_touched=True) as rollup:
+        with Rollup(window, self._trace_base(project), now, only_touched=True) as rollup:
             ids = [trace_id for facts in partitions for trace_id in rollup.incomplete(facts)]
         whole = steps.read(
             source, whole_trace_slices(ids, now, source.page_rows), 0.85, 0.95, "reading incomplete traces whole"
@@ -338,7 +338,8 @@ class LangfuseProvider:
         self, window: Window, project: Project, reading: Reading, partitions: Partitions, steps: _Steps
     ) -> None:
         daily: list[DailyTotal] = []
-        with Rollup(window, self._trace_base(project), only_touched=reading.api == "legacy") as rollup:
+        only_touched = reading.api == "legacy"
+        with Rollup(window, self._trace_base(project), self._clock(), only_touched=only_touched) as rollup:
             for number, facts in enumerate(partitions, start=1):
                 rolled: Rolled = rollup.roll(facts)
                 reading.keep(rolled.table)

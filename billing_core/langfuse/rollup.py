@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from billing_core.langfuse.double_count import Node, double_counted
 from billing_core.langfuse.facts import NOT_ROOT, TRACE_RECORD
-from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA, Window
+from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
 
 __all__ = ["DailyTotal", "Rolled", "Rollup"]
 
@@ -35,6 +35,11 @@ CONFLICTS = {
 """What must not differ inside a trace: word → column."""
 
 CONFLICT_VALUES_SHOWN = 5
+
+EARLIEST_START = datetime(2000, 1, 1, tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(hours=1)
+"""How far the clock of an application may be ahead of ours."""
+MICROSECOND = timedelta(microseconds=1)
 
 RECORD_COST_TOLERANCE_USD = Decimal("0.000001")
 RECORD_LATENCY_TOLERANCE_SECONDS = 0.0015
@@ -89,9 +94,18 @@ ORDER BY fact
 _RECORD = f"rank = {TRACE_RECORD}"
 _SYNTHETIC = "id = 't-' || trace_id"
 
+_IMPOSSIBLE = f"""(
+    start_time < TIMESTAMPTZ '{EARLIEST_START:%Y-%m-%d} 00:00:00+00' OR start_time > $latest
+    OR coalesce(end_time > $latest OR epoch_us(end_time) - epoch_us(start_time) > {LONGEST_RUN // MICROSECOND}, false)
+)"""
+"""A row whose times no run can have had: they count for nothing."""
+
 _TIMES = f"""
-    coalesce(min(start_time) FILTER (NOT {_RECORD}), min(start_time)) AS first_start,
-    coalesce(max(greatest(start_time, end_time)) FILTER (NOT {_RECORD}), max(start_time)) AS last_end,
+    coalesce(min(start_time) FILTER (NOT {_RECORD} AND NOT impossible), min(start_time) FILTER (NOT {_RECORD}),
+             min(start_time)) AS first_start,
+    coalesce(max(greatest(start_time, end_time)) FILTER (NOT {_RECORD}), max(start_time)) AS own_end,
+    coalesce(min(start_time) FILTER (NOT {_RECORD}), min(start_time)) AS own_start,
+    coalesce(bool_or(impossible) FILTER (NOT {_RECORD}), false) AS mistimed,
     max(record_cost) AS record_cost, max(record_latency) AS record_latency,
     max(updated_at) AS updated_at,
     bool_or({_RECORD}) AS has_record, count(*) FILTER (NOT ({_SYNTHETIC})) AS observations,
@@ -102,7 +116,7 @@ _DIFFERENCES = f"""
     has_record AND observations > 0 AND abs(record_cost - coalesce(cost_usd, 0)) > {RECORD_COST_TOLERANCE_USD}
         AS cost_differs,
     has_record AND observations > 0 AND
-        abs(record_latency - (epoch_us(last_end) - epoch_us(first_start)) / 1e6) > {RECORD_LATENCY_TOLERANCE_SECONDS}
+        abs(record_latency - (epoch_us(own_end) - epoch_us(own_start)) / 1e6) > {RECORD_LATENCY_TOLERANCE_SECONDS}
         AS latency_differs
 """
 
@@ -146,9 +160,9 @@ SELECT trace_id,
     bool_or(unpriced) AS unpriced, bool_or(bad_usage) AS bad_usage, bool_or(overlap) AS overlap,
     flatten(list(problems) FILTER (problems IS NOT NULL)) AS problems,
     {" OR ".join(f"coalesce(min({column}) <> max({column}), false)" for column in CONFLICTS.values())} AS conflicting
-FROM row GROUP BY trace_id
+FROM (SELECT *, {_IMPOSSIBLE} AS impossible FROM row) GROUP BY trace_id
 )
-SELECT *, {_DIFFERENCES} FROM summed
+SELECT *, {_DIFFERENCES}, CASE WHEN mistimed THEN first_start ELSE own_end END AS last_end FROM summed
 """
 
 _MODELS = f"""
@@ -172,7 +186,8 @@ SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_sta
        environment, ownership AS ai_credentials_ownership, coalesce(models, []) AS models,
        tokens_in::BIGINT AS tokens_in, tokens_out::BIGINT AS tokens_out, tokens_total::BIGINT AS tokens_total,
        coalesce(usage, []) AS usage, storage_gb, cost_usd::DECIMAL(24, 12) AS cost_usd,
-       observations::INTEGER AS observations, has_error, unpriced, bad_usage, conflicting AS conflicting_attributes,
+       observations::INTEGER AS observations, has_error, unpriced, bad_usage OR mistimed AS bad_usage,
+       conflicting AS conflicting_attributes,
        overlap OR doubled IS NOT NULL AS double_count_suspect,
        list_sort(list_distinct(list_concat(
            list_concat(coalesce(problems, []), coalesce(doubled, [])), coalesce(more, [])
@@ -225,13 +240,16 @@ class Rollup:
         What was asked for; days are counted inside it.
     trace_base:
         The address of a trace without its id.
+    read_at:
+        Aware: when the rows were read. Nothing in them can have happened later.
     only_touched:
         Book only traces with a row inside the window or read on purpose. The legacy reader looks beyond the window's
         edges, where it also sees traces that were not asked for.
     """
 
-    def __init__(self, window: Window, trace_base: str | None, *, only_touched: bool) -> None:
+    def __init__(self, window: Window, trace_base: str | None, read_at: datetime, *, only_touched: bool) -> None:
         self._window = window
+        self._read_at = read_at
         self._trace_base = trace_base
         self._only_touched = only_touched
         self._engine = duckdb.connect(":memory:")
@@ -249,7 +267,8 @@ class Rollup:
         """One partition of whole traces."""
         self._load(facts)
         self._engine.execute(_MODELS)
-        self._put("doubled", double_counted(Node(*row) for row in self._engine.execute(_CANDIDATES).fetchall()))
+        repeats = double_counted(Node(*row) for row in self._engine.execute(_CANDIDATES).fetchall())
+        self._put("doubled", {trace_id: [one.sentence for one in rows] for trace_id, rows in repeats.items()})
         self._put("more", self._conflicts_and_differences())
         table = self._engine.execute(_EVENTS, {"trace_base": self._trace_base}).to_arrow_table()
         [(rows,)] = self._engine.execute(_READ).fetchall()
@@ -270,6 +289,9 @@ class Rollup:
         )
         return [trace_id for (trace_id,) in found.fetchall()]
 
+    def _limits(self) -> dict[str, datetime]:
+        return {"latest": self._read_at.astimezone(UTC) + CLOCKS_DIFFER}
+
     def _bounds(self) -> dict[str, datetime]:
         return {"start": self._window.start.astimezone(UTC), "end": self._window.end.astimezone(UTC)}
 
@@ -285,7 +307,7 @@ class Rollup:
         places = self._engine.execute(_PLACES).to_arrow_table()
         kept = facts if len(places) == len(facts) else facts.take(places["fact"])
         self._engine.register("row", kept.append_column("place", places["place"]))
-        self._engine.execute(_TRACES)
+        self._engine.execute(_TRACES, self._limits())
 
     def _touched(self, facts: pa.Table) -> pa.Table:
         self._engine.register("arriving", facts)
@@ -303,9 +325,18 @@ class Rollup:
             )
             for trace_id, values in found.fetchall():
                 sentences[trace_id].append(_conflict(word, values))
+        mistimed = self._engine.execute(
+            f"SELECT trace_id, count(*), min_by(id, id), min_by(start_time::VARCHAR, id), "
+            f"min_by(end_time::VARCHAR, id) FROM row "
+            f"SEMI JOIN (SELECT trace_id FROM trace WHERE mistimed) AS odd USING (trace_id) "
+            f"WHERE NOT {_RECORD} AND {_IMPOSSIBLE} GROUP BY trace_id",
+            self._limits(),
+        )
+        for trace_id, count, identity, start, end in mistimed.fetchall():
+            sentences[trace_id].append(_mistimed(count, identity, start, end))
         differing = self._engine.execute(
             "SELECT trace_id, cost_differs, record_cost, cost_usd, latency_differs, record_latency, "
-            "(epoch_us(last_end) - epoch_us(first_start)) / 1e6 FROM trace WHERE cost_differs OR latency_differs"
+            "(epoch_us(own_end) - epoch_us(own_start)) / 1e6 FROM trace WHERE cost_differs OR latency_differs"
         )
         for trace_id, cost_differs, cost, own_cost, latency_differs, latency, own_latency in differing.fetchall():
             if cost_differs:
@@ -326,6 +357,15 @@ class Rollup:
             f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT trace_id, sentences AS {name} FROM arriving"
         )
         self._engine.unregister("arriving")
+
+
+def _mistimed(count: int, identity: str, start: str, end: str | None) -> str:
+    lasting = "without an end" if end is None else f"to {end}"
+    more = f" (and {count - 1:,} more)" if count > 1 else ""
+    return (
+        f"observation {identity}{more} ran from {start} {lasting}, which no run can have: "
+        "the trace's latency is not known, compute is not rated"
+    )
 
 
 def _conflict(word: str, values: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from billing_core.errors import RateCardError
+from billing_core.rating.globs import first_match
 from billing_core.types import parse_time
 from billing_core.usage import TOKEN_CLASSES, MetadataNames
 
@@ -62,7 +62,7 @@ class _Strict(BaseModel):
 
 
 class TokenRate(_Strict):
-    """Credits per 1,000 tokens for models (glob, case-blind) and a token class (`*`: every class)."""
+    """Credits per 1,000 tokens for models (exact name or glob, case-blind) and a token class (`*`: every class)."""
 
     model: str = "*"
     token_class: str = "*"  # noqa: S105  (a glob, not a secret)
@@ -74,13 +74,13 @@ class TokenRate(_Strict):
             raise ValueError(f"token_class {self.token_class!r}; expected * or one of {', '.join(TOKEN_CLASSES)}")
         return self
 
-    def covers(self, model: str | None, token_class: str) -> bool:
-        """Whether this line prices `token_class` tokens of `model` (`None`: the trace named no model)."""
-        return self.token_class in {"*", token_class} and fnmatchcase((model or "").lower(), self.model.lower())
+    def prices(self, token_class: str) -> bool:
+        """Whether this line prices tokens of that class."""
+        return self.token_class in {"*", token_class}
 
 
 class AiRates(_Strict):
-    """How AI credits come about. With `basis: tokens` the first rate that covers a token wins."""
+    """How AI credits come about. With `basis: tokens` a rate that names the model wins, else the first that fits."""
 
     basis: Basis = Basis.TOKENS
     rates: tuple[TokenRate, ...] = ()
@@ -90,6 +90,12 @@ class AiRates(_Strict):
         if (self.basis is Basis.TOKENS) != bool(self.rates):
             raise ValueError("rates are needed with basis: tokens, and only there")
         return self
+
+    def rate_of(self, model: str | None, token_class: str) -> TokenRate | None:
+        """The line for `token_class` tokens of `model` (`None`: the trace named no model), if there is one."""
+        lines = [line for line in self.rates if line.prices(token_class)]
+        place = first_match([line.model for line in lines], model or "")
+        return None if place is None else lines[place]
 
 
 class ComputeRate(_Strict):

@@ -7,6 +7,7 @@ rounded parts. Units: latency in microseconds between two timestamps, 60 seconds
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from billing_core.decimals import Integers, from_integers, round_half_even, to_integers
 from billing_core.rating.card import Basis, RateCard
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES
 
 __all__ = ["CREDITS", "LARGEST_COMPONENT", "OWN_KEY", "PRICE", "RATED_SCHEMA", "rate"]
 
@@ -45,7 +46,7 @@ RATED_SCHEMA = pa.schema(
         pa.field("credits_total", CREDITS),
         pa.field("own_key", pa.bool_()),
         pa.field("unpriced", pa.bool_()),  # the card has no price for something this event used
-        pa.field("absurd", pa.bool_()),  # a component was beyond LARGEST_COMPONENT and is not rated
+        pa.field("absurd", pa.bool_()),  # a component beyond LARGEST_COMPONENT, a run beyond LONGEST_RUN: not rated
     ]
 )
 
@@ -67,12 +68,13 @@ def rate(usage: pa.Table, card: RateCard) -> pa.Table:
 
     latency = to_integers(pc.microseconds_between(usage["timestamp"], usage["ended_at"]))
     per_microsecond = _fraction(card.compute.credits_per_minute) * _MICROS / _MICROSECONDS_PER_MINUTE
-    compute = round_half_even(latency, per_microsecond)
+    too_long = latency > LONGEST_RUN // timedelta(microseconds=1)
+    compute = round_half_even(np.where(too_long, 0, latency), per_microsecond)
 
     per_unit = _fraction(card.storage.credits_per_gb_month) * _MICROS / _COST_UNIT
     storage = round_half_even(to_integers(usage["storage_gb"]), per_unit)
 
-    absurd: npt.NDArray[np.bool_] = np.zeros(usage.num_rows, dtype=bool)
+    absurd: npt.NDArray[np.bool_] = too_long.copy()
     parts = []
     for part in (ai, compute, storage):
         beyond = (part > LARGEST_COMPONENT) | (part < 0)
@@ -84,10 +86,8 @@ def rate(usage: pa.Table, card: RateCard) -> pa.Table:
 
 def effective_token_rate(card: RateCard, model: str | None, token_class: str) -> Decimal | None:
     """Credits per 1,000 tokens before margin, or `None` where the card has no price."""
-    for line in card.ai.rates:
-        if line.covers(model, token_class):
-            return line.credits_per_1000_tokens
-    return None
+    line = card.ai.rate_of(model, token_class)
+    return None if line is None else line.credits_per_1000_tokens
 
 
 def _fraction(value: Decimal) -> Fraction:

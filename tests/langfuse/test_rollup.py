@@ -16,6 +16,7 @@ from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Windo
 from tests.langfuse.fake import JSON, observation
 
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
+READ_AT = datetime(2026, 11, 4, tzinfo=UTC)
 
 
 def at(seconds: float, day: int = 1) -> str:
@@ -33,7 +34,7 @@ def roll_up(*rows: JSON, repeated: tuple[JSON, ...] = (), expanded: tuple[JSON, 
         return reader.observations(json.dumps({"data": some}).encode(), **options).table
 
     table = pa.concat_tables([facts(rows), facts(repeated, repeat=True), facts(expanded, repeat=True, expanded=True)])
-    with Rollup(WINDOW, "https://host/project/p1/traces/", only_touched=False) as rollup:
+    with Rollup(WINDOW, "https://host/project/p1/traces/", READ_AT, only_touched=False) as rollup:
         return rollup.roll(table)
 
 
@@ -303,8 +304,45 @@ def test_partitions_follow_each_other_without_traces_of_the_last() -> None:
     def facts(*rows: JSON) -> pa.Table:
         return reader.observations(json.dumps({"data": rows}).encode()).table
 
-    with Rollup(WINDOW, None, only_touched=False) as rollup:
+    with Rollup(WINDOW, None, READ_AT, only_touched=False) as rollup:
         first = rollup.roll(facts(observation("a", "t1", at(0)), observation("a", "t1", at(0))))
         second = rollup.roll(facts(observation("b", "t2", at(0))))
     assert (first.table["id"].to_pylist(), first.duplicates) == (["t1"], 1)
     assert (second.table["id"].to_pylist(), second.duplicates) == (["t2"], 0)
+
+
+# ── times that no run can have ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (at(1), "2106-02-07T06:28:15.000Z"),
+        (at(1), "2026-11-04T01:00:01.000Z"),  # later than it was read, and by more than clocks differ
+        ("1970-01-01T00:00:00.000Z", at(9)),
+        ("1970-01-21T10:00:00.000Z", None),
+        ("2106-02-07T06:28:15.000Z", None),
+        ("2026-09-01T00:00:00.000Z", at(9)),
+    ],
+)
+def test_times_that_no_run_can_have_are_flagged_and_not_believed(start: str, end: str | None) -> None:
+    row = event(
+        observation("a", "t", at(5), at(6)), child("b", "t", start, end, usageDetails={"input": 10, "output": 5})
+    )
+    assert row["bad_usage"]
+    assert (row["timestamp"], row["ended_at"]) == (row["timestamp"], row["timestamp"])
+    assert row["timestamp"].isoformat() == "2026-11-01T00:00:05+00:00"
+    assert row["tokens_total"] == 15
+    assert any("observation b ran from" in problem for problem in row["problems"])
+
+
+@pytest.mark.parametrize("end", ["2026-11-01T23:00:00.000Z", "2026-11-04T00:59:59.000Z"])
+def test_long_runs_and_clocks_a_little_ahead_are_believed(end: str) -> None:
+    row = event(observation("a", "t", at(5), end))
+    assert not row["bad_usage"]
+    assert row["ended_at"] > row["timestamp"]
+
+
+def test_a_trace_whose_only_row_has_no_time_keeps_the_one_it_has() -> None:
+    row = event(observation("a", "t", "1970-01-01T00:00:00.000Z", at(9)))
+    assert (row["timestamp"].year, row["ended_at"].year, row["bad_usage"]) == (1970, 1970, True)

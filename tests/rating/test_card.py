@@ -3,9 +3,12 @@ from decimal import Decimal
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing_core.errors import RateCardError
-from billing_core.rating.card import builtin_cards, card_from_json, load_rate_cards
+from billing_core.rating.card import AiRates, builtin_cards, card_from_json, load_rate_cards
+from billing_core.rating.globs import fits
 
 SINGLE = """
 id: mine-1
@@ -134,3 +137,43 @@ def test_spelling_a_number_differently_is_not_a_change(tmp_path):
     one = load_rate_cards(changed(tmp_path, margin="1")).cards[0]
     other = load_rate_cards(changed(tmp_path, margin="1.000")).cards[0]
     assert one.fingerprint() == other.fingerprint()
+
+
+NAMES = st.text(st.sampled_from("ab-4[]*?!.1m"), min_size=1, max_size=12)
+
+
+@given(NAMES, NAMES)
+def test_a_model_named_exactly_matches_itself_before_any_glob(model: str, other: str) -> None:
+    lines = [{"model": "*", "credits_per_1000_tokens": "1"}, {"model": other, "credits_per_1000_tokens": "2"}]
+    rates = AiRates.model_validate({"rates": [*lines, {"model": model, "credits_per_1000_tokens": "3"}]})
+    found = rates.rate_of(model.upper(), "input")
+    assert found is not None
+    assert found.model.lower() == model.lower()
+
+
+def test_an_exact_name_prices_only_the_classes_it_names() -> None:
+    rates = AiRates.model_validate(
+        {
+            "rates": [
+                {"model": "claude-*", "credits_per_1000_tokens": "1"},
+                {"model": "claude-4[1m]", "token_class": "output", "credits_per_1000_tokens": "9"},
+            ]
+        }
+    )
+    assert [str(rates.rate_of("claude-4[1m]", name).credits_per_1000_tokens) for name in ("input", "output")] == [
+        "1",
+        "9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "model", "is_match"),
+    [
+        ("claude-*[1m]", "claude-opus-4[1m]", True),  # brackets as they stand
+        ("gpt-[45]*", "gpt-5-mini", True),  # brackets as a set
+        ("claude-sonnet-4-5[1m]", "claude-sonnet-4-51", False),  # a name
+        ("gpt-5", "gpt-5-mini", False),
+    ],
+)
+def test_globs_read_brackets_both_ways(pattern: str, model: str, is_match: bool) -> None:
+    assert fits(pattern, model) is is_match

@@ -212,3 +212,12 @@ def test_cards_with_awkward_denominators_stay_exact():
     )  # fmt: skip
     expected = half_even(Fraction("0.123456789012") * Fraction("1.3") / Fraction("0.000007"))
     assert rated(card, cost_usd=Decimal("0.123456789012")).ai == expected
+
+
+@given(st.integers(0, 60 * 86400))
+def test_a_run_no_run_can_take_is_not_rated_and_flagged(seconds):
+    given_ = rate(usage_table([usage_row(latency_seconds=seconds)]), CARD).to_pylist()[0]
+    is_too_long = seconds > 30 * 86400
+    assert given_["absurd"] is is_too_long
+    assert given_["credits_compute"] == (0 if is_too_long else half_even(Fraction(seconds * 50, 60)))
+    assert given_["credits_ai_tokens"] == 100
