@@ -12,11 +12,6 @@ from tests.langfuse.case_server import CARD, NAMES, load, serve, unmet
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse
 
 TO_DO = {
-    "agent-parent-unpriced": "tokens of a parent that repeats its children's are not suspected yet",
-    "cache-write-spellings": "token classes do not know these spellings yet",
-    "end-2106": "an end later than it was read is rated",
-    "model-brackets": "an exact model name is read as a glob",
-    "total-tokens-key": "total_tokens counts as a bucket",
     "zero-start": "a row dated 1970 is never asked for",
     "deep-metadata": "reading",
     "digits-5000": "reading",
