@@ -243,8 +243,9 @@ def _say_pushed(result: PushResult) -> None:
     print(
         f"{result.intents:,} meter events: {result.sent:,} sent, {result.duplicates:,} there already, "
         f"{result.rejected:,} rejected, {result.unknown:,} with unknown outcome, {result.waiting:,} not tried\n"
-        f"{result.credits_sent:,} credits delivered; {result.held:,} events held, {result.newly_held:,} of them newly; "
-        f"{result.confirmed:,} meter events confirmed"
+        f"{result.credits_sent:,} credits delivered; {result.held:,} events held, {result.newly_held:,} of them newly"
+        + (f", of {result.held_corrections:,} only a correction" if result.held_corrections else "")
+        + f"; {result.confirmed:,} meter events confirmed"
     )
 
 

@@ -26,7 +26,8 @@ __all__ = ["Action", "Amounts", "Carried", "Pipeline", "Preview", "Problem", "St
 
 
 class Stage(StrEnum):
-    """Where an event stands; `held` are those a rule or a person keeps back, `error` those Stripe rejected."""
+    """Where an event stands. `held` are those a push or a person keeps back; `error` those Stripe rejected, and those
+    that cannot be sent and that no push has seen yet: it writes them down as held."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -178,13 +179,18 @@ def staged() -> ir.Table:
     holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
     rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
     t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
-    # Before the first push nothing is written down as held yet, but what no intent ever covered was not rejected.
-    hopeless = (t.sync_status == SyncStatus.ERROR) & t.meter_event_identifier.isnull()
-    nobody = t.flags.contains(Flag.NO_CUSTOMER)
-    why = ibis.cases((t.hold.notnull(), t.hold), (nobody, "no_customer"), else_="failed_before")
-    is_held = (t.hold.notnull() & ~t.sync_status.isin(SENT)) | hopeless
+    is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
     stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
-    cause = ibis.cases((is_held, why), (stage == "error", t.code.fill_null("rejected")), else_=ibis.null("string"))
+    # What no intent ever covered was not rejected: the next push writes it down as held.
+    is_error = stage == "error"
+    unsendable = is_error & t.meter_event_identifier.isnull()
+    cause = ibis.cases(
+        (is_held, t.hold),
+        (unsendable & t.flags.contains(Flag.NO_CUSTOMER), "no_customer"),
+        (unsendable, "failed_before"),
+        (is_error, t.code.fill_null("rejected")),
+        else_=ibis.null("string"),
+    )
     return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
 
 

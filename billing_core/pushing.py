@@ -30,7 +30,7 @@ from billing_core.ledger.brought import untried_intents
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.sync import Answer, Candidates, SyncBooks
+from billing_core.ledger.sync import Answer, Candidates, Frozen, SyncBooks
 from billing_core.rating.events import Policy
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
@@ -69,6 +69,10 @@ class PushProgress:
 class PushResult:
     """What a push did. Counts are intents, `held` and `newly_held` events, `credits_sent` whole credits.
 
+    `held` are all events that a rule or a person keeps back by now, as the pipeline's stage `held` counts them, and the
+    `held_corrections`, whose events were sent and of which a difference may not be. `newly_held` of all these were not
+    held before.
+
     `credits_sent` are those this run learned to be delivered, repetitions of an earlier run's calls included, so
     that it adds up over runs. `waiting` intents were written down and not tried. `requests` are those a dry run
     would make. `problems` are things that could not be read, in words; they stop nothing.
@@ -81,6 +85,7 @@ class PushResult:
     rejected: int = 0
     held: int = 0
     newly_held: int = 0
+    held_corrections: int = 0
     unknown: int = 0
     waiting: int = 0
     confirmed: int = 0
@@ -98,6 +103,7 @@ class PushResult:
             "rejected": self.rejected,
             "held": self.held,
             "newly_held": self.newly_held,
+            "held_corrections": self.held_corrections,
             "unknown": self.unknown,
             "waiting": self.waiting,
             "confirmed": self.confirmed,
@@ -155,8 +161,9 @@ class _Push:
             sink.close()
         return PushResult(
             is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
-            waiting=len(events), unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests,
-            failures=frozen.named, problems=problems,
+            held_corrections=frozen.held_corrections, waiting=len(events),
+            unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests, failures=frozen.named,
+            problems=problems,
         )  # fmt: skip
 
     def run(self) -> PushResult:
@@ -174,14 +181,14 @@ class _Push:
                 self._note(problems=problems)
                 self._withdraw(picture, meter.id)
                 frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
-                self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
+                self._note_held(frozen, held)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter.id)
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
                 self._send(ready, meter.id)
             else:
                 frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
-                self._note(held=held, newly_held=frozen.newly_held, failures=frozen.named)
+                self._note_held(frozen, held)
             self._confirm(meter.id)
             self._write_back()
         except BaseException as error:
@@ -279,6 +286,10 @@ class _Push:
             if why:
                 late[row["identifier"]] = why
         return late
+
+    def _note_held(self, frozen: Frozen, held: int) -> None:
+        corrections = frozen.held_corrections
+        self._note(held=held, newly_held=frozen.newly_held, held_corrections=corrections, failures=frozen.named)
 
     def _note_stuck(self, count: int) -> None:
         """Intents that only Stripe's sums can tell about: not sent again, and said until they are resolved."""

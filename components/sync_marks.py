@@ -15,7 +15,12 @@ STAGE_MARKS: dict[Stage, StatusMark] = {
     Stage.SENDING: STATUS_MARKS[SyncStatus.SENDING],
     Stage.PROCESSED: STATUS_MARKS[SyncStatus.PROCESSED],
     Stage.CONFIRMED: STATUS_MARKS[SyncStatus.CONFIRMED],
-    Stage.ERROR: StatusMark("✕", "error", "#B3261E", "Stripe rejected it; the problems below say why."),
+    Stage.ERROR: StatusMark(
+        "✕",
+        "error",
+        "#B3261E",
+        "Stripe rejected it, or it cannot be sent and no push has held it yet; the problems below say why.",
+    ),
     Stage.HELD: StatusMark("‖", "held", "#7A4B9D", "Kept back by a rule or a person; the problems below say why."),
     Stage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
 }

@@ -246,7 +246,7 @@ def push_log_rows(runs: Sequence[PushRun], zone: ZoneInfo, *, is_pushing: bool) 
     """The push log. Only the newest run can be running."""
     words = [outcome_word(run, is_pushing=is_pushing and place == 0) for place, run in enumerate(runs)]
     marks = {"done": "✓", "failed": "✕", "running": "↑", "interrupted": "‖"}
-    columns = ("Sent", "Duplicates", "Rejected", "Newly held", "Unknown", "Confirmed")
+    columns = ("Sent", "Duplicates", "Rejected", "Held", "Newly held", "Unknown", "Confirmed")
     return {
         f"Started ({zone.key})": [moment(run.started_at, zone) for run in runs],
         "Took": [_took(run) for run in runs],

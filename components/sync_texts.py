@@ -79,13 +79,24 @@ def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> s
 
 def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal) -> str:
     """What a push would send, in one sentence."""
+    held = f" {held}." if (held := held_text(result.to_json(), "would be held")) else ""
     if not result.requests:
-        return "Nothing to send: no settled usage owes a whole credit."
-    held = f" {plural(result.held, 'event')} stay held." if result.held else ""
+        return f"Nothing to send: no settled usage owes a whole credit.{held}"
     return (
         f"A push would send {plural(len(result.requests), 'meter event')} with "
         f"{credits_and_money(whole_credits, whole_credits * price_usd)} at {usd(price_usd)} per credit.{held}"
     )
+
+
+def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
+    """`755 events held (248 newly; of 5 only a correction)`, of a push document; empty if nothing is held."""
+    held, newly, corrections = (result.get(key, 0) for key in ("held", "newly_held", "held_corrections"))
+    if not held:
+        return ""
+    notes = [f"{newly:,} newly" if newly else "none newly"]
+    if corrections:
+        notes.append(f"of {corrections:,} only a correction")
+    return f"{plural(held, 'event')} {verb} ({'; '.join(notes)})"
 
 
 def push_progress_text(state: PushState, now: datetime) -> str:
@@ -113,11 +124,10 @@ _COUNTED = (
 def verdict_text(result: Mapping[str, Any]) -> str:
     """The counts of a push document (CONTRACT section 3), zeros left out, with the credits delivered."""
     counts = [f"{result[key]:,} {word}" for key, word in _COUNTED if result.get(key)]
-    if held := result.get("newly_held"):
-        counts.append(f"{plural(held, 'event')} newly held")
-    if not counts:
-        return "nothing to send"
-    return f"{', '.join(counts)}; {exact(Decimal(result.get('credits_sent', '0')))} credits delivered"
+    said = [", ".join(counts) if counts else "nothing to send", held_text(result)]
+    if counts:
+        said.append(f"{exact(Decimal(result.get('credits_sent', '0')))} credits delivered")
+    return "; ".join(filter(None, said))
 
 
 def push_outcome_text(state: PushState, now: datetime) -> str:

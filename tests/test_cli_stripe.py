@@ -58,7 +58,8 @@ def one_line(found, code):
 def test_push_prints_one_document_with_the_published_keys(run, stripe):
     found = run("push", "--json")
     assert document(found) == {
-        "intents": 1, "sent": 1, "duplicates": 0, "rejected": 0, "held": 0, "newly_held": 0, "unknown": 0,
+        "intents": 1, "sent": 1, "duplicates": 0, "rejected": 0, "held": 0, "newly_held": 0, "held_corrections": 0,
+        "unknown": 0,
         "waiting": 0, "confirmed": 1, "credits_sent": "170", "failures": [], "problems": [],
     }  # fmt: skip
     assert found[2] == ""

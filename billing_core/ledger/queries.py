@@ -303,6 +303,10 @@ PAGE_COLUMNS = (
 """Stored columns that a published event is made of."""
 
 
+STATE_ORDER = ("accounted_at", "credits_total", "latency_seconds", "tokens_total", "cost_usd", "marks", "flags")
+"""Columns by which the states of one event stand on a page, in this order: a reversal is before what replaces it."""
+
+
 def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> ir.Table:
     """Rows of one page in a total order: the sort column, unknown values last, then the id.
 
@@ -312,10 +316,10 @@ def page(selection: Selection, *, sort: str, descending: bool, limit: int, offse
     def ordered(t: ir.Table) -> ir.Table:
         fields = _sort_keys(t, sort)
         keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
-        if not any(field.equals(t.id) for field in fields):
-            keys.append(t.id.asc())
-        if selection.snapshot.closed:  # an event and its correction may both be there
-            keys += [t.accounted_at.asc(nulls_first=True), t.credits_total.asc()]
+        further = [t.id]
+        if selection.snapshot.closed:  # an event, its correction and what the correction takes back may all be there
+            further += [t[name] for name in STATE_ORDER]
+        keys += [one.asc(nulls_first=True) for one in further if not any(one.equals(field) for field in fields)]
         return t.order_by(*keys)
 
     parts = _parts(selection)

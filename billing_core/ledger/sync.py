@@ -58,11 +58,15 @@ TIME = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What one planning wrote down: intents, and how many events it newly holds, some of them `named` with why."""
+    """What one planning wrote down: intents, and how many events it newly holds, some of them `named` with why.
+
+    Of the `held_corrections` only a difference is held: their events were sent before. They are among all that is held.
+    """
 
     intents: int
     newly_held: int
     named: tuple[str, ...] = ()
+    held_corrections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,10 @@ class SyncBooks:
                 given = Candidates(writer, settled_before)
                 plan = make_plan(given)
                 newly = kept_back + _write(writer, plan, given.events, push_id=push_id, now=now)
-                held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
+                held, corrections = _held(writer)
                 writer.advance(push_id)
                 named = _named_holds(writer, now)
-                result = Frozen(plan.intents.num_rows, newly, named), plan.intents, held
+                result = Frozen(plan.intents.num_rows, newly, named, corrections), plan.intents, held
                 if not keep:
                     raise _TakeBack
         except _TakeBack:
@@ -195,8 +199,8 @@ class SyncBooks:
             newly = _hold_hopeless(writer, now)
             if newly:
                 writer.advance(push_id)
-            held = int(writer.rows(f"SELECT count(*) FROM holds WHERE {ACTIVE}")[0][0])
-            return Frozen(0, newly, _named_holds(writer, now)), held
+            held, corrections = _held(writer)
+            return Frozen(0, newly, _named_holds(writer, now), corrections), held
 
     def anything_to_send(self, settled_before: datetime) -> bool:
         """Whether a push would find events to look at or intents to go on with."""
@@ -664,6 +668,14 @@ def _hold_hopeless(writer: Writer, now: datetime) -> int:
             [now],
         )
     return count
+
+
+def _held(writer: Writer) -> tuple[int, int]:
+    """How many events are held, and of how many of these only a correction is."""
+    query = f"""SELECT count(*), count(*) FILTER (WHERE e.sync_status IN {SENT!r})
+                FROM holds h JOIN events e ON e.id = h.event_id WHERE h.{ACTIVE}"""
+    held, corrections = writer.rows(query)[0]
+    return int(held), int(corrections)
 
 
 def _named_holds(writer: Writer, now: datetime) -> tuple[str, ...]:

@@ -65,9 +65,9 @@ def test_progress_tells_how_many_how_fast_and_how_much():
 
 
 def test_a_verdict_names_what_happened_and_leaves_out_what_did_not():
-    result = PushResult(sent=3, duplicates=1, rejected=2, unknown=1, waiting=4, newly_held=1, credits_sent=1500)
+    result = PushResult(sent=3, duplicates=1, rejected=2, unknown=1, waiting=4, held=1, newly_held=1, credits_sent=1500)
     assert verdict_text(result.to_json()) == (
-        "3 sent, 1 delivered before, 2 rejected, 1 without an answer, 4 not tried, 1 event newly held; "
+        "3 sent, 1 delivered before, 2 rejected, 1 without an answer, 4 not tried; 1 event held (1 newly); "
         "1,500 credits delivered"
     )
     assert verdict_text(PushResult().to_json()) == "nothing to send"

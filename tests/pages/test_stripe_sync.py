@@ -233,9 +233,9 @@ def previewed(monkeypatch, pushes: Pushes) -> AppTest:
 def test_a_preview_states_credits_and_money_and_shows_the_exact_requests(monkeypatch):
     run = previewed(monkeypatch, Pushes([request(0, 1200), request(1, -200)]))
     assert (
-        "A push would send 2 meter events with 1,000 credits ($0.04) at $0.00004 per credit. 2 events stay held."
-        in (texts(run))
-    )
+        "A push would send 2 meter events with 1,000 credits ($0.04) at $0.00004 per credit. "
+        "2 events would be held (none newly)."
+    ) in texts(run)
     frame = shown_frame(run, "Idempotency key")
     assert list(frame["Credits"]) == ["1,200", "−200"]
     assert frame["Time (UTC)"].iloc[0] == "2026-10-26T14:00:00Z"

@@ -1,0 +1,60 @@
+"""Every page and every part of it opens over a ledger that was lived in, and over an empty one, for every role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from billing_core.ledger.duckdb_engine import DuckDBEngine
+from billing_core.web import wiring
+from components.org_query import View as OrganizationView
+from components.transfer_views import OFFERED
+from tests.factories import ledger_at
+from tests.lived_in import copied
+
+MAIN = Path(__file__).parents[2] / "pages" / "main.py"
+
+VIEWS = [
+    *(("organization_stats.py", "admin", {"view": view.value}) for view in OrganizationView),
+    ("organization_stats.py", "admin", {"organization": "org_acme"}),
+    *(
+        ("export_import.py", role.value, {"view": view.value})
+        for view, roles in OFFERED.items()
+        for role in sorted(roles)
+    ),
+    ("export_import.py", "analyst-acme", {"view": "export"}),
+    ("stripe_sync.py", "admin", {}),
+    ("stripe_sync.py", "finance", {}),
+    *(
+        ("usage_events.py", who, {"sort": sort, "order": "asc", "period": "all"})
+        for who in ("analyst", "analyst-acme")
+        for sort in ("credits_total", "amount_usd")
+    ),
+]
+
+
+@pytest.fixture(params=["empty", "lived in"])
+def ledger(demo, request, tmp_path_factory):
+    path = wiring.settings().warehouse_path
+    if request.param == "empty":
+        ledger_at(path).engine.close()
+    else:
+        engine = DuckDBEngine(copied(tmp_path_factory, path.parent))
+        engine.rows("UPDATE meta SET value = 'demo' WHERE name = 'mode'")  # the pages' users are those of the demo
+        engine.close()
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize(("page", "who", "query"), VIEWS, ids=[" ".join([p, w, *q.values()]) for p, w, q in VIEWS])
+def test_a_page_opens(page, who, query):
+    run = AppTest.from_file(str(MAIN), default_timeout=60)
+    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(who, "any", "local", lambda *_: True)
+    run.run()
+    for name, value in query.items():
+        run.query_params[name] = value
+    run.switch_page(page).run()
+    assert not run.exception, run.exception
+    assert not run.error, [one.value for one in run.error]
+    assert run.main
