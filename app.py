@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
+from billing_core.private import keep_private
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.export_files import export_download, job_file, job_focus_metadata, job_manifest
@@ -32,6 +33,7 @@ from billing_core.web.upload_guard import UploadGuard
 from billing_core.web.usage_api import usage_events, usage_events_csv
 from components.notice import report_script_error
 
+keep_private()
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 logging.getLogger("billing_core").setLevel(logging.INFO)
 

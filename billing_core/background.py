@@ -6,7 +6,6 @@ and is taken up by the next run.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from billing_core.access import Principal
 from billing_core.clock import Clock
-from billing_core.errors import BillingError
+from billing_core.faults import said_of
 from billing_core.pulling import FIRST_PULL_DAYS, PullResult
 from billing_core.service import BillingService
 from billing_core.usage import PullProgress
@@ -51,10 +50,6 @@ __all__ = [
     "RerateState",
     "Share",
 ]
-
-_log = logging.getLogger(__name__)
-
-UNEXPECTED = "Something unexpected went wrong; the log has the details."
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -202,20 +197,20 @@ class Job(Generic[S]):
                 return False
             number = 1 if self._state is None else self._state.number + 1
             self._state = first(number, clock())
-            self._thread = threading.Thread(
-                target=self._run, args=(clock, work), name=f"{self._name}-{number}", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._run, args=(clock, work), name=f"{self._name}-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the machine has no further thread: it never began
+                self._state = replace(self._state, ended_at=clock(), error=f"{self._name}: {error}")
+                return True
+            self._thread = thread
             return True
 
     def _run(self, clock: Clock, work: Callable[[], Any]) -> None:
         try:
             result = work()
-        except BillingError as error:
-            self._end(clock(), error=str(error))
-        except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so
-            _log.exception("%s in the background: unexpected fault", self._name)
-            self._end(clock(), error=UNEXPECTED)
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
+            self._end(clock(), error=said_of(error, f"{self._name} in the background"))
         else:
             self._end(clock(), result=result)
 

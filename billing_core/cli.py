@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pydantic import SecretStr
+
 from billing_core.access import Role
 from billing_core.cli_support import (
     EXIT_SOME_FAILED,
@@ -24,6 +26,7 @@ from billing_core.cli_support import (
     add_json,
     add_window,
     aligned,
+    is_unicode,
     open_service,
     open_stripe_service,
     os_principal,
@@ -34,8 +37,12 @@ from billing_core.cli_support import (
     with_langfuse,
 )
 from billing_core.cli_transfer import add_commands
-from billing_core.errors import BillingError, SettingsError
-from billing_core.settings import Settings, load_settings
+from billing_core.errors import BadParameter, BillingError, SettingsError
+from billing_core.faults import explained, one_line
+from billing_core.private import keep_private
+from billing_core.settings import SECRET_VARIABLES, Settings, load_settings
+from billing_core.stopping import SAYS, Stopped, Told, stopping
+from billing_core.streams import Answer, Unwritten, standard_streams
 
 if TYPE_CHECKING:
     from billing_core.pushing import PushProgress, PushResult
@@ -61,28 +68,68 @@ class _Usage(BillingError):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code: whatever breaks is one line, and one document under `--json`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in words
-    try:
-        options = _parser().parse_args(words)
-        code: int = options.run(options, load_settings())
-    except BillingError as error:
-        return _failed(error, as_json=as_json)
-    except KeyboardInterrupt:
-        print("stopped; the ledger is consistent, run the command again to go on", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing is lost
-        return 0
+    keep_private()
+    with standard_streams() as answer, stopping() as told:
+        try:
+            try:
+                code = _run(words)
+            except Unwritten:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the one net: nothing ends in a traceback
+                code = _failed(error, words, told, answer)
+            answer.flush()
+        except Unwritten as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
+        except KeyboardInterrupt as error:  # told to stop while the answer was written
+            print(SAYS, file=sys.stderr)
+            code = _stopped_with(error)
     return code
 
 
-def _failed(error: BillingError, *, as_json: bool) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({"error": str(error)}))
-    return error.exit_code
+def _run(words: list[str]) -> int:
+    try:
+        options = _parser().parse_args(words)
+    except SystemExit as over:  # --help
+        return over.code if isinstance(over.code, int) else 0
+    code: int = options.run(options, load_settings())
+    return code
+
+
+def _asks_for_json(words: Sequence[str]) -> bool:
+    """Also where the command line itself is wrong; argparse takes the beginning of an option for the whole."""
+    return any(len(word) > len("--") and "--json".startswith(word) for word in words)
+
+
+def _failed(error: BaseException, words: Sequence[str], told: Told, answer: Answer) -> int:
+    if told.number is not None or isinstance(error, KeyboardInterrupt):  # libraries make another error of Ctrl-C
+        line, text, code = SAYS, SAYS, _stopped_with(error if told.number is None else Stopped(told.number))
+    else:
+        if isinstance(error, UnicodeError) and (bad := [word for word in words if not is_unicode(word)]):
+            error = BadParameter("argument", bad[0], "text in UTF-8")
+        fault = explained(error, _secrets())
+        text, code = one_line(str(fault)), fault.exit_code
+        line = f"error: {text}"
+    print(line, file=sys.stderr)
+    if answer.is_empty and _asks_for_json(words):
+        print_json({"error": text})
+    return code
+
+
+def _stopped_with(error: BaseException) -> int:
+    return error.exit_code if isinstance(error, Stopped) else INTERRUPTED
+
+
+def _secrets() -> list[str]:
+    """Values that no line may repeat."""
+    try:
+        settings = load_settings()
+    except Exception:  # noqa: BLE001 - the fault itself may be theirs
+        return [os.environ[name] for name in SECRET_VARIABLES if os.environ.get(name)]
+    values = (getattr(settings, name) for name in Settings.model_fields)
+    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -522,6 +569,8 @@ def _account_answer(
 
 def _new_password() -> str:
     """From a prompt, twice, or the first line of standard input: never from an argument."""
+    if sys.stdin is None:
+        raise _Usage("the password is read from a prompt or standard input, which is closed")
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     password = getpass.getpass("Password: ")

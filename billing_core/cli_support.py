@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import getpass
 import json
 import os
@@ -27,6 +28,7 @@ __all__ = [
     "add_json",
     "add_window",
     "aligned",
+    "is_unicode",
     "open_service",
     "open_stripe_service",
     "os_principal",
@@ -164,4 +166,18 @@ def params_of(options: argparse.Namespace) -> Any:
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+    """In UTF-8, or escaped where the terminal is not UTF-8 or the text holds what UTF-8 cannot."""
+    text = json.dumps(document, ensure_ascii=False, indent=2)
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    if codecs.lookup(encoding).name != "utf-8" or not is_unicode(text):
+        text = json.dumps(document, indent=2)
+    print(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True

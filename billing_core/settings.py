@@ -23,7 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from billing_core.errors import BadParameter, SettingsError
 from billing_core.transfer.export.journal import JournalAccounts
 
-__all__ = ["ApiChoice", "Granularity", "MeterApi", "Mode", "Settings", "load_settings", "signing_key"]
+__all__ = [
+    "SECRET_VARIABLES",
+    "ApiChoice",
+    "Granularity",
+    "MeterApi",
+    "Mode",
+    "Settings",
+    "load_settings",
+    "signing_key",
+]
 
 MINIMUM_COOKIE_KEY_LENGTH = 32
 """Characters; anything shorter can be guessed offline from one cookie."""
@@ -147,6 +156,11 @@ class Settings(BaseModel):
             raise ValueError(f"the engine {scheme or value!r} is not available; expected duckdb:///path/to/file")
         if not value.startswith("duckdb:///") or len(value) == len("duckdb:///"):
             raise ValueError("names no file; expected duckdb:///relative/path or duckdb:////absolute/path")
+        path = value.removeprefix("duckdb:///")
+        if path.strip("/").startswith(":memory:"):
+            raise ValueError(f"{value!r} would be gone with the process; expected a file: duckdb:///path/to/file")
+        if not path.isprintable() or not Path(path).name:
+            raise ValueError(f"{value!r} names no file; expected duckdb:///path/to/file")
         return value
 
     @field_validator("cookie_key")
@@ -227,8 +241,10 @@ class Settings(BaseModel):
 
     @property
     def warehouse_path(self) -> Path:
-        """The embedded ledger's file."""
-        return Path(self.warehouse_url.removeprefix("duckdb:///"))
+        """The embedded ledger's file itself: all that lies beside it goes by this name, whatever link leads to it."""
+        path = Path(self.warehouse_url.removeprefix("duckdb:///"))
+        real = os.path.realpath(path)
+        return path if real == os.path.normpath(path if path.is_absolute() else Path.cwd() / path) else Path(real)
 
 
 def signing_key(secret: str) -> bytes:
@@ -286,6 +302,11 @@ VARIABLES: dict[str, tuple[str, ...]] = {
 }
 """Setting → the variables that may set it; the first one present wins."""
 
+SECRET_VARIABLES = tuple(
+    name for setting, names in VARIABLES.items() for name in names
+    if Settings.model_fields[setting].annotation == SecretStr | None
+)  # fmt: skip
+
 KEPT_WHEN_EMPTY = {"langfuse_excluded_environments"}
 """Settings whose empty value means something (exclude nothing); elsewhere empty counts as absent."""
 
@@ -299,8 +320,8 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
         With one line for the first wrong variable; the command line ends with exit code 2.
     """
     values: dict[str, str] = {}
-    if env_file is not None and env_file.is_file():
-        values.update({k: v for k, v in dotenv_values(env_file).items() if v is not None})
+    if env_file is not None:
+        values.update(_of_file(env_file))
     values.update(os.environ if environment is None else environment)
 
     found: dict[str, str] = {}
@@ -322,6 +343,17 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
         raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first, setting)}") from None
     _check_together(settings)
     return settings
+
+
+def _of_file(path: Path) -> dict[str, str]:
+    try:
+        if not path.is_file():
+            return {}
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeError:
+        raise SettingsError(f"{path}: is not text in UTF-8") from None
 
 
 def _fault(error: Mapping[str, Any], setting: str) -> str:

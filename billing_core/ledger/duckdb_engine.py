@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from billing_core.errors import WarehouseError
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
+from billing_core.ledger.place import is_missing, remove
 from billing_core.ledger.schema import (
     ADDED_LATER,
     CLOSED_COLUMNS,
@@ -42,6 +43,7 @@ from billing_core.ledger.schema import (
     stored,
     without_offsets,
 )
+from billing_core.private import FILE, keep_private
 
 __all__ = ["DuckDBEngine"]
 
@@ -123,6 +125,7 @@ class DuckDBEngine:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
         self._writing = threading.Lock()
+        keep_private()  # DuckDB asks nobody with which mode it creates the ledger, its log and its temporary files
 
     def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Compile for DuckDB and run; decimals and UTC times come back as stored.
@@ -153,7 +156,8 @@ class DuckDBEngine:
             try:
                 yield _Writer(cursor, self._clock)
             except BaseException:
-                cursor.rollback()
+                with suppress(duckdb.Error):  # what broke it says more than that there is nothing to roll back any more
+                    cursor.rollback()
                 raise
             cursor.commit()
 
@@ -163,17 +167,27 @@ class DuckDBEngine:
 
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        try:
-            with self._lease.using():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._lease.using())
                 cursor = self._open().cursor()
-                try:
-                    yield cursor
-                finally:
-                    cursor.close()
-        except (duckdb.OperationalError, duckdb.FatalException) as error:
-            raise WarehouseError(f"the ledger {self._path}: {_one_line(error)}") from error
-        except OSError as error:
-            raise WarehouseError(f"the ledger {self._path}: {error.strerror or error}") from error
+            except OSError as error:
+                raise WarehouseError(f"the ledger {self._path}: {error.strerror or error}") from error
+            except duckdb.Error as error:
+                raise self._failed(error) from error
+            stack.callback(cursor.close)
+            try:
+                yield cursor
+            except duckdb.ProgrammingError:
+                raise  # a mistake of ours is no outage
+            except duckdb.Error as error:
+                raise self._failed(error) from error
+
+    def _failed(self, error: duckdb.Error) -> WarehouseError:
+        """What broke, as the caller reads it. After some faults DuckDB answers nothing more until it is opened anew."""
+        if isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
+            self._disconnect()
+        return WarehouseError(f"the ledger {self._path}: {_one_line(error)}")
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         with self._opening:
@@ -190,18 +204,40 @@ class DuckDBEngine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open the file; a program that does not take turns (a database browser, say) is waited for."""
         deadline = time.monotonic() + self._patience
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": f"{self._path}.tmp",
-            "autoinstall_known_extensions": "false",  # nothing is ever downloaded behind anybody's back
-        }
+        if is_missing(self._path):
+            self._create()
         while True:
             try:
-                return duckdb.connect(str(self._path), config=config)
+                return duckdb.connect(str(self._path), config=self._config)
             except duckdb.IOException as error:
                 if "lock" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(RETRY_SECONDS)
+
+    @property
+    def _config(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": f"{self._path}.tmp",
+            "autoinstall_known_extensions": "false",  # nothing is ever downloaded behind anybody's back
+        }
+
+    def _create(self) -> None:
+        """A new ledger, under its name only once it is one: a full disk or a kill leaves nothing that cannot be opened.
+
+        The caller holds the lease.
+        """
+        draft = self._path.with_name(self._path.name + ".new")
+        remove(draft)
+        try:
+            with closing(duckdb.connect(str(draft), config=self._config)) as connection:
+                _prepare(connection, self._path)
+            draft.chmod(FILE)
+            draft.replace(self._path)
+        except BaseException:
+            with suppress(OSError):
+                remove(draft)
+            raise
 
     def _disconnect(self) -> None:
         with self._opening:
@@ -211,16 +247,21 @@ class DuckDBEngine:
 
 
 def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Create what is missing; refuse a ledger of a later version."""
-    present = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'meta'").fetchone()
-    if present:
+    """Create what is missing; refuse a ledger of a later version, and what is no ledger."""
+    names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if names and "meta" not in names:
+        raise WarehouseError(f"the ledger {path} is the database of another program; name another file")
+    if names:
         found = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
-        if found and int(found[0]) > SCHEMA_VERSION:
+        version = found[0] if found else None
+        if version is not None and not str(version).isdecimal():
+            raise WarehouseError(f"the ledger {path} is the database of another program; name another file")
+        if version is not None and int(version) > SCHEMA_VERSION:
             raise WarehouseError(
-                f"the ledger {path} was written by a later version (schema {found[0]}, this one knows "
+                f"the ledger {path} was written by a later version (schema {version}, this one knows "
                 f"{SCHEMA_VERSION}); update the program"
             )
-        if found and int(found[0]) == SCHEMA_VERSION:
+        if version is not None and int(version) == SCHEMA_VERSION:
             return
     connection.begin()
     for statement in (*TABLES, *ADDITIONS):  # later versions have only added so far

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from billing_core.errors import WarehouseError
@@ -146,7 +146,10 @@ class Lease:
             time.sleep(2 * POLL_SECONDS)  # those who wait look every POLL_SECONDS: let them find it free
 
     def _someone_waits(self) -> bool:
-        handle = os.open(self._path("waiting"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            handle = os.open(self._path("waiting"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:  # the folder is gone, the disk is full or no file can be opened any more: nobody can wait
+            return False
         try:
             return not try_lock(handle, fcntl.LOCK_EX)
         finally:
@@ -166,7 +169,8 @@ class Lease:
                     self._watching = False
                     return
                 if self._users == 0 and self._someone_waits():
-                    self._hand_over()
+                    with suppress(Exception):
+                        self._hand_over()
 
     def _path(self, suffix: str) -> str:
         return f"{self._ledger}.{suffix}"

@@ -15,6 +15,7 @@ from typing import Any
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
 from billing_core.clock import Clock
 from billing_core.errors import BillingError
+from billing_core.faults import said_of
 from billing_core.filelock import exclusive
 from billing_core.ledger.directory import DirectoryBook, names_in
 from billing_core.ledger.ledger import Ledger
@@ -148,9 +149,8 @@ class NoticeDesk:
         except BillingError as error:
             self._problem = str(error)
             _log.warning("notices: %s", error)
-        except Exception:  # noqa: BLE001 - a pull that booked everything has not failed
-            self._problem = "Something unexpected went wrong; the log has the details."
-            _log.exception("notices: unexpected fault")
+        except Exception as error:  # noqa: BLE001 - a pull that booked everything has not failed
+            self._problem = said_of(error, "notices")
         else:
             self._problem = None
             return looked

@@ -5,7 +5,6 @@ Files lie in a private temporary folder and are gone an hour after they were fin
 
 from __future__ import annotations
 
-import logging
 import secrets
 import tempfile
 import threading
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from billing_core.access import Principal
 from billing_core.clock import Clock, now
-from billing_core.errors import BadParameter, BillingError, NotFound
+from billing_core.errors import BadParameter, NotFound
+from billing_core.faults import explained, said_of
 from billing_core.transfer.export.model import Cancelled, ExportProgress, ExportRequest, ExportResult
 
 if TYPE_CHECKING:
@@ -24,13 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportJobs", "ExportState"]
 
-_log = logging.getLogger(__name__)
-
 KEPT = timedelta(hours=1)
 PER_PERSON = 3
 AT_ALL = 8
-
-UNEXPECTED = "Something unexpected went wrong; the log has the details."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +86,7 @@ class ExportJobs:
             self._make_room(principal)
             job_id = secrets.token_urlsafe(16)
             state = ExportState(job_id, request, name, self._clock(), ExportProgress(0, None, "starting"))
-            job = _Job(principal, state, tempfile.TemporaryDirectory(prefix="billing-export-"))
+            job = _Job(principal, state, _folder())
             self._jobs[job_id] = job
             job.thread = threading.Thread(
                 target=self._run, args=(job, service), name=f"export-{len(self._jobs)}", daemon=True
@@ -184,17 +180,21 @@ class ExportJobs:
             )  # fmt: skip
         except Cancelled as error:
             self._see(job, ended_at=self._clock(), error=str(error), was_cancelled=True)
-        except BillingError as error:
-            self._see(job, ended_at=self._clock(), error=str(error))
-        except Exception:  # noqa: BLE001 - a thread has nobody above it who would say so
-            _log.exception("an export in the background: unexpected fault")
-            self._see(job, ended_at=self._clock(), error=UNEXPECTED)
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
+            self._see(job, ended_at=self._clock(), error=said_of(error, "an export in the background"))
         else:
             self._see(job, ended_at=self._clock(), result=result)
 
     def _see(self, job: _Job, **changes: object) -> None:
         with self._turn:
             job.state = replace(job.state, **changes)  # type: ignore[arg-type]
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="billing-export-")
+    except OSError as error:
+        raise explained(error) from error
 
 
 def _not_there(job_id: str) -> NotFound:

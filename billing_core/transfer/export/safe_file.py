@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import BinaryIO
 
 from billing_core.errors import BadParameter
 from billing_core.filelock import try_lock
+from billing_core.private import FILE
 
 __all__ = ["replacing"]
 
@@ -30,20 +32,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     BadParameter
         If no file can be written there.
     """
-    if path.exists() and not path.is_file():
-        raise BadParameter("out", str(path), "the name of a file; this is a folder, a device or a pipe")
-    path = path.resolve()  # a link goes on leading to the file
     try:
+        if path.exists() and not path.is_file():
+            raise BadParameter("out", str(path), "the name of a file; this is a folder, a device or a pipe")
+        path = path.resolve()  # a link goes on leading to the file
         _remove_left_behind(path)
         part, file = _begun(path)
     except OSError as error:
         raise _refused(path, error) from None
     try:
         with file:
-            yield file
+            try:
+                yield file
+            except OSError as error:
+                if error.filename not in {None, str(part)} or isinstance(error, (ConnectionError, TimeoutError)):
+                    raise
+                raise _refused(path, error) from error
             try:
                 file.flush()
                 os.fsync(file.fileno())
+                if path.exists():  # whoever could read the former file can read this one
+                    part.chmod(stat.S_IMODE(path.stat().st_mode))
                 part.replace(path)
             except OSError as error:
                 raise _refused(path, error) from None
@@ -61,7 +70,7 @@ def _begun(path: Path) -> tuple[Path, BinaryIO]:
     """A new file of ours. Between making and locking it another process may take it for left behind: then once more."""
     while True:
         part = path.with_name(f".{path.name}.{secrets.token_hex(6)}{PART}")
-        file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+        file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE), "wb")
         if try_lock(file.fileno(), fcntl.LOCK_EX) and part.exists():
             return part, file
         file.close()
