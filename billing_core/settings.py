@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
+import logging
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -21,6 +23,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from billing_core.errors import BadParameter, SettingsError
+from billing_core.hosts import Reach, Site, is_loopback, reach_of
 from billing_core.transfer.export.journal import JournalAccounts
 
 __all__ = [
@@ -34,9 +37,13 @@ __all__ = [
     "signing_key",
 ]
 
+_log = logging.getLogger(__name__)
+
 MINIMUM_COOKIE_KEY_LENGTH = 32
 """Characters; anything shorter can be guessed offline from one cookie."""
 
+MINIMUM_COOKIE_KEY_TRIPLES = 22
+"""Different runs of three characters: 32 random digits have about 30, a repeated word has few."""
 
 MINIMUM_WEBHOOK_SECRET_LENGTH = 24
 """Characters, or bytes of the base64 form: what the Standard Webhooks scheme asks for at least."""
@@ -106,6 +113,8 @@ class Settings(BaseModel):
     credentials: Path = Path("config/credentials.yaml")
     cookie_key: SecretStr | None = None
     api_tokens: Path | None = None
+    public_url: str | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     limit_thresholds: tuple[int, ...] = (75, 90, 100)
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
@@ -168,12 +177,42 @@ class Settings(BaseModel):
     def _is_strong_key(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             text = value.get_secret_value()
-            if len(text) < MINIMUM_COOKIE_KEY_LENGTH or len(set(text)) < 8:
+            fault = _weakness(text)
+            if fault is not None:
                 raise ValueError(
-                    f"too weak; expected {MINIMUM_COOKIE_KEY_LENGTH} or more random characters, for example from "
-                    '`python -c "import secrets; print(secrets.token_urlsafe(32))"`'
+                    f"too weak ({fault}); expected {MINIMUM_COOKIE_KEY_LENGTH} or more random characters, for "
+                    'example from `python -c "import secrets; print(secrets.token_urlsafe(32))"`'
                 )
         return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_public_url(cls, value: str | None) -> str | None:
+        if value is not None and Site.of_url(value) is None:
+            raise ValueError(
+                f"{value!r} is not an address people can open; expected http(s)://host[:port][/path], without user "
+                "name, query or fragment"
+            )
+        return None if value is None else value.rstrip("/")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        networks = []
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                network = ip_network(part)
+            except ValueError:
+                network = None
+            if network is None or network.prefixlen == 0:
+                raise ValueError(
+                    f"{part[:60]!r}; expected addresses or networks of proxies, separated by commas, such as "
+                    "127.0.0.1,10.1.0.0/16"
+                )
+            networks.append(network)
+        return tuple(networks)
 
     @field_validator("limit_thresholds", mode="before")
     @classmethod
@@ -219,7 +258,7 @@ class Settings(BaseModel):
             raise ValueError("not a web address; expected https://host[:port][/path]")
         if parts.username or parts.password:
             raise ValueError("holds a user name or password; receivers tell by the signature who is calling")
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(host):
             raise ValueError("is http to another machine, where anybody on the way can read it; expected https://…")
         return value
 
@@ -238,6 +277,11 @@ class Settings(BaseModel):
     def zone(self) -> ZoneInfo:
         """The reporting timezone: days, charts and exports are cut in it."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def public_site(self) -> Site | None:
+        """Scheme, host and port of BILLING_PUBLIC_URL."""
+        return None if self.public_url is None else Site.of_url(self.public_url)
 
     @property
     def warehouse_path(self) -> Path:
@@ -263,11 +307,16 @@ def signing_key(secret: str) -> bytes:
         raise ValueError(f"what follows {WEBHOOK_SECRET_PREFIX} is not base64; copy the secret once more") from None
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _weakness(key: str) -> str | None:
+    """Why a cookie key can be guessed, `None` if nothing speaks against it."""
+    length = len(key)
+    if length < MINIMUM_COOKIE_KEY_LENGTH:
+        return f"{length} characters"
+    triples = {key[start : start + 3] for start in range(length - 2)}
+    repeats = any(key[:-period] == key[period:] for period in range(1, length // 2 + 1))
+    if len(set(key)) < 8 or repeats or len(triples) < MINIMUM_COOKIE_KEY_TRIPLES:
+        return "it repeats itself"
+    return None
 
 
 VARIABLES: dict[str, tuple[str, ...]] = {
@@ -293,6 +342,8 @@ VARIABLES: dict[str, tuple[str, ...]] = {
     "credentials": ("BILLING_CREDENTIALS",),
     "cookie_key": ("BILLING_COOKIE_KEY",),
     "api_tokens": ("BILLING_API_TOKENS",),
+    "public_url": ("BILLING_PUBLIC_URL",),
+    "trusted_proxies": ("BILLING_TRUSTED_PROXIES",),
     "limit_thresholds": ("BILLING_LIMIT_THRESHOLDS",),
     "webhook_url": ("BILLING_WEBHOOK_URL",),
     "webhook_secret": ("BILLING_WEBHOOK_SECRET",),
@@ -342,6 +393,8 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
         setting = str(first["loc"][0])
         raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first, setting)}") from None
     _check_together(settings)
+    if settings.mode is Mode.LIVE:
+        _check_key_transport(settings, source)
     return settings
 
 
@@ -377,3 +430,30 @@ def _check_together(settings: Settings) -> None:
     if (settings.webhook_url is None) != (settings.webhook_secret is None):
         missing = "BILLING_WEBHOOK_URL" if settings.webhook_url is None else "BILLING_WEBHOOK_SECRET"
         raise SettingsError(f"{missing}: missing; the webhook needs its address and its secret, or neither")
+
+
+def _check_key_transport(settings: Settings, source: Mapping[str, str]) -> None:
+    """Keys in plain text are refused on the internet, warned of in a private network, fine on this machine."""
+    private = []
+    for setting, url, key in (
+        ("langfuse_host", settings.langfuse_host, settings.langfuse_secret_key),
+        ("stripe_api_base", settings.stripe_api_base, settings.stripe_api_key),
+    ):
+        if key is None or url is None or not url.startswith("http://"):
+            continue
+        variable = source.get(setting, VARIABLES[setting][0])
+        match reach_of(urlsplit(url).hostname or ""):
+            case Reach.PUBLIC:
+                raise SettingsError(
+                    f"{variable}: {url!r} would carry the key in plain text over the internet; expected https://… "
+                    "(http:// is for this machine and private networks)"
+                )
+            case Reach.PRIVATE:
+                private.append(f"{variable} {url!r}")
+    if private:
+        _warn_once(f"keys travel in plain text inside the private network: {', '.join(private)}; https:// is safer")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    _log.warning(text)

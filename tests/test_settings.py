@@ -1,5 +1,12 @@
-import pytest
+import logging
+import secrets
+from ipaddress import ip_network
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core import settings
 from billing_core.errors import SettingsError
 from billing_core.settings import Mode, load_settings, signing_key
 
@@ -98,6 +105,13 @@ def test_a_dot_env_file_is_read_and_the_process_wins(tmp_path):
         ({"LANGFUSE_PUBLIC_KEY": "pk"}, "LANGFUSE_SECRET_KEY: missing"),
         ({"BILLING_COOKIE_KEY": "short-and-sweet"}, "BILLING_COOKIE_KEY: too weak"),
         ({"BILLING_COOKIE_KEY": "a" * 64}, "BILLING_COOKIE_KEY: too weak"),
+        ({"BILLING_PUBLIC_URL": "billing.example"}, "BILLING_PUBLIC_URL: 'billing.example' is not an address people"),
+        ({"BILLING_PUBLIC_URL": "https://u:pw@billing.example"}, "BILLING_PUBLIC_URL.*without user name"),
+        ({"BILLING_PUBLIC_URL": "https://billing.example/?a=b"}, "BILLING_PUBLIC_URL.*query"),
+        ({"BILLING_TRUSTED_PROXIES": "10.0.0.1,proxy"}, "BILLING_TRUSTED_PROXIES: 'proxy'; expected addresses or net"),
+        ({"BILLING_TRUSTED_PROXIES": "10.0.0.1/8"}, "BILLING_TRUSTED_PROXIES: '10.0.0.1/8'"),
+        ({"BILLING_TRUSTED_PROXIES": "0.0.0.0/0"}, "BILLING_TRUSTED_PROXIES: '0.0.0.0/0'"),
+        ({"BILLING_TRUSTED_PROXIES": "*"}, "BILLING_TRUSTED_PROXIES: '[*]'"),
         ({"BILLING_LIMIT_THRESHOLDS": "75,ninety"}, "BILLING_LIMIT_THRESHOLDS: 'ninety'; expected whole percents"),
         ({"BILLING_LIMIT_THRESHOLDS": "75,,90"}, "BILLING_LIMIT_THRESHOLDS: ''; expected whole percents"),
         ({"BILLING_LIMIT_THRESHOLDS": "0"}, "BILLING_LIMIT_THRESHOLDS: '0'.*from 1 to 1,000"),
@@ -126,6 +140,93 @@ def test_a_wrong_value_is_one_line_naming_variable_fault_and_what_is_accepted(va
 
 def test_secrets_never_show_in_the_settings_themselves():
     hook = {"BILLING_WEBHOOK_URL": "https://h.test/tok3n", "BILLING_WEBHOOK_SECRET": "hook-secret-of-24-letters"}
-    text = repr(load(**KEYS, STRIPE_API_KEY="rk_live_1", BILLING_COOKIE_KEY="0123456789abcdef0123456789abcdef", **hook))
+    text = repr(load(**KEYS, STRIPE_API_KEY="rk_live_1", BILLING_COOKIE_KEY="0123456789abcdefghijklmnopqrstuv", **hook))
     for secret in ("sk-lf-secret", "rk_live_1", "0123456789abcdef", "tok3n", "hook-secret"):
         assert secret not in text
+
+
+def test_the_public_address_keeps_its_path_and_proxies_are_networks():
+    found = load(
+        BILLING_PUBLIC_URL="https://Billing.example/team/", BILLING_TRUSTED_PROXIES="127.0.0.1, 10.1.0.0/16,::1"
+    )
+    assert found.public_url == "https://Billing.example/team"
+    assert str(found.public_site) == "https://billing.example"
+    assert found.trusted_proxies == tuple(map(ip_network, ("127.0.0.1", "10.1.0.0/16", "::1")))
+    assert load().trusted_proxies == ()
+    assert load().public_site is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["abc" * 12, "0123456789abcdef" * 2, "passwordpasswordpasswordpassword!", "correct-horse-" * 3 + "x", "ab" * 40],
+)
+def test_a_cookie_key_that_repeats_itself_is_refused_and_not_shown(key):
+    with pytest.raises(SettingsError, match=r"BILLING_COOKIE_KEY: too weak \(it repeats itself\)") as caught:
+        load(BILLING_COOKIE_KEY=key)
+    assert key[:6] not in str(caught.value)
+
+
+@given(st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=16), st.integers(0, 15))
+def test_whatever_is_repeated_to_fill_a_cookie_key_is_found(unit, rest):
+    key = unit * (32 // len(unit) + 1) + unit[:rest]
+    assert settings._weakness(key) is not None
+
+
+@pytest.mark.parametrize(
+    "make", [secrets.token_hex, secrets.token_urlsafe, lambda n: str(secrets.randbelow(10**32) + 10**32)]
+)
+def test_random_cookie_keys_of_any_alphabet_are_taken(make):
+    keys = [make(32) for _ in range(200)]
+    assert [key for key in keys if len(set(key)) >= 8 and settings._weakness(key)] == []
+
+
+PUBLIC = [
+    "http://langfuse.example.com",
+    "http://8.8.8.8:3000",
+    "http://[2001:4860:4860::8888]",
+    "http://134744072",
+    "http://0x8080808",
+]
+PRIVATE = [
+    "http://langfuse-web:3000",
+    "http://10.1.2.3",
+    "http://192.168.0.9:3000/x",
+    "http://[fd00::1]",
+    "http://lf.internal",
+    "http://172.31.9.9",
+    "http://169.254.1.1",
+]
+HERE = ["http://127.0.0.1:3000", "http://localhost", "http://[::1]:9", "http://127.9.9.9", "http://a.localhost"]
+
+
+@pytest.fixture
+def warnings(caplog):
+    settings._warn_once.cache_clear()
+    caplog.set_level(logging.WARNING)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("url", PUBLIC)
+@pytest.mark.parametrize("name", ["LANGFUSE_HOST", "LANGFUSE_BASE_URL", "STRIPE_API_BASE"])
+def test_in_live_mode_keys_do_not_cross_the_internet_in_plain_text(name, url):
+    with pytest.raises(SettingsError, match=f"{name}: .*plain text over the internet; expected https://"):
+        load(**KEYS, STRIPE_API_KEY="rk_1", **{name: url})
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_inside_a_private_network_one_warning_names_both(url, warnings):
+    for _ in range(2):
+        load(**KEYS, STRIPE_API_KEY="rk_1", LANGFUSE_HOST=url, STRIPE_API_BASE=url)
+    (warning,) = warnings()
+    assert f"LANGFUSE_HOST '{url}', STRIPE_API_BASE '{url}'" in warning
+
+
+@pytest.mark.parametrize("url", [*HERE, "https://langfuse.example.com"])
+def test_on_this_machine_and_over_https_nothing_is_said(url, warnings):
+    load(**KEYS, STRIPE_API_KEY="rk_1", LANGFUSE_HOST=url, STRIPE_API_BASE=url)
+    assert warnings() == []
+
+
+def test_without_a_key_or_in_demo_mode_nothing_travels():
+    assert load(STRIPE_API_BASE=PUBLIC[0], BILLING_MODE="live").stripe_api_base == PUBLIC[0]
+    assert load(**KEYS, BILLING_MODE="demo", LANGFUSE_HOST=PUBLIC[0]).mode is Mode.DEMO

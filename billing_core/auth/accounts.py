@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from billing_core.auth.demo import DEMO_ACCOUNTS, DEMO_HASHES, DEMO_PASSWORDS, DemoAccount
 from billing_core.auth.fields import canonical_name
+from billing_core.auth.passwords import COST, is_cheap
 from billing_core.auth.users import User, UserFile
 from billing_core.errors import SettingsError
 from billing_core.settings import Mode
@@ -40,7 +41,7 @@ class Accounts:
         Raises
         ------
         SettingsError
-            When the file is broken; in live mode also when it holds no account or a demo password.
+            When the file is broken; in live mode also when it holds no account, a demo password or a cheap hash.
         """
         users = self._file.users()
         if self._mode is Mode.DEMO:
@@ -55,6 +56,12 @@ class Accounts:
                 raise SettingsError(
                     f"BILLING_CREDENTIALS: account {user.name!r} has a published demo password, which live mode "
                     f"refuses; change it with `python -m billing_core users set-password {user.name}`"
+                )
+            if is_cheap(user.password_hash):
+                raise SettingsError(
+                    f"BILLING_CREDENTIALS: account {user.name!r} has a bcrypt hash of cost {user.password_hash[4:6]}, "
+                    f"and live mode asks for {COST} or more; set the password anew with "
+                    f"`python -m billing_core users set-password {user.name}`"
                 )
         return users
 

@@ -12,7 +12,7 @@ import bcrypt
 from billing_core.auth.demo import DEMO_PASSWORDS
 from billing_core.errors import BadParameter
 
-__all__ = ["DUMMY_HASH", "fits_bcrypt", "hash_password", "is_hash", "matches"]
+__all__ = ["DUMMY_HASH", "fits_bcrypt", "hash_password", "is_cheap", "is_hash", "matches"]
 
 COST = 12
 """bcrypt work factor, about 0.3 s per check; the one streamlit-authenticator uses."""
@@ -60,6 +60,11 @@ def fits_bcrypt(password: str) -> bool:
 def is_hash(text: str) -> bool:
     """Whether `text` is a bcrypt hash (and not, say, a password somebody wrote into the file)."""
     return _HASH.fullmatch(text) is not None
+
+
+def is_cheap(password_hash: str) -> bool:
+    """Whether a bcrypt hash costs less than those made here, so that a stolen file is cheaper to guess against."""
+    return int(password_hash[4:6]) < COST
 
 
 def _fault(password: str) -> str | None:

@@ -25,6 +25,9 @@ IDLE_EXPIRY_SECONDS = 60 * 60.0
 ABSOLUTE_EXPIRY_SECONDS = 12 * 60 * 60.0
 """A session ends this long after signing in, however busy it is."""
 
+CLOCK_STEP_SECONDS = 60.0
+"""How far a session may seem to come from the future: a clock is set right by less, and set back by more."""
+
 SEEN_EVERY_SECONDS = 60.0
 """How exactly use is recorded; more would be a write for every click."""
 
@@ -42,8 +45,8 @@ class SessionRegistry:
         now = self._now()
         with self._store.transaction() as connection:
             connection.execute(
-                "DELETE FROM sessions WHERE seen_at <= ? OR created_at <= ?",
-                (now - IDLE_EXPIRY_SECONDS, now - ABSOLUTE_EXPIRY_SECONDS),
+                "DELETE FROM sessions WHERE seen_at <= ? OR created_at <= ? OR seen_at > ?",
+                (now - IDLE_EXPIRY_SECONDS, now - ABSOLUTE_EXPIRY_SECONDS, now + CLOCK_STEP_SECONDS),
             )
             connection.execute(
                 "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?)",
@@ -54,7 +57,8 @@ class SessionRegistry:
     def check(self, session_id: str, find: Callable[[str], User | None]) -> Principal | None:
         """Who this session belongs to, with the role and organizations of this moment; `None` if it has ended.
 
-        `find` looks an account up by name. A session whose account is gone or changed is revoked for good.
+        `find` looks an account up by name. A session whose account is gone or changed is revoked for good, and so is
+        one from the future: the clock was set back, and how old the session is can no longer be told.
         """
         digest = _digest(session_id)
         row = self._store.row("SELECT user, fingerprint, created_at, seen_at FROM sessions WHERE digest = ?", (digest,))
@@ -66,7 +70,7 @@ class SessionRegistry:
         if (
             user is None
             or not hmac.compare_digest(fingerprint, _fingerprint(user))
-            or now - seen_at >= IDLE_EXPIRY_SECONDS
+            or not -CLOCK_STEP_SECONDS <= now - seen_at < IDLE_EXPIRY_SECONDS
             or now - created_at >= ABSOLUTE_EXPIRY_SECONDS
         ):
             self.revoke(session_id)

@@ -10,10 +10,12 @@ import hashlib
 import math
 import sqlite3
 from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network
 
 from billing_core.auth.fields import canonical_name
 from billing_core.auth.store import Store
 from billing_core.clock import seconds
+from billing_core.hosts import address_of
 
 __all__ = ["Throttle"]
 
@@ -23,11 +25,15 @@ WINDOW_SECONDS = 15 * 60.0
 PER_USER_AND_ADDRESS = 5
 PER_USER = 20
 PER_ADDRESS = 50
-"""Failures within the window after which the next attempt has to wait."""
+IN_ALL = 200
+"""Failures within the window after which the next attempt has to wait. Each costs a bcrypt check of about 0.3 s."""
 
 FAMILIAR_SECONDS = 30 * 24 * 60 * 60.0
-"""An address from which a name signed in this recently is spared `PER_USER`: strangers failing elsewhere cannot keep
-somebody from their own desk."""
+"""Where a name signed in this recently it is spared all limits but `PER_USER_AND_ADDRESS`: strangers failing elsewhere,
+or behind the same proxy, cannot keep somebody from their own desk."""
+
+SHARED_ADDRESS = "local"
+"""This machine, or everybody behind a proxy that runs on it and is not trusted: `PER_ADDRESS` does not apply."""
 
 
 class Throttle:
@@ -43,28 +49,31 @@ class Throttle:
         The attempt counts as failed until `succeed` says otherwise: a hundred at once cannot slip through
         while the first is still being hashed.
         """
-        key = _key(name)
+        key, address = _key(name), _place(address)
         now = self._now()
         with self._store.transaction() as connection:
+            # The clock may have been set back: what lies in the future happened by now at the latest.
+            connection.execute("UPDATE failures SET at = ? WHERE at > ?", (now, now))
             connection.execute("DELETE FROM failures WHERE at <= ?", (now - WINDOW_SECONDS,))
-            waits = [
-                self._wait(connection, now, "user_key = ? AND address = ?", (key, address), PER_USER_AND_ADDRESS),
-                self._wait(connection, now, "address = ?", (address,), PER_ADDRESS),
+            rules: list[tuple[str, tuple[str, ...], int]] = [
+                ("user_key = ? AND address = ?", (key, address), PER_USER_AND_ADDRESS)
             ]
             if not self._is_familiar(connection, now, key, address):
-                waits.append(self._wait(connection, now, "user_key = ?", (key,), PER_USER))
-            wait = max(waits)
+                rules += [("user_key = ?", (key,), PER_USER), ("TRUE", (), IN_ALL)]
+                if address != SHARED_ADDRESS:
+                    rules.append(("address = ?", (address,), PER_ADDRESS))
+            wait = max(self._wait(connection, now, *rule) for rule in rules)
             if wait == 0.0:
                 connection.execute("INSERT INTO failures (user_key, address, at) VALUES (?, ?, ?)", (key, address, now))
         return wait
 
     def succeed(self, name: str, address: str) -> None:
         """Forget the failures of this name at this address; those of other names and addresses stay."""
-        key = _key(name)
+        key, address = _key(name), _place(address)
         now = self._now()
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM failures WHERE user_key = ? AND address = ?", (key, address))
-            connection.execute("DELETE FROM successes WHERE at <= ?", (now - FAMILIAR_SECONDS,))
+            connection.execute("DELETE FROM successes WHERE at <= ? OR at > ?", (now - FAMILIAR_SECONDS, now))
             connection.execute("INSERT OR REPLACE INTO successes VALUES (?, ?, ?)", (key, address, now))
 
     @staticmethod
@@ -78,8 +87,8 @@ class Throttle:
     @staticmethod
     def _is_familiar(connection: sqlite3.Connection, now: float, key: str, address: str) -> bool:
         row = connection.execute(
-            "SELECT 1 FROM successes WHERE user_key = ? AND address = ? AND at > ?",
-            (key, address, now - FAMILIAR_SECONDS),
+            "SELECT 1 FROM successes WHERE user_key = ? AND address = ? AND at > ? AND at <= ?",
+            (key, address, now - FAMILIAR_SECONDS, now),
         ).fetchone()
         return row is not None
 
@@ -92,3 +101,11 @@ def wait_text(seconds: float) -> str:
 
 def _key(name: str) -> str:
     return hashlib.sha256(canonical_name(name).encode(errors="replace")).hexdigest()
+
+
+def _place(address: str) -> str:
+    """Where an attempt comes from: of IPv6 the network, because every host has 2^64 addresses of its own."""
+    found = address_of(address)
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((found, 64), strict=False))
+    return address if found is None else str(found)

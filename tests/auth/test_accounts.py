@@ -52,3 +52,22 @@ def test_live_mode_refuses_a_file_with_a_demo_hash(file):
 def test_live_mode_lets_nobody_try_a_demo_password(file):
     assert not Accounts(Mode.LIVE, file).may_use("admin-demo")
     assert Accounts(Mode.DEMO, file).may_use("admin-demo")
+
+
+@pytest.mark.parametrize("cost", range(4, 12))
+def test_live_mode_refuses_a_hash_cheaper_than_its_own_and_says_what_to_do(tmp_path, cost):
+    file = UserFile(tmp_path / "credentials.yaml")
+    cheap = f"$2b${cost:02}$" + DEMO_ACCOUNTS[0].password_hash[7:]
+    file.path.write_text(f"credentials: {{usernames: {{root: {{password: '{cheap}', roles: [admin]}}}}}}")
+    says = rf"account 'root' has a bcrypt hash of cost {cost:02}, and live mode asks for 12.*users set-password root"
+    with pytest.raises(SettingsError, match=says):
+        Accounts(Mode.LIVE, file).users()
+    assert "root" in Accounts(Mode.DEMO, file).users()
+
+
+@pytest.mark.parametrize("cost", [12, 13, 31])
+def test_a_dearer_hash_is_as_good(tmp_path, cost):
+    file = UserFile(tmp_path / "credentials.yaml")
+    dear = f"$2y${cost}$" + "A" * 53
+    file.path.write_text(f"credentials: {{usernames: {{root: {{password: '{dear}', roles: [admin]}}}}}}")
+    assert set(Accounts(Mode.LIVE, file).users()) == {"root"}

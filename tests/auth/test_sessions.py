@@ -180,3 +180,21 @@ def test_a_cookie_of_another_key_or_another_id_is_refused():
     cookie = signed_cookie("abc", KEY)
     assert id_in_cookie(cookie, b"K" * 32) is None
     assert id_in_cookie("abd" + cookie[3:], KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("back", "is_over"), [(1, False), (59, False), (61, True), (86_400, True), (400 * 86_400, True)]
+)
+def test_a_session_from_the_future_has_ended_for_good(registry, clock, back, is_over):
+    session = registry.create(ADA, "a")
+    clock.now -= back
+    assert (registry.check(session, find_ada) is None) == is_over
+    clock.now += back
+    assert (registry.check(session, find_ada) is None) == is_over
+
+
+def test_sessions_from_the_future_are_cleared_away(registry, clock, store):
+    registry.create(ADA, "a")
+    clock.now -= 86_400
+    registry.create(ADA, "a")
+    assert store.row("SELECT count(*) FROM sessions", ()) == (1,)

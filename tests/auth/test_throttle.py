@@ -3,9 +3,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from billing_core.auth.store import Store
-from billing_core.auth.throttle import Throttle, wait_text
+from billing_core.auth.throttle import IN_ALL, PER_ADDRESS, SHARED_ADDRESS, WINDOW_SECONDS, Throttle, wait_text
 
 MINUTE = 60.0
 
@@ -88,6 +90,73 @@ def test_an_address_that_tries_many_names_waits_after_50(throttle):
     assert [throttle.begin(f"name{number}", "bot") for number in range(50)] == [0.0] * 50
     assert throttle.begin("ada", "bot") > 0
     assert throttle.begin("ada", "here") == 0
+
+
+def test_one_desk_that_fails_locks_out_nobody_who_signs_in_behind_the_same_proxy(throttle):
+    throttle.begin("ada", "proxy")
+    throttle.succeed("ada", "proxy")
+    for number in range(PER_ADDRESS + 10):
+        throttle.begin(f"name{number}", "proxy")
+    assert throttle.begin("ada", "proxy") == 0
+    assert throttle.begin("newcomer", "proxy") > 0
+
+
+def test_behind_an_unknown_proxy_on_this_machine_no_number_of_names_locks_out_a_newcomer_before_the_limit_for_all(
+    throttle,
+):
+    for number in range(IN_ALL):
+        assert throttle.begin(f"name{number}", SHARED_ADDRESS) == 0
+    assert throttle.begin("newcomer", SHARED_ADDRESS) > 0
+
+
+def test_all_failures_together_have_a_limit_that_spares_those_who_signed_in_where_they_are(throttle):
+    throttle.begin("ada", "desk")
+    throttle.succeed("ada", "desk")
+    tried = sum(throttle.begin(f"name{number}", f"bot{number}") == 0 for number in range(IN_ALL + 50))
+    assert tried == IN_ALL
+    assert throttle.begin("ada", "train") > 0
+    assert [throttle.begin("ada", "desk") for _ in range(5)] == [0] * 5
+    assert throttle.begin("ada", "desk") > 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ada", "bob", "cyd"]),
+            st.sampled_from([SHARED_ADDRESS, "10.0.0.1", "10.0.0.2", "2001:db8::1"]),
+            st.floats(-3 * 86_400, 86_400),
+        ),
+        max_size=60,
+    )
+)
+def test_however_the_clock_is_set_nobody_waits_longer_than_the_window(attempts):
+    store, clock = Store(None), Clock()
+    throttle = Throttle(store, clock)
+    for name, address, step in attempts:
+        clock.now += step
+        assert 0 <= throttle.begin(name, address) <= WINDOW_SECONDS
+    clock.now += WINDOW_SECONDS
+    assert throttle.begin("ada", SHARED_ADDRESS) == 0
+    store.close()
+
+
+def test_a_clock_set_back_forgives_nothing_either(throttle, clock):
+    for _ in range(5):
+        throttle.begin("ada", "here")
+    clock.now -= 86_400
+    assert throttle.begin("ada", "here") == 15 * MINUTE
+    clock.now += 15 * MINUTE
+    assert throttle.begin("ada", "here") == 0
+
+
+def test_an_ipv6_host_is_one_place_whichever_of_its_addresses_it_uses(throttle):
+    for number in range(5):
+        throttle.begin("ada", f"2001:db8:0:1:{number:x}::{number:x}")
+    assert throttle.begin("ada", "2001:DB8::1:ffff:0:0:9") > 0
+    assert throttle.begin("ada", "2001:db8:0:2::1") == 0
+    for _ in range(5):
+        throttle.begin("bob", "1.2.3.4")
+    assert throttle.begin("bob", "::ffff:1.2.3.4") > 0
 
 
 def test_attempts_at_the_same_moment_are_counted_one_by_one(throttle):
