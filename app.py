@@ -21,13 +21,18 @@ from starlette.routing import BaseRoute, Route
 
 from billing_core.private import keep_private
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_PATH, clear_cookie, set_cookie
+from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH, clear_cookie, set_cookie
+from billing_core.web.door import Door
 from billing_core.web.export_files import export_download, job_file, job_focus_metadata, job_manifest
+from billing_core.web.forwarded import take_peers_as_they_are
 from billing_core.web.health import healthz, readyz
+from billing_core.web.lifetime import logged_lifetime
 from billing_core.web.limit_files import limits_csv, notices_csv
+from billing_core.web.live_rules import ServerOptions
 from billing_core.web.month_files import audit_csv, manifest_json
 from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
-from billing_core.web.security import SecurityHeaders, content_security_policy, inline_script_hashes
+from billing_core.web.security import SecurityHeaders, inline_script_hashes
+from billing_core.web.sockets import limit_uvicorn_messages
 from billing_core.web.sync_files import problems_csv, reconciliation_csv
 from billing_core.web.upload_guard import UploadGuard
 from billing_core.web.usage_api import usage_events, usage_events_csv
@@ -39,6 +44,18 @@ logging.getLogger("billing_core").setLevel(logging.INFO)
 
 GET_READY_AFTER_SECONDS = 1.5
 """The sign-in form comes first: on a small machine everything else would slow it down."""
+
+take_peers_as_they_are()
+limit_uvicorn_messages()
+wiring.serve_with(
+    ServerOptions(
+        address=st.get_option("server.address"),
+        enable_cors=st.get_option("server.enableCORS"),
+        enable_xsrf_protection=st.get_option("server.enableXsrfProtection"),
+        show_error_details=st.get_option("client.showErrorDetails"),
+        development_mode=st.get_option("global.developmentMode"),
+    )
+)
 
 BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
 
@@ -101,9 +118,15 @@ async def lifespan(_app: st.App) -> AsyncIterator[None]:
     timer = threading.Timer(GET_READY_AFTER_SECONDS, get_ready)
     timer.daemon = True
     timer.start()
-    yield
+    with logged_lifetime(f"{st.get_option('server.address')}:{st.get_option('server.port')}"):
+        yield
     timer.cancel()
     await run_in_threadpool(wiring.close)
+
+
+async def is_signed_in(cookie: str | None) -> bool:
+    """Whether a browser comes with the cookie of a session that runs."""
+    return cookie is not None and await run_in_threadpool(wiring.principal_of_cookie, cookie) is not None
 
 
 def shell_page() -> str:
@@ -112,7 +135,8 @@ def shell_page() -> str:
 
 
 MIDDLEWARE = [
-    Middleware(SecurityHeaders, policy=content_security_policy(inline_script_hashes(shell_page()))),
+    Middleware(Door, wiring.door_rules, wiring.sockets, is_signed_in, COOKIE_NAME),
+    Middleware(SecurityHeaders, inline_script_hashes(shell_page())),
     Middleware(UploadGuard),
 ]
 

@@ -6,10 +6,10 @@ import re
 import socket
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
-__all__ = ["HostPort", "Reach", "Site", "address_of", "is_loopback", "reach_of"]
+__all__ = ["HostPort", "Reach", "Site", "address_of", "is_loopback", "network_of", "reach_of"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -112,6 +112,14 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
             return None
         return address.ipv4_mapped or address
     return address
+
+
+def network_of(address: str) -> str:
+    """The place an address counts for: of IPv6 the network, because every host has 2^64 addresses of its own."""
+    found = address_of(address)
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((found, 64), strict=False))
+    return address if found is None else str(found)
 
 
 def is_loopback(host: str) -> bool:

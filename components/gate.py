@@ -12,10 +12,12 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from billing_core.access import Principal, Role
+from billing_core.auth.throttle import SHARED_ADDRESS
 from billing_core.errors import AccessDenied, BillingError
 from billing_core.settings import Mode
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH
+from billing_core.web.sockets import SOCKET_HEADER
 from components.notice import notice_of_error, plain
 
 __all__ = ["enter", "guard", "is_signed_in", "user_menu"]
@@ -99,7 +101,16 @@ def user_menu(principal: Principal) -> None:
 
 
 def _principal() -> Principal | None:
-    """Who this tab belongs to: by its own session, else by the browser's cookie."""
+    """Who this tab belongs to; the door hears of it, because it lets people send more than strangers."""
+    principal = _found_principal()
+    socket_id = st.context.headers.get(SOCKET_HEADER)
+    if isinstance(socket_id, str):
+        wiring.sockets.mark(socket_id, is_signed_in=principal is not None)
+    return principal
+
+
+def _found_principal() -> Principal | None:
+    """By the tab's own session, else by the browser's cookie."""
     gatekeeper = wiring.gatekeeper()
     session_id = st.session_state.get(SESSION)
     if session_id is not None:
@@ -160,7 +171,7 @@ def _sign_in() -> None:
     address = st.context.ip_address
     try:
         session_id = wiring.gatekeeper().sign_in(
-            name, password, address if isinstance(address, str) else "local", _library_check
+            name, password, address if isinstance(address, str) else SHARED_ADDRESS, _library_check
         )
     except AccessDenied as refusal:
         st.session_state[MESSAGE] = str(refusal)

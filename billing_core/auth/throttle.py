@@ -10,12 +10,11 @@ import hashlib
 import math
 import sqlite3
 from collections.abc import Callable
-from ipaddress import IPv6Address, IPv6Network
 
 from billing_core.auth.fields import canonical_name
 from billing_core.auth.store import Store
 from billing_core.clock import seconds
-from billing_core.hosts import address_of
+from billing_core.hosts import network_of
 
 __all__ = ["Throttle"]
 
@@ -49,7 +48,7 @@ class Throttle:
         The attempt counts as failed until `succeed` says otherwise: a hundred at once cannot slip through
         while the first is still being hashed.
         """
-        key, address = _key(name), _place(address)
+        key, address = _key(name), network_of(address)
         now = self._now()
         with self._store.transaction() as connection:
             # The clock may have been set back: what lies in the future happened by now at the latest.
@@ -69,7 +68,7 @@ class Throttle:
 
     def succeed(self, name: str, address: str) -> None:
         """Forget the failures of this name at this address; those of other names and addresses stay."""
-        key, address = _key(name), _place(address)
+        key, address = _key(name), network_of(address)
         now = self._now()
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM failures WHERE user_key = ? AND address = ?", (key, address))
@@ -101,11 +100,3 @@ def wait_text(seconds: float) -> str:
 
 def _key(name: str) -> str:
     return hashlib.sha256(canonical_name(name).encode(errors="replace")).hexdigest()
-
-
-def _place(address: str) -> str:
-    """Where an attempt comes from: of IPv6 the network, because every host has 2^64 addresses of its own."""
-    found = address_of(address)
-    if isinstance(found, IPv6Address):
-        return str(IPv6Network((found, 64), strict=False))
-    return address if found is None else str(found)

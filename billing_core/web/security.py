@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["SecurityHeaders", "content_security_policy", "inline_script_hashes", "is_https"]
+from billing_core.hosts import HostPort
+
+__all__ = ["SecurityHeaders", "content_security_policy", "inline_script_hashes", "is_https", "own_socket"]
 
 HSTS_SECONDS = 365 * 24 * 60 * 60
 
@@ -40,9 +42,8 @@ _PERMISSIONS = ", ".join(
 
 
 def is_https(scope: Scope) -> bool:
-    """Whether the browser came over HTTPS, ending here or at a proxy in front."""
-    forwarded = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"")
-    return scope["scheme"] in {"https", "wss"} or forwarded.split(b",")[0].strip().lower() == b"https"
+    """Whether the browser came over HTTPS, ending here or, as the door has found out, at a proxy in front."""
+    return scope["scheme"] in {"https", "wss"}
 
 
 def inline_script_hashes(html: str) -> tuple[str, ...]:
@@ -51,7 +52,18 @@ def inline_script_hashes(html: str) -> tuple[str, ...]:
     return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-def content_security_policy(script_sources: Iterable[str] = ()) -> str:
+def own_socket(scope: Scope) -> str:
+    """The CSP source of the page's own WebSocket, for browsers that do not count it as 'self'.
+
+    Empty for an IPv6 address, which CSP has no spelling for, and for a host that is none.
+    """
+    place = HostPort.parse(Headers(scope=scope).get("host", ""))
+    if place is None or ":" in place.host:
+        return ""
+    return f"{'wss' if is_https(scope) else 'ws'}://{place}"
+
+
+def content_security_policy(script_sources: Iterable[str] = (), socket: str = "") -> str:
     """What a page may load: itself only. What is looser than that has its reason here."""
     scripts = " ".join(("'self'", "'wasm-unsafe-eval'", *script_sources))
     return "; ".join(
@@ -61,7 +73,7 @@ def content_security_policy(script_sources: Iterable[str] = ()) -> str:
             "style-src 'self' 'unsafe-inline'",  # Streamlit's emotion and Plotly write style elements
             "img-src 'self' data: blob:",  # Plotly's chart images, downloads of charts
             "font-src 'self' data:",
-            "connect-src 'self' ws: wss:",  # the WebSocket; older browsers do not count it as 'self'
+            f"connect-src 'self' {socket}".rstrip(),
             "worker-src 'self' blob:",
             "frame-src 'self'",
             "frame-ancestors 'self'",  # Streamlit shows components in frames of its own origin
@@ -73,12 +85,12 @@ def content_security_policy(script_sources: Iterable[str] = ()) -> str:
 
 
 class SecurityHeaders:
-    """ASGI middleware in front of everything."""
+    """ASGI middleware right behind the door."""
 
-    def __init__(self, app: ASGIApp, policy: str) -> None:
+    def __init__(self, app: ASGIApp, script_sources: Iterable[str] = ()) -> None:
         self._app = app
+        self._script_sources = tuple(script_sources)
         self._headers = {
-            "Content-Security-Policy": policy,
             "X-Frame-Options": "SAMEORIGIN",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "same-origin",
@@ -96,6 +108,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers[name] = value
+                headers["Content-Security-Policy"] = content_security_policy(self._script_sources, own_socket(scope))
                 if is_https(scope):
                     headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
             await send(message)

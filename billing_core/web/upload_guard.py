@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from billing_core.access import Role
-from billing_core.errors import BillingError
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
@@ -46,10 +45,5 @@ class UploadGuard:
 
 
 def _may_upload(request: Request) -> bool:
-    try:
-        gatekeeper = wiring.gatekeeper()
-        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
-        principal = None if session_id is None else gatekeeper.principal(session_id)
-    except BillingError:
-        return False
+    principal = wiring.principal_of_cookie(request.cookies.get(COOKIE_NAME))
     return principal is not None and principal.role in UPLOADERS

@@ -15,10 +15,13 @@ from billing_core.access import Principal, Role
 from billing_core.auth.gatekeeper import Gatekeeper
 from billing_core.auth.tokens import TokenFile
 from billing_core.demo import DEMO_DAYS, DemoSandbox
-from billing_core.errors import BillingError
+from billing_core.errors import BillingError, SettingsError
 from billing_core.settings import Mode, Settings, load_settings
 from billing_core.types import GetUsageEventsParams
 from billing_core.web.audit_trail import AuditTrail
+from billing_core.web.door import DoorRules
+from billing_core.web.live_rules import ServerOptions, check_server
+from billing_core.web.sockets import Sockets
 
 if TYPE_CHECKING:
     from billing_core.background import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
@@ -31,17 +34,21 @@ __all__ = [
     "audit_trail",
     "close",
     "close_job",
+    "door_rules",
     "export_jobs",
     "gatekeeper",
     "get_ready",
     "plans_job",
+    "principal_of_cookie",
     "pull_job",
     "push_job",
     "ready",
     "reconcile_job",
     "rerate_job",
+    "serve_with",
     "service",
     "settings",
+    "sockets",
     "tokens",
 ]
 
@@ -127,7 +134,23 @@ def _write_audit(who: str, what: str, detail: str) -> None:
     service().audit(who, what, {"detail": detail})
 
 
-settings: Once[Settings] = Once(load_settings)
+_server: list[ServerOptions] = []
+
+
+def serve_with(options: ServerOptions) -> None:
+    """Check the settings against the options of this process's server, too, from now on."""
+    _server[:] = [options]
+
+
+def _load_settings() -> Settings:
+    loaded = load_settings()
+    for options in _server:
+        check_server(loaded, options)
+    return loaded
+
+
+settings: Once[Settings] = Once(_load_settings)
+sockets = Sockets()
 service: Once[BillingService] = Once(_make_service)
 audit_trail = AuditTrail(_write_audit)
 gatekeeper: Once[Gatekeeper] = Once(lambda: Gatekeeper.from_settings(settings(), audit=audit_trail))
@@ -140,6 +163,24 @@ reconcile_job: Once[ReconcileJob] = Once(_make_reconcile_job)
 close_job: Once[CloseJob] = Once(_make_close_job)
 rerate_job: Once[RerateJob] = Once(_make_rerate_job)
 export_jobs: Once[ExportJobs] = Once(_make_export_jobs)
+
+
+def door_rules() -> DoorRules:
+    """What the door goes by; the strictest while the settings cannot be read."""
+    try:
+        found = settings()
+    except SettingsError:
+        return DoorRules()
+    return DoorRules(found.public_site, found.trusted_proxies, found.mode is Mode.LIVE)
+
+
+def principal_of_cookie(cookie: str | None) -> Principal | None:
+    """Whom the session of a cookie belongs to at this moment, `None` also while nobody could sign in."""
+    try:
+        session_id = gatekeeper().session_in(cookie)
+        return None if session_id is None else gatekeeper().principal(session_id)
+    except BillingError:
+        return None
 
 
 def get_ready() -> None:

@@ -235,6 +235,29 @@ def test_pages_with_charts_and_tables_load_nothing_from_elsewhere_and_break_no_p
     assert hosts <= {"127.0.0.1", None, ""}
 
 
+def test_whoever_signed_in_over_this_very_socket_may_send_more_than_a_stranger(page, probe):
+    page.goto(probe.url + "/long_text")
+    sign_in(page, "finance", "finance-demo")
+    for size in (100_000, 900_000):
+        page.get_by_label("Text").fill("x" * size)
+        page.get_by_label("Text").blur()
+        expect(page.get_by_text(f"{size:,} characters")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("0 characters", exact=True)).to_be_visible()
+    page.get_by_label("Text").fill("x" * 100_000)
+    page.get_by_label("Text").blur()
+    expect(page.get_by_text("100,000 characters")).to_be_visible()
+
+
+def test_a_stranger_who_sends_too_much_is_cut_off_and_gets_the_form_again(page, probe):
+    page.goto(probe.url)
+    expect_form(page)
+    fill_in_form(page, "x" * 100_000, "wrong horse")
+    page.reload()
+    sign_in(page, "finance", "finance-demo")
+    expect_page(page, "Probe")
+
+
 def test_below_a_base_path_signing_in_works_the_same(page, tmp_path):
     environment = {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}
     with serving(PROBE, environment, "--server.baseUrlPath", "team/billing") as server:

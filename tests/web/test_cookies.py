@@ -13,7 +13,7 @@ OWN_PAGE = {"Sec-Fetch-Site": "same-origin"}
 def client(demo):
     from starlette.applications import Starlette
 
-    return Client(Starlette(routes=app.routes(), middleware=app.MIDDLEWARE))
+    return Client(Starlette(routes=app.routes(), middleware=app.MIDDLEWARE), "http://localhost")
 
 
 @pytest.fixture
@@ -38,9 +38,22 @@ def test_a_ticket_is_answered_with_an_image_and_a_cookie_scripts_cannot_read(cli
     assert sorted(attributes) == ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=lax"]
 
 
-def test_over_https_the_cookie_never_travels_in_the_open(client, session):
-    answer = fetch(client, session, **OWN_PAGE, **{"X-Forwarded-Proto": "https"})
-    assert "Secure" in answer.headers["set-cookie"].split("; ")
+@pytest.mark.parametrize(
+    ("settings", "headers", "is_secure"),
+    [
+        ({"BILLING_TRUSTED_PROXIES": "127.0.0.1"}, {"X-Forwarded-Proto": "https"}, True),
+        ({"BILLING_TRUSTED_PROXIES": "10.0.0.0/8"}, {"X-Forwarded-Proto": "https"}, False),
+        ({}, {"X-Forwarded-Proto": "https"}, False),
+        ({"BILLING_PUBLIC_URL": "https://billing.example"}, {"Host": "billing.example"}, True),
+        ({"BILLING_PUBLIC_URL": "http://billing.example"}, {"Host": "billing.example"}, False),
+    ],
+)
+def test_over_https_the_cookie_never_travels_in_the_open(client, session, monkeypatch, settings, headers, is_secure):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    wiring.settings.forget()
+    answer = fetch(client, session, **OWN_PAGE, **headers)
+    assert ("Secure" in answer.headers["set-cookie"].split("; ")) == is_secure
 
 
 def test_a_spent_or_invented_ticket_sets_nothing(client, session):
@@ -70,7 +83,7 @@ def test_a_foreign_page_can_neither_sign_somebody_in_nor_out(client, session, he
 
 
 def test_without_fetch_metadata_the_referrer_speaks_for_the_own_page(client, session):
-    assert fetch(client, session, Referer="http://dashboard/usage_events?page=2").status_code == 200
+    assert fetch(client, session, Referer="http://localhost/usage_events?page=2").status_code == 200
 
 
 def test_clearing_removes_the_cookie(client):

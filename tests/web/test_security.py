@@ -17,13 +17,13 @@ def answer(_request):
 @pytest.fixture
 def client():
     routes = [Route(path, answer) for path in ("/", "/_stcore/metrics", "/base/_stcore/metrics", "/_stcore/health")]
-    return Client(Starlette(routes=routes, middleware=[Middleware(SecurityHeaders, policy="default-src 'self'")]))
+    return Client(Starlette(routes=routes, middleware=[Middleware(SecurityHeaders)]))
 
 
 def test_every_answer_carries_the_headers_and_none_can_be_loosened_by_a_route(client):
     for path in ("/", "/nowhere", "/_stcore/metrics"):
         headers = client.get(path).headers
-        assert headers["content-security-policy"] == "default-src 'self'"
+        assert headers["content-security-policy"] == content_security_policy((), "ws://dashboard")
         assert headers["x-frame-options"] == "SAMEORIGIN"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "same-origin"
@@ -32,13 +32,26 @@ def test_every_answer_carries_the_headers_and_none_can_be_loosened_by_a_route(cl
 
 def test_browsers_are_held_to_https_only_where_they_came_by_https(client):
     assert "strict-transport-security" not in client.get("/").headers
-    assert "strict-transport-security" not in client.get("/", headers={"X-Forwarded-Proto": "http"}).headers
-    for secure in (
-        client.get("/", headers={"X-Forwarded-Proto": "https"}),
-        client.get("/", headers={"X-Forwarded-Proto": "HTTPS, http"}),
-        client.get("https://dashboard/"),
-    ):
-        assert secure.headers["strict-transport-security"] == "max-age=31536000"
+    assert "strict-transport-security" not in client.get("/", headers={"X-Forwarded-Proto": "https"}).headers
+    assert client.get("https://dashboard/").headers["strict-transport-security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "source"),
+    [
+        ("http", "127.0.0.1:8501", "ws://127.0.0.1:8501"),
+        ("https", "Billing.example.", "wss://billing.example"),
+        ("http", "[::1]:8501", ""),
+        ("http", "a; script-src *", ""),
+        ("http", "*", ""),
+        ("http", "", ""),
+    ],
+)
+def test_the_only_socket_a_page_may_open_is_its_own(client, scheme, host, source):
+    policy = client.get(f"{scheme}://dashboard/", headers={"Host": host}).headers["content-security-policy"]
+    (connect,) = [part for part in policy.split("; ") if part.startswith("connect-src")]
+    assert connect == f"connect-src 'self' {source}".rstrip()
+    assert policy.count("script-src") == 1
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ PAGES = [
     st.Page("finance_only.py", title="Finance"),
     st.Page("failing.py", title="Failing"),
     st.Page("charts.py", title="Charts"),
+    st.Page("long_text.py", title="Long text"),
 ]
 
 page = st.navigation(PAGES, position="sidebar" if gate.is_signed_in() else "hidden")

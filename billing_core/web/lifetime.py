@@ -1,0 +1,72 @@
+"""Start and stop of the dashboard, each one line in the log: what began, and why it ended."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from billing_core.errors import SettingsError
+from billing_core.settings import Settings
+from billing_core.web import wiring
+
+__all__ = ["logged_lifetime"]
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def logged_lifetime(listening: str) -> Iterator[None]:
+    """Log the start, and the stop with the signal or the error that caused it."""
+    signals: list[str] = []
+    _note_signals(signals)
+    _log.info("start: version %s, %s, listening on %s", _version(), _described(), listening)
+    try:
+        yield
+    except BaseException as error:
+        _log.error("stop: %s: %s", type(error).__name__, error)
+        raise
+    _log.info("stop: %s", f"signal {signals[0]}" if signals else "the server has ended")
+
+
+def _note_signals(signals: list[str]) -> None:
+    """Write down what arrives, and leave what happens then to the server, which restores its handlers itself."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        if not callable(before):
+            continue
+
+        def noted(received: int, frame: FrameType | None, before: object = before) -> None:
+            signals.append(signal.Signals(received).name)
+            if callable(before):
+                before(received, frame)
+
+        signal.signal(number, noted)
+
+
+def _described() -> str:
+    try:
+        settings = wiring.settings()
+    except SettingsError as error:
+        return f"settings refused ({error})"
+    return f"{settings.mode} mode, ledger {_without_account(settings)}"
+
+
+def _without_account(settings: Settings) -> str:
+    return re.sub(r"//.*@", "//", settings.warehouse_url.partition("?")[0])
+
+
+def _version() -> str:
+    try:
+        text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+        return str(tomllib.loads(text)["project"]["version"])
+    except (OSError, KeyError, ValueError):
+        return "unknown"

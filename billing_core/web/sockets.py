@@ -1,0 +1,157 @@
+"""The open WebSockets: how much each may send, and how many of them strangers may hold.
+
+A socket belongs to a stranger until somebody signs in over it, or comes with the cookie of a session. The door admits
+and ends sockets; the pages tell who has signed in, from the thread of their script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from billing_core.hosts import is_loopback, network_of
+
+__all__ = ["SOCKET_HEADER", "Socket", "Sockets", "limit_uvicorn_messages", "message_limit_setter"]
+
+STRANGER_BYTES = 64 * 1024
+"""The sign-in form and its address are a few kilobytes."""
+
+SIGNED_IN_BYTES = 1024 * 1024
+"""All widgets of a page together; files go by HTTP."""
+
+STRANGER_SECONDS = 10 * 60.0
+"""How long a stranger's socket lives. A browser that waits at the form connects again by itself."""
+
+STRANGERS_PER_ADDRESS = 20
+STRANGERS_IN_ALL = 200
+"""Strangers' sockets at the same time. This machine's own address has no limit of its own: a proxy may stand there."""
+
+SOCKET_HEADER = "x-billing-socket"
+"""The header under which pages find the id of their socket. What a browser sends under this name is dropped."""
+
+EXPIRED = 1001
+"""The close code of a socket whose time is over: going away, come again."""
+
+End: TypeAlias = Callable[[int], Awaitable[None]]
+SetLimit: TypeAlias = Callable[[int], None]
+
+
+class Socket:
+    """One WebSocket. `end` closes it with a code, `set_limit` tells the server how long a message may be."""
+
+    def __init__(self, address: str, is_signed_in: bool) -> None:
+        self.id = secrets.token_urlsafe(16)
+        self.address = address
+        self.is_signed_in = is_signed_in
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def limit(self) -> int:
+        """The longest message it may send, in bytes."""
+        return SIGNED_IN_BYTES if self.is_signed_in else STRANGER_BYTES
+
+    def open(self, end: End, set_limit: SetLimit) -> None:
+        """Begin to hold it to its limits; called on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._end, self._set_limit = end, set_limit
+        self._apply()
+
+    def changed(self) -> None:
+        """Hold it to the limits of who it belongs to now; called from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._apply)
+
+    def close(self) -> None:
+        """Hold it to nothing any more; called on the event loop."""
+        self._loop = None
+        self._stop_timer()
+
+    def _apply(self) -> None:
+        if self._loop is None:
+            return
+        self._set_limit(self.limit)
+        self._stop_timer()
+        if not self.is_signed_in:
+            self._timer = self._loop.call_later(STRANGER_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        if self._loop is not None:
+            self._ending = self._loop.create_task(_awaited(self._end(EXPIRED)))  # kept: the loop holds tasks weakly
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+async def _awaited(ending: Awaitable[None]) -> None:
+    await ending
+
+
+class Sockets:
+    """All open sockets of this process; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._open: dict[str, Socket] = {}
+
+    def admit(self, address: str, *, is_signed_in: bool) -> Socket | None:
+        """A new socket for a client at `address`, `None` where strangers hold as many as they may."""
+        place = network_of(address)
+        with self._turn:
+            if not is_signed_in:
+                strangers = [socket.address for socket in self._open.values() if not socket.is_signed_in]
+                if len(strangers) >= STRANGERS_IN_ALL:
+                    return None
+                if not is_loopback(address) and strangers.count(place) >= STRANGERS_PER_ADDRESS:
+                    return None
+            socket = Socket(place, is_signed_in)
+            self._open[socket.id] = socket
+            return socket
+
+    def mark(self, socket_id: str, *, is_signed_in: bool) -> None:
+        """Take note of who a socket belongs to: a person, or a stranger (again). Unknown ids are closed sockets'."""
+        with self._turn:
+            socket = self._open.get(socket_id)
+            if socket is None or socket.is_signed_in == is_signed_in:
+                return
+            socket.is_signed_in = is_signed_in
+        socket.changed()
+
+    def leave(self, socket: Socket) -> None:
+        """Forget a socket that is closed."""
+        with self._turn:
+            self._open.pop(socket.id, None)
+        socket.close()
+
+
+def limit_uvicorn_messages() -> None:
+    """Let every new connection begin with a stranger's limit; uvicorn knows one limit for all, 200 MB by default.
+
+    A message is read whole before the application sees it, and the first may arrive together with the handshake: a
+    limit set later than here comes too late.
+    """
+    from uvicorn.protocols.websockets import websockets_sansio_impl as implementation
+
+    original = implementation.WebSocketsSansIOProtocol.connection_made
+
+    def connection_made(protocol: Any, transport: Any) -> None:
+        protocol.conn.max_message_size = STRANGER_BYTES
+        original(protocol, transport)
+
+    setattr(implementation.WebSocketsSansIOProtocol, "connection_made", connection_made)  # noqa: B010 - mypy
+
+
+def message_limit_setter(receive: object) -> SetLimit:
+    """What changes the limit of the connection behind an ASGI `receive`; does nothing for servers but uvicorn."""
+    connection: Any = getattr(getattr(receive, "__self__", None), "conn", None)
+
+    def set_limit(size: int) -> None:
+        if connection is not None:
+            connection.max_message_size = size
+
+    return set_limit

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core.web import sockets as limits
+from billing_core.web.sockets import SIGNED_IN_BYTES, STRANGER_BYTES, STRANGERS_IN_ALL, STRANGERS_PER_ADDRESS, Sockets
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["9.9.9.9", "8.8.8.8", "2001:db8::1", "2001:db8::2", "127.0.0.1"]), st.sampled_from("aaaasx")
+    ),
+    max_size=120,
+)
+
+
+@given(STEPS)
+def test_whoever_comes_and_goes_strangers_never_hold_more_than_they_may(steps):
+    sockets, strangers = Sockets(), []
+    for address, step in steps:
+        if step == "x" and strangers:
+            sockets.leave(strangers.pop(0))
+        elif step == "s":
+            assert sockets.admit(address, is_signed_in=True) is not None
+        elif (socket := sockets.admit(address, is_signed_in=False)) is not None:
+            strangers.append(socket)
+        per_place = [sum(socket.address == place for socket in strangers) for place in ("9.9.9.9", "2001:db8::/64")]
+        assert max(per_place) <= STRANGERS_PER_ADDRESS
+        assert len(strangers) <= STRANGERS_IN_ALL
+
+
+def test_this_machines_address_has_the_limit_of_all_because_a_proxy_may_stand_there():
+    sockets = Sockets()
+    admitted = [sockets.admit("127.0.0.1", is_signed_in=False) for _ in range(STRANGERS_IN_ALL + 5)]
+    assert sum(socket is not None for socket in admitted) == STRANGERS_IN_ALL
+    assert sockets.admit("9.9.9.9", is_signed_in=False) is None
+    assert sockets.admit("9.9.9.9", is_signed_in=True) is not None
+    sockets.mark(admitted[0].id, is_signed_in=True)
+    assert sockets.admit("9.9.9.9", is_signed_in=False) is not None
+
+
+@pytest.mark.parametrize("signs_in", [False, True])
+def test_a_strangers_socket_ends_after_its_time_and_a_persons_does_not(monkeypatch, signs_in):
+    monkeypatch.setattr(limits, "STRANGER_SECONDS", 0.05)
+    ended, set_limits = [], []
+
+    async def end(code):
+        ended.append(code)
+
+    async def living():
+        sockets = Sockets()
+        socket = sockets.admit("9.9.9.9", is_signed_in=False)
+        socket.open(end, set_limits.append)
+        if signs_in:
+            await asyncio.to_thread(sockets.mark, socket.id, is_signed_in=True)
+        await asyncio.sleep(0.3)
+        sockets.leave(socket)
+        sockets.mark(socket.id, is_signed_in=not signs_in)
+
+    asyncio.run(living())
+    assert ended == ([] if signs_in else [1001])
+    assert set_limits == [STRANGER_BYTES] + [SIGNED_IN_BYTES] * signs_in
+
+
+def test_a_closed_socket_is_ended_no_more(monkeypatch):
+    monkeypatch.setattr(limits, "STRANGER_SECONDS", 0.05)
+    ended = []
+
+    async def end(code):
+        ended.append(code)
+
+    async def living():
+        sockets = Sockets()
+        socket = sockets.admit("9.9.9.9", is_signed_in=False)
+        socket.open(end, lambda _size: None)
+        sockets.leave(socket)
+        await asyncio.sleep(0.2)
+
+    asyncio.run(living())
+    assert ended == []
