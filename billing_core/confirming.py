@@ -14,13 +14,13 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from billing_core.errors import UpstreamError
-from billing_core.ledger.sync import DELIVERED, Answer, SyncBooks
+from billing_core.ledger.sync import DELIVERED, DUPLICATE, Answer, SyncBooks
 from billing_core.usage import HOUR, hour_of
 
 if TYPE_CHECKING:
     from billing_core.stripe_reads import StripeReads
 
-__all__ = ["Bucket", "agreeing", "confirm", "resolve"]
+__all__ = ["Bucket", "OtherValue", "agreeing", "confirm", "judge_duplicates", "resolve"]
 
 MOST_UNKNOWN = 12
 """Unknown intents of one hour that are told apart by their sums; more stay unknown."""
@@ -83,6 +83,47 @@ def resolve(
                 text = f"never arrived: Stripe's sum for the hour from {shown} does not contain it"
                 answers.append(Answer(row["identifier"], "void", now, text=text))
     return answers
+
+
+@dataclass(frozen=True, slots=True)
+class OtherValue:
+    """An hour in which Stripe has something else under identifiers of ours than was to be sent: what it `counted`, what
+    of it was `delivered` from here, and which intents never arrived."""
+
+    hour: datetime
+    counted: Decimal
+    delivered: Decimal
+    identifiers: tuple[str, ...]
+
+
+def judge_duplicates(
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, now: datetime
+) -> tuple[list[Answer], list[OtherValue]]:
+    """Of intents that Stripe had before they were tried from here: those that are what it has, and those that are not.
+
+    "Already there" says nothing of the value that is there; the hour's sum does. While it may lag, or another outcome
+    in the hour is unknown, nothing is said.
+    """
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    same: list[Answer] = []
+    other: list[OtherValue] = []
+    for hour, rows in _by_hour(intents).items():
+        doubtful = [row for row in rows if row["state"] == "sending" and row.get("code") == DUPLICATE]
+        if not doubtful or any(row["state"] not in DELIVERED and row not in doubtful for row in rows):
+            continue
+        counted = sums.get(hour, Decimal(0))
+        delivered = sum((Decimal(row["value"]) for row in rows if row["state"] in DELIVERED), Decimal(0))
+        expected = delivered + sum(row["value"] for row in doubtful)
+        if counted == expected:
+            text = (
+                f"Stripe had it before, and its sum for the hour from {hour:%Y-%m-%d %H:%M} UTC is what was to be sent"
+            )
+            same += [Answer(row["identifier"], "accepted", now, text=text, code=DUPLICATE) for row in doubtful]
+        elif counted > expected or all(_touched(row) < now - SETTLED_AFTER for row in rows) or (
+            len(rows) == 1 and counted > 0
+        ):  # fmt: skip
+            other.append(OtherValue(hour, counted, delivered, tuple(row["identifier"] for row in doubtful)))
+    return same, other
 
 
 def confirm(

@@ -39,6 +39,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
+    Flag.SENT_ELSEWHERE: "Stripe counts usage of that time that this ledger did not send: it waits for a decision.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 

@@ -6,7 +6,7 @@ Every event stands in exactly one stage, so the stages add up to the ledger.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -19,7 +19,7 @@ from billing_core.decimals import EXACT
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.queries import amount
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
-from billing_core.ledger.sync import candidates, carried, covered
+from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidates, carried, covered
 from billing_core.types import Flag, SyncStatus
 
 __all__ = ["Action", "Amounts", "Carried", "Pipeline", "Preview", "Problem", "Stage", "read_pipeline", "read_problems"]
@@ -138,6 +138,11 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
         "Sent, changed since, and the difference is too old or its invoice final. Use a credit note or invoice item.",
         (),
     ),
+    "sent_elsewhere": (
+        "Stripe may count it already",
+        "Stripe counts usage that this ledger did not send: another copy of it may have. Release what was not sent.",
+        (Action.RELEASE,),
+    ),
     "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),
     "failed_before": (
         "Failed in the earlier system",
@@ -226,7 +231,7 @@ def _corrections(engine: Engine, now: datetime) -> Amounts:
 
 def open_corrections(now: datetime) -> ir.Table:
     """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
-    e = candidates(now)
+    e = candidates(now, on_hold_too=True)
     changed = e.filter(e.sync_status != SyncStatus.PENDING)
     sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
     t = changed.left_join(sums, changed.id == sums.event_id)
@@ -240,14 +245,16 @@ def open_corrections(now: datetime) -> ir.Table:
 def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
     """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
     o, h = open_corrections(now), holds_table()
-    held = o.semi_join(h.filter(h.released_at.isnull()), [o.id == h.event_id])
-    row = engine.read(
-        held.aggregate(
+    holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
+    held = o.join(holds, o.id == holds.event_id)
+    held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
+    rows = engine.read(
+        held.group_by("cause").aggregate(
             events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
             customers=held.customer_id.nunique(), example=held.sync_error.max(),
         )
-    ).to_pylist()[0]  # fmt: skip
-    return [_problem({**row, "cause": "correction_held"})] if row["events"] else []
+    ).to_pylist()  # fmt: skip
+    return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
 
 
 def read_problems(engine: Engine, now: datetime) -> list[Problem]:
@@ -259,7 +266,13 @@ def read_problems(engine: Engine, now: datetime) -> list[Problem]:
         customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
     )  # fmt: skip
     rows = engine.read(grouped.order_by(ibis.desc("credits"), "cause")).to_pylist()
-    return [*map(_problem, rows), *_held_corrections(engine, now)]
+    problems = {row["cause"]: _problem(row) for row in rows}
+    for held in _held_corrections(engine, now):
+        same = problems.get(held.cause)
+        problems[held.cause] = held if same is None else replace(
+            same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers)
+        )  # fmt: skip
+    return list(problems.values())
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:
@@ -284,10 +297,10 @@ def read_choice(
         case Action.HOLD:
             wanted = t.stage == Stage.PENDING
         case Action.RELEASE:
-            wanted = (t.stage == Stage.HELD) & (t.cause == "on_hold")
+            wanted = t.hold.isin(DECIDED_BY_PEOPLE)
     t = t.filter(wanted)
     if cause is not None:
-        t = t.filter(t.cause == cause)
+        t = t.filter((t.cause == cause) | ((t.hold == cause) & t.cause.isnull()))
     if customer_ids:
         t = t.filter(t.customer_id.isin(list(customer_ids)))
     if event_ids:

@@ -12,33 +12,36 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core import counted_elsewhere
+from billing_core import sent_elsewhere
 from billing_core.clock import Clock
-from billing_core.confirming import confirm
+from billing_core.confirming import Bucket, OtherValue, agreeing, confirm, judge_duplicates
 from billing_core.errors import BillingError, UpstreamError
-from billing_core.ledger.brought import untried_intents
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.sync import Answer, Candidates, Frozen, SyncBooks
+from billing_core.ledger.sync import DUPLICATE, Answer, Candidates, Excess, Frozen, KeepBack, SyncBooks
 from billing_core.rating.events import Policy
+from billing_core.sent_elsewhere import Cleared
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
 from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
 from billing_core.stripe.provider import StripeProvider
+from billing_core.stripe_ration import reads_this_month
 from billing_core.stripe_reads import FRESH, Picture, StripeReads
 from billing_core.types import plain_decimal, utc_text
+from billing_core.usage import HOUR, hour_of
 from billing_core.write_back import write_back
 
 __all__ = ["PushProgress", "PushResult", "push"]
@@ -47,7 +50,7 @@ RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
 
 LOOK_AGAIN = timedelta(minutes=5)
-"""How old the billing periods may get while a long push goes on: half of what is left before an invoice is final."""
+"""How old the billing periods may be when usage is sent: half of what is left before an invoice is final."""
 
 BATCH = 512
 """Intents whose attempt is committed together; a kill leaves at most so many to be sent again."""
@@ -75,7 +78,8 @@ class PushResult:
 
     `credits_sent` are those this run learned to be delivered, repetitions of an earlier run's calls included, so
     that it adds up over runs. `waiting` intents were written down and not tried. `requests` are those a dry run
-    would make. `problems` are things that could not be read, in words; they stop nothing.
+    would make. `problems` are things that could not be read, in words; they stop nothing. `reads_this_month` are the
+    GETs made over this ledger since the month began (UTC).
     """
 
     is_dry_run: bool = False
@@ -90,6 +94,7 @@ class PushResult:
     waiting: int = 0
     confirmed: int = 0
     credits_sent: int = 0
+    reads_this_month: int = 0
     requests: tuple[Mapping[str, Any], ...] = ()
     failures: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -108,6 +113,7 @@ class PushResult:
             "waiting": self.waiting,
             "confirmed": self.confirmed,
             "credits_sent": plain_decimal(Decimal(self.credits_sent)),
+            "reads_this_month": self.reads_this_month,
             "failures": list(self.failures),
             "problems": list(self.problems),
         }
@@ -148,14 +154,16 @@ class _Push:
 
     def preview(self) -> PushResult:
         """Everything but writing and sending."""
-        meter = self._provider.preflight()
-        self._books.bind(meter.id, meter.livemode, keep=False)
+        meter_id, livemode = self._reads.meter(keep=False)
+        self._books.bind(meter_id, livemode, keep=False)
         picture, problems = self._reads.picture(fresh=FRESH, keep=False)
         waiting = self._books.open_intents()
-        frozen, fresh, held = self._freeze(meter.livemode, picture, meter.id, keep=False)
+        cleared = self._clear(meter_id)
+        frozen, fresh, held = self._freeze(livemode, picture, meter_id, cleared, keep=False)
         sink = self._sink()
         try:
-            events = [*self._events(self._resendable(waiting, picture, meter.id)), *self._events(fresh)]
+            ready = self._cleared(self._resendable(waiting, picture, meter_id), cleared)
+            events = [*self._events(ready), *self._events(fresh)]
             requests = tuple(sink.request_of(event) for event in events)
         finally:
             sink.close()
@@ -163,34 +171,40 @@ class _Push:
             is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
             held_corrections=frozen.held_corrections, waiting=len(events),
             unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests, failures=frozen.named,
-            problems=problems,
+            problems=(*problems, *dict.fromkeys(cleared.unread.values())),
+            reads_this_month=reads_this_month(self._books, self._clock()),
         )  # fmt: skip
 
     def run(self) -> PushResult:
         """See `push`."""
-        meter = self._provider.preflight()
-        self._books.bind(meter.id, meter.livemode, keep=True)
+        meter_id, livemode = self._reads.meter()
+        self._books.bind(meter_id, livemode, keep=True)
         self._books.start_push(self._id, actor=self._actor, now=self._clock())
+        cleared = Cleared()
         try:
             if self._read_error_reports():  # without them a sum may lack what counts as delivered here
-                self._resolve(meter.id)
+                self._resolve(meter_id)
             with self._ledger.engine.transaction() as writer:
                 self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
-                picture, problems = self._reads.picture(fresh=timedelta(0))
+                picture, problems = self._reads.picture(fresh=LOOK_AGAIN)
                 self._note(problems=problems)
-                self._withdraw(picture, meter.id)
-                frozen, _, held = self._freeze(meter.livemode, picture, meter.id, keep=True)
+                cleared = self._clear(meter_id)
+                self._withdraw(picture, meter_id)
+                frozen, _, held = self._freeze(livemode, picture, meter_id, cleared, keep=True)
                 self._note_held(frozen, held)
                 waiting = self._books.open_intents()
-                ready = self._resendable(waiting, picture, meter.id)
+                ready = self._resendable(waiting, picture, meter_id)
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
-                self._send(ready, meter.id)
+                self._send(self._cleared(ready, cleared), meter_id)
             else:
                 frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
                 self._note_held(frozen, held)
-            self._confirm(meter.id)
+            self._tell_duplicates(meter_id)
+            self._confirm(meter_id)
             self._write_back()
+            if cleared.unread:
+                raise UpstreamError(_unread(cleared.unread))
         except BaseException as error:
             reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
             self._end("failed", reason)
@@ -203,24 +217,45 @@ class _Push:
     def _settled_before(self) -> datetime:
         return self._clock() - timedelta(minutes=self._settings.settle_minutes)
 
-    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, *, keep: bool) -> Any:
+    def _clear(self, meter_id: str) -> Cleared:
+        """Where usage may be sent to, as far as Stripe's sums and this ledger's memory tell."""
+        settled = self._settled_before()
+        given = self._books.candidates(settled, prepare=self._follow_map)
+        return sent_elsewhere.clear(
+            self._ledger.engine, given, partial(self._reads.sums, meter_id), now=self._clock(),
+            may_ask=self._reads.may_guard,
+        )  # fmt: skip
+
+    def _cleared(self, ready: pa.Table, cleared: Cleared) -> pa.Table:
+        """Without intents of an earlier push that carry usage into hours whose sums could not be read."""
+        keep = [
+            row["value"] < 0
+            or row["unknown_since"] is not None
+            or row["customer_id"] not in cleared.unread
+            or (row["customer_id"], hour_of(row["stamp"].replace(tzinfo=UTC))) in cleared.places
+            for row in ready.select(["customer_id", "stamp", "value", "unknown_since"]).to_pylist()
+        ] if cleared.unread else [True] * ready.num_rows  # fmt: skip
+        withdrawn = pc.is_in(ready["identifier"], pa.array(list(cleared.keep_back.withdrawn), pa.string()))
+        return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
+
+    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, cleared: Cleared, *, keep: bool) -> Any:
         now, settled = self._clock(), self._settled_before()
-        keep_back = counted_elsewhere.find(self._ledger.engine, self._provider, meter_id, settled)
         environment = {True: "live", False: "test", None: "unknown"}[livemode]
         rules = planning.Rules(
             self._settings.stripe_meter_event_name, environment, self._settings.push_granularity, now
         )
 
         def make(given: Candidates) -> planning.Plan:
-            customers = pc.unique(given.events["customer_id"]).to_pylist()
+            events = cleared.sendable(given, now)
+            customers = pc.unique(events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
             calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
             free = replace(rules, taken=given.taken)
-            return planning.plan(given.events, given.covered, given.carried, calendars, given.revisions, free)
+            return planning.plan(events, given.covered, given.carried, calendars, given.revisions, free)
 
         return self._books.freeze(
             make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
-            keep_back=keep_back,
+            keep_back=cleared.keep_back,
         )  # fmt: skip
 
     def _follow_map(self, writer: Writer) -> None:
@@ -230,6 +265,8 @@ class _Push:
 
     def _read_error_reports(self) -> bool:
         """Rejections Stripe decided on later. Not readable: said, tried again next time, and `False`."""
+        if not self._reads.may_hear_reports():
+            return False
         try:
             rejected, unnamed = self._reads.error_reports(self._clock())
         except UpstreamError as error:
@@ -243,18 +280,26 @@ class _Push:
     def _resolve(self, meter_id: str) -> None:
         """Intents tried too long ago to be repeated: did they arrive?"""
         now = self._clock()
-        answers, problems = self._reads.resolve_unknown(meter_id, older_than=now - RESEND_WITHIN)
+        answers, problems, read = self._reads.resolve_unknown(meter_id, older_than=now - RESEND_WITHIN)
         self._books.settle(answers, push_id=self._id)
+        for customer, buckets in read.items():
+            self._confirm_read(customer, buckets)
         arrived = {a.identifier for a in answers if a.state == "accepted"}
         self._note(problems=problems, duplicates=len(arrived), intents=len(arrived))
         self._note(credits_sent=self._books.values_of(arrived))
 
+    def _confirm_read(self, customer: str, buckets: Sequence[Bucket]) -> None:
+        """What sums that were read anyway agree with."""
+        if buckets:
+            hours = [bucket.start for bucket in buckets]
+            rows = self._books.intents_at(customer, min(hours), max(hours) + HOUR)
+            confirmed = self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=self._id)
+            self._note(confirmed=confirmed)
+
     def _withdraw(self, picture: Picture, meter_id: str) -> None:
-        """Intents written down and never tried whose events are planned anew: too late by now, they will be held; of
-        imported usage, another ledger may have sent it meanwhile."""
+        """Intents written down and never tried that are too late by now: their events are planned anew, and held."""
         now, waiting = self._clock(), self._books.open_intents()
-        again = dict.fromkeys(untried_intents(self._ledger.engine), "its imported usage is looked at anew")
-        late = again | self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
+        late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
         answers = [
             Answer(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
             for identifier, why in late.items()
@@ -272,8 +317,11 @@ class _Push:
             pc.less(waiting["unknown_since"], pa.scalar(oldest, waiting["unknown_since"].type)), False
         )
         late = self._too_late(waiting, picture, meter_id)
+        is_there = pc.fill_null(pc.equal(waiting["code"], DUPLICATE), False)  # its value is what is doubtful
         return waiting.filter(
-            pc.invert(pc.or_(forgotten, pc.is_in(waiting["identifier"], pa.array(list(late), pa.string()))))
+            pc.invert(
+                pc.or_(pc.or_(forgotten, is_there), pc.is_in(waiting["identifier"], pa.array(list(late), pa.string())))
+            )
         )
 
     def _too_late(self, waiting: pa.Table, picture: Picture, meter_id: str) -> dict[str, str]:
@@ -337,6 +385,12 @@ class _Push:
         match outcome.kind:
             case OutcomeKind.ACCEPTED:
                 self._note(sent=1, credits_sent=row["value"])
+            case OutcomeKind.DUPLICATE if unknown_since is None and not outcome.after_doubt:
+                # Somebody else sent it, maybe with another value: the hour's sum will tell.
+                state, unknown_since = "sending", tried_at
+                text = "Stripe had a meter event under this identifier before it was sent from here"
+                return Answer(outcome.identifier, state, outcome.answered_at, attempts, text, DUPLICATE,
+                              outcome.request_id, unknown_since)  # fmt: skip
             case OutcomeKind.DUPLICATE:
                 self._note(duplicates=1, credits_sent=row["value"])
             case OutcomeKind.REJECTED if unknown_since is not None and outcome.code != IDEMPOTENCY_ERROR:
@@ -372,6 +426,48 @@ class _Push:
 
     # ── afterwards ───────────────────────────────────────────────────────────────────────────────
 
+    def _tell_duplicates(self, meter_id: str) -> None:
+        """Of intents that Stripe had before they were tried from here: is it the same value?"""
+        for customer, first, last in self._books.doubtful_duplicates():
+            try:
+                buckets = self._reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+            except UpstreamError as error:
+                self._note(problems=(str(error),))
+                buckets = None
+            rows = self._books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
+            same, other = ([], []) if buckets is None else judge_duplicates(rows, buckets, now=self._clock())
+            self._books.settle(same, push_id=self._id)
+            self._note(duplicates=len(same), credits_sent=self._books.values_of(a.identifier for a in same))
+            self._confirm_read(customer, buckets or ())
+            for hour in other:
+                self._keep_back_other(customer, hour)
+            told = {a.identifier for a in same} | {identifier for hour in other for identifier in hour.identifiers}
+            open_ones = [r for r in rows if r["state"] == "sending" and r["code"] == DUPLICATE]
+            for row in open_ones:
+                if row["identifier"] not in told:
+                    text = (
+                        f"{customer} {utc_text(row['stamp'])}: Stripe had a meter event under its identifier before "
+                        f"{row['value']:,} credits were sent from here, and its sum does not tell yet how many"
+                    )
+                    self._note(unknown=1, problems=(text,))
+
+    def _keep_back_other(self, customer: str, hour: OtherValue) -> None:
+        """What Stripe has under identifiers of ours is something else: what was to be sent waits for a decision."""
+        now, shown = self._clock(), f"{hour.hour:%Y-%m-%d %H:%M} UTC"
+        text = (
+            f"never arrived: Stripe had a meter event under this identifier before; it counts {hour.counted:,} credits "
+            f"in the hour from {shown}, of which {hour.delivered:,} are known to this ledger"
+        )
+        answers = [Answer(identifier, "void", now, text=text, code=DUPLICATE) for identifier in hour.identifiers]
+        excess = Excess(customer, hour.hour, hour.counted, hour.delivered)
+        if excess.credits <= 0:  # nothing of it counts: the next push sends it under an identifier of its own
+            self._books.settle(answers, push_id=self._id)
+            return
+        covered = self._books.events_of(hour.identifiers).values()
+        reasons = {event_id: sent_elsewhere.reason_of(excess) for ids in covered for event_id in ids}
+        frozen = self._books.keep_back(answers, KeepBack(reasons, (excess,)), now=now, push_id=self._id)
+        self._note(held=frozen.newly_held, newly_held=frozen.newly_held, failures=frozen.named)
+
     def _confirm(self, meter_id: str) -> None:
         confirmed, problems = confirm(self._books, self._reads, meter_id, now=self._clock(), push_id=self._id)
         self._note(confirmed=confirmed, problems=problems)
@@ -395,6 +491,8 @@ class _Push:
                 self._said[name].update(dict.fromkeys(value))
 
     def _end(self, outcome: str, error: str | None) -> None:
+        self._reads.ration.write_down()
+        self._counts["reads_this_month"] = reads_this_month(self._books, self._clock())
         document = self._result.to_json()
         self._books.end_push(self._id, now=self._clock(), outcome=outcome, result=json.dumps(document), error=error)
         written = self._books.identifiers_of(self._id)
@@ -426,9 +524,19 @@ def push(
     return one.preview() if dry_run else one.run()
 
 
+def _unread(unread: Mapping[str, str]) -> str:
+    """Why nothing was sent for some customers, in one line."""
+    customers = ", ".join(sorted(unread)[:3]) + (" and others" if len(unread) > 3 else "")
+    return (
+        f"nothing was sent for {customers} into hours that Stripe may count already: {next(iter(unread.values()))}; "
+        "push again when Stripe answers"
+    )
+
+
 def _doubtful(intents: pa.Table) -> int:
     """How many were tried with an outcome nobody knows."""
-    return int(intents.num_rows - intents["unknown_since"].null_count)
+    tried = pc.and_(pc.is_valid(intents["unknown_since"]), pc.fill_null(pc.not_equal(intents["code"], DUPLICATE), True))
+    return int(pc.sum(tried).as_py() or 0)
 
 
 def rejection(code: str | None, reason: str | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscripti
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
+from billing_core.stripe_ration import Ration
 from billing_core.usage import HOUR, Window, hour_of, whole_hours
 
 __all__ = [
@@ -38,8 +40,11 @@ __all__ = [
 FRESH = timedelta(minutes=1)
 """For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
 
-DAILY_READS = 250
-"""Of the 10,000 GETs a small account has per month, what a day's confirmations may use."""
+BETWEEN_LOOKS = timedelta(hours=1)
+"""Between two looks at a customer's sums that can wait, and between two other reads while they are spared."""
+
+GUARDING = 0.5
+"""Share of a day's looks that looks before sending may use; the others confirm what was sent."""
 
 KEPT_REPORTS = 5_000
 HTTP_NOT_FOUND = 404
@@ -79,6 +84,14 @@ class KeptPicture:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptMeter:
+    """What is remembered of the meter beside its id; `account` tells whether the key and address are still the same."""
+
+    livemode: bool | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptSummary:
     """Stripe's hourly sums of one customer as last read; hours without a bucket counted nothing."""
 
@@ -103,11 +116,34 @@ class StripeReads:
         self._books = books
         self._provider = provider
         self._clock = clock
+        self.ration = Ration(books, provider, clock)
+
+    def meter(self, *, keep: bool = True) -> tuple[str, bool | None]:
+        """Id and mode of the meter credits go to, checked; while reads are spared as it was within the hour.
+
+        Raises
+        ------
+        SettingsError, UpstreamError
+            As `StripeProvider.preflight` does.
+        """
+        kept = self._books.objects("meter")
+        if kept and self._is_spared(kept[0].read_at):
+            found = msgspec.json.decode(kept[0].content, type=KeptMeter)
+            if found.account is not None and found.account == self._provider.account:
+                return kept[0].id, found.livemode
+        meter = self._provider.preflight()
+        if keep:
+            self.keep_meter(meter.id, meter.livemode)
+        return meter.id, meter.livemode
+
+    def _is_spared(self, read_at: datetime) -> bool:
+        return self._clock() - read_at < BETWEEN_LOOKS and self.ration.is_tight()
 
     def picture(self, *, fresh: timedelta, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
         """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
 
-        What was read within `fresh` is not read again, unless a billing period has ended since.
+        What was read within `fresh`, or within the hour while reads are spared, is not read again, unless a billing
+        period has ended since.
 
         Raises
         ------
@@ -117,7 +153,8 @@ class StripeReads:
         """
         kept = remembered(self._books)
         now = self._clock()
-        if kept.read_at is not None and now - kept.read_at < fresh and not period_ended(kept, now):
+        is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
+        if is_recent and not period_ended(kept, now):
             return kept, ()
         problems: list[str] = []
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
@@ -135,9 +172,10 @@ class StripeReads:
         )
         return picture, tuple(problems)
 
-    def keep_meter(self, meter_id: str) -> None:
+    def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
         """Remember which meter credits go to: whoever looks at remembered subscriptions needs it."""
-        self._books.store_objects("meter", [StoredObject(meter_id, None, "{}", self._clock())])
+        content = msgspec.json.encode(KeptMeter(livemode, self._provider.account)).decode()
+        self._books.store_objects("meter", [StoredObject(meter_id, None, content, self._clock())])
 
     def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...] | None:
         """A list; `None` where the server has no such address, which Stripe itself always has."""
@@ -154,6 +192,11 @@ class StripeReads:
             kind,
             [StoredObject(row.id or "", _customer_of(row), msgspec.json.encode(row).decode(), now) for row in rows],
         )
+
+    def may_hear_reports(self) -> bool:
+        """Whether error reports are due: while reads are spared they are read once an hour."""
+        last = self._books.objects("reports_read")
+        return not last or not self._is_spared(last[0].read_at)
 
     def error_reports(self, now: datetime) -> tuple[list[Answer], tuple[str, ...]]:
         """Rejections Stripe told of that our intents do not show yet, as answers to them; every report is kept.
@@ -190,12 +233,24 @@ class StripeReads:
         """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
         hours = whole_hours(Window(start, end))
         try:
-            rows = self._provider.summaries(meter_id, customer_id, hours.start, hours.end, "hour")
+            buckets = [Bucket(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
         except NotFound:
-            rows = []
-        buckets = [Bucket(row.start, row.value) for row in rows]
+            buckets = []
         self.keep_summary(customer_id, hours.start, hours.end, buckets)
         return buckets
+
+    def sums(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> dict[datetime, Decimal]:
+        """What Stripe counts per UTC hour of `[start, end)`; counted as looks, not remembered."""
+        before = self._provider.calls
+        try:
+            rows = self._provider.summaries(meter_id, customer_id, start, end, "hour")
+        finally:
+            self.ration.note_looks(self._provider.calls - before)
+        return {row.start: row.value for row in rows}
+
+    def may_guard(self) -> bool:
+        """Whether the ration allows a look before sending that could be done without."""
+        return self.ration.may_look(GUARDING)
 
     def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[Bucket]) -> None:
         """Remember what Stripe counts per hour in `[start, end)`, in place of what was read before."""
@@ -208,36 +263,43 @@ class StripeReads:
         stored = StoredObject(customer_id, customer_id, "{}", self._clock())
         self._books.store_objects("summary_failed", [stored], only_customer=customer_id)
 
-    def resolve_unknown(self, meter_id: str, *, older_than: datetime) -> tuple[list[Answer], tuple[str, ...]]:
-        """The fate of intents that can no longer be repeated, where a summary decides it."""
+    def resolve_unknown(
+        self, meter_id: str, *, older_than: datetime
+    ) -> tuple[list[Answer], tuple[str, ...], dict[str, list[Bucket]]]:
+        """The fate of intents that can no longer be repeated, where a summary decides it; and the sums read."""
         answers: list[Answer] = []
         problems: list[str] = []
+        read: dict[str, list[Bucket]] = {}
+        looked_at = self._looked_at()
         for customer, first, last in self._books.unknown_customers(older_than):
+            if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_LOOKS:
+                continue
             try:
                 buckets = self.buckets(meter_id, customer, first, last + timedelta(seconds=1))
             except UpstreamError as error:
                 problems.append(str(error))
+                self.keep_failure(customer)
                 continue
             rows = self._books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
             answers += resolve(rows, buckets, older_than=older_than, now=self._clock())
-        return answers, tuple(problems)
+            read[customer] = buckets
+        return answers, tuple(problems), read
 
     def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
-        """Those whose sums may be read now, longest unread first, until the day's ration is used up."""
-        today = self._clock().date().isoformat()
-        used = sum(int(row.content) for row in self._books.objects("summary_reads") if row.id == today)
-        tried = [*self._books.objects("summary"), *self._books.objects("summary_failed")]
-        read_at: dict[str, datetime] = {}
-        for row in tried:
-            read_at[row.id] = max(row.read_at, read_at.get(row.id, row.read_at))
-        ordered = sorted(waiting, key=lambda customer: (customer in read_at, read_at.get(customer), customer))
-        before = self._provider.calls
-        for customer in ordered:
-            if used + self._provider.calls - before >= DAILY_READS:
+        """Those whose sums may be read now, longest unread first: an hour apart, until the day's ration is used up."""
+        looked_at, now = self._looked_at(), self._clock()
+        due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_LOOKS]
+        for customer in sorted(due, key=lambda customer: (customer in looked_at, looked_at.get(customer), customer)):
+            if not self.ration.may_look():
                 break
             yield customer
-        spent = used + self._provider.calls - before
-        self._books.store_objects("summary_reads", [StoredObject(today, None, str(spent), self._clock())])
+
+    def _looked_at(self) -> dict[str, datetime]:
+        """Customer → when its sums were read last, or could not be."""
+        found: dict[str, datetime] = {}
+        for row in [*self._books.objects("summary"), *self._books.objects("summary_failed")]:
+            found[row.id] = max(row.read_at, found.get(row.id, row.read_at))
+        return found
 
 
 def or_say(problems: list[str], read: Callable[[], T]) -> T | None:

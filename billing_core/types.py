@@ -81,6 +81,7 @@ class Flag(StrEnum):
     LATE_AFTER_CLOSE = "late_after_close"
     NO_USAGE = "no_usage"
     MAPPED_CUSTOMER = "mapped_customer"
+    SENT_ELSEWHERE = "sent_elsewhere"
 
 
 class Attribute(StrEnum):

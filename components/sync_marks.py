@@ -80,6 +80,9 @@ CAUSE_WORDS: dict[str, CauseWords] = {
     "unknown_outcome": CauseWords("Unknown outcome", "It was tried and no answer came; the next push finds out."),
     "carried_fraction": CauseWords("Carried fraction", "Less than a whole credit, carried to the customer's next one."),
     "summary_lag": CauseWords("Summary lag", "Accepted less than an hour ago; Stripe's summaries follow later."),
+    "sent_elsewhere": CauseWords(
+        "Sent elsewhere", "Stripe counts usage that this ledger did not send; what may be the same usage is kept back."
+    ),
     "excluded": CauseWords("Excluded", "An environment that is not billed, or nothing that costs credits."),
     "unpriced": CauseWords("Unpriced", "The rate card has no price for it."),
     "legacy_billed": CauseWords("Billed earlier", "The earlier system billed it; it is never sent again."),

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import ACTIVE, MARK_GONE, VOID
+from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
@@ -124,7 +124,8 @@ directory said so."""
 
 _MOVING = f"""
 WITH map AS (SELECT unnest($1::VARCHAR[]) AS organization_id, unnest($2::VARCHAR[]) AS mapped_to),
-held AS (SELECT event_id, max(cause) FILTER (cause <> 'on_hold') AS rule, max(reason) FILTER (cause = 'on_hold')
+held AS (SELECT event_id, max(cause) FILTER (cause NOT IN {DECIDED_BY_PEOPLE!r}) AS rule, max(reason) FILTER (
+         cause IN {DECIDED_BY_PEOPLE!r})
          AS kept_back FROM holds WHERE {ACTIVE} GROUP BY event_id),
 unsent AS MATERIALIZED (
     SELECT e.id, e.organization_id, e.customer_id, e.flags, e.sync_status, e.sync_error, e.credits_total,
@@ -238,7 +239,7 @@ def _book(writer: Writer, *, actor: str, run_id: str, now: datetime) -> None:
         [seq, now, run_id, FLAG_SEPARATOR, Flag.CARRIED, FLAG_SEPARATOR],  # a fraction waits with another customer now
     )
     writer.rows(
-        f"""UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND cause <> 'on_hold'
+        f"""UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND cause NOT IN {DECIDED_BY_PEOPLE!r}
             AND event_id IN (SELECT id FROM moving WHERE NOT stays_held)""",
         [now, actor],
     )

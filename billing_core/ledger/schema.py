@@ -39,11 +39,12 @@ __all__ = [
     "holds_table",
     "intents_table",
     "revisions_table",
+    "sent_elsewhere_table",
     "stored",
     "without_offsets",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
@@ -94,7 +95,7 @@ _KINDS = {
         (
             "timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at", "stamp", "created_at",
             "first_attempt_at", "last_attempt_at", "unknown_since", "answered_at", "confirmed_at", "held_at",
-            "released_at", "accounted_at", "moment",
+            "released_at", "accounted_at", "moment", "hour", "found_at",
         ),
         _TIME,
     ),
@@ -108,7 +109,7 @@ _KINDS = {
     **dict.fromkeys(
         (
             "latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "credits",
-            "carried_before",
+            "carried_before", "counted", "delivered",
         ),
         _CREDITS,
     ),
@@ -162,10 +163,14 @@ SYNC_TABLES: dict[str, tuple[Column, ...]] = {
         ),
         "coverage": ("identifier", "event_id", "customer_id", "credits"),
         "holds": ("event_id", "cause", "reason", "actor", "held_at", "released_at", "released_by"),
+        "sent_elsewhere": (
+            "customer_id", "hour", "counted", "delivered", "found_at", "released_at", "released_by",
+        ),
     }.items()
 }  # fmt: skip
 """What is on its way to Stripe: meter events written down before they are sent (`stamp` is their timestamp, `value`
-whole credits, `credits` the exact sum they cover), which part of which event each covers, and what is kept back."""
+whole credits, `credits` the exact sum they cover), which part of which event each covers, what is kept back, and what
+Stripe `counted` in an hour beyond what was `delivered` from here, until somebody decided about it."""
 
 COMPARED = tuple(
     name
@@ -211,6 +216,12 @@ def intents_table() -> ir.Table:
 def coverage_table() -> ir.Table:
     """Credits of an event inside an intent; several intents may cover one event (corrections)."""
     return _sync_table("coverage")
+
+
+@cache
+def sent_elsewhere_table() -> ir.Table:
+    """Hours in which Stripe counts more than was sent from here; undecided while `released_at` is null."""
+    return _sync_table("sent_elsewhere")
 
 
 @cache

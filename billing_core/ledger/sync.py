@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
+from decimal import Decimal
 from typing import Any
 
 import ibis.expr.types as ir
@@ -34,7 +34,17 @@ from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
 from billing_core.usage import hour_of
 
-__all__ = ["Answer", "Frozen", "PushRun", "ShownStatus", "StoredObject", "SyncBooks"]
+__all__ = [
+    "Answer",
+    "Candidates",
+    "Excess",
+    "Frozen",
+    "KeepBack",
+    "PushRun",
+    "ShownStatus",
+    "StoredObject",
+    "SyncBooks",
+]
 
 VOID = ("rejected", "void")
 """States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
@@ -53,7 +63,54 @@ MARK_GONE = "the earlier system's mark of having billed it is gone from the trac
 ELSEWHERE = "billed_elsewhere"
 """Column of events that an import brought as billed: never sent from here, and their identifier is not one of ours."""
 
+SENT_ELSEWHERE = Flag.SENT_ELSEWHERE.value
+"""Cause of holds on usage that Stripe may count already."""
+
+DECIDED_BY_PEOPLE = ("on_hold", SENT_ELSEWHERE)
+"""Causes of holds that end only when somebody releases them."""
+
+DUPLICATE = "duplicate"
+"""Code of an intent whose identifier Stripe had before this ledger tried it: what is stored there may be another."""
+
 TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """Credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and what of them was
+    `delivered` from here or is known to have been billed before."""
+
+    customer_id: str
+    hour: datetime
+    counted: Decimal
+    delivered: Decimal
+
+    @property
+    def credits(self) -> Decimal:
+        """What somebody else sent."""
+        return self.counted - self.delivered
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBack:
+    """What a push may not send because Stripe may count it already.
+
+    Attributes
+    ----------
+    reasons:
+        Events to be put on hold → why.
+    excesses:
+        What Stripe's sums showed now for the first time.
+    withdrawn:
+        Intents that were written down and never tried, and carry such usage.
+    """
+
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    excesses: Sequence[Excess] = ()
+    withdrawn: Sequence[str] = ()
+
+
+NOTHING_KEPT_BACK = KeepBack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +197,9 @@ class Candidates:
         self.taken = frozenset(row[0] for row in writer.rows(_TAKEN))
 
 
+CREDITS = pa.decimal128(18, 6)
+
+
 def _nothing(_writer: Writer) -> None:
     """There is nothing to prepare."""
 
@@ -161,12 +221,12 @@ class SyncBooks:
         now: datetime,
         keep: bool = True,
         prepare: Callable[[Writer], object] = _nothing,
-        keep_back: Mapping[str, str] = MappingProxyType({}),
+        keep_back: KeepBack = NOTHING_KEPT_BACK,
     ) -> tuple[Frozen, pa.Table, int]:
         """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
 
-        `prepare` puts in order who pays, before anything else. Pending events of `keep_back` are put on hold, with the
-        reason, until somebody releases them. `make_plan` gets `Candidates` and returns a plan
+        `prepare` puts in order who pays, before anything else. Events of `keep_back` are put on hold, with the reason,
+        until somebody releases them. `make_plan` gets `Candidates` and returns a plan
         (`billing_core.stripe.intents.Plan`). With `keep` false the transaction is taken back: a preview that goes
         through every step.
         """
@@ -174,10 +234,12 @@ class SyncBooks:
             with self.engine.transaction() as writer:
                 now = after_closes(writer, now)
                 prepare(writer)
+                _withdraw(writer, keep_back.withdrawn, now=now)
                 _not_pending(writer)
                 _release_moot(writer, now)
-                kept_back = _put_on_hold(writer, keep_back, actor="push", now=now)
+                kept_back = _hold_sent_elsewhere(writer, keep_back, now=now)
                 given = Candidates(writer, settled_before)
+                _leave_out_fractions_sent_elsewhere(writer, given.carried)
                 plan = make_plan(given)
                 newly = kept_back + _write(writer, plan, given.events, push_id=push_id, now=now)
                 held, corrections = _held(writer)
@@ -189,6 +251,18 @@ class SyncBooks:
         except _TakeBack:
             pass
         return result
+
+    def candidates(self, settled_before: datetime, *, prepare: Callable[[Writer], object] = _nothing) -> Candidates:
+        """What `freeze` would plan from now; nothing is changed."""
+        try:
+            with self.engine.transaction() as writer:
+                prepare(writer)
+                _not_pending(writer)
+                given = Candidates(writer, settled_before)
+                raise _TakeBack
+        except _TakeBack:
+            pass
+        return given
 
     def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
         """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
@@ -228,12 +302,7 @@ class SyncBooks:
         if not answers:
             return
         with self.engine.transaction() as writer:
-            writer.amend("intents", _intent_rows(answers), key="identifier")
-            if counted := [a for a in answers if a.attempts is not None]:
-                rows = {"identifier": [a.identifier for a in counted], "attempts": [a.attempts for a in counted]}
-                writer.amend("intents", pa.table(rows), key="identifier")
-            for state, of_state in _by_state(answers).items():
-                _show_on_events(writer, state, of_state)
+            _settle(writer, answers)
             writer.advance(push_id)
 
     def confirm(self, identifiers: Sequence[str], *, at: datetime, push_id: str) -> int:
@@ -275,14 +344,14 @@ class SyncBooks:
         """Let held events go: the next push sends them if the rules allow."""
         with self.engine.transaction() as writer:
             rows = writer.rows(
-                f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause = 'on_hold'
+                f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r}
                     AND event_id IN (SELECT unnest(?))""",
                 [list(ids)],
             )
             chosen = [row[0] for row in rows]
             _release(writer, chosen, actor=actor, now=now)
-            pending = "UPDATE events SET sync_error = NULL WHERE sync_status = 'pending' AND id IN (SELECT unnest(?))"
-            writer.rows(pending, [chosen])  # what is in error by now keeps the reason for that
+            _say_released(writer, chosen)
+            _decide_sent_elsewhere(writer, chosen, actor=actor, now=now)
             writer.advance(f"release by {actor}")
         return len(chosen)
 
@@ -404,12 +473,33 @@ class SyncBooks:
                    WHERE state = 'sending' AND unknown_since < ? GROUP BY customer_id ORDER BY customer_id"""
         return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [before])]
 
+    def doubtful_duplicates(self) -> list[tuple[str, datetime, datetime]]:
+        """Customers with intents that Stripe had before they were tried from here; first and last of their stamps."""
+        query = """SELECT customer_id, min(stamp), max(stamp) FROM intents WHERE state = 'sending' AND code = ?
+                   GROUP BY customer_id ORDER BY customer_id"""
+        return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [DUPLICATE])]
+
+    def keep_back(self, answers: Sequence[Answer], found: KeepBack, *, now: datetime, push_id: str) -> Frozen:
+        """Write down that these intents are not what Stripe has, and keep back what they cover."""
+        with self.engine.transaction() as writer:
+            now = after_closes(writer, now)
+            _settle(writer, answers)
+            newly = _hold_sent_elsewhere(writer, found, now=now)
+            writer.advance(push_id)
+            return Frozen(0, newly, _named_holds(writer, now))
+
+    def events_of(self, identifiers: Iterable[str]) -> dict[str, list[str]]:
+        """Intent → the events it covers."""
+        query = """SELECT identifier, list(event_id ORDER BY event_id) FROM coverage
+                   WHERE identifier IN (SELECT unnest(?)) GROUP BY identifier"""
+        return dict(self.engine.rows(query, [list(identifiers)]))
+
     def intents_at(self, customer_id: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
         """Valid intents of a customer with stamps in `[start, end)`: what `confirming` needs to know of each."""
-        query = """SELECT identifier, stamp, value, state, unknown_since, answered_at, last_attempt_at FROM intents
-                   WHERE customer_id = ? AND stamp >= ? AND stamp < ? AND state NOT IN ('rejected', 'void')
-                   ORDER BY stamp, identifier"""
-        names = ("identifier", "stamp", "value", "state", "unknown_since", "answered_at", "last_attempt_at")
+        names = ("identifier", "stamp", "value", "state", "unknown_since", "answered_at", "last_attempt_at", "code")
+        query = f"""SELECT {", ".join(names)} FROM intents
+                    WHERE customer_id = ? AND stamp >= ? AND stamp < ? AND state NOT IN ('rejected', 'void')
+                    ORDER BY stamp, identifier"""
         rows = self.engine.rows(query, [customer_id, start, end])
         return [_aware(dict(zip(names, row, strict=True))) for row in rows]
 
@@ -446,7 +536,7 @@ class _TakeBack(Exception):
 # ── expressions ──────────────────────────────────────────────────────────────────────────────────
 
 
-def candidates(settled_before: datetime) -> ir.Table:
+def candidates(settled_before: datetime, *, on_hold_too: bool = False) -> ir.Table:
     """Events that may owe credits or be owed some: settled, not on hold, pending or changed since they were sent."""
     e, h = events_table(), holds_table()
     changed = (
@@ -458,12 +548,12 @@ def candidates(settled_before: datetime) -> ir.Table:
         ~e.billed_elsewhere.fill_null(False),
         e.ended_at <= instant(settled_before),
     )
-    on_hold = h.filter(h.released_at.isnull(), h.cause == "on_hold")
+    on_hold = h.filter(h.released_at.isnull(), h.cause.isin(DECIDED_BY_PEOPLE))
     doubtful = in_doubt()
     wanted = wanted.anti_join(doubtful, wanted.id == doubtful.event_id)
-    return wanted.anti_join(on_hold, wanted.id == on_hold.event_id).select(
-        "id", "customer_id", "timestamp", "credits_total", "sync_status", "marks"
-    )
+    if not on_hold_too:
+        wanted = wanted.anti_join(on_hold, wanted.id == on_hold.event_id)
+    return wanted.select("id", "customer_id", "timestamp", "credits_total", "sync_status", "marks")
 
 
 def in_doubt() -> ir.Table:
@@ -688,7 +778,8 @@ def _named_holds(writer: Writer, now: datetime) -> tuple[str, ...]:
 def _release_moot(writer: Writer, now: datetime) -> None:
     """Holds by rule whose event is pending again (changed, or retried), excluded, or gone on."""
     writer.rows(
-        f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE} AND cause <> 'on_hold'
+        f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE}
+            AND cause NOT IN {DECIDED_BY_PEOPLE!r}
             AND event_id IN (SELECT id FROM events WHERE sync_status IN ('pending', 'excluded'))""",
         [now],
     )
@@ -702,7 +793,7 @@ def _release_moot(writer: Writer, now: datetime) -> None:
 def _release_settled(writer: Writer, still_held: list[str], now: datetime) -> None:
     """Corrections that were held and are owed no more."""
     gone = f"""SELECT h.event_id FROM holds h JOIN events e ON e.id = h.event_id
-               WHERE h.{ACTIVE} AND h.cause <> 'on_hold' AND e.sync_status IN {SENT!r}
+               WHERE h.{ACTIVE} AND h.cause NOT IN {DECIDED_BY_PEOPLE!r} AND e.sync_status IN {SENT!r}
                AND h.event_id NOT IN (SELECT unnest(?::VARCHAR[]))"""
     ids = [row[0] for row in writer.rows(gone, [still_held])]
     if ids:
@@ -741,6 +832,104 @@ def _put_on_hold(writer: Writer, reasons: Mapping[str, str], *, actor: str, now:
     )
     writer.amend("events", said, key="id")
     return len(texts)
+
+
+def _withdraw(writer: Writer, identifiers: Sequence[str], *, now: datetime) -> None:
+    """Intents that were never tried count for nothing; what they cover is pending again."""
+    text = "withdrawn before it was tried: Stripe counts usage of its hour that was not sent from here"
+    _settle(writer, [Answer(identifier, "void", now, text=text) for identifier in identifiers])
+
+
+def _hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> int:
+    """Keep back usage that Stripe may count already, sent events' corrections too; returns how many are newly held."""
+    if found.excesses:
+        rows = {
+            "customer_id": [one.customer_id for one in found.excesses],
+            "hour": _times([one.hour for one in found.excesses]),
+            "counted": pa.array([one.counted for one in found.excesses], CREDITS),
+            "delivered": pa.array([one.delivered for one in found.excesses], CREDITS),
+            "found_at": _times([now] * len(found.excesses)),
+        }
+        writer.append("sent_elsewhere", pa.table(rows))
+    if not found.reasons:
+        return 0
+    chosen = writer.rows(
+        f"""SELECT id, marks FROM events WHERE id IN (SELECT unnest(?)) AND sync_status IN {("pending", *SENT)!r}
+            AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r})""",
+        [list(found.reasons)],
+    )
+    ids = [row[0] for row in chosen]
+    _release(writer, ids, actor="push", now=now)  # of what a rule kept back, this comes first
+    _keep_back(writer, [(id_, SENT_ELSEWHERE, found.reasons[id_]) for id_ in ids], actor="push", now=now)
+    said = {
+        "id": pa.array(ids, pa.string()),
+        "sync_error": pa.array([found.reasons[id_] for id_ in ids], pa.string()),
+        "marks": pa.array([_with(marks or "", Flag.SENT_ELSEWHERE) for _, marks in chosen], pa.string()),
+    }
+    writer.amend("events", pa.table(said), key="id")
+    return len(ids)
+
+
+def _leave_out_fractions_sent_elsewhere(writer: Writer, carried: dict[str, Decimal]) -> None:
+    """Take off what customers carry the fractions that another ledger had carried into what it sent.
+
+    What it sent beyond the usage that is kept back here, below a credit, is such a fraction: this ledger has it too.
+    """
+    beyond = f"""
+        WITH found AS (
+            SELECT customer_id, hour, max(counted - delivered) FILTER ({ACTIVE}) AS undecided,
+                   coalesce(max(counted - delivered) FILTER (NOT {ACTIVE}), 0) AS decided
+            FROM sent_elsewhere GROUP BY ALL),
+        sums AS (SELECT customer_id, sum(greatest(undecided - decided, 0)) AS credits FROM found
+                 WHERE undecided IS NOT NULL GROUP BY customer_id),
+        covered AS (SELECT c.event_id, c.customer_id, sum(c.credits) AS credits
+                    FROM coverage c JOIN intents i USING (identifier) WHERE i.state NOT IN {VOID!r} GROUP BY ALL),
+        held AS (SELECT e.customer_id, sum(e.credits_total - coalesce(c.credits, 0)) AS credits
+                 FROM holds h JOIN events e ON e.id = h.event_id
+                 LEFT JOIN covered c ON c.event_id = e.id AND c.customer_id = e.customer_id
+                 WHERE h.{ACTIVE} AND h.cause = '{SENT_ELSEWHERE}' GROUP BY e.customer_id)
+        SELECT s.customer_id, s.credits - coalesce(h.credits, 0) FROM sums s LEFT JOIN held h USING (customer_id)
+        WHERE s.credits > coalesce(h.credits, 0)"""
+    for customer, credits_ in writer.rows(beyond):
+        rest = carried.get(customer, Decimal(0))
+        carried[customer] = rest - min(credits_, max(rest, Decimal(0)))
+
+
+def _say_released(writer: Writer, ids: Sequence[str]) -> None:
+    """What is in error by now keeps the reason for that."""
+    free = f"""sync_status = 'pending' OR (sync_status IN {SENT!r} AND contains(marks, '{SENT_ELSEWHERE}'))"""
+    writer.rows(f"UPDATE events SET sync_error = NULL WHERE ({free}) AND id IN (SELECT unnest(?))", [list(ids)])
+    query = f"SELECT id, marks FROM events WHERE contains(marks, '{SENT_ELSEWHERE}') AND id IN (SELECT unnest(?))"
+    marked = writer.rows(query, [list(ids)])
+    rows = {
+        "id": pa.array([row[0] for row in marked], pa.string()),
+        "marks": pa.array([_without(row[1], Flag.SENT_ELSEWHERE) for row in marked], pa.string()),
+    }
+    writer.amend("events", pa.table(rows), key="id")
+
+
+def _decide_sent_elsewhere(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
+    """Once nothing of a customer is kept back for it any more, what Stripe counts is known and holds nothing back."""
+    writer.rows(
+        f"""UPDATE sent_elsewhere SET released_at = ?, released_by = ? WHERE {ACTIVE} AND customer_id IN (
+                SELECT e.customer_id FROM holds h JOIN events e ON e.id = h.event_id
+                WHERE h.cause = '{SENT_ELSEWHERE}' AND h.event_id IN (SELECT unnest(?)))
+            AND customer_id NOT IN (
+                SELECT e.customer_id FROM holds h JOIN events e ON e.id = h.event_id
+                WHERE h.cause = '{SENT_ELSEWHERE}' AND h.{ACTIVE} AND e.customer_id IS NOT NULL)""",
+        [now, actor, list(ids)],
+    )
+
+
+def _settle(writer: Writer, answers: Sequence[Answer]) -> None:
+    if not answers:
+        return
+    writer.amend("intents", _intent_rows(answers), key="identifier")
+    if counted := [a for a in answers if a.attempts is not None]:
+        rows = {"identifier": [a.identifier for a in counted], "attempts": [a.attempts for a in counted]}
+        writer.amend("intents", pa.table(rows), key="identifier")
+    for state, of_state in _by_state(answers).items():
+        _show_on_events(writer, state, of_state)
 
 
 def _release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:

@@ -21,7 +21,7 @@ from billing_core.decimals import EXACT
 from billing_core.ledger.schema import without_offsets
 from billing_core.reconcile import rules
 from billing_core.reconcile.books import UPSTREAM, Books
-from billing_core.reconcile.hours import HourIntent, LegacyEvent, explain_hour
+from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, explain_hour
 from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step, added
 
 __all__ = ["LAG", "compare"]
@@ -122,7 +122,7 @@ class _Desk:
         """Whole credits sent per customer and hour."""
         return {(customer, hour): value for customer, hour, value in self._engine.execute(rules.SENT).fetchall()}
 
-    def hours(self, wanted: list[Hour]) -> Iterator[tuple[Hour, list[HourIntent], list[LegacyEvent]]]:
+    def hours(self, wanted: list[Hour]) -> Iterator[tuple[Hour, list[HourIntent], list[LegacyEvent], list[KeptBack]]]:
         """What may explain a difference, for each of these hours."""
         columns: dict[str, Any] = {
             "customer": pa.array([customer for customer, _ in wanted], pa.string()),
@@ -137,8 +137,11 @@ class _Desk:
         legacy: defaultdict[Hour, list[LegacyEvent]] = defaultdict(list)
         for customer, hour, event_id, amount in self._engine.execute(rules.HOUR_LEGACY).fetchall():
             legacy[customer, hour].append(LegacyEvent(event_id, amount))
+        kept_back: defaultdict[Hour, list[KeptBack]] = defaultdict(list)
+        for customer, hour, event_id, amount in self._engine.execute(rules.HOUR_KEPT_BACK).fetchall():
+            kept_back[customer, hour].append(KeptBack(event_id, amount))
         for key in wanted:
-            yield key, intents[key], legacy[key]
+            yield key, intents[key], legacy[key], kept_back[key]
 
 
 def _leftovers(row: Row) -> Iterator[Part]:
@@ -178,8 +181,8 @@ def _add_hours(
         if key[0] not in unknown and (difference := EXACT.subtract(sent.get(key, nothing), counted.get(key, nothing)))
     }
     merged: dict[tuple[Key, Cause | None, bool], Part] = {}
-    for (customer, hour), intents, legacy in desk.hours(list(differences)):
-        for part in explain_hour(differences[customer, hour], intents, legacy):
+    for (customer, hour), intents, legacy, kept_back in desk.hours(list(differences)):
+        for part in explain_hour(differences[customer, hour], intents, legacy, kept_back):
             key = ((customer, hour.date()), part.cause, part.credits < 0)
             merged[key] = _merged(merged[key], part) if key in merged else part
     for (row, _, _), part in merged.items():

@@ -13,7 +13,7 @@ from decimal import Decimal
 from billing_core.decimals import EXACT
 from billing_core.reconcile.report import Cause, Part, Step
 
-__all__ = ["HourIntent", "LegacyEvent", "explain_hour"]
+__all__ = ["HourIntent", "KeptBack", "LegacyEvent", "explain_hour"]
 
 MOST_SUMS = 4096
 """Combinations of unknown intents looked at; beyond, the largest ones are kept."""
@@ -31,6 +31,14 @@ class HourIntent:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptBack:
+    """A usage event of the hour that was not sent because Stripe may count it already, with what it owes."""
+
+    event_id: str
+    credits: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class LegacyEvent:
     """A usage event of the hour that the earlier system billed. It sent whole credits, rounded up."""
 
@@ -39,7 +47,10 @@ class LegacyEvent:
 
 
 def explain_hour(
-    difference: Decimal, intents: Sequence[HourIntent], legacy: Sequence[LegacyEvent] = ()
+    difference: Decimal,
+    intents: Sequence[HourIntent],
+    legacy: Sequence[LegacyEvent] = (),
+    kept_back: Sequence[KeptBack] = (),
 ) -> Iterator[Part]:
     """The parts of `difference` (sent minus counted), which they add up to.
 
@@ -64,6 +75,11 @@ def explain_hour(
             ids = tuple(sorted(event.event_id for event in legacy))
             yield Part(Step.SENT_STRIPE, Cause.LEGACY_BILLED, -billed_before, ids)
             rest = EXACT.subtract(rest, billed_before)
+        elsewhere = min(rest, Decimal(math.ceil(sum((event.credits for event in kept_back), Decimal(0)))))
+        if elsewhere > 0:
+            ids = tuple(sorted(event.event_id for event in kept_back))
+            yield Part(Step.SENT_STRIPE, Cause.SENT_ELSEWHERE, -elsewhere, ids)
+            rest = EXACT.subtract(rest, elsewhere)
         if rest:
             yield Part(Step.SENT_STRIPE, Cause.NOT_OURS, -rest)
 

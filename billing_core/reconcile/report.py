@@ -42,6 +42,7 @@ class Cause(StrEnum):
     UNKNOWN_OUTCOME = "unknown_outcome"
     CARRIED_FRACTION = "carried_fraction"
     SUMMARY_LAG = "summary_lag"
+    SENT_ELSEWHERE = "sent_elsewhere"
     EXCLUDED = "excluded"
     UNPRICED = "unpriced"
     LEGACY_BILLED = "legacy_billed"

@@ -57,6 +57,8 @@ class Ending:
     code: str | None = None
     request_id: str | None = None
     status: int | None = None
+    after_doubt: bool = False
+    """Whether an earlier try of this call may have arrived."""
 
 
 def key_of_try(key: str, generation: int) -> str:
@@ -188,10 +190,10 @@ class _Tries:
 
     def _ending(self, kind: OutcomeKind, reason: str | None, answer: Answer | None) -> Ending:
         if answer is None:
-            return Ending(kind, self._tries, reason)
+            return Ending(kind, self._tries, reason, after_doubt=self._is_in_doubt)
         is_drift = answer.of_error("type") == IDEMPOTENCY_ERROR
         code = IDEMPOTENCY_ERROR if is_drift else answer.of_error("code")
-        return Ending(kind, self._tries, reason, code, answer.request_id, answer.status)
+        return Ending(kind, self._tries, reason, code, answer.request_id, answer.status, self._is_in_doubt)
 
 
 def _rejection(answer: Answer) -> str:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from billing_core.decimals import from_integers, to_integers
 from billing_core.settings import Granularity
 
-__all__ = ["CANDIDATES", "COVERED", "Calendar", "Hold", "Plan", "Rules", "identifier_of", "plan"]
+__all__ = ["CANDIDATES", "COVERED", "Calendar", "Hold", "Plan", "Rules", "identifier_of", "owed", "plan"]
 
 OLDEST = timedelta(days=35)
 """Stripe takes no older timestamp."""
@@ -134,8 +134,8 @@ def plan(
     revisions:
         (customer, source) → number of intents there have been, whatever became of them.
     """
-    owed, complete = _owed(candidates, covered)
-    entries = _Entries.of(owed, calendars, rules)
+    rows, complete = owed(candidates, covered)
+    entries = _Entries.of(rows, calendars, rules)
     keep, holds = _sendable(entries, calendars, rules)
     entries = entries.take(np.flatnonzero(keep))
     cut = _cut(entries, carried, rules)
@@ -144,10 +144,11 @@ def plan(
     return Plan(intents, coverage, loose.to_pylist(), complete, holds)
 
 
-def _owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
+def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
     """Rows of (event, customer) that owe something, and pending events that owe nothing any more.
 
-    An event that was sent for another customer than it has now owes that one its credits back.
+    Columns: id, customer_id, at, delta (millionths of a credit), pending, waited. An event that was sent for another
+    customer than it has now owes that one its credits back.
     """
     mine = candidates.join(
         covered.rename_columns(["id", "customer_id", "covered", "stamp"]), ["id", "customer_id"], join_type="left outer"

@@ -59,7 +59,10 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of all tries for one meter event in one run; `reason` is one line without secrets."""
+    """The end of all tries for one meter event in one run; `reason` is one line without secrets.
+
+    `after_doubt`: an earlier try of this run may have arrived. A duplicate without one was sent by somebody else.
+    """
 
     identifier: str
     kind: OutcomeKind
@@ -68,6 +71,7 @@ class Outcome:
     reason: str | None = None
     code: str | None = None
     request_id: str | None = None
+    after_doubt: bool = False
 
 
 class Sink(Protocol):

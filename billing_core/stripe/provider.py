@@ -5,6 +5,7 @@ Plain values in, plain values out: no SDK object and no key leaves this package.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,11 +57,14 @@ class StripeProvider:
         meter_event_name: str,
         *,
         is_live: bool | None = None,
+        account: str | None = None,
         paces_itself: bool = True,
         patience: Patience | None = None,
     ) -> None:
         self.is_live = is_live
         """Whether the key says live; `None` if it says nothing."""
+        self.account = account
+        """Tells one key and address from another without saying either; `None`: it cannot be told."""
         self._connection = connection
         self._meter_event_name = meter_event_name
         self._paces_itself = paces_itself
@@ -89,6 +93,7 @@ class StripeProvider:
             Connection(key, base, (patience.connect_seconds, patience.answer_seconds), clock=clock),
             settings.stripe_meter_event_name,
             is_live=_is_live(key),
+            account=hashlib.sha256(f"{key}\n{base}\n{settings.stripe_meter_event_name}".encode()).hexdigest()[:16],
             paces_itself=base is None,
             patience=patience,
         )

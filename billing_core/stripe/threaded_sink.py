@@ -80,4 +80,6 @@ class ThreadedSink(ABC, Generic[Parcel]):
     def _outcome(self, event: MeterEvent, ending: Ending) -> Outcome:
         reason = None if ending.reason is None else self._connection.without_key(ending.reason)
         now = self._connection.clock()
-        return Outcome(event.identifier, ending.kind, now, ending.tries, reason, ending.code, ending.request_id)
+        return Outcome(
+            event.identifier, ending.kind, now, ending.tries, reason, ending.code, ending.request_id, ending.after_doubt
+        )

@@ -64,23 +64,27 @@ class World:
     """Usage is booked straight into the ledger; everything else happens as in production."""
 
     def __init__(self, template: Path, folder: Path, stripe: StripeServer, **environment: str) -> None:
-        path = folder / "ledger.duckdb"
+        self.path = path = folder / "ledger.duckdb"
+        self.template = template
         shutil.copyfile(template, path)
         self.stripe = stripe
         self.fuse = Fuse()
-        self.engine = MortalEngine(path, self.fuse)
         self.environment = {
             "BILLING_MODE": "live", "BILLING_WAREHOUSE_URL": f"duckdb:///{path}", **environment_of(stripe),
             **environment,
         }  # fmt: skip
         self.settings = load_settings(self.environment, env_file=None)
+        self.usage: dict[str, Usage] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self.engine = MortalEngine(self.path, self.fuse)
         self.service = BillingService(
             self.settings,
             engine=self.engine,
             connect_stripe=impatient_stripe(self.fuse, self.now),
             clock=self.now,
         )
-        self.usage: dict[str, Usage] = {}
 
     def now(self) -> datetime:
         """The time everywhere."""
@@ -89,6 +93,32 @@ class World:
     def close(self) -> None:
         """Let go of the ledger."""
         self.service.close()
+
+    def back_up(self) -> None:
+        """Keep a copy of the ledger as it is."""
+        self.close()
+        shutil.copyfile(self.path, self.path.with_suffix(".backup"))
+        self._open()
+
+    def restore(self) -> None:
+        """Go on with the copy, or with an empty ledger if there is none, and pull everything anew."""
+        self.close()
+        backup = self.path.with_suffix(".backup")
+        shutil.copyfile(backup if backup.exists() else self.template, self.path)
+        self._open()
+        self.pull_anew()
+
+    def lose(self) -> None:
+        """Go on with an empty ledger, and pull everything anew."""
+        self.close()
+        shutil.copyfile(self.template, self.path)
+        self._open()
+        self.pull_anew()
+
+    def pull_anew(self) -> None:
+        """Book all usage as it is by now."""
+        for name, usage in self.usage.items():
+            self.book(name, usage.customer, usage.timestamp, usage.tokens, usage.microseconds, as_pulled=True)
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 

@@ -205,8 +205,11 @@ _STUCK = {
     "too_old": (Cause.TOO_OLD, Group.ERROR, "older than Stripe takes: bill them by an invoice item, or write them off"),
     "closed_period": (Cause.HELD, Group.ERROR, "the invoice of their billing period is final"),
     "failed_before": (Cause.HELD, Group.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
+    "sent_elsewhere": (
+        Cause.SENT_ELSEWHERE, Group.UNSENT, "Stripe may count them already: release or settle them on Stripe Sync",
+    ),
     "on_hold": (Cause.HELD, Group.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
-}
+}  # fmt: skip
 _ELSEWHERE = (
     "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
     "import a newer export of it, or accept unknown_outcome"

@@ -46,7 +46,8 @@ NO_CARD = "none"
 """Card version of events for whose time no card was in force."""
 
 MARKS = (Flag.CARRIED, Flag.CHANGED_AFTER_SENDING)
-"""Flags that the ledger puts on events, and keeps apart from those of rating. `late_after_close` follows from when."""
+"""Flags that the ledger puts on events, and keeps apart from those of rating. `late_after_close` follows from when;
+`sent_elsewhere` is asked anew."""
 
 AMOUNT = pa.decimal128(38, 18)
 SAFE_ID = re.compile(r"[A-Za-z0-9_.~-]*\Z")

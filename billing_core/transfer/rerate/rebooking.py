@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.queries import split_models, with_utc
 from billing_core.ledger.rebilling import Unsent, standing
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import ACTIVE, MARK_GONE
+from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE
 from billing_core.rating.events import EVENT_SCHEMA, failed_before, no_customer
 from billing_core.transfer.rerate.rule import RERATED
 from billing_core.types import Flag, SyncStatus
@@ -42,8 +42,8 @@ class Waiting:
     failures: Mapping[str, str]
 
 
-_HOLDS = f"""SELECT event_id, max(cause) FILTER (cause <> 'on_hold'), max(reason) FILTER (cause = 'on_hold')
-             FROM holds WHERE {ACTIVE} GROUP BY event_id"""
+_HOLDS = f"""SELECT event_id, max(cause) FILTER (cause NOT IN {DECIDED_BY_PEOPLE!r}),
+             max(reason) FILTER (cause IN {DECIDED_BY_PEOPLE!r}) FROM holds WHERE {ACTIVE} GROUP BY event_id"""
 
 _FAILURES = """
 SELECT id, newest.error, newest.has_customer
