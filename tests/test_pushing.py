@@ -319,7 +319,7 @@ def test_checklist_pusher_unknown_outcomes_older_than_20_hours_that_never_arrive
     world.wait(hours=21)
     assert counts(world.push(), "sent", "credits_sent") == {"sent": 1, "credits_sent": 150}
     first, second = world.intents()
-    assert (first["state"], second["revision"], second["state"]) == ("void", 2, "confirmed")
+    assert (first["state"], second["revision"], second["state"]) == ("void", 2, "accepted")
     assert [event["identifier"] for event in stripe.received()] == [second["identifier"]]
     assert world.statuses() == {"1": "confirmed"}
 

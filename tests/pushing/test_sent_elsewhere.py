@@ -5,16 +5,34 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections import defaultdict
 from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from billing_core.errors import UpstreamError
 from billing_core.pipeline import Action
 from billing_core.sent_elsewhere import MEMORY
 from billing_core.types import Flag, GetUsageEventsParams
 from tests.factories import EVERYONE
-from tests.pushing.world import FLAT, ON_THE_HOUR, START
+from tests.pushing.stripe_server import StripeServer
+from tests.pushing.test_stateful import AGES, EXAMPLES, FAULTS, PAYING, STEPS, TOKENS, UNANSWERED, WAITS
+from tests.pushing.world import FLAT, ON_THE_HOUR, START, SWITCHES, World
 
 SUMS = "/v1/billing/meters/"
 AN_HOUR_AGO = START - timedelta(hours=1)
@@ -24,7 +42,7 @@ FORGOTTEN = timedelta(hours=30)
 
 @pytest.fixture
 def world(stripe, template, tmp_path):
-    """An empty ledger, and a Stripe that has received nothing; what else goes to that Stripe this ledger may not know."""
+    """An empty ledger, and a Stripe that has received nothing; the ledger need not know of all it receives."""
     stripe.reset(START, **SWITCHES)
     made = World(template, tmp_path, stripe)
     yield made
@@ -202,3 +220,139 @@ def test_hours_this_ledger_sent_into_lately_are_not_asked_about(world):
     world.push()
     assert looks(world) >= 1
     assert world.stripe.sums == {FLAT: 17}
+
+
+# ── whatever happens ─────────────────────────────────────────────────────────────────────────────
+
+
+class Forgetting(RuleBasedStateMachine):
+    """Usage comes and grows, pushes succeed, fail and die, time passes; and the ledger is restored from an old copy, or
+    lost and pulled anew."""
+
+    stripe: StripeServer
+    template: Path
+    environment: dict[str, str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="forgetting-"))
+        self.stripe.reset(START, **SWITCHES)
+        self.world = World(self.template, self.folder, self.stripe, **self.environment)
+        self.names = 0
+
+    @initialize(ages=st.lists(AGES, max_size=4), customer=PAYING)
+    def start_with_usage(self, ages, customer):
+        for age in ages:
+            self._use(customer, age, 7)
+
+    @rule(customer=PAYING, age=AGES, tokens=TOKENS)
+    def use(self, customer, age, tokens):
+        self._use(customer, age, tokens)
+
+    @rule(customer=PAYING, ages=st.lists(AGES, min_size=2, max_size=5), tokens=TOKENS)
+    def use_often(self, customer, ages, tokens):
+        for age in ages:
+            self._use(customer, age, tokens)
+
+    def _use(self, customer, age, tokens):
+        self.names += 1
+        self.world.book(f"trace-{self.names}", customer, self.stripe.now - age, tokens, as_pulled=True)
+
+    @precondition(lambda self: self.world.usage)
+    @rule(data=st.data(), tokens=TOKENS)
+    def grow(self, data, tokens):
+        name = data.draw(st.sampled_from(sorted(self.world.usage)))
+        usage = self.world.usage[name]
+        self.world.book(name, usage.customer, usage.timestamp, usage.tokens + tokens, as_pulled=True)
+
+    @rule()
+    def push(self):
+        self.world.push()
+
+    @rule(faults=st.lists(st.tuples(FAULTS, st.integers(1, 3)), min_size=1, max_size=2), customer=PAYING)
+    def push_while_sending_fails(self, faults, customer):
+        self._use(customer, timedelta(minutes=40), 35)
+        for kind, times in faults:
+            self.stripe.fault(kind, times=times)
+        self.world.push()
+        self.stripe.heal()
+
+    @rule(kind=UNANSWERED, customer=PAYING, times=st.sampled_from([2, 4, None]), then=WAITS)
+    def push_without_an_answer(self, kind, customer, times, then):
+        self._use(customer, timedelta(minutes=40), 35)
+        self.stripe.fault(kind, times=times)
+        self.world.push()
+        self.stripe.heal()
+        self.stripe.now += then
+
+    @rule(times=st.sampled_from([2, None]))
+    def push_while_sums_cannot_be_read(self, times):
+        self.stripe.fault("503", SUMS, times=times)
+        self.world.push()
+        self.stripe.heal()
+
+    @rule(sends=st.integers(0, 3), steps=st.sampled_from([0, 0, 1, 2, 4, 7, 10, 12]), customer=PAYING, then=WAITS)
+    def push_and_die(self, sends, steps, customer, then):
+        self._use(customer, timedelta(minutes=40), 35)
+        self.world.push_and_die(steps, after_sends=sends)
+        self.stripe.now += then
+
+    @rule()
+    def back_up(self):
+        self.world.back_up()
+
+    @rule(then=WAITS)
+    def restore(self, then):
+        self.world.restore()
+        self.stripe.now += then
+
+    @rule(then=WAITS)
+    def lose_the_ledger_and_pull_anew(self, then):
+        self.world.lose()
+        self.stripe.now += then
+
+    @rule()
+    def retry(self):
+        self.world.decide(Action.RETRY)
+
+    @rule(duration=WAITS)
+    def wait(self, duration):
+        self.stripe.now += duration
+
+    @invariant()
+    def stripe_never_counts_more_than_was_used(self):
+        used: dict[str, int] = defaultdict(int)
+        for usage in self.world.usage.values():
+            used[usage.customer] += usage.tokens
+        for customer, counted in self.stripe.sums.items():
+            assert counted <= Decimal(used[customer] // 10), f"{customer} used {used[customer] / 10}, billed {counted}"
+
+    def teardown(self) -> None:
+        try:
+            self.world.come_to_rest()
+            self.stripe_never_counts_more_than_was_used()
+            self._everything_is_sent_or_kept_back()
+        finally:
+            self.world.close()
+            shutil.rmtree(self.folder)
+
+    def _everything_is_sent_or_kept_back(self):
+        """Nothing is lost: what is not at Stripe has a reason."""
+        for name, event in self.world.events().items():
+            if event["sync_status"] == "pending":
+                assert name in self.world.held() or "carried" in event["marks"], event
+
+
+@pytest.mark.timeout(0 if "PUSHING_EXAMPLES" in os.environ else 180)
+@pytest.mark.parametrize("granularity", ["hour", "event"])
+def test_stripe_never_counts_more_than_was_used_whatever_the_ledger_forgets(stripe, template, granularity):
+    machine = type(
+        "Forgetting", (Forgetting,),
+        {"stripe": stripe, "template": template, "environment": {"BILLING_PUSH_GRANULARITY": granularity}},
+    )  # fmt: skip
+    profile = settings(
+        max_examples=EXAMPLES, stateful_step_count=STEPS, derandomize=EXAMPLES <= 100, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), print_blob=False,
+        phases=[Phase.generate, Phase.shrink] if os.environ.get("PUSHING_SHRINK") == "1" else [Phase.generate],
+    )  # fmt: skip
+    run_state_machine_as_test(machine, settings=profile)
