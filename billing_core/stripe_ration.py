@@ -7,9 +7,9 @@ other reads each have their share, so that neither uses up the other's. The ledg
 from __future__ import annotations
 
 from calendar import monthrange
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from billing_core.clock import Clock
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.stripe.provider import StripeProvider
 
@@ -41,7 +41,7 @@ def other_reads_are_due(used: int, now: datetime) -> bool:
 class Ration:
     """The reads of one connection, added to what the ledger remembers."""
 
-    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Callable[[], datetime]) -> None:
+    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
         self._provider = provider
         self._clock = clock
