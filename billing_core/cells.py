@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from billing_core.types import plain_decimal, utc_text
 
 __all__ = [
+    "APOSTROPHE",
+    "FORMULA_START",
     "FORMULA_STARTS",
+    "NEUTRALISED",
     "QUOTED",
     "csv_cell",
     "csv_line",
@@ -20,11 +24,16 @@ __all__ = [
     "read_back",
 ]
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet may take for a formula at the beginning of a cell."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", *"＝＋－＠﹦﹢﹣﹫")
+"""What a spreadsheet may take for a formula at the beginning of a cell, or skip before one. East Asian ones read the
+full-width and the small forms of the signs as the signs."""
 
 APOSTROPHE = "'"
 """Before a formula it makes a spreadsheet show it instead of running it."""
+
+FORMULA_START = "[" + "".join(map(re.escape, FORMULA_STARTS)) + "]"
+NEUTRALISED = f"^{APOSTROPHE}+{FORMULA_START}"
+"""The start of a cell that got an apostrophe so that no spreadsheet runs it, as a regular expression."""
 
 QUOTED = ',"\n\r;'
 """A cell that holds one of these is put into quotation marks; the separator in use is another one."""

@@ -63,6 +63,7 @@ def add_commands(command: Command) -> None:
     bring.add_argument("file", metavar="FILE")
     bring.add_argument("--dry-run", action="store_true", help="say what would happen; nothing is changed")
     bring.add_argument("--skip-bad-rows", action="store_true", help="import the good rows of a file that has bad ones")
+    bring.add_argument("--timezone", metavar="Z", help="whose times those without an offset are, e.g. Europe/Berlin")
     add_json(bring)
 
     undo = command("undo-import", _undo, "take an import back, as one revision")
@@ -148,12 +149,23 @@ def _rows_bar() -> Iterator[Callable[[ExportProgress], None]]:
 
 def _import(options: argparse.Namespace, settings: Settings) -> int:
     path = Path(options.file)
+    document: dict[str, Any] = {"rows": 0, "new": 0, "changed": 0, "unchanged": 0}
     with open_service(settings) as service:
-        plan = service.imports.plan(path, os_principal(), skip_bad_rows=options.skip_bad_rows)
-        document = plan.to_json()
-        refused = not plan.can_apply
-        if not options.dry_run and not refused:
-            document = service.imports.apply(plan, os_principal()).to_json()
+        try:
+            plan = service.imports.plan(
+                path, os_principal(), skip_bad_rows=options.skip_bad_rows, timezone=options.timezone
+            )
+            document = plan.to_json()
+            refused = not plan.can_apply
+            if not options.dry_run and not refused:
+                document = service.imports.apply(plan, os_principal()).to_json()
+        except BadParameter as error:
+            if not options.json:
+                raise
+            said = {"row": 0, "field": error.parameter, "reason": str(error)}
+            print(f"error: {error}", file=sys.stderr)
+            print_json({**document, "error": str(error), "rejected": document.get("rejected") or [said]})
+            return error.exit_code
     if options.json:
         print_json(document)
     else:
@@ -181,7 +193,9 @@ def _say_import(document: dict[str, Any], *, applied: bool) -> None:
     ]
     if rows:
         print(aligned(head, rows))
-    if not applied:
+    if not document["rows"] and not document["rejected"]:
+        print("the file holds 0 rows: there is nothing to import")
+    elif not applied:
         print("nothing was changed")
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "hour_of",
     "whole_hours",
     "window_in",
+    "zone_named",
 ]
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -144,6 +145,20 @@ def window_in(zone: ZoneInfo, start: datetime, end: datetime) -> Window:
 def aware_in(zone: ZoneInfo, time: datetime) -> datetime:
     """A time without an offset is one of `zone`'s wall clock."""
     return time.replace(tzinfo=zone) if time.tzinfo is None else time
+
+
+def zone_named(parameter: str, name: str) -> ZoneInfo:
+    """The timezone of that IANA name.
+
+    Raises
+    ------
+    BadParameter
+        If there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise BadParameter(parameter, name, "an IANA timezone such as Europe/Berlin") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,8 @@ def part_rows(parts: Sequence[ImportPlan]) -> dict[str, list[str]]:
 
 def nothing_to_do_text(plan: ImportPlan) -> str:
     """Why there is nothing to apply."""
+    if not plan.rows:
+        return "This file holds 0 rows: there is nothing to import."
     if plan.rejected_rows:
         return "Of the rows that can be used, all are in the ledger already."
     return "Everything in this file is in the ledger already: there is nothing to import."
@@ -161,6 +163,8 @@ def confirm_label(plan: ImportPlan) -> str:
 def applied_text(result: ImportResult) -> str:
     """What an import did."""
     outcome = result.outcome
+    if not result.plan.rows:
+        return f"{result.plan.file_name}: the file holds 0 rows, nothing has changed."
     if not result.import_ids:
         return f"{result.plan.file_name}: everything was there already, nothing has changed."
     said = counts_text(outcome.new, outcome.changed, outcome.unchanged, result.plan.rejected_rows)

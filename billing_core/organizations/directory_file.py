@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from billing_core.cells import csv_line, read_back
+from billing_core.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows, is_blank, is_separator_line
 
 __all__ = ["COLUMNS", "Change", "Parsed", "Rejected", "can_be_written", "csv_lines", "faults", "parse", "shown"]
 
@@ -70,7 +71,7 @@ class _Unusable(Exception):
 
 
 def parse(data: bytes) -> Parsed:
-    """Read a file: UTF-8 with or without a byte order mark, commas or semicolons, at most 5 MB and 100,000 rows."""
+    """Read a file: CSV as any spreadsheet saves it (`csv_dialect`), at most 5 MB and 100,000 rows."""
     digest = sha256(data).hexdigest()
     try:
         header, body = _records(data)
@@ -152,30 +153,40 @@ def _records(data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header and the numbered rows below it that hold anything."""
     if len(data) > LARGEST_FILE:
         raise _Unusable(1, "file", f"has {len(data):,} bytes; at most {LARGEST_FILE:,} are accepted")
+    encoding = encoding_of(data[:4])
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        row = data[: error.start].count(b"\n") + 1
-        raise _Unusable(row, "file", "is not UTF-8; save it as CSV UTF-8") from None
-    first_line = text.partition("\n")[0]
-    separator = ";" if first_line.count(";") > first_line.count(",") else ","
-    records = _numbered(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+        row, byte = data[: error.start].count(b"\n") + 1, data[error.start]
+        said = in_windows(byte) if encoding.startswith("utf-8") else ""
+        reason = f"is not {encoding.removesuffix('-sig').upper()}: byte {error.start + 1:,} is 0x{byte:02X}{said}"
+        raise _Unusable(row, "file", f"{reason}; save it as CSV UTF-8") from None
+    dialect = dialect_of(text, COLUMNS)
+    if dialect.separator not in SEPARATORS:
+        raise _Unusable(1, "file", f"says that {dialect.separator!r} separates its cells; expected a comma, ; tab or |")
+    width = len(dialect.header)
+    records = _numbered(csv.reader(io.StringIO(text, newline=""), delimiter=dialect.separator, strict=True), width)
     _, header = next(records, (1, []))
     return [name.strip() for name in header], records
 
 
-def _numbered(reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
+def _numbered(reader: Iterator[list[str]], width: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows that hold anything, without empty cells beyond the header's; numbered as a spreadsheet numbers them."""
     number = 0
+    has_header = False
     while True:
-        number += 1
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise _Unusable(number, "file", f"is no CSV from here on: {error}") from None
-        if any(cells) or number == 1:
-            yield number, cells
+            raise _Unusable(number + 1, "file", f"is no CSV from here on: {error}") from None
+        if cells and not has_header and is_separator_line(cells):
+            continue
+        number += 1
+        if not is_blank(cells):
+            has_header = True
+            yield number, cells[:width] if len(cells) > width and is_blank(cells[width:]) else cells
 
 
 def _faults_of_header(header: Sequence[str]) -> Iterator[Rejected]:

@@ -122,6 +122,9 @@ def test_what_an_import_did_is_told():
         "Imported october.csv: 1,200 new, 3 changed, 1 unchanged. It can be undone below."
     )
     assert "nothing has changed" in applied_text(ImportResult(PLAN, Outcome(0, 0, 9), ()))
+    empty = replace(PLAN, rows=0, outcome=Outcome())
+    assert nothing_to_do_text(empty) == "This file holds 0 rows: there is nothing to import."
+    assert "0 rows" in applied_text(ImportResult(empty, Outcome(), ()))
     assert nothing_to_do_text(PLAN).startswith("Everything in this file is in the ledger already")
     assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("Of the rows that can be used")
 

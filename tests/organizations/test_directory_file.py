@@ -41,6 +41,15 @@ def test_a_byte_order_mark_semicolons_and_other_line_ends_are_understood():
     assert read("\ufefforganization_id;customer_id\r\norg_a;cus_a\r\n") == (Change("org_a", None, "cus_a"),)
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_map_is_read_however_a_spreadsheet_saved_it(separator, encoding, end):
+    rows = [f"sep={separator}", "organization_id,name,customer_id,", ",,,", "org_a,Müller,cus_a,"]
+    text = end.join(row.replace(",", separator) if "=" not in row else row for row in rows)
+    assert parse(text.encode(encoding)).changes == (Change("org_a", "Müller", "cus_a"),)
+
+
 def test_name_or_customer_may_be_missing_and_columns_stand_in_any_order():
     assert read("name,organization_id\nAcme,org_a\n") == (Change("org_a", "Acme"),)
     assert read("customer_id,organization_id\ncus_a,org_a\n") == (Change("org_a", None, "cus_a"),)
@@ -101,8 +110,9 @@ def test_an_organization_stands_in_a_file_once():
         ("organization_id\norg_a\n", 1, "name", "neither name nor customer_id"),
         ("organization_id,name,price\n", 1, "price", "no such column"),
         ("organization_id,name,name\n", 1, "name", "is there 2 times"),
-        (HEADER.encode() + "org_a,Ömer,cus_a\n".encode("latin-1"), 2, "file", "is not UTF-8"),
-        (HEADER.encode("utf-16"), 1, "file", "is not UTF-8"),
+        (HEADER.encode() + "org_a,Ömer,cus_a\n".encode("cp1252"), 2, "file", "is 0xD6 ('Ö' in Windows-1252)"),
+        (HEADER.encode("utf-16")[:-1], 1, "file", "is not UTF-16"),
+        (b"sep=:\norganization_id:name\n", 1, "file", "says that ':' separates its cells"),
         (HEADER + 'org_a,"Acme,cus_a\n', 2, "file", "is no CSV from here on"),
         (HEADER + f'org_a,"{"n" * 200_000}",cus_a\n', 2, "file", "is no CSV from here on"),
         (b"x" * (5 * 1024 * 1024 + 1), 1, "file", "at most 5,242,880"),

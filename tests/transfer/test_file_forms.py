@@ -21,7 +21,9 @@ from billing_core.transfer.export.sink import HashingSink
 from billing_core.transfer.export.source import Source
 from billing_core.transfer.export.xlsx_file import MOST_ROWS, write_xlsx
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text("'=+-@\t\r,;|\"\n _x0A", max_size=8)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
+    "'=+-@＝＋－＠﹢\t\r,;|\"\n _x0A", max_size=8
+)
 
 
 def written(write, schema, rows, **more):

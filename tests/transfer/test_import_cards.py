@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -121,6 +122,22 @@ def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form):
     if form is Format.JSON:
         assert there.service._cards().plans == world.service._cards().plans
     assert there.bring(path).outcome.changes == 0
+
+
+@pytest.mark.parametrize("text", ["2027-01-01T09:00", "2027-01-01 00:00:00"])
+def test_a_card_that_begins_at_a_time_of_day_without_an_offset_is_refused(world, text):
+    header = ",".join(name for name in CARD_COLUMNS if name not in {"sha256", "margin", "effective_to"})
+    found = refused(world, f'{header}\na,{text},0.1,"{{""basis"": ""cost""}}",50,500\n')
+    assert (found.row, found.field) == (1, "effective_from")
+    assert "without an offset" in found.reason
+
+
+def test_a_card_out_of_a_european_spreadsheet_is_read_exactly(world):
+    header = ";".join(name for name in CARD_COLUMNS if name not in {"sha256", "margin", "effective_to"})
+    card = file(world, f'{header}\na;2027-01-01;0,00004;"{{""basis"": ""cost""}}";50;500,5\n')
+    world.bring(card)
+    (found,) = (card for card in world.service._cards().cards if card.id == "a")
+    assert (found.credit_price_usd, found.storage.credits_per_gb_month) == (Decimal("0.00004"), Decimal("500.5"))
 
 
 def test_an_exported_card_that_a_spreadsheet_changed_is_noticed(tmp_path, world):

@@ -81,13 +81,30 @@ def test_at_most_a_thousand_rejections_are_listed_and_all_are_counted(empty):
     assert plan.to_json()["rejected_rows"] == 1200
 
 
-def test_times_without_an_offset_are_read_in_the_reporting_timezone_with_a_warning(tmp_path):
+LOCAL = {"timestamp": "2026-11-01 13:00:00", "ended_at": "2026-11-01 13:01:00"}
+
+
+@pytest.mark.parametrize("write", [as_csv, as_json, as_parquet])
+def test_times_without_an_offset_are_refused_whatever_the_reporting_timezone_is(tmp_path, write):
     world = ImportWorld(tmp_path, BILLING_TIMEZONE="Europe/Berlin")
-    local = {"timestamp": "2026-11-01 13:00:00", "ended_at": "2026-11-01 13:01:00"}
-    plan = world.plan_lines(line(**local))
-    assert plan.warnings[0].startswith("2 times have no offset; they were read as Europe/Berlin")
-    world.desk.apply(plan, EVERYONE)
-    assert world.event().timestamp == NOON
+    plan = world.plan(write(tmp_path / "f", [line(**LOCAL), line("b")]))
+    assert reasons(plan) == [(1, "timestamp"), (1, "ended_at")]
+    assert (plan.can_apply, plan.without_offset, plan.rejected_rows) == (False, 2, 1)
+    assert "has no offset" in plan.rejected[0].reason
+    assert "--timezone" in plan.rejected[0].reason
+
+
+@pytest.mark.parametrize("write", [as_csv, as_json, as_parquet])
+def test_whoever_imports_may_say_whose_times_those_are(empty, tmp_path, write):
+    plan = empty.plan(write(tmp_path / "f", [line(**LOCAL)]), timezone="Europe/Berlin")
+    assert plan.warnings[0] == "2 times have no offset; they are read as Europe/Berlin, as asked."
+    empty.desk.apply(plan, EVERYONE)
+    assert empty.event().timestamp == NOON
+
+
+def test_a_timezone_that_does_not_exist_is_named(empty):
+    with pytest.raises(BadParameter, match=r"timezone: 'Europe/Berlon' is not accepted; expected an IANA timezone"):
+        empty.plan_lines(line(), timezone="Europe/Berlon")
 
 
 # ── applying ─────────────────────────────────────────────────────────────────────────────────────

@@ -125,7 +125,7 @@ def test_a_row_with_several_faults_counts_once_and_names_them_all():
     assert {one.field for one in found.rejected} == {"tokens_in", "storage_gb", "sync_status"}
 
 
-def test_times_with_an_offset_are_converted_and_those_without_are_in_the_reporting_timezone():
+def test_times_with_an_offset_are_converted_and_those_without_are_of_the_timezone_that_was_named():
     found = checked(
         line("a", timestamp="2026-11-01T13:00:00+01:00"),
         line("b", timestamp="2026-11-01 13:00:00", ended_at="2026-11-01T13:01"),

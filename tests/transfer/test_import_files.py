@@ -65,7 +65,10 @@ def test_rate_cards_and_maps_are_recognised(tmp_path):
         ("day,organization_id,events\n", "grain event"),
         ('[{"id": 1}]', "is a JSON list"),
         ('{"hello": "world"}', "JSON of another kind"),
-        ("id,timestamp,sync_status\nM\xfcller".encode("latin-1"), "byte 27 is 0xFC, which is no UTF-8"),
+        (
+            "id,timestamp,sync_status\nM\xfcller".encode("latin-1"),
+            "byte 27 is 0xFC ('ü' in Windows-1252), which is no UTF-8",
+        ),
         (b"\xef\xbb\xbfid,timestamp,sync_status\n\xff", "byte 29 is 0xFF"),
         (b"\xff\xfe" + "id\ud800x".encode("utf-16-le", "surrogatepass"), "no UTF-16"),
         (b"PAR1 and nothing else", "no complete Parquet file"),

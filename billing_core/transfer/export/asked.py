@@ -14,7 +14,7 @@ from billing_core.transfer.export.csv_file import checked_separator
 from billing_core.transfer.export.focus import FOCUS_VERSIONS
 from billing_core.transfer.export.model import FORMATS, SUFFIXES, Dataset, ExportRequest, Format, Grain
 from billing_core.types import GetUsageEventsParams, utc_text
-from billing_core.usage import aware_in
+from billing_core.usage import aware_in, zone_named
 
 __all__ = ["checked", "concerning", "file_name", "meta_of", "zone_of"]
 
@@ -72,11 +72,7 @@ def zone_of(request: ExportRequest, reporting: str) -> ZoneInfo:
     BadParameter
         If there is none of that name.
     """
-    name = request.timezone or reporting
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise BadParameter("timezone", name, "an IANA timezone such as Europe/Berlin") from None
+    return zone_named("timezone", request.timezone or reporting)
 
 
 def concerning(dataset: Dataset, params: GetUsageEventsParams) -> GetUsageEventsParams:

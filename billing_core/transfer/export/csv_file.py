@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.cells import APOSTROPHE, FORMULA_STARTS, QUOTED, neutralised, quoted
+from billing_core.cells import APOSTROPHE, FORMULA_START, FORMULA_STARTS, QUOTED, neutralised, quoted
 from billing_core.errors import BadParameter
 from billing_core.transfer.export.ahead import ahead
 from billing_core.transfer.export.sink import HashingSink
@@ -26,8 +26,8 @@ PIECE_BYTES = 128 * 1024 * 1024
 
 END = "\r\n"
 
-_IS_START = np.isin(np.arange(256), [ord(start) for start in (*FORMULA_STARTS, APOSTROPHE)])
-_NEEDS_CARE = f"^{APOSTROPHE}*[{''.join(FORMULA_STARTS).replace('-', '')}-]|[{{separator}}{QUOTED}]"
+_IS_START = np.isin(np.arange(256), [start.encode()[0] for start in (*FORMULA_STARTS, APOSTROPHE)])
+_NEEDS_CARE = f"^{APOSTROPHE}*{FORMULA_START}|[{{separator}}{QUOTED}]"
 
 
 def checked_separator(separator: str) -> str:

@@ -16,6 +16,7 @@ from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, f
 from billing_core.transfer.imports.files import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, Unusable, shown
 from billing_core.transfer.imports.model import Outcome, Rejected
 from billing_core.transfer.imports.rows import batches, json_header, json_meta, texts
+from billing_core.transfer.imports.times import has_offset
 
 __all__ = ["ReadCards", "decide", "read_cards"]
 
@@ -163,6 +164,11 @@ def _header_faults(header: tuple[str, ...]) -> Iterator[Rejected]:
 
 def _card(row: Mapping[str, str | None]) -> RateCard:
     """A row as a card; the hash in it, if there is one, must be the card's own."""
+    for name in ("effective_from", "effective_to"):
+        if _is_wall_clock(row.get(name)):
+            raise _Wrong(
+                name, f"{shown(row[name])} is a time of day without an offset; expected a day (in UTC) or an offset"
+            )
     try:
         ai = json.loads(row["ai"] or "", parse_float=str, parse_int=str)
     except (ValueError, RecursionError):
@@ -189,6 +195,14 @@ def _card(row: Mapping[str, str | None]) -> RateCard:
             "sha256", "is not the hash of this card: a value was changed; leave the cell empty if that is meant"
         )
     return card
+
+
+def _is_wall_clock(text: str | None) -> bool:
+    """Whether a text is a time of day that does not say how far it is from UTC. A day alone is one in UTC."""
+    try:
+        return text is not None and ":" in text and not has_offset(text)
+    except ValueError:
+        return False
 
 
 def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[Rejected, ...]]:

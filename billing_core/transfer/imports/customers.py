@@ -51,8 +51,7 @@ def _records(file: File) -> Iterator[list[str]]:
     if file.bytes > LARGEST_MAP:
         raise Unusable(f"has {file.bytes:,} bytes; a customer map has at most {LARGEST_MAP:,}")
     if file.form is Form.DELIMITED:
-        for _, cells in records(file):
-            yield cells
+        yield from (cells for _, cells in records(file))
         return
     header = json_header(file) if file.form is Form.JSON else file.header
     yield list(header)

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, Role
 from billing_core.card_book import keep_import
@@ -43,6 +44,7 @@ from billing_core.transfer.imports.model import (
 )
 from billing_core.transfer.imports.scratch import Scratch
 from billing_core.transfer.imports.undo import as_before, undo_cards, undo_events
+from billing_core.usage import zone_named
 
 __all__ = ["ImportDesk"]
 
@@ -62,6 +64,14 @@ class _Events:
 
     staged: StagedEvents
     cards: Mapping[str, RateCard]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How a file is to be read: whether bad rows may be left out, and whose times are those without an offset."""
+
+    skip_bad_rows: bool
+    zone: ZoneInfo | None
 
 
 class ImportDesk:
@@ -92,6 +102,7 @@ class ImportDesk:
         *,
         name: str | None = None,
         skip_bad_rows: bool = False,
+        timezone: str | None = None,
         progress: Progress | None = None,
     ) -> ImportPlan:
         """What a file is and what importing it would do; nothing is changed.
@@ -100,15 +111,18 @@ class ImportDesk:
         ----------
         name:
             What people call the file, if it lies under another name.
+        timezone:
+            IANA name of where the file's times without an offset were read off a clock; without it they are rejected.
 
         Raises
         ------
         AccessDenied
             Unless the principal is an admin without limits.
         BadParameter
-            If the file cannot be opened. Whatever is wrong inside is in the plan.
+            If the file cannot be opened, or there is no such timezone. Whatever is wrong inside is in the plan.
         """
         _allow(principal)
+        how = _Asked(skip_bad_rows, None if timezone is None else zone_named("timezone", timezone))
         size = max(path.stat().st_size, 1) if path.is_file() else 1
 
         def heard(read: int) -> None:
@@ -116,7 +130,7 @@ class ImportDesk:
                 progress(ImportProgress(LOOKED * min(read / size, 1), 0, "reading"))
 
         file, fault = look(path, name, heard)
-        made = self._plan(file, fault, skip_bad_rows, progress, {})
+        made = self._plan(file, fault, how, progress, {})
         if progress is not None:
             progress(ImportProgress(1.0, made.rows, "compared with the ledger"))
         return made
@@ -185,28 +199,33 @@ class ImportDesk:
         self,
         file: File,
         fault: str | None,
-        skip_bad_rows: bool,
+        how: _Asked,
         progress: Progress | None,
         brought: Mapping[str, RateCard],
     ) -> ImportPlan:
         """`brought` are cards that are imported before this file."""
         empty = ImportPlan(
-            file.kind, file.name, file.sha256, file.bytes, columns=file.header, skip_bad_rows=skip_bad_rows
+            file.kind, file.name, file.sha256, file.bytes, columns=file.header, skip_bad_rows=how.skip_bad_rows
         )
         if fault is not None:
             return _refused(empty, Rejected(0, "file", fault))
         match file.kind:
             case Kind.USAGE_EVENTS:
-                return self._plan_events(file, empty, progress, brought)
+                return self._plan_events(file, empty, how.zone, progress, brought)
             case Kind.RATE_CARD:
                 return self._plan_cards(file, empty)
             case Kind.CUSTOMERS:
                 return self._plan_map(file, empty)
             case _:
-                return self._plan_bundle(file, empty, progress)
+                return self._plan_bundle(file, empty, how, progress)
 
     def _plan_events(
-        self, file: File, empty: ImportPlan, progress: Progress | None, brought: Mapping[str, RateCard]
+        self,
+        file: File,
+        empty: ImportPlan,
+        zone: ZoneInfo | None,
+        progress: Progress | None,
+        brought: Mapping[str, RateCard],
     ) -> ImportPlan:
         cards = {**brought, **self._known_cards()}
 
@@ -215,10 +234,11 @@ class ImportDesk:
                 progress(replace(at, fraction=LOOKED))
 
         not_billed = self._settings.langfuse_excluded_environments
-        staged = stage(file, cards, self._settings.zone, self._clock(), told, not_billed=not_billed)
+        staged = stage(file, cards, zone, self._clock(), told, not_billed=not_billed)
         made = replace(
             empty, rows=staged.rows, columns=staged.header, rejected=tuple(staged.rejected),
-            rejected_rows=staged.rejected_rows, is_whole=staged.is_whole, content=_Events(staged, cards),
+            rejected_rows=staged.rejected_rows, is_whole=staged.is_whole,
+            without_offset=staged.without_offset, content=_Events(staged, cards),
         )  # fmt: skip
         if not made.is_whole:
             return made
@@ -227,7 +247,7 @@ class ImportDesk:
         found = compare(staged, self._ledger.engine, self._cards(), self._ledger.snapshot().closed)
         policy = self._policy()
         override = policy.default_customer_id if policy.overrides else None
-        warnings = tuple(warnings_of(staged, found, self._settings.zone, override))
+        warnings = tuple(warnings_of(staged, found, zone, override))
         return replace(made, outcome=found.outcome(), warnings=warnings)
 
     def _plan_cards(self, file: File, empty: ImportPlan) -> ImportPlan:
@@ -255,13 +275,13 @@ class ImportDesk:
         outcome = Outcome(new, len(preview.steps) - new, preview.unchanged)
         return replace(made, outcome=outcome, content=preview, warnings=tuple(_map_warnings(preview)))
 
-    def _plan_bundle(self, file: File, empty: ImportPlan, progress: Progress | None) -> ImportPlan:
+    def _plan_bundle(self, file: File, empty: ImportPlan, how: _Asked, progress: Progress | None) -> ImportPlan:
         parts: list[ImportPlan] = []
         brought: dict[str, RateCard] = {}
         try:
             with Scratch() as folder:
                 for part, fault in unpack(file, folder / "members"):
-                    made = self._plan(part, fault, empty.skip_bad_rows, progress, brought)
+                    made = self._plan(part, fault, how, progress, brought)
                     parts.append(made)
                     if isinstance(made.content, ReadCards) and made.can_apply:
                         cards = (*made.content.retired, *made.content.brought.cards)
@@ -278,6 +298,7 @@ class ImportDesk:
             empty, rows=sum(part.rows for part in parts), outcome=_together([part.outcome for part in parts]),
             columns=tuple(names), rejected=tuple(rejected[:MOST_LISTED]),
             rejected_rows=sum(part.rejected_rows for part in parts), is_whole=all(part.is_whole for part in parts),
+            without_offset=sum(part.without_offset for part in parts),
             warnings=tuple(warning for part in parts for warning in part.warnings), parts=tuple(parts),
         )  # fmt: skip
 

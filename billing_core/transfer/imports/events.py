@@ -112,7 +112,7 @@ def run_of(import_id: str) -> str:
 def stage(
     file: File,
     cards: Mapping[str, RateCard],
-    zone: ZoneInfo,
+    zone: ZoneInfo | None,
     now: datetime,
     progress: Progress | None = None,
     *,
@@ -120,7 +120,8 @@ def stage(
 ) -> StagedEvents:
     """Read a file to its end and put its good rows on disk; the memory this takes does not depend on its size.
 
-    `not_billed` are globs of environments whose usage costs nothing here.
+    `zone` is that of times without an offset, if anybody said it; `not_billed` are globs of environments whose usage
+    costs nothing here.
     """
     found = StagedEvents(Stage(), (), frozenset(), file.form is Form.DELIMITED)
     rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
@@ -283,13 +284,10 @@ def _add(effects: dict[str | None, Effect], events: pa.Table, sign: int) -> None
 # ── what people should know ──────────────────────────────────────────────────────────────────────
 
 
-def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo, override: str | None) -> Iterator[str]:
+def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo | None, override: str | None) -> Iterator[str]:
     """Sentences about what an import would entail. `override` is the customer that pays for everything, if one does."""
-    if staged.without_offset:
-        yield (
-            f"{staged.without_offset:,} times have no offset; they were read as {zone.key} (BILLING_TIMEZONE). "
-            "Times in an export always have one."
-        )
+    if staged.without_offset and zone is not None:
+        yield f"{staged.without_offset:,} times have no offset; they are read as {zone.key}, as asked."
     if found.pending:
         waiting = f"{found.pending_credits:,f}".rstrip("0").rstrip(".")
         yield (

@@ -26,9 +26,10 @@ from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION
 from billing_core.rating.events import EVENT_SCHEMA, in_order, matches_any
 from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, OWN_KEY, PRICE
-from billing_core.transfer.imports.files import EXTRA_FIELDS, shown
+from billing_core.transfer.imports.files import EXTRA_FIELDS, TIMES, shown
 from billing_core.transfer.imports.model import MOST_LISTED, Rejected
 from billing_core.transfer.imports.rows import Batch
+from billing_core.transfer.imports.times import Unclear, has_offset, instant_of
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
 from billing_core.usage import COST, MODEL_USAGE, TIME, TOKEN_CLASSES
 
@@ -96,7 +97,7 @@ class Rules:
     Attributes
     ----------
     zone:
-        Of times without an offset.
+        Of times without an offset; without it they are refused.
     now:
         Aware UTC: nothing was used later.
     prices:
@@ -105,7 +106,7 @@ class Rules:
         Globs of environments whose usage costs nothing here.
     """
 
-    zone: ZoneInfo
+    zone: ZoneInfo | None
     now: datetime
     prices: Mapping[str, Decimal]
     not_billed: tuple[str, ...] = ()
@@ -191,7 +192,7 @@ class _Check:
         for name in TEXTS:
             if name in self.cells:
                 self.made[name] = self._text(name, LONGEST_TEXT)
-        for name in ("timestamp", "ended_at", "synced_at", "updated_at"):
+        for name in TIMES:
             if name in self.cells:
                 self.made[name] = self._time(name)
         for name in (*COUNTS, "observations"):
@@ -246,7 +247,9 @@ class _Check:
         spelt = {int(place): _exact(column[int(place)].as_py(), kind) for place in rest}
         unreadable = np.zeros(self.rows, dtype=bool)
         unreadable[[place for place, value in spelt.items() if value is None]] = True
-        expected = f"a decimal number with at most {whole} digits before and {places} after the point"
+        expected = (
+            f"a decimal number with at most {whole} digits before and {places} after the point, and no other separators"
+        )
         self.faults.add(unreadable, name, self._not_accepted(name, expected))
         found = values.to_pylist()
         for place, value in spelt.items():
@@ -276,17 +279,20 @@ class _Check:
 
     def _slowly(self, name: str, column: pa.Array, values: pa.Array, places: npt.NDArray[Any]) -> pa.Array:
         found = values.to_pylist()
-        unreadable = np.zeros(self.rows, dtype=bool)
-        for place in places:
+        unreadable, unclear = np.zeros(self.rows, dtype=bool), np.zeros(self.rows, dtype=bool)
+        why: dict[int, str] = {}
+        for place in map(int, places):
+            text = column[place].as_py()
             try:
-                time = datetime.fromisoformat(column[int(place)].as_py().strip())
-                self.without_offset += time.tzinfo is None
-                aware = time.replace(tzinfo=self.rules.zone) if time.tzinfo is None else time
-                found[place] = aware.astimezone(UTC)
+                self.without_offset += not has_offset(text)
+                found[place] = instant_of(text, self.rules.zone)
+            except Unclear as reason:
+                unclear[place], why[place] = True, str(reason)
             except (ValueError, OverflowError):
                 unreadable[place] = True
         expected = "an ISO 8601 time such as 2026-11-01T00:00:00Z or 2026-11-01T01:00:00+01:00"
         self.faults.add(unreadable, name, self._not_accepted(name, expected))
+        self.faults.add(unclear, name, lambda i: f"{shown(column[i].as_py())} {why[i]}")
         return pa.array(found, TIME)
 
     def _mapped(

@@ -6,7 +6,6 @@ Nothing here trusts a name, a declared size or an encoding; a file is looked at 
 from __future__ import annotations
 
 import codecs
-import csv
 import io
 import json
 import zipfile
@@ -17,6 +16,7 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
+from billing_core.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows
 from billing_core.errors import BadParameter
 from billing_core.transfer.imports.bounds import MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.model import Kind
@@ -25,14 +25,19 @@ from billing_core.types import FLAT_FIELDS
 
 __all__ = [
     "CARD_COLUMNS",
+    "EXACT",
     "EXTRA_FIELDS",
+    "IN_UTC",
     "MAP_COLUMNS",
+    "NUMBERS",
+    "TIMES",
     "File",
     "Form",
     "Unusable",
     "kind_of_columns",
     "look",
     "opened_zip",
+    "plain_header",
     "shown",
     "unknown_table",
 ]
@@ -46,8 +51,6 @@ LARGEST_HEADER = 1 << 20
 LARGEST_DOCUMENT = 1 << 20
 """Bytes of a YAML or JSON rate card: a card is some hundred lines."""
 
-SEPARATORS = (",", ";", "\t", "|")
-
 EXTRA_FIELDS = (
     "project_id", "trace_base", "usage", "observations", "has_error", "problems", "updated_at", "credit_price_usd",
 )  # fmt: skip
@@ -60,6 +63,25 @@ CARD_COLUMNS = (
     "storage_credits_per_gb_month", "sha256",
 )  # fmt: skip
 """A rate card as a row, as it is exported; `effective_to`, `margin` and `sha256` may be missing."""
+
+TIMES = ("timestamp", "ended_at", "synced_at", "updated_at")
+
+IN_UTC = " (UTC)"
+"""What a workbook says after the name of a column of times."""
+
+EXACT = "_exact"
+"""A further column holds what a number column cannot: `amount_usd_exact` is `amount_usd` with every digit."""
+
+NUMBERS = frozenset(
+    {
+        "tokens_in", "tokens_out", "tokens_total", "observations", "latency_seconds", "storage_gb", "cost_usd",
+        "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "amount_usd", "credit_price_usd",
+        "margin", "compute_credits_per_minute", "storage_credits_per_gb_month",
+    }
+)  # fmt: skip
+"""Columns that hold numbers, of every kind of table."""
+
+_NAMES = frozenset({*FLAT_FIELDS, *EXTRA_FIELDS, *MAP_COLUMNS, *CARD_COLUMNS})
 
 _ACCEPTED = (
     "usage events (CSV, JSON or Parquet as exported), a rate card (YAML, JSON or CSV), "
@@ -86,7 +108,9 @@ class File:
     encoding:
         As Python names it; for binary forms empty.
     separator, header:
-        Of delimited text; `header` are the names in its first line.
+        Of delimited text; `header` are the names in its first row.
+    in_utc:
+        Columns whose heading says that their times are UTC: `timestamp (UTC)`.
     """
 
     path: Path
@@ -98,6 +122,7 @@ class File:
     encoding: str = ""
     separator: str = ","
     header: tuple[str, ...] = ()
+    in_utc: frozenset[str] = frozenset()
 
 
 def look(path: Path, name: str | None = None, heard: Callable[[int], None] | None = None) -> tuple[File, str | None]:
@@ -116,7 +141,7 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
     try:
         with path.open("rb") as file:
             head = file.read(4)
-        encoding = "" if head in {b"PK\x03\x04", b"PK\x05\x06", b"PAR1"} else _encoding_of(head)
+        encoding = "" if head in {b"PK\x03\x04", b"PK\x05\x06", b"PAR1"} else encoding_of(head)
         size, digest, fault = _read_through(path, encoding, heard)
     except OSError as error:
         raise BadParameter("file", named, f"a file that can be read ({error.strerror or error})") from None
@@ -125,7 +150,7 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
         return File(path, named, size, digest, form, kind, encoding, **more)  # type: ignore[arg-type]
 
     if not size:
-        return found(Form.DOCUMENT, Kind.UNKNOWN), f"the file is empty; expected {_ACCEPTED}"
+        return found(Form.DOCUMENT, Kind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
     if head == b"PAR1":
         return _parquet(path, found)
     if not encoding:
@@ -147,24 +172,19 @@ def kind_of_columns(names: Sequence[str]) -> Kind:
     return Kind.UNKNOWN
 
 
-def unknown_table(names: Sequence[str]) -> str:
-    """Why a table is none that can be imported."""
+def unknown_table(names: Sequence[str], separator: str = "") -> str:
+    """Why a table is none that can be imported; `separator` is what its cells were told apart by."""
     if "day" in names and "events" in names:
         return "holds sums per day, from which no events can be made; export the events themselves (grain event)"
     listed = ", ".join(shown(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
-    return f"its columns ({listed}) are none that can be imported; expected {_ACCEPTED}"
+    cut = f", told apart by {separator!r}" if separator else ""
+    return f"its columns ({listed}{cut}) are none that can be imported; expected {_ACCEPTED}"
 
 
 def _plain_name(name: str) -> str:
     """The last part of a name, as it may stand in the audit log."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(c if c.isprintable() else "?" for c in last)[:200] or "file"
-
-
-def _encoding_of(head: bytes) -> str:
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
 
 
 def _read_through(path: Path, encoding: str, heard: Callable[[int], None] | None) -> tuple[int, str, str | None]:
@@ -190,9 +210,10 @@ def _read_through(path: Path, encoding: str, heard: Callable[[int], None] | None
 
 def _bad_byte(error: UnicodeDecodeError, start: int, encoding: str) -> str:
     where, value = start + error.start, error.object[error.start]
-    kind = "UTF-16" if encoding == "utf-16" else "UTF-8"
+    kind = encoding.removesuffix("-sig").upper()
+    said = in_windows(value) if kind == "UTF-8" else ""
     return (
-        f"byte {where + 1:,} is 0x{value:02X}, which is no {kind} text; save the file as CSV UTF-8 "
+        f"byte {where + 1:,} is 0x{value:02X}{said}, which is no {kind} text; save the file as CSV UTF-8 "
         "(UTF-16 with a byte order mark is understood as well)"
     )
 
@@ -252,38 +273,40 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
     first = start.lstrip()[:1]
     if first in {"{", "["}:
         return _json(start, found)
-    line = start.lstrip("\r\n").partition("\n")[0]
-    if len(line) >= LARGEST_HEADER:
+    if "\0" in start[:LARGEST_HEADER]:
+        return found(Form.DELIMITED, Kind.UNKNOWN), (
+            "holds NUL characters: it is no text, or UTF-16 without a byte order mark; save the file as CSV UTF-8"
+        )
+    dialect = dialect_of(start, {name for plain in _NAMES for name in (plain, plain + IN_UTC)})
+    if not dialect.header:
+        return found(Form.DELIMITED, Kind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
+    if not dialect.is_complete and len(start) >= LARGEST_HEADER:
         return found(Form.DELIMITED, Kind.UNKNOWN), "its first line does not end; expected a header with column names"
-    separator, header = _header(line)
+    separator, (header, in_utc) = dialect.separator, plain_header(dialect.header)
+    if separator not in SEPARATORS:
+        fault = f"its first line says that {separator!r} separates its cells; a comma, a semicolon, a tab or | may"
+        return found(Form.DELIMITED, Kind.UNKNOWN), fault
     if len(header) > MOST_COLUMNS:
         return found(Form.DELIMITED, Kind.UNKNOWN), f"has {len(header):,} columns; at most {MOST_COLUMNS} are read"
     kind = kind_of_columns(header)
     if kind is not Kind.UNKNOWN:
-        return found(Form.DELIMITED, kind, separator=separator, header=header), None
+        return found(Form.DELIMITED, kind, separator=separator, header=header, in_utc=in_utc), None
     if any(
         text.lstrip("- ").startswith(("cards:", "ai:", "id:", "plans:", "effective_from:")) for text in _lines(start)
     ):
         return found(Form.DOCUMENT, Kind.RATE_CARD), None
-    return found(Form.DELIMITED, Kind.UNKNOWN, separator=separator, header=header), unknown_table(header)
+    fault = unknown_table(header, separator)
+    return found(Form.DELIMITED, Kind.UNKNOWN, separator=separator, header=header), fault
 
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()[:1000]]
 
 
-def _header(line: str) -> tuple[str, tuple[str, ...]]:
-    """The separator with which most of the names are known, and the names."""
-    known = {*FLAT_FIELDS, *EXTRA_FIELDS, *MAP_COLUMNS, *CARD_COLUMNS}
-    best: tuple[int, int, str, tuple[str, ...]] = (-1, 0, ",", ())
-    for order, separator in enumerate(SEPARATORS):
-        try:
-            cells = next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
-        except csv.Error:
-            continue
-        names = tuple(cell.strip() for cell in cells)
-        best = max(best, (sum(name in known for name in names), -order, separator, names))
-    return best[2], best[3]
+def plain_header(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The names without what they say of their timezone, and which of them say that it is UTC."""
+    plain = tuple(name.removesuffix(IN_UTC) if name.removesuffix(IN_UTC) in TIMES else name for name in names)
+    return plain, frozenset(one for one, name in zip(plain, names, strict=True) if one != name)
 
 
 def _json(start: str, found: Callable[..., File]) -> tuple[File, str | None]:

@@ -93,6 +93,8 @@ class ImportPlan:
         At most `MOST_LISTED` reasons, in the order of the file, and how many rows are rejected in all.
     is_whole:
         Whether the file could be read to its end; one that could not is never imported, not even in parts.
+    without_offset:
+        Times in the file that do not say how far they are from UTC: they are rejected unless their timezone is named.
     parts:
         Of a bundle: the plan of each file in it, in the order in which they are imported.
     content:
@@ -111,6 +113,7 @@ class ImportPlan:
     warnings: tuple[str, ...] = ()
     skip_bad_rows: bool = False
     is_whole: bool = True
+    without_offset: int = 0
     parts: tuple[ImportPlan, ...] = ()
     content: Any = field(default=None, repr=False, compare=False)
 

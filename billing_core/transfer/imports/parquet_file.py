@@ -205,7 +205,8 @@ def _as_text(name: str, column: pa.Array) -> pa.Array:
         return _as_text(name, column.cast(kind.value_type))
     if pa.types.is_timestamp(kind):
         utc = None if kind.tz is None else "UTC"
-        return column.cast(pa.timestamp("us", tz=utc)).cast(pa.string())
+        is_finer = kind.unit == "ns"  # than what the ledger keeps; cut, as there is no room for it
+        return column.cast(pa.timestamp("us", tz=utc), safe=not is_finer).cast(pa.string())
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
         return pa.array(
             [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],

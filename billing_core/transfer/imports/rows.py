@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.cells import APOSTROPHE, FORMULA_STARTS
+from billing_core.cells import NEUTRALISED
+from billing_core.csv_dialect import is_blank, is_separator_line
 from billing_core.transfer.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
-from billing_core.transfer.imports.files import File, Form
+from billing_core.transfer.imports.files import NUMBERS, File, Form
 from billing_core.transfer.imports.model import Rejected
 from billing_core.transfer.imports.parquet_file import pieces
+from billing_core.transfer.imports.times import as_utc
 
 __all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
 
@@ -36,9 +37,6 @@ LARGEST_JSON = 256 * 1024 * 1024
 """Bytes. More is slow to read as JSON, for no gain over CSV or Parquet."""
 
 JSON_PIECE = 1 << 18
-
-NEUTRALISED = "^" + APOSTROPHE + "+[" + "".join(map(re.escape, FORMULA_STARTS)) + "]"
-"""A cell that got an apostrophe so that no spreadsheet runs it (`cells.neutralised`)."""
 
 
 @dataclass(slots=True)
@@ -86,8 +84,9 @@ class _Lines:
 
 
 def records(file: File) -> Iterator[tuple[int, list[str]]]:
-    """The numbered records of delimited text: 0 is the header, blank lines do not count."""
+    """The numbered records of delimited text: 0 is the header; rows without content do not count."""
     csv.field_size_limit(LARGEST_CELL)
+    width = len(file.header)
     with file.path.open(encoding=file.encoding, newline="") as text:
         lines = _Lines(text)
         reader = csv.reader(lines, delimiter=file.separator, strict=True)
@@ -102,9 +101,10 @@ def records(file: File) -> Iterator[tuple[int, list[str]]]:
                 raise Unusable(_csv_fault(error), row=number, field="row") from None
             except UnicodeDecodeError as error:
                 raise Unusable(f"is no text of its encoding from here on: {error.reason}", row=number) from None
-            if cells:
-                yield number, cells
-                number += 1
+            if is_blank(cells) or (not number and is_separator_line(cells)):
+                continue
+            yield number, cells[:width] if len(cells) > width and is_blank(cells[width:]) else cells
+            number += 1
 
 
 def _csv_fault(error: csv.Error) -> str:
@@ -122,8 +122,16 @@ def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch
     numbers: list[int] = []
     held: list[list[str]] = []
     characters = 0
+    marks = DecimalMarks(file.separator)
     body = records(file)
     next(body, None)
+
+    def made() -> Batch:
+        batch = _csv_batch(header, numbers, held, rejected)
+        for name in file.in_utc:
+            batch.columns[name] = as_utc(batch.columns[name])
+        return marks.with_points(batch)
+
     for number, cells in body:
         if len(cells) == width:
             numbers.append(number)
@@ -135,10 +143,10 @@ def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch
             )
             rejected.append(Rejected(number, "row", reason))
         if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
-            yield _csv_batch(header, numbers, held, rejected)
+            yield made()
             rejected, numbers, held, characters = [], [], [], 0
     if held or rejected:
-        yield _csv_batch(header, numbers, held, rejected)
+        yield made()
 
 
 def _csv_batch(header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[Rejected]) -> Batch:
@@ -154,6 +162,63 @@ def _as_meant(column: pa.Array) -> pa.Array:
     if not pc.any(neutral).as_py():
         return column
     return pc.if_else(neutral.fill_null(False), pc.utf8_slice_codeunits(column, 1), column)
+
+
+class DecimalMarks:
+    """Which of `,` and `.` a file writes before decimal places.
+
+    Where commas separate cells, it is the point. Elsewhere it may be either, and all numbers of a file have the same: a
+    file that mixes them, or has only numbers such as `1,234` that may be read both ways, is not read.
+    """
+
+    def __init__(self, separator: str) -> None:
+        self._is_open = separator != ","
+        self._first: dict[str, tuple[int, str, str]] = {}
+
+    def with_points(self, batch: Batch) -> Batch:
+        """The batch with points for decimal commas.
+
+        Raises
+        ------
+        Unusable
+            Naming the first number from which on it cannot be told.
+        """
+        if not self._is_open:
+            return batch
+        names = [name for name in batch.columns if name in NUMBERS]
+        is_comma = {name: pc.match_substring_regex(batch.columns[name], _DECIMAL_COMMA) for name in names}
+        for name in names:
+            self._meet(batch, name, ",", is_comma[name])
+            self._meet(batch, name, ".", pc.match_substring(batch.columns[name], "."))
+        if len(self._first) == 2:
+            (at, _, one), (row, name, other) = sorted(self._first.values())
+            raise Unusable(
+                f"{shown(other)} stands where row {at:,} has {shown(one)}: it cannot be told which of , and . separates"
+                " decimal places; write all numbers alike",
+                row=row, field=name,
+            )  # fmt: skip
+        if "," not in self._first:
+            return batch
+        if not any(pc.any(pc.match_substring_regex(batch.columns[name], _SURELY_DECIMAL)).as_py() for name in names):
+            row, name, text = self._first[","]
+            raise Unusable(
+                f"{shown(text)} may have a decimal comma or a thousands separator, and no number near it tells which; "
+                "write it with a point",
+                row=row, field=name,
+            )  # fmt: skip
+        for name in names:
+            pointed = pc.replace_substring(batch.columns[name], ",", ".")
+            batch.columns[name] = pc.if_else(is_comma[name].fill_null(False), pointed, batch.columns[name])
+        return batch
+
+    def _meet(self, batch: Batch, name: str, mark: str, mask: pa.Array) -> None:
+        if mark not in self._first and (place := pc.index(mask, True).as_py()) >= 0:
+            self._first[mark] = (batch.numbers[place], name, batch.columns[name][place].as_py())
+
+
+_DECIMAL_COMMA = r"^[+-]?\d+,\d+([eE][+-]?\d{1,3})?$"
+_SURELY_DECIMAL = r"^[+-]?(0\d*,\d+|\d{4,},\d+|\d+,\d{1,2}|\d+,\d{4,}|\d+,\d+[eE].*)$"
+"""A comma that cannot separate thousands: after a zero or four digits, or before other than three."""
 
 
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
