@@ -12,8 +12,10 @@ from billing_core.types import plain_decimal, utc_text
 
 __all__ = [
     "APOSTROPHE",
+    "EXACT",
     "FORMULA_START",
     "FORMULA_STARTS",
+    "IN_UTC",
     "NEUTRALISED",
     "QUOTED",
     "csv_cell",
@@ -37,6 +39,13 @@ NEUTRALISED = f"^{APOSTROPHE}+{FORMULA_START}"
 
 QUOTED = ',"\n\r;'
 """A cell that holds one of these is put into quotation marks; the separator in use is another one."""
+
+
+IN_UTC = " (UTC)"
+"""What follows the name of a column of times where a heading says their timezone: `timestamp (UTC)`."""
+
+EXACT = "_exact"
+"""What follows the name of a number column in that of a further one, of text, with the digits it has no room for."""
 
 
 def looks_like_formula(text: str) -> bool:

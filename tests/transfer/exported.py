@@ -69,11 +69,18 @@ def read(path: Path, form: Format | str, separator: str = ",") -> list[dict[str,
         case Format.XLSX:
             sheet = openpyxl.load_workbook(io.BytesIO(path.read_bytes()))["data"]
             head, *lines = sheet.iter_rows(values_only=True)
-            return [dict(zip(head, line, strict=True)) for line in lines]
+            return [_with_every_digit(dict(zip(head, line, strict=True))) for line in lines]
         case Format.PARQUET:
             return pq.read_table(path).to_pylist()
         case Format.JSON:
             return [_flat(row) for row in json.loads(path.read_text(encoding="utf-8"))["rows"]]
+
+
+def _with_every_digit(row: dict[str, Any]) -> dict[str, Any]:
+    """A sheet's row under its plain names, with the digits of the further columns."""
+    exact = {name.removesuffix("_exact"): text for name, text in row.items() if name.endswith("_exact") and text}
+    plain = {name.removesuffix(" (UTC)"): cell for name, cell in row.items() if not name.endswith("_exact")}
+    return {**plain, **exact}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -160,17 +160,20 @@ def test_no_cell_of_a_csv_or_a_workbook_is_a_formula(service, tmp_path):
 def test_a_workbook_has_typed_cells_a_frozen_header_and_a_sheet_of_totals(service, tmp_path):
     result = service.exports.write(asked("xlsx"), EVERYONE, tmp_path / "out.xlsx")
     book = openpyxl.load_workbook(tmp_path / "out.xlsx")
-    assert book.sheetnames == ["data", "totals"]
+    assert book.sheetnames == ["data", "totals", "meta"]
     data = book["data"]
-    assert tuple(cell.value for cell in data[1]) == FLAT_FIELDS
+    heads = [cell.value for cell in data[1]]
+    times = {"timestamp": "timestamp (UTC)", "ended_at": "ended_at (UTC)", "synced_at": "synced_at (UTC)"}
+    assert heads[: len(FLAT_FIELDS)] == [times.get(name, name) for name in FLAT_FIELDS]
     assert data.freeze_panes == "A2"
     assert data.auto_filter.ref is not None
-    kinds = {name: cell.data_type for name, cell in zip(FLAT_FIELDS, data[3], strict=True)}
+    kinds = {name: cell.data_type for name, cell in zip(FLAT_FIELDS, data[3], strict=False)}
     assert (kinds["timestamp"], kinds["credits_total"], kinds["tokens_in"], kinds["id"]) == ("d", "n", "n", "s")
     said = {row[0].value: row[1].value for row in book["totals"].iter_rows(min_row=2)}
     assert said["rows"] == result.rows
     assert Decimal(str(said["credits_total"])) == result.totals["credits_total"]
-    assert said["timezone"] == "Europe/Berlin"
+    meta = {row[0].value: row[1].value for row in book["meta"].iter_rows(min_row=2)}
+    assert (meta["times"], meta["timezone"], meta["dataset"]) == ("UTC", "Europe/Berlin", "usage-events")
 
 
 def test_parquet_has_exact_decimals_utc_times_and_its_own_manifest(service, tmp_path):

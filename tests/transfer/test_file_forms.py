@@ -61,18 +61,52 @@ def test_any_text_comes_back_from_a_workbook_and_no_cell_is_a_formula(rows):
             assert (unescape(text) if "_x" in text else text) == neutralised(row[name])
 
 
-NUMBERS = pa.schema([field("n", AMOUNT)])
-
-
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [("1.000040000000000001", "s"), ("123456789012345678.5", "s"), ("9.95", "n"), ("-12345678901.2345", "n")],
+NUMBERS = pa.schema([field("n", AMOUNT), field("m", pa.decimal128(18, 6)), field("t", pa.int64())])
+numbers = st.fixed_dictionaries(
+    {
+        "n": st.none() | st.decimals(-(10**12), 10**12, places=18) | st.decimals(0, 1000, places=12),
+        "m": st.none() | st.decimals(0, 10**11, places=6),
+        "t": st.none() | st.integers(0, 10**17),
+    }
 )
-def test_a_number_with_more_than_fifteen_digits_is_text_in_a_workbook(number, kind):
-    book = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, NUMBERS, [{"n": Decimal(number)}])))
-    cell = book["data"]["A2"]
-    assert cell.data_type == kind
-    assert Decimal(str(cell.value)) == Decimal(number)
+
+
+@settings(max_examples=40)
+@given(st.lists(numbers.filter(lambda row: row["n"] is not None), min_size=1, max_size=4))
+def test_every_number_of_a_workbook_is_a_number_and_a_further_column_has_the_digits_it_lacks(rows):
+    sheet = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, NUMBERS, rows)))["data"]
+    head, *lines = sheet.iter_rows()
+    names = [cell.value for cell in head]
+    assert names[:3] == ["n", "m", "t"]
+    for row, line in zip(rows, lines, strict=True):
+        cells = dict(zip(names, line, strict=True))
+        for name, number in row.items():
+            cell, exact = cells[name], cells.get(f"{name}_exact")
+            if number is None:
+                assert (cell.value, exact and exact.value) == (None, None)
+                continue
+            assert cell.data_type == "n"
+            assert float(cell.value) == pytest.approx(float(number), rel=1e-15)
+            digits = exact.value if exact is not None and exact.value is not None else str(cell.value)
+            assert Decimal(digits) == number
+            assert exact is None or exact.value is None or exact.data_type == "s"
+
+
+def test_a_spreadsheet_adds_amounts_up_to_the_total_shown():
+    """Of a credit price with twelve places, of which most amounts have more digits than a cell."""
+    amounts = [Decimal(n * 7919 + 13) / 7 // Decimal("0.000001") * Decimal("0.000001") for n in range(40)]
+    rows = [{"n": amount * Decimal("0.000043216789"), "m": amount, "t": None} for amount in amounts]
+    total = sum((row["n"] for row in rows), Decimal(0))
+    table = pa.Table.from_pylist(rows, schema=NUMBERS)
+    source = Source(NUMBERS, table.num_rows, {"n": total}, {}, lambda: iter((table,)))
+    target = io.BytesIO()
+    write_xlsx(HashingSink(target), source, source.tables(), {"rows": table.num_rows})
+    book = openpyxl.load_workbook(target)
+    cells = [row[0].value for row in book["data"].iter_rows(min_row=2)]
+    assert {type(cell) for cell in cells} <= {int, float}
+    shown = {row[0].value: row for row in book["totals"].iter_rows(min_row=2)}["n"]
+    assert sum(cells) == pytest.approx(shown[1].value, rel=1e-14)
+    assert (type(shown[1].value), Decimal(shown[2].value)) == (float, total)
 
 
 def test_a_workbook_of_too_many_rows_is_refused_with_what_to_do():

@@ -110,7 +110,7 @@ def test_card_files_that_cannot_be_used_say_why(world, text, says):
     assert says in refused(world, text).reason
 
 
-@pytest.mark.parametrize("form", [Format.CSV, Format.JSON, Format.PARQUET])
+@pytest.mark.parametrize("form", [Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET])
 def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form):
     world.bring(file(world, ACME))
     path = tmp_path / "exported"

@@ -96,17 +96,12 @@ def test_a_table_of_something_else_is_refused(tmp_path):
     assert "none that can be imported" in look(tmp_path / "f")[1]
 
 
-def test_a_workbook_is_refused_with_what_to_do(tmp_path):
-    with zipfile.ZipFile(tmp_path / "f", "w") as archive:
-        archive.writestr("[Content_Types].xml", "")
-    assert "save the sheet as CSV" in look(tmp_path / "f")[1]
-
-
 def test_a_zip_of_very_many_files_or_with_a_very_long_list_of_them_is_not_opened(tmp_path):
     with zipfile.ZipFile(tmp_path / "f", "w") as archive:
         for number in range(20_000):
             archive.writestr(f"file-{number}", "")
-    assert "its list of files has 1,108,890 bytes; a bundle's has at most 1,048,576" in look(tmp_path / "f")[1]
+    fault = look(tmp_path / "f")[1]
+    assert "its list of files has 1,108,890 bytes; one that can be imported has at most 1,048,576" in fault
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 50_000_000, 4, 0)
     (tmp_path / "g").write_bytes(b"PK\3\4" + bytes(50_000_000) + end)
     tracemalloc.start()

@@ -8,9 +8,11 @@ from datetime import timedelta
 from decimal import Decimal
 from tempfile import TemporaryDirectory
 
+import openpyxl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openpyxl.utils.escape import unescape
 
 from billing_core.ledger.sync import candidates
 from billing_core.transfer.export.model import Dataset, ExportRequest, Format
@@ -96,7 +98,9 @@ def exported(world, form, path):
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
-@given(ledgers, st.lists(states, max_size=5), st.sampled_from([Format.CSV, Format.JSON, Format.PARQUET, None]))
+@given(
+    ledgers, st.lists(states, max_size=5), st.sampled_from([Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET, None])
+)
 def test_any_ledger_comes_back_identical_from_an_empty_one_and_unchanged_into_itself(rows, states, form):
     from pathlib import Path
 
@@ -108,7 +112,7 @@ def test_any_ledger_comes_back_identical_from_an_empty_one_and_unchanged_into_it
         path = exported(there, form, folder / "exported")
         result = here.bring(path)
         assert result.plan.rejected == ()
-        same = in_text if form is Format.CSV else lambda published: published
+        same = in_text if form in {Format.CSV, Format.XLSX} else lambda published: published
         assert same(here.published()) == same(there.published())
         before = there.content("audit", "imports")
         assert there.bring(path).outcome.changes == 0
@@ -118,7 +122,7 @@ def test_any_ledger_comes_back_identical_from_an_empty_one_and_unchanged_into_it
         there.service.close()
 
 
-@pytest.mark.parametrize("form", [Format.CSV, Format.JSON, Format.PARQUET, None])
+@pytest.mark.parametrize("form", [Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET, None])
 def test_a_ledger_with_something_of_everything_round_trips(tmp_path, form):
     there = ImportWorld(tmp_path, mixed_rows(), "there")
     here = ImportWorld(tmp_path, (), "here")
@@ -138,6 +142,43 @@ def test_a_file_that_a_spreadsheet_saved_again_round_trips(tmp_path, separator, 
     (tmp_path / "saved").write_bytes(saved.getvalue().encode(encoding))
     here.bring(tmp_path / "saved")
     assert here.published() == there.published()
+
+
+def shown_in(cell, decimal_mark):
+    """What a spreadsheet shows of a cell, which is what it saves as CSV."""
+    value = cell.value
+    if cell.is_date:
+        text = f"{value:%Y-%m-%d %H:%M:%S.}{value.microsecond // 1000:03}"
+        return (text + "Z" if cell.number_format.endswith('"Z"') else text).replace(".", decimal_mark)
+    if isinstance(value, (int, float)):
+        places = len(cell.number_format.partition(".")[2])
+        text = f"{Decimal(f'{value:.15g}'):.{places}f}"
+        text = text if places == 0 else text.rstrip("0") + ("0" if text.rstrip("0").endswith(".") else "")
+        return text.replace(".", decimal_mark)
+    return "" if value is None else unescape(str(value))
+
+
+@pytest.mark.parametrize(("separator", "mark", "end"), [(",", ".", "\r\n"), (";", ",", "\n"), ("\t", ",", "\r")])
+def test_a_workbook_that_is_saved_as_csv_moves_no_event_and_no_amount(tmp_path, separator, mark, end):
+    there = ImportWorld(tmp_path, mixed_rows(), "there")
+    sheet = openpyxl.load_workbook(exported(there, Format.XLSX, tmp_path / "f.xlsx"))["data"]
+    with (tmp_path / "saved").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.writer(file, delimiter=separator, lineterminator=end)
+        writer.writerows([shown_in(cell, mark) for cell in row] for row in sheet.iter_rows())
+    for zone in ("America/New_York", "Asia/Tokyo"):
+        here = ImportWorld(tmp_path, (), zone.replace("/", "-"), BILLING_TIMEZONE=zone)
+        assert here.bring(tmp_path / "saved").plan.rejected == ()
+        assert here.published() == there.published()
+
+
+def test_a_workbook_that_a_spreadsheet_saved_again_round_trips(tmp_path):
+    """With shared texts instead of texts in place, and cells of other forms."""
+    there = ImportWorld(tmp_path, mixed_rows(), "there")
+    here = ImportWorld(tmp_path, (), "here", BILLING_TIMEZONE="America/New_York")
+    openpyxl.load_workbook(exported(there, Format.XLSX, tmp_path / "f.xlsx")).save(tmp_path / "again.xlsx")
+    assert here.bring(tmp_path / "again.xlsx").plan.rejected == ()
+    assert here.published() == there.published()
+    assert there.bring(tmp_path / "again.xlsx").outcome.changes == 0
 
 
 def test_what_is_exported_of_closed_months_is_in_an_empty_ledger_what_it_is_now(tmp_path):

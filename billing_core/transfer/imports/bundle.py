@@ -14,7 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from billing_core.transfer.imports.files import PIECE, File, Unusable, look, opened_zip, shown
+from billing_core.transfer.imports.archives import PIECE, opened_zip
+from billing_core.transfer.imports.files import File, Unusable, look, shown
 from billing_core.transfer.imports.model import Kind
 
 __all__ = ["MANIFEST", "PARTS", "unpack"]

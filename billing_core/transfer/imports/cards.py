@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from billing_core.card_book import Brought, combined
 from billing_core.errors import RateCardError
 from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
-from billing_core.transfer.imports.files import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, Unusable, shown
+from billing_core.transfer.imports.files import (
+    CARD_COLUMNS,
+    LARGEST_DOCUMENT,
+    File,
+    Form,
+    Unusable,
+    shown,
+    without_exact,
+)
 from billing_core.transfer.imports.model import Outcome, Rejected
 from billing_core.transfer.imports.rows import batches, json_header, json_meta, texts
 from billing_core.transfer.imports.times import has_offset
@@ -112,7 +120,8 @@ def _no_aliases(text: str) -> None:
 
 def _table(file: File) -> ReadCards:
     header = json_header(file) if file.form is Form.JSON else file.header
-    if faults := tuple(_header_faults(header)):
+    columns = without_exact(header)
+    if faults := tuple(_header_faults(columns)):
         return ReadCards(Brought(()), 0, faults, header)
     cards: list[RateCard] = []
     rejected: list[Rejected] = []
@@ -122,12 +131,12 @@ def _table(file: File) -> ReadCards:
         rows += len(batch.numbers) + len(batch.rejected)
         if rows > MOST_CARDS:
             raise Unusable(f"holds more than {MOST_CARDS:,} cards")
-        cells = texts(batch.columns[name] for name in header)
+        cells = texts(batch.columns[name] for name in columns)
         for number, values in zip(batch.numbers, cells, strict=True):
             characters += sum(len(text or "") for text in values)
             if characters > LARGEST_TABLE:
                 raise Unusable(f"unpacks to more than {LARGEST_TABLE:,} characters; so long are no cards", row=number)
-            row = dict(zip(header, values, strict=True))
+            row = dict(zip(columns, values, strict=True))
             try:
                 card = _card(row)
             except _Wrong as wrong:

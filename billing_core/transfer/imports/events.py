@@ -27,7 +27,7 @@ from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_t
 from billing_core.ledger.sync import VOID
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.transfer.imports.fields import NO_CARD, Checked, Rules, check, header_faults
-from billing_core.transfer.imports.files import EXTRA_FIELDS, File, Form, Unusable
+from billing_core.transfer.imports.files import EXTRA_FIELDS, File, Form, Unusable, without_exact
 from billing_core.transfer.imports.merge import BILLED, UNSENT, Known, Merged, beside, merge, unknown_elsewhere
 from billing_core.transfer.imports.model import MOST_LISTED, Effect, ImportProgress, Outcome, Rejected
 from billing_core.transfer.imports.rows import batches, json_header
@@ -123,14 +123,15 @@ def stage(
     `zone` is that of times without an offset, if anybody said it; `not_billed` are globs of environments whose usage
     costs nothing here.
     """
-    found = StagedEvents(Stage(), (), frozenset(), file.form is Form.DELIMITED)
+    found = StagedEvents(Stage(), (), frozenset(), file.form in {Form.DELIMITED, Form.XLSX})
     rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
     try:
         found.header = json_header(file) if file.form is Form.JSON else file.header
-        found.given = frozenset(found.header) & {*FLAT_FIELDS, *EXTRA_FIELDS}
+        columns = without_exact(found.header)
+        found.given = frozenset(columns) & {*FLAT_FIELDS, *EXTRA_FIELDS}
         if file.form is Form.JSON and not found.header:
             return _finished(found)
-        if faults := header_faults(found.header):
+        if faults := header_faults(columns):
             found.refuse(faults, len(faults))
             found.is_whole = False
             return _finished(found)

@@ -6,28 +6,27 @@ Nothing here trusts a name, a declared size or an encoding; a file is looked at 
 from __future__ import annotations
 
 import codecs
-import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 
+from billing_core.cells import EXACT, IN_UTC
 from billing_core.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows
 from billing_core.errors import BadParameter
+from billing_core.transfer.imports.archives import PIECE, opened_zip
 from billing_core.transfer.imports.bounds import MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.model import Kind
 from billing_core.transfer.imports.parquet_file import column_names
+from billing_core.transfer.imports.xlsx_file import opened_workbook
 from billing_core.types import FLAT_FIELDS
 
 __all__ = [
     "CARD_COLUMNS",
-    "EXACT",
     "EXTRA_FIELDS",
-    "IN_UTC",
     "MAP_COLUMNS",
     "NUMBERS",
     "TIMES",
@@ -36,14 +35,11 @@ __all__ = [
     "Unusable",
     "kind_of_columns",
     "look",
-    "opened_zip",
     "plain_header",
     "shown",
     "unknown_table",
+    "without_exact",
 ]
-
-PIECE = 1 << 20
-"""Bytes read at once."""
 
 LARGEST_HEADER = 1 << 20
 """Characters of a first line; more is no header."""
@@ -66,12 +62,6 @@ CARD_COLUMNS = (
 
 TIMES = ("timestamp", "ended_at", "synced_at", "updated_at")
 
-IN_UTC = " (UTC)"
-"""What a workbook says after the name of a column of times."""
-
-EXACT = "_exact"
-"""A further column holds what a number column cannot: `amount_usd_exact` is `amount_usd` with every digit."""
-
 NUMBERS = frozenset(
     {
         "tokens_in", "tokens_out", "tokens_total", "observations", "latency_seconds", "storage_gb", "cost_usd",
@@ -84,8 +74,8 @@ NUMBERS = frozenset(
 _NAMES = frozenset({*FLAT_FIELDS, *EXTRA_FIELDS, *MAP_COLUMNS, *CARD_COLUMNS})
 
 _ACCEPTED = (
-    "usage events (CSV, JSON or Parquet as exported), a rate card (YAML, JSON or CSV), "
-    "a customer map (CSV) or a bundle (zip with manifest.json)"
+    "usage events (CSV, XLSX, JSON or Parquet as exported), a rate card (YAML, JSON, CSV or XLSX), "
+    "a customer map (CSV or XLSX) or a bundle (zip with manifest.json)"
 )
 
 
@@ -96,6 +86,7 @@ class Form(StrEnum):
     JSON = "json"
     PARQUET = "parquet"
     DOCUMENT = "document"
+    XLSX = "xlsx"
     ZIP = "zip"
 
 
@@ -151,6 +142,9 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
 
     if not size:
         return found(Form.DOCUMENT, Kind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
+    if head == b"\xd0\xcf\x11\xe0":
+        fault = "is an Excel 97–2003 workbook, or one with a password; save it as XLSX without one, or as CSV UTF-8"
+        return found(Form.DOCUMENT, Kind.UNKNOWN), fault
     if head == b"PAR1":
         return _parquet(path, found)
     if not encoding:
@@ -227,31 +221,6 @@ def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
 
 
-@contextmanager
-def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose list of files is not read whole if it is absurdly long.
-
-    Raises
-    ------
-    Unusable
-        If it is; `zipfile` has its own errors for all else.
-    """
-    with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
-        file.is_listing = False
-        yield archive
-
-
-class _InPieces(io.FileIO):
-    """A file of which nobody gets more than a piece at once, whatever the end of a zip says of its list of files."""
-
-    is_listing = True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.is_listing and size is not None and size > PIECE:
-            raise Unusable(f"its list of files has {size:,} bytes; a bundle's has at most {PIECE:,}")
-        return super().read(PIECE if size is None or size < 0 else min(size, PIECE)) or b""
-
-
 def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
         with opened_zip(path) as archive:
@@ -263,8 +232,25 @@ def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     if "manifest.json" in names:
         return found(Form.ZIP, Kind.BUNDLE), None
     if "[Content_Types].xml" in names:
-        return found(Form.ZIP, Kind.UNKNOWN), "is a workbook; save the sheet as CSV UTF-8 and import that"
+        return _workbook(path, found)
+    if "mimetype" in names:
+        return found(Form.ZIP, Kind.UNKNOWN), "is an OpenDocument file; save it as XLSX or CSV UTF-8"
     return found(Form.ZIP, Kind.UNKNOWN), f"is a zip file without manifest.json; expected {_ACCEPTED}"
+
+
+def _workbook(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
+    try:
+        with opened_workbook(path) as book:
+            header, in_utc = plain_header(book.data().header())
+            if book.times_are_utc():
+                in_utc = frozenset(TIMES) & frozenset(header)
+    except Unusable as fault:
+        return found(Form.XLSX, Kind.UNKNOWN), fault.reason
+    if not header:
+        return found(Form.XLSX, Kind.UNKNOWN), f"its sheet is empty: 0 rows and no header; expected {_ACCEPTED}"
+    kind = kind_of_columns(header)
+    fault_of_kind = None if kind is not Kind.UNKNOWN else unknown_table(header)
+    return found(Form.XLSX, kind, header=header, in_utc=in_utc), fault_of_kind
 
 
 def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, str | None]:
@@ -301,6 +287,11 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
 
 def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()[:1000]]
+
+
+def without_exact(names: Sequence[str]) -> tuple[str, ...]:
+    """The names without those of columns that only hold the digits which a number column has no room for."""
+    return tuple(name for name in names if not (name.endswith(EXACT) and name.removesuffix(EXACT) in NUMBERS))
 
 
 def plain_header(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:

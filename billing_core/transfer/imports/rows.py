@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +16,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.cells import NEUTRALISED
+from billing_core.cells import EXACT, NEUTRALISED
 from billing_core.csv_dialect import is_blank, is_separator_line
 from billing_core.transfer.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
-from billing_core.transfer.imports.files import NUMBERS, File, Form
+from billing_core.transfer.imports.files import NUMBERS, TIMES, File, Form, without_exact
 from billing_core.transfer.imports.model import Rejected
 from billing_core.transfer.imports.parquet_file import pieces
 from billing_core.transfer.imports.times import as_utc
+from billing_core.transfer.imports.xlsx_file import opened_workbook
 
 __all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
 
@@ -56,9 +59,16 @@ def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> I
     Unusable
         From where on the file is no such file any more.
     """
-    if file.form is Form.PARQUET:
-        return _parquet_batches(file.path, rows)
-    return _json_batches(file, header, rows) if file.form is Form.JSON else _csv_batches(file, header, rows)
+    match file.form:
+        case Form.PARQUET:
+            found = _parquet_batches(file.path, rows)
+        case Form.JSON:
+            found = _json_batches(file, header, rows)
+        case Form.XLSX:
+            found = _gathered(_sheet_rows(file, header), file, header, rows)
+        case _:
+            found = _gathered(_records(file, header), file, header, rows)
+    return found if without_exact(header) == tuple(header) else map(_with_every_digit, found)
 
 
 # ── delimited text ───────────────────────────────────────────────────────────────────────────────
@@ -116,15 +126,53 @@ def _csv_fault(error: csv.Error) -> str:
     return f"is no CSV from here on: {text}"
 
 
-def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+Line = tuple[int, list[str]] | Rejected
+"""A numbered row with as many cells as the header has, or why there is none."""
+
+
+def _records(file: File, header: Sequence[str]) -> Iterator[Line]:
     width = len(header)
+    body = records(file)
+    next(body, None)
+    for number, cells in body:
+        if len(cells) == width:
+            yield number, cells
+        else:
+            reason = (
+                f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
+            )
+            yield Rejected(number, "row", reason)
+
+
+def _sheet_rows(file: File, header: Sequence[str]) -> Iterator[Line]:
+    """Rows of a workbook's sheet; row 1 is the one below the header."""
+    width = len(header)
+    with opened_workbook(file.path) as book:
+        body = book.data().rows()
+        first = next(body, None)
+        for row in body:
+            number = row.number - (first.number if first is not None else 0)
+            cells = row.cells[:width]
+            ids = [at for at in row.large if at < width and header[at] not in NUMBERS and header[at] not in TIMES]
+            if row.faults:
+                place, reason = row.faults[0]
+                yield Rejected(number, header[place] if place < width else "row", reason)
+            elif not is_blank(row.cells[width:]):
+                yield Rejected(number, "row", f"has {len(row.cells):,} cells where the header has {width:,}")
+            elif ids:
+                reason = f"is the number {cells[ids[0]]}: a spreadsheet keeps 15 digits of it; ids of digits are text"
+                yield Rejected(number, header[ids[0]], reason)
+            else:
+                yield number, cells + [""] * (width - len(cells))
+
+
+def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+    """Lines, as many at once as memory allows."""
     rejected: list[Rejected] = []
     numbers: list[int] = []
     held: list[list[str]] = []
     characters = 0
     marks = DecimalMarks(file.separator)
-    body = records(file)
-    next(body, None)
 
     def made() -> Batch:
         batch = _csv_batch(header, numbers, held, rejected)
@@ -132,16 +180,13 @@ def _csv_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch
             batch.columns[name] = as_utc(batch.columns[name])
         return marks.with_points(batch)
 
-    for number, cells in body:
-        if len(cells) == width:
-            numbers.append(number)
-            held.append(cells)
-            characters += sum(map(len, cells))
+    for line in lines:
+        if isinstance(line, Rejected):
+            rejected.append(line)
         else:
-            reason = (
-                f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
-            )
-            rejected.append(Rejected(number, "row", reason))
+            numbers.append(line[0])
+            held.append(line[1])
+            characters += sum(map(len, line[1]))
         if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
             yield made()
             rejected, numbers, held, characters = [], [], [], 0
@@ -162,6 +207,44 @@ def _as_meant(column: pa.Array) -> pa.Array:
     if not pc.any(neutral).as_py():
         return column
     return pc.if_else(neutral.fill_null(False), pc.utf8_slice_codeunits(column, 1), column)
+
+
+ALIKE = 1e-14
+"""How far fifteen digits may be from all of them."""
+
+
+def _with_every_digit(batch: Batch) -> Batch:
+    """Numbers with all their digits, where a column `…_exact` beside them has those that they lack.
+
+    A row whose two columns say different numbers is rejected: one of them was changed.
+    """
+    bad: dict[int, Rejected] = {}
+    for name in [name for name in batch.columns if name not in without_exact(list(batch.columns))]:
+        exact, plain = batch.columns.pop(name), name.removesuffix(EXACT)
+        if plain not in batch.columns:
+            raise Unusable(f"is there without {plain}, whose digits it holds", field=name)
+        for place in np.flatnonzero(exact.is_valid().to_numpy(zero_copy_only=False)):
+            said, digits = batch.columns[plain][int(place)].as_py(), exact[int(place)].as_py()
+            if not _are_alike(said, digits):
+                reason = f"{shown(said)} is not accepted; {name} says {shown(digits)}: change both, or empty that cell"
+                bad.setdefault(int(place), Rejected(batch.numbers[place], plain, reason))
+        batch.columns[plain] = pc.coalesce(exact, batch.columns[plain])
+    if not bad:
+        return batch
+    keep = np.ones(len(batch.numbers), dtype=bool)
+    keep[list(bad)] = False
+    return Batch(
+        [number for number, kept in zip(batch.numbers, keep, strict=True) if kept],
+        {name: column.filter(pa.array(keep)) for name, column in batch.columns.items()},
+        [*batch.rejected, *bad.values()],
+    )
+
+
+def _are_alike(said: str | None, digits: str) -> bool:
+    try:
+        return said is not None and math.isclose(float(said), float(digits), rel_tol=ALIKE)
+    except ValueError:
+        return False
 
 
 class DecimalMarks:
