@@ -13,12 +13,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import SecretStr
 
 from billing_core.access import Role
+from billing_core.cli_backup import add_backup_commands
 from billing_core.cli_support import (
     EXIT_SOME_FAILED,
     EXIT_UNREACHABLE,
@@ -186,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     add_json(lint)
 
     add_commands(command)
+    add_backup_commands(command)
 
     _add_accounts(commands, "users", _users, "sign-in accounts", ("list", "remove", "set-password"))
     _add_accounts(commands, "tokens", _tokens, "HTTP API tokens", ("list", "revoke"))
@@ -596,6 +599,12 @@ def _bench(options: argparse.Namespace, settings: Settings) -> int:
     if not (root / "benchmarks").is_dir():
         raise _Usage("bench: the benchmarks folder is not beside billing_core; run it from a clone of the repository")
     sys.path.insert(0, str(root))
+    missing = [package for package in ("psutil", "playwright") if find_spec(package) is None]
+    if missing:
+        raise _Usage(
+            f"bench: {' and '.join(missing)} not installed; run `make bench`, or "
+            "`pip install -r requirements-dev.txt` first"
+        )
     from benchmarks.table import run_all
 
     figures = run_all(events=options.events)

@@ -109,6 +109,7 @@ def _choice(kind: Any, name: str, value: str | None, default: Any = None) -> Any
 
 
 def _export(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.backups.places import refuse_own
     from billing_core.transfer.export.model import Dataset, ExportRequest, Format, Grain
 
     dataset = _choice(Dataset, "dataset", options.dataset)
@@ -124,6 +125,7 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
         parquet=path.suffix.lower() != ".csv", user_ids=options.user_ids, internal=options.internal,
         focus_version=options.focus_version or "1.2",
     )  # fmt: skip
+    refuse_own(settings, path, "out")
     with open_stripe_service(settings) as service, _rows_bar() as progress:
         result = service.exports.write(request, os_principal(), path, progress=progress)
     if options.json:

@@ -52,6 +52,7 @@ from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageE
 from billing_core.usage import PullProgress, window_in
 
 if TYPE_CHECKING:
+    from billing_core.backups.backup import BackedUp
     from billing_core.langfuse.provider import LangfuseProvider
 
 __all__ = ["BillingService", "DayTotals", "Freshness", "Slice", "Summary", "Sums"]
@@ -353,6 +354,12 @@ class BillingService:
         kind = self._ledger.kind()
         if kind is not None and kind is not self.settings.mode:
             self._ledger.claim(self.settings.mode)
+
+    def back_up(self, path: Path, principal: Principal) -> BackedUp:
+        """Write books, accounts, tokens and sessions into one archive, while everything runs; see `backups.backup`."""
+        from billing_core.backups.backup import back_up
+
+        return back_up(self.settings, self._ledger, principal, path, self._clock())
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 

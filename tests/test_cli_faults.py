@@ -335,3 +335,14 @@ def test_json_suits_every_terminal_and_arguments_are_utf8(live):
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert [event["id"] for event in json.loads(done.stdout)["events"]] == ["ünïcode-😀"]
+
+
+def test_bench_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "find_spec", lambda package: None if package == "psutil" else object())
+    assert cli.main(["bench", "--json"]) == 2
+    said = capsys.readouterr()
+    assert (
+        said.err
+        == "error: bench: psutil not installed; run `make bench`, or `pip install -r requirements-dev.txt` first\n"
+    )
+    assert "psutil" in json.loads(said.out)["error"]

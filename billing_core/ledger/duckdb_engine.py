@@ -24,7 +24,7 @@ import pyarrow as pa
 from billing_core.clock import Clock, now
 from billing_core.errors import WarehouseError
 from billing_core.ledger.carrying import carry_over
-from billing_core.ledger.engine import BookingCounts
+from billing_core.ledger.engine import BookingCounts, Still
 from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
 from billing_core.ledger.place import is_missing, remove
 from billing_core.ledger.schema import (
@@ -45,7 +45,7 @@ from billing_core.ledger.schema import (
 )
 from billing_core.private import FILE, keep_private
 
-__all__ = ["DuckDBEngine"]
+__all__ = ["DuckDBEngine", "table_rows"]
 
 MEMORY_LIMIT = "4GB"
 RETRY_SECONDS = 0.05
@@ -56,7 +56,7 @@ def _ddl(table: str, columns: Sequence[Column]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f'"{name}"'
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _names(columns: Sequence[Column], table: str = "") -> str:
@@ -161,6 +161,18 @@ class DuckDBEngine:
                 raise
             cursor.commit()
 
+    @contextmanager
+    def still(self) -> Iterator[Still]:
+        """See `Engine.still`. The file is closed meanwhile, its log written into it or, on a full disk, beside it."""
+        with self._writing, self._lease.using():
+            with self._cursor() as cursor:
+                tables = table_rows(cursor)
+                with suppress(duckdb.Error):
+                    cursor.execute("CHECKPOINT")
+            with self._opening:
+                self._let_go()
+                yield Still(tables)
+
     def close(self) -> None:
         """Close the file once running statements are done; the next use opens it again."""
         self._lease.release()
@@ -241,9 +253,19 @@ class DuckDBEngine:
 
     def _disconnect(self) -> None:
         with self._opening:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def table_rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
+    """Every table and how many rows it has, by name."""
+    query = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY table_name"
+    names = [name for (name,) in connection.execute(query).fetchall()]
+    return [(name, connection.execute(f"SELECT count(*) FROM {_quoted(name)}").fetchall()[0][0]) for name in names]
 
 
 def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

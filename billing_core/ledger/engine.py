@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from billing_core.clock import Clock
 
-__all__ = ["BookingCounts", "Engine", "Rows", "Writer"]
+__all__ = ["BookingCounts", "Engine", "Rows", "Still", "Writer"]
 
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 """`Engine.rows`, or `Writer.rows` inside a transaction."""
@@ -84,6 +84,13 @@ class Writer(Protocol):
         """Count one change of what people see, so that remembered answers are asked anew."""
 
 
+@dataclass(frozen=True, slots=True)
+class Still:
+    """The books of one moment: each table and how many rows it has."""
+
+    tables: list[tuple[str, int]]
+
+
 class Engine(Protocol):
     """Where the ledger lives. Thread-safe."""
 
@@ -98,6 +105,9 @@ class Engine(Protocol):
 
     def transaction(self) -> AbstractContextManager[Writer]:
         """One transaction; an exception rolls it back."""
+
+    def still(self) -> AbstractContextManager[Still]:
+        """The books as they are, for a copy of what lies on disk: nobody writes meanwhile, and all is in the files."""
 
     def close(self) -> None:
         """Let go of the ledger."""

@@ -21,11 +21,11 @@ PART = ".part"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, parameter: str = "out") -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block ends without an error, and is gone otherwise.
 
     It lies in the same folder, locked as long as somebody writes it: what processes left behind that were killed is
-    removed here.
+    removed here. `parameter` is what the caller calls the path.
 
     Raises
     ------
@@ -34,12 +34,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise BadParameter("out", str(path), "the name of a file; this is a folder, a device or a pipe")
+            raise BadParameter(parameter, str(path), "the name of a file; this is a folder, a device or a pipe")
         path = path.resolve()  # a link goes on leading to the file
         _remove_left_behind(path)
         part, file = _begun(path)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise _refused(parameter, path, error) from None
     try:
         with file:
             try:
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             except OSError as error:
                 if error.filename not in {None, str(part)} or isinstance(error, (ConnectionError, TimeoutError)):
                     raise
-                raise _refused(path, error) from error
+                raise _refused(parameter, path, error) from error
             try:
                 file.flush()
                 os.fsync(file.fileno())
@@ -55,15 +55,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                     part.chmod(stat.S_IMODE(path.stat().st_mode))
                 part.replace(path)
             except OSError as error:
-                raise _refused(path, error) from None
+                raise _refused(parameter, path, error) from None
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     _make_durable(path.parent)
 
 
-def _refused(path: Path, error: OSError) -> BadParameter:
-    return BadParameter("out", str(path), f"a place where a file can be written ({error.strerror or error})")
+def _refused(parameter: str, path: Path, error: OSError) -> BadParameter:
+    return BadParameter(parameter, str(path), f"a place where a file can be written ({error.strerror or error})")
 
 
 def _begun(path: Path) -> tuple[Path, BinaryIO]:

@@ -1,0 +1,56 @@
+"""Which files belong to an installation, and by which names they stand in an archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from billing_core.errors import BadParameter
+from billing_core.ledger.place import log_of
+from billing_core.settings import VARIABLES, Settings
+
+__all__ = ["BOOKS", "LOG", "SESSIONS", "environment_of", "places", "refuse_own"]
+
+BOOKS, LOG = "books.duckdb", "books.duckdb.wal"
+SESSIONS = "sessions.sqlite3"
+ACCOUNTS, TOKENS = "credentials.yaml", "tokens.json"
+DEMO_STRIPE, DEMO_SINCE = "demo-stripe", "demo-since"
+
+BESIDE = (
+    ".wal", ".lock", ".waiting", ".pull", ".push", ".webhook", ".close", ".new", ".tmp", ".spool", ".reconcile-spool",
+    ".demo-stripe", ".demo-since", "-wal", "-shm",
+)  # fmt: skip
+"""What lies beside the files of an installation, named after them."""
+
+NOTED = (
+    "mode", "langfuse_host", "langfuse_excluded_environments", "stripe_api_base", "stripe_meter_event_name",
+    "stripe_meter_api", "push_granularity", "timezone", "default_customer_id", "override_customer_id",
+)  # fmt: skip
+"""Settings under which books were kept; none is secret."""
+
+
+def places(settings: Settings) -> dict[str, Path]:
+    """Where each member of an archive belongs. The books come last: with them in place an installation is whole."""
+    books = settings.warehouse_path
+    found = {ACCOUNTS: settings.credentials, SESSIONS: books.with_name("sessions.sqlite3")}
+    if settings.api_tokens is not None:
+        found[TOKENS] = settings.api_tokens
+    for name in (DEMO_STRIPE, DEMO_SINCE):
+        found[name] = books.with_name(f"{books.name}.{name}")
+    return {**found, LOG: log_of(books), BOOKS: books}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Variables and their values, as text."""
+    return {VARIABLES[name][0]: _text(getattr(settings, name)) for name in NOTED}
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else str(value)
+
+
+def refuse_own(settings: Settings, path: Path, parameter: str) -> None:
+    """Raise `BadParameter` if a file written there would take the place of one of the installation's own."""
+    own = (*places(settings).values(), Path(".env"))
+    names = {place.resolve().with_name(place.resolve().name + beside) for place in own for beside in ("", *BESIDE)}
+    if path.resolve() in names:
+        raise BadParameter(parameter, str(path), "another name; this one belongs to the books, accounts or settings")
