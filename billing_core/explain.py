@@ -40,6 +40,8 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
     Flag.SENT_ELSEWHERE: "Stripe counts usage of that time that this ledger did not send: it waits for a decision.",
+    Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
+    Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 
@@ -113,7 +115,7 @@ def explain(
 def _metadata(text: str | None) -> Mapping[str, Any]:
     try:
         value = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"unreadable": text}
     return value if isinstance(value, dict) else {"value": value}
 

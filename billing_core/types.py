@@ -82,6 +82,8 @@ class Flag(StrEnum):
     NO_USAGE = "no_usage"
     MAPPED_CUSTOMER = "mapped_customer"
     SENT_ELSEWHERE = "sent_elsewhere"
+    INCOMPLETE = "incomplete"
+    MISSING_AT_SOURCE = "missing_at_source"
 
 
 class Attribute(StrEnum):

@@ -84,7 +84,7 @@ USAGE_SCHEMA = pa.schema(
         pa.field("bad_usage", pa.bool_(), nullable=False),
         pa.field("conflicting_attributes", pa.bool_(), nullable=False),
         pa.field("double_count_suspect", pa.bool_(), nullable=False),
-        pa.field("problems", pa.list_(pa.string()), nullable=False),  # sentences behind the four flags, sorted
+        pa.field("problems", pa.list_(pa.string()), nullable=False),  # sentences behind the flags, sorted
         pa.field("legacy_status", pa.string()),  # metadata billing_status of the earlier system
         pa.field("legacy_error", pa.string()),  # metadata stripeError
         pa.field("legacy_ai_tokens", COST),  # metadata billing_details.breakdown.ai_tokens.base_credits
@@ -93,6 +93,7 @@ USAGE_SCHEMA = pa.schema(
         pa.field("legacy_total", COST),  # metadata billing_details.total_credits
         pa.field("metadata", pa.string()),  # the logical root's own metadata as JSON text
         pa.field("updated_at", TIME),  # when the newest of its rows was written at the source
+        pa.field("incomplete", pa.bool_()),  # a value or a row could not be read; null: no
     ]
 )
 

@@ -9,16 +9,19 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
 
+from billing_core.bounded_http import ANSWER_BYTES, ANSWER_SECONDS, AnswerTooLarge, AnswerTooSlow, bounded_client
 from billing_core.clock import Clock, now
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.limiter import RateLimiter, Stopped
+from billing_core.langfuse.pieces import shown
 
 __all__ = ["BrokenBody", "LangfuseClient", "NotOffered", "TooHeavy", "Unanswered"]
 
@@ -27,11 +30,20 @@ Decoded = TypeVar("Decoded")
 TRIES = 5
 """How often one request is tried before a passing fault counts as an outage."""
 
+SLOW_TRIES = 2
+"""How often a question is tried whose answer did not end in time: each try takes that whole time."""
+
+LARGE_BYTES = 4 * 1024 * 1024
+"""Who received more than this when the time was over should ask for less; with less, the server only drips."""
+
 FIRST_BACKOFF_SECONDS = 0.4
 LONGEST_BACKOFF_SECONDS = 30.0
 
 LONGEST_PAUSE_SECONDS = 3600
 """A rate limit that asks for more is a daily quota: a person should decide when to come back."""
+
+FARTHEST_SECONDS = 10 * 365 * 24 * 3600.0
+"""The end of what is said about when to come back."""
 
 MOST_PAUSES = 60
 """A request that is still refused after so many obeyed pauses will not get through."""
@@ -42,6 +54,10 @@ RATE_LIMIT_DEFAULT_SECONDS = 30.0
 HEAVY = frozenset({413, 414, 422, 431, 504, 524})
 NOT_OFFERED = frozenset({404, 410, 501})
 PASSING = frozenset({408, 409, 425, 500, 502, 503, 520, 521, 522, 523, 529})
+
+
+UNREADABLE = (ValueError, ArithmeticError, RecursionError, TypeError, LookupError, MemoryError)
+"""What decoders raise for bytes nobody thought of; `BrokenBody` is what they raise for those somebody did."""
 
 
 class TooHeavy(Exception):
@@ -74,6 +90,16 @@ class BrokenBody(Exception):
     """The answer is not the JSON it should be; a cut connection looks the same."""
 
 
+class _Fault(NamedTuple):
+    """Why a question is asked again: at once after the pause that was asked for, else as a failed try."""
+
+    text: str
+    status: int | None
+    wait: float = 0.0
+    pause: float | None = None
+    is_slow: bool = False
+
+
 class LangfuseClient:
     """A connection to one project's public API, safe to share between threads.
 
@@ -85,6 +111,10 @@ class LangfuseClient:
         For connecting and for each wait on the answer.
     first_backoff_seconds:
         The pause before the second try; it doubles from there, with jitter.
+    answer_seconds, answer_bytes:
+        What a whole answer may take.
+    clock:
+        Aware now, for a `Retry-After` that names a time.
     """
 
     def __init__(
@@ -97,6 +127,8 @@ class LangfuseClient:
         connections: int = 8,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
         clock: Clock = now,
+        answer_seconds: float = ANSWER_SECONDS,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.clock = clock
         self.host = host.rstrip("/")
@@ -105,7 +137,9 @@ class LangfuseClient:
         self._secret_key = secret_key
         self._first_backoff_seconds = first_backoff_seconds
         self._auth = httpx.BasicAuth(public_key, secret_key.get_secret_value())
-        self._http = httpx.Client(
+        self._http = bounded_client(
+            answer_seconds=answer_seconds,
+            answer_bytes=answer_bytes,
             base_url=self.host + "/api/public/",
             timeout=timeout_seconds,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
@@ -140,60 +174,76 @@ class LangfuseClient:
             Everything else, in one line that says what to do.
         """
         stop = stop or threading.Event()
-        failures = pauses = 0
+        failures = pauses = slow = 0
         while True:
             self.limiter.acquire(stop)
-            status: int | None = None
-            try:
-                response = self._http.get(path, params=params, auth=self._auth if authenticated else None)
-                status = response.status_code
-                if status == 200:
-                    return decode(response.content)
-                fault = self._judge(path, response)
-            except httpx.TransportError as error:
-                fault = _describe(error)
-            except BrokenBody as error:
-                fault = f"answered something that is not the expected JSON ({error})"
-            if isinstance(fault, float):
+            fault = self._ask(path, params, decode, authenticated)
+            if not isinstance(fault, _Fault):
+                return fault
+            if fault.pause is not None:
                 pauses += 1
                 if pauses > MOST_PAUSES:
                     raise UpstreamError(
                         f"{self._where(path)} still refuses after {pauses} pauses for its rate limit; "
                         "try again later or with fewer parallel readers"
                     )
-                self.limiter.pause(fault)
+                self.limiter.pause(fault.pause)
                 continue
             failures += 1
-            if failures >= tries:
+            slow += fault.is_slow
+            if failures >= tries or slow >= SLOW_TRIES:
                 raise Unanswered(
-                    status,
-                    f"{self._where(path)} {fault}, tried {failures} times; check LANGFUSE_HOST, the network and the "
-                    "server's health, then run this again: it continues where it stopped",
+                    fault.status,
+                    f"{self._where(path)} {fault.text}, tried {failures} times; check LANGFUSE_HOST, the network and "
+                    "the server's health, then run this again: it continues where it stopped",
                 )
-            if stop.wait(self._backoff_seconds(failures)):
+            if stop.wait(max(self._backoff_seconds(failures), fault.wait)):
                 raise Stopped
+
+    def _ask(
+        self, path: str, params: Mapping[str, str], decode: Callable[[bytes], Decoded], authenticated: bool
+    ) -> Decoded | _Fault:
+        """Ask once."""
+        status: int | None = None
+        try:
+            response = self._http.get(path, params=params, auth=self._auth if authenticated else None)
+            status = response.status_code
+            return decode(response.content) if status == 200 else self._judge(path, response)
+        except AnswerTooLarge as error:
+            raise TooHeavy(f"{self._where(path)} answered with {error}") from None
+        except AnswerTooSlow as error:
+            if error.received > LARGE_BYTES:
+                raise TooHeavy(f"{self._where(path)}: {error}") from None
+            return _Fault(f"did not finish its answer ({error})", status, is_slow=True)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            return _Fault(_describe(error), status)
+        except BrokenBody as error:
+            return _Fault(f"answered something that is not the expected JSON ({shown(error)})", status)
+        except UNREADABLE as error:
+            return _Fault(f"answered something that cannot be read ({type(error).__name__})", status)
 
     def _backoff_seconds(self, failures: int) -> float:
         longest: float = min(self._first_backoff_seconds * 2 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  -- jitter, not a secret
 
-    def _judge(self, path: str, response: httpx.Response) -> str | float:
-        """What to do with an answer other than 200: raise, a text to retry on, or seconds to pause."""
+    def _judge(self, path: str, response: httpx.Response) -> _Fault:
+        """What to do with an answer other than 200: raise, ask again, or pause."""
         status = response.status_code
         message = self._message(response)
         if status == 429:
-            return self._pause_seconds(path, response)
+            return _Fault("", status, pause=self._pause_seconds(path, response))
         if status in HEAVY or (status == 500 and _is_timeout(message)):
             raise TooHeavy(f"{self._where(path)} answered {status} ({message})")
         if status in NOT_OFFERED:
             raise NotOffered(status, f"{self._where(path)} answered {status} ({message})")
         if status in PASSING:
-            return f"answered {status} ({message})"
+            wait = min(self._retry_after(response) or 0.0, LONGEST_BACKOFF_SECONDS)
+            return _Fault(f"answered {status} ({message})", status, wait=wait)
         raise UpstreamError(f"{self._where(path)} answered {status} ({message}); {_advice(status, response)}")
 
     def _pause_seconds(self, path: str, response: httpx.Response) -> float:
-        """How long a 429 asks everyone to wait. `Retry-After` is whole seconds and authoritative."""
-        seconds = _number(response.headers.get("Retry-After"))
+        """How long a 429 asks everyone to wait. `Retry-After` is authoritative."""
+        seconds = self._retry_after(response)
         if seconds is None:
             seconds = _number(_body(response).get("retryAfterSeconds"))
         if seconds is None:
@@ -202,12 +252,24 @@ class LangfuseClient:
         if seconds is None:
             seconds = RATE_LIMIT_DEFAULT_SECONDS
         if seconds > LONGEST_PAUSE_SECONDS:
-            again = self.clock() + timedelta(seconds=seconds)
+            again = self.clock() + timedelta(seconds=min(seconds, FARTHEST_SECONDS))
             raise UpstreamError(
                 f"{self._where(path)} answered 429: the quota of this organization is used up; "
                 f"come back after {again:%Y-%m-%d %H:%M} UTC"
             )
         return max(seconds, 0.05)
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Seconds, or the time until a date by the server's own clock where it tells it; `None` if neither is named."""
+        text = response.headers.get("Retry-After", "")
+        seconds = _number(text)
+        if seconds is not None:
+            return seconds
+        until = _date(text)
+        if until is None:
+            return None
+        answered = _date(response.headers.get("Date", "")) or self.clock()
+        return max((until - answered).total_seconds(), 0.0)
 
     def _where(self, path: str) -> str:
         return f"Langfuse at {self.name}: GET {urlsplit(self.host).path}/api/public/{path}"
@@ -216,14 +278,14 @@ class LangfuseClient:
         """The server's own words on one line; never the secret key, should they echo it."""
         body = _body(response)
         parts = [str(body[key]) for key in ("message", "error") if isinstance(body.get(key), str)]
-        text = " ".join(" ".join(parts).split())[:300] or response.reason_phrase or "no reason given"
-        return text.replace(self._secret_key.get_secret_value(), "***")
+        text = " ".join(" ".join(parts).split()) or response.reason_phrase or "no reason given"
+        return shown(text.replace(self._secret_key.get_secret_value(), "***"), 300)
 
 
 def _body(response: httpx.Response) -> dict[str, object]:
     try:
         body = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
@@ -236,12 +298,23 @@ def _number(value: object) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
+def _date(text: str) -> datetime | None:
+    """An HTTP date; they are in GMT, whether they say so or not."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 def _is_timeout(message: str) -> bool:
     """ClickHouse timeouts of servers that do not know 422 yet."""
     return "timeout" in message.lower() or "timed out" in message.lower()
 
 
-def _describe(error: httpx.TransportError) -> str:
+def _describe(error: Exception) -> str:
+    if isinstance(error, httpx.DecodingError):
+        return f"answered something that cannot be unpacked ({shown(error)})"
     if isinstance(error, httpx.ConnectError):
         return "could not be reached (connection failed)"
     if isinstance(error, httpx.TimeoutException):

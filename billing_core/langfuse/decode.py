@@ -1,15 +1,15 @@
 """From the bytes of a page to observation facts.
 
-The fast path decodes a whole page into typed rows. If that fails, the page is taken apart and only the odd rows
-go through the tolerant path; a row that cannot be placed at all is named, never dropped in silence.
+The fast path decodes a whole page into typed rows. If that fails, the page is cut into pieces (`pieces.py`) and only
+the odd rows go through the tolerant path, value by value: a value that cannot be read is left out and the trace is
+flagged, a row that cannot be placed at all is named, and nothing is dropped in silence.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
@@ -23,17 +23,41 @@ from billing_core.langfuse.amounts import NO_COST, NO_TOKENS, exact, read_cost, 
 from billing_core.langfuse.client import BrokenBody
 from billing_core.langfuse.facts import FACTS_SCHEMA, MARKED_ROOT, NOT_ROOT, ROOT, TRACE_RECORD, VALUE_NAMES
 from billing_core.langfuse.metadata import NO_FACTS, MetadataFacts, MetadataReader
+from billing_core.langfuse.pieces import (
+    BrokenJson,
+    Unreadable,
+    elements,
+    is_readable,
+    members,
+    readable,
+    shown,
+    value_of,
+)
+from billing_core.langfuse.texts import Texts
 from billing_core.usage import TIME, MetadataNames, RejectedRow
 
-__all__ = ["Envelope", "FactReader", "Facts", "ObservationRow", "TraceRow", "WholeTrace"]
+__all__ = [
+    "NOTHING",
+    "Envelope",
+    "FactReader",
+    "Facts",
+    "Meta",
+    "ObservationRow",
+    "TraceRow",
+    "WholeTrace",
+    "read_meta",
+]
 
 _NO_METADATA = msgspec.Raw(b"")
 
 ERROR_LEVEL = "ERROR"
 """The `level` of an observation that failed. DEBUG, DEFAULT, WARNING and levels yet to be invented are none."""
 
-METADATA_COLUMNS = MetadataFacts._fields.index("cut") + 1
+METADATA_COLUMNS = MetadataFacts._fields.index("user_id") + 1
 """How many fields of the metadata's facts are columns."""
+
+UNREADABLE = (ValueError, ArithmeticError, RecursionError, TypeError, LookupError, MemoryError)
+"""What decoders raise: msgspec's errors, those of codecs and of Arrow are ValueErrors, of decimals ArithmeticErrors."""
 
 
 class ObservationRow(msgspec.Struct, gc=False):
@@ -62,6 +86,7 @@ class ObservationRow(msgspec.Struct, gc=False):
     # legacy only
     usage: dict[str, Any] | None = None
     calculatedTotalCost: Decimal | None = None  # noqa: N815
+    faults: tuple[str, ...] = msgspec.field(default=(), name="$faults")  # of the tolerant path, never sent
 
 
 class TraceRow(msgspec.Struct, gc=False):
@@ -78,35 +103,32 @@ class TraceRow(msgspec.Struct, gc=False):
     metadata: msgspec.Raw = _NO_METADATA
     totalCost: Decimal | None = None  # noqa: N815
     latency: float | None = None
+    faults: tuple[str, ...] = msgspec.field(default=(), name="$faults")
 
 
-class WholeTrace(TraceRow, gc=False):
+class WholeTrace(TraceRow, gc=False, kw_only=True):
     """`GET /traces/{id}`: the record with its observations."""
 
-    observations: list[msgspec.Raw] = []
+    observations: list[msgspec.Raw]
 
 
 Row = TypeVar("Row", ObservationRow, TraceRow)
-
-
-class Meta(msgspec.Struct):
-    """Where the page stands: a cursor (v2) or counts (legacy)."""
-
-    cursor: str | None = None
-    totalItems: int | None = None  # noqa: N815
-    totalPages: int | None = None  # noqa: N815
 
 
 class Envelope(msgspec.Struct, Generic[Row]):
     """A page as it came."""
 
     data: list[Row]
-    meta: Meta | None = None
+    meta: msgspec.Raw
 
 
-class _Loose(msgspec.Struct):
-    data: list[msgspec.Raw]
-    meta: Meta | None = None
+class Meta(msgspec.Struct):
+    """Where the page stands: a cursor (v2) or counts (legacy)."""
+
+    cursor: str | None = None
+    page: int | None = None
+    total_items: int | None = None
+    total_pages: int | None = None
 
 
 class Facts(msgspec.Struct):
@@ -136,10 +158,10 @@ class FactReader:
 
     def __init__(self, names: MetadataNames) -> None:
         self.metadata = MetadataReader(names)
+        self._clean = Texts().clean
         self._turn = threading.Lock()
         self._pages = msgspec.json.Decoder(Envelope[ObservationRow])
         self._trace_pages = msgspec.json.Decoder(Envelope[TraceRow])
-        self._loose = msgspec.json.Decoder(_Loose)
         self._rows = msgspec.json.Decoder(ObservationRow)
         self._traces = msgspec.json.Decoder(TraceRow)
         self._whole = msgspec.json.Decoder(WholeTrace)
@@ -156,51 +178,33 @@ class FactReader:
         """
         with self._turn:
             rows, rejected, meta = self._page(body, self._pages, self._rows, ObservationRow)
-            return self._facts(
-                [self._observation(row) for row in rows],
-                [(row.startTime, row.endTime, row.updatedAt) for row in rows],
-                rejected,
-                meta,
-                expanded=expanded,
-                repeat=repeat,
-            )
+            return self._facts(rows, rejected, meta, expanded=expanded, repeat=repeat)
 
     def traces(self, body: bytes, *, repeat: bool = False) -> Facts:
         """A page of legacy trace records."""
         with self._turn:
             rows, rejected, meta = self._page(body, self._trace_pages, self._traces, TraceRow)
-            return self._trace_facts(rows, rejected, meta, repeat=repeat)
+            return self._facts(rows, rejected, meta, expanded=False, repeat=repeat)
 
     def whole_trace(self, body: bytes) -> list[Facts]:
         """A legacy trace with its observations."""
         try:
             trace = self._whole.decode(body)
             record: TraceRow | None = trace
-            raws = trace.observations
+            pieces = [bytes(raw) for raw in trace.observations]
             rejected: list[RejectedRow] = []
-        except msgspec.DecodeError:
-            loose = _loads(body)
-            if not isinstance(loose, dict):
-                raise BrokenBody("a trace is not an object") from None
-            found = loose.pop("observations", None)
-            raws = [msgspec.Raw(json.dumps(row, default=str).encode()) for row in found or [] if isinstance(row, dict)]
-            record, rejected = _one(loose, TraceRow)
-        page = msgspec.json.encode({"data": raws, "meta": {}})
-        facts = [self.observations(page, repeat=True)]
+        except UNREADABLE:
+            try:
+                pieces = elements(members(body).get("observations", b""))
+            except BrokenJson as error:
+                raise BrokenBody(f"a trace without a list of observations: {error}") from None
+            record, rejected = _one(body, TraceRow)
+        facts = [self.observations(b'{"data":[%s],"meta":{}}' % b",".join(pieces), repeat=True)]
         if record is not None or rejected:
             with self._turn:
-                facts.append(self._trace_facts([record] if record else [], rejected, Meta(), repeat=True))
+                rows = [record] if record else []
+                facts.append(self._facts(rows, rejected, Meta(), expanded=False, repeat=True))
         return facts
-
-    def _trace_facts(self, rows: Sequence[TraceRow], rejected: list[RejectedRow], meta: Meta, *, repeat: bool) -> Facts:
-        return self._facts(
-            [self._trace(row) for row in rows],
-            [(row.timestamp, None, row.updatedAt) for row in rows],
-            rejected,
-            meta,
-            expanded=False,
-            repeat=repeat,
-        )
 
     def _page(
         self,
@@ -209,11 +213,14 @@ class FactReader:
         single: msgspec.json.Decoder[Row],
         kind: type[Row],
     ) -> tuple[list[Row], list[RejectedRow], Meta]:
-        try:
-            page = whole.decode(body)
-        except msgspec.DecodeError:
-            return self._tolerant_page(body, single, kind)
-        return page.data, [], page.meta or Meta()
+        if _NUL not in body:
+            try:
+                page = whole.decode(body)
+            except UNREADABLE:
+                pass
+            else:
+                return page.data, [], read_meta(bytes(page.meta))
+        return self._tolerant_page(body, single, kind)
 
     def _tolerant_page(
         self, body: bytes, single: msgspec.json.Decoder[Row], kind: type[Row]
@@ -221,20 +228,23 @@ class FactReader:
         """Row by row, so that one odd row costs only itself."""
         rows: list[Row] = []
         rejected: list[RejectedRow] = []
-        raws: Iterable[msgspec.Raw | dict[str, Any]]
         try:
-            page = self._loose.decode(body)
-            raws, meta = page.data, page.meta or Meta()
-        except msgspec.DecodeError:
-            raws, meta = _loose_page(body)
-        for raw in raws:
-            if isinstance(raw, msgspec.Raw):
+            page = members(body.removeprefix(_MARK))
+        except BrokenJson as error:
+            raise BrokenBody(str(error)) from None
+        meta = read_meta(page.get("meta", b""))
+        try:
+            pieces = elements(page.get("data", b""))
+        except BrokenJson as error:
+            raise BrokenBody(f"a page without a data list: {error}") from None
+        for piece in pieces:
+            if _NUL not in piece:
                 try:
-                    rows.append(single.decode(raw))
+                    rows.append(single.decode(piece))
                     continue
-                except msgspec.DecodeError:
-                    raw = _loads(bytes(raw))
-            row, faults = _one(raw, kind)
+                except UNREADABLE:
+                    pass
+            row, faults = _one(piece, kind)
             rejected += faults
             if row is not None:
                 rows.append(row)
@@ -244,6 +254,7 @@ class FactReader:
 
     def _observation(self, row: ObservationRow) -> tuple[object, ...]:
         """The values of one row, in the order of `VALUE_NAMES`. The hot loop: plain and flat on purpose."""
+        clean = self._clean
         identity = row.id
         trace_id = row.traceId
         parent = row.parentObservationId or None
@@ -255,9 +266,9 @@ class FactReader:
         bare = row.totalCost if row.totalCost is not None else row.calculatedTotalCost
         cost = read_cost(identity, row.costDetails or {}, bare) if row.costDetails or bare else NO_COST
         problems = None
-        if facts.problems or tokens.problems or cost.problems:
+        if facts.problems or tokens.problems or cost.problems or row.faults:
             # Metadata is shared by many rows of a trace: its sentences name no row, so that they appear once.
-            problems = [*facts.problems, *tokens.problems, *cost.problems]
+            problems = [*facts.problems, *tokens.problems, *cost.problems, *row.faults]
         return (
             row.projectId or None,
             trace_id,
@@ -265,13 +276,15 @@ class FactReader:
             crc32(trace_id.encode()) & 0xFF,
             rank,
             parent,
-            row.environment or None,
-            row.name or None,
-            row.traceName or None,
-            row.sessionId or None,
-            row.model or row.providedModelName or None,
-            raw.decode() if rank != NOT_ROOT and raw.startswith(b"{") and len(raw) > 2 else None,
-            row.userId or facts.user_id,
+            clean(row.environment),
+            clean(row.name),
+            clean(row.traceName),
+            clean(row.sessionId),
+            clean(row.model) or clean(row.providedModelName),
+            (facts.stored or raw.decode("utf-8", "replace"))
+            if rank != NOT_ROOT and raw.startswith(b"{") and len(raw) > 2
+            else None,
+            clean(row.userId),
             *facts[:METADATA_COLUMNS],
             *tokens[:3],
             *tokens.classes,
@@ -279,6 +292,7 @@ class FactReader:
             bool(tokens.total) and cost.usd is None and not cost.bad,
             tokens.bad or cost.bad or facts.bad,
             tokens.overlap,
+            facts.unreadable or bool(row.faults),
             row.level == ERROR_LEVEL if row.level else None,
             problems,
             None,
@@ -298,6 +312,7 @@ class FactReader:
             userId=row.userId,
             sessionId=row.sessionId,
             metadata=row.metadata,
+            faults=row.faults,
         )
         values = dict(zip(VALUE_NAMES, self._observation(stand_in), strict=True))
         values["rank"] = TRACE_RECORD
@@ -308,43 +323,83 @@ class FactReader:
     # -- columns -------------------------------------------------------------------------------------------
 
     def _facts(
-        self,
-        values: list[tuple[object, ...]],
-        times: list[tuple[str, str | None, str | None]],
-        rejected: list[RejectedRow],
-        meta: Meta,
-        *,
-        expanded: bool,
-        repeat: bool,
+        self, rows: Sequence[Row], rejected: list[RejectedRow], meta: Meta, *, expanded: bool, repeat: bool
     ) -> Facts:
-        count = len(values)
+        """Rows as columns. What no column can hold costs the row it is in, which is named."""
+        try:
+            return self._columns(rows, rejected, meta, expanded=expanded, repeat=repeat)
+        except UNREADABLE as error:
+            if len(rows) == 1:
+                return _nothing([*rejected, RejectedRow(_name_of(rows[0]), shown(f"unreadable: {error}"))], meta)
+        parts = [self._facts([row], [], meta, expanded=expanded, repeat=repeat) for row in rows]
+        faults = [fault for part in parts for fault in part.rejected]
+        table = pa.concat_tables([part.table for part in parts])
+        return Facts(table, rejected + faults, len(rows) + len(rejected), meta, _newest_left(table["start_time"]))
+
+    def _columns(
+        self, rows: Sequence[Row], rejected: list[RejectedRow], meta: Meta, *, expanded: bool, repeat: bool
+    ) -> Facts:
+        count = len(rows)
         if not count:
-            return Facts(FACTS_SCHEMA.empty_table(), rejected, len(rejected), meta)
-        columns = list(zip(*values, strict=True))
+            return _nothing(rejected, meta)
+        values: list[tuple[object, ...]]
+        times: list[tuple[str, str | None, str | None]]
+        if isinstance(rows[0], TraceRow):
+            values = [self._trace(row) for row in rows if isinstance(row, TraceRow)]
+            times = [(row.timestamp, None, row.updatedAt) for row in rows if isinstance(row, TraceRow)]
+        else:
+            values = [self._observation(row) for row in rows if isinstance(row, ObservationRow)]
+            times = [(row.startTime, row.endTime, row.updatedAt) for row in rows if isinstance(row, ObservationRow)]
         starts, ends, updates = zip(*times, strict=True)
-        start_column = _times(starts)
+        start_column, end_column = _times(starts), _times(ends)
+        if end_column.null_count > sum(not end for end in ends):
+            known = end_column.is_valid().to_pylist()
+            values = [
+                row
+                if good or not end
+                else _with_fault(row, f"observation {shown(row[2])}: endTime {shown(end)!r} is not a time")
+                for row, good, end in zip(values, known, ends, strict=True)
+            ]
+        columns: list[tuple[object, ...]] = list(zip(*values, strict=True))
         arrays = [
             *(pa.array(column, field.type) for column, field in zip(columns, FACTS_SCHEMA, strict=False)),
             start_column,
-            _times(ends),
+            end_column,
             _times(updates),
             pa.repeat(expanded, count),
             pa.repeat(repeat, count),
         ]
         table = pa.Table.from_arrays(arrays, schema=FACTS_SCHEMA)
-        rows = count + len(rejected)
+        total = count + len(rejected)
         if start_column.null_count or not (all(columns[1]) and all(columns[2])):  # trace_id and id
             keep = [
                 bool(readable and row[1] and row[2])
                 for readable, row in zip(start_column.is_valid().to_pylist(), values, strict=True)
             ]
             rejected = rejected + [
-                RejectedRow(_label({"id": row[2], "traceId": row[1]}), _reason(row[2], row[1], start))
+                RejectedRow(_label(row[2], row[1]), _reason(row[2], row[1], start))
                 for good, row, start in zip(keep, values, starts, strict=True)
                 if not good
             ]
             table = table.filter(pa.array(keep))
-        return Facts(table, rejected, rows, meta, _newest_left(table["start_time"]))
+        return Facts(table, rejected, total, meta, _newest_left(table["start_time"]))
+
+
+def _nothing(rejected: list[RejectedRow], meta: Meta) -> Facts:
+    return Facts(FACTS_SCHEMA.empty_table(), rejected, len(rejected), meta)
+
+
+NOTHING = _nothing([], Meta())
+"""A page without rows that is the last."""
+
+
+def _with_fault(values: tuple[object, ...], sentence: str) -> tuple[object, ...]:
+    """The values of a row with one more thing that could not be read."""
+    named = dict(zip(VALUE_NAMES, values, strict=True))
+    problems = named["problems"]
+    named["problems"] = [*(problems if isinstance(problems, list) else []), sentence]
+    named["incomplete"] = True
+    return tuple(named.values())
 
 
 def _newest_left(starts: pa.ChunkedArray) -> int | None:
@@ -393,85 +448,180 @@ def _record_number(value: Decimal | None) -> Decimal | None:
 
 # -- the tolerant path -----------------------------------------------------------------------------------------
 
+_NUL = b"\\u0000"
+"""The one character that is valid JSON and that neither engines nor files take."""
 
-def _loads(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_float=Decimal, parse_constant=lambda _: math.nan)
-    except (ValueError, RecursionError) as error:
-        raise BrokenBody(str(error)[:80]) from None
+_MARK = b"\xef\xbb\xbf"
+"""A byte order mark."""
 
+_IDENTITIES = ("projectId", "userId", "sessionId", "endTime", "updatedAt")
+"""Half an identity is another one: absent when it cannot be read."""
 
-def _loose_page(body: bytes) -> tuple[list[dict[str, Any]], Meta]:
-    page = _loads(body)
-    if not isinstance(page, dict) or not isinstance(page.get("data"), list):
-        raise BrokenBody("a page without a data list")
-    meta = page.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    cursor = meta.get("cursor")
-    counts = {key: meta[key] for key in ("totalItems", "totalPages") if isinstance(meta.get(key), int)}
-    return page["data"], Meta(cursor=cursor if isinstance(cursor, str) else None, **counts)
+_WORDS = ("environment", "name", "traceName", "model", "providedModelName")
+"""Texts that stay useful with a character missing."""
 
 
-_TEXTS = (
-    "endTime",
-    "updatedAt",
-    "projectId",
-    "parentObservationId",
-    "environment",
-    "name",
-    "traceName",
-    "userId",
-    "sessionId",
-    "model",
-    "providedModelName",
-)
-
-
-def _one(loose: Any, kind: type[Row]) -> tuple[Row | None, list[RejectedRow]]:
+def _one(piece: bytes, kind: type[Row]) -> tuple[Row | None, list[RejectedRow]]:
     """A row whatever its values look like; amounts are judged later by the same rules as all others."""
-    if not isinstance(loose, dict):
-        return None, [RejectedRow("a row that is not an object", f"found {type(loose).__name__}")]
+    try:
+        loose = members(piece)
+    except BrokenJson:
+        return None, [RejectedRow("a row that is not an object", f"found {_kind_of(piece)}")]
     start = "timestamp" if kind is TraceRow else "startTime"
     keys = ("id", start) if kind is TraceRow else ("id", "traceId", start)
-    values: dict[str, Any] = {key: _plain(loose.get(key)) for key in keys}
-    missing = [key for key, value in values.items() if not value]
-    if missing:
-        return None, [RejectedRow(_label(loose), f"{' and '.join(missing)} missing or unreadable")]
-    values |= {key: _plain(loose.get(key)) for key in _TEXTS if key in kind.__struct_fields__}
-    metadata = loose.get("metadata")
-    if isinstance(metadata, dict):
-        values["metadata"] = msgspec.Raw(json.dumps(metadata, default=_number_text, allow_nan=True).encode())
+    values: dict[str, Any] = {key: _scalar(loose.get(key)) for key in keys}
+    trace_key = "id" if kind is TraceRow else "traceId"
+    label = _label(values["id"], values[trace_key])
+    if missing := [key for key, value in values.items() if not value]:
+        return None, [RejectedRow(label, f"{' and '.join(missing)} missing or unreadable")]
+    if not is_readable(values[trace_key]):
+        return None, [RejectedRow(label, f"{trace_key} holds half a character or NUL: nothing can be kept under it")]
+    faults: list[str] = []
+    values["id"], values["parentObservationId"] = (
+        None if text is None else text if is_readable(text) else shown(text, 1000)
+        for text in (values["id"], _scalar(loose.get("parentObservationId")))
+    )
+    for key in (*_IDENTITIES, *_WORDS):
+        if key not in kind.__struct_fields__:
+            continue
+        text = _scalar(loose.get(key))
+        if text is not None and not is_readable(text):
+            faults.append(f"{label}: {key} {shown(text)} holds half a character or NUL")
+            text = readable(text) if key in _WORDS else None
+        elif text is None and _is_cut_off(loose.get(key)):
+            faults.append(f"{label}: {key} cannot be read; left out")
+        values[key] = text
+    if "metadata" in loose:
+        values["metadata"] = msgspec.Raw(loose["metadata"])
     if kind is TraceRow:
-        values["totalCost"] = cost if isinstance(cost := loose.get("totalCost"), Decimal) else None
-        values["latency"] = float(latency) if isinstance(latency := loose.get("latency"), (int, Decimal)) else None
+        del values["parentObservationId"]
+        cost, latency = _value(loose.get("totalCost")), _value(loose.get("latency"))
+        values["totalCost"] = Decimal(cost) if isinstance(cost, (int, Decimal)) and not isinstance(cost, bool) else None
+        values["latency"] = _seconds(latency)
     else:
         for key in ("usageDetails", "costDetails", "usage"):
-            # Something else than an object becomes one bad value of that name, so that it is flagged, not lost.
-            value = loose.get(key)
-            values[key] = value if isinstance(value, dict) or value is None else {key: value}
-        values["isRootObservation"] = loose.get("isRootObservation") is True
-        values["level"] = level if isinstance(level := loose.get("level"), str) else None
-        values["totalCost"] = loose.get("totalCost")
-        values["calculatedTotalCost"] = loose.get("calculatedTotalCost")
-    return kind(**values), []
+            values[key] = _amounts(key, loose.get(key))
+        values["isRootObservation"] = loose.get("isRootObservation") == b"true"
+        level = _value(loose.get("level"))
+        values["level"] = level if isinstance(level, str) else None
+        values["totalCost"] = _value(loose.get("totalCost"))
+        values["calculatedTotalCost"] = _value(loose.get("calculatedTotalCost"))
+    return kind(**values, faults=tuple(faults)), []
 
 
-def _plain(value: object) -> str | None:
+def _value(piece: bytes | None) -> Any:
+    """A decoded value; one that cannot be decoded is a text saying so, which no rule takes for an amount."""
+    if piece is None:
+        return None
+    try:
+        return value_of(piece)
+    except Unreadable as error:
+        return f"unreadable: {error}"
+
+
+def _scalar(piece: bytes | None) -> str | None:
     """Text as it is, a number as text, nothing else."""
+    try:
+        value = None if piece is None else value_of(piece)
+    except Unreadable:
+        return None
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, (int, Decimal)) and not isinstance(value, bool) else None
 
 
-def _number_text(value: object) -> object:
-    """JSON for a Decimal that the tolerant path read out of a number."""
-    return float(value) if isinstance(value, Decimal) else str(value)
+def _is_cut_off(piece: bytes | None) -> bool:
+    """Whether something stands there that cannot be decoded at all."""
+    try:
+        value_of(piece or b"null")
+    except Unreadable:
+        return True
+    return False
 
 
-def _label(loose: dict[str, Any]) -> str:
-    return f"observation {_plain(loose.get('id')) or '?'} of trace {_plain(loose.get('traceId')) or '?'}"
+def _amounts(key: str, piece: bytes | None) -> dict[str, Any] | None:
+    """The members of an object of amounts, each for itself.
+
+    Something else than an object becomes one bad value of that name, so that it is flagged, not lost.
+    """
+    if piece is None or piece == b"null":
+        return None
+    try:
+        return {name: _value(amount) for name, amount in members(piece).items()}
+    except BrokenJson:
+        return {key: _value(piece)}
+
+
+def _seconds(value: object) -> float | None:
+    if not isinstance(value, (int, Decimal)) or isinstance(value, bool):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if seconds < 1e12 else None
+
+
+def _kind_of(piece: bytes) -> str:
+    return type(_value(piece)).__name__
+
+
+def _name_of(row: ObservationRow | TraceRow) -> str:
+    return _label(row.id, row.traceId if isinstance(row, ObservationRow) else row.id)
+
+
+def _label(identity: object, trace_id: object) -> str:
+    return f"observation {shown(identity or '?')} of trace {shown(trace_id or '?')}"
 
 
 def _reason(identity: object, trace_id: object, start: str) -> str:
     missing = [name for name, value in (("id", identity), ("traceId", trace_id)) if not value]
-    return f"{' and '.join(missing)} missing" if missing else f"startTime {start[:60]!r} is not a time"
+    return f"{' and '.join(missing)} missing" if missing else f"startTime {shown(start, 60)!r} is not a time"
+
+
+# -- where a page stands ---------------------------------------------------------------------------------------
+
+_MORE = re.compile("cursor|next|more", re.IGNORECASE)
+_NOTHING = {b"null", b'""', b"false", b"0", b"[]", b"{}"}
+_NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
+
+
+def read_meta(piece: bytes) -> Meta:
+    """Where a page stands; a shape that is not known is an error, never "the last page".
+
+    Raises
+    ------
+    BrokenBody
+        If there is no meta, its cursor is neither text nor a number, a count is no count, or the position of the next
+        page seems to be given under another name.
+    """
+    try:
+        found = members(piece)
+    except BrokenJson:
+        raise BrokenBody("a page without meta, which says whether more follow") from None
+    cursor = _cursor(found.pop("cursor", b"null"))
+    if cursor is None:
+        for key, value in found.items():
+            if _MORE.search(key) and value not in _NOTHING:
+                raise BrokenBody(f"the position of the next page under the unknown name {shown(key)}")
+    return Meta(cursor, *(_meta_count(key, found.get(key, b"null")) for key in ("page", "totalItems", "totalPages")))
+
+
+def _cursor(piece: bytes) -> str | None:
+    if piece in {b"null", b'""'}:
+        return None
+    if _NUMBER.fullmatch(piece):
+        return piece.decode()
+    text = _value(piece)
+    if not isinstance(text, str) or not piece.startswith(b'"') or not is_readable(text):
+        raise BrokenBody("a cursor that is neither text nor a number")
+    return text
+
+
+def _meta_count(key: str, piece: bytes) -> int | None:
+    if piece == b"null":
+        return None
+    text = piece.strip(b'"')
+    if not text.isdigit() or len(text) > 18:
+        raise BrokenBody(f"{key} = {shown(_value(piece))}, which is no count")
+    return int(text)

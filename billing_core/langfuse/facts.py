@@ -28,7 +28,7 @@ _VALUES = [
     pa.field("session_id", pa.string()),
     pa.field("model", pa.string()),
     pa.field("metadata", pa.string()),  # roots only
-    pa.field("user_id", pa.string()),  # the row's own, else metadata's
+    pa.field("user_id", pa.string()),  # the row's own
     pa.field("customer_id", pa.string()),
     pa.field("organization_id", pa.string()),
     pa.field("chatflow_id", pa.string()),
@@ -42,6 +42,7 @@ _VALUES = [
     pa.field("legacy_storage", COST),
     pa.field("legacy_total", COST),
     pa.field("cut", pa.bool_(), nullable=False),  # a metadata value of ours came shortened
+    pa.field("metadata_user_id", pa.string()),  # for traces whose rows name no user
     pa.field("tokens_in", pa.int64()),
     pa.field("tokens_out", pa.int64()),
     pa.field("tokens_total", pa.int64()),
@@ -50,6 +51,7 @@ _VALUES = [
     pa.field("unpriced", pa.bool_(), nullable=False),
     pa.field("bad_usage", pa.bool_(), nullable=False),
     pa.field("overlap", pa.bool_(), nullable=False),
+    pa.field("incomplete", pa.bool_(), nullable=False),  # a value that is not an amount could not be read
     pa.field("failed", pa.bool_()),  # level ERROR; null: no level came
     pa.field("problems", pa.list_(pa.string())),
     pa.field("record_cost", COST),  # of a legacy trace record: what Langfuse sums

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from billing_core.langfuse.client import LangfuseClient, NotOffered, TooHeavy
+from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, TooHeavy
 from billing_core.langfuse.decode import FactReader, Facts, Meta
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import MINUTE, Kind, Slice, Span, api_time
@@ -61,27 +61,27 @@ class LegacySource:
         """All pages of a span, and whether its count stayed the same from the first to the last."""
         repeat = piece.kind.is_repeat
         pages: list[Facts] = []
+        read = self._facts.traces if piece.kind is Kind.TRACES else self._facts.observations
         while True:
+            number = len(pages) + 1
+
+            def decode(body: bytes, number: int = number) -> Facts:
+                facts = read(body, repeat=repeat)
+                check_counts(facts.meta, number, facts.rows, span.limit)
+                return facts
+
             facts = self._client.get(
                 "traces" if piece.kind is Kind.TRACES else "observations",
-                self._params(piece, span, len(pages) + 1),
-                (
-                    (lambda body: self._facts.traces(body, repeat=repeat))
-                    if piece.kind is Kind.TRACES
-                    else (lambda body: self._facts.observations(body, repeat=repeat))
-                ),
+                self._params(piece, span, number),
+                decode,
                 stop=stop,
             )
             pages.append(facts)
-            total = facts.meta.totalItems
+            total = facts.meta.total_items
             if len(pages) == 1 and (total or 0) > MOST_ITEMS and span.end - span.start >= 2 * MINUTE:
                 raise TooHeavy(f"{total} items in one window")
-            if facts.rows == 0 or self._is_last(facts.meta, len(pages), facts.rows, span.limit):
-                return _joined(pages), total == pages[0].meta.totalItems
-
-    @staticmethod
-    def _is_last(meta: Meta, page: int, rows: int, limit: int) -> bool:
-        return page >= meta.totalPages if meta.totalPages is not None else rows < limit
+            if number >= (facts.meta.total_pages or 0):
+                return _joined(pages), total == pages[0].meta.total_items
 
     @staticmethod
     def _params(piece: Slice, span: Span, page: int) -> dict[str, str]:
@@ -118,6 +118,26 @@ class LegacySource:
         except TooHeavy:
             # The record is usually known from the list already; its observations come in pages instead.
             return self._pages(Slice(Kind.WHOLE, (span,)), span, stop)[0]
+
+
+def check_counts(meta: Meta, page: int, rows: int, limit: int) -> None:
+    """Refuse a page whose counts contradict each other: where it is the last cannot be known then.
+
+    `totalItems` counts before duplicates are dropped, so a page may have fewer rows than it says, never more.
+
+    Raises
+    ------
+    BrokenBody
+        Naming the counts.
+    """
+    items, pages = meta.total_items, meta.total_pages
+    if items is None or pages is None:
+        raise BrokenBody("a page without totalItems and totalPages, which say whether more follow")
+    counts = f"page {meta.page or page} of {pages}, {rows} of {items} rows, {limit} per page"
+    if meta.page not in {None, page}:
+        raise BrokenBody(f"page {meta.page} where page {page} was asked for")
+    if rows > min(limit, items) or items > pages * limit or (rows == 0 and page < pages):
+        raise BrokenBody(f"counts that contradict each other ({counts})")
 
 
 def _joined(pages: list[Facts]) -> Facts:

@@ -7,6 +7,7 @@ Source: section 1.3 of the Langfuse notes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from billing_core.langfuse.amounts import exact
+from billing_core.langfuse.pieces import BrokenJson, Unreadable, is_readable, members, readable, shown, value_of
+from billing_core.langfuse.texts import present
 from billing_core.usage import MetadataNames
 
 __all__ = ["NO_FACTS", "MetadataFacts", "MetadataReader"]
@@ -38,7 +41,8 @@ LEGACY_LEAVES = (
 class MetadataFacts(NamedTuple):
     """What one row's metadata says; `cut` asks for the values in full.
 
-    The fields up to `cut` are columns of the facts, in their order.
+    The fields up to `user_id` are columns of the facts, in their order. `unreadable` says that a value of ours was
+    left out, `stored` is the metadata's text without the values that cannot be read (`None`: as it came).
     """
 
     customer_id: str | None = None
@@ -57,9 +61,26 @@ class MetadataFacts(NamedTuple):
     user_id: str | None = None
     bad: bool = False
     problems: tuple[str, ...] = ()
+    unreadable: bool = False
+    stored: str | None = None
 
 
 NO_FACTS = MetadataFacts()
+
+LEFT_OUT = "(unreadable)"
+"""What is kept in the place of a value that cannot be read."""
+
+LONGEST_TEXT = 4096
+"""More is no id and no name."""
+
+LEVELS = 8
+"""How deep a value is taken apart to save what can be read of it."""
+
+
+class _Left(NamedTuple):
+    """Stands where a value was that cannot be read."""
+
+    why: str
 
 
 class _Path(NamedTuple):
@@ -117,54 +138,104 @@ class MetadataReader:
         return facts
 
     def _read(self, raw: bytes) -> MetadataFacts:
+        stored: str | None = None
         try:
-            top = self._decoder.decode(raw)
-        except msgspec.DecodeError:
-            return NO_FACTS
-        values = [getattr(top, field) for field in self._fields]
+            top: object = self._decoder.decode(raw)
+            values = [getattr(top, field) for field in self._fields]
+        except (ValueError, ArithmeticError, RecursionError):
+            try:
+                found = members(raw)
+            except BrokenJson:
+                if not raw.lstrip().startswith(b"{"):
+                    return NO_FACTS  # text, a number or a list: no names in it
+                return NO_FACTS._replace(problems=("metadata is not JSON; left out",), unreadable=True, stored="{}")
+            values = [_saved(found[key], LEVELS) if key in found else msgspec.UNSET for key in self.keys]
+            stored = json.dumps({key: _kept(piece) for key, piece in found.items()})
         if all(value is msgspec.UNSET for value in values):
-            return NO_FACTS
-        problems: list[str] = []
-        texts = [self._first(top, group, problems)[1] for group in self._texts]
-        storage, bad = self._amount(
-            top, self._storage, MAXIMUM_STORAGE_GB, "a number of GB-months; not rated", problems
-        )
+            return NO_FACTS._replace(stored=stored)
+        search = _Search(dict(zip(self._fields, values, strict=True)))
+        texts = [search.first(group)[1] for group in self._texts]
+        storage, bad = search.amount(self._storage, MAXIMUM_STORAGE_GB, "a number of GB-months; not rated")
         credits_ = [
-            self._amount(top, group, MAXIMUM_LEGACY_CREDITS, "a number of credits; ignored", problems)[0]
-            for group in self._legacy
+            search.amount(group, MAXIMUM_LEGACY_CREDITS, "a number of credits; ignored")[0] for group in self._legacy
         ]
-        cut = any(isinstance(value, str) and len(value.encode()) >= CUT_AT_BYTES for value in values)
-        named = dict(zip(MetadataFacts._fields, (*texts, storage, *credits_), strict=False))
-        user = self._first(top, self._user, problems)[1]
-        return MetadataFacts(**named, cut=cut, user_id=user, bad=bad, problems=tuple(problems))  # type: ignore[arg-type]
+        cut = any(isinstance(value, str) and len(value.encode("utf-8", "replace")) >= CUT_AT_BYTES for value in values)
+        user = search.first(self._user)[1]
+        named = MetadataFacts._make((*texts, storage, *credits_, cut, user, False, (), False, None))
+        return named._replace(bad=bad, problems=tuple(search.problems), unreadable=search.unreadable, stored=stored)
 
-    def _amount(
-        self, top: object, group: _Group, below: Decimal, expected: str, problems: list[str]
-    ) -> tuple[Decimal | None, bool]:
+
+class _Search:
+    """Looks up names in the values of one metadata object and keeps what is wrong with them."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self.problems: list[str] = []
+        self.unreadable = False
+        self._values = values
+
+    def amount(self, group: _Group, below: Decimal, expected: str) -> tuple[Decimal | None, bool]:
         """A number from 0 to below `below`; and whether something else stood there."""
-        name, text = self._first(top, group, problems)
+        before = len(self.problems)
+        name, text, was_nan = self._find(group)
         if text is None:
-            return None, False
+            if was_nan:
+                self.problems.append(f"metadata {name} is NaN, which is not {expected}")
+            return None, was_nan or len(self.problems) > before
         number = _number(text, below)
         if number is None:
-            problems.append(f"metadata {name} = {text[:60]!r} is not {expected}")
+            self.problems.append(f"metadata {name} = {shown(text, 60)!r} is not {expected}")
         return number, number is None
 
-    @staticmethod
-    def _first(top: object, group: _Group, problems: list[str]) -> tuple[str, str | None]:
+    def first(self, group: _Group) -> tuple[str, str | None]:
         """The first name of the group that holds a scalar, and that scalar as text."""
+        return self._find(group)[:2]
+
+    def _find(self, group: _Group) -> tuple[str, str | None, bool]:
+        was_nan = ""
         for name, places in group:
             for place in places:
-                value = getattr(top, place.field)
+                value = self._values[place.field]
                 if value is msgspec.UNSET or value is None:
                     continue
                 for found in _descend(value, place.rest):
                     if isinstance(found, (dict, list)):
                         shape = "an object" if isinstance(found, dict) else "a list"
-                        problems.append(f"metadata {name} is {shape} where one value is expected; ignored")
-                    elif (text := _text(found)) is not None:
-                        return name, text
-        return group[0][0] if group else "", None
+                        self._leave_out(f"metadata {name} is {shape} where one value is expected; ignored")
+                    elif isinstance(found, (_Left, float)):  # NaN and infinities are floats, numbers are not
+                        why = found.why if isinstance(found, _Left) else f"{found}"
+                        self._leave_out(f"metadata {name} cannot be read ({why}); left out")
+                    elif (text := _text(found)) is None:
+                        was_nan = was_nan or (name if str(found).strip().casefold() == "nan" else "")
+                    elif len(text) > LONGEST_TEXT:
+                        self._leave_out(f"metadata {name} is {len(text):,} characters long; left out")
+                    elif not is_readable(text):
+                        self._leave_out(f"metadata {name} = {shown(text)} holds half a character or NUL; left out")
+                    else:
+                        return name, text, False
+        return was_nan or (group[0][0] if group else ""), None, bool(was_nan)
+
+    def _leave_out(self, sentence: str) -> None:
+        self.problems.append(sentence)
+        self.unreadable = True
+
+
+def _saved(piece: bytes, levels: int) -> object:
+    """The value, without those parts of it that cannot be read."""
+    try:
+        return value_of(piece)
+    except Unreadable as error:
+        try:
+            return {key: _saved(below, levels - 1) for key, below in members(piece if levels else b"").items()}
+        except BrokenJson:
+            return _Left(str(error))
+
+
+def _kept(piece: bytes) -> object:
+    """A value for people to look at."""
+    try:
+        return json.loads(readable(json.dumps(value_of(piece), default=str, allow_nan=False, ensure_ascii=False)))
+    except (ValueError, RecursionError):
+        return LEFT_OUT
 
 
 def _prefixes(name: str) -> list[str]:
@@ -196,10 +267,12 @@ def _descend(value: object, rest: tuple[str, ...]) -> Iterator[object]:
 
 def _object(text: str) -> object:
     """An object that was stored as JSON text; one that was cut stays text and holds nothing."""
+    piece = text.encode("utf-8", "surrogatepass")
     try:
-        return msgspec.json.Decoder(float_hook=Decimal).decode(text)
-    except msgspec.DecodeError:
+        members(piece)
+    except BrokenJson:
         return text
+    return _saved(piece, LEVELS)
 
 
 def _text(value: object) -> str | None:
@@ -210,8 +283,7 @@ def _text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, Decimal):
         return format(value, "f") if abs(value.adjusted()) < 40 else str(value)
-    text = str(value)
-    return text if text.strip() else None
+    return present(str(value))
 
 
 def _number(text: str, below: Decimal) -> Decimal | None:

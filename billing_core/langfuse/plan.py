@@ -18,6 +18,7 @@ from billing_core.langfuse.spans import (
 from billing_core.usage import Window
 
 __all__ = [
+    "astray_slices",
     "completion_slices",
     "expansion_slices",
     "legacy_slices",
@@ -41,6 +42,10 @@ CHUNKS_PER_SLICE = 16
 
 LANGFUSE_BEGAN = milliseconds(datetime.fromisoformat("2020-01-01T00:00:00+00:00"))
 """No observation is older than the product."""
+
+
+END_OF_TIME = milliseconds(datetime.fromisoformat("2200-01-01T00:00:00+00:00"))
+"""Times beyond are refused by databases."""
 
 
 def observation_slices(window: Window, ended_since: datetime | None) -> list[Slice]:
@@ -68,6 +73,18 @@ def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list
         for start, end in bounds
         for first in range(0, len(chunks), CHUNKS_PER_SLICE)
     ]
+
+
+def astray_slices(window: Window, now: datetime, limit: int) -> list[Slice]:
+    """Rows dated before Langfuse was made or in the future, of whatever trace: normally none, one page each.
+
+    Clients that lose a start send 0, clients that misread one send a time decades away. Such a row is found neither in
+    the window nor near it, and its usage would be missing in silence.
+    """
+    future = max(milliseconds(now), milliseconds(window.end)) + DAY
+    bounds = [(0, LANGFUSE_BEGAN), (min(future, END_OF_TIME - 1), END_OF_TIME)]
+    outside = [(a, min(b, milliseconds(window.start))) for a, b in bounds[:1]] + bounds[1:]
+    return [Slice(Kind.ASTRAY, (Span(a, b, limit=limit),)) for a, b in outside if a < b]
 
 
 def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[Slice]:

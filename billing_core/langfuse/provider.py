@@ -26,6 +26,7 @@ from billing_core.langfuse.limiter import RateLimiter
 from billing_core.langfuse.metrics import fetch_daily_totals
 from billing_core.langfuse.partitions import Partitions
 from billing_core.langfuse.plan import (
+    astray_slices,
     completion_slices,
     expansion_slices,
     legacy_slices,
@@ -36,7 +37,7 @@ from billing_core.langfuse.plan import (
 from billing_core.langfuse.reader import Source, read_part, read_slices
 from billing_core.langfuse.reading import Reading
 from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
-from billing_core.langfuse.spans import Slice
+from billing_core.langfuse.spans import Kind, Slice
 from billing_core.langfuse.spool import Part, Spool
 from billing_core.langfuse.v2 import ObservationsSource
 from billing_core.settings import ApiChoice, Settings
@@ -311,7 +312,8 @@ class LangfuseProvider:
         source = self._source()
         parts = steps.read(source, observation_slices(window, ended_since), 0.0, 0.8, "reading observations")
         ids = _trace_ids(parts)
-        outside = completion_slices(ids, window, self._clock())
+        now = self._clock()
+        outside = completion_slices(ids, window, now) + astray_slices(window, now, source.page_rows)
         parts = parts + steps.read(source, outside, 0.8, 0.93, "completing traces that cross the window's edges")
         steps.read(source, expansion_slices(_cut_traces(parts)), 0.93, 0.95, "reading long metadata values in full")
 
@@ -320,7 +322,7 @@ class LangfuseProvider:
         now = self._clock()
         steps.read(
             source,
-            legacy_slices(window, ended_since, now, source.page_rows),
+            legacy_slices(window, ended_since, now, source.page_rows) + astray_slices(window, now, source.page_rows),
             0.0,
             0.85,
             "reading traces and observations",
@@ -338,8 +340,10 @@ class LangfuseProvider:
         self, window: Window, project: Project, reading: Reading, partitions: Partitions, steps: _Steps
     ) -> None:
         daily: list[DailyTotal] = []
-        only_touched = reading.api == "legacy"
-        with Rollup(window, self._trace_base(project), self._clock(), only_touched=only_touched) as rollup:
+        is_mixed = reading.api == "legacy" or any(
+            part.slice.kind is Kind.ASTRAY and part.rows for part in steps.spool.parts.values()
+        )
+        with Rollup(window, self._trace_base(project), self._clock(), only_touched=is_mixed) as rollup:
             for number, facts in enumerate(partitions, start=1):
                 rolled: Rolled = rollup.roll(facts)
                 reading.keep(rolled.table)

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import TooHeavy
-from billing_core.langfuse.decode import Facts
+from billing_core.langfuse.decode import NOTHING, Facts
 from billing_core.langfuse.limiter import Stopped
-from billing_core.langfuse.spans import Kind, Slice, Span, halved, length, shrink
+from billing_core.langfuse.spans import HOUR, Kind, Slice, Span, halved, length, shrink
 from billing_core.langfuse.spool import Part, Spool
 
 __all__ = ["Source", "read_part", "read_slices"]
@@ -106,6 +106,12 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
         try:
             facts, following = source.read(part.slice, span, stop)
         except TooHeavy as reason:
+            if part.slice.kind is Kind.ASTRAY:
+                # Half a century cannot be asked for in pieces: the hour in which lost starts are dated has to do.
+                logger.warning("rows dated outside any time of use: %s", reason)
+                stack += [replace(span, end=span.start + HOUR)] if span.start == 0 and length(span) > HOUR else []
+                part.write(NOTHING, stack)
+                continue
             smaller = shrink(span)
             appetite.learn(part.slice.kind, span, smaller)
             if not smaller:

@@ -26,13 +26,20 @@ __all__ = ["DailyTotal", "Rolled", "Rollup"]
 CONFLICTS = {
     "customer": "customer_id",
     "organization": "organization_id",
-    "user": "user_id",
     "session": "session_id",
     "chatflow": "chatflow_id",
     "aiCredentialsOwnership": "ownership",
     "storage": "storage_gb",
 }
-"""What must not differ inside a trace: word → column."""
+"""What must not differ inside a trace: word → column. Users come on top: `USERS`."""
+
+USERS = """
+    SELECT trace_id, coalesce(user_id, CASE WHEN NOT named THEN metadata_user_id END) AS user_id FROM (
+        SELECT trace_id, user_id, metadata_user_id, bool_or(user_id IS NOT NULL) OVER (PARTITION BY trace_id) AS named
+        FROM row WHERE user_id IS NOT NULL OR metadata_user_id IS NOT NULL
+    )
+"""
+"""Whom the rows of a trace name: its own user on any row counts, and only without one what metadata says."""
 
 CONFLICT_VALUES_SHOWN = 5
 
@@ -113,12 +120,15 @@ _TIMES = f"""
 """
 
 _DIFFERENCES = f"""
-    has_record AND observations > 0 AND abs(record_cost - coalesce(cost_usd, 0)) > {RECORD_COST_TOLERANCE_USD}
-        AS cost_differs,
+    has_record AND abs(record_cost - coalesce(cost_usd, 0)) > {RECORD_COST_TOLERANCE_USD} AS cost_differs,
     has_record AND observations > 0 AND
         abs(record_latency - (epoch_us(own_end) - epoch_us(own_start)) / 1e6) > {RECORD_LATENCY_TOLERANCE_SECONDS}
         AS latency_differs
 """
+
+
+_BARE = "observations = 0 AND (record_cost IS NULL OR record_latency IS NULL OR record_latency > 0)"
+"""A record without observations that does not itself say that there are none: they lie elsewhere."""
 
 
 def _firsts(*columns: str) -> str:
@@ -137,6 +147,7 @@ SELECT trace_id,
         "organization_id",
         "customer_id",
         "user_id",
+        "metadata_user_id",
         "session_id",
         "chatflow_id",
         "chatflow_name",
@@ -159,7 +170,10 @@ SELECT trace_id,
     sum(cost_usd) AS cost_usd,
     bool_or(unpriced) AS unpriced, bool_or(bad_usage) AS bad_usage, bool_or(overlap) AS overlap,
     flatten(list(problems) FILTER (problems IS NOT NULL)) AS problems,
-    {" OR ".join(f"coalesce(min({column}) <> max({column}), false)" for column in CONFLICTS.values())} AS conflicting
+    bool_or(incomplete) AS incomplete,
+    {" OR ".join(f"coalesce(min({column}) <> max({column}), false)" for column in CONFLICTS.values())}
+        OR coalesce(min(user_id) <> max(user_id), count(user_id) = 0 AND min(metadata_user_id) <> max(metadata_user_id),
+                    false) AS conflicting
 FROM (SELECT *, {_IMPOSSIBLE} AS impossible FROM row) GROUP BY trace_id
 )
 SELECT *, {_DIFFERENCES}, CASE WHEN mistimed THEN first_start ELSE own_end END AS last_end FROM summed
@@ -181,7 +195,7 @@ FROM summed GROUP BY trace_id
 
 _EVENTS = f"""
 SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_start AS timestamp, last_end AS ended_at,
-       organization_id, customer_id, user_id, session_id, chatflow_id,
+       organization_id, customer_id, coalesce(user_id, metadata_user_id) AS user_id, session_id, chatflow_id,
        coalesce(chatflow_name, trace_name, root_name) AS chatflow_name,
        environment, ownership AS ai_credentials_ownership, coalesce(models, []) AS models,
        tokens_in::BIGINT AS tokens_in, tokens_out::BIGINT AS tokens_out, tokens_total::BIGINT AS tokens_total,
@@ -193,7 +207,7 @@ SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_sta
            list_concat(coalesce(problems, []), coalesce(doubled, [])), coalesce(more, [])
        ))) AS problems,
        {", ".join(name for name in USAGE_SCHEMA.names if name.startswith("legacy_"))}, metadata,
-       updated_at
+       updated_at, incomplete OR coalesce(cost_differs AND observations = 0, false) AS incomplete
 FROM trace
 LEFT JOIN model_usage USING (trace_id)
 LEFT JOIN doubled USING (trace_id)
@@ -285,7 +299,8 @@ class Rollup:
         """Legacy traces to fetch whole: without a record, or whose record sums differently."""
         self._load(facts)
         found = self._engine.execute(
-            "SELECT trace_id FROM trace WHERE NOT has_record OR cost_differs OR latency_differs ORDER BY trace_id"
+            f"SELECT trace_id FROM trace WHERE NOT has_record OR cost_differs OR latency_differs OR {_BARE} "
+            "ORDER BY trace_id"
         )
         return [trace_id for (trace_id,) in found.fetchall()]
 
@@ -317,9 +332,10 @@ class Rollup:
 
     def _conflicts_and_differences(self) -> dict[str, list[str]]:
         sentences: dict[str, list[str]] = defaultdict(list)
-        for word, column in CONFLICTS.items():
+        for word, column in [*CONFLICTS.items(), ("user", "user_id")]:
+            rows = f"({USERS})" if word == "user" else "row"
             found = self._engine.execute(
-                f"SELECT trace_id, list_sort(list(DISTINCT {column}::VARCHAR)) FROM row "
+                f"SELECT trace_id, list_sort(list(DISTINCT {column}::VARCHAR)) FROM {rows} "
                 f"SEMI JOIN (SELECT trace_id FROM trace WHERE conflicting) AS torn USING (trace_id) "
                 f"WHERE {column} IS NOT NULL GROUP BY trace_id HAVING count(DISTINCT {column}) > 1"
             )

@@ -56,6 +56,7 @@ class Kind(StrEnum):
     TRACES = "traces"  # trace records of the legacy API
     ENDED = "ended"  # rows that started before the window and ended lately
     COMPLETE = "complete"  # rows outside the window of traces seen in it
+    ASTRAY = "astray"  # rows dated when nothing can have been used: 1970, 2106
     EXPAND = "expand"  # again, with metadata values in full
     WHOLE = "whole"  # one trace by id, legacy API
 

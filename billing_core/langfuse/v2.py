@@ -7,7 +7,8 @@ import logging
 import threading
 from dataclasses import replace
 
-from billing_core.langfuse.client import LangfuseClient
+from billing_core.errors import UpstreamError
+from billing_core.langfuse.client import BrokenBody, LangfuseClient
 from billing_core.langfuse.decode import FactReader, Facts
 from billing_core.langfuse.spans import Kind, Slice, Span, api_time
 from billing_core.usage import MetadataNames
@@ -22,6 +23,9 @@ FIELDS = "core,basic,time,model,usage,metadata,trace_context"
 PAGE_ROWS = 1000
 """The API's maximum; quotas count requests, not rows."""
 
+MOST_EMPTY_PAGES = 20
+"""An empty page with a cursor should not happen; it is followed, but not for ever."""
+
 
 class ObservationsSource:
     """Reads spans of observations; safe to share between threads."""
@@ -34,20 +38,37 @@ class ObservationsSource:
 
     def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
         """One page, and what is left of the span after it."""
+        for _ in range(MOST_EMPTY_PAGES):
+            facts = self._page(piece, span, stop)
+            if facts.meta.cursor is None:
+                return facts, []
+            after = replace(span, cursor=facts.meta.cursor, newest=facts.newest_left)
+            if facts.rows:
+                return facts, [after]
+            if after.cursor == span.cursor:
+                break
+            logger.warning("Langfuse sent an empty page with a cursor; following it")
+            span = after
+        raise UpstreamError(
+            "Langfuse keeps sending empty pages that each name a next one; its rows cannot be read completely. "
+            "Report this to the server's operator"
+        )
+
+    def _page(self, piece: Slice, span: Span, stop: threading.Event) -> Facts:
         expanded = piece.kind is Kind.EXPAND
-        facts = self._client.get(
+
+        def decode(body: bytes) -> Facts:
+            facts = self._facts.observations(body, expanded=expanded, repeat=piece.kind.is_repeat)
+            if facts.meta.cursor is None and (facts.meta.total_pages or 0) > (facts.meta.page or 1):
+                raise BrokenBody("a page that names further pages and no cursor")
+            return facts
+
+        return self._client.get(
             "v2/observations",
             self._params(piece, span, ",".join(self._facts.metadata.keys) if expanded else None),
-            lambda body: self._facts.observations(body, expanded=expanded, repeat=piece.kind.is_repeat),
+            decode,
             stop=stop,
         )
-        cursor = facts.meta.cursor
-        if not cursor:
-            return facts, []
-        if not facts.rows:  # should not happen, and following it might never end
-            logger.warning("Langfuse sent an empty page with a cursor; taken as the end of the window")
-            return facts, []
-        return facts, [replace(span, cursor=cursor, newest=facts.newest_left)]
 
     @staticmethod
     def _params(piece: Slice, span: Span, expand: str | None) -> dict[str, str]:

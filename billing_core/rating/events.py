@@ -62,6 +62,7 @@ RATED_FLAGS = (
     Flag.LEGACY_BILLED,
     Flag.NO_USAGE,
     Flag.MAPPED_CUSTOMER,
+    Flag.INCOMPLETE,
 )
 """The flags that rating gives, in the order in which they are stored: an event's text of flags is compared as it is."""
 
@@ -118,7 +119,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 def no_usage(total: Integers, flagged: Mapping[Flag, Mask]) -> Mask:
     """Which events cost nothing because nothing was used: no other flag says why their `total` is 0."""
-    reasons = (Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED)
+    reasons = (
+        Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED, Flag.INCOMPLETE,
+    )  # fmt: skip
     free: Mask = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
     return free
 
@@ -225,6 +228,7 @@ def to_events(
         Flag.DOUBLE_COUNT_SUSPECT: _bools(usage["double_count_suspect"]),
         Flag.LEGACY_BILLED: legacy,
         Flag.MAPPED_CUSTOMER: mapped,
+        Flag.INCOMPLETE: _bools(pc.fill_null(usage["incomplete"], False)),
     }
     flagged[Flag.NO_USAGE] = no_usage(total, flagged)
     flag_lists, which = flag_sets(flagged)

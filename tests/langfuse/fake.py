@@ -32,6 +32,13 @@ class Request:
         return next((c["value"] for c in json.loads(self.query.get("filter", "[]")) if c["column"] == "traceId"), [])
 
     @property
+    def is_astray(self) -> bool:
+        """Whether it looks for rows dated when nothing can have been used."""
+        return self.query.get("fromStartTime") == "1970-01-01T00:00:00.000Z" or self.query.get(
+            "toStartTime", ""
+        ).startswith("2200")
+
+    @property
     def hours(self) -> float:
         """Length of the window asked for."""
         return (moment(self.query["toStartTime"]) - moment(self.query["fromStartTime"])).total_seconds() / 3600
@@ -153,8 +160,8 @@ class FakeLangfuse:
         self.scripts.append(lambda request: answer if condition(request) else None)
 
     def asked(self, path: str = "v2/observations") -> list[Request]:
-        """The requests to one path, in order of arrival, detection's probe left out."""
-        return [r for r in self.requests if r.path == path and r.query.get("limit") != "1"]
+        """The requests to one path, in order of arrival, without detection's probe and the looks for astray rows."""
+        return [r for r in self.requests if r.path == path and r.query.get("limit") != "1" and not r.is_astray]
 
     # -- serving -----------------------------------------------------------------------------------------------
 

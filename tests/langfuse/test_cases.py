@@ -11,19 +11,6 @@ import pytest
 from tests.langfuse.case_server import CARD, NAMES, load, serve, unmet
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse
 
-TO_DO = {
-    "zero-start": "a row dated 1970 is never asked for",
-    "deep-metadata": "reading",
-    "digits-5000": "reading",
-    "gzip-lie-502": "reading",
-    "late-observations-v3": "reading",
-    "number-cursor": "reading",
-    "surrogate-metadata": "reading",
-    "surrogate-name": "reading",
-    "trace-user-wins": "reading",
-}
-"""Cases that fail, and why; whoever mends one takes it out."""
-
 
 @pytest.fixture
 def command(
@@ -45,13 +32,7 @@ def command(
     return command
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=TO_DO[name], strict=True)) if name in TO_DO else name
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_pull_makes_of_it_what_the_case_expects(
     name: str, langfuse: FakeLangfuse, command: Callable[..., tuple[int, Any]]
 ) -> None:

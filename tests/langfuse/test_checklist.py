@@ -75,6 +75,18 @@ def test_checklist_03_every_question_is_bounded_in_utc_with_explicit_fields_and_
     assert not any("io" in r.query["fields"].split(",") for r in asked)
 
 
+def test_checklist_03_rows_dated_outside_any_time_of_use_are_looked_for_with_two_questions(
+    langfuse: FakeLangfuse, read: Read
+) -> None:
+    langfuse.rows = [observation("a", "t", NOON)]
+    read("2026-11-10T00:00:00Z", "2026-11-11T00:00:00Z")
+    asked = [(r.query["fromStartTime"], r.query["toStartTime"], r.ids) for r in langfuse.requests if r.is_astray]
+    assert sorted(asked) == [
+        ("1970-01-01T00:00:00.000Z", "2020-01-01T00:00:00.000Z", []),
+        ("2026-11-23T12:00:00.000Z", "2200-01-01T00:00:00.000Z", []),
+    ]
+
+
 def test_checklist_03_a_row_on_the_edge_belongs_to_one_window_only(langfuse: FakeLangfuse, read: Read) -> None:
     langfuse.rows = [observation("a", "t", "2026-11-10T00:00:00.000Z")]
     assert read("2026-11-09T00:00:00Z", "2026-11-10T00:00:00Z").events == 0
@@ -142,12 +154,36 @@ def test_checklist_06_a_server_that_only_repeats_itself_is_reported(langfuse: Fa
         read("2026-11-10T12:00:00Z", "2026-11-10T12:30:00Z")
 
 
-def test_checklist_06_an_empty_page_with_a_cursor_is_the_end(langfuse: FakeLangfuse, read: Read) -> None:
-    langfuse.answer_when(
-        lambda r: r.path == "v2/observations" and r.query["limit"] != "1",
-        Answer(body={"data": [], "meta": {"cursor": "again"}}),
-    )
-    assert read(*DAY).events == 0
+def test_checklist_06_an_empty_page_with_a_cursor_is_followed(
+    langfuse: FakeLangfuse, read: Read, events: Events
+) -> None:
+    langfuse.rows = [observation("a", "t", NOON)]
+
+    def script(request: Request) -> Answer | None:
+        if request.path != "v2/observations" or request.is_astray or request.ids or request.query["limit"] == "1":
+            return None
+        is_first = "cursor" not in request.query
+        return Answer(body={"data": [], "meta": {"cursor": "on"}} if is_first else {"data": langfuse.rows, "meta": {}})
+
+    langfuse.scripts.append(script)
+    assert list(events(read("2026-11-10T12:00:00Z", "2026-11-10T12:30:00Z"))) == ["t"]
+
+
+@pytest.mark.parametrize("cursors", [["same"], [f"next {n}" for n in range(100)]], ids=["repeated", "ever new"])
+def test_checklist_06_empty_pages_without_an_end_are_reported(
+    langfuse: FakeLangfuse, read: Read, cursors: list[str]
+) -> None:
+    left = [0]
+
+    def script(request: Request) -> Answer | None:
+        if request.path != "v2/observations" or request.query["limit"] == "1":
+            return None
+        left[0] += 1
+        return Answer(body={"data": [], "meta": {"cursor": cursors[left[0] % len(cursors)]}})
+
+    langfuse.scripts.append(script)
+    with pytest.raises(UpstreamError, match="empty pages"):
+        read("2026-11-10T12:00:00Z", "2026-11-10T12:30:00Z")
 
 
 def test_checklist_06_the_cursor_survives_an_outage(langfuse: FakeLangfuse, read: Read, connect: Connect) -> None:

@@ -45,7 +45,7 @@ def test_the_model_is_read_under_both_names() -> None:
 
 def test_the_rows_own_user_comes_before_the_metadatas() -> None:
     assert one(userId="u", metadata={"userId": "m"})["user_id"] == "u"
-    assert one(metadata={"userId": 5})["user_id"] == "5"
+    assert (one(metadata={"userId": 5})["user_id"], one(metadata={"userId": 5})["metadata_user_id"]) == (None, "5")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_legacy_trace_record_becomes_the_row_newer_servers_write_for_it() -> N
         "totalCost": 0.25,
         "latency": 1.5,
     }
-    body = json.dumps({"data": [record]}).encode()
+    body = json.dumps({"data": [record], "meta": {}}).encode()
     [row] = FactReader(MetadataNames()).traces(body).table.to_pylist()
     assert (row["id"], row["rank"], row["trace_name"], row["user_id"]) == ("t-t", TRACE_RECORD, "chat", "u")
     assert (row["record_cost"], row["record_latency"], row["customer_id"]) == (Decimal("0.25"), 1.5, "5")
@@ -212,7 +212,7 @@ def test_a_legacy_trace_record_becomes_the_row_newer_servers_write_for_it() -> N
 
 
 def test_metrics_that_were_not_requested_are_unknown() -> None:
-    body = json.dumps({"data": [{"id": "t", "timestamp": START, "totalCost": -1, "latency": -1}]}).encode()
+    body = json.dumps({"data": [{"id": "t", "timestamp": START, "totalCost": -1, "latency": -1}], "meta": {}}).encode()
     [row] = FactReader(MetadataNames()).traces(body).table.to_pylist()
     assert (row["record_cost"], row["record_latency"]) == (None, None)
 

@@ -17,7 +17,7 @@ from tests.langfuse.fake import observation
 
 def page(ids: range, traces: int) -> pa.Table:
     rows = [observation(f"o{i}", f"trace {i % traces}", "2026-11-10T12:00:00.000Z") for i in ids]
-    return FactReader(MetadataNames()).observations(json.dumps({"data": rows}).encode()).table
+    return FactReader(MetadataNames()).observations(json.dumps({"data": rows, "meta": {}}).encode()).table
 
 
 def test_all_rows_of_a_trace_meet_in_one_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

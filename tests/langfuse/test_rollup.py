@@ -31,7 +31,7 @@ def roll_up(*rows: JSON, repeated: tuple[JSON, ...] = (), expanded: tuple[JSON, 
     reader = FactReader(MetadataNames())
 
     def facts(some: tuple[JSON, ...], **options: bool) -> pa.Table:
-        return reader.observations(json.dumps({"data": some}).encode(), **options).table
+        return reader.observations(json.dumps({"data": some, "meta": {}}).encode(), **options).table
 
     table = pa.concat_tables([facts(rows), facts(repeated, repeat=True), facts(expanded, repeat=True, expanded=True)])
     with Rollup(WINDOW, "https://host/project/p1/traces/", READ_AT, only_touched=False) as rollup:
@@ -217,7 +217,7 @@ def test_a_trace_of_a_synthetic_root_alone_is_an_event_without_duration() -> Non
     ("one", "other", "sentence"),
     [
         ({"userId": "a"}, {"userId": "b"}, "user differs within the trace: 'a', 'b'"),
-        ({"userId": "a"}, {"metadata": {"userId": "b"}}, "user differs within the trace: 'a', 'b'"),
+        ({"metadata": {"userId": "a"}}, {"metadata": {"userId": "b"}}, "user differs within the trace: 'a', 'b'"),
         ({"sessionId": "a"}, {"sessionId": "b"}, "session differs"),
         ({"metadata": {"customerId": 1}}, {"metadata": {"customerId": "2"}}, "customer differs"),
         ({"metadata": {"organizationId": 1}}, {"metadata": {"organizationId": 2}}, "organization differs"),
@@ -230,6 +230,14 @@ def test_conflicting_attributes_are_flagged_with_their_values(one: JSON, other: 
     row = event(observation("a", "t", at(0), **one), child("b", "t", at(1), **other))
     assert row["conflicting_attributes"]
     assert sentence in row["problems"][0]
+
+
+@pytest.mark.parametrize("root_names_it", [True, False])
+def test_the_traces_own_user_on_any_row_wins_over_what_metadata_says_on_any(root_names_it: bool) -> None:
+    rows: list[JSON] = [{"userId": "trace's"}, {"metadata": {"userId": "metadata's"}}]
+    one, other = rows if root_names_it else rows[::-1]
+    row = event(observation("a", "t", at(0), **one), child("b", "t", at(1), **other))
+    assert (row["user_id"], row["conflicting_attributes"]) == ("trace's", False)
 
 
 def test_the_same_value_as_number_and_text_is_no_conflict() -> None:
@@ -302,7 +310,7 @@ def test_partitions_follow_each_other_without_traces_of_the_last() -> None:
     reader = FactReader(MetadataNames())
 
     def facts(*rows: JSON) -> pa.Table:
-        return reader.observations(json.dumps({"data": rows}).encode()).table
+        return reader.observations(json.dumps({"data": rows, "meta": {}}).encode()).table
 
     with Rollup(WINDOW, None, READ_AT, only_touched=False) as rollup:
         first = rollup.roll(facts(observation("a", "t1", at(0)), observation("a", "t1", at(0))))

@@ -26,7 +26,7 @@ REST = Span(OLD, OLD + DAY, cursor="c1", newest=OLD + 5)
 
 def page(*ids: str) -> Facts:
     rows = [observation(identity, "t", "2026-11-12T12:00:00.000Z") for identity in ids]
-    return FactReader(MetadataNames()).observations(json.dumps({"data": [*rows, {"id": "odd"}]}).encode())
+    return FactReader(MetadataNames()).observations(json.dumps({"data": [*rows, {"id": "odd"}], "meta": {}}).encode())
 
 
 def spool(root: Path, now: datetime = NOW) -> Spool:
