@@ -498,55 +498,58 @@ def _lint(options: argparse.Namespace, settings: Settings) -> int:
     return EXIT_SOME_FAILED if findings else 0
 
 
-def _audited(settings: Settings) -> Callable[[str, str, str], None]:
-    """Account and token changes land in the ledger's audit log."""
-
-    def audit(who: str, what: str, detail: str) -> None:
-        with open_service(settings) as service:
-            service.audit(who, what, {"detail": detail})
-
-    return audit
+@contextmanager
+def _audited(settings: Settings, action: str) -> Iterator[Callable[[str, str, str], None]]:
+    """Account and token changes land in the ledger's audit log; where that cannot be written, nothing is changed."""
+    if action == "list":
+        yield lambda *_: None
+        return
+    with open_service(settings) as service:
+        service.ready()
+        yield lambda who, what, detail: service.audit(who, what, {"detail": detail})
 
 
 def _users(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.auth import UserFile
 
-    users = UserFile(settings.credentials, audit=_audited(settings), actor=os_principal().name)
     done: dict[str, Any] = {"ok": True}
-    match options.action:
-        case "add":
-            users.add(options.name, password=_new_password(), role=options.role, organizations=options.organization)
-            done["user"] = options.name
-        case "remove":
-            users.remove(options.name)
-            done["user"] = options.name
-        case "set-password":
-            users.set_password(options.name, _new_password())
-            done["user"] = options.name
-        case _:
-            done = {"users": [_reach(u.name, u.role, u.organizations) for u in users.users().values()]}
+    with _audited(settings, options.action) as audit:
+        users = UserFile(settings.credentials, audit=audit, actor=os_principal().name)
+        match options.action:
+            case "add":
+                users.add(options.name, password=_new_password(), role=options.role, organizations=options.organization)
+                done["user"] = options.name
+            case "remove":
+                users.remove(options.name)
+                done["user"] = options.name
+            case "set-password":
+                users.set_password(options.name, _new_password())
+                done["user"] = options.name
+            case _:
+                done = {"users": [_reach(u.name, u.role, u.organizations) for u in users.users().values()]}
     return _account_answer(options, done, done.get("users"), options.name if "user" in done else "")
 
 
 def _tokens(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.auth import TokenFile
 
-    tokens = TokenFile(settings.api_tokens, audit=_audited(settings), actor=os_principal().name)
-    match options.action:
-        case "add":
-            secret = tokens.add(options.name, role=options.role, organizations=options.organization)
-            if options.json:
-                print_json({"token": secret, "name": options.name})
-            else:
-                print(secret)
-                print("this token is shown once; the file keeps only its hash", file=sys.stderr)
-            return 0
-        case "revoke":
-            tokens.revoke(options.name)
-            return _account_answer(options, {"ok": True, "token_name": options.name}, None, options.name)
-        case _:
-            listed = [_reach(t.name, t.role, t.organizations) for t in tokens.tokens()]
-            return _account_answer(options, {"tokens": listed}, listed, "")
+    with _audited(settings, options.action) as audit:
+        tokens = TokenFile(settings.api_tokens, audit=audit, actor=os_principal().name)
+        match options.action:
+            case "add":
+                secret = tokens.add(options.name, role=options.role, organizations=options.organization)
+                if options.json:
+                    print_json({"token": secret, "name": options.name})
+                else:
+                    print(secret)
+                    print("this token is shown once; the file keeps only its hash", file=sys.stderr)
+                return 0
+            case "revoke":
+                tokens.revoke(options.name)
+                return _account_answer(options, {"ok": True, "token_name": options.name}, None, options.name)
+            case _:
+                listed = [_reach(t.name, t.role, t.organizations) for t in tokens.tokens()]
+                return _account_answer(options, {"tokens": listed}, listed, "")
 
 
 def _reach(name: str, role: Role, organizations: frozenset[str] | None) -> dict[str, Any]:

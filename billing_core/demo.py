@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from billing_core.clock import now
+from billing_core.errors import SettingsError
 from billing_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -44,10 +45,14 @@ def demo_sandbox(settings: Settings) -> Iterator[Settings]:
 
 def _first_start(file: Path) -> datetime:
     """When the demo over this ledger began: what came before its billing periods, an earlier system billed."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists() or not file.stat().st_size:  # a full disk leaves it empty
         file.write_text(now().isoformat(timespec="seconds"), encoding="ascii")
-    return datetime.fromisoformat(file.read_text(encoding="ascii"))
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"{file}: {text[:40]!r} is no time; delete the file") from None
 
 
 def connected(settings: Settings, environment: dict[str, str]) -> Settings:

@@ -13,13 +13,14 @@ import re
 import sqlite3
 import traceback
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zoneinfo import ZoneInfoNotFoundError
 
 from billing_core.errors import BillingError, SettingsError, UpstreamError, WarehouseError
 
-__all__ = ["UNEXPECTED", "Unexpected", "explained", "known", "one_line", "said_of"]
+__all__ = ["UNEXPECTED", "Unexpected", "explained", "known", "naming", "one_line", "said_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def known(error: BaseException) -> BillingError | None:
         return SettingsError(f"a zip file is damaged: {_text(error)}")
     package = _package(error)
     if package in {"duckdb", "_duckdb"}:
-        return WarehouseError(f"the ledger: {_text(error)}")
+        return WarehouseError(f"the database engine: {_text(error)}")
     if package in _UPSTREAM:
         return UpstreamError(
             f"Langfuse or Stripe could not be reached or refused: {type(error).__name__}: {_text(error)}"
@@ -107,6 +108,17 @@ def said_of(error: BaseException, what: str) -> str:
     if found is None or found is not error:
         _log.error("%s: %s", what, "unexpected fault" if found is None else found, exc_info=error)
     return UNEXPECTED if found is None else one_line(str(found))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What the system refuses in the block is about `path`, where it does not say so itself: libraries leave it out."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 def one_line(text: str) -> str:

@@ -21,7 +21,7 @@ import duckdb
 from billing_core.backups.archive import PIECE, Archive, FileEntry, Manifest, opened_archive
 from billing_core.backups.places import BOOKS, LOG, TOKENS, environment_of, places
 from billing_core.errors import SettingsError
-from billing_core.faults import one_line
+from billing_core.faults import naming, one_line
 from billing_core.filelock import try_lock
 from billing_core.ledger.duckdb_engine import table_rows
 from billing_core.ledger.place import log_of
@@ -125,7 +125,10 @@ def _put(archive: Archive, entries: Mapping[str, FileEntry], placed: Mapping[str
         for name, draft in drafts.items():
             draft.parent.mkdir(mode=FOLDER, parents=True, exist_ok=True)
             _remove_left_behind(placed[name])
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE), "wb") as file:
+            with (
+                naming(placed[name]),
+                os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE), "wb") as file,
+            ):
                 archive.extract(entries[name], file)
                 file.flush()
                 os.fsync(file.fileno())

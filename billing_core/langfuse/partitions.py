@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from billing_core.faults import naming
 from billing_core.langfuse.facts import FACTS_SCHEMA
 
 __all__ = ["PARTITION_ROWS", "Partitions"]
@@ -44,7 +46,8 @@ class Partitions:
         """Regroup pages; may be called again for pages that come later."""
         self._adds += 1
         writers: dict[int, pa.RecordBatchStreamWriter] = {}
-        try:
+        with ExitStack() as written:
+            written.enter_context(naming(self._folder))
             for group in _groups(tables):
                 numbers = group["bucket"].to_numpy().astype(np.int64) * self.count // BUCKETS
                 order = np.argsort(numbers, kind="stable")
@@ -56,11 +59,9 @@ class Partitions:
                         continue
                     if number not in writers:
                         path = self._folder / f"{number:03d}-{self._adds}.arrows"
-                        writers[number] = pa.ipc.new_stream(str(path), FACTS_SCHEMA, options=_OPTIONS)
+                        writer = pa.ipc.new_stream(str(path), FACTS_SCHEMA, options=_OPTIONS)
+                        writers[number] = written.enter_context(writer)
                     writers[number].write_table(regrouped.slice(start, end - start))
-        finally:
-            for writer in writers.values():
-                writer.close()
 
     def remove(self) -> None:
         """Delete the files; the partitions were rolled up."""

@@ -20,6 +20,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from billing_core.clock import Clock
+from billing_core.faults import naming
 from billing_core.langfuse.decode import Facts
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import Slice, Span, milliseconds
@@ -90,7 +91,11 @@ class Part:
         path = self._folder / f"{self._pages:06d}.arrow"
         draft = path.with_suffix(".tmp")
         schema = FACTS_SCHEMA.with_metadata({_INFO: json.dumps(info).encode()})
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, schema, options=_OPTIONS) as writer:
+        with (
+            naming(path),
+            pa.OSFile(str(draft), "wb") as file,
+            pa.ipc.new_file(file, schema, options=_OPTIONS) as writer,
+        ):
             writer.write_table(facts.table)
         draft.replace(path)
         self._pages += 1

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from billing_core.faults import naming
 from billing_core.transfer.imports.fields import COUNTS, PARTS, STAGED
 from billing_core.transfer.imports.files import shown
 from billing_core.transfer.imports.model import MOST_LISTED, Rejected
@@ -55,13 +56,15 @@ class Stage:
     def add(self, rows: pa.Table) -> None:
         """Put rows (`STAGED`) away."""
         if self._writer is not None and rows.num_rows:
-            self._writer.write_table(rows)
+            with naming(self._file):
+                self._writer.write_table(rows)
             self.rows += rows.num_rows
 
     def finish(self) -> tuple[list[Rejected], int]:
         """No more rows: reject or fold what is there more than once; returns reasons and how many rows they concern."""
         if self._writer is not None:
-            self._writer.close()
+            with naming(self._file):
+                self._writer.close()
             self._writer = None
         with duckdb.connect(
             config={"memory_limit": MEMORY, "temp_directory": str(self._scratch.path / "tmp")}
