@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from billing_core.sandbox import SandboxProcess
+from tests import fixed_clock  # noqa: F401 - sets the clock before anything looks at it
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")  # how fast something is, is measured in benchmarks/, not here

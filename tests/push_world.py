@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import uvicorn
 
+from billing_core import clock
 from billing_core.sandbox import Dataset, create_app
 from billing_core.sandbox.catalog import STRIPE_KEY
 from billing_core.service import BillingService
@@ -21,7 +22,7 @@ from billing_core.types import GetUsageEventsParams
 from tests.factories import CARD, EVERYONE, events_table, usage_row
 from tests.stripe.fake import QUICK
 
-MORNING = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=6)
+MORNING = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=6)
 """The hour most usage is in. Close to the real time, because Stripe forgets error reports after 30 days."""
 
 METER_EVENTS = "/v1/billing/meter_events"
@@ -45,7 +46,7 @@ class Stripe:
         self._http = httpx.Client(timeout=10)
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + self.offset
+        return clock.now() + self.offset
 
     def start(self) -> None:
         self._thread.start()

@@ -20,7 +20,6 @@ def run(tmp_path, *arguments, stdin="", **environment):
     base = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "BILLING", "STRIPE"))}
     variables = {
         **base,
-        "PYTHONPATH": ROOT,
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
         **environment,
     }
@@ -281,7 +280,6 @@ def test_a_pull_that_is_killed_goes_on_where_it_was_and_the_books_are_the_same(t
     base = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "BILLING", "STRIPE"))}
     variables = {
         **base,
-        "PYTHONPATH": ROOT,
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
         **sandbox.environment,
     }
@@ -336,7 +334,7 @@ def test_a_token_is_printed_once_and_only_its_hash_is_kept(tmp_path):
 
 
 def test_the_sandbox_command_prints_the_environment_to_use(tmp_path):
-    base = {**os.environ, "PYTHONPATH": ROOT}
+    base = dict(os.environ)
     started = subprocess.Popen(
         [sys.executable, "-m", "billing_core", "sandbox", "--port", "0", "--events", "50"],
         stdout=subprocess.PIPE,

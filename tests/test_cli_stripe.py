@@ -321,7 +321,7 @@ def test_as_a_process_push_writes_one_document_to_standard_output_and_nothing_el
     done = subprocess.run(
         [sys.executable, "-m", "billing_core", "push", "--json"],
         capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
-        env={**base, **world.environment, "PYTHONPATH": ROOT},
+        env={**base, **world.environment},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["credits_sent"] == "170"

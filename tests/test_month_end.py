@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import duckdb
 import pytest
 
+from billing_core import clock
 from billing_core.sandbox import SandboxProcess
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+TODAY = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
 THIS_MONTH = TODAY.replace(day=1)
 LAST_MONTH = (THIS_MONTH - timedelta(days=1)).replace(day=1)
 PERIOD = f"{LAST_MONTH:%Y-%m}"

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.errors import SettingsError, UpstreamError
 from billing_core.pipeline import Action
@@ -112,7 +113,7 @@ def test_usage_is_sent_once_it_has_settled(world, stripe):
 
 
 def test_without_a_time_to_settle_everything_that_ended_is_sent(world, stripe):
-    world.book(use("1", datetime.now(UTC) - timedelta(seconds=30)))
+    world.book(use("1", clock.now() - timedelta(seconds=30)))
     assert outcome(world.push()) == {}
     world.reopen(BILLING_SETTLE_MINUTES="0")
     assert counts(world.push(), "sent") == {"sent": 1}

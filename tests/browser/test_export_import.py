@@ -17,6 +17,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from billing_core import clock
 from billing_core.auth.users import UserFile
 from tests.browser.org_steps import credits_in, events_credits
 from tests.browser.server import DASHBOARD, Server, serving
@@ -31,13 +32,13 @@ STREAMLITS_OWN = 'data-testid="stFileUploaderDropzone"'
 """Its box for uploads says "presentation" and can be focused by scripts; the button in it is what people use."""
 
 MIDDLE_OF_LAST_MONTH = datetime.combine(
-    (datetime.now(UTC).date().replace(day=1) - timedelta(days=1)).replace(day=15), time(12), UTC
+    (clock.now().date().replace(day=1) - timedelta(days=1)).replace(day=15), time(12), UTC
 )
 
 
 def numbered(number: int) -> dict:
     """Forty events of last month, ten of now; their credits differ."""
-    now = datetime.now(UTC) - timedelta(minutes=number)
+    now = clock.now() - timedelta(minutes=number)
     return usage_row(
         id=f"e{number:02}",
         timestamp=now if number > 40 else MIDDLE_OF_LAST_MONTH - timedelta(hours=number),

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from billing_core import clock
 from billing_core.auth.users import UserFile
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
@@ -30,7 +31,7 @@ WORK_TIMEOUT_MS = 90_000
 DAYS = 40
 """The sandbox's usage begins in the month before this one, whatever the day."""
 
-LAST_MONTH = f"{datetime.now(UTC).replace(day=1) - timedelta(days=1):%Y-%m}"
+LAST_MONTH = f"{clock.now().replace(day=1) - timedelta(days=1):%Y-%m}"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from billing_core import clock
 from billing_core.auth.users import UserFile
 from tests.browser.org_steps import (
     credits_in,
@@ -29,7 +30,7 @@ from tests.browser.usage_steps import choose
 from tests.factories import ledger_at, usage_row
 
 PASSWORD = "correct horse battery"
-NOW = datetime.now(UTC)
+NOW = clock.now()
 
 
 def numbered(number: int) -> dict:

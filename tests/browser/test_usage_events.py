@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from billing_core import clock
 from billing_core.auth.users import UserFile
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
@@ -32,7 +33,7 @@ from tests.factories import events_table, ledger_at, usage_row
 EVENTS = 60
 PASSWORD = "correct horse battery"
 COLUMNS = "&columns=Status&columns=Time&columns=Total+credits&columns=Event+id"
-NOW = datetime.now(UTC)
+NOW = clock.now()
 
 
 def numbered(number: int) -> dict:

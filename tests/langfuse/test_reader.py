@@ -1,10 +1,10 @@
 """Asking an overloaded server for less: how little it takes, and that nobody learns it twice."""
 
 import threading
-from datetime import UTC, datetime
 
 import pytest
 
+from billing_core import clock
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import TooHeavy
 from billing_core.langfuse.decode import Facts, Meta
@@ -35,7 +35,7 @@ class Server:
 
 
 def read(server, spans, tmp_path, appetite=None, kind=Kind.COMPLETE):
-    part = Part(tmp_path / f"{len(server.answered)}-{len(server.refused)}", Slice(kind, spans), datetime.now(UTC))
+    part = Part(tmp_path / f"{len(server.answered)}-{len(server.refused)}", Slice(kind, spans), clock.now())
     read_part(server, part, threading.Event(), appetite)
 
 

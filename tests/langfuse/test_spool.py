@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -106,9 +105,9 @@ def test_two_readers_at_once_do_not_share_a_lane(tmp_path: Path) -> None:
 
 def test_a_killed_process_frees_its_lane(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from datetime import datetime, UTC\n"
-        "from billing_core.langfuse.spool import Spool\n"
-        "s = Spool(Path(sys.argv[1]), ['host', 'project'], lambda: datetime.now(UTC))\n"
+        "import sys, time; from pathlib import Path\n"
+        "from billing_core.clock import now; from billing_core.langfuse.spool import Spool\n"
+        "s = Spool(Path(sys.argv[1]), ['host', 'project'], now)\n"
         "print(s.work_folder, flush=True); time.sleep(600)"
     )
     held = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -136,7 +135,7 @@ def test_pages_of_forgotten_reads_are_cleared_away(tmp_path: Path) -> None:
     first.part(SLICE).write(page("a"), [])
     folder = next(tmp_path.rglob("*.arrow")).parent
     first.release()
-    long_ago = time.time() - 7 * 3600
+    long_ago = folder.stat().st_mtime - 7 * 3600
     os.utime(folder, (long_ago, long_ago))
     spool(tmp_path)
     assert not folder.exists()

@@ -1,10 +1,11 @@
 import hashlib
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from decimal import Decimal
 
 import pytest
 
+from billing_core import clock
 from billing_core.errors import RateCardError, SettingsError
 from billing_core.ledger.ledger import contiguous_end
 from billing_core.settings import Mode
@@ -62,10 +63,10 @@ def test_nothing_is_covered_before_the_first_pull(ledger):
 def test_coverage_ends_where_finished_pulls_end_and_never_in_the_future(ledger):
     run(ledger, NOON, NOON + timedelta(days=1))
     assert ledger.covered_until() == NOON + timedelta(days=1)
-    run(ledger, NOON + timedelta(hours=3), datetime.now(UTC) + timedelta(days=9), outcome="failed", name="b")
+    run(ledger, NOON + timedelta(hours=3), clock.now() + timedelta(days=9), outcome="failed", name="b")
     assert ledger.covered_until() == NOON + timedelta(days=1)
-    run(ledger, NOON + timedelta(hours=3), datetime.now(UTC) + timedelta(days=9), name="c")
-    assert ledger.covered_until() <= datetime.now(UTC)
+    run(ledger, NOON + timedelta(hours=3), clock.now() + timedelta(days=9), name="c")
+    assert ledger.covered_until() <= clock.now()
 
 
 def at(hour):

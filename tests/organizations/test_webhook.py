@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from billing_core import clock
 from billing_core.ledger.notices import Notice, Outcome
 from billing_core.organizations.webhook import Webhook, deliver, signature_of
 from billing_core.settings import signing_key
@@ -198,7 +200,8 @@ def test_the_check_that_the_documentation_shows_receivers_accepts_ours_and_nothi
     shown = text.split("```python\n")[1].split("```")[0]
     names: dict = {}
     exec(compile(shown, "docs/limits.md", "exec"), names)  # noqa: S102 - our own documentation
-    go = Go(receiver.url, Log([notice(raised_at=datetime.now(UTC))]), now=datetime.now(UTC))
+    names["time"] = SimpleNamespace(time=clock.seconds)
+    go = Go(receiver.url, Log([notice(raised_at=clock.now())]), now=clock.now())
     assert go().delivered == 1
     ((headers, body, _),) = receiver.calls
     assert names["is_ours"](SECRET, headers, body)

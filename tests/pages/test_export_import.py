@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, WarehouseError
 from billing_core.transfer.export.model import (
@@ -160,8 +161,7 @@ class Imports:
 @pytest.fixture(autouse=True)
 def booked(demo):
     rows = [
-        usage_row(id=f"e{n}", timestamp=datetime.now(UTC) - timedelta(hours=n), organization_id="org_acme")
-        for n in (1, 2, 3)
+        usage_row(id=f"e{n}", timestamp=clock.now() - timedelta(hours=n), organization_id="org_acme") for n in (1, 2, 3)
     ]
     ledger_at(wiring.settings().warehouse_path, rows).engine.close()
 
@@ -600,7 +600,7 @@ def test_a_ledger_that_moved_on_is_said_and_looked_at_again(imports):
     run = uploaded()
     path = wiring.settings().warehouse_path
     wiring.service().close()
-    ledger_at(path, [usage_row(id="later", timestamp=datetime.now(UTC))]).engine.close()
+    ledger_at(path, [usage_row(id="later", timestamp=clock.now())]).engine.close()
     run.run()
     assert "The ledger has changed since this was worked out." in texts(run)
     run.button(key="import-again").click().run()

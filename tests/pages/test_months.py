@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import background
+from billing_core import background, clock
 from billing_core.access import Principal, Role
 from billing_core.background import MonthTask
 from billing_core.errors import UpstreamError
@@ -426,7 +426,7 @@ def test_a_verdict_about_an_earlier_close_is_not_shown_for_the_next_one(world, m
     world.close()
     press(opened(), "months-verify")
     world.months.reopen(OCTOBER, FINANCE, "a test")
-    later = datetime.now(UTC) + timedelta(seconds=1)
+    later = clock.now() + timedelta(seconds=1)
     monkeypatch.setattr(world.months, "_clock", lambda: later)
     world.close()
     assert "is as it was closed" not in texts(opened(month=OCTOBER))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.errors import WarehouseError
 from billing_core.organizations.limits_desk import LimitsDesk
@@ -27,7 +28,7 @@ MANY = 1_000
 
 
 def ago(hours):
-    return datetime.now(UTC) - hours * HOUR
+    return clock.now() - hours * HOUR
 
 
 USAGE = [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.organizations.directory import Change
@@ -24,9 +25,7 @@ FILE = b"organization_id,name,customer_id\norg_a,Acme,cus_a\norg_b,Bolt,\n"
 
 def nobodys(id_: str, organization: str) -> dict:
     """Two hours ago, 150 credits that nobody pays for."""
-    return usage_row(
-        id=id_, timestamp=datetime.now(UTC) - timedelta(hours=2), customer_id=None, organization_id=organization
-    )
+    return usage_row(id=id_, timestamp=clock.now() - timedelta(hours=2), customer_id=None, organization_id=organization)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +68,7 @@ def customers() -> dict[str, str | None]:
 
 def stripe_knows(*ids: str) -> None:
     """Customers Stripe knew when they were last read. The test browser cannot type ones that are not to choose from."""
-    now, books = datetime.now(UTC), SyncBooks(wiring.service()._ledger.engine)
+    now, books = clock.now(), SyncBooks(wiring.service()._ledger.engine)
     rows = [StoredObject(one, one, msgspec.json.encode(Customer(one, None, None)).decode(), now) for one in ids]
     books.store_objects("customer", rows)
     books.store_objects("picture", [StoredObject("picture", None, "{}", now)])

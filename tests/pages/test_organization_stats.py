@@ -16,6 +16,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.customer_status import CustomerStatus
 from billing_core.errors import WarehouseError
@@ -35,7 +36,7 @@ MONTH = "period=Last+30+days"
 
 def ago(days: int, hour: int = 12) -> datetime:
     """So many days ago, at that hour: which day an event is on must not depend on when the test runs."""
-    return datetime.combine(datetime.now(UTC).date() - timedelta(days=days), time(hour), UTC)
+    return datetime.combine(clock.now().date() - timedelta(days=days), time(hour), UTC)
 
 
 def usage() -> list[dict]:
@@ -211,7 +212,7 @@ def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_eve
 def _params():
     from components.org_query import Address, question
 
-    return question(Address(), at=datetime.now(UTC), zone=wiring.service().settings.zone, as_of=1)
+    return question(Address(), at=clock.now(), zone=wiring.service().settings.zone, as_of=1)
 
 
 def test_figures_that_do_not_tie_out_are_called_out(monkeypatch):
@@ -482,7 +483,7 @@ def test_stripe_is_asked_only_when_somebody_presses_the_button(monkeypatch):
 
     def status(self, principal, customer):
         asked.append(customer)
-        return CustomerStatus(customer, "active", "Pro", 500_000, Decimal(7), None, None, None, datetime.now(UTC))
+        return CustomerStatus(customer, "active", "Pro", 500_000, Decimal(7), None, None, None, clock.now())
 
     monkeypatch.setattr(StripeDesk, "status", status)
     run = opened(open="org_acme")

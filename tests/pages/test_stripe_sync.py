@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.customer_status import CustomerStatus
 from billing_core.errors import UpstreamError
@@ -29,11 +30,11 @@ ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "pages" / "main.py"
 PAGE = ROOT / "pages" / "stripe_sync.py"
 HOUR = timedelta(hours=1)
-TODAY = datetime.now(UTC).date()
+TODAY = clock.now().date()
 
 
 def ago(hours: float) -> datetime:
-    return datetime.now(UTC) - hours * HOUR
+    return clock.now() - hours * HOUR
 
 
 def usage() -> list[dict]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from billing_core import clock
 from billing_core.errors import WarehouseError
 from billing_core.service import BillingService
 from billing_core.web import wiring
@@ -24,7 +25,7 @@ HOUR = timedelta(hours=1)
 
 
 def ago(hours: float) -> datetime:
-    return datetime.now(UTC) - hours * HOUR
+    return clock.now() - hours * HOUR
 
 
 def month() -> list[dict]:

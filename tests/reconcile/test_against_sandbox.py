@@ -1,11 +1,12 @@
 """Pull, push and reconcile over HTTP, against an account in which credits are planted and lost."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import httpx
 import pytest
 
+from billing_core import clock
 from billing_core.access import system_principal
 from billing_core.langfuse.provider import LangfuseProvider
 from billing_core.rating.card import builtin_cards
@@ -20,7 +21,7 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.usage import Window
 
 WHO = system_principal("tester")
-NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+NOW = clock.now().replace(minute=0, second=0, microsecond=0)
 WINDOW = Window(NOW - timedelta(days=12), NOW - timedelta(days=2))
 """Until two days ago: nothing arrives there any more between two reads."""
 
@@ -38,7 +39,7 @@ class World:
         self.service.pull(WHO, start=WINDOW.start, end=WINDOW.end)
         self.service.stripe.push(WHO)
 
-    def reconcile(self, clock=lambda: datetime.now(UTC)):
+    def reconcile(self, clock=clock.now):
         return reconcile(
             self.service._ledger, builtin_cards(), Policy(), WINDOW, langfuse=self.langfuse, spool=self.spool,
             stripe=self.stripe, meter_id=self.stripe.preflight().id, clock=clock,

@@ -1,12 +1,13 @@
 """Provider and sinks against the sandbox's Stripe: its books say what really arrived."""
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import httpx
 import pytest
 
+from billing_core import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import Patience
@@ -27,7 +28,7 @@ class World:
         settings = load_settings({"BILLING_MODE": "live", **process.environment}, env_file=None)
         self.provider = StripeProvider.from_settings(settings, PATIENCE)
         self.http = httpx.Client(base_url=process.url, timeout=30)
-        self.now = datetime.now(UTC).replace(microsecond=0)
+        self.now = clock.now().replace(microsecond=0)
         self.customers = sorted(customer.id for customer in self.provider.customers())
 
     def event(self, identifier, value=5, customer=0, **changes):
@@ -183,7 +184,7 @@ def test_a_period_closes_when_its_invoice_becomes_final(world):
     customer = next(s.customer_id for s in world.provider.subscriptions() if s.status == "active" and len(s.items) == 2)
 
     def calendar_at(moment):
-        world.switch(clock_offset_seconds=(moment - datetime.now(UTC)).total_seconds())
+        world.switch(clock_offset_seconds=(moment - clock.now()).total_seconds())
         drafts = world.provider.invoices("draft", customer)
         return calendar_of(world.provider.subscriptions(customer), drafts, meter.id, moment)
 

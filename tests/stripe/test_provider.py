@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 import stripe as sdk
 
+from billing_core import clock
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import Patience
@@ -432,7 +433,7 @@ def events_page(*rows, following=None):
 
 class TestErrorReports:
     def since(self):
-        return datetime.now(UTC).replace(microsecond=250_000) - timedelta(hours=1)
+        return clock.now().replace(microsecond=250_000) - timedelta(hours=1)
 
     def test_are_polled_by_type_and_time(self):
         since = self.since()
@@ -479,7 +480,7 @@ class TestErrorReports:
     def test_older_than_thirty_days_are_not_asked_for(self):
         _, asked = reading(events_page(), lambda p: p.error_reports(at(2020, 1, 1)))
         asked_from = datetime.fromisoformat(asked[0].query["created"]["gte"])
-        assert timedelta(0) <= asked_from - (datetime.now(UTC) - timedelta(days=30)) + timedelta(minutes=1)
+        assert timedelta(0) <= asked_from - (clock.now() - timedelta(days=30)) + timedelta(minutes=1)
 
     def test_come_once_each_and_oldest_first(self):
         late = objects.report("evt_0", created="2026-11-22T11:00:00Z")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from billing_core import clock
 from billing_core.errors import SettingsError, UpstreamError
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import Patience
@@ -156,7 +157,7 @@ def test_error_events_are_polled_and_both_request_shapes_are_read(request_of_sam
     sample = {"error_message": "no", "request": request_of_sample}
     body = {"data": [objects.report(samples=[sample], code="never_heard_of", count=40)], "next_page_url": None}
     with stripe_that(lambda asked: Reply(body=body)) as fake:
-        (report,) = fake.provider().error_reports(datetime.now(UTC) - timedelta(days=1))
+        (report,) = fake.provider().error_reports(clock.now() - timedelta(days=1))
     (reported,) = report.errors
     assert (reported.code, reported.count, reported.identifiers) == ("never_heard_of", 40, ("abc",))
 

@@ -16,6 +16,7 @@ from stripe.params.billing import _meter_event_create_params, _meter_list_event_
 from stripe.params.v2.billing import _meter_event_stream_create_params
 from stripe.params.v2.core import _event_list_params
 
+from billing_core import clock
 from tests.stripe import objects
 from tests.stripe.events import event
 from tests.stripe.fake import Reply, page, receipt, stripe_that
@@ -86,7 +87,7 @@ CALLS = {
         _meter_list_event_summaries_params.MeterListEventSummariesParams,
     ),
     "error reports": (
-        lambda p: p.error_reports(datetime.now(UTC)),
+        lambda p: p.error_reports(clock.now()),
         "/v2/core/events",
         _event_list_params.EventListParams,
     ),

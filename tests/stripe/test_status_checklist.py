@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from billing_core import clock
 from billing_core.errors import BadParameter, UpstreamError
 from tests.stripe import objects
 from tests.stripe.fake import Reply, error, page, stripe_that
@@ -21,7 +22,7 @@ READS = {
     "invoices": lambda p: p.invoices(),
     "the upcoming invoice": lambda p: p.upcoming("cus_1", "sub_1"),
     "summaries": lambda p: p.summaries("mtr_1", "cus_1", *DAY),
-    "error reports": lambda p: p.error_reports(datetime.now(UTC)),
+    "error reports": lambda p: p.error_reports(clock.now()),
 }
 LISTS = {
     "customers": (READS["customers"], lambda n: {"id": f"cus_{n}"}),
@@ -131,7 +132,7 @@ def test_events_are_deduplicated_by_id_and_never_asked_for_beyond_thirty_days():
     found, asked = read(Reply(body=body), lambda p: p.error_reports(datetime(2020, 1, 1, tzinfo=UTC)))
     assert [r.id for r in found] == ["evt_1", "evt_2"]
     oldest = datetime.fromisoformat(asked[0].query["created"]["gte"])
-    assert datetime.now(UTC) - oldest < timedelta(days=30, minutes=1)
+    assert clock.now() - oldest < timedelta(days=30, minutes=1)
 
 
 def plain(value):

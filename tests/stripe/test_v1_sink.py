@@ -5,10 +5,11 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 
+from billing_core import clock
 from billing_core.stripe.limits import Patience
 from billing_core.stripe.model import OutcomeKind
 from tests.stripe.events import NOON, event, events
@@ -405,10 +406,10 @@ class TestStoppingEarly:
 
 
 def test_an_outcome_says_when_it_was_known():
-    before = datetime.now(UTC)
+    before = clock.now()
     with stripe_that(receipt) as fake:
         outcome = only(fake)
-    assert before <= outcome.answered_at <= datetime.now(UTC)
+    assert before <= outcome.answered_at <= clock.now()
 
 
 def test_a_fault_of_ours_is_raised_instead_of_hanging(monkeypatch):

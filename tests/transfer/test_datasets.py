@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.organizations.directory import Change, Directory
 from billing_core.rating.card import RateCard, RateCardFile, builtin_cards
@@ -60,7 +61,7 @@ def test_a_file_of_a_closed_month_is_the_same_for_ever(world, form, dataset):
 def test_what_came_after_the_close_is_in_the_open_month_with_a_row_that_takes_back(world, tmp_path):
     world.close()
     world.book(trace("one", latency_seconds=600))
-    now = datetime.now(UTC)
+    now = clock.now()
     window = {"from": "2026-11-01", "to": f"{now.year + 1}-01-01"}
     world.service.exports.write(asked(**window), EVERYONE, tmp_path / "late.csv")
     rows = read(tmp_path / "late.csv", "csv")

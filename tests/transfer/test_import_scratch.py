@@ -106,7 +106,7 @@ def test_a_folder_without_a_lock_may_be_one_that_is_being_made_unless_it_is_old(
     young, old = folder / f"{PREFIX}young", folder / f"{PREFIX}old"
     for path in (young, old):
         path.mkdir()
-    os.utime(old, (time.time() - FORGOTTEN_SECONDS - 60,) * 2)
+    os.utime(old, (young.stat().st_mtime - FORGOTTEN_SECONDS - 60,) * 2)
     sweep()
     assert left(folder) == [young.name]
 

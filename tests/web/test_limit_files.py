@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.web import wiring
@@ -19,7 +20,7 @@ from tests.push_world import use
 from tests.web.client import Client, get_as
 
 LIMITS, NOTICES = "/download/limits.csv", "/download/notices.csv"
-NOW = datetime.now(UTC).replace(microsecond=0)
+NOW = clock.now().replace(microsecond=0)
 START, END = NOW - timedelta(days=15), NOW + timedelta(days=15)
 
 SUBSCRIPTION = """{"id":"sub_1","customer_id":"cus_a","status":"active","started_at":null,"ended_at":null,
