@@ -94,6 +94,7 @@ class StripeDesk:
         self._ledger = ledger
         self._books = SyncBooks(ledger.engine)
         self._cards = cards
+        self._has_its_own = connect is not None
         self._connect = connect or (lambda settings: connect_stripe(settings, clock))
         self._clock = clock
         self._policy = policy
@@ -143,7 +144,7 @@ class StripeDesk:
     @property
     def is_connected(self) -> bool:
         """Whether there is a Stripe key (or the demo's own Stripe)."""
-        return self._settings.stripe_api_key is not None or self._connect is not connect_stripe
+        return self._settings.stripe_api_key is not None or self._has_its_own
 
     def pipeline(self, principal: Principal) -> Pipeline:
         """How much stands where."""
