@@ -6,6 +6,7 @@ Start-up does nothing but this: settings are read and engines opened when somebo
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +55,7 @@ wiring.serve_with(
         enable_xsrf_protection=st.get_option("server.enableXsrfProtection"),
         show_error_details=st.get_option("client.showErrorDetails"),
         development_mode=st.get_option("global.developmentMode"),
+        enable_agent_api=st.get_option("server.enableAgentApi"),
     )
 )
 
@@ -112,13 +114,20 @@ def get_ready() -> None:
     wiring.get_ready()
 
 
+def listening() -> str:
+    """Where this process can be reached, as far as Streamlit's options say."""
+    if "uvicorn" in Path(sys.argv[0]).parts[-2:]:
+        return "what uvicorn was told"
+    return f"{st.get_option('server.address') or 'every address'}:{st.get_option('server.port')}"
+
+
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
     """Opens nothing; a moment later gets ready for people; lets go of everything when the server stops."""
     timer = threading.Timer(GET_READY_AFTER_SECONDS, get_ready)
     timer.daemon = True
     timer.start()
-    with logged_lifetime(f"{st.get_option('server.address')}:{st.get_option('server.port')}"):
+    with logged_lifetime(listening()):
         yield
     timer.cancel()
     await run_in_threadpool(wiring.close)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from billing_core.auth.fields import canonical_name
 from billing_core.auth.store import Store
 from billing_core.clock import seconds
-from billing_core.hosts import network_of
+from billing_core.hosts import is_loopback, network_of
 
 __all__ = ["Throttle"]
 
@@ -48,7 +48,7 @@ class Throttle:
         The attempt counts as failed until `succeed` says otherwise: a hundred at once cannot slip through
         while the first is still being hashed.
         """
-        key, address = _key(name), network_of(address)
+        key, address = _key(name), _place(address)
         now = self._now()
         with self._store.transaction() as connection:
             # The clock may have been set back: what lies in the future happened by now at the latest.
@@ -68,7 +68,7 @@ class Throttle:
 
     def succeed(self, name: str, address: str) -> None:
         """Forget the failures of this name at this address; those of other names and addresses stay."""
-        key, address = _key(name), network_of(address)
+        key, address = _key(name), _place(address)
         now = self._now()
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM failures WHERE user_key = ? AND address = ?", (key, address))
@@ -96,6 +96,10 @@ def wait_text(seconds: float) -> str:
     """What a throttled person reads; the same whether the account exists or not."""
     minutes = max(math.ceil(seconds / 60), 1)
     return f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
+
+
+def _place(address: str) -> str:
+    return SHARED_ADDRESS if is_loopback(address) else network_of(address)
 
 
 def _key(name: str) -> str:

@@ -22,6 +22,7 @@ class ServerOptions:
     enable_xsrf_protection: bool
     show_error_details: str | bool
     development_mode: bool = False
+    enable_agent_api: bool = False
 
 
 def check_server(settings: Settings, options: ServerOptions) -> None:
@@ -34,6 +35,10 @@ def check_server(settings: Settings, options: ServerOptions) -> None:
         raise SettingsError("server.enableXsrfProtection: off; live mode needs it on, or any web page may upload files")
     if options.development_mode:
         raise SettingsError("global.developmentMode: on; live mode needs it off, because it allows every origin")
+    if options.enable_agent_api:
+        raise SettingsError(
+            "server.enableAgentApi: on; live mode needs it off, because it drives pages without a browser"
+        )
     if str(options.show_error_details).lower() not in HARMLESS_DETAILS:
         raise SettingsError(
             f"client.showErrorDetails: {options.show_error_details!r}; live mode accepts "

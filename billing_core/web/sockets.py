@@ -25,6 +25,9 @@ SIGNED_IN_BYTES = 1024 * 1024
 STRANGER_SECONDS = 10 * 60.0
 """How long a stranger's socket lives. A browser that waits at the form connects again by itself."""
 
+BUSY_SECONDS = 15.0
+"""Where something came this recently somebody may be signing in: the socket may live up to twice as long."""
+
 STRANGERS_PER_ADDRESS = 20
 STRANGERS_IN_ALL = 200
 """Strangers' sockets at the same time. This machine's own address has no limit of its own: a proxy may stand there."""
@@ -48,6 +51,7 @@ class Socket:
         self.is_signed_in = is_signed_in
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = self._ends_at = float("-inf")
 
     @property
     def limit(self) -> int:
@@ -59,6 +63,11 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._end, self._set_limit = end, set_limit
         self._apply()
+
+    def heard(self) -> None:
+        """Take note of a message; called on the event loop."""
+        if self._loop is not None:
+            self._heard_at = self._loop.time()
 
     def changed(self) -> None:
         """Hold it to the limits of who it belongs to now; called from any thread."""
@@ -76,10 +85,16 @@ class Socket:
         self._set_limit(self.limit)
         self._stop_timer()
         if not self.is_signed_in:
+            self._ends_at = self._loop.time() + 2 * STRANGER_SECONDS
             self._timer = self._loop.call_later(STRANGER_SECONDS, self._expire)
 
     def _expire(self) -> None:
-        if self._loop is not None:
+        if self._loop is None:
+            return
+        now = self._loop.time()
+        if now - self._heard_at < BUSY_SECONDS and now < self._ends_at:
+            self._timer = self._loop.call_later(BUSY_SECONDS, self._expire)
+        else:
             self._ending = self._loop.create_task(_awaited(self._end(EXPIRED)))  # kept: the loop holds tasks weakly
 
     def _stop_timer(self) -> None:

@@ -35,7 +35,7 @@ class UploadGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
             scope["type"] == "http"
-            and scope["method"] == "PUT"
+            and scope["method"] in {"PUT", "DELETE"}
             and _UPLOADS.search(scope["path"])
             and not await run_in_threadpool(_may_upload, Request(scope))
         ):

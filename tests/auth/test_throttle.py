@@ -149,6 +149,12 @@ def test_a_clock_set_back_forgives_nothing_either(throttle, clock):
     assert throttle.begin("ada", "here") == 0
 
 
+def test_this_machine_is_one_place_by_whichever_of_its_addresses(throttle):
+    for address in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.9", SHARED_ADDRESS):
+        assert throttle.begin("ada", address) == 0
+    assert throttle.begin("ada", "127.3.3.3") > 0
+
+
 def test_an_ipv6_host_is_one_place_whichever_of_its_addresses_it_uses(throttle):
     for number in range(5):
         throttle.begin("ada", f"2001:db8:0:1:{number:x}::{number:x}")

@@ -21,6 +21,7 @@ FAULTS = [
     ({"enable_cors": False}, "server.enableCORS: off"),
     ({"enable_xsrf_protection": False}, "server.enableXsrfProtection: off"),
     ({"development_mode": True}, "global.developmentMode: on"),
+    ({"enable_agent_api": True}, "server.enableAgentApi: on"),
     *[
         ({"show_error_details": value}, "client.showErrorDetails")
         for value in ("full", "stacktrace", True, False, "true")

@@ -65,6 +65,32 @@ def test_a_strangers_socket_ends_after_its_time_and_a_persons_does_not(monkeypat
     assert set_limits == [STRANGER_BYTES] + [SIGNED_IN_BYTES] * signs_in
 
 
+@pytest.mark.parametrize(("heard_every", "lives"), [(0.02, 0.25), (0.1, 0.25)])
+def test_whoever_is_just_signing_in_is_given_twice_the_time_and_no_more(monkeypatch, heard_every, lives):
+    monkeypatch.setattr(limits, "STRANGER_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "BUSY_SECONDS", 0.15)
+    ended = []
+
+    async def living():
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        async def end(_code):
+            ended.append(loop.time() - began)
+
+        sockets = Sockets()
+        socket = sockets.admit("9.9.9.9", is_signed_in=False)
+        socket.open(end, lambda _size: None)
+        while not ended and loop.time() - began < 20:
+            socket.heard()
+            await asyncio.sleep(heard_every)
+        sockets.leave(socket)
+
+    asyncio.run(living())
+    assert lives < ended[0]
+    assert len(ended) == 1
+
+
 def test_a_closed_socket_is_ended_no_more(monkeypatch):
     monkeypatch.setattr(limits, "STRANGER_SECONDS", 0.05)
     ended = []
