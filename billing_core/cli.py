@@ -226,6 +226,8 @@ def _add_accounts(
 
 
 def _pull(options: argparse.Namespace, settings: Settings) -> int:
+    from billing_core.types import plain_decimal
+
     start, end = time_of("from", options.start), time_of("to", options.end)
     with with_langfuse(settings) as connected, open_service(connected) as service, _progress_bar() as progress:
         result = service.pull(
@@ -243,7 +245,14 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
         )
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
-    return EXIT_SOME_FAILED if result.rejected else 0
+    if result.policy_differs:
+        print(
+            f"policy_differs: {result.policy_differs:,} sent events ({plain_decimal(result.policy_differs_credits)} "
+            "credits) would be billed otherwise under the settings now and stay as they were sent; `rerate --settings` "
+            "shows whom and how much, `--apply` books it",
+            file=sys.stderr,
+        )
+    return EXIT_SOME_FAILED if result.rejected or result.policy_differs else 0
 
 
 @contextmanager

@@ -42,6 +42,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.SENT_ELSEWHERE: "Stripe counts usage of that time that this ledger did not send: it waits for a decision.",
     Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
     Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
+    Flag.POLICY_DIFFERS: "The settings now would bill it otherwise than it was sent; it stays as it was sent.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 

@@ -6,28 +6,40 @@ import gc
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.decimals import EXACT
 from billing_core.errors import BillingError
 from billing_core.ledger.directory import mapped_customers
-from billing_core.ledger.engine import BookingCounts
+from billing_core.ledger.engine import BookingCounts, Rows
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.policies import on_a_bill_under_another, remember_facts, remember_policy
 from billing_core.ledger.rebilling import booked_on_a_bill
 from billing_core.ledger.schema import FLAG_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
-from billing_core.rating.events import Policy, to_events
-from billing_core.types import Flag, SyncStatus, utc_text
+from billing_core.rating.events import Policy
+from billing_core.rating.policy import Rated, rate_under
+from billing_core.types import Flag, SyncStatus, plain_decimal, utc_text
 from billing_core.usage import PullProgress, RejectedRow, Window
 
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider, Reading
 
-__all__ = ["FIRST_PULL_DAYS", "PullResult", "book_usage", "incremental_window", "pull"]
+__all__ = [
+    "FIRST_PULL_DAYS",
+    "PullResult",
+    "book_rated",
+    "book_usage",
+    "incremental_window",
+    "pull",
+    "rate_as_billed",
+]
 
 FIRST_PULL_DAYS = 30
 """How far back the first pull reads when nobody names a window."""
@@ -35,7 +47,11 @@ FIRST_PULL_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What a pull did. `observations` and `duplicates` are rows, the rest are events."""
+    """What a pull did. `observations` and `duplicates` are rows, the rest are events.
+
+    `policy_differs` are sent events that stay as they are although the settings now would bill them otherwise, and
+    `policy_differs_credits` what that is about.
+    """
 
     api: str
     window: Window
@@ -45,6 +61,8 @@ class PullResult:
     unpriced: int = 0
     excluded: int = 0
     rejected: tuple[RejectedRow, ...] = ()
+    policy_differs: int = 0
+    policy_differs_credits: Decimal = Decimal(0)
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `pull`)."""
@@ -60,6 +78,10 @@ class PullResult:
             "unpriced": self.unpriced,
             "excluded": self.excluded,
             "rejected": [asdict(row) for row in self.rejected],
+            "policy_differs": {
+                "events": self.policy_differs,
+                "credits": plain_decimal(self.policy_differs_credits),
+            },
         }
 
 
@@ -134,9 +156,14 @@ def _book(
     """The result so far after each booked batch."""
     versions = ledger.card_versions()
     for usage in reading.batches():
-        events, booked = book_usage(ledger, usage, cards_for(usage, ledger, cards, versions), policy, run_id=run_id)
+        rated, booked = book_rated(ledger, usage, cards_for(usage, ledger, cards, versions), policy, run_id=run_id)
+        events = rated.events
         result = replace(
             result,
+            policy_differs=result.policy_differs + int(rated.differs.sum()),
+            policy_differs_credits=EXACT.add(
+                result.policy_differs_credits, pc.sum(rated.at_stake).as_py() or Decimal(0)
+            ),
             counts=result.counts + booked,
             duplicates=reading.duplicates,
             unpriced=result.unpriced + _flagged(events, Flag.UNPRICED),
@@ -149,15 +176,34 @@ def _book(
 def book_usage(
     ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
 ) -> tuple[pa.Table, BookingCounts]:
-    """Rate and book rows of `USAGE_SCHEMA`; returns the rated events and what booking them did.
+    """`book_rated`, of which only the rows to book are told."""
+    rated, counts = book_rated(ledger, usage, cards, policy, run_id=run_id)
+    return rated.events, counts
+
+
+def book_rated(
+    ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
+) -> tuple[Rated, BookingCounts]:
+    """Rate and book rows of `USAGE_SCHEMA`; returns what they were rated as and what booking them did.
 
     Who pays is decided in the transaction that books it, by the organization directory as it is then and not as
-    `policy` has it: a pull takes long, and neither a push nor a change of the map may come in between.
+    `policy` has it: a pull takes long, and neither a push nor a change of the map may come in between. What is on a
+    bill stays under the policy it was booked with; the rest follows `policy`.
     """
     with ledger.engine.transaction() as writer:
         current = replace(policy, customers=mapped_customers(writer.rows))
-        events = to_events(usage, cards, current, booked_on_a_bill(writer.rows, usage))
-        return events, writer.book(events, run_id=run_id)
+        remember_policy(writer, current, datetime.now(UTC))
+        rated = rate_as_billed(writer.rows, usage, cards, current)
+        remember_facts(writer, usage, rated, current)
+        counts = writer.book(rated.events, run_id=run_id)
+    left = usage.num_rows - rated.events.num_rows
+    return rated, replace(counts, unchanged=counts.unchanged + left)
+
+
+def rate_as_billed(rows: Rows, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy) -> Rated:
+    """Rate rows of `USAGE_SCHEMA`, with regard to whose bill each event is on and under which policy it got there."""
+    others = on_a_bill_under_another(rows, usage["id"].to_pylist(), policy)
+    return rate_under(usage, cards, policy, booked_on_a_bill(rows, usage), others)
 
 
 def cards_for(usage: pa.Table, ledger: Ledger, cards: RateCardFile, versions: set[str]) -> list[RateCard | None]:

@@ -375,10 +375,15 @@ class BillingService:
 
     @property
     def _policy(self) -> Policy:
-        """Who pays and what is not billed, by the settings and by the organization directory as it is now."""
+        """Who pays and what is not billed, by settings, card file and organization directory as they are now."""
         s = self.settings
-        customers = mapped_customers(self._ledger.engine.rows)
-        return Policy(s.default_customer_id, s.override_customer_id, s.langfuse_excluded_environments, customers)
+        return Policy(
+            s.default_customer_id,
+            s.override_customer_id,
+            s.langfuse_excluded_environments,
+            mapped_customers(self._ledger.engine.rows),
+            self._cards().metadata,
+        )
 
     def _select(self, params: GetUsageEventsParams, principal: Principal) -> Selection:
         return select(self._ledger, self.settings.zone, params, principal)

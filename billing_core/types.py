@@ -84,6 +84,7 @@ class Flag(StrEnum):
     SENT_ELSEWHERE = "sent_elsewhere"
     INCOMPLETE = "incomplete"
     MISSING_AT_SOURCE = "missing_at_source"
+    POLICY_DIFFERS = "policy_differs"
 
 
 class Attribute(StrEnum):

@@ -73,6 +73,9 @@ class CauseWords:
 CAUSE_WORDS: dict[str, CauseWords] = {
     "late": CauseWords("Late", "Used, but not booked or not sent yet: the next pull and push bring it."),
     "changed_after_sending": CauseWords("Changed after sending", "It changed since it was sent; a correction is owed."),
+    "policy_differs": CauseWords(
+        "Policy differs", "It was sent under other settings, and stays as it was sent: `rerate --settings` shows it."
+    ),
     "no_customer": CauseWords("No customer", "Nobody is named, so nobody can be billed."),
     "held": CauseWords("Held", "A rule or a person keeps it back."),
     "too_old": CauseWords("Too old", "Older than the 35 days Stripe accepts."),

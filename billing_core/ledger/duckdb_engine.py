@@ -44,6 +44,7 @@ from billing_core.ledger.schema import (
     without_offsets,
 )
 from billing_core.private import FILE, keep_private
+from billing_core.types import Flag
 
 __all__ = ["DuckDBEngine", "table_rows"]
 
@@ -101,6 +102,10 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS imports (id VARCHAR, kind VARCHAR, file_name VARCHAR, sha256 VARCHAR, seq BIGINT,
        imported_at TIMESTAMP, imported_by VARCHAR, result VARCHAR, undone_seq BIGINT, undone_at TIMESTAMP,
        undone_by VARCHAR)""",
+    "CREATE TABLE IF NOT EXISTS policies (policy VARCHAR, content VARCHAR, first_used_at TIMESTAMP)",
+    """CREATE TABLE IF NOT EXISTS policy_facts (event_id VARCHAR, policy VARCHAR, named_customer_id VARCHAR,
+       organization_id VARCHAR, user_id VARCHAR, chatflow_id VARCHAR, chatflow_name VARCHAR,
+       ai_credentials_ownership VARCHAR, storage_gb DECIMAL(24,12), is_legacy BOOLEAN)""",
     """CREATE TABLE IF NOT EXISTS imported_cards (import_id VARCHAR, content VARCHAR, imported_at TIMESTAMP,
        imported_by VARCHAR, undone_at TIMESTAMP)""",
 )
@@ -109,7 +114,7 @@ TABLES = (
 
 ADDITIONS = tuple(
     f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_quoted(column.name)} {column.duckdb}"
-    for table in ("events", "event_revisions")
+    for table in ("events", "event_revisions", "closed_events")
     for column in ADDED_LATER
 )
 
@@ -369,9 +374,7 @@ class _Writer:
         if brought is not None:
             brought = without_offsets(brought)
         cursor.execute(_MATCHED)
-        matched, changed = cursor.execute(
-            "SELECT count(*), count(*) FILTER (WHERE len(changed_columns) > 0) FROM matched"
-        ).fetchall()[0]
+        matched, changed, moved, remarked = cursor.execute(_COUNTED).fetchall()[0]
         counts = BookingCounts(events.num_rows - matched, changed, matched - changed)
         if changed:
             cursor.execute(_KEEP_REVISIONS, [seq, now])
@@ -386,6 +389,12 @@ class _Writer:
                     "events_changed": counts.changed, "events_unchanged": counts.unchanged,
                 },
             )  # fmt: skip
+        if moved:
+            cursor.execute(_NAME_POLICY)
+        if remarked:
+            cursor.execute(_MARK_POLICY)
+            if not (counts.new or changed):
+                self.advance(run_id)
         cursor.execute("DROP TABLE matched")
         return counts
 
@@ -411,8 +420,26 @@ CREATE OR REPLACE TEMP TABLE matched AS
 SELECT e.id, e.seq AS old_seq, e.revision AS old_revision, e.sync_status AS old_status, e.sync_error AS old_error,
        e.flags AS old_flags, e.marks AS old_marks, e.meter_event_identifier AS old_identifier,
        e.synced_at AS old_synced_at, e.accounted_at AS old_accounted_at, e.billed_elsewhere AS old_billed_elsewhere,
-       {_CHANGED_COLUMNS} AS changed_columns
+       e.policy AS old_policy, e.named_customer_id AS old_named_customer_id,
+       {_CHANGED_COLUMNS} AS changed_columns, coalesce(i.updated_at < e.updated_at, false) AS is_older,
+       NOT is_older AND i.policy IS NOT NULL AND len(changed_columns) = 0
+           AND (i.policy, i.named_customer_id) IS DISTINCT FROM (e.policy, e.named_customer_id) AS is_moved,
+       NOT is_older AND i.policy_differs <> contains(coalesce(e.marks, ''), '{Flag.POLICY_DIFFERS}') AS is_remarked
 FROM events e JOIN incoming i USING (id)
+"""
+
+_COUNTED = """SELECT count(*), count(*) FILTER (len(changed_columns) > 0), count(*) FILTER (is_moved),
+                     count(*) FILTER (is_remarked) FROM matched"""
+
+_NAME_POLICY = """UPDATE events SET policy = i.policy, named_customer_id = i.named_customer_id
+                  FROM incoming i JOIN matched m USING (id) WHERE events.id = i.id AND m.is_moved"""
+"""An event that is the same under another policy is one of that policy from now on."""
+
+_MARK_POLICY = f"""
+UPDATE events SET marks = array_to_string(list_filter(list_append(
+           list_filter(string_split(coalesce(marks, ''), '{FLAG_SEPARATOR}'), lambda m: m <> '{Flag.POLICY_DIFFERS}'),
+           CASE WHEN i.policy_differs THEN '{Flag.POLICY_DIFFERS}' ELSE '' END), lambda m: m <> ''), '{FLAG_SEPARATOR}')
+FROM incoming i JOIN matched m USING (id) WHERE events.id = i.id AND m.is_remarked
 """
 
 _KEEP_REVISIONS = f"""
@@ -449,6 +476,8 @@ def _inserted(column: Column, came: str | None = None) -> str:
     own = {
         "seq": "$seq", "revision": "coalesce(m.old_revision, gone.revision, 0) + 1",
         "booked_at": "$now", "run_id": "$run",
+        "policy": "coalesce(i.policy, m.old_policy)",
+        "named_customer_id": "CASE WHEN i.policy IS NULL THEN m.old_named_customer_id ELSE i.named_customer_id END",
         "accounted_at": "m.old_accounted_at", "billed_elsewhere": f"coalesce(m.old_billed_elsewhere, {before})",
     }  # fmt: skip
     return own.get(name, f"i.{_quoted(name)}")

@@ -166,7 +166,10 @@ def tampered(rows: Rows, *, seq: int, start: datetime, end: datetime) -> list[Ta
     ]
 
 
-_OWN = {"sync_status", "sync_error", "meter_event_identifier", "synced_at", "marks", "quarter_hour"}
+_OWN = {
+    "sync_status", "sync_error", "meter_event_identifier", "synced_at", "marks", "quarter_hour", "policy",
+    "named_customer_id",
+}  # fmt: skip
 """What may differ between an event and its frozen state although nobody touched its facts. Whether it counts later and
 whether it was billed elsewhere change with a new revision only."""
 

@@ -23,7 +23,7 @@ from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
-__all__ = ["Moved", "Standing", "Unsent", "booked_on_a_bill", "moved_by", "rebill", "standing"]
+__all__ = ["COVERED_EVENTS", "Moved", "Standing", "Unsent", "booked_on_a_bill", "moved_by", "rebill", "standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _failure(event: Unsent) -> str | None:
     return None if event.was_rejected or event.rule not in {None, "failed_before", "no_customer"} else event.error
 
 
-_COVERED = f"""
+COVERED_EVENTS = f"""
 SELECT {{chosen}} FROM coverage c JOIN intents i USING (identifier)
 WHERE i.state NOT IN {VOID!r} AND c.event_id IN ({{ids}})
 GROUP BY c.event_id, c.customer_id HAVING sum(c.credits) <> 0
@@ -108,7 +108,7 @@ GROUP BY c.event_id, c.customer_id HAVING sum(c.credits) <> 0
 
 _ON_A_BILL = f"""
 WITH billed AS (SELECT event_id, any_value(customer_id) AS payer
-                FROM ({_COVERED.format(ids="SELECT unnest($1)", chosen="c.event_id, c.customer_id")})
+                FROM ({COVERED_EVENTS.format(ids="SELECT unnest($1)", chosen="c.event_id, c.customer_id")})
                 GROUP BY event_id HAVING count(*) = 1),
 known AS (
     SELECT e.id, coalesce(b.payer, e.customer_id) AS payer, e.customer_id, e.flags
@@ -136,7 +136,7 @@ unsent AS MATERIALIZED (
       AND ((contains(e.flags, '{Flag.MAPPED_CUSTOMER}') AND e.customer_id IS DISTINCT FROM m.mapped_to)
            OR (contains(e.flags, '{Flag.NO_CUSTOMER}') AND m.mapped_to IS NOT NULL)))
 SELECT unsent.*, held.rule, held.kept_back FROM unsent LEFT JOIN held ON held.event_id = unsent.id
-WHERE unsent.id NOT IN ({_COVERED.format(ids="SELECT id FROM unsent", chosen="c.event_id")})
+WHERE unsent.id NOT IN ({COVERED_EVENTS.format(ids="SELECT id FROM unsent", chosen="c.event_id")})
 """
 """Events that a map (organizations, customers or null, default customer) moves."""
 

@@ -26,6 +26,7 @@ __all__ = [
     "FLAG_SEPARATOR",
     "IMPORT_RUN",
     "MODEL_SEPARATOR",
+    "POLICY_COLUMNS",
     "QUARTER_HOUR_SECONDS",
     "SCHEMA_VERSION",
     "SENT",
@@ -134,12 +135,19 @@ def _column(name: str) -> Column:
     return Column(name, kind, duckdb)
 
 
-ADDED_LATER = tuple(_column(name) for name in ("has_error", "accounted_at", "billed_elsewhere"))
+ADDED_LATER = tuple(
+    _column(name) for name in ("has_error", "accounted_at", "billed_elsewhere", "named_customer_id", "policy")
+)
 """Columns of events that older ledgers get when they are opened (null there: not known), oldest first.
 
 They stand last in both tables, where `ALTER TABLE` puts them: `SELECT *` means the same in every ledger.
 `accounted_at` is when an event counts that came, or changed, after its month was closed (null: when it began);
-`billed_elsewhere` says that an import brought it as billed already, by whatever did it."""
+`billed_elsewhere` says that an import brought it as billed already, by whatever did it; `policy` is the fingerprint of
+the billing policy it was booked under (table `policies`), and `named_customer_id` whom its trace names, read with that
+policy's metadata names."""
+
+POLICY_COLUMNS = {"named_customer_id": pa.string(), "policy": pa.string(), "policy_differs": pa.bool_()}
+"""What a pull says beside `EVENT_SCHEMA` of the events it books; null policy: leave what the ledger says."""
 
 _FIRST_VERSION = tuple(
     _column(name)
@@ -149,7 +157,14 @@ _FIRST_VERSION = tuple(
 _SUPERSEDED = tuple(_column(name) for name in ("superseded_seq", "superseded_at", "changed_columns"))
 
 EVENT_COLUMNS = (*_FIRST_VERSION, *ADDED_LATER)
-CLOSED_COLUMNS = (*EVENT_COLUMNS, *(_column(name) for name in ("close_seq", "moment", "is_reversal")))
+_WHEN_CLOSES_CAME = 3
+"""How many of `ADDED_LATER` there were: what came after stands behind the close's own columns."""
+CLOSED_COLUMNS = (
+    *_FIRST_VERSION,
+    *ADDED_LATER[:_WHEN_CLOSES_CAME],
+    *(_column(name) for name in ("close_seq", "moment", "is_reversal")),
+    *ADDED_LATER[_WHEN_CLOSES_CAME:],
+)
 """Events as they were when their month was closed: by which close, when they count, whether they take one back."""
 REVISION_COLUMNS = (*_FIRST_VERSION, *_SUPERSEDED, *ADDED_LATER)
 
@@ -231,7 +246,7 @@ def holds_table() -> ir.Table:
 
 
 def stored(events: pa.Table) -> pa.Table:
-    """`EVENT_SCHEMA` rows in the ledger's own types, in time order."""
+    """`EVENT_SCHEMA` rows, with `POLICY_COLUMNS` where given, in the ledger's own types, in time order."""
     columns = []
     for name in EVENT_SCHEMA.names:
         column = events[name]
@@ -251,6 +266,9 @@ def stored(events: pa.Table) -> pa.Table:
     seconds = table["timestamp"].cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     quarters = pc.cast(pc.floor(pc.divide(seconds.cast(pa.float64()), QUARTER_HOUR_SECONDS)), pa.int32())
     table = table.append_column("quarter_hour", quarters)
+    for name, kind in POLICY_COLUMNS.items():
+        column = events[name] if name in events.column_names else pa.nulls(table.num_rows, kind)
+        table = table.append_column(name, column)
     return table.sort_by([("timestamp", "ascending"), ("id", "ascending")])
 
 

@@ -20,7 +20,7 @@ from billing_core.decimals import Integers, from_integers, to_integers
 from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, rate
 from billing_core.types import Flag, SyncStatus
-from billing_core.usage import COST, LARGEST_COST_USD, USAGE_SCHEMA
+from billing_core.usage import COST, LARGEST_COST_USD, USAGE_SCHEMA, MetadataNames
 
 __all__ = [
     "COST_USD",
@@ -72,17 +72,18 @@ _LEGACY_UNIT = 10**6
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the environment (CONTRACT section 2) and the organization directory decide about events.
+    """What the environment (CONTRACT section 2), the card file and the organization directory decide about events.
 
-    `customers` is the directory's map, organization → Stripe customer. Who pays for an event, first match:
-    the default customer if it overrides everything · who the trace names · who its organization is mapped to ·
-    the default customer · nobody.
+    `customers` is the directory's map, organization → Stripe customer; `names` says which metadata keys were read.
+    Who pays for an event, first match: the default customer if it overrides everything · who the trace names · who its
+    organization is mapped to · the default customer · nobody.
     """
 
     default_customer_id: str | None = None
     override_customer_id: bool = False
     excluded_environments: tuple[str, ...] = field(default=("langfuse-*", "sdk-experiment"))
     customers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    names: MetadataNames = field(default=MetadataNames())
 
     @property
     def overrides(self) -> bool:

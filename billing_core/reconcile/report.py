@@ -35,6 +35,7 @@ class Cause(StrEnum):
 
     LATE = "late"
     CHANGED_AFTER_SENDING = "changed_after_sending"
+    POLICY_DIFFERS = "policy_differs"
     NO_CUSTOMER = "no_customer"
     HELD = "held"
     TOO_OLD = "too_old"

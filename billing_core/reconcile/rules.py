@@ -49,13 +49,15 @@ WITH differing AS (
            b.customer AS b_customer, b.day AS b_day, b.credits AS b_credits,
            b.status IN ('sending', 'processed', 'confirmed')
                AND NOT b.imported
-               AND NOT (b.legacy AND coalesce(contains(f.flags, 'legacy_billed'), false)) AS on_its_way
+               AND NOT (b.legacy AND coalesce(contains(f.flags, 'legacy_billed'), false)) AS on_its_way,
+           contains(f.flags, 'policy_differs') AS differs
     FROM fresh f FULL JOIN booked b ON b.id = f.id
     WHERE f.id IS NULL OR b.id IS NULL OR f.credits <> b.credits OR f.customer IS DISTINCT FROM b.customer
        OR f.day IS DISTINCT FROM b.day
 ), caused AS (
-    SELECT d.*, CASE WHEN coalesce(d.on_its_way, false) OR coalesce(c.is_covered, false)
-                     THEN 'changed_after_sending' ELSE 'late' END AS cause
+    SELECT d.*, CASE WHEN coalesce(d.differs, false) THEN 'policy_differs'
+                     WHEN coalesce(d.on_its_way, false) OR coalesce(c.is_covered, false) THEN 'changed_after_sending'
+                     ELSE 'late' END AS cause
     FROM differing d LEFT JOIN covered c ON c.id = d.id
 ), sides AS (
     SELECT f_customer AS customer, f_day AS day, cause, f_credits AS credits, id FROM caused

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, UpstreamError
 from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.rebilling import booked_on_a_bill
 from billing_core.ledger.schema import FLAG_SEPARATOR
-from billing_core.pulling import cards_for
+from billing_core.pulling import cards_for, rate_as_billed
 from billing_core.rating.card import RateCardFile
-from billing_core.rating.events import Policy, to_events
+from billing_core.rating.events import Policy
+from billing_core.rating.policy import Rated
 from billing_core.reconcile.books import (
     UPSTREAM,
     Books,
@@ -37,6 +37,7 @@ from billing_core.reconcile.books import (
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item
 from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
+from billing_core.types import Flag
 from billing_core.usage import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
@@ -197,14 +198,7 @@ def _read_langfuse(
     try:
         versions = ledger.card_versions()
         tables = [
-            _narrowed(
-                to_events(
-                    usage,
-                    cards_for(usage, ledger, cards, versions),
-                    policy,
-                    booked_on_a_bill(ledger.engine.rows, usage),
-                )
-            )
+            _narrowed(rate_as_billed(ledger.engine.rows, usage, cards_for(usage, ledger, cards, versions), policy))
             for usage in reading.batches()
         ]
         events = pa.concat_tables(tables) if tables else UPSTREAM.empty_table()
@@ -220,8 +214,11 @@ def _read_langfuse(
         reading.discard()
 
 
-def _narrowed(events: pa.Table) -> pa.Table:
+def _narrowed(rated: Rated) -> pa.Table:
+    """What the settings now make of usage; what they would bill otherwise than it was sent is flagged."""
+    events, differs = rated.now, pa.array(rated.differs)
     flags = pc.binary_join(events["flags"], FLAG_SEPARATOR)
+    flags = pc.if_else(differs, pc.binary_join_element_wise(flags, Flag.POLICY_DIFFERS, FLAG_SEPARATOR), flags)
     columns = [flags if name == "flags" else events[name] for name in UPSTREAM.names]
     return pa.Table.from_arrays(columns, names=UPSTREAM.names).cast(UPSTREAM)
 

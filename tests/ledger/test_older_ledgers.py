@@ -1,4 +1,5 @@
-"""A ledger written before `has_error` was kept (schema 2), or before months were closed (3), is brought up to date."""
+"""A ledger written before `has_error` was kept (schema 2), before months were closed (3), or before the billing policy
+of events was kept (4), is brought up to date."""
 
 from decimal import Decimal
 
@@ -12,6 +13,7 @@ from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage
 GROWN = {"tokens_in": 700, "tokens_total": 1100, "usage": [model_usage(input=700, output=400)]}
 ADDED_TABLES = ("organization_directory", "limit_notices", "webhook_attempts", "anomaly_marks")
 CLOSING_TABLES = ("closed_events", "closes", "imports", "imported_cards")
+POLICY_TABLES = ("policies", "policy_facts")
 
 
 def columns_of(path, table):
@@ -21,14 +23,13 @@ def columns_of(path, table):
 
 def age(path, version=2):
     """Take out of the file what came after a schema version."""
-    columns = (
-        ("accounted_at", "billed_elsewhere") if version == 3 else ("has_error", "accounted_at", "billed_elsewhere")
-    )
+    later = {2: ("has_error",), 3: ("accounted_at", "billed_elsewhere"), 4: ("named_customer_id", "policy")}
+    tables = {2: ADDED_TABLES, 3: CLOSING_TABLES, 4: POLICY_TABLES}
     with duckdb.connect(str(path)) as connection:
-        for table in ("events", "event_revisions"):
-            for column in columns:
+        for table in ("events", "event_revisions", "closed_events"):
+            for column in (column for since, columns in later.items() if since >= version for column in columns):
                 connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in CLOSING_TABLES if version == 3 else (*ADDED_TABLES, *CLOSING_TABLES):
+        for table in (table for since, names in tables.items() if since >= version for table in names):
             connection.execute(f"DROP TABLE {table}")
         connection.execute(f"UPDATE meta SET value = '{version}' WHERE name = 'schema_version'")
 
@@ -57,17 +58,17 @@ def state(ledger, table="events"):
     return ledger.engine.rows(f"SELECT id, has_error, tokens_in, revision, marks FROM {table} ORDER BY id")
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [2, 3, 4])
 def test_it_gets_what_is_missing_and_looks_like_a_new_one(version, tmp_path):
     path = tmp_path / "old.duckdb"
     ledger_at(path, [usage_row()]).engine.close()
     age(path, version)
     ledger_at(path).engine.close()
     ledger_at(tmp_path / "new.duckdb").engine.close()
-    for table in ("events", "event_revisions", *ADDED_TABLES, *CLOSING_TABLES):
+    for table in ("events", "event_revisions", *ADDED_TABLES, *CLOSING_TABLES, *POLICY_TABLES):
         assert columns_of(path, table) == columns_of(tmp_path / "new.duckdb", table)
     with duckdb.connect(str(path)) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("4",)]
+        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("5",)]
 
 
 def test_of_what_was_booked_before_errors_are_not_known(ledger):
