@@ -70,8 +70,10 @@ def add_commands(command: Command) -> None:
     undo.add_argument("import_id", metavar="IMPORT_ID")
     add_json(undo)
 
-    rerate = command("rerate", _rerate, "what history would have cost under another card")
-    rerate.add_argument("--rate-card", required=True, metavar="FILE")
+    rerate = command("rerate", _rerate, "what history would have cost under another card, or bills by the settings now")
+    by = rerate.add_mutually_exclusive_group(required=True)
+    by.add_argument("--rate-card", metavar="FILE", help="this card in place of the one each event was rated with")
+    by.add_argument("--settings", action="store_true", help="customer and exclusion by the settings in force now")
     rerate.add_argument("--apply", action="store_true", help="book the differences")
     add_window(rerate)
     add_json(rerate)
@@ -215,13 +217,25 @@ def _rerate(options: argparse.Namespace, settings: Settings) -> int:
     from billing_core.rating.card import load_rate_cards
 
     start, end = time_of("from", options.start), time_of("to", options.end)
-    cards = load_rate_cards(Path(options.rate_card), "--rate-card")
+    cards = None if options.settings else load_rate_cards(Path(options.rate_card), "--rate-card")
     with open_service(settings) as service, share_bar() as progress:
-        do = service.rerating.apply if options.apply else service.rerating.what_if
-        document = do(os_principal(), cards, start, end, progress=progress).to_json()
+        desk = service.rerating
+        if cards is None:
+            look = desk.apply_settings if options.apply else desk.under_settings
+            document = look(os_principal(), start, end, progress=progress).to_json()
+        else:
+            do = desk.apply if options.apply else desk.what_if
+            document = do(os_principal(), cards, start, end, progress=progress).to_json()
+    for reason in document["not_rerated"]:
+        print(f"{reason['reason']}: {reason['events']:,} events: {reason['says']}", file=sys.stderr)
     if options.json:
         print_json(document)
         return 0
+    if options.settings:
+        paid = [
+            (row["customer_id"] or "(nobody)", row["old"], row["new"], row["delta"]) for row in document["customers"]
+        ]
+        print(aligned(("customer", "old", "new", "delta"), paid))
     head = ("organization", "events", "old", "new", "delta", "delta USD")
     rows = [
         (

@@ -125,7 +125,7 @@ class BillingService:
         self.organizations = OrganizationDesk(settings, self._ledger, self._cards, self.stripe, clock)
         self.exports = ExportDesk(settings, self._ledger, self._cards, self.stripe, clock)
         self.months = MonthsDesk(settings, self._ledger, self.stripe, self.exports, clock)
-        self.rerating = RerateDesk(settings, self._ledger, self.organizations.limits)
+        self.rerating = RerateDesk(settings, self._ledger, self.organizations.limits, lambda: self._policy)
         self.imports = ImportDesk(
             settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
         )

@@ -15,10 +15,25 @@ from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.rebilling import COVERED_EVENTS
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
 from billing_core.rating.events import Policy
-from billing_core.rating.policy import NAMED_FACTS, OnABill, Rated, fingerprint, policy_from_json, policy_json
+from billing_core.rating.policy import (
+    NAMED_FACTS,
+    OnABill,
+    Rated,
+    Reread,
+    fingerprint,
+    policy_from_json,
+    policy_json,
+)
 from billing_core.types import Flag
 
-__all__ = ["known_policies", "on_a_bill_under_another", "remember_facts", "remember_policy"]
+__all__ = [
+    "forget_facts",
+    "known_policies",
+    "on_a_bill_under_another",
+    "remember_facts",
+    "remember_policy",
+    "reread_under",
+]
 
 _OTHERS = "SELECT id FROM events WHERE id IN (SELECT unnest($1)) AND policy IS DISTINCT FROM $2"
 
@@ -53,6 +68,24 @@ def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> d
             {**stored, "named_customer_id": named},
         )  # fmt: skip
     return found
+
+
+def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, Reread]:
+    """Of these events, what was read of them under `policy` while they stayed as they were sent."""
+    query = f"""SELECT event_id, is_legacy, named_customer_id, {", ".join(NAMED_FACTS)} FROM policy_facts
+                WHERE policy = $1 AND event_id IN (SELECT unnest($2))"""
+    if not rows("SELECT 1 FROM policy_facts LIMIT 1", []):
+        return {}
+    names = ("named_customer_id", *NAMED_FACTS)
+    return {
+        event_id: Reread(dict(zip(names, facts, strict=True)), is_legacy)
+        for event_id, is_legacy, *facts in rows(query, [fingerprint(policy), list(ids)])
+    }
+
+
+def forget_facts(writer: Writer, ids: Sequence[str]) -> None:
+    """What was kept of events that are booked under the settings in force from now on."""
+    writer.rows("DELETE FROM policy_facts WHERE event_id IN (SELECT unnest(?))", [list(ids)])
 
 
 def remember_policy(writer: Writer, policy: Policy, now: datetime) -> None:

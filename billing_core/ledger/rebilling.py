@@ -20,6 +20,8 @@ from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT
 from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
+from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT, SETTINGS_RUN
+from billing_core.ledger.sync import ACTIVE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
@@ -110,9 +112,19 @@ _ON_A_BILL = f"""
 WITH billed AS (SELECT event_id, any_value(customer_id) AS payer
                 FROM ({COVERED_EVENTS.format(ids="SELECT unnest($1)", chosen="c.event_id, c.customer_id")})
                 GROUP BY event_id HAVING count(*) = 1),
+decided AS (
+    SELECT id, max_by(customer_id, revision) AS payer, max(booked_at) AS at
+    FROM (SELECT id, customer_id, revision, booked_at, run_id FROM events UNION ALL
+          SELECT id, customer_id, revision, booked_at, run_id FROM event_revisions)
+    WHERE run_id LIKE '{SETTINGS_RUN} by %' AND id IN (SELECT unnest($1)) GROUP BY id),
+pushed AS (
+    SELECT c.event_id, max(i.created_at) AS at FROM coverage c JOIN intents i USING (identifier)
+    WHERE c.event_id IN (SELECT id FROM decided) AND i.state NOT IN {VOID!r} GROUP BY c.event_id),
 known AS (
-    SELECT e.id, coalesce(b.payer, e.customer_id) AS payer, e.customer_id, e.flags
-    FROM events e LEFT JOIN billed b ON b.event_id = e.id
+    SELECT e.id, CASE WHEN d.at > p.at THEN d.payer ELSE coalesce(b.payer, e.customer_id) END AS payer,
+           e.customer_id, e.flags
+    FROM events e LEFT JOIN billed b ON b.event_id = e.id LEFT JOIN decided d ON d.id = e.id
+         LEFT JOIN pushed p ON p.event_id = e.id
     WHERE e.id IN (SELECT unnest($1)) AND (e.sync_status IN {SENT!r} OR b.payer IS NOT NULL))
 SELECT k.id, k.payer, contains(coalesce(max_by(r.flags, r.revision), k.flags), '{Flag.MAPPED_CUSTOMER}')
 FROM known k LEFT JOIN event_revisions r
@@ -120,7 +132,7 @@ FROM known k LEFT JOIN event_revisions r
 GROUP BY k.id, k.payer, k.flags
 """
 """Of some events those on a bill: whose bill it is (what they say by now may not have been sent), and whether the
-directory said so."""
+directory said so. What `rerate --settings` decided counts until the next push has carried it out."""
 
 _MOVING = f"""
 WITH map AS (SELECT unnest($1::VARCHAR[]) AS organization_id, unnest($2::VARCHAR[]) AS mapped_to),

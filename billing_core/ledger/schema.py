@@ -30,6 +30,7 @@ __all__ = [
     "QUARTER_HOUR_SECONDS",
     "SCHEMA_VERSION",
     "SENT",
+    "SETTINGS_RUN",
     "SYNC_TABLES",
     "UNDONE",
     "UNDO_RUN",
@@ -56,6 +57,9 @@ QUARTER_HOUR_SECONDS = 900
 
 IMPORT_RUN = "import:"
 """How the runs begin that book an import; its id follows."""
+
+SETTINGS_RUN = "settings"
+"""How the runs begin that book what the settings in force would bill otherwise than it was sent."""
 
 UNDO_RUN = "undo of "
 """How the runs begin that take one back; the run that booked it follows."""

@@ -36,6 +36,7 @@ __all__ = [
     "matches_any",
     "no_customer",
     "no_usage",
+    "payers",
     "to_events",
 ]
 
@@ -203,7 +204,7 @@ def to_events(
         parts[name] = np.where(use_record, values, np.where(excluded, 0, parts[name]))
     total = parts["credits_ai_tokens"] + parts["credits_compute"] + parts["credits_storage"]
 
-    customer, mapped = _payers(usage, policy, booked or {})
+    customer, mapped = payers(usage, policy, booked or {})
     nobody = customer.is_null().to_numpy(zero_copy_only=False)
     recorded_error = usage["legacy_error"].combine_chunks()
     has_failed = recorded_error.is_valid().to_numpy(zero_copy_only=False)
@@ -320,7 +321,7 @@ def _to_micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.where((values < 0) | (values > LARGEST_COMPONENT), 0, values).astype(np.int64)
 
 
-def _payers(usage: pa.Table, policy: Policy, booked: Mapping[str, Booked]) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+def payers(usage: pa.Table, policy: Policy, booked: Mapping[str, Booked]) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
     """The customer of each row (see `Policy` and `to_events`), and whether the directory or its booking says so."""
     named = usage["customer_id"].combine_chunks()
     default = pa.scalar(policy.default_customer_id, pa.string())

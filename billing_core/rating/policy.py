@@ -23,7 +23,7 @@ from billing_core.rating.rate import CREDITS
 from billing_core.types import Flag
 from billing_core.usage import USAGE_SCHEMA, MetadataNames
 
-__all__ = ["NAMED_FACTS", "OnABill", "Rated", "fingerprint", "policy_from_json", "policy_json", "rate_under"]
+__all__ = ["NAMED_FACTS", "OnABill", "Rated", "Reread", "fingerprint", "policy_from_json", "policy_json", "rate_under"]
 
 NAMED_FACTS = (
     "organization_id", "user_id", "chatflow_id", "chatflow_name", "ai_credentials_ownership", "storage_gb",
@@ -81,6 +81,15 @@ class OnABill:
     is_mapped: bool
     flags: frozenset[str]
     facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """What was read of an event under the settings in force while it stayed as it was sent: `NAMED_FACTS` and
+    `named_customer_id`; `is_legacy`: they find the earlier system's mark of having billed it."""
+
+    facts: Mapping[str, Any]
+    is_legacy: bool
 
 
 @dataclass(frozen=True, slots=True)

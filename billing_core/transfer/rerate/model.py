@@ -12,16 +12,26 @@ from typing import Any
 from billing_core.decimals import EXACT
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["WHY_NOT", "CardVersion", "NotRerated", "OrganizationDelta", "PlanCrossing", "Rerating", "ToSend"]
+__all__ = [
+    "WHY_NOT",
+    "CardVersion",
+    "CustomerDelta",
+    "NotRerated",
+    "OrganizationDelta",
+    "PlanCrossing",
+    "Rerating",
+    "ToSend",
+]
 
 
 class NotRerated(StrEnum):
-    """Why an event keeps its credits, whatever the card says."""
+    """Why an event keeps its credits and its customer, whatever the card or the settings say."""
 
     LEGACY_BILLED = "legacy_billed"
     BILLED_ELSEWHERE = "billed_elsewhere"
     NO_CARD = "no_card_in_force"
     USAGE_UNKNOWN = "usage_unknown"
+    NOT_READ = "not_read_again"
 
 
 WHY_NOT: Mapping[NotRerated, str] = {
@@ -29,6 +39,7 @@ WHY_NOT: Mapping[NotRerated, str] = {
     NotRerated.BILLED_ELSEWHERE: "It was imported as billed already: what was billed stays.",
     NotRerated.NO_CARD: "No card of the file was in force when it began: it keeps its card.",
     NotRerated.USAGE_UNKNOWN: "Its tokens are known as a sum only, and the card prices them by model and class.",
+    NotRerated.NOT_READ: "It was read with other metadata names: pull its time (`pull --from --to`), then look again.",
 }
 """The same in a sentence."""
 
@@ -70,6 +81,29 @@ class OrganizationDelta:
             "old_usd": plain_decimal(self.old_usd),
             "new_usd": plain_decimal(self.new_usd),
             "delta_usd": plain_decimal(self.delta_usd),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerDelta:
+    """Exact credits of one customer (`None`: nobody pays) before and after; `new` is by who would pay then."""
+
+    customer_id: str | None
+    old: Decimal
+    new: Decimal
+
+    @property
+    def delta(self) -> Decimal:
+        """New less old."""
+        return EXACT.subtract(self.new, self.old)
+
+    def to_json(self) -> dict[str, Any]:
+        """A row of `customers`."""
+        return {
+            "customer_id": self.customer_id,
+            "old": plain_decimal(self.old),
+            "new": plain_decimal(self.new),
+            "delta": plain_decimal(self.delta),
         }
 
 
@@ -137,7 +171,7 @@ class CardVersion:
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
-    """What another card would change, or did.
+    """What another card, or the settings in force, would change, or did.
 
     Attributes
     ----------
@@ -145,7 +179,7 @@ class Rerating:
         The window of the events' own times, half open, aware UTC; `None` is open.
     cards:
         Card id → SHA-256, of every card of the file.
-    organizations:
+    organizations, customers:
         Largest difference first.
     events, events_changed:
         Looked at, and different afterwards: in credits, price, card version or flags.
@@ -157,6 +191,8 @@ class Rerating:
         Reason → events that keep their credits.
     applied:
         Whether the differences are booked.
+    settings:
+        The billing policy that took the place of a card, as JSON; `None` where a card was asked about.
     """
 
     start: datetime | None
@@ -171,6 +207,8 @@ class Rerating:
     not_rerated: Mapping[NotRerated, int]
     card_versions: tuple[CardVersion, ...]
     applied: bool
+    customers: tuple[CustomerDelta, ...] = ()
+    settings: Mapping[str, Any] | None = None
 
     @property
     def delta_credits(self) -> Decimal:
@@ -194,6 +232,7 @@ class Rerating:
             "delta_credits": plain_decimal(self.delta_credits),
             "delta_usd": plain_decimal(self.delta_usd),
             "organizations": [row.to_json() for row in self.organizations],
+            "customers": [row.to_json() for row in self.customers],
             "plan_limits": [row.to_json() for row in self.plan_limits],
             "plan_limits_unknown": self.plan_limits_unknown,
             "to_send": self.to_send.to_json(),
@@ -202,6 +241,7 @@ class Rerating:
                 for reason, events in self.not_rerated.items()
             ],
             "card_versions": [row.to_json() for row in self.card_versions],
+            **({} if self.settings is None else {"settings": dict(self.settings)}),
         }
 
 

@@ -20,7 +20,7 @@ from billing_core.types import Flag, SyncStatus
 __all__ = ["Waiting", "to_book", "waiting_now"]
 
 Rows = Callable[[str], list[tuple[Any, ...]]]
-Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None]
+Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,18 @@ def waiting_now(rows: Rows) -> Waiting:
     )
 
 
-def to_book(events: pa.Table, rerated: pa.Table, waiting: Waiting) -> pa.Table:
+def to_book(
+    events: pa.Table, rerated: pa.Table, waiting: Waiting, payers_before: pa.ChunkedArray | None = None
+) -> pa.Table:
     """`EVENT_SCHEMA` rows: stored events (all columns) with the credits, price, card and flags of `rerated`.
 
     Facts go back as they are. An event that was sent keeps its status; how an unsent one stands follows from its new
     credits, by the rule that holds when somebody else comes to pay: what only a person may lift stays.
+    `payers_before` are the stored customers where `events` have those that pay from now on.
     """
-    status, error = _standings(events, rerated, waiting)
+    status, error = _standings(
+        events, rerated, waiting, events["customer_id"] if payers_before is None else payers_before
+    )
     priced = {name: rerated[name] for name in RERATED.names if name in EVENT_SCHEMA.names}
     made = {
         **priced,
@@ -104,10 +109,13 @@ def _lists(column: pa.ChunkedArray, split: Callable[[str], list[str]]) -> pa.Arr
     return pa.array(lists, pa.list_(pa.string())).take(encoded.indices)
 
 
-def _standings(events: pa.Table, rerated: pa.Table, waiting: Waiting) -> tuple[pa.Array, pa.Array]:
+def _standings(
+    events: pa.Table, rerated: pa.Table, waiting: Waiting, payers_before: pa.ChunkedArray
+) -> tuple[pa.Array, pa.Array]:
     """Status and error of each event from now on."""
     statuses = events["sync_status"].cast(pa.string()).to_pylist()
     errors = events["sync_error"].to_pylist()
+    had_customer = pc.is_valid(payers_before).to_pylist()
     has_customer = pc.is_valid(events["customer_id"]).to_pylist()
     was_rejected = pc.is_valid(events["meter_event_identifier"]).to_pylist()
     has_credits = pc.not_equal(rerated["credits_total"], 0).to_pylist()
@@ -119,10 +127,10 @@ def _standings(events: pa.Table, rerated: pa.Table, waiting: Waiting) -> tuple[p
             continue
         if status == SyncStatus.EXCLUDED and (failure := waiting.failures.get(event_id)) is not None:
             status = SyncStatus.ERROR.value
-            error = failure if has_customer[place] or failure == MARK_GONE else no_customer(failure)
+            error = failure if had_customer[place] or failure == MARK_GONE else no_customer(failure)
         kind = (
-            flags[place], status, error, has_customer[place], has_credits[place], was_rejected[place],
-            waiting.rules.get(event_id), waiting.kept_back.get(event_id),
+            flags[place], status, error, had_customer[place], has_credits[place], was_rejected[place],
+            waiting.rules.get(event_id), waiting.kept_back.get(event_id), has_customer[place],
         )  # fmt: skip
         if kind not in known:
             known[kind] = _decided(kind)
@@ -131,8 +139,9 @@ def _standings(events: pa.Table, rerated: pa.Table, waiting: Waiting) -> tuple[p
 
 
 def _decided(kind: Kind) -> tuple[str, str | None]:
-    event = Unsent(*kind)
+    flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back, has_customer = kind
+    event = Unsent(flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back)
     now = standing(
-        event, has_customer=event.has_customer, is_mapped=Flag.MAPPED_CUSTOMER in event.flags.split(FLAG_SEPARATOR)
+        event, has_customer=has_customer, is_mapped=Flag.MAPPED_CUSTOMER in event.flags.split(FLAG_SEPARATOR)
     )
     return now.status, now.error

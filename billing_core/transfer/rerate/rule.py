@@ -25,7 +25,19 @@ from billing_core.transfer.rerate.model import NotRerated
 from billing_core.types import Flag
 from billing_core.usage import TOKEN_CLASSES
 
-__all__ = ["NEEDED", "RERATED", "Calendar", "rerate"]
+__all__ = [
+    "NEEDED",
+    "PARTS",
+    "RERATED",
+    "BookedWith",
+    "Calendar",
+    "as_booked",
+    "billed_by_somebody_else",
+    "cannot_be_priced",
+    "rated",
+    "rerate",
+    "stored_flags",
+]
 
 PARTS = ("credits_ai_tokens", "credits_compute", "credits_storage")
 
@@ -91,7 +103,7 @@ def rerate(events: pa.Table, calendar: Calendar, booked_with: BookedWith) -> pa.
     pyarrow.Table
         `RERATED`, row for row.
     """
-    billed = _billed_elsewhere(events)
+    billed = billed_by_somebody_else(events)
     places = np.where(pc.is_valid(billed).to_numpy(zero_copy_only=False), STAYS, calendar.places(events["timestamp"]))
     pieces, order = [], []
     for place in np.unique(places).tolist():
@@ -102,7 +114,7 @@ def rerate(events: pa.Table, calendar: Calendar, booked_with: BookedWith) -> pa.
             pieces.append(_by_card(part, card, booked_with))
         else:
             why = pc.fill_null(billed.take(pa.array(rows)), NotRerated.NO_CARD.value)
-            pieces.append(_as_booked(part, why))
+            pieces.append(as_booked(part, why))
         order.append(rows)
     if not pieces:
         return RERATED.empty_table()
@@ -112,7 +124,7 @@ def rerate(events: pa.Table, calendar: Calendar, booked_with: BookedWith) -> pa.
     return pa.concat_tables(pieces).take(pa.array(back))
 
 
-def _billed_elsewhere(events: pa.Table) -> pa.Array:
+def billed_by_somebody_else(events: pa.Table) -> pa.Array:
     """Why an event is on somebody else's bill, null where it is not."""
     recorded = pc.equal(events["rate_card_version"], LEGACY_VERSION).to_numpy()
     legacy = pa.array(recorded | _has_flag(events["flags"], Flag.LEGACY_BILLED))
@@ -121,7 +133,7 @@ def _billed_elsewhere(events: pa.Table) -> pa.Array:
     return pc.if_else(legacy, NotRerated.LEGACY_BILLED.value, found)
 
 
-def _as_booked(part: pa.Table, why: pa.Array) -> pa.Table:
+def as_booked(part: pa.Table, why: pa.Array) -> pa.Table:
     """Events that keep everything they have."""
     unchanged = pa.array(np.zeros(part.num_rows, dtype=bool))
     columns = [part[name] for name in RERATED.names if name not in {"is_changed", "not_rerated"}]
@@ -130,16 +142,16 @@ def _as_booked(part: pa.Table, why: pa.Array) -> pa.Table:
 
 def _by_card(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
     """Events under `card`, but for those of which it cannot price what is known."""
-    unknown = _is_unknown(part, card)
+    unknown = cannot_be_priced(part, card)
     if not unknown.any():
-        return _rated(part, card, booked_with)
+        return rated(part, card, booked_with)
     stays, goes = np.flatnonzero(unknown), np.flatnonzero(~unknown)
     why = pa.array([NotRerated.USAGE_UNKNOWN.value] * len(stays))
-    pieces = [_as_booked(part.take(pa.array(stays)), why), _rated(part.take(pa.array(goes)), card, booked_with)]
+    pieces = [as_booked(part.take(pa.array(stays)), why), rated(part.take(pa.array(goes)), card, booked_with)]
     return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate([stays, goes]))))
 
 
-def _is_unknown(part: pa.Table, card: RateCard) -> Mask:
+def cannot_be_priced(part: pa.Table, card: RateCard) -> Mask:
     """Tokens that stand on no model's line (an import may know no more) cannot be priced by model and class."""
     if card.ai.basis is not Basis.TOKENS:
         return np.zeros(part.num_rows, dtype=bool)
@@ -149,8 +161,9 @@ def _is_unknown(part: pa.Table, card: RateCard) -> Mask:
     return unknown
 
 
-def _rated(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
-    stored = _stored_flags(part["flags"])
+def rated(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
+    """Events under `card` as `RERATED`; whether an environment is billed is as their flags say."""
+    stored = stored_flags(part["flags"])
     unpriced, bad_usage = _of_the_usage(part, stored, booked_with)
     given = rate(part.append_column("unpriced", pa.array(unpriced)), card)
     excluded = stored[Flag.EXCLUDED_ENVIRONMENT]
@@ -230,7 +243,7 @@ def _is_own_key(part: pa.Table) -> Mask:
     return own
 
 
-def _stored_flags(column: pa.ChunkedArray) -> dict[Flag, Mask]:
+def stored_flags(column: pa.ChunkedArray) -> dict[Flag, Mask]:
     """Which texts of flags hold each flag of rating; few texts are distinct."""
     encoded = column.combine_chunks().dictionary_encode()
     sets = [text.split(FLAG_SEPARATOR) for text in encoded.dictionary.to_pylist()]
@@ -239,4 +252,4 @@ def _stored_flags(column: pa.ChunkedArray) -> dict[Flag, Mask]:
 
 
 def _has_flag(column: pa.ChunkedArray, flag: Flag) -> Mask:
-    return _stored_flags(column)[flag]
+    return stored_flags(column)[flag]

@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 from billing_core.decimals import EXACT
 from billing_core.ledger.schema import SENT
 from billing_core.organizations.limits import Limit, reached
-from billing_core.transfer.rerate.model import CardVersion, NotRerated, OrganizationDelta, PlanCrossing, ToSend
+from billing_core.transfer.rerate.model import (
+    CardVersion,
+    CustomerDelta,
+    NotRerated,
+    OrganizationDelta,
+    PlanCrossing,
+    ToSend,
+)
 
 __all__ = ["Tally", "crossings", "current_periods", "unknown_plans"]
 
@@ -48,25 +55,33 @@ class Tally:
         self._changed: Counter[str | None] = Counter()
         self._credits: dict[str, dict[str | None, Decimal]] = {"old": defaultdict(Decimal), "new": defaultdict(Decimal)}
         self._usd: dict[str, dict[str | None, Decimal]] = {"old": defaultdict(Decimal), "new": defaultdict(Decimal)}
+        self._paid: dict[str, dict[str | None, Decimal]] = {"old": defaultdict(Decimal), "new": defaultdict(Decimal)}
         self._versions: dict[str, Counter[str]] = {"old": Counter(), "new": Counter()}
         self._reasons: Counter[str] = Counter()
         self._sent_events = 0
         self._sent_credits = Decimal(0)
         self._sent_customers: set[str] = set()
 
-    def add(self, events: pa.Table, rerated: pa.Table) -> None:
-        """Add stored events (columns `rerate.NEEDED`) and, row for row, what they would be (`rerate.RERATED`)."""
+    def add(self, events: pa.Table, rerated: pa.Table, after: pa.Table | None = None) -> None:
+        """Add stored events (columns `rerate.NEEDED`) and, row for row, what they would be (`rerate.RERATED`).
+
+        `after` are the events as they would be where that changes more than what they cost: whose they are, who pays.
+        """
         if not events.num_rows:
             return
+        after = events if after is None else after
         self.events += events.num_rows
-        for when, table in (("old", events), ("new", rerated)):
-            self._add_credits(when, events["organization_id"], table)
+        for when, whose, table in (("old", events, events), ("new", after, rerated)):
+            self._add_credits(when, whose["organization_id"], table)
+            paid = pa.table({"customer": whose["customer_id"], "delta": table["credits_total"]})
+            for customer, part in _per_customer(paid):
+                self._paid[when][customer] = EXACT.add(self._paid[when][customer], part)
             self._versions[when].update(_counts(table["rate_card_version"]))
         changed = events["organization_id"].filter(rerated["is_changed"])
         self.changed += len(changed)
         self._changed.update(_counts(changed))
         self._reasons.update(_counts(rerated["not_rerated"].drop_null()))
-        self._add_differences(events, rerated)
+        self._add_differences(events, rerated, after)
 
     def _add_credits(self, when: str, organizations: pa.ChunkedArray, table: pa.Table) -> None:
         facts = pa.table({"of": organizations, "price": table["credit_price_usd"], "credits": table["credits_total"]})
@@ -78,26 +93,28 @@ class Tally:
             if when == "old":
                 self._counts[one] += row["credits_count"]
 
-    def _add_differences(self, events: pa.Table, rerated: pa.Table) -> None:
-        differs = pc.not_equal(events["credits_total"], rerated["credits_total"])
-        facts = pa.table(
-            {
-                "customer": events["customer_id"],
-                "time": events["timestamp"],
-                "status": events["sync_status"].cast(pa.string()),
-                "delta": pc.subtract(rerated["credits_total"], events["credits_total"]),
-            }
-        ).filter(differs)
+    def _add_differences(self, events: pa.Table, rerated: pa.Table, after: pa.Table) -> None:
+        """Who pays less or more: the former customer gets the old credits back and the new one pays the new ones."""
+        one, other = events["customer_id"], after["customer_id"]
+        same_payer = pc.or_(pc.fill_null(pc.equal(one, other), False), pc.and_(pc.is_null(one), pc.is_null(other)))
+        differs = pc.or_(pc.not_equal(events["credits_total"], rerated["credits_total"]), pc.invert(same_payer))
+        status = events["sync_status"].cast(pa.string())
+        sides = [
+            pa.table({"customer": whose["customer_id"], "time": events["timestamp"], "status": status, "delta": amount})
+            for whose, amount in ((events, pc.negate(events["credits_total"])), (after, rerated["credits_total"]))
+        ]
+        facts = pa.concat_tables([side.filter(differs) for side in sides])
         if not facts.num_rows:
             return
         self.customers.update(facts["customer"].drop_null().unique().to_pylist())
+        is_sent = pc.is_in(status, pa.array(SENT))
+        self._sent_events += int(pc.sum(pc.and_(differs, is_sent)).as_py() or 0)
         sent = facts.filter(pc.is_in(facts["status"], pa.array(SENT)))
-        self._sent_events += sent.num_rows
         self._sent_customers.update(sent["customer"].drop_null().unique().to_pylist())
         for _, delta in _per_customer(sent):
             self._sent_credits = EXACT.add(self._sent_credits, delta)
         for customer, delta in _per_customer(self._inside(facts)):
-            self.in_period[customer] = EXACT.add(self.in_period[customer], delta)
+            self.in_period[customer or ""] = EXACT.add(self.in_period[customer or ""], delta)
 
     def _inside(self, facts: pa.Table) -> pa.Table:
         """The rows inside their customer's current period."""
@@ -115,9 +132,16 @@ class Tally:
                 one, count, self._changed[one], self._credits["old"][one], self._credits["new"][one],
                 self._usd["old"][one], self._usd["new"][one],
             )
-            for one, count in self._counts.items()
+            for one, count in {**dict.fromkeys(self._credits["new"], 0), **self._counts}.items()
         ]  # fmt: skip
         return tuple(sorted(rows, key=lambda row: (-abs(row.delta), row.organization_id is None, row.organization_id)))
+
+    @property
+    def paying(self) -> tuple[CustomerDelta, ...]:
+        """A row for every customer that pays before or after, and for nobody, largest difference first."""
+        old, new = self._paid["old"], self._paid["new"]
+        rows = [CustomerDelta(one, old.get(one, Decimal(0)), new.get(one, Decimal(0))) for one in {**old, **new}]
+        return tuple(sorted(rows, key=lambda row: (-abs(row.delta), row.customer_id is None, row.customer_id)))
 
     @property
     def to_send(self) -> ToSend:
@@ -189,6 +213,6 @@ def _counts(column: Any) -> dict[Any, int]:
     return {row["values"]: row["counts"] for row in pc.value_counts(column).to_pylist()}
 
 
-def _per_customer(facts: pa.Table) -> list[tuple[str, Decimal]]:
+def _per_customer(facts: pa.Table) -> list[tuple[str | None, Decimal]]:
     grouped = facts.group_by("customer").aggregate([("delta", "sum")])
     return list(zip(grouped["customer"].to_pylist(), grouped["delta_sum"].to_pylist(), strict=True))
