@@ -6,7 +6,7 @@ import gc
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +192,7 @@ def book_rated(
     """
     with ledger.engine.transaction() as writer:
         current = replace(policy, customers=mapped_customers(writer.rows))
-        remember_policy(writer, current, datetime.now(UTC))
+        remember_policy(writer, current)
         rated = rate_as_billed(writer.rows, usage, cards, current)
         remember_facts(writer, usage, rated, current)
         counts = writer.book(rated.events, run_id=run_id)

@@ -7,7 +7,6 @@ brought, have none: nobody knows under which settings they were billed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import pyarrow as pa
 
@@ -88,11 +87,11 @@ def forget_facts(writer: Writer, ids: Sequence[str]) -> None:
     writer.rows("DELETE FROM policy_facts WHERE event_id IN (SELECT unnest(?))", [list(ids)])
 
 
-def remember_policy(writer: Writer, policy: Policy, now: datetime) -> None:
+def remember_policy(writer: Writer, policy: Policy) -> None:
     """Write a policy down that events are booked under from now on."""
     name = fingerprint(policy)
     if not writer.rows("SELECT 1 FROM policies WHERE policy = ?", [name]):
-        writer.insert("policies", {"policy": name, "content": policy_json(policy), "first_used_at": now})
+        writer.insert("policies", {"policy": name, "content": policy_json(policy), "first_used_at": writer.clock()})
 
 
 def remember_facts(writer: Writer, usage: pa.Table, rated: Rated, policy: Policy) -> None:

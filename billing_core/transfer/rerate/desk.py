@@ -375,7 +375,7 @@ class _BySettings:
 
     def in_transaction(self, writer: Writer) -> _BySettings:
         """With the organization map as it is by now."""
-        remember_policy(writer, self.policy, datetime.now(UTC))
+        remember_policy(writer, self.policy)
         return replace(self, policy=replace(self.policy, customers=mapped_customers(writer.rows)))
 
     def of(self, events: pa.Table, known: _Known, rows: Rows) -> UnderSettings:
