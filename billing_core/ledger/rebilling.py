@@ -18,10 +18,8 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import Rows, Writer
-from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT, SETTINGS_RUN
-from billing_core.ledger.sync import ACTIVE, MARK_GONE, VOID
+from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
 from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
