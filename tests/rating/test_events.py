@@ -204,6 +204,7 @@ def test_without_a_customer_the_earlier_systems_error_is_not_forgotten():
 def test_every_flag_of_rating_has_its_place():
     ledgers_own = {
         Flag.CARRIED, Flag.CHANGED_AFTER_SENDING, Flag.LATE_AFTER_CLOSE, Flag.POLICY_DIFFERS, Flag.SENT_ELSEWHERE,
+        Flag.MISSING_AT_SOURCE,
     }  # fmt: skip
     assert set(RATED_FLAGS) == set(Flag) - ledgers_own
     assert in_order(["mapped_customer", "own_key"]) == ["own_key", "mapped_customer"]
