@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -36,6 +36,7 @@ from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
 from billing_core.pipeline import Action, Pipeline, Preview, Problem
 from billing_core.rating.card import RateCardFile
 from billing_core.settings import Settings
+from billing_core.stripe_ration import Ration, reads_this_month
 from billing_core.stripe_reads import KeptSummary, StripeReads, keep_plans_failure, or_say, remembered
 from billing_core.usage import Window, hour_of, window_in
 
@@ -242,7 +243,7 @@ class StripeDesk:
             stripe = meter_id = None
             hours: dict[str, list[SummaryBucket]] = {}
             if self.is_connected:
-                provider = open_ones.enter_context(closing(self._connect(self._settings)))
+                provider = open_ones.enter_context(self._connected(looks=True))
                 meter = or_say(problems, provider.preflight)
                 if meter is not None:
                     self._hear_rejections(provider, problems)
@@ -310,7 +311,7 @@ class StripeDesk:
             If Stripe knows no such customer.
         """
         _require_everything(principal, *READERS)
-        with closing(self._connect(self._settings)) as provider:
+        with self._connected() as provider:
             try:
                 status = self._read_status(provider, customer_id)
             except UpstreamError as error:
@@ -343,11 +344,11 @@ class StripeDesk:
         self._ledger.claim(self._settings.mode)
         problems: list[str] = []
         try:
-            with closing(self._connect(self._settings)) as provider:
+            with self._connected() as provider:
                 reads = StripeReads(self._books, provider, self._clock)
                 meter = or_say(problems, provider.preflight)
                 if meter is not None:
-                    reads.keep_meter(meter.id)
+                    reads.keep_meter(meter.id, meter.livemode)
                 _, more = reads.picture(fresh=timedelta(0))
         except (SettingsError, UpstreamError) as error:
             keep_plans_failure(self._books, str(error), self._clock())
@@ -383,7 +384,23 @@ class StripeDesk:
             return CustomerStatus(customer_id, UNKNOWN, None, None, None, None, None, None, None, problem)
         return replace(msgspec.json.decode(kept[0].content, type=CustomerStatus), state=UNKNOWN, problem=problem)
 
+    def reads_this_month(self, principal: Principal) -> int:
+        """GETs made to Stripe over this ledger since the month began (UTC); `stripe_ration` says what is granted."""
+        _require_everything(principal, *READERS)
+        return reads_this_month(self._books, self._clock())
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _connected(self, *, looks: bool = False) -> Iterator[StripeProvider]:
+        """Stripe, with every read counted; `looks`: they are looks at customers' sums."""
+        with closing(self._connect(self._settings)) as provider:
+            ration = Ration(self._books, provider, self._clock)
+            try:
+                yield provider
+            finally:
+                ration.note_looks(provider.calls if looks else 0)
+                ration.write_down()
 
     @property
     def _push_lock(self) -> Path:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from calendar import monthrange
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from billing_core.clock import Clock
 from billing_core.ledger.sync import StoredObject, SyncBooks
-from billing_core.stripe.provider import StripeProvider
+
+if TYPE_CHECKING:
+    from billing_core.stripe.provider import StripeProvider
 
 __all__ = ["LOOKS_A_DAY", "MONTHLY_READS", "OTHER_READS", "Ration", "other_reads_are_due", "reads_this_month"]
 

@@ -19,7 +19,7 @@ from components.sync_charts import stage_bar
 from components.sync_draw import draw_figure, table, tile, usage_link
 from components.sync_marks import STAGE_MARKS
 from components.sync_rows import carried_rows
-from components.sync_texts import amounts_text, deadline_text, in_words, last_push_text
+from components.sync_texts import amounts_text, deadline_text, in_words, last_push_text, reads_text
 
 __all__ = ["overview", "whole_ledger"]
 
@@ -113,7 +113,10 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
     last = runs[0] if runs else None
     tile(
         grid, "Last push", "none yet" if last is None else f"{moment(last.started_at, zone)} {zone.key}",
-        [last_push_text(last, now, is_pushing=service.stripe.is_pushing())],
+        [
+            last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
+            reads_text(service.stripe.reads_this_month(principal)),
+        ],
         note="When it began. The push log below has the others.", key="sync-last-push",
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.pipeline import Action, Amounts, Preview
+from billing_core.stripe_ration import MONTHLY_READS
 from components.formats import ago, exact, moment, plural, usd
 from components.sync_marks import ACTION_WORDS
 
@@ -31,6 +32,7 @@ __all__ = [
     "outcome_word",
     "push_outcome_text",
     "push_preview_text",
+    "reads_text",
     "push_progress_text",
     "reconcile_progress_text",
     "unexplained_text",
@@ -72,6 +74,11 @@ def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> s
         f"The draft invoice of {deadline.customer_id} finalizes at {moment(deadline.finalizes_at, zone)} {zone.key}; "
         f"unsent usage of its period must arrive before.{read}"
     )
+
+
+def reads_text(reads: int) -> str:
+    """How often Stripe was read this month, beside what it grants."""
+    return f"Stripe was read {reads:,} times this month (UTC); a small account is granted {MONTHLY_READS:,}."
 
 
 # ── push ─────────────────────────────────────────────────────────────────────────────────────────
