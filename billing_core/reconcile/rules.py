@@ -22,7 +22,7 @@ VIEWS = (
     """CREATE VIEW sent_intents AS SELECT * FROM intents WHERE state IN ('accepted', 'confirmed')
        AND day_of(stamp) IS NOT NULL""",
     """CREATE VIEW held AS SELECT event_id, bool_or(cause = 'no_customer') AS nobody, bool_or(cause = 'too_old') AS old,
-       bool_or(cause = 'sent_elsewhere') AS elsewhere
+       bool_or(cause = 'sent_elsewhere') AS is_elsewhere
        FROM holds GROUP BY event_id""",
 )
 
@@ -77,7 +77,7 @@ SELECT b.id, b.customer, b.day, b.credits - coalesce(c.sent, 0) AS missing,
        CASE WHEN b.legacy THEN 'legacy_billed'
             WHEN b.customer IS NULL OR h.nobody THEN 'no_customer'
             WHEN h.old THEN 'too_old'
-            WHEN h.elsewhere THEN 'sent_elsewhere'
+            WHEN h.is_elsewhere THEN 'sent_elsewhere'
             WHEN h.event_id IS NOT NULL THEN 'held'
             WHEN b.status = 'error' AND coalesce(c.was_rejected, false) THEN 'rejected'
             WHEN b.status = 'error' THEN 'held'
@@ -159,6 +159,6 @@ WHERE b.legacy AND b.day IS NOT NULL
 HOUR_KEPT_BACK = """
 SELECT b.customer, date_trunc('hour', b."timestamp"), b.id, b.credits - coalesce(c.sent, 0)
 FROM booked b JOIN differing d ON d.customer = b.customer AND d.hour = date_trunc('hour', b."timestamp")
-JOIN held h ON h.event_id = b.id AND h.elsewhere LEFT JOIN covered c ON c.id = b.id
+JOIN held h ON h.event_id = b.id AND h.is_elsewhere LEFT JOIN covered c ON c.id = b.id
 WHERE b.credits > coalesce(c.sent, 0)
 """

@@ -63,12 +63,19 @@ class StripeServer:
         """Take away every fault."""
         self._layer.faults.clear()
 
-    def plant(self, customer: str, value: int, time: datetime) -> None:
+    def plant(self, customer: str, value: int, time: datetime, *, identifier: str | None = None) -> None:
         """Book usage that somebody else sent."""
         stamp, number = int(time.timestamp()), len(self.account.book.events)
         payload = {"stripe_customer_id": customer, "value": str(value)}
         event = MeterEvent(
-            f"planted-{number}", "credits", payload, customer, Decimal(value), stamp, self.account.now(), "planted"
+            identifier or f"planted-{number}",
+            "credits",
+            payload,
+            customer,
+            Decimal(value),
+            stamp,
+            self.account.now(),
+            "planted",
         )
         self.account.book.add(event)
 

@@ -222,6 +222,72 @@ def test_hours_this_ledger_sent_into_lately_are_not_asked_about(world):
     assert world.stripe.sums == {FLAT: 17}
 
 
+# ── identifiers that Stripe had before ───────────────────────────────────────────────────────────
+
+
+def other_copy_sends(world, tokens, *, value):
+    """Another copy of the ledger has sent the hour's first meter event, with a value of its own; nobody sees it yet."""
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=tokens)
+    (request,) = world.service.stripe.push(EVERYONE, dry_run=True).requests
+    world.stripe.plant(FLAT, value, AN_HOUR_AGO, identifier=request["idempotency_key"])
+    world.stripe.switch(summary_lag_seconds=3600)
+    assert world.push().credits_sent == 0
+    assert world.events()["a"]["sync_status"] == "sending"
+    world.stripe.switch(summary_lag_seconds=0)
+
+
+def test_a_duplicate_nobody_here_sent_is_a_delivery_once_the_sum_is_what_was_to_be_sent(world):
+    other_copy_sends(world, 1500, value=150)
+    result = world.push()
+    assert (result.duplicates, result.credits_sent, result.unknown) == (1, 150, 0)
+    assert world.events()["a"]["sync_status"] == "confirmed"
+    assert world.stripe.sums == {FLAT: 150}
+
+
+def test_a_duplicate_with_another_value_is_named_with_both_figures_and_not_delivered(world):
+    other_copy_sends(world, 1500, value=100)
+    result = world.push()
+    assert (result.duplicates, result.credits_sent, result.newly_held) == (0, 0, 1)
+    assert "Stripe counts 100 credits in the hour from 2026-11-15 08:00 UTC, of which 0 are known" in result.failures[0]
+    assert world.held() == {"a": "sent_elsewhere"}
+    assert world.push().newly_held == 0
+    world.decide(Action.RELEASE)
+    world.push()
+    assert world.stripe.sums == {FLAT: 250}
+
+
+def test_while_the_sum_may_lag_a_duplicate_nobody_here_sent_is_neither_delivered_nor_sent_again(world):
+    other_copy_sends(world, 1500, value=100)
+    world.stripe.switch(summary_lag_seconds=6 * 3600)
+    result = world.push()
+    assert (result.unknown, len(result.problems)) == (1, 1)
+    assert "before 150 credits were sent from here" in result.problems[0]
+    assert len(world.stripe.received) == 1
+
+
+def test_what_stripe_had_and_does_not_count_is_sent_under_an_identifier_of_its_own(world):
+    other_copy_sends(world, 1500, value=100)
+    world.stripe.account.book.drop(world.stripe.received[0])
+    world.stripe.wait(hours=5)
+    world.push()
+    world.push()
+    assert world.stripe.sums == {FLAT: 150}
+
+
+def test_an_identifier_that_stripe_knows_with_other_bytes_is_looked_into_before_a_retry_sends(world):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1000)
+    world.back_up()
+    world.push()
+    world.restore()
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1500)
+    world.stripe.switch(summary_lag_seconds=6 * 3600)
+    assert world.push().rejected == 1  # the idempotency key had another body
+    for _ in range(3):
+        world.decide(Action.RETRY)
+        world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 100}, {"a": "sent_elsewhere"})
+
+
 # ── whatever happens ─────────────────────────────────────────────────────────────────────────────
 
 
