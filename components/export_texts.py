@@ -61,7 +61,7 @@ FORMAT_WORDS: Mapping[Format, str] = {
 
 _FORMAT_NOTES: Mapping[Format, str] = {
     Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula begin with an apostrophe.",
-    Format.XLSX: "A sheet with the rows and one with the totals; up to 1,048,575 rows.",
+    Format.XLSX: "Sheets with the rows, the totals and what the file is made of; times in UTC; up to 1,048,575 rows.",
     Format.PARQUET: "Typed columns: exact decimals, times in UTC.",
     Format.JSON: "Rows as the command line and the HTTP API give them, with what the file was made of.",
     Format.FOCUS: "FinOps cost and usage records: one row per event and kind of credits, with a metadata file.",

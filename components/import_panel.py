@@ -12,6 +12,7 @@ from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.transfer.imports.model import ImportPlan, ImportProgress, Rejected
 from components import gate
+from components.export_query import timezones
 from components.formats import count, plural
 from components.import_log import import_log
 from components.import_state import (
@@ -41,6 +42,7 @@ from components.import_texts import (
     refused_text,
     rejected_rows,
     rejected_text,
+    without_offset_text,
 )
 from components.metric_tiles import MetricTile, metric_tiles
 from components.notice import plain
@@ -50,8 +52,8 @@ from components.sync_draw import quiet, table
 __all__ = ["import_view"]
 
 FORM = (
-    "Usage events as CSV, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. What a "
-    "file is, is told from its content. Nothing changes before you have seen what it would do."
+    "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
+    "What a file is, is told from its content. Nothing changes before you have seen what it would do."
 )
 
 LIMITED = "Imports are for admins who may see every organization."
@@ -96,7 +98,14 @@ def _take(service: BillingService, principal: Principal) -> None:
     st.rerun()  # with an empty box: a second upload of the same file is a new one
 
 
-def _read(service: BillingService, principal: Principal, file: Spooled, *, skip_bad_rows: bool = False) -> None:
+def _read(
+    service: BillingService,
+    principal: Principal,
+    file: Spooled,
+    *,
+    skip_bad_rows: bool = False,
+    timezone: str | None = None,
+) -> None:
     """Dry run of the file. Whoever goes elsewhere meanwhile stops it."""
     version = service.version()
     bar = st.progress(0.0, text="Reading")
@@ -106,12 +115,12 @@ def _read(service: BillingService, principal: Principal, file: Spooled, *, skip_
 
     try:
         plan = service.imports.plan(
-            file.path, principal, name=file.name, skip_bad_rows=skip_bad_rows, progress=see
+            file.path, principal, name=file.name, skip_bad_rows=skip_bad_rows, timezone=timezone, progress=see
         )  # fmt: skip
     except BillingError as error:
         keep(Reading(file, version, None, str(error)))
     else:
-        keep(Reading(file, version, plan))
+        keep(Reading(file, version, plan, timezone=timezone))
     finally:
         bar.empty()
 
@@ -130,6 +139,7 @@ def _show(service: BillingService, principal: Principal, read: Reading) -> None:
         _counts(plan)
         for warning in plan.warnings:
             st.warning(plain(warning), icon=":material/warning:")
+        _timezone(service, principal, read, plan)
         _rejected(service, principal, read, plan)
         if plan.parts:
             _table(part_rows(plan.parts), "Files of the bundle", "import-parts")
@@ -160,6 +170,20 @@ def _counts(plan: ImportPlan) -> None:
     )
 
 
+def _timezone(service: BillingService, principal: Principal, read: Reading, plan: ImportPlan) -> None:
+    """Whose clock the times without an offset were read off: never guessed, so nothing is chosen beforehand."""
+    if not plan.without_offset:
+        return
+    zones = timezones()
+    chosen = st.selectbox(
+        plain(without_offset_text(plan)), zones, index=zones.index(read.timezone) if read.timezone in zones else None,
+        placeholder="Choose the timezone of the file", key=f"{uploader()}-timezone",
+    )  # fmt: skip
+    if chosen is not None and chosen != read.timezone:
+        _read(service, principal, read.file, skip_bad_rows=plan.skip_bad_rows, timezone=chosen)
+        st.rerun()
+
+
 def _rejected(service: BillingService, principal: Principal, read: Reading, plan: ImportPlan) -> None:
     if not plan.rejected_rows and plan.is_whole:
         return
@@ -175,7 +199,7 @@ def _rejected(service: BillingService, principal: Principal, read: Reading, plan
         if plan.is_whole and not plan.skip_bad_rows:
             left_out = st.button("Leave them out", icon=":material/filter_list_off:", key="import-skip")
             if left_out:
-                _read(service, principal, read.file, skip_bad_rows=True)
+                _read(service, principal, read.file, skip_bad_rows=True, timezone=read.timezone)
                 st.rerun()
 
 
@@ -218,7 +242,7 @@ def _decide(service: BillingService, principal: Principal, read: Reading, plan: 
         )
         st.button("Discard", key="import-discard", on_click=discard)
     if again:
-        _read(service, principal, read.file, skip_bad_rows=plan.skip_bad_rows)
+        _read(service, principal, read.file, skip_bad_rows=plan.skip_bad_rows, timezone=read.timezone)
         st.rerun()
 
 

@@ -61,12 +61,16 @@ class Spooled:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A file as it was read: its plan at a state of the ledger, or why there is none."""
+    """A file as it was read: its plan at a state of the ledger, or why there is none.
+
+    `timezone` is whose its times without an offset are, once somebody said it.
+    """
 
     file: Spooled
     version: int
     plan: ImportPlan | None
     error: str | None = None
+    timezone: str | None = None
 
 
 def uploader() -> str:

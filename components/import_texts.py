@@ -40,6 +40,7 @@ __all__ = [
     "rejected_text",
     "undo_text",
     "undone_text",
+    "without_offset_text",
 ]
 
 KIND_WORDS: Mapping[Kind, str] = {
@@ -83,6 +84,13 @@ def rejected_text(plan: ImportPlan) -> str:
     if plan.skip_bad_rows:
         return f"{found} rejected and would be left out; the others can be imported."
     return f"{found} rejected. Nothing is imported until they are mended, or left out on purpose."
+
+
+def without_offset_text(plan: ImportPlan) -> str:
+    """What is asked about times that may be any of several instants."""
+    found = plan.without_offset
+    verb = "does" if found == 1 else "do"
+    return f"{plural(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
 
 
 def rejected_rows(rejected: Sequence[Rejected]) -> dict[str, list[str]]:

@@ -128,11 +128,15 @@ class Imports:
     refusal: Exception | None = None
     records: list[ImportRecord] = field(default_factory=list)
     read: list[tuple[bytes, str, bool]] = field(default_factory=list)
+    timezones: list[str | None] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
 
-    def plan(self, path: Path, principal, *, name=None, skip_bad_rows=False, progress=None) -> ImportPlan:
+    def plan(
+        self, path: Path, principal, *, name=None, skip_bad_rows=False, timezone=None, progress=None
+    ) -> ImportPlan:
         self.read.append((path.read_bytes(), name, skip_bad_rows))
+        self.timezones.append(timezone)
         if isinstance(self.found, Exception):
             raise self.found
         read = replace(self.found, skip_bad_rows=skip_bad_rows)
@@ -538,6 +542,21 @@ def test_a_plan_that_no_longer_holds_is_refused_and_stays_to_be_previewed_again(
     run.button(key="import-confirm").click().run()
     assert "Not imported, nothing has changed: plan: 'october.csv' is not accepted" in texts(run)
     assert "import-apply" in keys(run)
+
+
+def test_whose_times_those_without_an_offset_are_is_asked_and_nothing_is_chosen_beforehand(imports):
+    imports.found = replace(PLAN, without_offset=2, rejected_rows=1, rejected=(Rejected(1, "timestamp", "no offset"),))
+    run = uploaded()
+    (asked,) = (
+        box for box in run.selectbox if box.label.startswith("2 times in this file do not say how far from UTC")
+    )
+    assert (asked.value, imports.timezones) == (None, [None])
+    asked.set_value("America/New_York").run()
+    assert imports.timezones == [None, "America/New_York"]
+    run.button(key="import-skip").click().run()
+    assert imports.timezones[-1] == "America/New_York"
+    uploaded(run, b"other", "november.csv")
+    assert imports.timezones[-1] is None
 
 
 def test_rejected_rows_are_named_and_may_be_left_out_on_purpose(imports):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from billing_core.transfer.imports.bounds import Unusable, shown
 
-__all__ = ["PIECE", "opened_zip"]
+__all__ = ["DAMAGED", "PIECE", "opened_zip"]
 
 PIECE = 1 << 20
 """Bytes read at once."""
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, KeyError)
+"""What `zipfile` raises on files that are cut off, damaged or encrypted."""
 
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """How exports and workbooks are packed; unpacking others takes as much memory as the file says."""

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from billing_core.transfer.imports.archives import PIECE, opened_zip
+from billing_core.transfer.imports.archives import DAMAGED, PIECE, opened_zip
 from billing_core.transfer.imports.files import File, Unusable, look, shown
 from billing_core.transfer.imports.model import Kind
 
@@ -69,7 +69,7 @@ def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None)
                     )
                 if path is not None:
                     paths[name] = path
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise Unusable(f"is a damaged zip file ({error}); export or copy it once more") from None
     if not wanted:
         raise Unusable("holds nothing that can be imported: no usage events, customers or rate cards")

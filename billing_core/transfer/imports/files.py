@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +16,7 @@ from pathlib import Path
 from billing_core.cells import EXACT, IN_UTC
 from billing_core.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows
 from billing_core.errors import BadParameter
-from billing_core.transfer.imports.archives import PIECE, opened_zip
+from billing_core.transfer.imports.archives import DAMAGED, PIECE, opened_zip
 from billing_core.transfer.imports.bounds import MOST_COLUMNS, Unusable, shown
 from billing_core.transfer.imports.model import Kind
 from billing_core.transfer.imports.parquet_file import column_names
@@ -227,7 +226,7 @@ def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
             names = set(archive.namelist())
     except Unusable as fault:
         return found(Form.ZIP, Kind.UNKNOWN), fault.reason
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except DAMAGED as error:
         return found(Form.ZIP, Kind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
     if "manifest.json" in names:
         return found(Form.ZIP, Kind.BUNDLE), None

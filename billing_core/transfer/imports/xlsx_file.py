@@ -20,7 +20,7 @@ from typing import IO
 from xml.parsers import expat
 
 from billing_core.csv_dialect import is_blank, trimmed
-from billing_core.transfer.imports.archives import opened_zip
+from billing_core.transfer.imports.archives import DAMAGED, opened_zip
 from billing_core.transfer.imports.bounds import LARGEST_CELL, MOST_COLUMNS, Unusable, shown
 
 __all__ = ["Row", "Sheet", "Workbook", "opened_workbook"]
@@ -412,7 +412,7 @@ def opened_workbook(path: Path) -> Iterator[Workbook]:
                 archive, sheets, _dates(archive, styles), _SINCE_1904 if is_1904 else _SINCE_1900,
                 next(iter(related.get(_STRINGS, {}).values()), None),
             )  # fmt: skip
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except DAMAGED as error:
         raise Unusable(_DAMAGED.format(" ".join(str(error).split())[:120])) from None
 
 
