@@ -46,10 +46,12 @@ logging.getLogger("billing_core").setLevel(logging.INFO)
 GET_READY_AFTER_SECONDS = 1.5
 """The sign-in form comes first: on a small machine everything else would slow it down."""
 
-take_peers_as_they_are()
-limit_uvicorn_messages()
-wiring.serve_with(
-    ServerOptions(
+BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
+
+
+def server_options() -> ServerOptions:
+    """Streamlit's options that live mode looks at."""
+    return ServerOptions(
         address=st.get_option("server.address"),
         enable_cors=st.get_option("server.enableCORS"),
         enable_xsrf_protection=st.get_option("server.enableXsrfProtection"),
@@ -57,9 +59,6 @@ wiring.serve_with(
         development_mode=st.get_option("global.developmentMode"),
         enable_agent_api=st.get_option("server.enableAgentApi"),
     )
-)
-
-BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/")) else ""
 
 
 async def no_such_address(_request: Request) -> JSONResponse:
@@ -142,6 +141,10 @@ def shell_page() -> str:
     """Streamlit's one HTML page."""
     return (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
 
+
+take_peers_as_they_are()
+limit_uvicorn_messages()
+wiring.serve_with(server_options())
 
 MIDDLEWARE = [
     Middleware(Door, wiring.door_rules, wiring.sockets, is_signed_in, COOKIE_NAME),

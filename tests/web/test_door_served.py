@@ -103,23 +103,16 @@ def test_strangers_sockets_are_capped_and_the_dashboard_goes_on_serving(dashboar
         line.close()
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--server.enableXsrfProtection", "false", "--server.enableCORS", "false"], "server.enableCORS: off"),
-        (["--client.showErrorDetails", "full"], "client.showErrorDetails: 'full'"),
-    ],
-)
-def test_a_loosened_live_server_serves_its_health_and_names_the_option(tmp_path, options, says):
+def test_a_loosened_live_server_serves_its_health_and_names_the_option(tmp_path):
     environment = {
         "BILLING_MODE": "live", "BILLING_COOKIE_KEY": "0123456789 abcdefghijklmnopqrstuvwxyz",
         "BILLING_CREDENTIALS": str(tmp_path / "none.yaml"),
     }  # fmt: skip
-    with serving(DASHBOARD, environment, *options) as server:
+    with serving(DASHBOARD, environment, "--server.enableCORS", "false") as server:
         assert get(server.url + "/healthz").status_code == 200
         assert get(server.url + "/readyz").json()["reason"] == "SettingsError"
     start, stop = [line for line in server.lines if " start: " in line or " stop: " in line]
-    assert says in start
+    assert "settings refused (server.enableCORS: off" in start
     assert stop.rstrip().endswith("stop: signal SIGTERM")
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+import app
 from billing_core.errors import SettingsError
 from billing_core.settings import load_settings
 from billing_core.web import wiring
@@ -40,6 +41,16 @@ def test_live_mode_refuses_a_loosened_server_in_one_line_and_a_demo_takes_it(cha
         check_server(live(), options)
     assert "\n" not in str(caught.value)
     check_server(load_settings({"BILLING_MODE": "demo"}, env_file=None), options)
+
+
+def test_the_options_it_comes_with_are_those_that_are_checked(monkeypatch):
+    loosened = {
+        "server.address": ANYWHERE, "server.enableCORS": False, "server.enableXsrfProtection": False,
+        "client.showErrorDetails": "full", "global.developmentMode": True, "server.enableAgentApi": True,
+    }  # fmt: skip
+    assert app.server_options() == GOOD
+    monkeypatch.setattr(app.st, "get_option", loosened.__getitem__)
+    assert app.server_options() == ServerOptions(ANYWHERE, False, False, "full", True, True)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
