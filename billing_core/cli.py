@@ -243,6 +243,8 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
             f"events: {result.counts.new:,} new, {result.counts.changed:,} changed, "
             f"{result.counts.unchanged:,} unchanged; {result.unpriced:,} unpriced, {result.excluded:,} excluded"
         )
+        if result.missing_at_source:
+            print(f"{result.missing_at_source:,} events are missing at Langfuse by now; what was booked stays")
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
     if result.policy_differs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.decimals import EXACT
-from billing_core.errors import BillingError
+from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.engine import BookingCounts, Rows
 from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.missing import SEEN, mark_missing, unseen_events
 from billing_core.ledger.policies import on_a_bill_under_another, remember_facts, remember_policy
 from billing_core.ledger.rebilling import booked_on_a_bill
 from billing_core.ledger.schema import FLAG_SEPARATOR
@@ -40,6 +42,8 @@ __all__ = [
     "pull",
     "rate_as_billed",
 ]
+
+logger = logging.getLogger(__name__)
 
 FIRST_PULL_DAYS = 30
 """How far back the first pull reads when nobody names a window."""
@@ -63,6 +67,7 @@ class PullResult:
     rejected: tuple[RejectedRow, ...] = ()
     policy_differs: int = 0
     policy_differs_credits: Decimal = Decimal(0)
+    missing_at_source: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `pull`)."""
@@ -77,6 +82,7 @@ class PullResult:
             "events_unchanged": self.counts.unchanged,
             "unpriced": self.unpriced,
             "excluded": self.excluded,
+            "missing_at_source": self.missing_at_source,
             "rejected": [asdict(row) for row in self.rejected],
             "policy_differs": {
                 "events": self.policy_differs,
@@ -134,6 +140,7 @@ def pull(
             result = so_far
             if progress is not None:
                 progress(PullProgress(1.0, result.observations, f"booked {result.counts.total:,} events"))
+        result = replace(result, missing_at_source=_mark_missing(provider, ledger, reading, window, run_id))
         reading.discard()
     except BaseException as error:
         reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
@@ -171,6 +178,24 @@ def _book(
         )
         yield result
     yield replace(result, duplicates=reading.duplicates, rejected=tuple(reading.rejected))
+
+
+def _mark_missing(provider: LangfuseProvider, ledger: Ledger, reading: Reading, window: Window, run_id: str) -> int:
+    """Mark what the ledger booked in the window and Langfuse no longer has; how many events those are.
+
+    Whoever is not seen in the window is asked for by its id first: its rows may have moved, or cannot be read.
+    """
+    seen = pa.concat_tables([SEEN.empty_table(), *(usage.select(["id"]).cast(SEEN) for usage in reading.batches())])
+    unseen = unseen_events(ledger.engine, window, provider.project().id or None, seen)
+    fresh = [event_id for event_id, is_known in unseen.items() if not is_known]
+    try:
+        gone = provider.absent(fresh, saw_anything=reading.observations > 0) if fresh else set()
+    except UpstreamError as error:  # everything is booked; the next pull asks again
+        logger.warning("which traces are missing at Langfuse: %s", error)
+        gone = set()
+    with ledger.engine.transaction() as writer:
+        mark_missing(writer, sorted(gone), seen, run_id=run_id)
+    return len(gone) + len(unseen) - len(fresh)
 
 
 def book_usage(

@@ -86,6 +86,10 @@ CAUSE_WORDS: dict[str, CauseWords] = {
     "sent_elsewhere": CauseWords(
         "Sent elsewhere", "Stripe counts usage that this ledger did not send; what may be the same usage is kept back."
     ),
+    "missing_at_source": CauseWords(
+        "Missing at Langfuse",
+        "Langfuse no longer has the trace: deleted, or past its retention. What was booked stays.",
+    ),
     "excluded": CauseWords("Excluded", "An environment that is not billed, or nothing that costs credits."),
     "unpriced": CauseWords("Unpriced", "The rate card has no price for it."),
     "legacy_billed": CauseWords("Billed earlier", "The earlier system billed it; it is never sent again."),

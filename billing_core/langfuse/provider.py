@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,7 +26,9 @@ from billing_core.langfuse.legacy import LegacySource
 from billing_core.langfuse.limiter import RateLimiter
 from billing_core.langfuse.metrics import fetch_daily_totals
 from billing_core.langfuse.partitions import Partitions
+from billing_core.langfuse.pieces import BrokenJson, elements, is_readable, members, shown
 from billing_core.langfuse.plan import (
+    LANGFUSE_BEGAN,
     astray_slices,
     completion_slices,
     expansion_slices,
@@ -37,7 +40,7 @@ from billing_core.langfuse.plan import (
 from billing_core.langfuse.reader import Source, read_part, read_slices
 from billing_core.langfuse.reading import Reading
 from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
-from billing_core.langfuse.spans import Kind, Slice
+from billing_core.langfuse.spans import DAY, Kind, Slice, Span, chunk_ids, milliseconds
 from billing_core.langfuse.spool import Part, Spool
 from billing_core.langfuse.v2 import ObservationsSource
 from billing_core.settings import ApiChoice, Settings
@@ -177,7 +180,7 @@ class LangfuseProvider:
                 days = found.get("retentionDays")
                 self._project = Project(
                     str(found["id"]),
-                    str(found.get("name") or found["id"]),
+                    shown(found.get("name") or found["id"]),
                     days if isinstance(days, int) and days else None,
                 )
             return self._project
@@ -272,6 +275,52 @@ class LangfuseProvider:
                 return USAGE_SCHEMA.empty_table()
             with Rollup(_everything(piece), self._trace_base(project), now, only_touched=False) as rollup:
                 return rollup.roll(facts).table
+
+    def absent(self, trace_ids: Iterable[str], *, saw_anything: bool = True) -> set[str]:
+        """Which of these traces Langfuse does not have at all, each asked for by its id, whenever its rows are dated.
+
+        A trace with a row that cannot be read is there. `saw_anything`: whether the window's read found any row; if
+        not, a server that keeps its data for the older API only is told apart.
+
+        Raises
+        ------
+        UpstreamError
+            If Langfuse cannot be read.
+        """
+        ids = sorted(trace_ids)
+        try:
+            if self.api() == "legacy":
+                return {trace_id for trace_id in ids if not self._has_legacy(trace_id)}
+            if ids and not saw_anything and self._has_legacy(ids[0]):
+                return set()
+            return set(chain.from_iterable(map(self._absent_of, chunk_ids(ids))))
+        except (NotOffered, TooHeavy) as error:
+            raise UpstreamError(f"{error}; whether traces are gone could not be found out") from None
+
+    def _absent_of(self, ids: Sequence[str]) -> set[str]:
+        span = Span(LANGFUSE_BEGAN, milliseconds(self._clock()) + DAY, ids=tuple(ids))
+        with tempfile.TemporaryDirectory(prefix="traces-") as folder:
+            part = Part(Path(folder) / "pages", Slice(Kind.COMPLETE, (span,)), self._clock())
+            read_part(self._source(), part, threading.Event())
+            if part.rejected:
+                return set() if len(ids) == 1 else {gone for one in ids for gone in self._absent_of([one])}
+            return set(ids) - _trace_ids([part])
+
+    def _has_legacy(self, trace_id: str) -> bool:
+        """Whether the older API has a trace's record or an observation of it."""
+        try:
+            self._client.get(f"traces/{quote(trace_id, safe='')}", {}, _anything)
+        except NotOffered:
+            pass
+        except TooHeavy:
+            return True
+        else:
+            return True
+        try:
+            rows = self._client.get("observations", {"traceId": trace_id, "limit": "1", "page": "1"}, _rows)
+        except NotOffered:
+            return False
+        return rows > 0
 
     def daily_totals(self, window: Window) -> list[DailyTotal] | None:
         """Langfuse's own sums per UTC day, for `metrics.compare_daily`; `None` if the server has none.
@@ -389,13 +438,30 @@ class _Steps:
             self._progress(PullProgress(min(fraction, 1.0), self._rows, doing))
 
 
+def _anything(body: bytes) -> bool:
+    """Whether something came; what, does not matter."""
+    return bool(body)
+
+
+def _rows(body: bytes) -> int:
+    """How many rows a page has."""
+    try:
+        return len(elements(members(body).get("data", b"")))
+    except BrokenJson as error:
+        raise BrokenBody(str(error)) from None
+
+
 def _first_project(body: bytes) -> dict[str, Any]:
     try:
         projects = json.loads(body)["data"]
         project = projects[0]
-        project["id"]
-    except (ValueError, LookupError, TypeError):
+        identity, days = project["id"], project.get("retentionDays")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise BrokenBody("a list with the keys' project is expected") from None
+    if not isinstance(identity, (str, int)) or isinstance(identity, bool) or not is_readable(str(identity)):
+        raise BrokenBody("the keys' project has no readable id")
+    if not (days is None or (isinstance(days, int) and not isinstance(days, bool) and days >= 0)):
+        raise BrokenBody(f"retentionDays = {shown(days)}, which is no number of days")
     found: dict[str, Any] = project
     return found
 

@@ -660,7 +660,7 @@ def _now_sending(coverage: pa.Table, events: pa.Table) -> pa.Table:
             "meter_event_identifier": pc.if_else(is_nobodys, pa.scalar(None, pa.string()), rows["identifier"]),
             "sync_status": pc.if_else(is_nobodys, "error", "sending"),
             "sync_error": pc.if_else(is_nobodys, NO_CUSTOMER, pa.scalar(None, pa.string())),
-            "marks": _mapped(rows["marks"], lambda marks: _without(marks, Flag.CARRIED)),
+            "marks": _mapped(rows["marks"], lambda marks: without_mark(marks, Flag.CARRIED)),
         }
     )
 
@@ -682,7 +682,7 @@ def _now_complete(writer: Writer, ids: Sequence[str]) -> None:
 
 def _now_carried(ids: list[str], events: pa.Table) -> pa.Table:
     rows = events.filter(pc.is_in(events["id"], pa.array(ids)))
-    marks = _mapped(rows["marks"], lambda text: _with(text, Flag.CARRIED))
+    marks = _mapped(rows["marks"], lambda text: with_mark(text, Flag.CARRIED))
     return pa.table({"id": rows["id"], "marks": marks})
 
 
@@ -692,11 +692,13 @@ def _mapped(column: pa.ChunkedArray, change: Callable[[str], str]) -> pa.Array:
     return pa.array([change(text) for text in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
 
 
-def _with(marks: str, mark: str) -> str:
+def with_mark(marks: str, mark: str) -> str:
+    """The marks of an event with one more."""
     return marks if mark in marks.split(FLAG_SEPARATOR) else FLAG_SEPARATOR.join(filter(None, [marks, mark]))
 
 
-def _without(marks: str, mark: str) -> str:
+def without_mark(marks: str, mark: str) -> str:
+    """The marks of an event without one."""
     return FLAG_SEPARATOR.join(m for m in marks.split(FLAG_SEPARATOR) if m and m != mark)
 
 
@@ -864,7 +866,7 @@ def _hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> i
     said = {
         "id": pa.array(ids, pa.string()),
         "sync_error": pa.array([found.reasons[id_] for id_ in ids], pa.string()),
-        "marks": pa.array([_with(marks or "", Flag.SENT_ELSEWHERE) for _, marks in chosen], pa.string()),
+        "marks": pa.array([with_mark(marks or "", Flag.SENT_ELSEWHERE) for _, marks in chosen], pa.string()),
     }
     writer.amend("events", pa.table(said), key="id")
     return len(ids)
@@ -903,7 +905,7 @@ def _say_released(writer: Writer, ids: Sequence[str]) -> None:
     marked = writer.rows(query, [list(ids)])
     rows = {
         "id": pa.array([row[0] for row in marked], pa.string()),
-        "marks": pa.array([_without(row[1], Flag.SENT_ELSEWHERE) for row in marked], pa.string()),
+        "marks": pa.array([without_mark(row[1], Flag.SENT_ELSEWHERE) for row in marked], pa.string()),
     }
     writer.amend("events", pa.table(rows), key="id")
 

@@ -44,6 +44,7 @@ class Cause(StrEnum):
     CARRIED_FRACTION = "carried_fraction"
     SUMMARY_LAG = "summary_lag"
     SENT_ELSEWHERE = "sent_elsewhere"
+    MISSING_AT_SOURCE = "missing_at_source"
     EXCLUDED = "excluded"
     UNPRICED = "unpriced"
     LEGACY_BILLED = "legacy_billed"

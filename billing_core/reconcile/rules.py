@@ -13,6 +13,7 @@ VIEWS = (
        day_of("timestamp") AS day FROM upstream""",
     """CREATE VIEW booked AS SELECT id, customer_id AS customer, credits_total AS credits, sync_status AS status, flags,
        contains(marks, 'changed_after_sending') AS changed, contains(marks, 'carried') AS carried,
+       contains(marks, 'missing_at_source') AS gone,
        contains(flags, 'legacy_billed') OR coalesce(billed_elsewhere, false) AS legacy,
        coalesce(billed_elsewhere, false) AS imported, "timestamp",
        day_of("timestamp") AS day FROM ledger""",
@@ -46,7 +47,7 @@ FROM covering c LEFT JOIN booked b ON b.id = c.event_id GROUP BY c.event_id
 LANGFUSE_LEDGER = """
 WITH differing AS (
     SELECT coalesce(f.id, b.id) AS id, f.customer AS f_customer, f.day AS f_day, f.credits AS f_credits,
-           b.customer AS b_customer, b.day AS b_day, b.credits AS b_credits,
+           b.customer AS b_customer, b.day AS b_day, b.credits AS b_credits, f.id IS NULL AND b.gone AS is_missing,
            b.status IN ('sending', 'processed', 'confirmed')
                AND NOT b.imported
                AND NOT (b.legacy AND coalesce(contains(f.flags, 'legacy_billed'), false)) AS on_its_way,
@@ -55,7 +56,8 @@ WITH differing AS (
     WHERE f.id IS NULL OR b.id IS NULL OR f.credits <> b.credits OR f.customer IS DISTINCT FROM b.customer
        OR f.day IS DISTINCT FROM b.day
 ), caused AS (
-    SELECT d.*, CASE WHEN coalesce(d.differs, false) THEN 'policy_differs'
+    SELECT d.*, CASE WHEN coalesce(d.is_missing, false) THEN 'missing_at_source'
+                     WHEN coalesce(d.differs, false) THEN 'policy_differs'
                      WHEN coalesce(d.on_its_way, false) OR coalesce(c.is_covered, false) THEN 'changed_after_sending'
                      ELSE 'late' END AS cause
     FROM differing d LEFT JOIN covered c ON c.id = d.id

@@ -72,6 +72,21 @@ def test_credits_are_exact_to_the_last_digit():
 # ── Langfuse and ledger ──────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("marks", ["missing_at_source", "changed_after_sending,missing_at_source"])
+def test_usage_whose_trace_langfuse_no_longer_has_is_missing_at_source(marks):
+    event, intent = sent("e1", 150)
+    row = the_row(compared([event | {"marks": marks}], [intent], upstream=[]))
+    assert (row.langfuse_credits, row.ledger_credits, row.unexplained_credits) == (0, 150, 0)
+    assert causes(row) == [("langfuse_ledger", "missing_at_source", -150)]
+
+
+def test_a_mark_that_is_out_of_date_explains_nothing():
+    event = usage("e1", "150", marks="missing_at_source")
+    assert causes(the_row(compared([event], upstream=[usage("e1", "100")]))) == [
+        ("langfuse_ledger", "late", -50), (SENT, "late", 150),
+    ]  # fmt: skip
+
+
 def test_usage_that_was_not_pulled_yet_is_late():
     row = the_row(compared(upstream=[usage("e1", "20")]))
     assert (row.langfuse_credits, row.ledger_credits) == (20, 0)

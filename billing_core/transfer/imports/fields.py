@@ -48,7 +48,7 @@ NO_CARD = "none"
 
 MARKS = (Flag.CARRIED, Flag.CHANGED_AFTER_SENDING)
 """Flags that the ledger puts on events, and keeps apart from those of rating. `late_after_close` follows from when;
-`sent_elsewhere` is asked anew."""
+`sent_elsewhere` and `missing_at_source` are asked anew."""
 
 AMOUNT = pa.decimal128(38, 18)
 SAFE_ID = re.compile(r"[A-Za-z0-9_.~-]*\Z")

@@ -1,0 +1,60 @@
+"""Events whose trace Langfuse no longer has: the mark `missing_at_source`, put on and taken off by pulls.
+
+A mark changes no figure and nothing that was sent, and the copies of closed months stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ibis
+import pyarrow as pa
+
+from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.queries import instant
+from billing_core.ledger.schema import IMPORT_RUN, events_table
+from billing_core.ledger.sync import with_mark, without_mark
+from billing_core.types import Flag
+from billing_core.usage import Window
+
+__all__ = ["SEEN", "is_marked", "mark_missing", "unseen_events"]
+
+SEEN = pa.schema([pa.field("id", pa.string())])
+
+
+def unseen_events(engine: Engine, window: Window, project_id: str | None, seen: pa.Table) -> dict[str, bool]:
+    """Events of a project that began in the window and whose traces a read of it did not find → whether marked already.
+
+    What an import booked last is not asked for: the ledger cannot know whether this Langfuse ever had it.
+    """
+    e = events_table()
+    inside = e.filter(
+        e.timestamp >= instant(window.start), e.timestamp < instant(window.end),
+        e.project_id.identical_to(ibis.literal(project_id, "string")), ~e.run_id.startswith(IMPORT_RUN),
+    )  # fmt: skip
+    found = ibis.table({"id": "string"}, name="seen_traces")
+    rows = engine.read(
+        inside.anti_join(found, "id").select("id", "marks"), {"seen_traces": seen.select(["id"]).cast(SEEN)}
+    ).to_pylist()
+    return {row["id"]: is_marked(row["marks"]) for row in rows}
+
+
+def mark_missing(writer: Writer, missing: Sequence[str], seen: pa.Table, *, run_id: str) -> None:
+    """Mark events as missing and take the mark off those that were seen again; one booking number if any changed."""
+    mark = Flag.MISSING_AT_SOURCE.value
+    marked = dict(writer.rows(f"SELECT id, marks FROM events WHERE contains(marks, '{mark}')"))
+    back = [] if not marked else [event_id for event_id in seen["id"].to_pylist() if event_id in marked]
+    query = "SELECT id, marks FROM events WHERE id IN (SELECT unnest(?))"
+    gone = [] if not missing else writer.rows(query, [list(missing)])
+    changed = {event_id: with_mark(marks or "", mark) for event_id, marks in gone if event_id not in marked}
+    changed |= {event_id: without_mark(marked[event_id], mark) for event_id in back}
+    if not changed:
+        return
+    rows = {"id": pa.array(changed, pa.string()), "marks": pa.array(changed.values(), pa.string())}
+    writer.amend("events", pa.table(rows), key="id")
+    writer.advance(run_id)
+
+
+def is_marked(marks: str | None) -> bool:
+    """Whether the mark is among an event's."""
+    return Flag.MISSING_AT_SOURCE.value in (marks or "").split(",")
