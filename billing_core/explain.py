@@ -15,8 +15,8 @@ from itertools import pairwise
 from typing import Any
 
 from billing_core.ledger.queries import split_flags
-from billing_core.rating.card import LEGACY_VERSION, Basis, RateCard
-from billing_core.rating.rate import OWN_KEY, effective_token_rate
+from billing_core.rating.card import LEGACY_VERSION, Basis, ComputeBasis, RateCard
+from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is_left_out, price_of_key
 from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
 from billing_core.usage import TOKEN_CLASSES
 
@@ -31,9 +31,10 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
     Flag.EXCLUDED_ENVIRONMENT: "The Langfuse environment is not customer traffic and is not billed.",
     Flag.NO_CUSTOMER: "The trace names no Stripe customer, its organization is not mapped and there is no default.",
-    Flag.BAD_USAGE: "Some usage is negative, absurd or unreadable; that part is not rated.",
+    Flag.BAD_USAGE: "Some usage or time is negative, absurd or unreadable; that part is not rated.",
     Flag.CONFLICTING_ATTRIBUTES: "Rows of the trace contradict each other; the logical root was believed.",
-    Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage; the total may be inflated.",
+    Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage, or keys of a row overlap or contradict "
+    "each other; the total may be inflated.",
     Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
     Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
     Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
@@ -43,6 +44,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
     Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
     Flag.POLICY_DIFFERS: "The settings now would bill it otherwise than it was sent; it stays as it was sent.",
+    Flag.UNKNOWN_USAGE: "Some usage stands under a key that neither we nor the rate card know: its class is a guess.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
 }
 
@@ -102,7 +104,7 @@ def explain(
         _usage(event, stored),
         _card(event, stored, card),
         _ai(event, stored, card),
-        _compute(event, card),
+        _compute(event, stored, card),
         _storage(event, card),
         _total(event, stored),
         *_flags(event, stored),
@@ -200,12 +202,17 @@ def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> 
     if (event.ai_credentials_ownership or "").lower() == OWN_KEY:
         return Step("AI tokens", "0 credits: the customer brought the key.")
     if card.ai.basis is Basis.COST:
-        if event.cost_usd is None:
-            return Step("AI tokens", "0 credits: no cost is known; flagged unpriced.")
-        cost, margin, price = (plain_decimal(v) for v in (event.cost_usd, card.margin, card.credit_price_usd))
+        billed = _billed_cost(event, stored, card)
+        if billed is None:
+            return Step("AI tokens", f"{plain_decimal(booked)} credits: no cost is known; flagged unpriced.")
+        cost, margin, price = (plain_decimal(v) for v in (billed, card.margin, card.credit_price_usd))
         text = f"{cost} USD × {margin} ÷ {price} USD per credit"
-        exact = Fraction(event.cost_usd) * Fraction(card.margin) / Fraction(card.credit_price_usd)
-        return _rounded("AI tokens", (text,), exact, booked)
+        units, exact = _lines(stored, card)
+        exact += Fraction(billed) * Fraction(card.margin) / Fraction(card.credit_price_usd)
+        return _rounded("AI tokens", (text, *units), exact, booked)
+    if stored.get("usage_lines") is not None:
+        lines, exact = _lines(stored, card)
+        return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
     lines, exact = [], Fraction(0)
     for use in stored["usage"] or ():
         for token_class in TOKEN_CLASSES:
@@ -224,13 +231,66 @@ def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> 
     return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
 
 
-def _compute(event: UsageEvent, card: RateCard | None) -> Step:
+def _billed_cost(event: UsageEvent, stored: Mapping[str, Any], card: RateCard) -> Decimal | None:
+    """The cost of what the card does not leave out; null if none is known."""
+    uses = stored.get("usage_lines")
+    if not card.exclude or uses is None:
+        return event.cost_usd
+    costs = [use["cost_usd"] for use in uses if use["cost_usd"] is not None and not is_left_out(card, use)]
+    return sum(costs, Decimal(0)) if costs else None
+
+
+def _lines(stored: Mapping[str, Any], card: RateCard) -> tuple[list[str], Fraction]:
+    """The arithmetic of what observations used, and the credits it comes to before rounding."""
+    by_tokens = card.ai.basis is Basis.TOKENS
+    summed: dict[tuple[str, str | None, KeyPrice], int] = {}
+    left_out: dict[str, int] = {}
+    for use in stored.get("usage_lines") or ():
+        if not use["quantity"]:
+            continue
+        if is_left_out(card, use):
+            who = " ".join(filter(None, (use["type"], use["name"]))) or "no name"
+            left_out[f"{who}, {use['key']}"] = left_out.get(f"{who}, {use['key']}", 0) + use["quantity"]
+            continue
+        price = price_of_key(card, use["key"])
+        what = use["key"] if price.token_class is None else price.token_class.replace("_", " ")
+        if price.token_class is None or by_tokens:
+            place = (what, use["model"], price._replace(is_known=True))
+            summed[place] = summed.get(place, 0) + use["quantity"]
+    lines, exact = [], Fraction(0)
+    margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
+    for (what, model, price), quantity in summed.items():
+        label = f"{model or 'no model'}, {what}"
+        per_thousand = None if price.token_class is None else effective_token_rate(card, model, price.token_class)
+        if price.credits_each is not None:
+            part = quantity * Fraction(price.credits_each) * Fraction(card.margin)
+            text = f"{label}: {quantity:,} × {plain_decimal(price.credits_each)} each{margin} = {_exact_text(part)}"
+        elif per_thousand is not None:
+            part = quantity * Fraction(per_thousand) * Fraction(card.margin) / 1000
+            text = f"{label}: {quantity:,} × {plain_decimal(per_thousand)} ÷ 1,000{margin} = {_exact_text(part)}"
+        else:
+            part = Fraction(0)
+            unit = "units" if price.token_class is None else "tokens"
+            flagged = ", flagged unpriced" if by_tokens else ""
+            text = f"{label}: {quantity:,} {unit} have no rate; not rated{flagged}"
+        lines.append(text)
+        exact += part
+    lines += [f"{who}: {quantity:,} left out by the card's exclude" for who, quantity in left_out.items()]
+    return lines, exact
+
+
+def _compute(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
     booked = event.credits.compute
     if (reason := _not_rated(event, card)) is not None or card is None:
         return Step("Compute", f"{plain_decimal(booked)} credits, {reason}.")
     per_minute = card.compute.credits_per_minute
-    exact = Fraction(event.latency_seconds) / 60 * Fraction(per_minute)
-    text = f"{plain_decimal(event.latency_seconds)} s ÷ 60 × {plain_decimal(per_minute)} per minute"
+    is_active = card.compute.basis is ComputeBasis.ACTIVE
+    seconds = stored.get("active_seconds") if is_active else event.latency_seconds
+    if seconds is None:
+        return Step("Compute", f"{plain_decimal(booked)} credits: the active time is not known.")
+    exact = Fraction(seconds) / 60 * Fraction(per_minute)
+    what = " in which an observation ran" if is_active else ""
+    text = f"{plain_decimal(seconds)} s{what} ÷ 60 × {plain_decimal(per_minute)} per minute"
     return _rounded("Compute", (text,), exact, booked)
 
 

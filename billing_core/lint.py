@@ -62,6 +62,6 @@ def _usage_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "unpriced": Flag.UNPRICED in (row["flags"] or "").split(","),
         "bad_usage": False,
         "conflicting_attributes": False,
-        "double_count_suspect": False,
+        "double_count_suspect": Flag.DOUBLE_COUNT_SUSPECT in (row["flags"] or "").split(","),
     }
     return {name: filled.get(name, row.get(name)) for name in USAGE_SCHEMA.names}

@@ -85,6 +85,7 @@ class Flag(StrEnum):
     INCOMPLETE = "incomplete"
     MISSING_AT_SOURCE = "missing_at_source"
     POLICY_DIFFERS = "policy_differs"
+    UNKNOWN_USAGE = "unknown_usage"
 
 
 class Attribute(StrEnum):

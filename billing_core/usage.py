@@ -20,8 +20,10 @@ __all__ = [
     "HOUR",
     "LARGEST_COST_USD",
     "LONGEST_RUN",
+    "SECONDS",
     "TIME",
     "TOKEN_CLASSES",
+    "USAGE_LINE",
     "USAGE_SCHEMA",
     "MetadataNames",
     "PullProgress",
@@ -55,6 +57,24 @@ MODEL_USAGE = pa.struct(
     ]
 )
 """What one model (null: none named) used within a trace. Token counts are never null; an unknown cost is."""
+
+USAGE_LINE = pa.struct(
+    [
+        pa.field("model", pa.string()),
+        pa.field("name", pa.string()),  # of the observation, as are type and level
+        pa.field("type", pa.string()),
+        pa.field("level", pa.string()),
+        pa.field("key", pa.string()),  # of usageDetails; "": tokens that only a total names; null: the line of the cost
+        pa.field("quantity", pa.int64()),
+        pa.field("cost_usd", COST),
+        pa.field("repeats", pa.bool_()),  # the observation is why the trace is suspected of double counting
+        pa.field("unpriced", pa.bool_()),  # the observation has tokens and no cost
+    ]
+)
+"""What observations of one model, name, type and level used, by key: what a card's `exclude`, `token_classes` and
+`units` decide by. Tokens by class add up to `MODEL_USAGE`."""
+
+SECONDS = pa.decimal128(18, 6)
 
 USAGE_SCHEMA = pa.schema(
     [
@@ -94,6 +114,8 @@ USAGE_SCHEMA = pa.schema(
         pa.field("metadata", pa.string()),  # the logical root's own metadata as JSON text
         pa.field("updated_at", TIME),  # when the newest of its rows was written at the source
         pa.field("incomplete", pa.bool_()),  # a value or a row could not be read; null: no
+        pa.field("active_seconds", SECONDS),  # time in which at least one observation ran; null: not known
+        pa.field("usage_lines", pa.list_(USAGE_LINE)),  # sorted; null: not known
     ]
 )
 

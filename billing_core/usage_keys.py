@@ -61,7 +61,7 @@ class UsageKey(NamedTuple):
     is_known: bool
 
 
-_BORDERS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
+_BORDERS = re.compile(r"(?<=[a-z])(?=\d+[hm](?![a-z]))|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z0-9]+")
 _JOINED = re.compile(r"(total|input|output|prompt|completion|cached|reasoning|thinking|thoughts)(tokens?|count)\Z")
 
 _ONE = {

@@ -12,7 +12,7 @@ import yaml
 
 from billing_core.cells import csv_line
 from billing_core.decimals import EXACT
-from billing_core.rating.card import RateCardFile
+from billing_core.rating.card import ComputeBasis, RateCard, RateCardFile
 from billing_core.transfer.rerate.model import WHY_NOT, OrganizationDelta, PlanCrossing, Rerating
 from billing_core.types import plain_decimal
 from components.formats import change, compact, count, exact, moment, plural, signed, usd
@@ -72,6 +72,12 @@ def card_text(cards: RateCardFile) -> str:
     document = cards.model_dump(mode="python", exclude_none=True, exclude={"metadata"})
     for card in document["cards"]:
         card["ai"]["basis"] = card["ai"]["basis"].value
+        card["compute"]["basis"] = card["compute"]["basis"].value
+        if card["compute"]["basis"] == ComputeBasis.WALL_CLOCK:
+            del card["compute"]["basis"]
+        for name in ("exclude", "token_classes", "units"):
+            if not card[name]:
+                del card[name]
         for name in ("effective_from", "effective_to"):
             if name in card:
                 card[name] = card[name].isoformat()
@@ -93,9 +99,20 @@ def cards_line(cards: RateCardFile, zone: ZoneInfo) -> str:
         until = "" if card.effective_to is None else f" to {moment(card.effective_to, zone)}"
         lines.append(
             f"{card.id}: from {moment(card.effective_from, zone)}{until} ({zone.key}), "
-            f"1 credit = {usd(card.credit_price_usd)}, margin {exact(card.margin)}"
+            f"1 credit = {usd(card.credit_price_usd)}, margin {exact(card.margin)}{_rules(card)}"
         )
     return "; ".join(lines)
+
+
+def _rules(card: RateCard) -> str:
+    """What a card says beyond prices: `, compute by active time, leaves out 2 kinds of observations`."""
+    said = {
+        "compute by active time": card.compute.basis is ComputeBasis.ACTIVE,
+        f"leaves out {plural(len(card.exclude), 'kind')} of observations": card.exclude,
+        f"maps {plural(len(card.token_classes), 'usage key')}": card.token_classes,
+        f"prices {plural(len(card.units), 'other unit')}": card.units,
+    }
+    return "".join(f", {text}" for text, is_said in said.items() if is_said)
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────

@@ -29,6 +29,7 @@ SPELLINGS = {
         llm.token_count.prompt_details.cache_read prompt_cache_hit_tokens cache_audio_read_tokens cacheReadTokens""",
     "cache_write": """cache_creation_input_tokens input_cache_creation input_cache_creation_5m input_cache_creation_1h
         input_ephemeral_1h_input_tokens ephemeral_5m_input_tokens cache_creation.ephemeral_1h_input_tokens
+        ephemeral1hInputTokens ephemeral5mInputTokens
         cacheWriteInputTokens cacheWriteInputTokenCount cacheCreationInputTokens cache_write_tokens
         gen_ai.usage.cache_creation.input_tokens llm.token_count.prompt_details.cache_write""",
     "reasoning": """reasoning thinking output_reasoning_tokens reasoning_tokens reasoningTokens thoughts_token_count

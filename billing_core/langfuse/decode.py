@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
@@ -73,6 +73,7 @@ class ObservationRow(msgspec.Struct, gc=False):
     isRootObservation: bool | None = None  # noqa: N815
     environment: str | None = None
     level: str | None = None
+    type: str | None = None
     name: str | None = None
     traceName: str | None = None  # noqa: N815
     userId: str | None = None  # noqa: N815
@@ -262,6 +263,8 @@ class FactReader:
         raw = bytes(row.metadata)
         facts = self.metadata.read(raw) if len(raw) > 4 else NO_FACTS  # not absent, {} or null
         usage = row.usageDetails or (row.usage and _older_usage(row.usage))
+        if usage and row.usage and row.usage.get("unit") not in TOKEN_UNITS:
+            usage = _in_units(usage, row.usage["unit"])
         tokens = read_tokens(identity, usage) if usage else NO_TOKENS
         bare = row.totalCost if row.totalCost is not None else row.calculatedTotalCost
         cost = read_cost(identity, row.costDetails or {}, bare) if row.costDetails or bare else NO_COST
@@ -278,6 +281,8 @@ class FactReader:
             parent,
             clean(row.environment),
             clean(row.name),
+            clean(row.type),
+            clean(row.level),
             clean(row.traceName),
             clean(row.sessionId),
             clean(row.model) or clean(row.providedModelName),
@@ -288,6 +293,8 @@ class FactReader:
             *facts[:METADATA_COLUMNS],
             *tokens[:3],
             *tokens.classes,
+            tokens.keys,
+            tokens.counts,
             cost.usd,
             bool(tokens.total) and cost.usd is None and not cost.bad,
             tokens.bad or cost.bad or facts.bad,
@@ -432,10 +439,20 @@ def _time_text(text: str | None) -> str | None:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+TOKEN_UNITS = {None, "", "TOKENS"}
+"""What the legacy `usage.unit` says of tokens; others are CHARACTERS, MILLISECONDS, SECONDS, REQUESTS, IMAGES."""
+
+
+def _in_units(usage: Mapping[str, Any], unit: object) -> dict[str, Any]:
+    """Counts of another unit than tokens under keys that say so: `input` → `input_characters`."""
+    named = str(unit).lower()
+    return {f"{key}_{named}" if key != "total" else named: value for key, value in usage.items() if key != "total"} or {
+        named: usage.get("total")
+    }
+
+
 def _older_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """The `usage` object of servers that predate `usageDetails`; other units than tokens are left alone."""
-    if usage.get("unit") not in {None, "", "TOKENS"}:
-        return {}
+    """The `usage` object of servers that predate `usageDetails`."""
     # 0/0/0 is how those servers say that nothing was named.
     counts = {key: usage.get(key) for key in ("input", "output", "total")}
     return counts if any(counts.values()) else {}
@@ -457,7 +474,7 @@ _MARK = b"\xef\xbb\xbf"
 _IDENTITIES = ("projectId", "userId", "sessionId", "endTime", "updatedAt")
 """Half an identity is another one: absent when it cannot be read."""
 
-_WORDS = ("environment", "name", "traceName", "model", "providedModelName")
+_WORDS = ("environment", "type", "name", "traceName", "model", "providedModelName")
 """Texts that stay useful with a character missing."""
 
 

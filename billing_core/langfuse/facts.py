@@ -24,6 +24,8 @@ _VALUES = [
     pa.field("parent_id", pa.string()),
     pa.field("environment", pa.string()),
     pa.field("name", pa.string()),
+    pa.field("type", pa.string()),
+    pa.field("level", pa.string()),
     pa.field("trace_name", pa.string()),
     pa.field("session_id", pa.string()),
     pa.field("model", pa.string()),
@@ -47,6 +49,8 @@ _VALUES = [
     pa.field("tokens_out", pa.int64()),
     pa.field("tokens_total", pa.int64()),
     *(pa.field(f"tokens_{name}", pa.int64(), nullable=False) for name in TOKEN_CLASSES),
+    pa.field("usage_keys", pa.list_(pa.string())),  # beside each other with the counts: tokens by key, other units
+    pa.field("usage_counts", pa.list_(pa.int64())),
     pa.field("cost_usd", COST),
     pa.field("unpriced", pa.bool_(), nullable=False),
     pa.field("bad_usage", pa.bool_(), nullable=False),

@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from billing_core.langfuse.double_count import Node, double_counted
+from billing_core.langfuse.double_count import Node, Repeat, double_counted
 from billing_core.langfuse.facts import NOT_ROOT, TRACE_RECORD
 from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
 
@@ -46,6 +46,8 @@ CONFLICT_VALUES_SHOWN = 5
 EARLIEST_START = datetime(2000, 1, 1, tzinfo=UTC)
 CLOCKS_DIFFER = timedelta(hours=1)
 """How far the clock of an application may be ahead of ours."""
+LONGEST_NAME = 200
+"""Characters of an observation's name or a usage key that are kept."""
 MICROSECOND = timedelta(microseconds=1)
 
 RECORD_COST_TOLERANCE_USD = Decimal("0.000001")
@@ -193,6 +195,47 @@ SELECT trace_id, list(
 FROM summed GROUP BY trace_id
 """
 
+_LINES = f"""
+CREATE OR REPLACE TEMP TABLE line AS
+WITH used AS (
+    SELECT row.trace_id, model, left(name, {LONGEST_NAME}) AS name, type, level,
+           overlap OR repeating.id IS NOT NULL AS repeats, unpriced, usage_keys, usage_counts, cost_usd
+    FROM row LEFT JOIN repeating ON repeating.trace_id = row.trace_id AND repeating.id = row.id
+    WHERE len(usage_keys) > 0 OR cost_usd IS NOT NULL
+), counted AS (
+    SELECT * EXCLUDE (usage_keys, usage_counts, cost_usd), left(unnest(usage_keys), {LONGEST_NAME}) AS key,
+           unnest(usage_counts) AS quantity, NULL::DECIMAL(24, 12) AS cost_usd FROM used
+    UNION ALL BY NAME
+    SELECT * EXCLUDE (usage_keys, usage_counts, cost_usd), NULL AS key, NULL AS quantity, cost_usd FROM used
+    WHERE cost_usd IS NOT NULL
+), summed AS (
+    SELECT trace_id, model, name, type, level, key, sum(quantity)::BIGINT AS quantity,
+           sum(cost_usd)::DECIMAL(24, 12) AS cost_usd, repeats, unpriced
+    FROM counted GROUP BY ALL
+)
+SELECT trace_id, list(
+    struct_pack(model, name, type, level, key, quantity, cost_usd, repeats, unpriced)
+    ORDER BY model NULLS FIRST, type NULLS FIRST, name NULLS FIRST, level NULLS FIRST, key NULLS FIRST,
+             repeats, unpriced
+) AS usage_lines
+FROM summed GROUP BY trace_id
+"""
+
+_ACTIVE = f"""
+CREATE OR REPLACE TEMP TABLE active AS
+WITH ran AS (
+    SELECT trace_id, epoch_us(start_time) AS began, epoch_us(end_time) AS ended
+    FROM row WHERE NOT {_RECORD} AND end_time > start_time
+), beside AS (
+    SELECT trace_id, ended, greatest(began, coalesce(max(ended) OVER (
+        PARTITION BY trace_id ORDER BY began, ended ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ), began)) AS began
+    FROM ran
+)
+SELECT trace_id, sum(greatest(ended - began, 0))::BIGINT AS microseconds FROM beside GROUP BY trace_id
+"""
+"""The union of the times in which observations ran: what an earlier one covers does not count again."""
+
 _EVENTS = f"""
 SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_start AS timestamp, last_end AS ended_at,
        organization_id, customer_id, coalesce(user_id, metadata_user_id) AS user_id, session_id, chatflow_id,
@@ -207,8 +250,13 @@ SELECT trace_id AS id, project_id, $trace_base::VARCHAR AS trace_base, first_sta
            list_concat(coalesce(problems, []), coalesce(doubled, [])), coalesce(more, [])
        ))) AS problems,
        {", ".join(name for name in USAGE_SCHEMA.names if name.startswith("legacy_"))}, metadata,
-       updated_at, incomplete OR coalesce(cost_differs AND observations = 0, false) AS incomplete
+       updated_at, incomplete OR coalesce(cost_differs AND observations = 0, false) AS incomplete,
+       CASE WHEN mistimed THEN 0 ELSE (coalesce(microseconds, 0) / 1000000::DECIMAL(18, 6)) END::DECIMAL(18, 6)
+           AS active_seconds,
+       coalesce(usage_lines, []) AS usage_lines
 FROM trace
+LEFT JOIN line USING (trace_id)
+LEFT JOIN active USING (trace_id)
 LEFT JOIN model_usage USING (trace_id)
 LEFT JOIN doubled USING (trace_id)
 LEFT JOIN more USING (trace_id)
@@ -282,6 +330,9 @@ class Rollup:
         self._load(facts)
         self._engine.execute(_MODELS)
         repeats = double_counted(Node(*row) for row in self._engine.execute(_CANDIDATES).fetchall())
+        self._put_repeating(repeats)
+        self._engine.execute(_LINES)
+        self._engine.execute(_ACTIVE)
         self._put("doubled", {trace_id: [one.sentence for one in rows] for trace_id, rows in repeats.items()})
         self._put("more", self._conflicts_and_differences())
         table = self._engine.execute(_EVENTS, {"trace_base": self._trace_base}).to_arrow_table()
@@ -373,6 +424,12 @@ class Rollup:
             f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT trace_id, sentences AS {name} FROM arriving"
         )
         self._engine.unregister("arriving")
+
+    def _put_repeating(self, repeats: Mapping[str, Sequence[Repeat]]) -> None:
+        pairs = [(trace_id, one.id) for trace_id, rows in repeats.items() for one in rows]
+        schema = pa.schema([("trace_id", pa.string()), ("id", pa.string())])
+        table = pa.table([[trace for trace, _ in pairs], [identity for _, identity in pairs]], schema=schema)
+        self._engine.register("repeating", table)
 
 
 def _mistimed(count: int, identity: str, start: str, end: str | None) -> str:

@@ -34,6 +34,7 @@ from billing_core.ledger.schema import (
     COMPARED_IF_KNOWN,
     EVENT_COLUMNS,
     FLAG_SEPARATOR,
+    LEARNED,
     REVISION_COLUMNS,
     SCHEMA_VERSION,
     SENT,
@@ -379,6 +380,8 @@ class _Writer:
         if changed:
             cursor.execute(_KEEP_REVISIONS, [seq, now])
             cursor.execute(_REMOVE_CHANGED)
+        if counts.unchanged:
+            cursor.execute(_LEARN)
         if counts.new or changed:
             cursor.execute(_INSERT if brought is None else _INSERT_BROUGHT, {"seq": seq, "now": now, "run": run_id})
             carry_over(self, seq=seq, now=now)
@@ -446,6 +449,14 @@ _KEEP_REVISIONS = f"""
 INSERT INTO event_revisions ({_names(EVENT_COLUMNS)}, superseded_seq, superseded_at, changed_columns)
 SELECT {_names(EVENT_COLUMNS, "e.")}, ?, ?, array_to_string(m.changed_columns, '{FLAG_SEPARATOR}')
 FROM events e JOIN matched m USING (id) WHERE len(m.changed_columns) > 0
+"""
+
+_LEARN = f"""
+UPDATE events SET {", ".join(f"{name} = i.{name}" for name in LEARNED)}
+FROM incoming i JOIN matched m ON m.id = i.id
+WHERE events.id = i.id AND len(m.changed_columns) = 0
+  AND ({" OR ".join(f"(events.{name} IS NULL AND i.{name} IS NOT NULL)" for name in LEARNED)})
+  AND NOT coalesce(i.updated_at < events.updated_at, false)
 """
 
 _REMOVE_CHANGED = "DELETE FROM events WHERE id IN (SELECT id FROM matched WHERE len(changed_columns) > 0)"

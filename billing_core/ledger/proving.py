@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from billing_core.ledger.engine import Rows
-from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS
+from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS, LEARNED
 
 __all__ = ["HASHED_COLUMNS", "EntrySet", "Tampered", "entry_sets", "tampered", "unbooked", "unsent"]
 
@@ -183,9 +183,13 @@ _BOOKED_AS = {"id", "revision", "seq", "booked_at", "run_id"}
 """What says how a state came to be, not what it is."""
 
 
+_UNLESS_LEARNED = {name: f' AND f."{name}" IS NOT NULL' for name in LEARNED}
+
+
 def _differing(names: Sequence[str], known: str) -> str:
     differ = ", ".join(
-        f"""CASE WHEN f."{name}" IS DISTINCT FROM {known}."{name}" THEN '{name}' END""" for name in names
+        f"""CASE WHEN f."{name}" IS DISTINCT FROM {known}."{name}"{_UNLESS_LEARNED.get(name, "")} THEN '{name}' END"""
+        for name in names
     )
     return f"list_filter([{differ}], lambda name: name IS NOT NULL)"
 

@@ -25,6 +25,7 @@ __all__ = [
     "EVENT_COLUMNS",
     "FLAG_SEPARATOR",
     "IMPORT_RUN",
+    "LEARNED",
     "MODEL_SEPARATOR",
     "POLICY_COLUMNS",
     "QUARTER_HOUR_SECONDS",
@@ -46,7 +47,7 @@ __all__ = [
     "without_offsets",
 ]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
@@ -95,6 +96,14 @@ _USAGE_DUCKDB = (
     'STRUCT(model VARCHAR, "input" BIGINT, "output" BIGINT, cache_read BIGINT, cache_write BIGINT, '
     "reasoning BIGINT, other BIGINT, cost_usd DECIMAL(24,12))[]"
 )
+_LINES_KIND = (
+    "array<struct<model: string, name: string, type: string, level: string, key: string, quantity: int64, "
+    "cost_usd: decimal(24, 12), repeats: boolean, unpriced: boolean>>"
+)
+_LINES_DUCKDB = (
+    "STRUCT(model VARCHAR, name VARCHAR, type VARCHAR, level VARCHAR, key VARCHAR, quantity BIGINT, "
+    "cost_usd DECIMAL(24,12), repeats BOOLEAN, unpriced BOOLEAN)[]"
+)
 _KINDS = {
     **dict.fromkeys(
         (
@@ -113,8 +122,8 @@ _KINDS = {
     ),
     **dict.fromkeys(
         (
-            "latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "credits",
-            "carried_before", "counted", "delivered",
+            "latency_seconds", "active_seconds", "credits_ai_tokens", "credits_compute", "credits_storage",
+            "credits_total", "credits", "carried_before", "counted", "delivered",
         ),
         _CREDITS,
     ),
@@ -125,6 +134,7 @@ _KINDS = {
     "quarter_hour": ("int32", "INTEGER"),
     "credit_price_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
     "usage": (_USAGE_KIND, _USAGE_DUCKDB),
+    "usage_lines": (_LINES_KIND, _LINES_DUCKDB),
 }  # fmt: skip
 
 _LEDGER_ONLY = (
@@ -139,8 +149,12 @@ def _column(name: str) -> Column:
     return Column(name, kind, duckdb)
 
 
+LEARNED = ("active_seconds", "usage_lines")
+"""What rating by active time, by observation and by usage key needs. An event that is read again learns it, if it was
+read before that was kept: without a revision, because nothing about the event changes."""
+
 ADDED_LATER = tuple(
-    _column(name) for name in ("has_error", "accounted_at", "billed_elsewhere", "named_customer_id", "policy")
+    _column(name) for name in ("has_error", "accounted_at", "billed_elsewhere", "named_customer_id", "policy", *LEARNED)
 )
 """Columns of events that older ledgers get when they are opened (null there: not known), oldest first.
 
@@ -198,7 +212,7 @@ COMPARED = tuple(
 )
 """A re-read event is *changed* when one of these differs: facts, credits and flags, not wording or links."""
 
-COMPARED_IF_KNOWN = frozenset({"has_error"})
+COMPARED_IF_KNOWN = frozenset({"has_error", *LEARNED})
 """Of these only a difference between two known values is a change: to learn what was not asked before changes nothing,
 and an event that was sent must not look corrected because of it."""
 

@@ -29,6 +29,8 @@ __all__ = [
     "AiRates",
     "Basis",
     "CardLoader",
+    "ComputeBasis",
+    "LeftOut",
     "Plan",
     "RateCard",
     "RateCardFile",
@@ -51,6 +53,9 @@ def _utc(value: object) -> datetime:
     time = parse_time(value)
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
+
+MOST_RULES = 1_000
+"""Entries of a list or mapping of a card."""
 
 UtcDate = Annotated[datetime, BeforeValidator(_utc)]
 Rate = Annotated[Decimal, Field(ge=0, allow_inf_nan=False, max_digits=18, decimal_places=12)]
@@ -98,16 +103,52 @@ class AiRates(_Strict):
         return None if place is None else lines[place]
 
 
+class ComputeBasis(StrEnum):
+    """Which time compute counts: from first start to last end, or only while some observation ran."""
+
+    WALL_CLOCK = "wall_clock"
+    ACTIVE = "active"
+
+
 class ComputeRate(_Strict):
-    """Credits per minute of latency (last end minus first start)."""
+    """Credits per minute of the time that `basis` names."""
 
     credits_per_minute: Rate
+    basis: ComputeBasis = ComputeBasis.WALL_CLOCK
 
 
 class StorageRate(_Strict):
     """Credits per GB-month named by the trace."""
 
     credits_per_gb_month: Rate
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class LeftOut(_Strict):
+    """Observations whose usage is not rated: all that is named must fit (exact or glob, case-blind)."""
+
+    name: Pattern | None = None
+    type: Pattern | None = None
+    model: Pattern | None = None
+    level: Pattern | None = None
+
+    @model_validator(mode="after")
+    def _names_something(self) -> LeftOut:
+        if not self.fields():
+            raise ValueError("names nothing; expected one or more of name, type, model, level")
+        return self
+
+    def fields(self) -> dict[str, str]:
+        """Field of an observation → what it has to fit."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+def _known_class(value: object) -> object:
+    if value not in TOKEN_CLASSES:
+        raise ValueError(f"unknown class {value!r}; expected one of {', '.join(TOKEN_CLASSES)}")
+    return value
 
 
 class Plan(_Strict):
@@ -122,7 +163,8 @@ class RateCard(_Strict):
     """One version of the prices, in force for `effective_from` ≤ event time < `effective_to` (UTC).
 
     `margin` is a factor on AI credits, applied once before rounding; compute and storage rates are
-    selling prices already.
+    selling prices already. `exclude` names observations whose usage is not rated; `token_classes` gives usage keys a
+    token class, `units` a price in credits each (exact names or globs, case-blind, in any spelling).
     """
 
     id: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$")]
@@ -133,6 +175,22 @@ class RateCard(_Strict):
     ai: AiRates
     compute: ComputeRate
     storage: StorageRate
+    exclude: Annotated[tuple[LeftOut, ...], Field(max_length=MOST_RULES)] = ()
+    token_classes: Annotated[
+        dict[Pattern, Annotated[str, BeforeValidator(_known_class)]], Field(max_length=MOST_RULES)
+    ] = {}
+    units: Annotated[dict[Pattern, Rate], Field(max_length=MOST_RULES)] = {}
+
+    @property
+    def reads_lines(self) -> bool:
+        """Whether it decides by single observations and usage keys."""
+        return bool(self.exclude or self.token_classes or self.units)
+
+    @model_validator(mode="after")
+    def _a_key_is_tokens_or_units(self) -> RateCard:
+        for key in self.token_classes.keys() & self.units.keys():
+            raise ValueError(f"{key!r} is in token_classes and in units; expected it in one of them")
+        return self
 
     @model_validator(mode="after")
     def _dates_are_ordered(self) -> RateCard:
@@ -144,7 +202,15 @@ class RateCard(_Strict):
 
     def to_json(self) -> str:
         """Canonical text: equal cards, equal text."""
-        return json.dumps(_canonical(self.model_dump(mode="python")), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="python")
+        values["exclude"] = [line.fields() for line in self.exclude]
+        # What a card does not use is left out: cards from before it existed keep their text and their hash.
+        for name in ("exclude", "token_classes", "units"):
+            if not values[name]:
+                del values[name]
+        if self.compute.basis is ComputeBasis.WALL_CLOCK:
+            del values["compute"]["basis"]
+        return json.dumps(_canonical(values), sort_keys=True, separators=(",", ":"))
 
     def fingerprint(self) -> str:
         """SHA-256 of the canonical text: what makes a card immutable."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from billing_core.decimals import Integers, from_integers, to_integers
 from billing_core.rating.card import LEGACY_VERSION, RateCard
-from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, rate
+from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, RATED_SCHEMA, rate
 from billing_core.types import Flag, SyncStatus
 from billing_core.usage import COST, LARGEST_COST_USD, USAGE_SCHEMA, MetadataNames
 
@@ -64,6 +64,7 @@ RATED_FLAGS = (
     Flag.NO_USAGE,
     Flag.MAPPED_CUSTOMER,
     Flag.INCOMPLETE,
+    Flag.UNKNOWN_USAGE,
 )
 """The flags that rating gives, in the order in which they are stored: an event's text of flags is compared as it is."""
 
@@ -172,6 +173,8 @@ EVENT_SCHEMA = pa.schema(
         _field("problems"),
         _field("metadata"),
         _field("updated_at"),
+        _field("active_seconds"),
+        _field("usage_lines"),
     ]
 )  # fmt: skip
 """What a pull books. The ledger adds what only it knows: sequence, sync identifiers, its own marks."""
@@ -222,15 +225,16 @@ def to_events(
     )
     flagged = {
         Flag.OWN_KEY: _bools(rated["own_key"]),
-        Flag.UNPRICED: _bools(rated["unpriced"]) | _bools(usage["unpriced"]),
+        Flag.UNPRICED: _bools(rated["unpriced"]) | _bools(rated["usage_unpriced"]),
         Flag.EXCLUDED_ENVIRONMENT: excluded,
         Flag.NO_CUSTOMER: nobody,
         Flag.BAD_USAGE: _bools(usage["bad_usage"]) | _bools(rated["absurd"]) | absurd_cost,
         Flag.CONFLICTING_ATTRIBUTES: _bools(usage["conflicting_attributes"]),
-        Flag.DOUBLE_COUNT_SUSPECT: _bools(usage["double_count_suspect"]),
+        Flag.DOUBLE_COUNT_SUSPECT: _bools(rated["double_count_suspect"]),
         Flag.LEGACY_BILLED: legacy,
         Flag.MAPPED_CUSTOMER: mapped,
         Flag.INCOMPLETE: _bools(pc.fill_null(usage["incomplete"], False)),
+        Flag.UNKNOWN_USAGE: _bools(rated["unknown_usage"]),
     }
     flagged[Flag.NO_USAGE] = no_usage(total, flagged)
     flag_lists, which = flag_sets(flagged)
@@ -262,11 +266,11 @@ def _rate_by_card(usage: pa.Table, cards: Sequence[RateCard | None]) -> tuple[pa
         rows = rows_of[id(card)]
         part = usage.take(pa.array(rows, pa.int64()))
         order.extend(rows)
-        pieces.append(_unrated(len(rows)) if card is None else rate(part, card))
+        pieces.append(_unrated(part) if card is None else rate(part, card))
         prices += [Decimal(0) if card is None else card.credit_price_usd] * len(rows)
         versions += ["none" if card is None else card.id] * len(rows)
     if not pieces:
-        return _unrated(0), pa.array([], PRICE), pa.array([], pa.string())
+        return _unrated(usage), pa.array([], PRICE), pa.array([], pa.string())
     back = pa.array(np.argsort(np.array(order, dtype=np.int64)))
     return (
         pa.concat_tables(pieces).take(back),
@@ -275,19 +279,13 @@ def _rate_by_card(usage: pa.Table, cards: Sequence[RateCard | None]) -> tuple[pa
     )
 
 
-def _unrated(rows: int) -> pa.Table:
-    zeros = from_integers(np.zeros(rows, dtype=np.int64), CREDITS)
-    no, yes = pa.array([False] * rows, pa.bool_()), pa.array([True] * rows, pa.bool_())
-    names = [
-        "credits_ai_tokens",
-        "credits_compute",
-        "credits_storage",
-        "credits_total",
-        "own_key",
-        "unpriced",
-        "absurd",
-    ]
-    return pa.table([zeros, zeros, zeros, zeros, no, yes, no], names=names)
+def _unrated(part: pa.Table) -> pa.Table:
+    """Without a card nothing has a price; what is known about the usage itself stays."""
+    zeros = from_integers(np.zeros(part.num_rows, dtype=np.int64), CREDITS)
+    no, yes = pa.array([False] * part.num_rows, pa.bool_()), pa.array([True] * part.num_rows, pa.bool_())
+    facts = {"usage_unpriced": part["unpriced"], "double_count_suspect": part["double_count_suspect"], "unpriced": yes}
+    columns = [facts.get(field.name, zeros if pa.types.is_decimal(field.type) else no) for field in RATED_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=RATED_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)

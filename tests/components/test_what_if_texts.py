@@ -69,15 +69,36 @@ def test_the_cards_in_force_can_be_changed_as_text_and_read_back():
     assert (read.cards, read.plans) == (builtin_cards().cards, builtin_cards().plans)
 
 
+def test_a_line_about_a_card_says_what_it_does_beyond_prices():
+    rules = {
+        "exclude": [{"name": "agent *"}],
+        "token_classes": {"a": "input", "b": "input"},
+        "units": {"searches": 10},
+        "compute": {"credits_per_minute": 1, "basis": "active"},
+    }
+    card = RateCard.model_validate({**builtin_cards().cards[0].model_dump(), **rules})
+    assert cards_line(RateCardFile(cards=(card,)), ZoneInfo("UTC")).endswith(
+        "margin 1, compute by active time, leaves out 1 kind of observations, maps 2 usage keys, prices 1 other unit"
+    )
+
+
 RATES = st.decimals(0, 10**5, places=12, allow_nan=False).map(lambda value: value + 0)
 PRICES = st.decimals(Decimal("0.000000000001"), 10**5, places=12)
 
 
-@given(rate=RATES, price=PRICES, margin=PRICES, id_=st.from_regex(r"[A-Za-z0-9._-]{1,30}", fullmatch=True))
-def test_any_card_survives_being_written_as_text(rate, price, margin, id_):
+@given(
+    rate=RATES,
+    price=PRICES,
+    margin=PRICES,
+    id_=st.from_regex(r"[A-Za-z0-9._-]{1,30}", fullmatch=True),
+    basis=st.sampled_from(["active", "wall_clock"]),
+)
+def test_any_card_survives_being_written_as_text(rate, price, margin, id_, basis):
     card = builtin_cards().cards[0].model_dump()
     card |= {"id": id_, "credit_price_usd": price, "margin": margin, "effective_to": AT}
-    card["compute"] = {"credits_per_minute": rate}
+    card["compute"] = {"credits_per_minute": rate, "basis": basis}
+    card |= {"units": {"web_search_*": price}, "token_classes": {"*_1h": "cache_write"}} if basis == "active" else {}
+    card |= {"exclude": [{"name": "agent: *", "type": "AGENT"}]} if basis == "active" else {}
     file = RateCardFile(cards=(RateCard.model_validate(card),))
     assert parse_rate_cards(card_text(file), "text").cards[0].fingerprint() == file.cards[0].fingerprint()
 

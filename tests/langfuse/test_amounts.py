@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.langfuse.amounts import read_cost, read_tokens
+from billing_core.langfuse.amounts import NO_TOKENS, _counted, read_cost, read_tokens
 from billing_core.usage import TOKEN_CLASSES
 from billing_core.usage_keys import Counted, read_key
 
@@ -265,3 +265,15 @@ def is_token(key: str) -> bool:
 
 def test_half_a_surrogate_in_a_key_can_be_stored() -> None:
     assert read_tokens("o", {"caf\ud800": 7}).keys == ("caf?",)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["input", "output", "input_cached_tokens", "cache_creation_input_tokens", "reasoning", "total"]
+        ),
+        st.integers(0, 99),
+    )
+)
+def test_the_short_way_finds_what_the_long_way_finds(details: dict[str, int]) -> None:
+    assert read_tokens("o", details) == (_counted("o", details, []) if details else NO_TOKENS)

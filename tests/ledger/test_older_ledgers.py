@@ -1,5 +1,5 @@
-"""A ledger written before `has_error` was kept (schema 2), before months were closed (3), or before the billing policy
-of events was kept (4), is brought up to date."""
+"""A ledger written before `has_error` was kept (schema 2), before months were closed (3), before the billing policy of
+events was kept (4), or their usage by observation and key (5), is brought up to date."""
 
 from decimal import Decimal
 
@@ -7,6 +7,7 @@ import duckdb
 import pytest
 
 from billing_core.ledger.engine import BookingCounts
+from billing_core.ledger.schema import LEARNED
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
 
@@ -23,8 +24,8 @@ def columns_of(path, table):
 
 def age(path, version=2):
     """Take out of the file what came after a schema version."""
-    later = {2: ("has_error",), 3: ("accounted_at", "billed_elsewhere"), 4: ("named_customer_id", "policy")}
-    tables = {2: ADDED_TABLES, 3: CLOSING_TABLES, 4: POLICY_TABLES}
+    later = {2: ("has_error",), 3: ("accounted_at", "billed_elsewhere"), 4: ("named_customer_id", "policy"), 5: LEARNED}
+    tables = {2: ADDED_TABLES, 3: CLOSING_TABLES, 4: POLICY_TABLES, 5: ()}
     with duckdb.connect(str(path)) as connection:
         for table in ("events", "event_revisions", "closed_events"):
             for column in (column for since, columns in later.items() if since >= version for column in columns):
@@ -58,7 +59,7 @@ def state(ledger, table="events"):
     return ledger.engine.rows(f"SELECT id, has_error, tokens_in, revision, marks FROM {table} ORDER BY id")
 
 
-@pytest.mark.parametrize("version", [2, 3, 4])
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
 def test_it_gets_what_is_missing_and_looks_like_a_new_one(version, tmp_path):
     path = tmp_path / "old.duckdb"
     ledger_at(path, [usage_row()]).engine.close()
@@ -68,7 +69,7 @@ def test_it_gets_what_is_missing_and_looks_like_a_new_one(version, tmp_path):
     for table in ("events", "event_revisions", *ADDED_TABLES, *CLOSING_TABLES, *POLICY_TABLES):
         assert columns_of(path, table) == columns_of(tmp_path / "new.duckdb", table)
     with duckdb.connect(str(path)) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("5",)]
+        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("6",)]
 
 
 def test_of_what_was_booked_before_errors_are_not_known(ledger):
@@ -129,3 +130,23 @@ def test_pages_and_totals_go_on(path):
     assert [event.id for event in answer.events] == ["grown", "quiet", "sent"]
     assert answer.totals.credits.total == Decimal("460")
     service.close()
+
+
+LINE = {
+    "model": "gpt-5", "name": "agent run", "type": "AGENT", "level": "DEFAULT", "key": "input", "quantity": 1000,
+    "cost_usd": None, "repeats": False, "unpriced": False,
+}  # fmt: skip
+
+
+def test_reading_an_event_again_teaches_what_was_not_kept_without_changing_it(ledger):
+    """Rating by observation, key and active time can then be asked of months that were read before."""
+    again = {"active_seconds": Decimal(42), "usage_lines": [LINE]}
+    counts = ledger.book(events_table([usage_row(id="quiet", **again)]), run_id="third")
+    assert counts == BookingCounts(unchanged=1)
+    learned = ledger.engine.rows("SELECT active_seconds, usage_lines, revision FROM events WHERE id = 'quiet'")
+    assert learned == [(Decimal(42), [LINE], 1)]
+    assert ledger.book(events_table([usage_row(id="quiet")]), run_id="fourth") == BookingCounts(unchanged=1)
+    assert ledger.engine.rows("SELECT active_seconds FROM events WHERE id = 'quiet'") == [(Decimal(42),)]
+    other = {"active_seconds": Decimal(40), "usage_lines": [LINE]}
+    counts = ledger.book(events_table([usage_row(id="quiet", **other)]), run_id="fifth")
+    assert counts == BookingCounts(changed=1)

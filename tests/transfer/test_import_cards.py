@@ -110,9 +110,17 @@ def test_card_files_that_cannot_be_used_say_why(world, text, says):
     assert says in refused(world, text).reason
 
 
+RULES = """
+exclude: [{name: "agent *", type: AGENT}, {level: DEBUG}]
+token_classes: {"*_1h_input_tokens": cache_write, "größe": other}
+units: {web_search_requests: 10, "*_images": 0.000001}
+"""
+
+
 @pytest.mark.parametrize("form", [Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET])
-def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form):
-    world.bring(file(world, ACME))
+@pytest.mark.parametrize("rules", ["", RULES])
+def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form, rules):
+    world.bring(file(world, f"{ACME}{rules}"))
     path = tmp_path / "exported"
     world.service.exports.write(ExportRequest(Dataset.RATE_CARD, form), EVERYONE, path)
     there = ImportWorld(tmp_path, (), "there")
@@ -124,20 +132,34 @@ def test_cards_as_exported_come_in_as_they_went_out(tmp_path, world, form):
     assert there.bring(path).outcome.changes == 0
 
 
+PRICES_ONLY = [name for name in CARD_COLUMNS[:8] if name not in {"margin", "effective_to"}]
+
+
 @pytest.mark.parametrize("text", ["2027-01-01T09:00", "2027-01-01 00:00:00"])
 def test_a_card_that_begins_at_a_time_of_day_without_an_offset_is_refused(world, text):
-    header = ",".join(name for name in CARD_COLUMNS if name not in {"sha256", "margin", "effective_to"})
+    header = ",".join(PRICES_ONLY)
     found = refused(world, f'{header}\na,{text},0.1,"{{""basis"": ""cost""}}",50,500\n')
     assert (found.row, found.field) == (1, "effective_from")
     assert "without an offset" in found.reason
 
 
 def test_a_card_out_of_a_european_spreadsheet_is_read_exactly(world):
-    header = ";".join(name for name in CARD_COLUMNS if name not in {"sha256", "margin", "effective_to"})
+    header = ";".join(PRICES_ONLY)
     card = file(world, f'{header}\na;2027-01-01;0,00004;"{{""basis"": ""cost""}}";50;500,5\n')
     world.bring(card)
     (found,) = (card for card in world.service._cards().cards if card.id == "a")
     assert (found.credit_price_usd, found.storage.credits_per_gb_month) == (Decimal("0.00004"), Decimal("500.5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [("units", '{"searches": -1}'), ("token_classes", '{"a": "cached"}'), ("exclude", "[{}]"), ("units", "{")],
+)
+def test_rules_that_are_wrong_are_named(world, tmp_path, name, cell):
+    header = ",".join((*CARD_COLUMNS[:8], name))
+    quoted = cell.replace('"', '""')
+    plan = world.plan(file(world, f'{header}\na,2027-01-01,,0.1,1,"{{""basis"": ""cost""}}",50,500,"{quoted}"\n'))
+    assert [(one.row, one.field) for one in plan.rejected] == [(1, name)]
 
 
 def test_an_exported_card_that_a_spreadsheet_changed_is_noticed(tmp_path, world):
@@ -149,7 +171,7 @@ def test_an_exported_card_that_a_spreadsheet_changed_is_noticed(tmp_path, world)
 
 
 def test_rows_that_are_no_cards_are_named(world, tmp_path):
-    header = ",".join(name for name in CARD_COLUMNS if name != "sha256")
+    header = ",".join(CARD_COLUMNS[:8])  # as files had them before cards had rules for keys and observations
     good = '"{""basis"": ""cost""}",50,500'
     rows = [
         f"a,2027-01-01,,0.1,1,{good}",

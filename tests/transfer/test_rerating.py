@@ -20,7 +20,7 @@ from billing_core.rating.events import Policy
 from billing_core.transfer.rerate import desk as rerating
 from billing_core.transfer.rerate.desk import slices
 from billing_core.types import GetUsageEventsParams
-from tests.factories import CARD, EVERYONE, NOON, service_over, usage_row, usage_table
+from tests.factories import CARD, EVERYONE, NOON, model_usage, service_over, usage_row, usage_table
 from tests.push_world import at, use
 from tests.transfer.rerate_world import BY_COST, DEAR, card, only
 
@@ -433,3 +433,69 @@ def test_before_stripe_was_read_nothing_is_known_of_any_plan(world):
 def test_a_card_that_goes_by_cost_prices_history_by_what_langfuse_said(service):
     found = service.rerating.what_if(EVERYONE, only(BY_COST))
     assert found.delta_credits == 4 * (Decimal("0.01") / Decimal("0.00004") - 100)
+
+
+# ── observations, usage keys and active time ─────────────────────────────────────────────────────
+
+
+def used(quantity, key, **more):
+    rest = {"level": "DEFAULT", "cost_usd": None, "repeats": False, "unpriced": False}
+    return {"model": "gpt-5", "name": "call", "type": "GENERATION", "key": key, "quantity": quantity, **rest, **more}
+
+
+AGENT = {"model": None, "name": "agent run", "type": "AGENT", "repeats": True}
+DOUBLED = {
+    "double_count_suspect": True,
+    "tokens_total": 2000,
+    "usage": [model_usage(None, None, input=1000), model_usage(input=1000)],
+    "usage_lines": [used(1000, "input", **AGENT), used(1000, "input"), used(3, "web_search_requests")],
+    "active_seconds": Decimal(6),
+}
+RULES = card(
+    "rules",
+    exclude=[{"name": "agent *", "type": "AGENT"}],
+    units={"web_search_requests": 10},
+    compute={"credits_per_minute": 50, "basis": "active"},
+)
+
+
+def totals(service):
+    return {id_: event.credits.total for id_, event in events(service).items()}
+
+
+def test_what_a_card_leaves_out_maps_and_prices_is_shown_and_booked(make):
+    """200 + 50 credits become 100 of what is left, 30 of searches and 5 of the time in which something ran."""
+    service = make([usage_row(id="a", **DOUBLED)])
+    assert totals(service) == {"a": 250}
+    found = service.rerating.what_if(EVERYONE, only(RULES))
+    assert [(str(row.old), str(row.new)) for row in found.organizations] == [("250.000000", "135.000000")]
+    assert totals(service) == {"a": 250}
+    service.rerating.apply(EVERYONE, only(RULES))
+    assert totals(service) == {"a": 135}
+    assert booked(service, "flags") == [("",)]
+    again = service.rerating.what_if(EVERYONE, only(RULES))
+    assert again.events_changed == 0
+    back = service.rerating.what_if(EVERYONE, only(card("back")))
+    assert [str(row.new) for row in back.organizations] == ["250.000000"]
+    service.rerating.apply(EVERYONE, only(card("back")))
+    assert booked(service, "flags") == [("unpriced,double_count_suspect",)]
+
+
+def test_the_passport_writes_out_what_was_left_out_and_what_a_unit_costs(make):
+    service = make([usage_row(id="a", **DOUBLED)])
+    service.rerating.apply(EVERYONE, only(RULES))
+    steps = {step.name: step for step in service.explain("a", EVERYONE).steps}
+    assert list(steps["AI tokens"].lines) == [
+        "gpt-5, input: 1,000 × 100 ÷ 1,000 = 100",
+        "gpt-5, web_search_requests: 3 × 10 each = 30",
+        "AGENT agent run, input: 1,000 left out by the card's exclude",
+        "= 130, rounded once half-even to 6 places = 130",
+    ]
+    assert steps["Compute"].lines[0] == "6 s in which an observation ran ÷ 60 × 50 per minute"
+
+
+def test_events_read_before_observations_were_kept_keep_their_credits_and_say_why(make):
+    service = make([usage_row(id="old"), usage_row(id="new", **DOUBLED)])
+    found = service.rerating.what_if(EVERYONE, only(RULES))
+    assert dict(found.not_rerated) == {"lines_unknown": 1}
+    assert dict(service.rerating.what_if(EVERYONE, only(DEAR)).not_rerated) == {}

@@ -69,6 +69,8 @@ RATE_CARDS = pa.schema(
         field("ai", pa.string(), JSON_TEXT),
         field("compute_credits_per_minute", RATE),
         field("storage_credits_per_gb_month", RATE),
+        field("compute_basis", pa.string()),
+        *(field(name, pa.string(), JSON_TEXT) for name in ("exclude", "token_classes", "units")),
         field("sha256", pa.string()),
     ]
 )
@@ -262,5 +264,10 @@ def _card(card: RateCard) -> dict[str, Any]:
         "ai": json.dumps(text["ai"], ensure_ascii=False, sort_keys=True),
         "compute_credits_per_minute": card.compute.credits_per_minute,
         "storage_credits_per_gb_month": card.storage.credits_per_gb_month,
+        "compute_basis": card.compute.basis.value,
+        **{
+            name: json.dumps(text[name], ensure_ascii=False, sort_keys=True) if name in text else None
+            for name in ("exclude", "token_classes", "units")
+        },
         "sha256": card.fingerprint(),
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from string import ascii_letters, digits
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from billing_core.rating.events import COST_USD, LATENCY
 from billing_core.rating.rate import CREDITS
 from billing_core.transfer.export.texts import json_list, json_strings, mapped, only_of, whole
 from billing_core.types import FLAT_FIELDS
-from billing_core.usage import COST, TIME, TOKEN_CLASSES
+from billing_core.usage import COST, SECONDS, TIME, TOKEN_CLASSES, USAGE_LINE
 
 __all__ = ["AMOUNT", "EXTRA_SCHEMA", "FLAT_SCHEMA", "FORM", "JSON_TEXT", "NUMBER", "field", "flat_table", "with_extras"]
 
@@ -61,6 +62,8 @@ EXTRA_SCHEMA = pa.schema(
         field("problems", pa.string(), JSON_TEXT),
         field("updated_at", TIME),
         field("credit_price_usd", pa.decimal128(18, 12)),
+        field("active_seconds", SECONDS),
+        field("usage_lines", pa.string(), JSON_TEXT),
     ]
 )
 """What the ledger knows beside the published columns, and needs to be the same after an import."""
@@ -87,6 +90,7 @@ def with_extras(flat: pa.Table, stored: pa.Table) -> pa.Table:
     rows = with_utc(stored)
     made: dict[str, Callable[[], pa.Array]] = {
         "usage": lambda: _usage(whole(rows["usage"])),
+        "usage_lines": lambda: _usage_lines(whole(rows["usage_lines"])),
         "problems": lambda: mapped(whole(rows["problems"]), lambda text: json_list([p for p in text.split("\n") if p])),
     }
     for wanted in EXTRA_SCHEMA:
@@ -114,6 +118,25 @@ def _usage(lists: pa.Array) -> pa.Array:
     for name in TOKEN_CLASSES:
         parts += [f', "{name}": ', pc.fill_null(pc.cast(used.field(name), pa.string()), "null")]
     objects = pc.binary_join_element_wise(*parts, ', "cost_usd": ', pc.fill_null(cost, "null"), "}", "")
+    return _json_lists(lists, objects)
+
+
+def _usage_lines(lists: pa.Array) -> pa.Array:
+    """What observations used, line by line, as a JSON list of objects; null where that is not known."""
+    lines = lists.flatten()
+    parts: list[Any] = []
+    for kind in USAGE_LINE:
+        column = lines.field(kind.name)
+        if pa.types.is_decimal(kind.type):
+            text = pc.binary_join_element_wise('"', pc.cast(column, pa.string()), '"', "")
+        else:
+            text = json_strings(column) if pa.types.is_string(kind.type) else pc.cast(column, pa.string())
+        parts += [f'{", " if parts else "{"}"{kind.name}": ', pc.fill_null(text, "null")]
+    joined = _json_lists(lists, pc.binary_join_element_wise(*parts, "}", ""))
+    return pc.if_else(lists.is_valid(), joined, pa.scalar(None, pa.string()))
+
+
+def _json_lists(lists: pa.Array, objects: pa.Array) -> pa.Array:
     ends = pc.subtract(lists.offsets, lists.offsets[0]) if len(lists) else lists.offsets
     joined = pc.binary_join(pa.ListArray.from_arrays(ends, objects), ", ")
     return pc.binary_join_element_wise("[", joined, "]", "", null_handling="replace")

@@ -33,7 +33,9 @@ M = TypeVar("M", Plan, RateCard)
 MOST_CARDS = 1_000
 LARGEST_TABLE = 8 * 1024 * 1024
 """Characters of cards as rows."""
-_OPTIONAL = ("effective_to", "margin", "sha256")
+_RULES = ("exclude", "token_classes", "units")
+"""Columns of JSON text, empty where a card has no such rules."""
+_OPTIONAL = ("effective_to", "margin", "compute_basis", *_RULES, "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +180,19 @@ def _card(row: Mapping[str, str | None]) -> RateCard:
             raise _Wrong(
                 name, f"{shown(row[name])} is a time of day without an offset; expected a day (in UTC) or an offset"
             )
-    try:
-        ai = json.loads(row["ai"] or "", parse_float=str, parse_int=str)
-    except (ValueError, RecursionError):
-        raise _Wrong("ai", f"{shown(row['ai'])} is not accepted; expected the JSON text of an export") from None
+    told = {name: _told_in_json(name, row.get(name)) for name in ("ai", *_RULES) if name == "ai" or row.get(name)}
     said: dict[str, Any] = {
         "id": row["id"],
         "effective_from": row["effective_from"],
         "effective_to": row.get("effective_to") or None,
         "credit_price_usd": row["credit_price_usd"],
         "margin": row.get("margin") or "1",
-        "ai": ai,
-        "compute": {"credits_per_minute": row["compute_credits_per_minute"]},
+        "compute": {
+            "credits_per_minute": row["compute_credits_per_minute"],
+            **({"basis": row["compute_basis"]} if row.get("compute_basis") else {}),
+        },
         "storage": {"credits_per_gb_month": row["storage_credits_per_gb_month"]},
+        **told,
     }
     try:
         card = RateCard.model_validate(said)
@@ -212,6 +214,13 @@ def _is_wall_clock(text: str | None) -> bool:
         return text is not None and ":" in text and not has_offset(text)
     except ValueError:
         return False
+
+
+def _told_in_json(name: str, text: str | None) -> Any:
+    try:
+        return json.loads(text or "", parse_float=str, parse_int=str)
+    except (ValueError, RecursionError):
+        raise _Wrong(name, f"{shown(text)} is not accepted; expected the JSON text of an export") from None
 
 
 def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[Rejected, ...]]:

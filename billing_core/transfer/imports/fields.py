@@ -31,7 +31,7 @@ from billing_core.transfer.imports.model import MOST_LISTED, Rejected
 from billing_core.transfer.imports.rows import Batch
 from billing_core.transfer.imports.times import Unclear, has_offset, instant_of
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
-from billing_core.usage import COST, MODEL_USAGE, TIME, TOKEN_CLASSES
+from billing_core.usage import COST, MODEL_USAGE, SECONDS, TIME, TOKEN_CLASSES, USAGE_LINE
 
 __all__ = ["NO_CARD", "STAGED", "Checked", "Rules", "check", "header_faults"]
 
@@ -201,6 +201,7 @@ class _Check:
         for name, kind in (
             *((name, CREDITS) for name in (*PARTS, "credits_total")),
             *((name, EVENT_SCHEMA.field(name).type) for name in ("latency_seconds", "storage_gb", "cost_usd")),
+            ("active_seconds", SECONDS),
             ("amount_usd", AMOUNT), ("credit_price_usd", PRICE),
         ):  # fmt: skip
             if name in self.cells:
@@ -337,6 +338,9 @@ class _Check:
             self.made["problems"] = self._mapped("problems", _sentences, "a JSON list of sentences", lists)
         if "usage" in self.cells:
             self.made["usage"] = self._mapped("usage", _usage, _USAGE_EXPECTED, pa.list_(MODEL_USAGE))
+        if "usage_lines" in self.cells:
+            expected = "a JSON list of objects with " + ", ".join(field.name for field in USAGE_LINE)
+            self.made["usage_lines"] = self._mapped("usage_lines", _usage_lines, expected, pa.list_(USAGE_LINE))
 
     def _links(self) -> None:
         """`trace_base` from the address of the trace, which is the base and the id."""
@@ -592,6 +596,40 @@ def _sentences(text: str | None) -> list[str] | None:
         return None
     is_sound = all(isinstance(one, str) and len(one) <= LONGEST_TEXT and _is_text(one) for one in found)
     return found if is_sound else None
+
+
+MOST_LINES = 100_000
+"""Lines of one event: an observation may have a name and keys of its own."""
+
+
+def _usage_lines(text: str | None) -> list[dict[str, Any]] | None:
+    """What observations used, as exported; every field there, of its own type or null."""
+    if text is None or not text.strip():
+        return None
+    lines = _loaded(text)
+    if not isinstance(lines, list) or len(lines) > MOST_LINES:
+        return None
+    found = []
+    for line in lines:
+        if not isinstance(line, dict) or line.keys() != {wanted.name for wanted in USAGE_LINE}:
+            return None
+        for wanted in USAGE_LINE:
+            value = line[wanted.name]
+            if value is None:
+                continue
+            if pa.types.is_string(wanted.type):
+                is_sound = isinstance(value, str) and len(value) <= LONGEST_TEXT and _is_text(value)
+            elif pa.types.is_boolean(wanted.type):
+                is_sound = isinstance(value, bool)
+            elif pa.types.is_decimal(wanted.type):
+                line[wanted.name] = value = _exact(str(value), COST)
+                is_sound = value is not None and value >= 0
+            else:
+                is_sound = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+            if not is_sound:
+                return None
+        found.append(line)
+    return found
 
 
 _USAGE_EXPECTED = "a JSON list of objects with model, " + ", ".join(TOKEN_CLASSES) + " and cost_usd"

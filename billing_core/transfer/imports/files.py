@@ -48,6 +48,7 @@ LARGEST_DOCUMENT = 1 << 20
 
 EXTRA_FIELDS = (
     "project_id", "trace_base", "usage", "observations", "has_error", "problems", "updated_at", "credit_price_usd",
+    "active_seconds", "usage_lines",
 )  # fmt: skip
 """Columns that a bundle's events have after the published ones; any of them may be missing."""
 
@@ -55,9 +56,9 @@ MAP_COLUMNS = ("organization_id", "name", "customer_id")
 
 CARD_COLUMNS = (
     "id", "effective_from", "effective_to", "credit_price_usd", "margin", "ai", "compute_credits_per_minute",
-    "storage_credits_per_gb_month", "sha256",
+    "storage_credits_per_gb_month", "compute_basis", "exclude", "token_classes", "units", "sha256",
 )  # fmt: skip
-"""A rate card as a row, as it is exported; `effective_to`, `margin` and `sha256` may be missing."""
+"""A rate card as a row, as it is exported; `effective_to`, `margin` and what follows the prices may be missing."""
 
 TIMES = ("timestamp", "ended_at", "synced_at", "updated_at")
 

@@ -25,7 +25,7 @@ from billing_core.rating.rate import PRICE
 from billing_core.transfer.imports.fields import TEXTS
 from billing_core.transfer.rerate.rebooking import Waiting
 from billing_core.types import Flag, SyncStatus
-from billing_core.usage import COST, MODEL_USAGE, TOKEN_CLASSES
+from billing_core.usage import COST, MODEL_USAGE, TOKEN_CLASSES, USAGE_LINE
 
 __all__ = ["BILLED", "Known", "Merged", "beside", "merge", "unknown_elsewhere"]
 
@@ -107,6 +107,12 @@ def merge(staged: pa.Table, given: frozenset[str], known: Known, *, is_csv: bool
         made["observations"] = stored["observations"].cast(pa.int32())
     made["observations"] = pc.fill_null(_whole(made["observations"]), pa.scalar(0, pa.int32()))
     made["problems"] = _problems(made["problems"], stored["problems"], "problems" in given)
+    if "active_seconds" not in given:
+        same = _same(made["timestamp"], stored["timestamp"]) & _same(made["ended_at"], stored["ended_at"])
+        made["active_seconds"] = pc.if_else(pa.array(same), _whole(stored["active_seconds"]), None)
+    if "usage_lines" not in given:
+        same = _is_same_usage(made, stored)
+        made["usage_lines"] = _where(same, _whole(stored["usage_lines"]).cast(pa.list_(USAGE_LINE)))
     made["usage"] = _usage(made, stored, "usage" in given)
     made["credit_price_usd"] = _prices(made["credit_price_usd"], stored, staged["timestamp"], known.price_at)
     statuses, errors = _standings(made, stored, known.waiting)
@@ -159,13 +165,24 @@ def _usage(made: Mapping[str, Any], stored: pa.Table, is_given: bool) -> pa.Arra
     kind = pa.list_(MODEL_USAGE)
     said = _whole(made["usage"]).cast(kind) if is_given else pa.nulls(rows, kind)
     mine = _whole(stored["usage"]).cast(kind)
-    agrees = _same(_joined(_whole(made["models"])), stored["models"]) & mine.is_valid().to_numpy(zero_copy_only=False)
-    for name in _USED:
-        agrees &= _same(made[name], stored[name])
+    agrees = _is_same_usage(made, stored) & mine.is_valid().to_numpy(zero_copy_only=False)
     place = np.arange(rows)
     is_said = said.is_valid().to_numpy(zero_copy_only=False)
     choice = np.where(is_said, place, np.where(agrees, rows + place, 2 * rows + place))
     return pa.concat_arrays([said, mine, _derived(made)]).take(pa.array(choice))
+
+
+def _is_same_usage(made: Mapping[str, Any], stored: pa.Table) -> Mask:
+    """Whether the file and the ledger agree in models, tokens and cost."""
+    agrees = _same(_joined(_whole(made["models"])), stored["models"])
+    for name in _USED:
+        agrees &= _same(made[name], stored[name])
+    return agrees
+
+
+def _where(kept: Mask, lists: pa.Array) -> pa.Array:
+    """The lists that are kept, null in place of the others."""
+    return lists.take(pa.array(np.arange(len(lists)), mask=~kept))
 
 
 def _joined(models: pa.Array) -> pa.Array:

@@ -32,6 +32,7 @@ class NotRerated(StrEnum):
     NO_CARD = "no_card_in_force"
     USAGE_UNKNOWN = "usage_unknown"
     NOT_READ = "not_read_again"
+    LINES_UNKNOWN = "lines_unknown"
 
 
 WHY_NOT: Mapping[NotRerated, str] = {
@@ -40,6 +41,7 @@ WHY_NOT: Mapping[NotRerated, str] = {
     NotRerated.NO_CARD: "No card of the file was in force when it began: it keeps its card.",
     NotRerated.USAGE_UNKNOWN: "Its tokens are known as a sum only, and the card prices them by model and class.",
     NotRerated.NOT_READ: "It was read with other metadata names: pull its time (`pull --from --to`), then look again.",
+    NotRerated.LINES_UNKNOWN: "It was read before usage keys and active time were kept: pull its time again.",
 }
 """The same in a sentence."""
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.decimals import from_integers, to_integers
-from billing_core.ledger.schema import FLAG_SEPARATOR
-from billing_core.rating.card import LEGACY_VERSION, Basis, RateCard, RateCardFile
+from billing_core.ledger.schema import FLAG_SEPARATOR, LEARNED
+from billing_core.rating.card import LEGACY_VERSION, Basis, ComputeBasis, RateCard, RateCardFile
 from billing_core.rating.events import RATED_FLAGS, flag_sets, no_usage
 from billing_core.rating.rate import CREDITS, OWN_KEY, PRICE, rate
 from billing_core.transfer.rerate.model import NotRerated
@@ -56,7 +56,7 @@ RERATED = pa.schema(
 NEEDED = (
     "timestamp", "ended_at", "organization_id", "customer_id", "usage", "tokens_total", "storage_gb", "cost_usd",
     "ai_credentials_ownership", *PARTS, "credits_total", "credit_price_usd", "rate_card_version", "sync_status",
-    "flags", "problems", "billed_elsewhere",
+    "flags", "problems", "billed_elsewhere", *LEARNED,
 )  # fmt: skip
 """Stored columns of events that re-rating and its sums read."""
 
@@ -142,16 +142,36 @@ def as_booked(part: pa.Table, why: pa.Array) -> pa.Table:
 
 def _by_card(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
     """Events under `card`, but for those of which it cannot price what is known."""
+    unread = _is_unread(part, card)
     unknown = cannot_be_priced(part, card)
     if not unknown.any():
         return rated(part, card, booked_with)
     stays, goes = np.flatnonzero(unknown), np.flatnonzero(~unknown)
-    why = pa.array([NotRerated.USAGE_UNKNOWN.value] * len(stays))
+    reasons = np.where(unread[stays], NotRerated.LINES_UNKNOWN.value, NotRerated.USAGE_UNKNOWN.value)
+    why = pa.array(reasons.tolist(), pa.string())
     pieces = [as_booked(part.take(pa.array(stays)), why), rated(part.take(pa.array(goes)), card, booked_with)]
     return pa.concat_tables(pieces).take(pa.array(np.argsort(np.concatenate([stays, goes]))))
 
 
+def _is_unread(part: pa.Table, card: RateCard) -> Mask:
+    """Events read before single observations and active time were kept, where the card decides by them."""
+    unread: Mask = np.zeros(part.num_rows, dtype=bool)
+    if card.reads_lines:
+        used = (to_integers(part["tokens_total"]) > 0) | part["cost_usd"].is_valid().to_numpy()
+        unread |= used & part["usage_lines"].is_null().to_numpy()
+    if card.compute.basis is ComputeBasis.ACTIVE and card.compute.credits_per_minute:
+        unread |= part["active_seconds"].is_null().to_numpy() & (
+            part["timestamp"].to_numpy() < part["ended_at"].to_numpy()
+        )
+    return unread
+
+
 def cannot_be_priced(part: pa.Table, card: RateCard) -> Mask:
+    """Events of which less is known than the card asks for."""
+    return _is_unknown(part, card) | _is_unread(part, card)
+
+
+def _is_unknown(part: pa.Table, card: RateCard) -> Mask:
     """Tokens that stand on no model's line (an import may know no more) cannot be priced by model and class."""
     if card.ai.basis is not Basis.TOKENS:
         return np.zeros(part.num_rows, dtype=bool)
@@ -165,14 +185,18 @@ def rated(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
     """Events under `card` as `RERATED`; whether an environment is billed is as their flags say."""
     stored = stored_flags(part["flags"])
     unpriced, bad_usage = _of_the_usage(part, stored, booked_with)
-    given = rate(part.append_column("unpriced", pa.array(unpriced)), card)
+    suspect = stored[Flag.DOUBLE_COUNT_SUSPECT] | _has_line(part, "repeats")
+    facts = part.append_column("unpriced", pa.array(unpriced))
+    given = rate(facts.append_column("double_count_suspect", pa.array(suspect)), card)
     excluded = stored[Flag.EXCLUDED_ENVIRONMENT]
     parts = [np.where(excluded, 0, to_integers(given[name])).astype(np.int64) for name in PARTS]
     total = parts[0] + parts[1] + parts[2]
     flagged = {
         **stored,
         Flag.OWN_KEY: given["own_key"].to_numpy(),
-        Flag.UNPRICED: unpriced | given["unpriced"].to_numpy(),
+        Flag.UNPRICED: given["usage_unpriced"].to_numpy() | given["unpriced"].to_numpy(),
+        Flag.DOUBLE_COUNT_SUSPECT: given["double_count_suspect"].to_numpy(),
+        Flag.UNKNOWN_USAGE: given["unknown_usage"].to_numpy(),
         Flag.BAD_USAGE: bad_usage | given["absurd"].to_numpy(),
     }
     flagged[Flag.NO_USAGE] = no_usage(total, flagged)
@@ -204,13 +228,18 @@ def _of_the_usage(part: pa.Table, stored: dict[Flag, Mask], booked_with: BookedW
     tokens without any cost, and sentences that name what is wrong.
     """
     unpriced, bad = np.zeros((2, part.num_rows), dtype=bool)
+    unpriced |= _has_line(part, "unpriced")
     rows = np.flatnonzero(stored[Flag.UNPRICED] | stored[Flag.BAD_USAGE])
     if not len(rows):
         return unpriced, bad
     doubtful = part.take(pa.array(rows))
     card_unpriced, card_absurd = _by_own_card(doubtful, booked_with)
     troubled = pc.not_equal(pc.fill_null(doubtful["problems"], ""), "").to_numpy()
-    unpriced[rows] = stored[Flag.UNPRICED][rows] & (~card_unpriced | _has_line_without_cost(doubtful))
+    unpriced[rows] |= (
+        stored[Flag.UNPRICED][rows]
+        & (~card_unpriced | _has_line_without_cost(doubtful))
+        & doubtful["usage_lines"].is_null().to_numpy()
+    )
     bad[rows] = stored[Flag.BAD_USAGE][rows] & (~card_absurd | troubled)
     return unpriced, bad
 
@@ -218,7 +247,7 @@ def _of_the_usage(part: pa.Table, stored: dict[Flag, Mask], booked_with: BookedW
 def _by_own_card(part: pa.Table, booked_with: BookedWith) -> tuple[Mask, Mask]:
     """What each event's own card has no price for, and what it finds absurd. Without a card nothing has a price."""
     unpriced, absurd = np.ones(part.num_rows, dtype=bool), np.zeros(part.num_rows, dtype=bool)
-    plain = part.append_column("unpriced", pa.array(absurd))
+    plain = part.append_column("unpriced", pa.array(absurd)).append_column("double_count_suspect", pa.array(absurd))
     versions = part["rate_card_version"].combine_chunks().dictionary_encode()
     for code, version in enumerate(versions.dictionary.to_pylist()):
         if (card := booked_with(version)) is not None:
@@ -226,6 +255,15 @@ def _by_own_card(part: pa.Table, booked_with: BookedWith) -> tuple[Mask, Mask]:
             given = rate(plain.take(pa.array(rows)), card)
             unpriced[rows], absurd[rows] = given["unpriced"].to_numpy(), given["absurd"].to_numpy()
     return unpriced, absurd
+
+
+def _has_line(part: pa.Table, name: str) -> Mask:
+    """Of which events some line, as far as lines are known, has that true."""
+    lists = part["usage_lines"].combine_chunks()
+    marked = pc.list_flatten(lists).field(name).fill_null(False).to_numpy(zero_copy_only=False)
+    of_event = pc.list_parent_indices(lists).to_numpy()
+    found: Mask = np.bincount(of_event[marked], minlength=part.num_rows) > 0
+    return found
 
 
 def _has_line_without_cost(part: pa.Table) -> Mask:
