@@ -394,7 +394,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
         raise SettingsError(f"{source.get(setting, VARIABLES[setting][0])}: {_fault(first, setting)}") from None
     _check_together(settings)
     if settings.mode is Mode.LIVE:
-        _check_key_transport(settings, source)
+        _check_transport(settings, source)
     return settings
 
 
@@ -432,14 +432,14 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(f"{missing}: missing; the webhook needs its address and its secret, or neither")
 
 
-def _check_key_transport(settings: Settings, source: Mapping[str, str]) -> None:
-    """Keys in plain text are refused on the internet, warned of in a private network, fine on this machine."""
+def _check_transport(settings: Settings, source: Mapping[str, str]) -> None:
+    """In plain text keys do not cross the internet; anything else that leaves this machine is one warning."""
     private = []
     for setting, url, key in (
         ("langfuse_host", settings.langfuse_host, settings.langfuse_secret_key),
         ("stripe_api_base", settings.stripe_api_base, settings.stripe_api_key),
     ):
-        if key is None or url is None or not url.startswith("http://"):
+        if key is None or url is None or urlsplit(url).scheme != "http":
             continue
         variable = source.get(setting, VARIABLES[setting][0])
         match reach_of(urlsplit(url).hostname or ""):
@@ -450,6 +450,9 @@ def _check_key_transport(settings: Settings, source: Mapping[str, str]) -> None:
                 )
             case Reach.PRIVATE:
                 private.append(f"{variable} {url!r}")
+    public = settings.public_site
+    if public is not None and public.scheme == "http" and not is_loopback(public.host):
+        _warn_once(f"BILLING_PUBLIC_URL {str(public)!r}: passwords travel in plain text; https:// is safer")
     if private:
         _warn_once(f"keys travel in plain text inside the private network: {', '.join(private)}; https:// is safer")
 

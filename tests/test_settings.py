@@ -181,6 +181,7 @@ def test_random_cookie_keys_of_any_alphabet_are_taken(make):
 
 
 PUBLIC = [
+    "HTTP://8.8.8.8",
     "http://langfuse.example.com",
     "http://8.8.8.8:3000",
     "http://[2001:4860:4860::8888]",
@@ -225,6 +226,15 @@ def test_inside_a_private_network_one_warning_names_both(url, warnings):
 def test_on_this_machine_and_over_https_nothing_is_said(url, warnings):
     load(**KEYS, STRIPE_API_KEY="rk_1", LANGFUSE_HOST=url, STRIPE_API_BASE=url)
     assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"), [("http://billing.example", 1), ("https://b.example", 0), ("http://[::1]:9", 0)]
+)
+def test_a_public_address_without_tls_is_one_warning_in_live_mode(url, warned, warnings):
+    for mode in ("live", "live", "demo"):
+        load(BILLING_MODE=mode, BILLING_PUBLIC_URL=url)
+    assert [text[:18] for text in warnings()] == ["BILLING_PUBLIC_URL"] * warned
 
 
 def test_without_a_key_or_in_demo_mode_nothing_travels():

@@ -183,6 +183,8 @@ class Door:
         if line not in self._told and len(self._told) < DISTINCT_LINES:
             self._told.add(line)
             _log.warning(line)
+            if len(self._told) == DISTINCT_LINES:
+                _log.warning("the door logs nothing more until the next start: %s different lines", DISTINCT_LINES)
 
 
 class _Line:

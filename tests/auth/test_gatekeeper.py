@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -95,6 +99,28 @@ def test_nothing_is_hashed_or_counted_for_an_empty_form(keeper):
 def test_the_sixth_wrong_password_waits_without_hashing_even_if_it_is_right(keeper):
     assert [refusal(keeper, "ada", "wrong horse") for _ in range(5)] == [WRONG] * 5
     assert refusal(keeper, "ada", "correct horse") == "Too many attempts. Try again in 15 minutes."
+
+
+def test_two_passwords_are_checked_at_once_however_many_try(keeper):
+    busy, most, turn = [], [], threading.Lock()
+
+    def verify(_name, _password, _hash):
+        with turn:
+            busy.append(1)
+            most.append(len(busy))
+        time.sleep(0.02)
+        with turn:
+            busy.pop()
+        return False
+
+    def attempt(number):
+        with suppress(AccessDenied):
+            keeper.sign_in(f"name{number}", "wrong horse", f"10.0.0.{number}", verify)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(attempt, range(24)))
+    assert len(most) == 24
+    assert max(most) <= 2
 
 
 def test_throttling_does_not_tell_whether_the_account_exists(keeper):
