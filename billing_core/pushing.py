@@ -35,9 +35,9 @@ from billing_core.rating.events import Policy
 from billing_core.sent_elsewhere import Cleared
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
-from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
+from billing_core.stripe.delivery import IDEMPOTENCY_ERROR, METER_GONE, METER_GONE_SAYS
 from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
-from billing_core.stripe.provider import StripeProvider
+from billing_core.stripe.provider import MISSING, StripeProvider
 from billing_core.stripe_ration import reads_this_month
 from billing_core.stripe_reads import FRESH, Picture, StripeReads
 from billing_core.types import plain_decimal, utc_text
@@ -144,6 +144,8 @@ class _Push:
         self._progress = progress
         self._reads = StripeReads(self._books, provider, clock)
         self._id = uuid.uuid4().hex
+        self._customers: set[str] | None = None
+        self._is_meter_gone = False
         self._counts: Counter[str] = Counter()
         self._said: dict[str, dict[str, None]] = {"failures": {}, "problems": {}}
 
@@ -156,7 +158,7 @@ class _Push:
         """Everything but writing and sending."""
         meter_id, livemode = self._reads.meter(keep=False)
         self._books.bind(meter_id, livemode, keep=False)
-        picture, problems = self._reads.picture(fresh=FRESH, keep=False)
+        picture, problems = self._picture(FRESH, keep=False)
         waiting = self._books.open_intents()
         cleared = self._clear(meter_id)
         frozen, fresh, held = self._freeze(livemode, picture, meter_id, cleared, keep=False)
@@ -187,7 +189,7 @@ class _Push:
             with self._ledger.engine.transaction() as writer:
                 self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
-                picture, problems = self._reads.picture(fresh=LOOK_AGAIN)
+                picture, problems = self._picture(LOOK_AGAIN)
                 self._note(problems=problems)
                 cleared = self._clear(meter_id)
                 self._withdraw(picture, meter_id)
@@ -257,6 +259,12 @@ class _Push:
             make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
             keep_back=cleared.keep_back,
         )  # fmt: skip
+
+    def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
+        """Billing periods, also of those customers of this push that Stripe's lists leave out."""
+        if self._customers is None:
+            self._customers = self._books.customers_of_a_push(self._settled_before())
+        return self._reads.picture(fresh=fresh, keep=keep, of=self._customers)
 
     def _follow_map(self, writer: Writer) -> None:
         """What came back unsent since the organization map was changed goes to whom it names now."""
@@ -354,7 +362,7 @@ class _Push:
         try:
             for planned in _mixed(waiting):
                 # A push may take hours: identifiers are forgotten and invoices become final meanwhile.
-                picture, problems = self._reads.picture(fresh=LOOK_AGAIN)
+                picture, problems = self._picture(LOOK_AGAIN)
                 batch = self._resendable(planned, picture, meter_id)
                 self._note(problems=problems)
                 if not batch.num_rows:
@@ -370,19 +378,47 @@ class _Push:
                         done += 1
                         self._report(done, total)
                 finally:
-                    self._books.settle(answers, push_id=self._id)
+                    self._books.settle(self._withdrawn_if_gone(answers), push_id=self._id)
                 if is_over:
                     break
         finally:
             sink.close()
         self._note(waiting=total - done)
+        if self._is_meter_gone:
+            self._leave_pending()
+
+    def _withdrawn_if_gone(self, answers: list[Answer]) -> list[Answer]:
+        """Without an active meter nothing arrived that was refused: its usage is pending again."""
+        if not self._is_meter_gone:
+            return answers
+        return [replace(answer, state="void") if answer.state == "open" else answer for answer in answers]
+
+    def _leave_pending(self) -> None:
+        """Withdraw what was not tried, and say once why: it is planned anew when there is a meter again."""
+        waiting = self._books.open_intents()
+        untried = waiting.filter(pc.is_null(waiting["unknown_since"]))["identifier"].to_pylist()
+        now = self._clock()
+        self._books.settle([Answer(one, "void", now, text=METER_GONE_SAYS) for one in untried], push_id=self._id)
+        said = self._said["problems"]
+        for text in [text for text in said if METER_GONE_SAYS in text]:
+            del said[text]
+        text = (
+            f"STRIPE_METER_EVENT_NAME: {METER_GONE_SAYS} {self._settings.stripe_meter_event_name!r} any more. "
+            f"{self._counts['waiting']:,} meter events were not sent and their usage waits as pending: "
+            "activate the meter, or name another one, and push again"
+        )
+        self._note(problems=(text,))
 
     def _judge(self, outcome: Outcome, row: Mapping[str, Any], tried_at: datetime) -> Answer:
         """The answer to store, counted. An outcome is unknown since before the first call that may have arrived."""
         attempts = row["attempts"] + outcome.tries
         unknown_since = None if row["unknown_since"] is None else row["unknown_since"].replace(tzinfo=UTC)
         state, text = "accepted", outcome.reason
-        match outcome.kind:
+        self._is_meter_gone |= outcome.code == METER_GONE
+        kind = outcome.kind
+        if outcome.code == MISSING and self._is_nobody(row["customer_id"]):
+            kind, unknown_since = OutcomeKind.REJECTED, None  # no earlier try can have arrived either
+        match kind:
             case OutcomeKind.ACCEPTED:
                 self._note(sent=1, credits_sent=row["value"])
             case OutcomeKind.DUPLICATE if unknown_since is None and not outcome.after_doubt:
@@ -415,6 +451,13 @@ class _Push:
             outcome.identifier, state, outcome.answered_at, attempts, text, outcome.code, outcome.request_id,
             unknown_since,
         )  # fmt: skip
+
+    def _is_nobody(self, customer_id: str) -> bool:
+        """Whether Stripe says it never knew the customer; one that was deleted it did know."""
+        try:
+            return self._provider.customer(customer_id) is None
+        except UpstreamError:
+            return False
 
     def _events(self, rows: pa.Table) -> Iterator[MeterEvent]:
         for row in rows.select(["identifier", "event_name", "customer_id", "value", "stamp"]).to_pylist():

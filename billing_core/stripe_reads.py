@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
@@ -16,6 +17,7 @@ from billing_core.clock import Clock
 from billing_core.confirming import Bucket, resolve
 from billing_core.errors import NotFound, SettingsError, UpstreamError
 from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
+from billing_core.stripe.delivery import METER_GONE_CODES
 from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
@@ -59,7 +61,8 @@ T = TypeVar("T")
 class Picture:
     """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read.
 
-    `knows_subscriptions` is false where the server offered no list of them: having none then says nothing.
+    `knows_subscriptions` is false where the server offered no list of them: having none then says nothing. `asked` are
+    customers that Stripe's lists leave out and that were asked for by themselves.
     """
 
     customers: tuple[Customer, ...] | None = None
@@ -67,6 +70,7 @@ class Picture:
     drafts: tuple[Invoice, ...] = ()
     read_at: datetime | None = None
     knows_subscriptions: bool = True
+    asked: tuple[str, ...] = ()
 
     def calendars(self, customers: Iterable[str], meter_id: str, now: datetime) -> Mapping[str, BillingCalendar]:
         """The billing periods of some customers."""
@@ -81,6 +85,7 @@ class KeptPicture:
     """What is remembered of a picture beside its lists."""
 
     knows_subscriptions: bool = True
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +144,14 @@ class StripeReads:
     def _is_spared(self, read_at: datetime) -> bool:
         return self._clock() - read_at < BETWEEN_LOOKS and self.ration.is_tight()
 
-    def picture(self, *, fresh: timedelta, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
+    def picture(
+        self, *, fresh: timedelta, keep: bool = True, of: Collection[str] = ()
+    ) -> tuple[Picture, tuple[str, ...]]:
         """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
 
         What was read within `fresh`, or within the hour while reads are spared, is not read again, unless a billing
-        period has ended since.
+        period has ended since. Of customers `of` that Stripe's lists leave out, as those on a test clock, subscriptions
+        and drafts are asked for by customer.
 
         Raises
         ------
@@ -154,23 +162,36 @@ class StripeReads:
         kept = remembered(self._books)
         now = self._clock()
         is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
-        if is_recent and not period_ended(kept, now):
+        if is_recent and not period_ended(kept, now) and not self._unlisted(kept, of):
             return kept, ()
         problems: list[str] = []
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
         drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
         customers = or_say(problems, lambda: tuple(self._provider.customers()))
+        asked = self._unlisted(Picture(customers, subscriptions or ()), of) if subscriptions is not None else set()
+        for customer_id in sorted(asked):
+            with suppress(NotFound):
+                subscriptions = (*(subscriptions or ()), *self._provider.subscriptions(customer_id))
+                drafts = (*(drafts or ()), *map(_while_clock_stands, self._provider.invoices("draft", customer_id)))
         if keep:
             self._keep("subscription", subscriptions or (), now)
             self._keep("draft", drafts or (), now)
             if customers is not None:
                 self._keep("customer", customers, now)
-            content = msgspec.json.encode(KeptPicture(subscriptions is not None)).decode()
+            content = msgspec.json.encode(KeptPicture(subscriptions is not None, tuple(sorted(asked)))).decode()
             self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
         picture = Picture(
-            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None
-        )
+            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
+            tuple(asked),
+        )  # fmt: skip
         return picture, tuple(problems)
+
+    def _unlisted(self, picture: Picture, of: Collection[str]) -> set[str]:
+        """Customers that no list names. In live mode there are no test clocks, and every customer is listed."""
+        if self._provider.is_live or not of or picture.customers is None:
+            return set()
+        listed = {customer.id for customer in picture.customers}
+        return set(of) - listed - {found.customer_id for found in picture.subscriptions} - set(picture.asked)
 
     def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
         """Remember which meter credits go to: whoever looks at remembered subscriptions needs it."""
@@ -219,7 +240,7 @@ class StripeReads:
         self._books.store_objects("reports_read", [StoredObject("cursor", None, "{}", now)])
         answers = {
             identifier: Answer(
-                identifier, "rejected", report.created,
+                identifier, "void" if error.code in METER_GONE_CODES else "rejected", report.created,
                 text=f"Stripe rejected it after accepting it ({error.code}): {error.message}", code=error.code,
             )
             for report in told
@@ -302,6 +323,11 @@ class StripeReads:
         return found
 
 
+def _while_clock_stands(draft: Invoice) -> Invoice:
+    """A test clock moves only when somebody advances it: what is a draft takes usage, whatever time it is here."""
+    return replace(draft, finalizes_at=None)
+
+
 def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
     """Something that may be out of reach: then why goes to `problems`."""
     try:
@@ -316,12 +342,14 @@ def remembered(books: SyncBooks) -> Picture:
     read = books.objects("picture")
     if not read:
         return Picture()
+    about = msgspec.json.decode(read[0].content, type=KeptPicture)
     return Picture(
         tuple(msgspec.json.decode(row.content, type=Customer) for row in books.objects("customer")),
         tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
         tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
         read[0].read_at,
-        msgspec.json.decode(read[0].content, type=KeptPicture).knows_subscriptions,
+        about.knows_subscriptions,
+        about.asked,
     )
 
 

@@ -281,6 +281,14 @@ class SyncBooks:
         found = self.engine.read(candidates(settled_before).limit(1)).num_rows
         return bool(found) or bool(self.engine.read(open_intents().limit(1)).num_rows)
 
+    def customers_of_a_push(self, settled_before: datetime) -> set[str]:
+        """Everybody a push would send something for, or take something back from."""
+        events = candidates(settled_before)
+        found: set[str | None] = set()
+        for asked in (events, covered(events), open_intents()):
+            found |= set(self.engine.read(asked.select("customer_id").distinct())["customer_id"].to_pylist())
+        return {customer for customer in found if customer is not None}
+
     def open_intents(self) -> pa.Table:
         """Intents whose end is not known, oldest first."""
         return self.engine.read(open_intents())

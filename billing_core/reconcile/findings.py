@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_core.decimals import EXACT
 from billing_core.reconcile.report import Finding, added
+from billing_core.stripe.periods import is_over
 from billing_core.types import plain_decimal
 from billing_core.usage import HOUR, Window
 
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
 __all__ = [
     "AFTER_FINALIZATION",
     "NO_METERED_ITEM",
+    "SEVERAL_SUBSCRIPTIONS",
     "BilledLine",
     "after_finalization",
     "billed_lines",
     "no_metered_item",
+    "several_subscriptions",
 ]
 
 NO_METERED_ITEM = "no_metered_item"
 AFTER_FINALIZATION = "after_finalization"
+SEVERAL_SUBSCRIPTIONS = "several_subscriptions"
 
 NOT_INVOICED = frozenset({"incomplete_expired", "paused"})
 """Statuses in which no invoice is made."""
@@ -77,6 +81,28 @@ def no_metered_item(
         )
         says = f"Stripe counts {_grouped(total)} credits of {customer} that no invoice bills: {why}"
         yield Finding(NO_METERED_ITEM, customer, total, says)
+
+
+def several_subscriptions(
+    counted: Mapping[tuple[str, datetime], Decimal],
+    subscriptions: Iterable[Subscription],
+    meter_id: str,
+    now: datetime,
+) -> Iterator[Finding]:
+    """Customers with two or more live subscriptions on the meter: each of them bills the same usage."""
+    live: dict[str, list[str]] = {}
+    for found in subscriptions:
+        on_meter = any(item.meter_id == meter_id for item in found.items)
+        if on_meter and found.status not in NOT_INVOICED and not is_over(found, now):
+            live.setdefault(found.customer_id, []).append(found.id)
+    for customer, ids in sorted(live.items()):
+        if len(ids) > 1:
+            total = added(amount for (one, _), amount in counted.items() if one == customer)
+            says = (
+                f"{customer} has {len(ids)} live subscriptions on the meter ({', '.join(sorted(ids))}): each bills its "
+                f"usage, {_grouped(total)} credits of this time; end all but one at Stripe"
+            )
+            yield Finding(SEVERAL_SUBSCRIPTIONS, customer, total, says)
 
 
 def billed_lines(

@@ -35,7 +35,7 @@ from billing_core.reconcile.books import (
     sent_to,
 )
 from billing_core.reconcile.compare import compare
-from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item
+from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item, several_subscriptions
 from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
 from billing_core.types import Flag
 from billing_core.usage import PullProgress, Window, whole_hours
@@ -81,6 +81,8 @@ class LangfuseBook(Protocol):
 
 class StripeBook(Protocol):
     """What is asked of `StripeProvider`."""
+
+    is_live: bool | None
 
     def summaries(
         self,
@@ -276,10 +278,25 @@ def _read_stripe(
         share = (STRIPE_SHARE - LANGFUSE_SHARE) * number / len(customers)
         say(LANGFUSE_SHARE + share, f"reading what Stripe counts, {number:,} of {len(customers):,} customers")
     counted.hours = hours
+    if counted.subscriptions is not None and not provider.is_live:
+        counted.subscriptions = [*counted.subscriptions, *_unlisted(provider, counted)]
     if failures:
         scope = f"{len(counted.unknown):,} of {len(customers):,} customers"
         counted.problems.append(f"{failures[0]}; what Stripe counts is unknown for {scope}")
     return counted
+
+
+def _unlisted(provider: StripeBook, counted: _Counted) -> Iterator[Subscription]:
+    """Subscriptions of customers with usage that Stripe's lists leave out: those on a test clock."""
+    listed = {found.customer_id for found in counted.subscriptions or ()}
+    used = {customer for (customer, _), amount in (counted.hours or {}).items() if amount}
+    for customer in sorted(used - listed):
+        try:
+            yield from provider.subscriptions(customer)
+        except NotFound:
+            continue
+        except UpstreamError as error:
+            counted.problems.append(str(error))
 
 
 def _summaries(
@@ -326,6 +343,7 @@ def _findings(ledger: Ledger, counted: _Counted, meter_id: str, window: Window, 
     if counted.subscriptions is None:
         return
     yield from no_metered_item(counted.hours or {}, counted.subscriptions, meter_id, now)
+    yield from several_subscriptions(counted.hours or {}, counted.subscriptions, meter_id, now)
     lines = billed_lines(counted.invoices or (), counted.subscriptions, meter_id, window)
     if not lines:
         return

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -121,10 +122,20 @@ class Account:
             return None
         return Subscription.of(customer_id, self.switches, self.now_seconds())
 
-    def subscriptions(self) -> list[Subscription]:
-        """All, in the order of the customers."""
-        found = (self.subscription_of(customer_id) for customer_id in self.customer_ids())
-        return [subscription for subscription in found if subscription is not None]
+    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
+        """All that lists show, in the order of the customers; of one customer those on a test clock as well."""
+        customers = self.listed_customers() if customer_id is None else [customer_id]
+        return [found for one in customers for found in self._subscriptions_of(one)]
+
+    def _subscriptions_of(self, customer_id: str) -> list[Subscription]:
+        first = self.subscription_of(customer_id)
+        if first is None:
+            return []
+        return [first, replace(first, number=2)] if customer_id in self.switches.second_subscriptions else [first]
+
+    def listed_customers(self) -> list[str]:
+        """Customers without those on a test clock, whom lists leave out."""
+        return [id_ for id_ in self.customer_ids() if id_ not in self.switches.test_clocks]
 
     def invoices(self, subscription: Subscription) -> list[Invoice]:
         """Newest first."""
@@ -162,7 +173,9 @@ class Account:
         Refused
             If it breaks a rule that is checked at once, or is a duplicate.
         """
-        now = self.now()
+        now, most = self.now(), self.switches.archive_meters_after
+        if most is not None and len(self.book.events) >= most:
+            self.meters = [{**one, "status": "inactive"} for one in self.meters]
         facts = examine(event_name, payload, timestamp, now=now // SECOND, meters=self.meters, state_of=self.state_of)
         later = source == "stream" or self.switches.async_validation
         if facts.broken is not None and not later:

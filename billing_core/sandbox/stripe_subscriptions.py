@@ -64,6 +64,10 @@ class Subscription:
         The current period, for an ended subscription its last.
     ended_at:
         Unix seconds, or `None`.
+    number:
+        1, or 2 of a customer's second one.
+    is_on_test_clock:
+        Lists leave it out.
     """
 
     customer_id: str
@@ -71,11 +75,17 @@ class Subscription:
     anchor: int
     period: Period
     ended_at: int | None
+    number: int = 1
+    is_on_test_clock: bool = False
 
     @property
     def id(self) -> str:
         """Stripe's id."""
-        return f"sub_{self.customer_id.removeprefix('cus_')}"
+        return f"sub_{self._name}"
+
+    @property
+    def _name(self) -> str:
+        return self.customer_id.removeprefix("cus_") + ("" if self.number == 1 else f"-{self.number}")
 
     @classmethod
     def of(cls, customer_id: str, switches: Switches, now: int) -> Subscription | None:
@@ -92,11 +102,12 @@ class Subscription:
             number = max(last.number - 1, 0)
             period = Period(number, edge(anchor, number), edge(anchor, number + 1))
             ended_at = min(period.end, now)
-        return cls(customer_id, profile, anchor, period, ended_at)
+        on_clock = customer_id in switches.test_clocks
+        return cls(customer_id, profile, anchor, period, ended_at, is_on_test_clock=on_clock)
 
     def item_id(self, position: int) -> str:
         """The id of one of its items."""
-        return f"si_{self.customer_id.removeprefix('cus_')}_{position + 1}"
+        return f"si_{self._name}_{position + 1}"
 
 
 def item_objects(subscription: Subscription) -> list[dict[str, Any]]:
@@ -211,7 +222,7 @@ def subscription_object(subscription: Subscription, latest_invoice: str | None, 
         "schedule": None,
         "start_date": subscription.anchor,
         "status": subscription.profile.status,
-        "test_clock": None,
+        "test_clock": "clock_test_1" if subscription.is_on_test_clock else None,
         "transfer_data": None,
         "trial_end": subscription.period.end if trial else None,
         "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},

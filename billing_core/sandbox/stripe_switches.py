@@ -49,6 +49,12 @@ class Switches(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Customer id to the kind of subscription it has.
     anchors:
         Customer id to the start of its subscription in Unix seconds.
+    test_clocks:
+        Customers on a test clock: lists leave them and what is theirs out unless they are asked for by customer.
+    second_subscriptions:
+        Customers with a second subscription like their first.
+    archive_meters_after:
+        Received meter events after which every meter is inactive; null: never.
     subscription_items_page:
         Most items inside a subscription object before `has_more`.
     """
@@ -68,6 +74,9 @@ class Switches(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     extra_customers: list[str] = []
     profiles: dict[str, ProfileName] = {}
     anchors: dict[str, int] = {}
+    test_clocks: list[str] = []
+    second_subscriptions: list[str] = []
+    archive_meters_after: int | None = None
     subscription_items_page: int = 10
 
 

@@ -28,8 +28,8 @@ async def get_account(_: Request, __: Account) -> Content:
 
 
 async def list_customers(request: Request, account: Account) -> Page:
-    """Customers, optionally of one e-mail address (exact case); deleted ones are not listed."""
-    customers = [customer for id_ in account.customer_ids() if (customer := account.customer(id_)) is not None]
+    """Customers, optionally of one e-mail address (exact case), but for deleted ones and those on a test clock."""
+    customers = [customer for id_ in account.listed_customers() if (customer := account.customer(id_)) is not None]
     email = request.query_params.get("email")
     return page(request, [customer for customer in customers if email is None or customer["email"] == email])
 
@@ -100,14 +100,9 @@ async def list_subscriptions(request: Request, account: Account) -> Page:
     if status is not None and status not in STATUSES | {"all", "ended"}:
         raise invalid(f"Invalid status: must be one of {', '.join(sorted(STATUSES))}, all, or ended", "status")
     customer_id = _customer_filter(request, account)
-    if customer_id is None:
-        found = account.subscriptions()
-    else:
-        one = account.subscription_of(customer_id)
-        found = [] if one is None else [one]
     found = [
         subscription
-        for subscription in found
+        for subscription in account.subscriptions(customer_id)
         if _has_status(subscription.profile.status, status) and (price is None or price in subscription.profile.prices)
     ]
     return page(request, found, lambda subscription: _shown(subscription, account))
@@ -158,14 +153,12 @@ async def list_invoices(request: Request, account: Account) -> Page:
     customer_id = _customer_filter(request, account)
     if subscription_id is not None:
         subscriptions = [_subscription(subscription_id, account, "subscription", 400)]
-    elif customer_id is not None:
-        one = account.subscription_of(customer_id)
-        subscriptions = [] if one is None else [one]
     else:
-        subscriptions = account.subscriptions()
+        subscriptions = account.subscriptions(customer_id)
     found = [
         invoice
         for subscription in subscriptions
+        if subscription.number == 1
         for invoice in account.invoices(subscription)
         if status in {None, invoice.status} and customer_id in {None, subscription.customer_id}
     ]

@@ -6,8 +6,9 @@ conflict) is repeated with the same bytes under the same idempotency key; what s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from billing_core.stripe.answer import Answer
@@ -16,7 +17,18 @@ from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.run import Run
 from billing_core.stripe.wire import NoAnswer
 
-__all__ = ["IDEMPOTENCY_ERROR", "Barred", "Ending", "Verdict", "key_of_try", "try_until_known", "verdict_of"]
+__all__ = [
+    "IDEMPOTENCY_ERROR",
+    "METER_GONE",
+    "METER_GONE_CODES",
+    "METER_GONE_SAYS",
+    "Barred",
+    "Ending",
+    "Verdict",
+    "key_of_try",
+    "try_until_known",
+    "verdict_of",
+]
 
 DUPLICATE_CODE = "duplicate_meter_event"
 DUPLICATE_WORDS = "already exists with identifier"
@@ -24,6 +36,19 @@ DUPLICATE_WORDS = "already exists with identifier"
 
 LOCAL_LIMITS = frozenset({"endpoint-concurrency", "resource-specific", None})
 """Rate limits that concern one customer or object; every other one concerns all threads."""
+
+METER_GONE = "archived_meter"
+"""Code of an outcome, and of an error report: Stripe has no active meter of the event's name at present."""
+
+METER_GONE_SAYS = "Stripe has no active meter of the event name"
+
+METER_GONE_CODES = frozenset({METER_GONE, "no_meter"})
+METER_GONE_WORDS = re.compile(
+    r"no (active )?meter|meter[^.]*(archived|inactive|deactivated|not active)"
+    r"|(archived|inactive|deactivated)[^.]*meter",
+    re.IGNORECASE,
+)
+"""How Stripe words it at once is not documented (notes, section 1.5)."""
 
 UNDECIDED = frozenset({408, 409, 424, 425})
 """Client errors that say nothing final. The notes call a conflict "not processed"; it can be the first try at work."""
@@ -44,6 +69,7 @@ class Verdict(Enum):
     REJECTED = auto()
     LIMITED = auto()
     BARRED = auto()
+    METER_GONE = auto()
     DOUBTFUL = auto()
 
 
@@ -78,7 +104,10 @@ def verdict_of(answer: Answer, is_receipt: Callable[[Answer], bool]) -> Verdict:
         return Verdict.BARRED
     if answer.of_error("code") == DUPLICATE_CODE or DUPLICATE_WORDS in answer.message.lower():
         return Verdict.DUPLICATE
-    return Verdict.DOUBTFUL if answer.status in UNDECIDED else Verdict.REJECTED
+    if answer.status in UNDECIDED:
+        return Verdict.DOUBTFUL
+    is_gone = answer.of_error("code") in METER_GONE_CODES or METER_GONE_WORDS.search(answer.message)
+    return Verdict.METER_GONE if is_gone else Verdict.REJECTED
 
 
 def try_until_known(
@@ -135,6 +164,10 @@ class _Tries:
             return self._failed(f"{answer.message} (HTTP {answer.status})", answer)
         if verdict is Verdict.BARRED:
             return self._barred(f"Stripe refuses the key: {answer.message} (HTTP {answer.status})", answer)
+        if verdict is Verdict.METER_GONE:
+            reason = f"{METER_GONE_SAYS}: {answer.message} (HTTP {answer.status})"
+            self._run.halt(reason)
+            return replace(self._open_end(reason, answer), code=METER_GONE)
         self._run.answered()
         if verdict is Verdict.TAKEN:
             return self._ending(OutcomeKind.ACCEPTED, None, answer)

@@ -24,7 +24,7 @@ from billing_core.stripe.stream_sink import StreamSink
 from billing_core.stripe.v1_sink import V1Sink
 from billing_core.stripe.wire import Connection
 
-__all__ = ["Meter", "StripeProvider"]
+__all__ = ["MISSING", "Meter", "StripeProvider"]
 
 ERROR_EVENT_TYPES = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
 
