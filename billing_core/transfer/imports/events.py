@@ -92,6 +92,7 @@ class Found:
     pending_credits: Decimal = Decimal(0)
     pending_elsewhere_paid: set[str] = field(default_factory=set)
     corrected: int = 0
+    rebilled: int = 0
     in_closed: int = 0
     effects: dict[str | None, Effect] = field(default_factory=dict)
 
@@ -240,7 +241,8 @@ def _count(found: Found, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
         pc.is_in(piece.stored["sync_status"].cast(pa.string()), pa.array(SENT)),
         pc.invert(pc.fill_null(piece.stored["billed_elsewhere"], False)),
     )
-    found.corrected += int((changed & _mask(sent_here)).sum())
+    rebilled = changed & _billed_otherwise(piece)
+    found.corrected += int((rebilled & _mask(sent_here) & _has_meter_event(piece)).sum())
     touched = new | changed
     times = events["timestamp"].combine_chunks()
     inside = np.zeros(len(new), dtype=bool)
@@ -249,7 +251,8 @@ def _count(found: Found, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
         inside |= _mask(pc.and_(begun, pc.less(times, pa.scalar(span.end, times.type))))
     found.in_closed += int((touched & inside).sum())
     waits = _mask(pc.equal(events["sync_status"], SyncStatus.PENDING.value)) & touched & ~piece.merged.is_lifted
-    waits &= ~_mask(pc.match_substring(pc.binary_join(events["flags"], ","), Flag.LEGACY_BILLED.value))
+    waits &= ~_is_legacy(events)
+    found.rebilled += int((rebilled & waits & ~new).sum())
     pending = events.filter(pa.array(waits & new))
     found.pending += pending.num_rows
     found.pending_credits = EXACT.add(found.pending_credits, pc.sum(pending["credits_total"]).as_py() or Decimal(0))
@@ -257,6 +260,25 @@ def _count(found: Found, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
         found.pending_elsewhere_paid |= {one for one in pc.unique(pending["customer_id"]).to_pylist() if one}
     _add(found.effects, events.filter(pa.array(touched)), 1)
     _add(found.effects, piece.stored.filter(pa.array(changed)), -1)
+
+
+def _billed_otherwise(piece: _Piece) -> Mask:
+    """Which events cost something else than they do here, or are paid by somebody else. What only describes an event
+    (a name, a link) sends nothing."""
+    events, stored = piece.merged.events, piece.stored
+    same_cost = _mask(pc.equal(events["credits_total"], stored["credits_total"]))
+    one, other = events["customer_id"], stored["customer_id"]
+    same_payer = _mask(pc.equal(one, other)) | _mask(pc.and_(pc.is_null(one), pc.is_null(other)))
+    return ~(same_cost & same_payer)
+
+
+def _has_meter_event(piece: _Piece) -> Mask:
+    """What the earlier system billed has none of ours, and no push ever corrects it."""
+    return _mask(pc.is_valid(piece.stored["meter_event_identifier"])) & ~_is_legacy(piece.merged.events)
+
+
+def _is_legacy(events: pa.Table) -> Mask:
+    return _mask(pc.match_substring(pc.binary_join(events["flags"], ","), Flag.LEGACY_BILLED.value))
 
 
 def _mask(column: Any) -> Mask:
@@ -307,7 +329,13 @@ def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo | None, overr
         )
     if found.corrected:
         yield (
-            f"{found.corrected:,} events that were sent from here change: the next push sends Stripe the difference."
+            f"{found.corrected:,} events that were sent from here change what they cost or who pays: the next push "
+            "sends Stripe the difference, in whole credits; what is too old or on a final invoice is held."
+        )
+    if found.rebilled:
+        yield (
+            f"{found.rebilled:,} events that wait here change what they cost or who pays: the next push sends them as "
+            "the file has them."
         )
     if found.in_closed:
         yield (
