@@ -1,5 +1,6 @@
 """One job of a kind at a time, watched by everybody, never in anybody's way."""
 
+import errno
 import threading
 from datetime import timedelta
 from types import SimpleNamespace
@@ -82,6 +83,31 @@ def test_an_expected_failure_is_kept_as_its_sentence():
     state = ended(UpstreamError("Langfuse answered 401: check LANGFUSE_SECRET_KEY"))
     assert state.error == "Langfuse answered 401: check LANGFUSE_SECRET_KEY"
     assert state.result is None
+
+
+def test_what_the_machine_refuses_is_told_in_a_line_and_the_next_one_may_begin():
+    full = OSError(errno.ENOSPC, "No space left on device", "/books/billing.duckdb.spool")
+    for fault, says in ((full, "/books/billing.duckdb.spool: No space left"), (MemoryError(), "out of memory")):
+        state = ended(fault)
+        assert says in state.error
+        assert state.result is None
+        assert not state.is_running
+
+
+def test_a_thread_that_cannot_begin_is_a_run_that_is_over(monkeypatch):
+    def refuses(_self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuses)
+    job = PullJob()
+    assert job.start(Pulls(), EVERYONE)
+    assert (job.state.is_running, job.state.error) == (False, "pull: can't start new thread")
+    monkeypatch.undo()
+    service = Pulls()
+    service.go.set()
+    assert job.start(service, EVERYONE)
+    job.wait(10)
+    assert job.state.result is DONE
 
 
 def test_an_unexpected_failure_tells_people_nothing_of_its_inside(caplog):

@@ -291,12 +291,13 @@ def limited_to(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-def test_a_full_disk_is_one_line_and_files_stay_as_they_were(live):
-    rows = [usage_row(id=f"trace-{n}", customer_id=f"cus_{n}") for n in range(400)]
+@pytest.mark.parametrize(("limit", "count"), [(20_000, 400), (100, 2)], ids=["while it writes", "as it ends"])
+def test_a_full_disk_is_one_line_and_files_stay_as_they_were(limit, count, live):
+    rows = [usage_row(id=f"trace-{n}", customer_id=f"cus_{n}") for n in range(count)]
     ledger_at(live / "books" / "billing.duckdb", rows).engine.close()
     (live / "usage.csv").write_text("the export of last month")
     words = ("export", "--dataset", "usage-events", "--format", "csv", "--out", "usage.csv", "--json")
-    done = started(live, *words, stdout=subprocess.PIPE, preexec_fn=limited_to(20_000))
+    done = started(live, *words, stdout=subprocess.PIPE, preexec_fn=limited_to(limit))
     assert done.returncode == 2
     assert b"usage.csv" in done.stderr
     assert done.stderr.count(b"\n") == 1

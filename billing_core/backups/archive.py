@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -88,12 +89,16 @@ class Archive:
     def extract(self, entry: FileEntry, target: IO[bytes]) -> None:
         """Copy a member, whose hash must be that of the manifest."""
         digest = hashlib.sha256()
-        with self._damage_named(), self._archive.open(entry.name) as stream:
-            while piece := stream.read(PIECE):
-                digest.update(piece)
-                target.write(piece)
+        for piece in self._pieces(entry.name):
+            digest.update(piece)
+            target.write(piece)
         if digest.hexdigest() != entry.sha256:
             raise self.refused(f"its member {entry.name!r} is not what was backed up")
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        with self._damage_named(), self._archive.open(name) as stream:
+            while piece := stream.read(PIECE):
+                yield piece
 
     def refused(self, why: str) -> BadParameter:
         """The error that says so."""
@@ -123,7 +128,7 @@ class Archive:
     def _damage_named(self) -> Iterator[None]:
         try:
             yield
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
             if isinstance(error, BadParameter):
                 raise
             raise self.refused(f"it is damaged ({error}); copy it once more") from None
@@ -139,18 +144,18 @@ def opened_archive(path: Path, names: tuple[str, ...]) -> Iterator[Archive]:
         If it is none, is damaged, or was made by a later version.
     """
     refused: Callable[[str], BadParameter] = lambda why: BadParameter("path", str(path), f"a backup; {why}")  # noqa: E731
-    try:
-        if not path.is_file():
-            raise refused("there is no such file" if not path.exists() else "this is no file")
-        with opened_zip(path) as archive:
-            opened = Archive(path, archive, names)
-            yield opened
-    except Unusable as fault:
-        raise refused(fault.reason) from None
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise refused(f"it is no zip file or a damaged one ({error}); copy it once more") from None
-    except PermissionError as error:
-        raise refused(f"it cannot be read ({error.strerror})") from None
+    with ExitStack() as stack:
+        try:
+            if not path.is_file():
+                raise refused("there is no such file" if not path.exists() else "this is no file")
+            opened = Archive(path, stack.enter_context(opened_zip(path)), names)
+        except Unusable as fault:
+            raise refused(fault.reason) from None
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error) as error:
+            raise refused(f"it is no zip file or a damaged one ({error}); copy it once more") from None
+        except OSError as error:
+            raise refused(f"it cannot be read ({error.strerror or error})") from None
+        yield opened
 
 
 def is_backup(path: Path, names: tuple[str, ...]) -> bool:

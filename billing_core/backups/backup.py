@@ -7,7 +7,7 @@ import sqlite3
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from typing import Any, cast
 from billing_core.access import Principal, Role
 from billing_core.backups.archive import MANIFEST, PIECE, FileEntry, Manifest, TableEntry, is_backup
 from billing_core.backups.places import BOOKS, LOG, SESSIONS, environment_of, places, refuse_own
-from billing_core.errors import BadParameter, NotFound
+from billing_core.errors import BadParameter, NotFound, WarehouseError
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.place import is_missing
@@ -38,6 +38,8 @@ class BackedUp:
     bytes: int
     sha256: str
     manifest: Manifest
+    problem: str | None = None
+    """Why it is not in the audit log: a ledger on a full disk can still be backed up."""
 
     def to_json(self) -> dict[str, Any]:
         """As `backup --json` prints it."""
@@ -72,7 +74,10 @@ def back_up(settings: Settings, ledger: Ledger, principal: Principal, path: Path
         sink = HashingSink(file)
         manifest = _write(sink, settings, ledger.engine, principal.name, now)
     done = BackedUp(path, sink.bytes, sink.sha256, manifest)
-    ledger.audit(principal.name, "backup", {"file": path.name, "sha256": done.sha256, "bytes": done.bytes})
+    try:
+        ledger.audit(principal.name, "backup", {"file": path.name, "sha256": done.sha256, "bytes": done.bytes})
+    except WarehouseError as error:
+        return replace(done, problem=f"the backup is whole, but the audit log does not name it: {error}")
     return done
 
 

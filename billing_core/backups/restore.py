@@ -121,10 +121,11 @@ def _put(archive: Archive, entries: Mapping[str, FileEntry], placed: Mapping[str
     drafts = {name: place.with_name(f".{place.name}.{mark}{DRAFT}") for name, place in placed.items()}
     if LOG in drafts:
         drafts[LOG] = log_of(drafts[BOOKS])
+    for place in placed.values():
+        place.parent.mkdir(mode=FOLDER, parents=True, exist_ok=True)
+        _remove_left_behind(place)
     try:
         for name, draft in drafts.items():
-            draft.parent.mkdir(mode=FOLDER, parents=True, exist_ok=True)
-            _remove_left_behind(placed[name])
             with (
                 naming(placed[name]),
                 os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE), "wb") as file,

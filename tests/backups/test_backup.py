@@ -1,5 +1,6 @@
 """A backup holds what cannot be read anew, as of one moment; restored, everything is as it was then."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from billing_core.auth.sessions import SessionRegistry
 from billing_core.auth.store import Store
 from billing_core.backups.backup import back_up
 from billing_core.backups.restore import restore
-from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
+from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, WarehouseError
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.ledger import Ledger
 from billing_core.settings import load_settings
@@ -492,3 +493,55 @@ def test_the_commands_print_what_the_contract_says(tmp_path, monkeypatch, capsys
     ledger = Ledger(DuckDBEngine(Place(tmp_path / "new").books))
     assert ledger.audit_entries(1)[0]["action"] == "restore"
     ledger.engine.close()
+
+
+def test_entries_that_are_only_in_the_log_are_restored(archive, tmp_path):
+    done, *_ = archive
+    (tmp_path / "live").mkdir()
+    ledger = ledger_at(tmp_path / "live" / "billing.duckdb", [usage_row()])
+    ledger.engine.close()
+    ledger.audit("late", "note", {})
+    books = (tmp_path / "live" / "billing.duckdb").read_bytes()
+    log = (tmp_path / "live" / "billing.duckdb.wal").read_bytes()
+    rows = [list(row) for row in ledger.engine.rows("SELECT actor FROM audit ORDER BY seq")]
+    counts = {
+        name: ledger.engine.rows(f"SELECT count(*) FROM {name}")[0][0]
+        for (name,) in ledger.engine.rows("SELECT table_name FROM duckdb_tables()")
+    }
+    ledger.engine.close()
+
+    def as_on_a_full_disk(members, manifest):
+        members |= {"books.duckdb": books, "books.duckdb.wal": log}
+        files = [entry for entry in manifest["files"] if entry["name"] != "books.duckdb"]
+        digests = ((name, hashlib.sha256(members[name]).hexdigest()) for name in ("books.duckdb", "books.duckdb.wal"))
+        manifest["files"] = files + [{"name": n, "bytes": len(members[n]), "sha256": digest} for n, digest in digests]
+        for table in manifest["tables"]:
+            table["rows"] = counts[table["name"]]
+
+    place = Place(tmp_path / "new")
+    restore(place.settings, rewritten(done.path, tmp_path / "with_log.zip", as_on_a_full_disk))
+    restored = DuckDBEngine(place.books)
+    assert [list(row) for row in restored.rows("SELECT actor FROM audit ORDER BY seq")] == rows
+    restored.close()
+
+
+def test_a_backup_on_a_full_disk_is_made_and_told(tmp_path, monkeypatch):
+    place, *_ = furnished(tmp_path / "old")
+
+    def full(*_):
+        raise WarehouseError("No space left on device")
+
+    monkeypatch.setattr(Ledger, "audit", full)
+    assert "No space left" in made(place, tmp_path / "backup.zip").problem
+    monkeypatch.undo()
+    restore(Place(tmp_path / "new").settings, tmp_path / "backup.zip")
+
+
+def test_what_the_demonstration_was_sent_is_in_it(tmp_path):
+    place, *_ = furnished(tmp_path / "old")
+    journal = place.books.with_name("billing.duckdb.demo-stripe")
+    journal.write_text("accepted")
+    made(place, tmp_path / "backup.zip")
+    new = Place(tmp_path / "new")
+    restore(new.settings, tmp_path / "backup.zip")
+    assert new.files()["data/billing.duckdb.demo-stripe"] == b"accepted"

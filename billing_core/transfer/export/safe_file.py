@@ -7,7 +7,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,24 +42,24 @@ def replacing(path: Path, parameter: str = "out") -> Iterator[BinaryIO]:
         raise _refused(parameter, path, error) from None
     try:
         with file:
-            try:
-                yield file
-            except OSError as error:
-                if error.filename not in {None, str(part)} or isinstance(error, (ConnectionError, TimeoutError)):
-                    raise
-                raise _refused(parameter, path, error) from error
-            try:
-                file.flush()
-                os.fsync(file.fileno())
-                if path.exists():  # whoever could read the former file can read this one
-                    part.chmod(stat.S_IMODE(path.stat().st_mode))
-                part.replace(path)
-            except OSError as error:
-                raise _refused(parameter, path, error) from None
-    except BaseException:
-        part.unlink(missing_ok=True)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if path.exists():  # whoever could read the former file can read this one
+                part.chmod(stat.S_IMODE(path.stat().st_mode))
+            part.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and _is_about(error, part):
+            raise _refused(parameter, path, error) from error
         raise
     _make_durable(path.parent)
+
+
+def _is_about(error: OSError, part: Path) -> bool:
+    """Whether it came from writing the file; libraries leave the name out."""
+    return error.filename in {None, str(part)} and not isinstance(error, (ConnectionError, TimeoutError))
 
 
 def _refused(parameter: str, path: Path, error: OSError) -> BadParameter:
