@@ -195,7 +195,10 @@ class _Lines:
     @classmethod
     def of(cls, usage: pa.Table, card: RateCard) -> _Lines:
         lists = _whole(usage["usage_lines"])
-        known = lists.is_valid().to_numpy(zero_copy_only=False)
+        # Empty lines beside usage say nothing: an import may bring them.
+        is_empty = to_integers(pc.list_value_length(lists).cast(pa.int64())) == 0
+        has_usage = to_integers(pc.list_value_length(_whole(usage["usage"])).cast(pa.int64())) > 0
+        known = lists.is_valid().to_numpy(zero_copy_only=False) & ~(is_empty & has_usage)
         lines, of_event = lists.flatten(), pc.list_parent_indices(lists).cast(pa.int64()).to_numpy()
         if not known.all():
             summed, of_summed = _by_model(_whole(usage["usage"]), ~known)

@@ -222,6 +222,12 @@ def test_the_usage_of_older_servers_is_read_where_details_are_missing() -> None:
     row = one(**old)
     assert (row["tokens_in"], row["tokens_out"], row["tokens_total"]) == (3, 4, 7)
     assert one(usageDetails=None, usage={"unit": "CHARACTERS", "input": 3})["tokens_total"] is None
+    for details in (None, {"input": 3, "output": 4, "total": 7}):
+        row = one(usageDetails=details, usage={"unit": "CHARACTERS", "input": 3, "output": 4, "total": 7})
+        assert (row["tokens_total"], row["usage_keys"], row["usage_counts"]) == (
+            None, ["input_characters", "output_characters"], [3, 4],
+        )  # fmt: skip
+    assert one(usageDetails={"total": 9}, usage={"unit": "SECONDS"})["usage_keys"] == ["seconds"]
     assert one(usageDetails=None, usage={"unit": "TOKENS", "input": 0, "output": 0, "total": 0})["tokens_total"] is None
 
 

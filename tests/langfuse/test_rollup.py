@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from billing_core.langfuse.decode import FactReader
 from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
 from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
+from billing_core.usage_keys import Counted, read_key
 from tests.langfuse.fake import JSON, observation
 
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
@@ -354,3 +358,58 @@ def test_long_runs_and_clocks_a_little_ahead_are_believed(end: str) -> None:
 def test_a_trace_whose_only_row_has_no_time_keeps_the_one_it_has() -> None:
     row = event(observation("a", "t", "1970-01-01T00:00:00.000Z", at(9)))
     assert (row["timestamp"].year, row["ended_at"].year, row["bad_usage"]) == (1970, 1970, True)
+
+
+# ── what a card may decide by ─────────────────────────────────────────────────────────────────────────────
+
+INTERVALS = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 120)), min_size=1, max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(INTERVALS)
+def test_active_time_is_the_union_of_the_times_in_which_observations_ran(intervals: list[tuple[int, int]]) -> None:
+    rows = [observation(f"o{n}", "t", at(start), at(start + lasts)) for n, (start, lasts) in enumerate(intervals)]
+    ran = {second for start, lasts in intervals for second in range(start, start + lasts)}
+    row = event(*rows)
+    assert row["active_seconds"] == len(ran)
+    assert row["active_seconds"] <= (row["ended_at"] - row["timestamp"]).total_seconds()
+
+
+USED = st.dictionaries(
+    st.sampled_from(["input", "output", "input_cached_tokens", "reasoning", "images", "frobs", "total"]),
+    st.integers(0, 1000),
+    max_size=4,
+)
+KIND = st.tuples(st.sampled_from(["gpt-5", "ada", None]), st.sampled_from(["call", "agent run", None]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(KIND, USED), min_size=1, max_size=8))
+def test_lines_by_key_add_up_to_what_is_kept_by_model_and_class(used: list[tuple[Any, dict[str, int]]]) -> None:
+    rows = [
+        observation(f"o{n}", "t", at(n), model=model, name=name, usageDetails=details)
+        for n, ((model, name), details) in enumerate(used)
+    ]
+    row = event(*rows)
+    by_model: Counter[tuple[str | None, str]] = Counter()
+    for line in row["usage_lines"]:
+        kind = read_key(line["key"])
+        if kind.counted is not Counted.UNITS:
+            by_model[line["model"], TOKEN_CLASSES[kind.token_class]] += line["quantity"]
+    kept = {(one["model"], name): one[name] for one in row["usage"] for name in TOKEN_CLASSES if one[name]}
+    assert dict(by_model) == kept
+    assert any(line["unpriced"] for line in row["usage_lines"]) == row["unpriced"]
+
+
+def test_lines_say_which_observations_repeat_others_and_what_each_kind_cost() -> None:
+    row = event(
+        observation("p", "t", at(0), type="AGENT", name="agent run", usageDetails={"input": 100}),
+        child("a", "t", at(1), parentObservationId="p", model="m", name="x" * 300, usageDetails={"input": 60},
+              costDetails={"total": 0.2}),
+        child("b", "t", at(2), parentObservationId="p", model="m", name="x" * 300, usageDetails={"input": 40},
+              costDetails={"total": 0.1}),
+    )  # fmt: skip
+    agent, cost, calls = row["usage_lines"]
+    assert (agent["type"], agent["name"], agent["quantity"], agent["repeats"]) == ("AGENT", "agent run", 100, True)
+    assert (cost["key"], cost["quantity"], cost["cost_usd"]) == (None, None, Decimal("0.3"))
+    assert (calls["key"], calls["quantity"], calls["repeats"], len(calls["name"])) == ("input", 100, False, 200)

@@ -383,3 +383,15 @@ def test_entries_whose_time_was_taken_before_a_close_they_waited_for_are_no_part
     directory.change({"org_a": Line("Acme")}, seen={}, policy=Policy(), actor="ada", source="page", now=earlier)
     SyncBooks(service._ledger.engine).hold(["a"], reason="x", actor="ada", now=earlier)
     assert book_of.sets_of(frozen) == before
+
+
+def test_what_an_event_of_a_closed_month_teaches_when_it_is_read_again_is_no_edit(service):
+    """What rating by observation and active time needs may come to be known later; nothing about the event changes."""
+    frozen = close(service)
+    line = {"model": "gpt-5", "key": "input", "quantity": 1000, "repeats": False, "unpriced": False}
+    book(service, trace("a", active_seconds=Decimal(7), usage_lines=[line]))
+    engine = service._ledger.engine
+    known = engine.rows("SELECT active_seconds, usage_lines[1].quantity, revision FROM events WHERE id = 'a'")
+    assert known == [(Decimal(7), 1000, 1)]
+    assert engine.rows("SELECT count(*) FROM event_revisions") == [(0,)]
+    assert edited(service, frozen, "SELECT 1")[0] == []

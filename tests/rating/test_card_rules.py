@@ -176,6 +176,11 @@ def test_events_with_and_without_lines_stay_in_their_rows() -> None:
     assert [row["credits_ai_tokens"] for row in found] == [100, 100, 300, 100, 500]
 
 
+def test_empty_lines_beside_usage_say_nothing() -> None:
+    assert rated(card_of(), [])["credits_ai_tokens"] == 100
+    assert rated(card_of(), [], usage=[], tokens_total=None)["credits_ai_tokens"] == 0
+
+
 # ── the card itself ──────────────────────────────────────────────────────────────────────────────
 
 RULES: dict[str, Any] = {

@@ -17,10 +17,10 @@ from openpyxl.utils.escape import unescape
 from billing_core.ledger.sync import candidates
 from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from billing_core.transfer.imports.model import Outcome
-from billing_core.types import SyncStatus
+from billing_core.types import FLAT_FIELDS, SyncStatus
 from tests.factories import EVERYONE, NOON, model_usage, usage_row
 from tests.transfer.exported import mixed_rows
-from tests.transfer.import_world import NOW, ImportWorld
+from tests.transfer.import_world import NOW, ImportWorld, as_csv, line
 from tests.transfer.month_world import MonthWorld, trace
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1f"), max_size=12)
@@ -240,3 +240,50 @@ def _everything():
     from billing_core.types import GetUsageEventsParams
 
     return GetUsageEventsParams()
+
+
+LINES = [
+    {"model": None, "name": 'agent "run", é', "type": "AGENT", "level": "DEFAULT", "key": None, "quantity": None,
+     "cost_usd": Decimal("0.000000000001"), "repeats": True, "unpriced": False},
+    {"model": "gpt-5", "name": None, "type": None, "level": None, "key": "prompt_tokens", "quantity": 600,
+     "cost_usd": None, "repeats": False, "unpriced": True},
+    {"model": "gpt-5", "name": None, "type": None, "level": None, "key": "", "quantity": 400, "cost_usd": None,
+     "repeats": False, "unpriced": True},
+]  # fmt: skip
+
+
+def test_a_bundle_carries_what_rating_by_observation_key_and_active_time_needs(tmp_path):
+    rows = [
+        usage_row(id="known", usage_lines=LINES, active_seconds=Decimal("4.25")),
+        usage_row(id="nothing", usage_lines=[], usage=[], active_seconds=Decimal(0), tokens_total=None),
+        usage_row(id="unknown"),
+    ]
+    there = ImportWorld(tmp_path, rows, "there")
+    here = ImportWorld(tmp_path, (), "here")
+    assert here.bring(exported(there, None, tmp_path / "exported")).plan.rejected_rows == 0
+    found = [
+        world.service._ledger.engine.rows("SELECT id, usage_lines, active_seconds FROM events ORDER BY id")
+        for world in (there, here)
+    ]
+    assert found[0] == found[1] == [
+        ("known", LINES, Decimal("4.25")), ("nothing", [], Decimal(0)), ("unknown", None, None)
+    ]  # fmt: skip
+
+
+def test_a_file_without_them_leaves_what_the_ledger_knows(tmp_path):
+    world = ImportWorld(tmp_path, [usage_row(id="known", usage_lines=LINES, active_seconds=Decimal("4.25"))], "there")
+    path = exported(world, Format.CSV, tmp_path / "exported")
+    text = path.read_text(encoding="utf-8-sig")
+    path.write_text(text.replace("Support", "Sales"), encoding="utf-8")
+    assert world.bring(path).outcome.changed == 1
+    assert world.service._ledger.engine.rows("SELECT usage_lines, active_seconds FROM events") == [
+        (LINES, Decimal("4.25"))
+    ]
+
+
+@pytest.mark.parametrize("cell", ["{", "[1]", '[{"model": "x"}]', "many"])
+def test_lines_that_cannot_be_read_are_named(tmp_path, cell):
+    world = ImportWorld(tmp_path, (), "here")
+    path = as_csv(tmp_path / "events.csv", [line(usage_lines=cell)], header=(*FLAT_FIELDS, "usage_lines"))
+    plan = world.plan(path)
+    assert [(one.row, one.field) for one in plan.rejected] == [(1, "usage_lines")]
