@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 PROBES = re.compile(r"/(healthz|readyz)")
 """Load balancers ask these by address, and some without any `Host`. The answers are open to everybody."""
 
+HINT = "BILLING_PUBLIC_URL names the address people use"
+
 DISTINCT_LINES = 50
 """Warnings logged, each once: more would let strangers fill the disk."""
 
@@ -64,13 +66,13 @@ def refusal(hosts: Sequence[str], origins: Sequence[str], arrived_at: str | None
     if not _is_own(place, arrived_at, rules):
         return Refusal(
             HTTPStatus.MISDIRECTED_REQUEST,
-            f"{place} is not served here; BILLING_PUBLIC_URL names the address people use.",
+            f"{place} is not served here; {HINT}.",
         )
     if not origins:
         return None
     site = Site.parse(origins[0]) if len(origins) == 1 else None
     if site is None or not _is_from_own_page(site, place, rules.public):
-        return Refusal(HTTPStatus.FORBIDDEN, "Requests of other sites are refused.")
+        return Refusal(HTTPStatus.FORBIDDEN, f"Requests of other sites are refused; {HINT}.")
     return None
 
 

@@ -36,20 +36,27 @@ def logged_lifetime(listening: str) -> Iterator[None]:
 
 
 def _note_signals(signals: list[str]) -> None:
-    """Write down what arrives, and leave what happens then to the server, which restores its handlers itself."""
+    """Write down what arrives, and leave what happens then to the server, which restores its handlers itself.
+
+    A terminal that is closed (SIGHUP) would end the process at once: that is made a stop like any other.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before = signal.getsignal(number)
-        if not callable(before):
-            continue
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    stop_as = {number: number for number in handlers}
+    if handlers[signal.SIGHUP] is signal.SIG_DFL:
+        handlers[signal.SIGHUP], stop_as[signal.SIGHUP] = handlers[signal.SIGTERM], signal.SIGTERM
 
-        def noted(received: int, frame: FrameType | None, before: object = before) -> None:
-            signals.append(signal.Signals(received).name)
-            if callable(before):
-                before(received, frame)
+    def noted(received: int, frame: FrameType | None) -> None:
+        number = signal.Signals(received)
+        signals.append(number.name)
+        handler = handlers[number]
+        if callable(handler):
+            handler(stop_as[number], frame)
 
-        signal.signal(number, noted)
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, noted)
 
 
 def _described() -> str:
