@@ -42,7 +42,6 @@ __all__ = [
     "holds_table",
     "intents_table",
     "revisions_table",
-    "sent_elsewhere_table",
     "stored",
     "without_offsets",
 ]
@@ -249,12 +248,6 @@ def intents_table() -> ir.Table:
 def coverage_table() -> ir.Table:
     """Credits of an event inside an intent; several intents may cover one event (corrections)."""
     return _sync_table("coverage")
-
-
-@cache
-def sent_elsewhere_table() -> ir.Table:
-    """Hours in which Stripe counts more than was sent from here; undecided while `released_at` is null."""
-    return _sync_table("sent_elsewhere")
 
 
 @cache

@@ -7,21 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-import ibis
-import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.queries import instant
-from billing_core.ledger.schema import (
-    IMPORT_RUN,
-    UNDO_RUN,
-    coverage_table,
-    events_table,
-    intents_table,
-    revisions_table,
-    sent_elsewhere_table,
-)
+from billing_core.ledger.schema import IMPORT_RUN, UNDO_RUN
 from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEWHERE, Excess
 from billing_core.types import Flag, SyncStatus
 from billing_core.usage import Window, hour_of
@@ -41,8 +30,6 @@ __all__ = [
 
 WHOLE = Decimal(1)
 """Less than a credit is a fraction: it waits, and is carried from hour to hour."""
-
-CREDITS = "decimal(38, 6)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +55,15 @@ class Untried:
 
 def untried_intents(engine: Engine) -> list[Untried]:
     """Meter events an earlier push wrote down and never tried: by now somebody else may have sent what they carry."""
-    i, c = intents_table(), coverage_table()
-    told_of = ("identifier", "customer_id", "stamp", "value")
-    waiting = i.filter(i.state == "open", i.unknown_since.isnull()).select(*told_of)
-    mine = waiting.join(c.select("identifier", "event_id"), "identifier")
-    grouped = mine.group_by(*told_of).aggregate(events=mine.event_id.collect())
+    rows = engine.rows(
+        """SELECT i.identifier, any_value(i.customer_id), any_value(i.stamp), any_value(i.value), list(c.event_id)
+           FROM intents i JOIN coverage c USING (identifier) WHERE i.state = 'open' AND i.unknown_since IS NULL
+           GROUP BY i.identifier ORDER BY i.identifier"""
+    )
     return [
-        Untried(
-            row["identifier"], row["customer_id"], hour_of(row["stamp"].replace(tzinfo=UTC)), row["value"],
-            tuple(row["events"]),
-        )
-        for row in engine.read(grouped.order_by("identifier")).to_pylist()
-    ]  # fmt: skip
+        Untried(identifier, customer, hour_of(stamp.replace(tzinfo=UTC)), value, tuple(events))
+        for identifier, customer, stamp, value, events in rows
+    ]
 
 
 def sent_into_since(engine: Engine, since: datetime) -> set[tuple[str, datetime]]:
@@ -107,14 +91,13 @@ def conflicting_hours(engine: Engine, state: str, code: str) -> dict[tuple[str, 
 
 def found_before(engine: Engine) -> list[Found]:
     """What earlier looks found, oldest first."""
-    t = sent_elsewhere_table()
+    rows = engine.rows(
+        """SELECT customer_id, hour, counted, delivered, found_at, released_at IS NOT NULL FROM sent_elsewhere
+           ORDER BY found_at, customer_id, hour"""
+    )
     return [
-        Found(
-            Excess(row["customer_id"], row["hour"].replace(tzinfo=UTC), row["counted"], row["delivered"]),
-            row["found_at"].replace(tzinfo=UTC),
-            row["released_at"] is not None,
-        )
-        for row in engine.read(t.order_by("found_at", "customer_id", "hour")).to_pylist()
+        Found(Excess(customer, hour.replace(tzinfo=UTC), counted, delivered), found_at.replace(tzinfo=UTC), is_decided)
+        for customer, hour, counted, delivered, found_at, is_decided in rows
     ]
 
 
@@ -129,31 +112,42 @@ def decided_events(engine: Engine) -> dict[str, datetime]:
     return {event_id: at.replace(tzinfo=UTC) for event_id, at in rows}
 
 
+_STATES = f"""
+    SELECT id, customer_id, "timestamp", credits_total, sync_status, billed_elsewhere, revision FROM events
+    WHERE starts_with(run_id, '{IMPORT_RUN}')
+    UNION ALL SELECT id, customer_id, "timestamp", credits_total, sync_status, billed_elsewhere, revision
+    FROM event_revisions WHERE starts_with(run_id, '{IMPORT_RUN}')"""
+
+_TOLD = f"""
+SELECT * FROM ({_STATES}) QUALIFY row_number() OVER (PARTITION BY id ORDER BY revision DESC) = 1"""
+"""Events as a file told of them, whatever was read of them since."""
+
+_BILLED = f"""
+WITH told AS ({_TOLD})
+SELECT date_trunc('hour', moment), sum(credits) FROM (
+    SELECT stamp AS moment, CAST(value AS DECIMAL(38, 6)) AS credits FROM intents
+    WHERE customer_id = $1 AND stamp >= $2 AND stamp < $3 AND (
+        (state IN {DELIVERED!r} AND NOT (value < 0 AND state = 'accepted' AND answered_at >= $4))
+        OR (state = 'sending' AND unknown_since IS NOT NULL AND value > 0))
+    UNION ALL
+    SELECT "timestamp", CAST(credits_total AS DECIMAL(38, 6)) FROM told
+    WHERE customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3 AND coalesce({ELSEWHERE}, false)
+      AND sync_status IN ('{SyncStatus.PROCESSED}', '{SyncStatus.CONFIRMED}')
+    UNION ALL
+    SELECT "timestamp", CAST(ceil(credits_total) AS DECIMAL(38, 6)) FROM events
+    WHERE customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3 AND contains(flags, '{Flag.LEGACY_BILLED}')
+      AND NOT coalesce({ELSEWHERE}, false)
+) GROUP BY ALL"""
+
+
 def billed_by_hour(engine: Engine, customer_id: str, window: Window, *, recent: datetime) -> dict[datetime, Decimal]:
     """UTC hour → credits of a customer that Stripe may count for usage that is known here: delivered from here, billed
     by what an import came from (as its file said), or by the earlier system, which rounded every event up.
 
     What was tried without an answer may have arrived. What was given back since `recent` may not be in a sum yet.
     """
-    i, t, e = intents_table(), told(), events_table()
-    may_lag = (i.state == "accepted") & (i.answered_at >= instant(recent))
-    delivered = i.state.isin(DELIVERED) & ~((i.value < 0) & may_lag)
-    tried = (i.state == "sending") & i.unknown_since.notnull() & (i.value > 0)
-    parts = (
-        i.filter(delivered | tried).select("customer_id", moment="stamp", credits=i.value.cast(CREDITS)),
-        t.filter(t[ELSEWHERE], t.sync_status.isin([SyncStatus.PROCESSED, SyncStatus.CONFIRMED])).select(
-            "customer_id", moment="timestamp", credits=t.credits_total.cast(CREDITS)
-        ),
-        e.filter(e.flags.contains(Flag.LEGACY_BILLED), ~e[ELSEWHERE].fill_null(False)).select(
-            "customer_id", moment="timestamp", credits=e.credits_total.ceil().cast(CREDITS)
-        ),
-    )
-    billed = ibis.union(*parts, distinct=False)
-    inside = billed.filter(
-        billed.customer_id == customer_id, billed.moment >= instant(window.start), billed.moment < instant(window.end)
-    )
-    hours = inside.group_by(hour=inside.moment.truncate("h")).aggregate(credits=inside.credits.sum())
-    return {row["hour"].replace(tzinfo=UTC): row["credits"] for row in engine.read(hours).to_pylist()}
+    rows = engine.rows(_BILLED, [customer_id, window.start, window.end, recent])
+    return {hour.replace(tzinfo=UTC): credits_ for hour, credits_ in rows}
 
 
 def told_times(engine: Engine) -> pa.Table | None:
@@ -161,17 +155,9 @@ def told_times(engine: Engine) -> pa.Table | None:
     may have sent them. `None` without imports."""
     if not engine.rows("SELECT 1 FROM imports LIMIT 1"):
         return None
-    t, e = told(), events_table()
-    pending = e.filter(e.sync_status == SyncStatus.PENDING).select(pending="id")
-    return engine.read(t.semi_join(pending, t.id == pending.pending).select("id", told_at="timestamp"))
-
-
-def told() -> ir.Table:
-    """Events as a file told of them, whatever was read of them since."""
-    names = ("id", "customer_id", "timestamp", "credits_total", "sync_status", ELSEWHERE, "revision")
-    states = ibis.union(
-        *(t.filter(t.run_id.startswith(IMPORT_RUN)).select(*names) for t in (events_table(), revisions_table())),
-        distinct=False,
+    rows = engine.rows(
+        f"""SELECT t.id, t."timestamp" FROM ({_TOLD}) t JOIN events e ON e.id = t.id
+            WHERE e.sync_status = '{SyncStatus.PENDING}'"""
     )
-    place = ibis.row_number().over(group_by=states.id, order_by=states.revision.desc())
-    return states.mutate(place=place).filter(ibis._.place == 0).drop("place")
+    ids, times = [row[0] for row in rows], [row[1] for row in rows]
+    return pa.table({"id": pa.array(ids, pa.string()), "told_at": pa.array(times, pa.timestamp("us"))})

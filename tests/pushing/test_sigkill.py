@@ -66,6 +66,7 @@ def test_a_pusher_killed_at_any_step_leaves_a_push_that_the_next_one_continues(s
             process = start_push(world.environment, NOW, kill_at=step)
             process.join(PATIENCE_SECONDS)
             world.check_always()
+            world.stripe.wait(hours=1)  # between two looks at a customer
             world.service.stripe.push(EVERYONE, on_wait=must_not_wait)
             world.check_always()
             world.check_quiet()
@@ -80,6 +81,25 @@ def test_a_pusher_killed_at_any_step_leaves_a_push_that_the_next_one_continues(s
     with ThreadPoolExecutor(WORKERS) as workers:
         steps = list(workers.map(kill_at_every_other_step, range(WORKERS)))
     assert min(steps) > 15, "the push was killed at fewer steps than it has"
+
+
+@pytest.mark.parametrize("kill_at", [6, 12])
+@pytest.mark.parametrize("goes_on_with", ["nothing", "an old copy"])
+def test_what_a_killed_push_sent_is_not_sent_again_by_a_ledger_that_was_lost_with_it(
+    servers, before, tmp_path, kill_at, goes_on_with
+):
+    world = world_as(before, tmp_path / "killed", servers[0])
+    if goes_on_with == "an old copy":
+        world.back_up()
+    start_push(world.environment, NOW, kill_at=kill_at).join(PATIENCE_SECONDS)
+    world.stripe.wait(hours=30)
+    world.lose() if goes_on_with == "nothing" else world.restore()
+    world.push()
+    assert world.stripe.sums[HALF_PAST] <= Decimal(20)
+    assert world.stripe.sums.get(ON_THE_HOUR, 0) <= Decimal(2)
+    unsent = [event for event in world.events().values() if event["sync_status"] in {"pending", "processed"}]
+    assert all(event["sync_error"] for event in unsent if "sent_elsewhere" in event["marks"])
+    world.close()
 
 
 def test_a_push_that_starts_during_another_waits_and_sends_nothing_twice(servers, before, tmp_path):

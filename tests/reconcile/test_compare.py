@@ -181,6 +181,7 @@ def test_unreadable_langfuse_is_unknown_and_not_0():
         (usage("e1", "20", sync_status="error"), {"e1": "too_old"}, "too_old"),
         (usage("e1", "20"), {"e1": "closed_period"}, "held"),
         (usage("e1", "20"), {"e1": "on_hold"}, "held"),
+        (usage("e1", "20"), {"e1": "sent_elsewhere"}, "sent_elsewhere"),
         (usage("e1", "20"), {"e1": "failed_before"}, "held"),
         (usage("e1", "20", sync_status="error"), {"e1": "failed_before"}, "held"),
         (usage("e1", "20", sync_status="error", sync_error="No such customer"), {}, "held"),

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.decimals import EXACT
-from billing_core.reconcile.hours import HourIntent, LegacyEvent, explain_hour
+from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, explain_hour
 
 D = Decimal
 
@@ -81,6 +81,13 @@ def test_the_earlier_system_rounded_every_event_up():
 
 def test_the_earlier_system_explains_no_missing_credits():
     assert explained(10, (), [LegacyEvent("e1", D(10))]) == [("lost_at_stripe", 10, ())]
+
+
+def test_what_is_kept_back_because_stripe_may_count_it_explains_as_much_of_what_stripe_counts_more():
+    parts = explain_hour(D(-25), [], (), [KeptBack("e1", D("10.2")), KeptBack("e2", D("3"))])
+    assert [(part.cause, part.credits, part.event_ids) for part in parts] == [
+        ("sent_elsewhere", -14, ("e1", "e2")), ("not_ours", -11, ()),
+    ]  # fmt: skip
 
 
 def test_no_difference_has_no_parts():
