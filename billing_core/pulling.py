@@ -272,4 +272,6 @@ def _log(ledger: Ledger, run_id: str, actor: str, result: PullResult, *, outcome
         "outcome": outcome,
         "error": error,
     }
-    ledger.end_run(run_id, actor=actor, action="pull", values=values)
+    kept = {"policy_differs": result.policy_differs, "policy_differs_credits": result.policy_differs_credits}
+    detail = kept if result.policy_differs else None
+    ledger.end_run(run_id, actor=actor, action="pull", values=values, detail=detail)

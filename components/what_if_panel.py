@@ -38,6 +38,12 @@ FORM = (
     "applying it does, and that is for admins."
 )
 
+SETTINGS_NOTE = (
+    "Whom history would bill under the settings in force now (override, default customer, excluded environments, "
+    "metadata names, organization map): `python -m billing_core rerate --settings`. What was sent under other settings "
+    "carries the flag `policy_differs`."
+)
+
 LIMITED = "A rate card is for every organization, so this is for people who may see all of them."
 
 READERS_NOTE = "Your role works out what cards would change. Applying them is for admins."
@@ -53,6 +59,7 @@ def what_if_view(service: BillingService, principal: Principal) -> None:
     if principal.organizations is not None:
         st.info(LIMITED, icon=":material/lock:")
         return
+    st.caption(SETTINGS_NOTE)
     _hear(service)
     with st.container(key="what-if-said"):  # always there, so that what stands below keeps its place
         say_outcome(SAID)

@@ -294,6 +294,11 @@ def test_the_pull_says_what_the_settings_would_bill_otherwise_and_rerate_books_i
     override = {**environment, "BILLING_DEFAULT_CUSTOMER_ID": "cus_b", "BILLING_OVERRIDE_CUSTOMER_ID": "true"}
     code, out, err = run_command(override, *pull_all)
     assert (code, json.loads(out)["policy_differs"]) == (1, {"events": 1, "credits": "450"})
+    with duckdb.connect(str(path)) as connection:
+        [(detail,)] = connection.execute(
+            "SELECT detail FROM audit WHERE action = 'pull' ORDER BY seq DESC LIMIT 1"
+        ).fetchall()
+    assert json.loads(detail)["policy_differs"] == 1
     [line] = [line for line in err.splitlines() if "policy_differs" in line]
     assert "1 sent events (450 credits)" in line
     code, out, _ = run_command(override, "events", "--json")

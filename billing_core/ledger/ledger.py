@@ -139,11 +139,19 @@ class Ledger:
                 },
             )  # fmt: skip
 
-    def end_run(self, run_id: str, *, actor: str, action: str, values: Mapping[str, Any]) -> None:
-        """Close the run's line and write the audit entry, together."""
+    def end_run(
+        self,
+        run_id: str,
+        *,
+        actor: str,
+        action: str,
+        values: Mapping[str, Any],
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Close the run's line and write the audit entry, together; `detail` stands in the entry only."""
         with self.engine.transaction() as writer:
             writer.update("runs", {"run_id": run_id, "ended_at": writer.clock(), **values}, key="run_id")
-            append_audit(writer, actor, action, {"run": run_id, **values})
+            append_audit(writer, actor, action, {"run": run_id, **values, **(detail or {})})
 
     def last_runs(self, limit: int = 20) -> list[Run]:
         """The newest runs first."""

@@ -235,7 +235,7 @@ def _as_named_then(usage: pa.Table, ones: Sequence[OnABill]) -> pa.Table:
         },
         **{
             flag.value: pa.array([flag in one.flags for one in ones])
-            for flag in (Flag.CONFLICTING_ATTRIBUTES, Flag.BAD_USAGE)
+            for flag in (Flag.CONFLICTING_ATTRIBUTES, Flag.BAD_USAGE, Flag.INCOMPLETE)
         },
     }  # fmt: skip
     for name, column in columns.items():

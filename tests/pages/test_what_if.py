@@ -99,6 +99,10 @@ def test_finance_works_it_out_and_cannot_apply_it():
 # ── the question ─────────────────────────────────────────────────────────────────────────────────
 
 
+def test_it_says_where_to_ask_about_the_settings_in_force():
+    assert "rerate --settings" in texts(opened())
+
+
 def test_it_starts_with_the_cards_in_force_as_text_that_gives_what_the_ledger_has(service):
     run = opened()
     assert "credits_per_minute: 50" in run.text_area(key="what-if-text").value
