@@ -10,13 +10,23 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from socket import SHUT_RDWR, socket
 from typing import Any
 
 import httpcore
 import httpx
 
-__all__ = ["ANSWER_BYTES", "ANSWER_SECONDS", "AnswerTooLarge", "AnswerTooSlow", "Unpacking", "bounded_client"]
+__all__ = [
+    "ANSWER_BYTES",
+    "ANSWER_SECONDS",
+    "AnswerTooLarge",
+    "AnswerTooSlow",
+    "Cutter",
+    "Unpacking",
+    "bounded_client",
+]
 
 ANSWER_SECONDS = 90.0
 """From the question to the last byte. Langfuse's slowest answers take 55 s, and proxies give up after 100 s."""
@@ -252,3 +262,64 @@ def _short(bounds: _Bounds, timeout: float | None) -> float | None:
         return bounds.remaining(timeout)
     except AnswerTooSlow:
         raise httpcore.ReadTimeout("the time for the whole answer is over") from None
+
+
+class Cutter:
+    """Cuts connections whose answers do not end in time, for clients that look at no deadline; one thread for all."""
+
+    LOOK_SECONDS = 0.1
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._watched: dict[int, tuple[float, socket]] = {}
+        self._cut: set[int] = set()
+        self._next = 0
+        self._runs = False
+
+    @contextmanager
+    def watching(self, connection: socket | None, deadline: float) -> Iterator[None]:
+        """Cut `connection` if this has not ended by `deadline` (of `time.monotonic`).
+
+        Raises
+        ------
+        TimeoutError
+            If it was cut; in the place of whatever the cut caused.
+        """
+        if connection is None:
+            yield
+            return
+        with self._changed:
+            number = self._next = self._next + 1
+            self._watched[number] = deadline, connection
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._look, name="answers", daemon=True).start()
+        try:
+            yield
+        except Exception:
+            if self._let_go(number):
+                raise TimeoutError("the answer did not end in time") from None
+            raise
+        if self._let_go(number):
+            raise TimeoutError("the answer did not end in time")
+
+    def _let_go(self, number: int) -> bool:
+        with self._changed:
+            self._watched.pop(number, None)
+            was_cut = number in self._cut
+            self._cut.discard(number)
+        return was_cut
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(self.LOOK_SECONDS)
+            with self._changed:
+                if not self._watched:
+                    self._runs = False
+                    return
+                late = [number for number, (deadline, _) in self._watched.items() if time.monotonic() >= deadline]
+                for number in late:
+                    _, connection = self._watched.pop(number)
+                    self._cut.add(number)
+                    with suppress(OSError):
+                        connection.shutdown(SHUT_RDWR)

@@ -1,17 +1,33 @@
-"""One holder at a time, across processes; the operating system lets go when a process dies."""
+"""One holder at a time, across processes; the operating system lets go when a process dies.
+
+A holder writes into the file who it is, so that whoever waits in vain can say so.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["exclusive", "is_held", "try_lock"]
+from billing_core import clock
+from billing_core.errors import WarehouseError
+
+__all__ = ["PATIENCE_SECONDS", "LockHeld", "exclusive", "holder", "is_held", "note_holder", "try_lock"]
 
 POLL_SECONDS = 0.05
+
+PATIENCE_SECONDS = 120.0
+"""How long anybody waits for a lock before saying who holds it. What works longer is waited for by running again."""
+
+NOTE_BYTES = 400
+
+
+class LockHeld(WarehouseError):
+    """Another process went on holding a lock for longer than anybody waits."""
 
 
 def try_lock(handle: int, kind: int) -> bool:
@@ -24,16 +40,32 @@ def try_lock(handle: int, kind: int) -> bool:
 
 
 @contextmanager
-def exclusive(path: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold `path` exclusively; waits for another holder, after calling `on_wait` once."""
+def exclusive(
+    path: Path, *, on_wait: Callable[[], None] | None = None, patience_seconds: float | None = None
+) -> Iterator[None]:
+    """Hold `path` exclusively; waits for another holder, after calling `on_wait` once.
+
+    Raises
+    ------
+    LockHeld
+        Naming the holder, when it did not let go within the patience (`PATIENCE_SECONDS`).
+    """
+    patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         if not try_lock(handle, fcntl.LOCK_EX):
             if on_wait is not None:
                 on_wait()
+            deadline = time.monotonic() + patience
             while not try_lock(handle, fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    raise LockHeld(
+                        f"{path.name}: held for more than {patience:.0f} s by {holder(path)}; wait until it is done, "
+                        "or end that process, then run this again"
+                    )
                 time.sleep(POLL_SECONDS)
+        note_holder(handle)
         yield
     finally:
         os.close(handle)
@@ -48,3 +80,28 @@ def is_held(path: Path) -> bool:
         return not try_lock(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
+
+
+def note_holder(handle: int) -> None:
+    """Write into a lock that is held who holds it; a disk that is full keeps nobody from holding it."""
+    with suppress(OSError):
+        note = f"process {os.getpid()} ({_command()}) since {clock.now():%Y-%m-%d %H:%M:%S} UTC"
+        os.pwrite(handle, note.encode("utf-8", "replace")[:NOTE_BYTES].ljust(NOTE_BYTES), 0)
+
+
+def holder(path: Path | str) -> str:
+    """Who holds a lock, by its own note: process, command and since when."""
+    try:
+        with Path(path).open("rb") as file:
+            note = file.read(NOTE_BYTES).decode("utf-8", "replace").strip()
+    except OSError:
+        note = ""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in note)
+    return shown or "a process that left no name (`lsof` or `fuser` find it)"
+
+
+def _command() -> str:
+    """What runs, without arguments that somebody may not want to see written down."""
+    program = Path(sys.argv[0] if sys.argv else "python")
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return " ".join([name, *(word for word in sys.argv[1:2] if word.isidentifier())])

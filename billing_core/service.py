@@ -6,7 +6,6 @@ Answers about a state of the ledger never change (history is append-only), so th
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -130,7 +129,6 @@ class BillingService:
             settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
         )
         self.trail = AuditDesk(self._ledger, settings.zone)
-        self._pulling = threading.Lock()
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
         self._page = lru_cache(REMEMBERED)(self._read_page)
@@ -287,7 +285,7 @@ class BillingService:
             raise BadParameter("from", None, "a time, when --to is given")
         provider = self._connect(self.settings, self._cards())
         try:
-            with self._pulling, exclusive(self._pull_lock, on_wait=on_wait):
+            with exclusive(self._pull_lock, on_wait=on_wait):
                 self._ledger.claim(self.settings.mode)
                 result = self._pull(provider, principal, start, end, first_days, progress)
         finally:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from billing_core.bounded_http import bounded_client
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.rollup import DailyTotal
 from billing_core.langfuse.spans import api_time, milliseconds
@@ -72,7 +73,7 @@ def fetch_daily_totals(
     from langfuse.api.core.api_error import ApiError
 
     name = httpx.URL(host).netloc.decode().rpartition("@")[2]
-    with httpx.Client(timeout=timeout_seconds) as http:
+    with bounded_client(timeout=timeout_seconds) as http:
         api = LangfuseAPI(
             base_url=host,
             username=public_key,
@@ -94,7 +95,20 @@ def fetch_daily_totals(
                 f"Langfuse at {name}: GET /api/public/v2/metrics failed ({type(error).__name__}); "
                 "check LANGFUSE_HOST and the network"
             ) from None
-    return sorted(total for row in rows if (total := _total(row)) is not None)
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):  # pydantic's, about the answer
+            raise _unexpected(name) from None
+    totals = [_total(row) for row in rows]
+    if None in totals or len(totals) >= MOST_DAYS:
+        raise _unexpected(name)
+    return sorted(total for total in totals if total is not None)
+
+
+def _unexpected(name: str) -> UpstreamError:
+    """An answer that is not one sum per day, or that may be cut off."""
+    return UpstreamError(
+        f"Langfuse at {name}: GET /api/public/v2/metrics answered something unexpected; "
+        "the daily cross-check was not possible, pulling is not affected"
+    )
 
 
 def compare_daily(
@@ -122,7 +136,7 @@ def _total(row: Mapping[str, Any]) -> DailyTotal | None:
     """A result row; numbers come as JSON numbers or as text."""
     try:
         day = datetime.fromisoformat(str(row["time_dimension"])).date()
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         return None
     tokens = _number(row.get("sum_totalTokens"))
     return DailyTotal(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import httpx
 from pydantic import SecretStr
 
+from billing_core.bounded_http import bounded_client
 from billing_core.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class ScoreWriter:
         self._patience = PATIENCE_SECONDS
         self._takes_lists = True
         self._took_any = False
-        self._http = httpx.Client(timeout=timeout_seconds)
+        self._http = bounded_client(timeout=timeout_seconds)
         self._api = LangfuseAPI(
             base_url=host,
             username=public_key,
@@ -222,7 +223,7 @@ class ScoreWriter:
             except httpx.HTTPError as error:
                 text = f"failed ({type(error).__name__}); check LANGFUSE_HOST and the network; "
                 raise UpstreamError(f"{self._where} {text}{LATER}") from None
-            except ValueError:  # pydantic's, about the answer
+            except (ValueError, TypeError, LookupError, RecursionError):  # pydantic's, about the answer
                 raise UpstreamError(f"{self._where} answered something unexpected; {LATER}") from None
 
     def _pause(self, seconds: float) -> None:

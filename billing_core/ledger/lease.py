@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from billing_core.errors import WarehouseError
-from billing_core.filelock import try_lock
+from billing_core.filelock import holder, note_holder, try_lock
 
 __all__ = ["Lease"]
 
@@ -118,12 +118,14 @@ class Lease:
         waiting = os.open(self._path("waiting"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if try_lock(handle, fcntl.LOCK_EX):
+                note_holder(handle)
                 return handle
             fcntl.flock(waiting, fcntl.LOCK_SH)
             while not try_lock(handle, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise self._out_of_patience()
                 time.sleep(POLL_SECONDS)
+            note_holder(handle)
         except BaseException:
             os.close(handle)
             raise
@@ -177,6 +179,6 @@ class Lease:
 
     def _out_of_patience(self) -> WarehouseError:
         return WarehouseError(
-            f"the ledger {self._ledger} has been in use by another process for {self._patience:.0f} s; "
-            "find it with `lsof` or `fuser`, or try again when it is done"
+            f"the ledger {self._ledger} has been in use for {self._patience:.0f} s by {holder(self._path('lock'))}; "
+            "try again when it is done, or end that process"
         )

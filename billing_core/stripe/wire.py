@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
+from socket import socket
 from typing import TYPE_CHECKING, Any, Literal
 
+import httpx
 import requests
 import stripe
+import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
+from billing_core.bounded_http import AnswerTooLarge, Cutter, Unpacking
 from billing_core.clock import Clock, now
 from billing_core.stripe.answer import Answer
 
@@ -23,6 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "NoAnswer"]
 
 Host = Literal["api", "meter_events"]
+
+ANSWER_SECONDS = 90.0
+"""For a whole answer of Stripe's, from the question on."""
+
+ANSWER_BYTES = 32 * 1024 * 1024
+"""A page of a hundred objects has about a hundredth of it."""
+
+PIECE_BYTES = 64 * 1024
 
 
 class NoAnswer(Exception):
@@ -48,6 +61,8 @@ class Connection:
         Sends every call here, streams of meter events included; `None` is Stripe.
     timeout_seconds:
         For connecting, and for each wait on the answer.
+    answer_seconds, answer_bytes:
+        What a whole answer may take.
     """
 
     def __init__(
@@ -58,12 +73,14 @@ class Connection:
         connections: int = 64,
         *,
         clock: Clock = now,
+        answer_seconds: float = ANSWER_SECONDS,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.clock = clock
         # Telemetry writes a random id into the user's configuration folder and adds platform details.
         stripe.enable_telemetry = False
         self._key = key
-        self._session = _Session(connections)
+        self._session = _Session(connections, answer_seconds, answer_bytes)
         self._wire = _Wire(timeout_seconds, self._session, clock)
         # Setting only the main host would leave meter-event streams at the real Stripe.
         everywhere: BaseAddresses = {}
@@ -121,20 +138,96 @@ class Connection:
 
 
 class _Session(requests.Session):
-    """One pool for all threads."""
+    """One pool for all threads; its answers have a deadline and a size, packed and unpacked."""
 
-    def __init__(self, connections: int) -> None:
+    def __init__(self, connections: int, answer_seconds: float, answer_bytes: int) -> None:
         super().__init__()
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections)
+        self._seconds = answer_seconds
+        self._bytes = answer_bytes
+        adapter = _Adapter(pool_connections=4, pool_maxsize=connections)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
+        self.headers["Accept-Encoding"] = "gzip"
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Without this, requests would let a .netrc entry of the user replace the key.
         self.auth = _as_it_is
 
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Exchange once and read the whole body within the bounds."""
+        deadline = _ASKED.deadline = time.monotonic() + self._seconds
+        response = super().send(request, **{**options, "stream": True})
+        try:
+            with _CUTTER.watching(_ASKED.connection, deadline):
+                body = self._body(response, deadline)
+        except TimeoutError:
+            raise requests.exceptions.ReadTimeout("the answer did not end in time", request=request) from None
+        except (AnswerTooLarge, httpx.DecodingError) as error:
+            raise requests.exceptions.ContentDecodingError(str(error), request=request) from None
+        finally:
+            response.close()
+        response._content = body  # noqa: SLF001  -- what `Response.content` keeps it under
+        return response
+
+    def _body(self, response: requests.Response, deadline: float) -> bytes:
+        unpacking = Unpacking(response.headers.get("Content-Encoding", ""), self._bytes)
+        pieces = []
+        try:
+            for piece in response.raw.stream(PIECE_BYTES, decode_content=False):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+                pieces.append(unpacking.feed(piece))
+        except urllib3.exceptions.ReadTimeoutError:
+            raise TimeoutError from None
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.exceptions.ChunkedEncodingError(error) from None
+        if pieces:
+            unpacking.end()
+        return b"".join(pieces)
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  -- the base class's name
         """Nowhere: a redirected POST would silently become a GET."""
         return None
+
+
+class _Asked(threading.local):
+    """Until when the answer a thread waits for must have come, and over which connection it comes."""
+
+    deadline = float("inf")
+    connection: socket | None = None
+
+
+_ASKED = _Asked()
+_CUTTER = Cutter()
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose status line and headers have to come in time as well."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        _ASKED.connection = self.sock
+        with _CUTTER.watching(self.sock, _ASKED.deadline):
+            return super().getresponse()
+
+
+class _TlsConnection(urllib3.connection.HTTPSConnection):
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        _ASKED.connection = self.sock
+        with _CUTTER.watching(self.sock, _ASKED.deadline):
+            return super().getresponse()
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
 
 
 class _Wire(stripe.RequestsClient):
