@@ -63,6 +63,7 @@ def test_rate_cards_and_maps_are_recognised(tmp_path):
         ("", "the file is empty"),
         ("hello\nworld\n", "none that can be imported"),
         ("day,organization_id,events\n", "grain event"),
+        ("day,organization_id,sync_status,events,credits_total,amount_usd\n", "grain event"),
         ('[{"id": 1}]', "is a JSON list"),
         ('{"hello": "world"}', "JSON of another kind"),
         (

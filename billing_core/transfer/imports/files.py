@@ -157,7 +157,7 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
 def kind_of_columns(names: Sequence[str]) -> Kind:
     """What a table with these columns holds."""
     present = set(names)
-    if {"credits_total", "timestamp"} & present and {"id", "sync_status"} & present:
+    if "day" not in present and {"credits_total", "timestamp"} & present and {"id", "sync_status"} & present:
         return Kind.USAGE_EVENTS
     if {"credit_price_usd", "effective_from"} <= present:
         return Kind.RATE_CARD

@@ -119,7 +119,7 @@ class _Walk:
         self.path.append(local)
         if len(self.path) > 64:
             raise Unusable(f"{self._what} is nested too deeply")
-        self.begin(local, {key.rpartition("}")[2]: value for key, value in attributes.items()})
+        self.begin(local, attributes)
 
     def _end(self, _: str) -> None:
         self._since = 0
@@ -154,7 +154,7 @@ class _Collected(_Walk):
     def begin(self, name: str, attributes: Attributes) -> None:
         where = "/".join([*self.path[-2:-1], name])
         if where in self._wanted:
-            self.found[where].append(attributes)
+            self.found[where].append({key.rpartition("}")[2]: value for key, value in attributes.items()})
 
 
 class _Texts(_Walk):
