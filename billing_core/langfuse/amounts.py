@@ -6,7 +6,7 @@ same rule serves both API generations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,7 +24,11 @@ MAXIMUM_COST_USD = Decimal(1_000_000)
 PICO = Decimal("1e-12")
 CONTEXT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
+DEEPEST = 5
+"""Levels of nested objects; a provider's have two."""
+
 MOST_KEYS_SHOWN = 12
+LONGEST_KEY_SHOWN = 200
 
 _BAD = -1
 
@@ -95,19 +99,34 @@ def read_tokens(observation_id: str, details: Mapping[str, object]) -> Tokens:
         return tokens
     good: dict[str, int] = {}
     problems: list[str] = []
-    for key, value in details.items():
+    for name, value in _flat(details):
+        key = name if name.isascii() else _storable(name)
         count = value if type(value) is int and 0 <= value <= MAXIMUM_TOKENS else _count(value)
         if count == _BAD:
             problems.append(
-                f"observation {observation_id}: usage {key} = {_show(value)} is not a token count "
+                f"observation {observation_id}: usage {key[:LONGEST_KEY_SHOWN]} = {_show(value)} is not a token count "
                 f"from 0 to {MAXIMUM_TOKENS}; not rated"
             )
         elif count is not None:
-            good[key if key.isascii() else _storable(key)] = count
+            good[key] = count
     if not good:
         return NO_TOKENS._replace(bad=True, problems=tuple(problems)) if problems else NO_TOKENS
 
     return _counted(observation_id, good, problems)
+
+
+def _flat(details: Mapping[str, object], before: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+    """Counts one by one: a provider's nested objects by dotted keys, its lists of counts by modality."""
+    for name, value in details.items():
+        key = f"{before}{name}"
+        if isinstance(value, Mapping) and depth < DEEPEST:
+            yield from _flat(value, f"{key}.", depth + 1)
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "modality" in one for one in value):
+            for one in value:
+                counts = {inner: count for inner, count in one.items() if inner != "modality"}
+                yield from _flat(counts, f"{key}.{one['modality']}.", depth + 1)
+        else:
+            yield key, value
 
 
 class _Plain(NamedTuple):

@@ -263,8 +263,8 @@ class FactReader:
         raw = bytes(row.metadata)
         facts = self.metadata.read(raw) if len(raw) > 4 else NO_FACTS  # not absent, {} or null
         usage = row.usageDetails or (row.usage and _older_usage(row.usage))
-        if usage and row.usage and row.usage.get("unit") not in TOKEN_UNITS:
-            usage = _in_units(usage, row.usage["unit"])
+        if usage and row.usage and (unit := row.usage.get("unit")) and str(unit).upper() != TOKENS:
+            usage = _in_units(usage, str(unit).lower())
         tokens = read_tokens(identity, usage) if usage else NO_TOKENS
         bare = row.totalCost if row.totalCost is not None else row.calculatedTotalCost
         cost = read_cost(identity, row.costDetails or {}, bare) if row.costDetails or bare else NO_COST
@@ -439,16 +439,14 @@ def _time_text(text: str | None) -> str | None:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-TOKEN_UNITS = {None, "", "TOKENS"}
+TOKENS = "TOKENS"
 """What the legacy `usage.unit` says of tokens; others are CHARACTERS, MILLISECONDS, SECONDS, REQUESTS, IMAGES."""
 
 
-def _in_units(usage: Mapping[str, Any], unit: object) -> dict[str, Any]:
+def _in_units(usage: Mapping[str, Any], unit: str) -> dict[str, Any]:
     """Counts of another unit than tokens under keys that say so: `input` → `input_characters`."""
-    named = str(unit).lower()
-    return {f"{key}_{named}" if key != "total" else named: value for key, value in usage.items() if key != "total"} or {
-        named: usage.get("total")
-    }
+    named = {f"{key}_{unit}": value for key, value in usage.items() if key != "total"}
+    return named or {unit: usage.get("total")}
 
 
 def _older_usage(usage: dict[str, Any]) -> dict[str, Any]:

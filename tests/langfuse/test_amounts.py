@@ -265,6 +265,8 @@ def is_token(key: str) -> bool:
 
 def test_half_a_surrogate_in_a_key_can_be_stored() -> None:
     assert read_tokens("o", {"caf\ud800": 7}).keys == ("caf?",)
+    for sentence in read_tokens("o", {"caf\ud800": -1, "na\ud800me": 1, "total": 0, "x" * 9999: "\ud800"}).problems:
+        assert len(sentence.encode()) < 1_000
 
 
 @given(
@@ -277,3 +279,39 @@ def test_half_a_surrogate_in_a_key_can_be_stored() -> None:
 )
 def test_the_short_way_finds_what_the_long_way_finds(details: dict[str, int]) -> None:
     assert read_tokens("o", details) == (_counted("o", details, []) if details else NO_TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("details", "counted"),
+    [
+        (
+            {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
+             "prompt_tokens_details": {"cached_tokens": 80, "audio_tokens": 0},
+             "completion_tokens_details": {"reasoning_tokens": 20}},
+            {"input": 20, "cache_read": 80, "output": 30, "reasoning": 20},
+        ),
+        ({"input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 7}, "server_tool_use": None},
+         {"input": 5, "cache_write": 7}),
+        ({"promptTokenCount": 40, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 30},
+                                                          {"modality": "AUDIO", "tokenCount": 10}]}, {"input": 40}),
+    ],
+)  # fmt: skip
+def test_a_providers_nested_usage_is_read_key_by_key(details: dict[str, Any], counted: dict[str, int]) -> None:
+    assert classes(details) == counted
+    assert not read_tokens("o", details).bad
+
+
+def test_units_inside_an_object_are_units() -> None:
+    tokens = read_tokens("o", {"input": 5, "server_tool_use": {"web_search_requests": 2}})
+    assert (tokens.total, tokens.keys, tokens.counts) == (5, ("input", "server_tool_use.web_search_requests"), (5, 2))
+
+
+nested = st.recursive(st.integers() | st.text(max_size=3) | st.none() | st.booleans(), lambda inner: st.lists(
+    inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=12)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(max_size=8), nested, max_size=4))
+def test_whatever_shape_usage_has_it_is_read_or_named(details: dict[str, Any]) -> None:
+    tokens = read_tokens("o", details)
+    assert sum(tokens.classes) == (tokens.total or 0)
+    assert tokens.bad <= bool(tokens.problems)

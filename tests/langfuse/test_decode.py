@@ -228,6 +228,8 @@ def test_the_usage_of_older_servers_is_read_where_details_are_missing() -> None:
             None, ["input_characters", "output_characters"], [3, 4],
         )  # fmt: skip
     assert one(usageDetails={"total": 9}, usage={"unit": "SECONDS"})["usage_keys"] == ["seconds"]
+    for unit in ("tokens", "TOKENS", "", None, [], {}):
+        assert one(usageDetails={"input": 9}, usage={"unit": unit})["usage_keys"] == ["input"]
     assert one(usageDetails=None, usage={"unit": "TOKENS", "input": 0, "output": 0, "total": 0})["tokens_total"] is None
 
 
