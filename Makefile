@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DATED := tests/test_clock.py
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
-.PHONY: run test check lock bench clean
+.PHONY: run test test-dates check lock bench clean
 
 run: $(VENV)/.run
 	$(BIN)/streamlit run app.py $(ARGS)
@@ -15,6 +16,13 @@ test: $(VENV)/.test
 	@sh tests/ensure_chromium.sh
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST)
+
+# What knows dates, with the clock at moments at which programs about dates go wrong.
+test-dates: $(VENV)/.test
+	set -e; for moment in $$($(BIN)/python -m tests.fixed_clock); do \
+	  echo "The clock says $$moment"; \
+	  TESTS_NOW=$$moment $(BIN)/python -m pytest -q -n 2 --dist loadfile $(DATED) $(PYTEST); \
+	done
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -39,3 +39,7 @@ _looks = itertools.count()
 clock._machine = lambda: NOW + next(_looks) * TICK
 
 os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT / "tests" / "at_start"), str(ROOT)))
+
+
+if __name__ == "__main__":
+    print(*(moment.isoformat() for moment in AWKWARD.values()))  # noqa: T201 - for the Makefile
