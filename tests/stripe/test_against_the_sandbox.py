@@ -10,6 +10,7 @@ import pytest
 from billing_core import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.settings import load_settings
+from billing_core.stripe.delivery import METER_GONE
 from billing_core.stripe.limits import Patience
 from billing_core.stripe.model import MeterEvent, OutcomeKind
 from billing_core.stripe.periods import calendar_of, choose
@@ -112,7 +113,6 @@ def test_stripes_refusals_are_rejections_in_its_words(world):
             world.event("unknown", customer_id="cus_nobody"),
             world.event("old", timestamp=world.now - timedelta(days=36)),
             world.event("early", timestamp=world.now + timedelta(minutes=10)),
-            world.event("meterless", event_name="nothing"),
             world.event("good", -3),
         )
     }
@@ -120,6 +120,12 @@ def test_stripes_refusals_are_rejections_in_its_words(world):
     assert outcomes["unknown"].code == "resource_missing"
     assert "too far in the past" in outcomes["old"].reason
     assert list(world.sums().values()) == [-3]
+
+
+def test_without_an_active_meter_nothing_is_rejected_for_good(world):
+    [outcome] = world.send(world.event("meterless", event_name="nothing"))
+    assert (outcome.kind, outcome.code) == (REFUSED, METER_GONE)
+    assert "Stripe has no active meter" in outcome.reason
 
 
 def test_a_rate_limit_slows_down_and_loses_nothing(world):

@@ -50,7 +50,11 @@ def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(
             (
                 "1 events with 150 credits are pending in the file and would be sent to Stripe by the next push. "
                 "Import them only if nobody else sends them."
-            )
+            ),
+            (
+                "1 events that wait here change what they cost or who pays: the next push sends them as the file has "
+                "them."
+            ),
         ],
     }  # fmt: skip
 
