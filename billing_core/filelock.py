@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
-from billing_core import clock
 from billing_core.errors import WarehouseError
 
 __all__ = ["PATIENCE_SECONDS", "LockHeld", "exclusive", "holder", "is_held", "note_holder", "try_lock"]
@@ -85,7 +85,7 @@ def is_held(path: Path) -> bool:
 def note_holder(handle: int) -> None:
     """Write into a lock that is held who holds it; a disk that is full keeps nobody from holding it."""
     with suppress(OSError):
-        note = f"process {os.getpid()} ({_command()}) since {clock.now():%Y-%m-%d %H:%M:%S} UTC"
+        note = f"process {os.getpid()} ({_command()})"
         os.pwrite(handle, note.encode("utf-8", "replace")[:NOTE_BYTES].ljust(NOTE_BYTES), 0)
 
 
@@ -94,10 +94,13 @@ def holder(path: Path | str) -> str:
     try:
         with Path(path).open("rb") as file:
             note = file.read(NOTE_BYTES).decode("utf-8", "replace").strip()
+            noted_at = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)  # the file system's own clock
     except OSError:
         note = ""
     shown = "".join(letter if letter.isprintable() else "?" for letter in note)
-    return shown or "a process that left no name (`lsof` or `fuser` find it)"
+    if not shown:
+        return "a process that left no name (`lsof` or `fuser` find it)"
+    return f"{shown} since {noted_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _command() -> str:
