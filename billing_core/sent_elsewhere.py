@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from billing_core.confirming import SETTLED_AFTER
 from billing_core.errors import NotFound, UpstreamError
+from billing_core.instants import cut_to
 from billing_core.ledger import sent_elsewhere as known
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.sent_elsewhere import WHOLE, Found, Untried
@@ -242,7 +243,7 @@ def _with_told_times(rows: pa.Table, told: pa.Table | None) -> pa.Table:
 
 
 def _hours_of(rows: pa.Table) -> Any:
-    return pc.floor_temporal(rows["at"], unit="hour")
+    return cut_to(rows["at"], HOUR)
 
 
 def _by_place(rows: pa.Table) -> dict[Place, Decimal]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.decimals import Integers, from_integers, to_integers
+from billing_core.instants import microseconds_between
 from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, RATED_SCHEMA, rate
 from billing_core.types import Flag, SyncStatus
@@ -238,7 +239,7 @@ def to_events(
     }
     flagged[Flag.NO_USAGE] = no_usage(total, flagged)
     flag_lists, which = flag_sets(flagged)
-    latency = to_integers(pc.microseconds_between(usage["timestamp"], usage["ended_at"]))
+    latency = to_integers(microseconds_between(usage["timestamp"], usage["ended_at"]))
     made: dict[str, pa.Array] = {
         "customer_id": customer,
         "latency_seconds": from_integers(latency, LATENCY),

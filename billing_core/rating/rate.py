@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.decimals import Integers, from_integers, round_half_even, to_integers
+from billing_core.instants import microseconds_between
 from billing_core.rating.card import Basis, ComputeBasis, RateCard
 from billing_core.rating.globs import first_match, fits
 from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES, USAGE_LINE
@@ -174,7 +175,7 @@ def _bools(column: pa.ChunkedArray) -> Mask:
 def _time(usage: pa.Table, card: RateCard) -> tuple[Integers, Mask]:
     """Microseconds that compute counts, and where the card asks for what is not known."""
     if card.compute.basis is ComputeBasis.WALL_CLOCK:
-        latency = to_integers(pc.microseconds_between(usage["timestamp"], usage["ended_at"]))
+        latency = to_integers(microseconds_between(usage["timestamp"], usage["ended_at"]))
         return latency, np.zeros(len(latency), dtype=bool)
     return to_integers(usage["active_seconds"]), usage["active_seconds"].is_null().to_numpy()
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.decimals import from_integers, multiply, to_integers
+from billing_core.instants import microseconds_between
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION
 from billing_core.rating.events import EVENT_SCHEMA, in_order, matches_any
@@ -426,7 +427,7 @@ class _Check:
 
     def _lasting(self) -> npt.NDArray[np.int64]:
         """Microseconds from beginning to end; 0 where one of them is not known."""
-        between = pc.microseconds_between(self.made["timestamp"], self.made["ended_at"]).fill_null(0)
+        between = microseconds_between(self.made["timestamp"], self.made["ended_at"]).fill_null(0)
         found: npt.NDArray[np.int64] = between.to_numpy(zero_copy_only=False)
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.instants import cut_to
 from billing_core.ledger.queries import with_utc
 from billing_core.ledger.rebilling import Unsent, standing
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR, SENT
@@ -135,7 +137,7 @@ def _cast(column: Any, kind: pa.DataType) -> Any:
 
 def _as_fine_as_known(column: Any, stored: Any) -> Any:
     """The ledger's time where the file's is the same in milliseconds, which is all that text has."""
-    same = pc.equal(_whole(column), pc.floor_temporal(_whole(stored), unit="millisecond"))
+    same = pc.equal(_whole(column), cut_to(_whole(stored), timedelta(milliseconds=1)))
     return pc.if_else(pc.fill_null(same, False), _whole(stored), _whole(column))
 
 

@@ -204,9 +204,10 @@ def _as_text(name: str, column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return _as_text(name, column.cast(kind.value_type))
     if pa.types.is_timestamp(kind):
-        utc = None if kind.tz is None else "UTC"
         is_finer = kind.unit == "ns"  # than what the ledger keeps; cut, as there is no room for it
-        return column.cast(pa.timestamp("us", tz=utc), safe=not is_finer).cast(pa.string())
+        exact = column.cast(pa.timestamp("us", tz=kind.tz), safe=not is_finer)
+        text = exact.cast(pa.timestamp("us")).cast(pa.string())  # UTC; with its zone it would be looked up
+        return text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
         return pa.array(
             [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],

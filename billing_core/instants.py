@@ -1,0 +1,32 @@
+"""Arithmetic over columns of times, without Arrow's functions for it.
+
+Those ask the system's timezone database, even for UTC, and a small container has none.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["cut_to", "microseconds", "microseconds_between"]
+
+
+def microseconds(times: Any) -> Any:
+    """Whole microseconds since 1970, UTC."""
+    return times.cast(pa.timestamp("us", tz=times.type.tz)).cast(pa.int64())
+
+
+def microseconds_between(start: Any, end: Any) -> Any:
+    """How much later `end` is; null where one of them is."""
+    return pc.subtract(microseconds(end), microseconds(start))
+
+
+def cut_to(times: Any, step: timedelta) -> Any:
+    """The last multiple of `step` that is not later; the type stays."""
+    exact, size = microseconds(times), step // timedelta(microseconds=1)
+    near = pc.multiply(pc.divide(exact, size), size)  # towards 1970
+    cut = pc.if_else(pc.greater(near, exact), pc.subtract(near, size), near)
+    return cut.cast(pa.timestamp("us", tz=times.type.tz)).cast(times.type)
