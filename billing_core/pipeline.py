@@ -22,7 +22,20 @@ from billing_core.ledger.schema import SENT, events_table, holds_table, intents_
 from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidates, carried, covered
 from billing_core.types import Flag, SyncStatus
 
-__all__ = ["Action", "Amounts", "Carried", "Pipeline", "Preview", "Problem", "Stage", "read_pipeline", "read_problems"]
+__all__ = [
+    "Action",
+    "Amounts",
+    "Carried",
+    "Pipeline",
+    "Preview",
+    "Problem",
+    "RetryOutlook",
+    "Stage",
+    "read_outlook",
+    "read_pipeline",
+    "read_problems",
+    "title_of",
+]
 
 
 class Stage(StrEnum):
@@ -106,6 +119,25 @@ class Problem:
     amounts: Amounts
     customers: int
     actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOutlook:
+    """What the next push would do with events that are retried now, as its own planning says.
+
+    Attributes
+    ----------
+    sent:
+        Events that meter events would cover, with what they owe. Their customer's fraction of a credit is carried on.
+    waiting:
+        Events that are not settled yet, or whose customer owes less than a whole credit so far.
+    held:
+        Cause → events that would be held again.
+    """
+
+    sent: Amounts
+    waiting: Amounts
+    held: Mapping[str, Amounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +341,23 @@ def read_choice(
     sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
     total = Amounts(rows.num_rows, *sums)
     return Preview(action, total, tuple(rows["id"].to_pylist()))
+
+
+def read_outlook(engine: Engine, fates: Mapping[str, tuple[str, Decimal]]) -> RetryOutlook:
+    """Events and money of what would become of each event: `sent`, `waiting`, or a cause, with its credits."""
+    t = events_table()
+    rows = engine.read(t.filter(t.id.isin(list(fates))).select("id", "credit_price_usd")).to_pylist()
+    sums: dict[str, Amounts] = {}
+    for row in rows:
+        what, credits_ = fates[row["id"]]
+        sums[what] = sums.get(what, Amounts()) + Amounts(1, credits_, EXACT.multiply(credits_, row["credit_price_usd"]))
+    sent, waiting = sums.pop("sent", Amounts()), sums.pop("waiting", Amounts())
+    return RetryOutlook(sent, waiting, dict(sorted(sums.items(), key=lambda one: -one[1].credits)))
+
+
+def title_of(cause: str) -> str:
+    """A cause as people say it: `Older than 35 days`."""
+    return ADVICE.get(cause, (cause,))[0]
 
 
 def _total(values: Sequence[Decimal]) -> Decimal:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.sync import DUPLICATE, Answer, Candidates, Excess, Frozen, KeepBack, SyncBooks
+from billing_core.ledger.sync import DUPLICATE, Answer, Candidates, Excess, Frozen, KeepBack, SyncBooks, retry_events
 from billing_core.rating.events import Policy
 from billing_core.sent_elsewhere import Cleared
 from billing_core.settings import Settings
@@ -40,11 +40,11 @@ from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
 from billing_core.stripe.provider import MISSING, StripeProvider
 from billing_core.stripe_ration import reads_this_month
 from billing_core.stripe_reads import FRESH, Picture, StripeReads
-from billing_core.types import plain_decimal, utc_text
+from billing_core.types import Flag, plain_decimal, utc_text
 from billing_core.usage import HOUR, hour_of
 from billing_core.write_back import write_back
 
-__all__ = ["PushProgress", "PushResult", "push"]
+__all__ = ["Fate", "PushProgress", "PushResult", "fates_of_retried", "push"]
 
 RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
@@ -146,6 +146,7 @@ class _Push:
         self._id = uuid.uuid4().hex
         self._customers: set[str] | None = None
         self._is_meter_gone = False
+        self._retried: tuple[str, ...] = ()
         self._counts: Counter[str] = Counter()
         self._said: dict[str, dict[str, None]] = {"failures": {}, "problems": {}}
 
@@ -176,6 +177,19 @@ class _Push:
             problems=(*problems, *dict.fromkeys(cleared.unread.values())),
             reads_this_month=reads_this_month(self._books, self._clock()),
         )  # fmt: skip
+
+    def fates(self, event_ids: Sequence[str]) -> dict[str, Fate]:
+        """See `fates_of_retried`."""
+        self._retried = tuple(event_ids)
+        meter_id, livemode = self._reads.meter(keep=False)
+        self._books.bind(meter_id, livemode, keep=False)
+        picture, _ = self._picture(FRESH, keep=False)
+        cleared = self._clear(meter_id)
+        if cleared.unread:
+            raise UpstreamError(_unread(cleared.unread))
+        planned: list[tuple[Candidates, planning.Plan]] = []
+        self._freeze(livemode, picture, meter_id, cleared, keep=False, seen=lambda *found: planned.append(found))
+        return _fates(self._retried, *planned[-1], cleared.keep_back.reasons)
 
     def run(self) -> PushResult:
         """See `push`."""
@@ -222,7 +236,7 @@ class _Push:
     def _clear(self, meter_id: str) -> Cleared:
         """Where usage may be sent to, as far as Stripe's sums and this ledger's memory tell."""
         settled = self._settled_before()
-        given = self._books.candidates(settled, prepare=self._follow_map)
+        given = self._books.candidates(settled, prepare=self._prepare)
         return sent_elsewhere.clear(
             self._ledger.engine, given, partial(self._reads.sums, meter_id), now=self._clock(),
             may_ask=self._reads.may_guard,
@@ -240,7 +254,16 @@ class _Push:
         withdrawn = pc.is_in(ready["identifier"], pa.array(list(cleared.keep_back.withdrawn), pa.string()))
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
 
-    def _freeze(self, livemode: bool | None, picture: Picture, meter_id: str, cleared: Cleared, *, keep: bool) -> Any:
+    def _freeze(
+        self,
+        livemode: bool | None,
+        picture: Picture,
+        meter_id: str,
+        cleared: Cleared,
+        *,
+        keep: bool,
+        seen: Callable[[Candidates, planning.Plan], None] | None = None,
+    ) -> Any:
         now, settled = self._clock(), self._settled_before()
         environment = {True: "live", False: "test", None: "unknown"}[livemode]
         rules = planning.Rules(
@@ -253,10 +276,13 @@ class _Push:
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
             calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
             free = replace(rules, taken=given.taken)
-            return planning.plan(events, given.covered, given.carried, calendars, given.revisions, free)
+            made = planning.plan(events, given.covered, given.carried, calendars, given.revisions, free)
+            if seen is not None:
+                seen(given, made)
+            return made
 
         return self._books.freeze(
-            make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._follow_map,
+            make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._prepare,
             keep_back=cleared.keep_back,
         )  # fmt: skip
 
@@ -265,6 +291,10 @@ class _Push:
         if self._customers is None:
             self._customers = self._books.customers_of_a_push(self._settled_before())
         return self._reads.picture(fresh=fresh, keep=keep, of=self._customers)
+
+    def _prepare(self, writer: Writer) -> None:
+        retry_events(writer, self._retried, actor=self._actor, now=self._clock())
+        self._follow_map(writer)
 
     def _follow_map(self, writer: Writer) -> None:
         """What came back unsent since the organization map was changed goes to whom it names now."""
@@ -574,6 +604,56 @@ def _unread(unread: Mapping[str, str]) -> str:
         f"nothing was sent for {customers} into hours that Stripe may count already: {next(iter(unread.values()))}; "
         "push again when Stripe answers"
     )
+
+
+class Fate(NamedTuple):
+    """What a push would do with an event: `sent`, `waiting`, or the cause for which it is held; of which credits."""
+
+    what: str
+    credits: Decimal
+
+
+SENT, WAITING = "sent", "waiting"
+
+
+def fates_of_retried(
+    ledger: Ledger,
+    provider: StripeProvider,
+    settings: Settings,
+    event_ids: Sequence[str],
+    *,
+    actor: str,
+    clock: Callable[[], datetime],
+) -> dict[str, Fate]:
+    """What the next push would do with events if they were retried now, by a push's own planning; nothing is changed.
+
+    Raises
+    ------
+    SettingsError
+        If the meter or key cannot be used.
+    UpstreamError
+        If Stripe cannot be reached.
+    """
+    return _Push(ledger, provider, settings, actor=actor, clock=clock, progress=None).fates(event_ids)
+
+
+def _fates(ids: Sequence[str], given: Candidates, plan: planning.Plan, kept_back: Mapping[str, str]) -> dict[str, Fate]:
+    wanted, owed, covered = set(ids), Counter[str](), Counter[str]()
+    rows = planning.owed(given.events, given.covered)[0]
+    for event_id, delta in zip(rows["id"].to_pylist(), rows["delta"].to_pylist(), strict=True):
+        owed[event_id] += delta
+    for event_id, credits_ in zip(
+        plan.coverage["event_id"].to_pylist(), plan.coverage["credits"].to_pylist(), strict=True
+    ):
+        covered[event_id] += round(credits_ * planning.UNIT)
+    causes = {hold.event_id: hold.cause for hold in plan.holds} | dict.fromkeys(kept_back, Flag.SENT_ELSEWHERE.value)
+    return {
+        event_id: Fate(
+            causes.get(event_id, SENT if event_id in covered else WAITING),
+            Decimal(covered[event_id] if event_id in covered else owed[event_id]) / planning.UNIT,
+        )
+        for event_id in wanted
+    }
 
 
 def _doubtful(intents: pa.Table) -> int:

@@ -33,7 +33,7 @@ from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamE
 from billing_core.filelock import exclusive, is_held
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
-from billing_core.pipeline import Action, Pipeline, Preview, Problem
+from billing_core.pipeline import Action, Pipeline, Preview, Problem, RetryOutlook
 from billing_core.rating.card import RateCardFile
 from billing_core.settings import Settings
 from billing_core.stripe_ration import Ration, reads_this_month
@@ -178,6 +178,25 @@ class StripeDesk:
         return pipelines.read_choice(
             self._ledger.engine, action, cause=cause, customer_ids=customer_ids, event_ids=event_ids
         )
+
+    def retry_outlook(self, principal: Principal, preview: Preview) -> RetryOutlook:
+        """What the next push would do with the events of a preview of retrying them, by its own planning.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key, or if the meter or key cannot be used.
+        UpstreamError, WarehouseError
+            If a side could not be reached.
+        """
+        from billing_core.pushing import fates_of_retried  # brings Stripe's SDK, which nothing else needs
+
+        _require_everything(principal, *READERS)
+        with closing(self._connect(self._settings)) as provider:
+            fates = fates_of_retried(
+                self._ledger, provider, self._settings, preview.event_ids, actor=principal.name, clock=self._clock
+            )
+        return pipelines.read_outlook(self._ledger.engine, fates)
 
     def decide(self, principal: Principal, preview: Preview, *, reason: str = "") -> int:
         """Carry out what a preview showed, for the events that are still as they were; returns how many.

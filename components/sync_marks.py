@@ -50,7 +50,7 @@ class ActionWords:
 
 ACTION_WORDS: dict[Action, ActionWords] = {
     Action.RETRY: ActionWords(
-        "Retry", "will be sent again with the next push", "They become pending; the next push sends what they owe.",
+        "Retry", "are pending again", "They become pending; the next push sends what the rules allow.",
         ":material/replay:",
     ),
     Action.HOLD: ActionWords(

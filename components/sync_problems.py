@@ -17,9 +17,9 @@ from components import gate
 from components.formats import count, exact, plural, usd
 from components.notice import notice_of_error, plain
 from components.outcome import remember_outcome, say_outcome
-from components.sync_draw import event_link, file_link, usage_link
+from components.sync_draw import event_link, file_link, quiet, usage_link
 from components.sync_marks import ACTION_WORDS
-from components.sync_texts import amounts_text, decision_button, decision_text
+from components.sync_texts import amounts_text, decision_button, decision_text, outlook_text
 
 __all__ = ["open_decision", "problems_panel"]
 
@@ -133,6 +133,12 @@ def _decision(service: BillingService, question: Question) -> None:
         return
     told.markdown(plain(f"This would touch {amounts_text(preview.amounts)}."))
     told.caption(ACTION_WORDS[question.action].effect)
+    amounts = preview.amounts
+    if question.action is Action.RETRY and preview.event_ids:
+        with told, quiet(), st.spinner("Working out what the next push would send of these…"):
+            outlook = service.stripe.retry_outlook(principal, preview)
+            amounts = outlook.sent
+            st.markdown(plain(outlook_text(outlook)))
     reason = ""
     if question.action is Action.HOLD:
         reason = st.text_input(
@@ -142,7 +148,7 @@ def _decision(service: BillingService, question: Question) -> None:
     is_ready = bool(preview.event_ids) and (question.action is not Action.HOLD or bool(reason.strip()))
     with st.container(horizontal=True):
         st.button(
-            plain(decision_button(question.action, preview.amounts)), type="primary", key="sync-decide",
+            plain(decision_button(question.action, preview.amounts, amounts)), type="primary", key="sync-decide",
             icon=ACTION_WORDS[question.action].icon, disabled=not is_ready, on_click=_decide,
             args=(service, principal, preview, reason),
         )  # fmt: skip

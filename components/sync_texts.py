@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from billing_core.pipeline import Action, Amounts, Preview
+from billing_core.pipeline import Action, Amounts, Preview, RetryOutlook, title_of
 from billing_core.stripe_ration import MONTHLY_READS
 from components.formats import ago, exact, moment, plural, usd
 from components.sync_marks import ACTION_WORDS
@@ -30,6 +30,7 @@ __all__ = [
     "in_words",
     "last_push_text",
     "outcome_word",
+    "outlook_text",
     "push_outcome_text",
     "push_preview_text",
     "push_progress_text",
@@ -171,10 +172,31 @@ def last_push_text(run: PushRun | None, now: datetime, *, is_pushing: bool) -> s
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────
 
 
+def outlook_text(outlook: RetryOutlook) -> str:
+    """What the next push would do with retried events, in one sentence for each part."""
+    sent, said = outlook.sent, []
+    if sent.events:
+        said.append(f"The next push would send {plural(sent.events, 'event')} of these: {_sum_text(sent)}.")
+    else:
+        said.append("The next push would send none of these.")
+    if outlook.waiting.events:
+        said.append(f"{_sum_text(outlook.waiting, events=True)} would wait: not settled, or less than a whole credit.")
+    for cause, amounts in outlook.held.items():
+        said.append(f"{_sum_text(amounts, events=True)} would be held again: {title_of(cause)}.")
+    return " ".join(said)
+
+
+def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
+    what = credits_and_money(amounts.credits, amounts.amount_usd)
+    return f"{plural(amounts.events, 'event')} with {what}" if events else what
+
+
 def decision_text(preview: Preview, count: int) -> str:
     """What a decision did: fewer events than shown mean that the others had moved on by then."""
     words = ACTION_WORDS[preview.action]
     told = f"{plural(count, 'event')} {words.done}."
+    if preview.action is Action.RETRY and count == preview.amounts.events:
+        return told
     if count == preview.amounts.events:
         return f"{told[:-1]}: {credits_and_money(preview.amounts.credits, preview.amounts.amount_usd)}."
     return (
@@ -182,10 +204,10 @@ def decision_text(preview: Preview, count: int) -> str:
     )
 
 
-def decision_button(action: Action, amounts: Amounts) -> str:
-    """The confirmation itself: `Retry 12 events: 1,234.5 credits ($0.05)`."""
-    what = credits_and_money(amounts.credits, amounts.amount_usd)
-    return f"{ACTION_WORDS[action].verb} {plural(amounts.events, 'event')}: {what}"
+def decision_button(action: Action, touched: Amounts, sent: Amounts | None = None) -> str:
+    """The confirmation itself: `Retry 12 events: 1,234.5 credits ($0.05)`; of a retry the credits to be `sent`."""
+    counted = touched if sent is None else sent
+    return f"{ACTION_WORDS[action].verb} {plural(touched.events, 'event')}: {_sum_text(counted)}"
 
 
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────

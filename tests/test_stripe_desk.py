@@ -7,16 +7,18 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
 from billing_core.organizations.directory import Change
-from billing_core.pipeline import Action
+from billing_core.pipeline import Action, Amounts, Preview, Stage
 from billing_core.pulling import book_usage
 from billing_core.rating.events import Policy
 from tests.factories import CARD, EVERYONE, usage_table
-from tests.push_world import at, use
+from tests.push_world import CUSTOMERS, World, at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
 FINANCE = Principal("fay", Role.FINANCE)
@@ -38,6 +40,7 @@ READS = {
     "next_deadline": lambda desk, who: desk.next_deadline(who),
     "pushes": lambda desk, who: desk.pushes(who),
     "preview": lambda desk, who: desk.preview(who, Action.RETRY),
+    "retry_outlook": lambda desk, who: desk.retry_outlook(who, Preview(Action.RETRY, Amounts(), ())),
     "status": lambda desk, who: desk.status(who, "cus_a"),
     "last_status": lambda desk, who: desk.last_status(who, "cus_a"),
 }
@@ -457,3 +460,75 @@ def pull(world, *rows):
 def map_to(world, customer):
     directory = world.service.organizations.directory
     directory.apply(ADMIN, directory.preview(ADMIN, [Change("org_a", None, customer)]))
+
+
+# ── what a retry would send ──────────────────────────────────────────────────────────────────────
+
+
+def retry(world, *ids):
+    """(what the outlook says, by fate; what the next push then did of the same)."""
+    preview = world.desk.preview(EVERYONE, Action.RETRY, event_ids=ids)
+    outlook = world.desk.retry_outlook(EVERYONE, preview)
+    before = world.content()
+    assert world.desk.retry_outlook(EVERYONE, preview) == outlook
+    assert {t: rows for t, rows in world.content().items() if t != "stripe_objects"} == {
+        t: rows for t, rows in before.items() if t != "stripe_objects"
+    }
+    world.desk.decide(EVERYONE, preview)
+    return outlook, world.push()
+
+
+def test_a_retry_says_what_the_next_push_then_sends(world, stripe):
+    world.book(*(use(f"old-{day}", at(-24 * 36 - 24 * day), "100") for day in range(3)), use("new", at(-2), "70"))
+    world.book(use("fraction", at(-2), "0.25", customer="cus_b"))
+    with world.ledger.engine.transaction() as writer:  # as an earlier system left them
+        writer.rows("UPDATE events SET sync_status = 'error', sync_error = 'card declined'")
+        writer.advance("test")
+    world.push()
+    outlook, pushed = retry(world)
+    assert (outlook.sent.events, outlook.sent.credits) == (1, Decimal(70))
+    assert (outlook.waiting.events, outlook.waiting.credits) == (1, Decimal("0.25"))
+    assert {cause: (a.events, a.credits) for cause, a in outlook.held.items()} == {"too_old": (3, Decimal(300))}
+    assert (pushed.sent, pushed.credits_sent, pushed.newly_held, pushed.held) == (1, 70, 3, 3)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(-24 * 45, -1), st.integers(1, 4000), st.sampled_from(CUSTOMERS)), max_size=6))
+def test_a_retry_never_promises_what_the_push_does_not_send(tmp_path_factory, stripe, usage):
+    stripe.reset()
+    world = World(tmp_path_factory.mktemp("retry"), stripe)
+    try:
+        rows = [
+            use(f"e{n}", at(hours), str(Decimal(amount) / 100), who) for n, (hours, amount, who) in enumerate(usage)
+        ]
+        world.book(*rows)
+        with world.ledger.engine.transaction() as writer:
+            writer.rows("UPDATE events SET sync_status = 'error', sync_error = 'card declined'")
+            writer.advance("test")
+        world.push()
+        outlook, _ = retry(world)
+        sent = [event for event in world.events().values() if event.sync_status in {"processed", "confirmed"}]
+        assert outlook.sent.events == len(sent)
+        assert outlook.sent.credits == sum((event.credits.total for event in sent), Decimal(0))
+        held = [event for event in world.events().values() if event.sync_status == "error"]
+        assert sum(amounts.events for amounts in outlook.held.values()) == len(held)
+        assert outlook.waiting.events == len(rows) - len(sent) - len(held)
+    finally:
+        world.close()
+
+
+def test_tiles_preview_result_and_log_count_what_is_held_alike(world):
+    world.book(use("nobody", at(-2), customer=None), use("old", at(-24 * 40)), use("fine", at(-2)))
+
+    def held():
+        stages = world.desk.pipeline(EVERYONE).stages
+        return stages[Stage.HELD].events
+
+    before = held()
+    preview, result = world.push(dry_run=True), world.push()
+    log = world.desk.pushes(EVERYONE, 1)[0].result
+    assert (preview.held, preview.newly_held) == (result.held, result.newly_held) == (2, 2)
+    assert (log["held"], log["newly_held"]) == (2, 2)
+    assert held() == before + result.newly_held == result.held - result.held_corrections
+    again = world.push()
+    assert (again.held, again.newly_held, held()) == (2, 0, 2)

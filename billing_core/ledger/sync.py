@@ -331,14 +331,9 @@ class SyncBooks:
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
         """Events in error become pending again; the next push makes new intents for what they still owe."""
         with self.engine.transaction() as writer:
-            bound = [list(ids)]
-            wanted = """id IN (SELECT unnest(?)) AND sync_status = 'error'
-                        AND (customer_id IS NOT NULL OR meter_event_identifier IS NOT NULL)"""
-            changed = writer.rows(f"SELECT id FROM events WHERE {wanted}", bound)
-            writer.rows(f"UPDATE events SET sync_status = 'pending', sync_error = NULL WHERE {wanted}", bound)
-            _release(writer, [row[0] for row in changed], actor=actor, now=now)
+            changed = retry_events(writer, ids, actor=actor, now=now)
             writer.advance(f"retry by {actor}")
-        return len(changed)
+        return changed
 
     def hold(self, ids: Sequence[str], *, reason: str, actor: str, now: datetime) -> int:
         """Keep pending events back until somebody releases them."""
@@ -940,6 +935,17 @@ def _settle(writer: Writer, answers: Sequence[Answer]) -> None:
         writer.amend("intents", pa.table(rows), key="identifier")
     for state, of_state in _by_state(answers).items():
         _show_on_events(writer, state, of_state)
+
+
+def retry_events(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> int:
+    """Make events in error pending again, inside a transaction; returns how many were."""
+    bound = [list(ids)]
+    wanted = """id IN (SELECT unnest(?)) AND sync_status = 'error'
+                AND (customer_id IS NOT NULL OR meter_event_identifier IS NOT NULL)"""
+    changed = writer.rows(f"SELECT id FROM events WHERE {wanted}", bound)
+    writer.rows(f"UPDATE events SET sync_status = 'pending', sync_error = NULL WHERE {wanted}", bound)
+    _release(writer, [row[0] for row in changed], actor=actor, now=now)
+    return len(changed)
 
 
 def _release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
