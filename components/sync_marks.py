@@ -50,14 +50,14 @@ class ActionWords:
 
 ACTION_WORDS: dict[Action, ActionWords] = {
     Action.RETRY: ActionWords(
-        "Retry", "are pending again", "They become pending; the next push sends what the rules allow.",
+        "Retry", "pending again", "They become pending; the next push sends what the rules allow.",
         ":material/replay:",
     ),
     Action.HOLD: ActionWords(
-        "Hold", "are on hold", "No push sends them until somebody releases them.", ":material/pause:"
+        "Hold", "on hold", "No push sends them until somebody releases them.", ":material/pause:"
     ),
     Action.RELEASE: ActionWords(
-        "Release", "are released", "The next push sends them, if the rules allow.", ":material/play_arrow:"
+        "Release", "released", "The next push sends them, if the rules allow.", ":material/play_arrow:"
     ),
 }  # fmt: skip
 

@@ -193,8 +193,8 @@ def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
 
 def decision_text(preview: Preview, count: int) -> str:
     """What a decision did: fewer events than shown mean that the others had moved on by then."""
-    words = ACTION_WORDS[preview.action]
-    told = f"{plural(count, 'event')} {words.done}."
+    done = ACTION_WORDS[preview.action].done
+    told = f"{plural(count, 'event')} {'is' if count == 1 else 'are'} {done}."
     if preview.action is Action.RETRY and count == preview.amounts.events:
         return told
     if count == preview.amounts.events:

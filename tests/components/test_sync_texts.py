@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ import pytest
 from billing_core.background import PushState
 from billing_core.customer_status import CustomerStatus
 from billing_core.ledger.sync import PushRun
-from billing_core.pipeline import Action, Amounts, Preview
+from billing_core.pipeline import Action, Amounts, Preview, RetryOutlook
 from billing_core.pushing import PushProgress, PushResult
 from billing_core.stripe_desk import Deadline
 from components.sync_texts import (
@@ -22,6 +23,7 @@ from components.sync_texts import (
     decision_text,
     in_words,
     last_push_text,
+    outlook_text,
     push_progress_text,
     used_text,
     verdict_text,
@@ -29,6 +31,7 @@ from components.sync_texts import (
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+ONE = Amounts(1, Decimal(1000), Decimal("0.04"))
 TWO = Amounts(2, Decimal("1234.5"), Decimal("0.04938"))
 
 
@@ -95,9 +98,24 @@ def test_the_last_push_in_words(last, is_pushing, said):
 def test_a_decision_tells_what_it_did_and_what_had_moved_on_by_then():
     preview = Preview(Action.RETRY, TWO, ("a", "b"))
     assert decision_button(Action.RETRY, TWO) == "Retry 2 events: 1,234.5 credits ($0.0494)"
-    assert decision_text(preview, 2) == "2 events will be sent again with the next push: 1,234.5 credits ($0.0494)."
+    assert decision_button(Action.RETRY, TWO, ONE) == "Retry 2 events: 1,000 credits ($0.04)"
+    assert decision_text(preview, 2) == "2 events are pending again."
     assert decision_text(preview, 1) == (
-        "1 event will be sent again with the next push. 1 event had changed since the preview and stay as they are."
+        "1 event is pending again. 1 event had changed since the preview and stay as they are."
+    )
+    assert decision_text(replace(preview, action=Action.HOLD), 2) == "2 events are on hold: 1,234.5 credits ($0.0494)."
+
+
+def test_the_outlook_of_a_retry_says_what_is_sent_what_waits_and_what_is_held_again():
+    outlook = RetryOutlook(ONE, Amounts(), {"too_old": TWO})
+    assert outlook_text(outlook) == (
+        "The next push would send 1 event of these: 1,000 credits ($0.04). "
+        "2 events with 1,234.5 credits ($0.0494) would be held again: Older than 35 days."
+    )
+    nothing = RetryOutlook(Amounts(), ONE, {})
+    assert outlook_text(nothing) == (
+        "The next push would send none of these. "
+        "1 event with 1,000 credits ($0.04) would wait: not settled, or less than a whole credit."
     )
 
 

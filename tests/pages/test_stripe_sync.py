@@ -344,7 +344,7 @@ def test_a_retry_makes_events_pending_again():
     run.button(key=retry).click().run()
     run.button(key="sync-decide").click().run()
     assert statuses()["f1"] == "pending"
-    assert "will be sent again with the next push" in texts(run)
+    assert "1 event is pending again." in texts(run)
 
 
 def test_a_hold_needs_a_customer_and_a_reason():
