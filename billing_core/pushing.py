@@ -289,11 +289,12 @@ class _Push:
     def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
         """Billing periods, also of those customers of this push that Stripe's lists leave out."""
         if self._customers is None:
-            self._customers = self._books.customers_of_a_push(self._settled_before())
+            self._customers = self._books.customers_of_a_push(self._settled_before(), self._retried)
         return self._reads.picture(fresh=fresh, keep=keep, of=self._customers)
 
     def _prepare(self, writer: Writer) -> None:
-        retry_events(writer, self._retried, actor=self._actor, now=self._clock())
+        if self._retried:
+            retry_events(writer, self._retried, actor=self._actor, now=self._clock())
         self._follow_map(writer)
 
     def _follow_map(self, writer: Writer) -> None:

@@ -281,11 +281,11 @@ class SyncBooks:
         found = self.engine.read(candidates(settled_before).limit(1)).num_rows
         return bool(found) or bool(self.engine.read(open_intents().limit(1)).num_rows)
 
-    def customers_of_a_push(self, settled_before: datetime) -> set[str]:
-        """Everybody a push would send something for, or take something back from."""
-        events = candidates(settled_before)
+    def customers_of_a_push(self, settled_before: datetime, also: Sequence[str] = ()) -> set[str]:
+        """Everybody a push would send something for, or take something back from, and those of the events `also`."""
+        events, all_events = candidates(settled_before), events_table()
         found: set[str | None] = set()
-        for asked in (events, covered(events), open_intents()):
+        for asked in (events, covered(events), open_intents(), all_events.filter(all_events.id.isin(list(also)))):
             found |= set(self.engine.read(asked.select("customer_id").distinct())["customer_id"].to_pylist())
         return {customer for customer in found if customer is not None}
 
