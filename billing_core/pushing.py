@@ -289,7 +289,7 @@ class _Push:
     def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
         """Billing periods, also of those customers of this push that Stripe's lists leave out."""
         if self._customers is None:
-            self._customers = self._books.customers_of_a_push(self._settled_before(), self._retried)
+            self._customers = set() if self._provider.is_live else self._books.customers_of_a_push()
         return self._reads.picture(fresh=fresh, keep=keep, of=self._customers)
 
     def _prepare(self, writer: Writer) -> None:

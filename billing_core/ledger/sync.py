@@ -182,6 +182,15 @@ _TAKEN = """SELECT DISTINCT meter_event_identifier FROM events WHERE meter_event
 """Identifiers that imported events came with: another ledger sent them to the same account."""
 
 
+_CUSTOMERS_OF_A_PUSH = f"""
+WITH owing AS (SELECT id, customer_id FROM events WHERE sync_status IN ('pending', 'excluded', 'error')
+               OR contains(coalesce(marks, ''), '{Flag.CHANGED_AFTER_SENDING}'))
+SELECT customer_id FROM owing WHERE customer_id IS NOT NULL
+UNION SELECT c.customer_id FROM coverage c JOIN owing o ON o.id = c.event_id
+UNION SELECT customer_id FROM intents WHERE state IN ('open', 'sending')
+"""
+
+
 class Candidates:
     """What a plan starts from, read in the transaction that will write it down."""
 
@@ -281,13 +290,9 @@ class SyncBooks:
         found = self.engine.read(candidates(settled_before).limit(1)).num_rows
         return bool(found) or bool(self.engine.read(open_intents().limit(1)).num_rows)
 
-    def customers_of_a_push(self, settled_before: datetime, also: Sequence[str] = ()) -> set[str]:
-        """Everybody a push would send something for, or take something back from, and those of the events `also`."""
-        events, all_events = candidates(settled_before), events_table()
-        found: set[str | None] = set()
-        for asked in (events, covered(events), open_intents(), all_events.filter(all_events.id.isin(list(also)))):
-            found |= set(self.engine.read(asked.select("customer_id").distinct())["customer_id"].to_pylist())
-        return {customer for customer in found if customer is not None}
+    def customers_of_a_push(self) -> set[str]:
+        """Everybody a push may send something for, or take something back from."""
+        return {row[0] for row in self.engine.rows(_CUSTOMERS_OF_A_PUSH)}
 
     def open_intents(self) -> pa.Table:
         """Intents whose end is not known, oldest first."""
