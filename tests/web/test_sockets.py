@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 
+import app
 from billing_core.web import sockets as limits
 from billing_core.web.sockets import SIGNED_IN_BYTES, STRANGER_BYTES, STRANGERS_IN_ALL, STRANGERS_PER_ADDRESS, Sockets
 
@@ -40,6 +45,20 @@ def test_this_machines_address_has_the_limit_of_all_because_a_proxy_may_stand_th
     assert sockets.admit("9.9.9.9", is_signed_in=True) is not None
     sockets.mark(admitted[0].id, is_signed_in=True)
     assert sockets.admit("9.9.9.9", is_signed_in=False) is not None
+
+
+def test_a_new_connection_to_the_dashboard_begins_with_a_strangers_limit():
+    """The first message may arrive before the door has seen the handshake."""
+    assert app.MIDDLEWARE  # importing the entry is what does it
+
+    async def made():
+        config = Config(app.app, ws_max_size=200_000_000, lifespan="off", interface="asgi3")
+        config.loaded, config.loaded_app = True, app.app
+        protocol = WebSocketsSansIOProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        protocol.connection_made(Mock(get_extra_info=lambda *_: None))
+        return protocol.conn.max_message_size
+
+    assert asyncio.run(made()) == STRANGER_BYTES
 
 
 @pytest.mark.parametrize("signs_in", [False, True])
