@@ -5,6 +5,7 @@ import json
 from datetime import timedelta
 
 import duckdb
+import httpx
 import pytest
 
 from billing_core import clock
@@ -27,7 +28,11 @@ def server():
 
 @pytest.fixture
 def books(tmp_path, server, run_command):
-    """Commands over one ledger: the document of a command, with the exit code it shall end with."""
+    """Commands over one ledger: the document of a command, with the exit code it shall end with.
+
+    Stripe has nothing yet: what another test's ledger sent would be kept back as sent elsewhere.
+    """
+    httpx.delete(server.environment["STRIPE_API_BASE"] + "/_sandbox/stripe").raise_for_status()
     environment = {**server.environment, "BILLING_MODE": "live"}
 
     def command(*words, code=0, ledger="billing"):
