@@ -286,8 +286,8 @@ def _push(options: argparse.Namespace, settings: Settings) -> int:
         _say_pushed(result)
     for text in (*result.failures[:SHOWN_FAILURES], *result.problems):
         print(text, file=sys.stderr)
-    if len(result.failures) > SHOWN_FAILURES:
-        print(f"and {len(result.failures) - SHOWN_FAILURES:,} more; `events --status error`", file=sys.stderr)
+    if (rest := result.rejected + result.newly_held - len(result.failures[:SHOWN_FAILURES])) > 0:
+        print(f"and {rest:,} more; `events --status error`", file=sys.stderr)
     if options.dry_run:
         return 0
     if result.rejected or result.newly_held:

@@ -176,7 +176,7 @@ def outlook_text(outlook: RetryOutlook) -> str:
     """What the next push would do with retried events, in one sentence for each part."""
     sent, said = outlook.sent, []
     if sent.events:
-        said.append(f"The next push would send {plural(sent.events, 'event')} of these: {_sum_text(sent)}.")
+        said.append(f"The next push would send {sent.events:,} of these events: {_sum_text(sent)}.")
     else:
         said.append("The next push would send none of these.")
     if outlook.waiting.events:

@@ -322,6 +322,9 @@ def test_checklist_pusher_unknown_outcomes_older_than_20_hours_that_never_arrive
     first, second = world.intents()
     assert (first["state"], second["revision"], second["state"]) == ("void", 2, "accepted")
     assert [event["identifier"] for event in stripe.received()] == [second["identifier"]]
+    assert world.statuses() == {"1": "processed"}  # its sum was read a moment before
+    world.wait(hours=1, minutes=1)
+    world.push()
     assert world.statuses() == {"1": "confirmed"}
 
 

@@ -109,7 +109,7 @@ def test_a_decision_tells_what_it_did_and_what_had_moved_on_by_then():
 def test_the_outlook_of_a_retry_says_what_is_sent_what_waits_and_what_is_held_again():
     outlook = RetryOutlook(ONE, Amounts(), {"too_old": TWO})
     assert outlook_text(outlook) == (
-        "The next push would send 1 event of these: 1,000 credits ($0.04). "
+        "The next push would send 1 of these events: 1,000 credits ($0.04). "
         "2 events with 1,234.5 credits ($0.0494) would be held again: Older than 35 days."
     )
     nothing = RetryOutlook(Amounts(), ONE, {})
