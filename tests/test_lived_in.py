@@ -88,13 +88,18 @@ def test_it_has_all_that_happens_to_a_ledger(lived_in):
 # ── events ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("sort", FLAT_FIELDS)
-def test_events_are_sorted_by_every_field_both_ways_and_pages_hold_each_row_once(service, sort, order):
-    asked = {"sort": sort, "order": order}
-    everything = [event.model_dump_json() for event in rows(service, **asked)]
-    paged = [event for page in (1, 2, 3) for event in rows(service, **asked, limit=19, page=page)]
-    assert [event.model_dump_json() for event in paged] == everything
+def test_events_are_sorted_by_every_field_both_ways_and_pages_hold_each_row_once(lived_in, sort):
+    for order in ("asc", "desc"):
+        asked = {"sort": sort, "order": order}
+        everything = [event.model_dump_json() for event in rows(lived_in, **asked)]
+        paged = [event for page in (1, 2, 3) for event in rows(lived_in, **asked, limit=19, page=page)]
+        assert [event.model_dump_json() for event in paged] == everything
+
+
+def test_an_empty_ledger_is_sorted_too(services):
+    for sort in FLAT_FIELDS:
+        assert rows(services[EMPTY], sort=sort) == []
 
 
 @pytest.mark.parametrize("who", WHO)
@@ -122,7 +127,7 @@ def test_a_limited_account_sees_the_rows_of_its_organization_and_no_other(lived_
     assert rows(lived_in, WHO["nobody's"]) == []
 
 
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("window", ["everything", "across a close"])
 def test_every_facet_is_a_filter_that_shows_as_many_rows_as_it_says(service, window):
     params = GetUsageEventsParams.parse(WINDOWS[window])
     for dimension in ("organization", "customer", "user", "chatflow", "model", "environment", "status"):
@@ -160,7 +165,7 @@ QUESTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=QUESTIONS, who=st.sampled_from(sorted(WHO)), age=st.integers(0, 60))
 def test_any_question_about_any_state_of_the_ledger_is_answered_and_adds_up(lived_in, asked, who, age):
     as_of = max(0, lived_in.version() - age)
