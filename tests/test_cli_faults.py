@@ -34,11 +34,12 @@ def every_command(parser=None, words=()):
                 yield from every_command(below, (*words, name))
             return
     needed = []
+    one_of_several = [group._group_actions[0] for group in parser._mutually_exclusive_groups if group.required]
     for action in parser._actions:
         value = next(iter(action.choices)) if action.choices else "1" if action.type is int else "x"
         if not action.option_strings:
             needed.append(value)
-        elif action.required:
+        elif action.required or action in one_of_several:
             needed += [action.option_strings[0], value]
     says_json = ["--json"] if "--json" in parser._option_string_actions else []
     yield [*words, *needed, *says_json]

@@ -148,7 +148,6 @@ def test_filters_that_exclude_each_other_and_lacks_divide_the_whole(service):
         whole(service, EVERYONE, **bounds)
 
 
-TEXTS = st.one_of(st.none(), st.sampled_from(["org_acme", "org_b", "cus_a", "nobody", "%", "user-1", ""]))
 QUESTIONS = st.fixed_dictionaries(
     {},
     optional={
@@ -168,6 +167,8 @@ QUESTIONS = st.fixed_dictionaries(
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=QUESTIONS, who=st.sampled_from(sorted(WHO)), age=st.integers(0, 60))
 def test_any_question_about_any_state_of_the_ledger_is_answered_and_adds_up(lived_in, asked, who, age):
+    if WHO[who].organizations is not None:  # who asks for another organization is refused
+        asked = {name: value for name, value in asked.items() if name != "organization"}
     as_of = max(0, lived_in.version() - age)
     found = whole(lived_in, WHO[who], as_of=as_of, **asked)
     question = {name: value for name, value in asked.items() if name not in {"sort", "order"}}
@@ -245,9 +246,7 @@ def test_limits_notices_forecasts_and_anomalies_are_answered(service):
     for organization in (None, "org_acme", "org_b", "unknown"):
         desk.foresight.forecast(EVERYONE, organization)
         desk.foresight.driver(EVERYONE, organization)
-    desk.foresight.read(EVERYONE)
     desk.directory.entries(EVERYONE)
-    assert desk.directory.names(ACME) is not None
 
 
 def test_stages_of_the_pipeline_hold_every_event_once_and_each_problem_has_its_events(lived_in):
@@ -281,7 +280,7 @@ def test_closed_months_are_proven_still(lived_in):
 
 def test_a_card_that_charges_the_same_changes_nothing_of_what_has_a_card(service):
     found = service.rerating.what_if(EVERYONE, builtin_cards())
-    assert {one.delta.total for one in found.organizations} <= {Decimal(0)}
+    assert {one.delta for one in found.organizations} <= {Decimal(0)}
 
 
 def test_limited_accounts_are_refused_what_is_about_everything(lived_in):
