@@ -417,9 +417,10 @@ def test_a_correction_of_what_was_sent_from_here_is_sent_with_a_warning(tmp_path
     with world.ledger.engine.transaction() as writer:
         writer.rows("UPDATE events SET sync_status = 'processed', meter_event_identifier = 'ours'")
     plan = world.plan_lines(line("a", **CORRECTED, sync_status="processed"))
-    assert plan.warnings == (
+    [warning] = plan.warnings
+    assert warning == (
         "1 events that were sent from here change what they cost or who pays: the next push sends Stripe the "
-        "difference, in whole credits; what is too old or on a final invoice is held.",
+        "difference, in whole credits; what is too old or on a final invoice is held."
     )
     world.desk.apply(plan, EVERYONE)
     assert world.event("a").flags == ["changed_after_sending"]
