@@ -128,7 +128,7 @@ def test_after_a_rejection_the_fraction_its_neighbour_used_is_owed_back(world, s
     world.push()  # 11, with the fraction of the first one
     world.wait(seconds=5)
     world.push()
-    assert world.statuses() == {"1": "error", "2": "confirmed"}
+    assert world.statuses() == {"1": "error", "2": "processed"}  # its sum was read a moment before
     assert world.desk.pipeline(ADMIN).carried == (Carried("cus_a", Decimal("-0.4")),)
     world.desk.decide(ADMIN, preview(world, Action.RETRY))
     world.push()

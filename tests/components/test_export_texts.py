@@ -93,7 +93,7 @@ def test_everything_that_can_be_chosen_has_words():
 def test_rows_are_described_as_they_are_in_the_file():
     events = Dataset.USAGE_EVENTS
     assert note(events, Format.XLSX, Grain.EVENT).startswith(
-        "One row per usage event, with every published field. A sheet"
+        "One row per usage event, with every published field. Sheets with"
     )
     assert note(events, Format.CSV, Grain.DAY).startswith("One row per day and organization")
     assert note(events, Format.JOURNAL, Grain.EVENT).startswith("For accounting: period, account")
