@@ -40,8 +40,8 @@ FORM = (
 
 SETTINGS_NOTE = (
     "Whom history would bill under the settings in force now (override, default customer, excluded environments, "
-    "metadata names, organization map): `python -m billing_core rerate --settings`. What was sent under other settings "
-    "carries the flag `policy_differs`."
+    "metadata names, organization map) is asked on the command line: python -m billing_core rerate --settings. What "
+    "was sent under other settings carries the flag policy_differs."
 )
 
 LIMITED = "A rate card is for every organization, so this is for people who may see all of them."
