@@ -122,6 +122,16 @@ class PushResult:
         return document
 
 
+class _Looked(NamedTuple):
+    """The meter, the billing periods and where usage may be sent to, as Stripe and the ledger have them now."""
+
+    meter_id: str
+    livemode: bool | None
+    picture: Picture
+    problems: tuple[str, ...]
+    cleared: Cleared
+
+
 class _Push:
     """One run; see `push`."""
 
@@ -157,15 +167,12 @@ class _Push:
 
     def preview(self) -> PushResult:
         """Everything but writing and sending."""
-        meter_id, livemode = self._reads.meter(keep=False)
-        self._books.bind(meter_id, livemode, keep=False)
-        picture, problems = self._picture(FRESH, keep=False)
+        found = self._look()
         waiting = self._books.open_intents()
-        cleared = self._clear(meter_id)
-        frozen, fresh, held = self._freeze(livemode, picture, meter_id, cleared, keep=False)
+        frozen, fresh, held = self._freeze(found.livemode, found.picture, found.meter_id, found.cleared, keep=False)
         sink = self._sink()
         try:
-            ready = self._cleared(self._resendable(waiting, picture, meter_id), cleared)
+            ready = self._cleared(self._resendable(waiting, found.picture, found.meter_id), found.cleared)
             events = [*self._events(ready), *self._events(fresh)]
             requests = tuple(sink.request_of(event) for event in events)
         finally:
@@ -174,22 +181,29 @@ class _Push:
             is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
             held_corrections=frozen.held_corrections, waiting=len(events),
             unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests, failures=frozen.named,
-            problems=(*problems, *dict.fromkeys(cleared.unread.values())),
+            problems=(*found.problems, *dict.fromkeys(found.cleared.unread.values())),
             reads_this_month=reads_this_month(self._books, self._clock()),
         )  # fmt: skip
 
     def fates(self, event_ids: Sequence[str]) -> dict[str, Fate]:
         """See `fates_of_retried`."""
         self._retried = tuple(event_ids)
+        found = self._look()
+        if found.cleared.unread:
+            raise UpstreamError(_unread(found.cleared.unread))
+        planned: list[tuple[Candidates, planning.Plan]] = []
+        self._freeze(
+            found.livemode, found.picture, found.meter_id, found.cleared, keep=False,
+            seen=lambda *made: planned.append(made),
+        )  # fmt: skip
+        return _fates(self._retried, *planned[-1], found.cleared.keep_back.reasons)
+
+    def _look(self) -> _Looked:
+        """What a push that stores nothing plans from."""
         meter_id, livemode = self._reads.meter(keep=False)
         self._books.bind(meter_id, livemode, keep=False)
-        picture, _ = self._picture(FRESH, keep=False)
-        cleared = self._clear(meter_id)
-        if cleared.unread:
-            raise UpstreamError(_unread(cleared.unread))
-        planned: list[tuple[Candidates, planning.Plan]] = []
-        self._freeze(livemode, picture, meter_id, cleared, keep=False, seen=lambda *found: planned.append(found))
-        return _fates(self._retried, *planned[-1], cleared.keep_back.reasons)
+        picture, problems = self._picture(FRESH, keep=False)
+        return _Looked(meter_id, livemode, picture, problems, self._clear(meter_id))
 
     def run(self) -> PushResult:
         """See `push`."""
@@ -624,7 +638,7 @@ def fates_of_retried(
     event_ids: Sequence[str],
     *,
     actor: str,
-    clock: Callable[[], datetime],
+    clock: Clock,
 ) -> dict[str, Fate]:
     """What the next push would do with events if they were retried now, by a push's own planning; nothing is changed.
 
