@@ -278,18 +278,23 @@ def test_a_ledger_that_could_not_be_begun_is_no_ledger(live, capsys, monkeypatch
     assert cli.main(["stats", "--json"]) == 0
 
 
-def started(live, *words, **options):
+def started(live, *words, before=(), **options):
     environment = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
     return subprocess.run(
-        [sys.executable, "-m", "billing_core", *words], env=environment,
+        [*before, sys.executable, "-m", "billing_core", *words], env=environment,
         stderr=subprocess.PIPE, check=False, timeout=120, **options,
     )  # fmt: skip
 
 
-def limited_to(size):
-    import resource
+def files_up_to(size):
+    """Words before a command: no file of it may grow beyond the size in bytes.
 
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    Set by a process of its own: `preexec_fn` would fork this one, which late in a run is larger than the memory free.
+    """
+    limited = (
+        "import os, resource, sys; size = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))"
+    )
+    return sys.executable, "-c", f"{limited}; os.execv(sys.argv[2], sys.argv[2:])", str(size)
 
 
 @pytest.mark.parametrize(("limit", "count"), [(20_000, 400), (100, 2)], ids=["while it writes", "as it ends"])
@@ -298,7 +303,7 @@ def test_a_full_disk_is_one_line_and_files_stay_as_they_were(limit, count, live)
     ledger_at(live / "books" / "billing.duckdb", rows).engine.close()
     (live / "usage.csv").write_text("the export of last month")
     words = ("export", "--dataset", "usage-events", "--format", "csv", "--out", "usage.csv", "--json")
-    done = started(live, *words, stdout=subprocess.PIPE, preexec_fn=limited_to(limit))
+    done = started(live, *words, stdout=subprocess.PIPE, before=files_up_to(limit))
     assert done.returncode == 2
     assert b"usage.csv" in done.stderr
     assert done.stderr.count(b"\n") == 1
