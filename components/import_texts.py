@@ -203,6 +203,7 @@ def record_rows(records: Sequence[ImportRecord], zone: ZoneInfo) -> dict[str, li
         "Undone": [
             "" if one.undone_at is None else f"{moment(one.undone_at, zone)} by {one.undone_by}" for one in records
         ],
+        "Times read as": [one.timezone or "" for one in records],
         "SHA-256": [one.sha256 for one in records],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from datetime import timedelta
 from decimal import Decimal
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from billing_core.transfer.imports.model import Outcome
 from billing_core.types import FLAT_FIELDS, SyncStatus
 from tests.factories import EVERYONE, NOON, model_usage, usage_row
 from tests.transfer.exported import mixed_rows
-from tests.transfer.import_world import NOW, ImportWorld, as_csv, line
+from tests.transfer.import_world import NOW, ImportWorld, as_csv, line, reasons
 from tests.transfer.month_world import MonthWorld, trace
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\x1f"), max_size=12)
@@ -179,6 +180,35 @@ def test_a_workbook_that_a_spreadsheet_saved_again_round_trips(tmp_path):
     assert here.bring(tmp_path / "again.xlsx").plan.rejected == ()
     assert here.published() == there.published()
     assert there.bring(tmp_path / "again.xlsx").outcome.changes == 0
+
+
+@pytest.mark.parametrize("heads", ["as exported", "flat names"])
+@pytest.mark.parametrize("form", ["workbook", "csv with Z", "csv without"])
+def test_a_workbook_comes_back_under_both_headings(tmp_path, heads, form):
+    """`timestamp (UTC)` as exported, `timestamp` as the other formats and other programs call it."""
+    there = ImportWorld(tmp_path, mixed_rows(), "there")
+    book = openpyxl.load_workbook(exported(there, Format.XLSX, tmp_path / "f.xlsx"))
+    sheet, path = book["data"], tmp_path / "again"
+    if heads == "flat names":
+        for cell in sheet[1]:
+            cell.value = cell.value.removesuffix(" (UTC)")
+    if form == "workbook":
+        book.save(path)
+    else:
+        rows = [[shown_in(cell, ".") for cell in row] for row in sheet.iter_rows()]
+        if form == "csv without":
+            rows = [[re.sub(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+)Z$", r"\1", text) for text in row] for row in rows]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+    here = ImportWorld(tmp_path, (), "here", BILLING_TIMEZONE="America/New_York")
+    if (heads, form) == ("flat names", "csv without"):
+        assert {field for _, field in reasons(here.plan(path))} <= {"timestamp", "ended_at", "synced_at"}
+        assert here.plan(path).without_offset > 0
+        here.bring(path, timezone="UTC")
+    else:
+        assert here.bring(path).plan.rejected == ()
+    assert here.published() == there.published()
+    assert there.plan(path, timezone="UTC").outcome.changes == 0
 
 
 def test_what_is_exported_of_closed_months_is_in_an_empty_ledger_what_it_is_now(tmp_path):

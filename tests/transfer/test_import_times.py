@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing_core.transfer.export.model import Dataset, ExportRequest
 from billing_core.transfer.imports.times import Unclear, instant_of
 from billing_core.types import FLAT_FIELDS
-from tests.factories import EVERYONE
-from tests.transfer.import_world import ImportWorld, line, reasons
+from tests.factories import EVERYONE, usage_row
+from tests.transfer.import_world import ImportWorld, as_csv, line, reasons
 
 ZONES = st.sampled_from(
     ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "Africa/Cairo"]
@@ -98,3 +100,34 @@ def test_parquet_times_that_are_instants_stay_what_they_are(tmp_path, zone):
     world = ImportWorld(tmp_path)
     world.bring(parquet_with(tmp_path / "f", pa.timestamp("ns", tz=zone)), timezone="America/New_York")
     assert world.event().timestamp == NOON.replace(tzinfo=UTC)
+
+
+def audited_import(world):
+    return json.loads(next(e["detail"] for e in world.ledger.audit_entries() if e["action"] == "import"))
+
+
+def test_the_timezone_an_import_was_told_stands_in_its_history_and_in_the_audit_log(tmp_path):
+    world = ImportWorld(tmp_path)
+    bare = line(timestamp="2026-11-01T12:00:00", ended_at="2026-11-01T12:01:00")
+    path = as_csv(tmp_path / "f", [bare])
+    world.bring(path, timezone="America/New_York")
+    assert world.event().timestamp == datetime(2026, 11, 1, 17, tzinfo=UTC)
+    detail = audited_import(world)
+    assert (detail["timezone"], detail["without_offset"]) == ("America/New_York", 2)
+    [record] = world.desk.imports(EVERYONE)
+    assert (record.timezone, record.to_json()["timezone"]) == ("America/New_York", "America/New_York")
+
+
+def test_an_import_that_was_told_no_timezone_names_none(tmp_path):
+    world = ImportWorld(tmp_path)
+    world.bring_lines(line())
+    assert "timezone" not in audited_import(world)
+    assert world.desk.imports(EVERYONE)[0].timezone is None
+
+
+def test_a_bundle_hands_the_timezone_to_the_files_in_it(tmp_path):
+    there = ImportWorld(tmp_path, [usage_row()], "there")
+    there.service.exports.write(ExportRequest(Dataset.BUNDLE, None), EVERYONE, tmp_path / "b.zip")
+    here = ImportWorld(tmp_path, (), "here")
+    here.bring(tmp_path / "b.zip", timezone="Asia/Tokyo")
+    assert audited_import(here)["timezone"] == "Asia/Tokyo"

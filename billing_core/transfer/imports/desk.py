@@ -238,7 +238,8 @@ class ImportDesk:
         made = replace(
             empty, rows=staged.rows, columns=staged.header, rejected=tuple(staged.rejected),
             rejected_rows=staged.rejected_rows, is_whole=staged.is_whole,
-            without_offset=staged.without_offset, content=_Events(staged, cards),
+            without_offset=staged.without_offset, timezone=None if zone is None else zone.key,
+            content=_Events(staged, cards),
         )  # fmt: skip
         if not made.is_whole:
             return made
@@ -296,6 +297,7 @@ class ImportDesk:
         ]
         return replace(
             empty, rows=sum(part.rows for part in parts), outcome=_together([part.outcome for part in parts]),
+            timezone=None if how.zone is None else how.zone.key,
             columns=tuple(names), rejected=tuple(rejected[:MOST_LISTED]),
             rejected_rows=sum(part.rejected_rows for part in parts), is_whole=all(part.is_whole for part in parts),
             without_offset=sum(part.without_offset for part in parts),

@@ -95,6 +95,8 @@ class ImportPlan:
         Whether the file could be read to its end; one that could not is never imported, not even in parts.
     without_offset:
         Times in the file that do not say how far they are from UTC: they are rejected unless their timezone is named.
+    timezone:
+        Whose wall clock those times are read from, an IANA name; null if nobody named one.
     parts:
         Of a bundle: the plan of each file in it, in the order in which they are imported.
     content:
@@ -114,6 +116,7 @@ class ImportPlan:
     skip_bad_rows: bool = False
     is_whole: bool = True
     without_offset: int = 0
+    timezone: str | None = None
     parts: tuple[ImportPlan, ...] = ()
     content: Any = field(default=None, repr=False, compare=False)
 
@@ -133,6 +136,7 @@ class ImportPlan:
             **_counts(self.rows, self.outcome),
             **_rejections(self.rejected, self.rejected_rows),
             "warnings": list(self.warnings),
+            "timezone": self.timezone,
         }
         return {**found, "parts": [part.to_json() for part in self.parts]} if self.parts else found
 
@@ -158,7 +162,10 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class ImportRecord:
-    """An import as the ledger remembers it; times are aware UTC, `undone_at` is null while it stands."""
+    """An import as the ledger remembers it; times are aware UTC, `undone_at` is null while it stands.
+
+    `timezone` is the one that was named for times without an offset, null if none was.
+    """
 
     import_id: str
     kind: Kind
@@ -172,6 +179,7 @@ class ImportRecord:
     imported_by: str
     undone_at: datetime | None = None
     undone_by: str | None = None
+    timezone: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One line of the list of imports."""
@@ -188,6 +196,7 @@ class ImportRecord:
             "imported_by": self.imported_by,
             "undone_at": None if self.undone_at is None else utc_text(self.undone_at),
             "undone_by": self.undone_by,
+            "timezone": self.timezone,
         }
 
 

@@ -26,16 +26,17 @@ def keep(
         "rows": plan.rows, "new": outcome.new, "changed": outcome.changed, "unchanged": outcome.unchanged,
         "rejected_rows": plan.rejected_rows,
     }  # fmt: skip
+    zone = {} if plan.timezone is None else {"timezone": plan.timezone, "without_offset": plan.without_offset}
     seq = writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0]
     writer.insert(
         "imports",
         {
             "id": import_id, "kind": plan.kind.value, "file_name": plan.file_name, "sha256": plan.sha256, "seq": seq,
-            "imported_at": now, "imported_by": actor, "result": json.dumps({**counts, **(more or {})}),
+            "imported_at": now, "imported_by": actor, "result": json.dumps({**counts, **zone, **(more or {})}),
         },
     )  # fmt: skip
-    detail = {"import": import_id, "kind": plan.kind.value, "file": plan.file_name, "sha256": plan.sha256, **counts}
-    append_audit(writer, actor, "import", detail)
+    detail = {"import": import_id, "kind": plan.kind.value, "file": plan.file_name, "sha256": plan.sha256}
+    append_audit(writer, actor, "import", {**detail, **counts, **zone})
 
 
 def newest(rows: Rows, limit: int) -> list[ImportRecord]:
@@ -81,4 +82,5 @@ def _record(row: tuple[Any, ...]) -> ImportRecord:
     return ImportRecord(
         import_id, Kind(kind), name, digest, counts["new"], counts["changed"], counts["unchanged"],
         counts["rejected_rows"], at.replace(tzinfo=UTC), by, undone_at and undone_at.replace(tzinfo=UTC), undone_by,
+        counts.get("timezone"),
     )  # fmt: skip
