@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import ibis
 import ibis.expr.types as ir
@@ -23,9 +23,12 @@ from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidat
 from billing_core.types import Flag, SyncStatus
 
 __all__ = [
+    "WOULD_BE_SENT",
+    "WOULD_WAIT",
     "Action",
     "Amounts",
     "Carried",
+    "Fate",
     "Pipeline",
     "Preview",
     "Problem",
@@ -119,6 +122,19 @@ class Problem:
     amounts: Amounts
     customers: int
     actions: tuple[Action, ...]
+
+
+WOULD_BE_SENT, WOULD_WAIT = "sent", "waiting"
+
+
+class Fate(NamedTuple):
+    """What a push would do with an event, and with how many credits of it.
+
+    `what` is `WOULD_BE_SENT`, `WOULD_WAIT`, or the cause for which it would be held.
+    """
+
+    what: str
+    credits: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,15 +359,15 @@ def read_choice(
     return Preview(action, total, tuple(rows["id"].to_pylist()))
 
 
-def read_outlook(engine: Engine, fates: Mapping[str, tuple[str, Decimal]]) -> RetryOutlook:
-    """Events and money of what would become of each event: `sent`, `waiting`, or a cause, with its credits."""
+def read_outlook(engine: Engine, fates: Mapping[str, Fate]) -> RetryOutlook:
+    """Events and money of what would become of each retried event."""
     t = events_table()
     rows = engine.read(t.filter(t.id.isin(list(fates))).select("id", "credit_price_usd")).to_pylist()
     sums: dict[str, Amounts] = {}
     for row in rows:
         what, credits_ = fates[row["id"]]
         sums[what] = sums.get(what, Amounts()) + Amounts(1, credits_, EXACT.multiply(credits_, row["credit_price_usd"]))
-    sent, waiting = sums.pop("sent", Amounts()), sums.pop("waiting", Amounts())
+    sent, waiting = (sums.pop(what, Amounts()) for what in (WOULD_BE_SENT, WOULD_WAIT))
     return RetryOutlook(sent, waiting, dict(sorted(sums.items(), key=lambda one: -one[1].credits)))
 
 

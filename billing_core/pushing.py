@@ -31,6 +31,7 @@ from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.ledger import Ledger
 from billing_core.ledger.sync import DUPLICATE, Answer, Candidates, Excess, Frozen, KeepBack, SyncBooks, retry_events
+from billing_core.pipeline import WOULD_BE_SENT, WOULD_WAIT, Fate
 from billing_core.rating.events import Policy
 from billing_core.sent_elsewhere import Cleared
 from billing_core.settings import Settings
@@ -44,7 +45,7 @@ from billing_core.types import Flag, plain_decimal, utc_text
 from billing_core.usage import HOUR, hour_of
 from billing_core.write_back import write_back
 
-__all__ = ["Fate", "PushProgress", "PushResult", "fates_of_retried", "push"]
+__all__ = ["PushProgress", "PushResult", "fates_of_retried", "push"]
 
 RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
@@ -169,7 +170,7 @@ class _Push:
         """Everything but writing and sending."""
         found = self._look()
         waiting = self._books.open_intents()
-        frozen, fresh, held = self._freeze(found.livemode, found.picture, found.meter_id, found.cleared, keep=False)
+        frozen, fresh, held = self._freeze(found, keep=False)
         sink = self._sink()
         try:
             ready = self._cleared(self._resendable(waiting, found.picture, found.meter_id), found.cleared)
@@ -192,10 +193,7 @@ class _Push:
         if found.cleared.unread:
             raise UpstreamError(_unread(found.cleared.unread))
         planned: list[tuple[Candidates, planning.Plan]] = []
-        self._freeze(
-            found.livemode, found.picture, found.meter_id, found.cleared, keep=False,
-            seen=lambda *made: planned.append(made),
-        )  # fmt: skip
+        self._freeze(found, keep=False, seen=lambda *made: planned.append(made))
         return _fates(self._retried, *planned[-1], found.cleared.keep_back.reasons)
 
     def _look(self) -> _Looked:
@@ -221,7 +219,8 @@ class _Push:
                 self._note(problems=problems)
                 cleared = self._clear(meter_id)
                 self._withdraw(picture, meter_id)
-                frozen, _, held = self._freeze(livemode, picture, meter_id, cleared, keep=True)
+                found = _Looked(meter_id, livemode, picture, problems, cleared)
+                frozen, _, held = self._freeze(found, keep=True)
                 self._note_held(frozen, held)
                 waiting = self._books.open_intents()
                 ready = self._resendable(waiting, picture, meter_id)
@@ -269,26 +268,19 @@ class _Push:
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
 
     def _freeze(
-        self,
-        livemode: bool | None,
-        picture: Picture,
-        meter_id: str,
-        cleared: Cleared,
-        *,
-        keep: bool,
-        seen: Callable[[Candidates, planning.Plan], None] | None = None,
-    ) -> Any:
+        self, found: _Looked, *, keep: bool, seen: Callable[[Candidates, planning.Plan], None] | None = None
+    ) -> tuple[Frozen, pa.Table, int]:
         now, settled = self._clock(), self._settled_before()
-        environment = {True: "live", False: "test", None: "unknown"}[livemode]
+        environment = {True: "live", False: "test", None: "unknown"}[found.livemode]
         rules = planning.Rules(
             self._settings.stripe_meter_event_name, environment, self._settings.push_granularity, now
         )
 
         def make(given: Candidates) -> planning.Plan:
-            events = cleared.sendable(given, now)
+            events = found.cleared.sendable(given, now)
             customers = pc.unique(events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
-            calendars = picture.calendars({c for c in customers if c is not None}, meter_id, now)
+            calendars = found.picture.calendars({c for c in customers if c is not None}, found.meter_id, now)
             free = replace(rules, taken=given.taken)
             made = planning.plan(events, given.covered, given.carried, calendars, given.revisions, free)
             if seen is not None:
@@ -297,7 +289,7 @@ class _Push:
 
         return self._books.freeze(
             make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._prepare,
-            keep_back=cleared.keep_back,
+            keep_back=found.cleared.keep_back,
         )  # fmt: skip
 
     def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
@@ -621,16 +613,6 @@ def _unread(unread: Mapping[str, str]) -> str:
     )
 
 
-class Fate(NamedTuple):
-    """What a push would do with an event: `sent`, `waiting`, or the cause for which it is held; of which credits."""
-
-    what: str
-    credits: Decimal
-
-
-SENT, WAITING = "sent", "waiting"
-
-
 def fates_of_retried(
     ledger: Ledger,
     provider: StripeProvider,
@@ -664,7 +646,7 @@ def _fates(ids: Sequence[str], given: Candidates, plan: planning.Plan, kept_back
     causes = {hold.event_id: hold.cause for hold in plan.holds} | dict.fromkeys(kept_back, Flag.SENT_ELSEWHERE.value)
     return {
         event_id: Fate(
-            causes.get(event_id, SENT if event_id in covered else WAITING),
+            causes.get(event_id, WOULD_BE_SENT if event_id in covered else WOULD_WAIT),
             Decimal(covered[event_id] if event_id in covered else owed[event_id]) / planning.UNIT,
         )
         for event_id in wanted
