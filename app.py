@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import BaseRoute, Route
 
-from billing_core.private import keep_private
+from billing_core.runtime.private_files import keep_private
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.door import Door
@@ -37,7 +37,7 @@ from billing_core.web.sockets import limit_uvicorn_messages
 from billing_core.web.sync_files import problems_csv, reconciliation_csv
 from billing_core.web.upload_guard import UploadGuard
 from billing_core.web.usage_api import usage_events, usage_events_csv
-from components.notice import report_script_error
+from components.shared.notice import report_script_error
 
 keep_private()
 logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -103,11 +103,11 @@ def get_ready() -> None:
     for module in (
         "pandas",
         "plotly.graph_objects",
-        "components.chart_panel",
-        "components.event_table",
-        "components.org_overview",
-        "components.org_chart_panel",
-        "components.export_panel",
+        "components.usage_events.chart_panel",
+        "components.usage_events.table",
+        "components.organizations.overview",
+        "components.organizations.chart_panel",
+        "components.exports.panel",
     ):
         import_module(module)
     wiring.get_ready()

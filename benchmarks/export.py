@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from benchmarks.measure import PeakMemory, timed
 from billing_core.access import system_principal
+from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.ledger.queries import PAGE_COLUMNS
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.transfer.export.model import Dataset, ExportRequest, Format
 from billing_core.types import GetUsageEventsParams
 
 ROUNDS = 3

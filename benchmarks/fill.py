@@ -12,10 +12,10 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from billing_core import clock
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.schema import EVENT_COLUMNS
 from billing_core.rating.card import builtin_cards
+from billing_core.runtime import clock
 
 ROWS = """
 WITH numbered AS (
@@ -89,7 +89,7 @@ def fill(path: Path, events: int, days: int = 365, *, mode: str = "live") -> Non
                 "outcome": "done",
             },
         )
-    from billing_core.ledger.ledger import Ledger
+    from billing_core.ledger.journal import Ledger
 
     Ledger(engine).register_cards([card], actor="bench")
     engine.close()

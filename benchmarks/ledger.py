@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import percentile, timed
-from billing_core import clock
 from billing_core.access import system_principal
 from billing_core.ledger.queries import PAGE_COLUMNS
+from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams

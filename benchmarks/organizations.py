@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import percentile, timed
-from billing_core import clock
 from billing_core.access import system_principal
+from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.settings import Settings, load_settings
 from billing_core.types import GetUsageEventsParams

@@ -22,11 +22,11 @@ import stripe
 
 from benchmarks.fill import fill
 from benchmarks.measure import PeakMemory
-from billing_core import clock
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.sync import Candidates, SyncBooks
+from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
-from billing_core.sandbox.catalog import ORGANIZATIONS
+from billing_core.sandbox.data.catalog import ORGANIZATIONS
 from billing_core.settings import Granularity, load_settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.model import MeterEvent, OutcomeKind

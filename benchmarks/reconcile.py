@@ -26,7 +26,7 @@ from benchmarks.measure import PeakMemory
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, Books, LedgerBooks, read_ledger
 from billing_core.reconcile.compare import compare
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 CUSTOMERS = 300
 DAYS = 30

@@ -22,9 +22,9 @@ from billing_core.ledger import queries
 from billing_core.ledger.schema import events_table
 from billing_core.rating.card import AiRates, RateCard, RateCardFile, TokenRate, builtin_cards
 from billing_core.rating.rate import rate
+from billing_core.rerating.rules import NEEDED
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.transfer.rerate.rule import NEEDED
 
 ROUNDS = 5
 EVENTS = 1_000_000

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from billing_core.stopping import SAYS, Stopped, stopping
+from billing_core.cli.stopping import SAYS, Stopped, stopping
 
 
 def _start() -> int:
@@ -15,7 +15,7 @@ def _start() -> int:
         _as_utf8()
     try:
         with stopping():
-            from billing_core.cli import main
+            from billing_core.cli.main import main
         code = main()
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said and done: what is left may be cut off silently
         return code

@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from billing_core.clock import now
 from billing_core.errors import SettingsError
+from billing_core.runtime.clock import now
 from billing_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:

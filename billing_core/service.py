@@ -17,38 +17,38 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from billing_core import published
 from billing_core.access import Principal, scope_of
-from billing_core.audit_desk import AuditDesk
-from billing_core.card_book import CardBook
-from billing_core.clock import Clock, now
-from billing_core.decimals import EXACT
+from billing_core.audit.service import AuditDesk
 from billing_core.errors import BadParameter, NotFound
-from billing_core.explain import Passport, explain
-from billing_core.filelock import exclusive, is_held
+from billing_core.exports.csv_file import csv_header, csv_pieces
+from billing_core.exports.service import ExportDesk
+from billing_core.exports.usage_source import Usage, by_event
+from billing_core.imports.service import ImportDesk
+from billing_core.ingest.pull import FIRST_PULL_DAYS, PullResult, incremental_window, pull, within_retention
 from billing_core.ledger import queries
+from billing_core.ledger.active_cards import CardBook
 from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.ledger import Ledger, Run
+from billing_core.ledger.journal import Ledger, Run
 from billing_core.ledger.queries import Selection
-from billing_core.lint import Finding, lint_event
-from billing_core.organizations.desk import OrganizationDesk
-from billing_core.pulling import FIRST_PULL_DAYS, PullResult, incremental_window, pull, within_retention
+from billing_core.month_close.service import MonthsDesk
+from billing_core.organizations.service import OrganizationDesk
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile, load_rate_cards
 from billing_core.rating.events import Policy
-from billing_core.selecting import period_before, select
+from billing_core.rerating.service import RerateDesk
+from billing_core.runtime.clock import Clock, now
+from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
-from billing_core.stripe_desk import ConnectStripe, StripeDesk
-from billing_core.sums import DayTotals, Sums, add_up, by_day, parts_of
-from billing_core.transfer.close.desk import MonthsDesk
-from billing_core.transfer.export.csv_file import csv_header, csv_pieces
-from billing_core.transfer.export.desk import ExportDesk
-from billing_core.transfer.export.usage_source import Usage, by_event
-from billing_core.transfer.imports.desk import ImportDesk
-from billing_core.transfer.rerate.desk import RerateDesk
+from billing_core.stripe_sync.service import ConnectStripe, StripeDesk
 from billing_core.types import Credits, GetUsageEventsParams, Pagination, UsageEventsResponse
-from billing_core.usage import PullProgress, window_in
+from billing_core.usage_events import rows as published
+from billing_core.usage_events.explain import Passport, explain
+from billing_core.usage_events.lint import Finding, lint_event
+from billing_core.usage_events.selection import period_before, select
+from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import PullProgress, window_in
 
 if TYPE_CHECKING:
     from billing_core.backups.backup import BackedUp

@@ -7,37 +7,37 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components import gate
-from components.sync_draw import quiet
-from components.transfer_views import View, view_switch
+from components.shared import sign_in
+from components.shared.transfer_views import View, view_switch
+from components.shared.widgets import quiet
 
 
 def show(view: View, service: BillingService, principal: Principal) -> None:
     """The chosen part alone; its modules are imported when it is shown."""
     match view:
         case View.EXPORT:
-            from components.export_panel import export_view
+            from components.exports.panel import export_view
 
             export_view()
         case View.IMPORT:
-            from components.import_panel import import_view
+            from components.imports.panel import import_view
 
             import_view(service, principal)
         case View.MONTHS:
-            from components.months_panel import months_view
+            from components.months.panel import months_view
 
             months_view(service, principal)
         case View.WHAT_IF:
-            from components.what_if_panel import what_if_view
+            from components.what_if.panel import what_if_view
 
             what_if_view(service, principal)
         case View.AUDIT:
-            from components.audit_panel import audit_view
+            from components.audit.panel import audit_view
 
             audit_view(service, principal)
 
 
-principal = gate.guard()
+principal = sign_in.guard()
 with quiet():
     service = wiring.service()
     service.check_mode()

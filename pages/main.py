@@ -9,7 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from billing_core.access import Role
-from components import gate
+from components.shared import sign_in
 
 PAGES = {
     st.Page("usage_events.py", title="Usage Events", icon=":material/assessment:", default=True): frozenset(Role),
@@ -20,7 +20,7 @@ PAGES = {
 """Each page with the roles it serves. The same pages for everybody: an address then means the same before and after
 signing in. Roles are the pages' matter; here they only decide who is shown a link."""
 
-signed_in = gate.is_signed_in()
+signed_in = sign_in.is_signed_in()
 st.set_page_config(
     page_title="Billing",
     page_icon="🧾",  # a Material icon would be fetched from another host
@@ -28,10 +28,10 @@ st.set_page_config(
     initial_sidebar_state="auto" if signed_in else "collapsed",
 )
 page = st.navigation(list(PAGES), position="hidden")
-principal = gate.enter()
+principal = sign_in.enter()
 with st.sidebar:
     for listed, roles in PAGES.items():
         if principal.role in roles:
             st.page_link(listed)
-gate.user_menu(principal)
+sign_in.user_menu(principal)
 page.run()

@@ -10,17 +10,17 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components import gate
-from components.freshness import title_row
-from components.org_bar import nothing_yet, period_bar, view_switch
-from components.org_chart_panel import charts_view
-from components.org_names import names
-from components.org_overview import overview
-from components.org_page import organization_page
-from components.org_query import Address, View, days, question
-from components.org_state import Pin, current, current_pin, follow, tell_address
-from components.periods import window_of
-from components.sync_draw import quiet
+from components.organizations.bar import nothing_yet, period_bar, view_switch
+from components.organizations.chart_panel import charts_view
+from components.organizations.names import names
+from components.organizations.overview import overview
+from components.organizations.page import organization_page
+from components.organizations.query import Address, View, days, question
+from components.organizations.state import Pin, current, current_pin, follow, tell_address
+from components.shared import sign_in
+from components.shared.periods import window_of
+from components.shared.widgets import quiet
+from components.usage_events.freshness import title_row
 
 
 def figures(service: BillingService, principal: Principal, address: Address, pin: Pin, view: View) -> None:
@@ -49,24 +49,24 @@ def show(service: BillingService, principal: Principal, address: Address, pin: P
     view = View.OVERVIEW if address.is_open else view_switch(address)
     match view:
         case View.LIMITS:
-            from components.org_limits import limits_view
+            from components.organizations.limits import limits_view
 
             limits_view(service, principal, pin.at)
         case View.ANOMALIES:
-            from components.org_anomalies import anomalies_view
+            from components.organizations.anomalies import anomalies_view
 
             zone = service.settings.zone
             period_bar(address, zone)
             anomalies_view(service, principal, pin.at, window(address, pin.at, zone))
         case View.NAMES:
-            from components.org_directory import directory_view
+            from components.organizations.directory import directory_view
 
             directory_view(service, principal)
         case _:
             figures(service, principal, address, pin, view)
 
 
-principal = gate.guard(Role.ADMIN)
+principal = sign_in.guard(Role.ADMIN)
 with quiet():
     follow()
     tell_address()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from billing_core.access import Role
 from billing_core.web import wiring
-from components import gate
-from components.freshness import title_row
-from components.sync_customer import customer_panel
-from components.sync_draw import quiet
-from components.sync_log import push_log
-from components.sync_overview import overview
-from components.sync_problems import problems_panel
-from components.sync_push import push_panel
-from components.sync_reconcile import reconcile_panel
-from components.sync_state import pipeline_reading
+from components.shared import sign_in
+from components.shared.widgets import quiet
+from components.stripe_sync.customer import customer_panel
+from components.stripe_sync.log import push_log
+from components.stripe_sync.overview import overview
+from components.stripe_sync.problems import problems_panel
+from components.stripe_sync.push import push_panel
+from components.stripe_sync.reconcile import reconcile_panel
+from components.stripe_sync.state import pipeline_reading
+from components.usage_events.freshness import title_row
 
-principal = gate.guard(Role.ADMIN, Role.FINANCE)
+principal = sign_in.guard(Role.ADMIN, Role.FINANCE)
 with quiet():
     service = wiring.service()
     service.check_mode()

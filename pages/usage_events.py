@@ -11,16 +11,24 @@ from billing_core.access import Principal
 from billing_core.service import BillingService, Summary
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
-from components import gate
-from components.chart_panel import chart_panel
-from components.event_details import requested_event, show_event
-from components.event_table import csv_link, event_grid, footer, new_data_notice, page_control, paging, table_controls
-from components.filter_bar import active_filters, filter_bar
-from components.freshness import show_what_the_refresh_brought, title_row
-from components.kpi_tiles import kpi_tiles
-from components.remedy import calm
-from components.usage_query import Filters, Paging, question
-from components.usage_state import Pin, current_pin, reset_filters
+from components.shared import sign_in
+from components.shared.remedy import calm
+from components.usage_events.chart_panel import chart_panel
+from components.usage_events.details import requested_event, show_event
+from components.usage_events.filter_bar import active_filters, filter_bar
+from components.usage_events.freshness import show_what_the_refresh_brought, title_row
+from components.usage_events.kpi_tiles import kpi_tiles
+from components.usage_events.query import Filters, Paging, question
+from components.usage_events.state import Pin, current_pin, reset_filters
+from components.usage_events.table import (
+    csv_link,
+    event_grid,
+    footer,
+    new_data_notice,
+    page_control,
+    paging,
+    table_controls,
+)
 
 DRAWN = "usage.figures-drawn"
 """Session state: the header figures stand there already, so older ones bridge the wait for newer ones."""
@@ -31,7 +39,7 @@ TILES_PIXELS = 170
 @st.fragment
 def events_table(service: BillingService, filters: Filters, pin: Pin) -> None:
     """The table with its controls: turning a page or sorting runs nothing else of the page."""
-    principal = gate.guard()
+    principal = sign_in.guard()
     zone = service.settings.zone
 
     def ask(order: Paging) -> GetUsageEventsParams:
@@ -90,7 +98,7 @@ def figures(
     return summary
 
 
-principal = gate.guard()
+principal = sign_in.guard()
 with calm():
     service = wiring.service()
     service.check_mode()

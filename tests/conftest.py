@@ -35,7 +35,7 @@ def sandbox():
 @pytest.fixture(scope="session")
 def stripe_server():
     """The sandbox's Stripe face in a thread, for those that hold its clock; `stripe` is it as new."""
-    from tests.push_world import running_stripe
+    from tests.stripe_sync.push_world import running_stripe
 
     with running_stripe() as running:
         yield running
@@ -51,7 +51,7 @@ def stripe(stripe_server):
 @pytest.fixture
 def world(tmp_path, stripe):
     """A service over an empty ledger, connected to `stripe`, on its clock."""
-    from tests.push_world import World
+    from tests.stripe_sync.push_world import World
 
     world = World(tmp_path, stripe)
     yield world
@@ -64,8 +64,8 @@ def run_command(tmp_path, monkeypatch, capsys):
 
     Stripe's answers are not waited for. The key is in neither output.
     """
-    from billing_core.cli import main
-    from billing_core.sandbox.catalog import STRIPE_KEY
+    from billing_core.cli.main import main
+    from billing_core.sandbox.data.catalog import STRIPE_KEY
     from billing_core.stripe.provider import StripeProvider
     from tests.stripe.fake import QUICK
 
@@ -73,7 +73,7 @@ def run_command(tmp_path, monkeypatch, capsys):
         if name.startswith(("LANGFUSE", "BILLING", "STRIPE")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    connect = "billing_core.stripe_desk.connect_stripe"
+    connect = "billing_core.stripe_sync.service.connect_stripe"
     monkeypatch.setattr(connect, lambda settings, clock: StripeProvider.from_settings(settings, QUICK, clock))
 
     def run(environment, *words):

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from billing_core.access import Principal, Role
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.journal import Ledger
 from billing_core.rating.card import RateCard, builtin_cards
 from billing_core.rating.events import Policy, to_events
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA
+from billing_core.values.usage_frame import TOKEN_CLASSES, USAGE_SCHEMA
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CARD = builtin_cards().cards[0]

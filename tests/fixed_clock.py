@@ -10,7 +10,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from billing_core import clock
+from billing_core.runtime import clock
 
 __all__ = ["AWKWARD", "NOW"]
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from billing_core.access import Principal, Role
-from billing_core.filelock import exclusive
-from billing_core.pipeline import Action
 from billing_core.rating.events import Policy
+from billing_core.runtime.locks import exclusive
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
+from billing_core.stripe_sync.pipeline import Action
 from tests.factories import EVERYONE, model_usage, usage_row
-from tests.push_world import Stripe, World, use
-from tests.transfer.import_world import as_csv, line
-from tests.transfer.month_world import Books
+from tests.imports.world import as_csv, line
+from tests.month_close.world import Books
+from tests.stripe_sync.push_world import Stripe, World, use
 
 NOW = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 """When it is looked at."""

@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.types import GetUsageEventsParams
-from components.periods import Period, days_of, window_of
+from components.shared.periods import Period, days_of, window_of
 from tests.factories import EVERYONE, service_over, usage_row
 from tests.fixed_clock import AWKWARD
-from tests.transfer.month_world import FINANCE, MonthWorld
+from tests.month_close.world import FINANCE, MonthWorld
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York")
 STEP = timedelta(minutes=30)

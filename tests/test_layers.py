@@ -65,7 +65,7 @@ def test_every_page_guards_itself_before_anything_else():
             if not isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
             and not isinstance(getattr(node, "value", None), ast.Constant)  # docstrings and constants
         ]
-        assert "gate.guard(" in calls[0], f"{page}: the first thing it does is {calls[0]}"
+        assert "sign_in.guard(" in calls[0], f"{page}: the first thing it does is {calls[0]}"
 
 
 def test_no_pages_folder_stands_beside_the_main_script():

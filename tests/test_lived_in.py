@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_core.access import Principal, Role
-from billing_core.audit_desk import AuditQuery
+from billing_core.audit.service import AuditQuery
 from billing_core.errors import AccessDenied, NotFound
+from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Format, Grain
 from billing_core.ledger.queries import DIMENSIONS
-from billing_core.pipeline import Action, Stage
 from billing_core.rating.card import builtin_cards
-from billing_core.transfer.export.model import FORMATS, Dataset, ExportRequest, Format, Grain
+from billing_core.stripe_sync.pipeline import Action, Stage
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams, SyncStatus
 from tests.factories import EVERYONE, ledger_at
 from tests.lived_in import ACME, FINANCE, WINDOWS, copied, service_at

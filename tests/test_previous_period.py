@@ -6,7 +6,7 @@ import pytest
 
 from billing_core.access import scope_of
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.selecting import period_before
+from billing_core.usage_events.selection import period_before
 from tests.factories import EVERYONE
 
 NOW = datetime(2026, 11, 22, 9, 20, tzinfo=UTC)

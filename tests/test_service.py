@@ -14,7 +14,7 @@ from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsEr
 from billing_core.ledger.queries import local_quarter_hour, offsets
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
-from tests.transfer.month_world import MonthWorld, trace
+from tests.month_close.world import MonthWorld, trace
 
 ACME = Principal("ada", Role.ANALYST, frozenset({"org_a"}))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from billing_core.errors import SettingsError
-from billing_core.filelock import exclusive
+from billing_core.runtime.locks import exclusive
 
 __all__ = ["WatchedFile", "rewrite"]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from billing_core.access import Principal
 from billing_core.auth.store import Store
 from billing_core.auth.users import User, principal_of
-from billing_core.clock import seconds
+from billing_core.runtime.clock import seconds
 
 __all__ = ["ABSOLUTE_EXPIRY_SECONDS", "IDLE_EXPIRY_SECONDS", "SessionRegistry", "id_in_cookie", "signed_cookie"]
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from billing_core.auth.fields import canonical_name
 from billing_core.auth.store import Store
-from billing_core.clock import seconds
-from billing_core.hosts import is_loopback, network_of
+from billing_core.runtime.clock import seconds
+from billing_core.values.hosts import is_loopback, network_of
 
 __all__ = ["Throttle"]
 

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from billing_core.backups.places import BOOKS
 from billing_core.errors import BadParameter
-from billing_core.transfer.imports.archives import opened_zip
-from billing_core.transfer.imports.bounds import Unusable
+from billing_core.imports.archives import opened_zip
+from billing_core.imports.bounds import Unusable
 
 __all__ = ["MANIFEST", "Archive", "FileEntry", "Manifest", "TableEntry", "is_backup", "opened_archive"]
 

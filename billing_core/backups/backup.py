@@ -16,13 +16,13 @@ from billing_core.access import Principal, Role
 from billing_core.backups.archive import MANIFEST, PIECE, FileEntry, Manifest, TableEntry, is_backup
 from billing_core.backups.places import BOOKS, LOG, SESSIONS, environment_of, places, refuse_own
 from billing_core.errors import BadParameter, NotFound, WarehouseError
+from billing_core.exports.atomic_file import replacing
+from billing_core.exports.hashing_file import HashingSink
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.journal import Ledger
 from billing_core.ledger.place import is_missing
 from billing_core.ledger.schema import SCHEMA_VERSION
 from billing_core.settings import Settings
-from billing_core.transfer.export.safe_file import replacing
-from billing_core.transfer.export.sink import HashingSink
 
 __all__ = ["BackedUp", "back_up"]
 

@@ -11,8 +11,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
 
-from billing_core.usage import TOKEN_CLASSES
-from billing_core.usage_keys import CACHE_WRITE, IN, OUT, REST, Counted, read_key
+from billing_core.values.usage_frame import TOKEN_CLASSES
+from billing_core.values.usage_keys import CACHE_WRITE, IN, OUT, REST, Counted, read_key
 
 __all__ = ["NO_COST", "NO_TOKENS", "Cost", "Tokens", "exact", "read_cost", "read_tokens"]
 

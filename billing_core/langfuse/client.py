@@ -17,11 +17,17 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import SecretStr
 
-from billing_core.bounded_http import ANSWER_BYTES, ANSWER_SECONDS, AnswerTooLarge, AnswerTooSlow, bounded_client
-from billing_core.clock import Clock, now
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.limiter import RateLimiter, Stopped
 from billing_core.langfuse.pieces import shown
+from billing_core.runtime.bounded_http import (
+    ANSWER_BYTES,
+    ANSWER_SECONDS,
+    AnswerTooLarge,
+    AnswerTooSlow,
+    bounded_client,
+)
+from billing_core.runtime.clock import Clock, now
 
 __all__ = ["BrokenBody", "LangfuseClient", "NotOffered", "TooHeavy", "Unanswered"]
 

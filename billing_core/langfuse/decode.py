@@ -34,7 +34,7 @@ from billing_core.langfuse.pieces import (
     value_of,
 )
 from billing_core.langfuse.texts import Texts
-from billing_core.usage import TIME, MetadataNames, RejectedRow
+from billing_core.values.usage_frame import TIME, MetadataNames, RejectedRow
 
 __all__ = [
     "NOTHING",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from billing_core.usage import COST, TIME, TOKEN_CLASSES
+from billing_core.values.usage_frame import COST, TIME, TOKEN_CLASSES
 
 __all__ = ["FACTS_SCHEMA", "MARKED_ROOT", "NOT_ROOT", "ROOT", "TRACE_RECORD", "VALUE_NAMES"]
 

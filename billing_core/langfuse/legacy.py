@@ -18,7 +18,7 @@ from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered,
 from billing_core.langfuse.decode import FactReader, Facts, Meta
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import MINUTE, Kind, Slice, Span, api_time
-from billing_core.usage import MetadataNames, RejectedRow
+from billing_core.values.usage_frame import MetadataNames, RejectedRow
 
 __all__ = ["PAGE_ROWS", "TRACE_FIELDS", "LegacySource"]
 

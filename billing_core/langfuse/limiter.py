@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from billing_core.pacing import Pace
+from billing_core.runtime.pacing import Pace
 
 __all__ = ["RateLimiter", "Stopped"]
 

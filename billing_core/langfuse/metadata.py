@@ -17,7 +17,7 @@ import msgspec
 from billing_core.langfuse.amounts import exact
 from billing_core.langfuse.pieces import BrokenJson, Unreadable, is_readable, members, readable, shown, value_of
 from billing_core.langfuse.texts import present
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 
 __all__ = ["NO_FACTS", "MetadataFacts", "MetadataReader"]
 

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from billing_core.bounded_http import bounded_client
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.rollup import DailyTotal
 from billing_core.langfuse.spans import api_time, milliseconds
-from billing_core.usage import Window
+from billing_core.runtime.bounded_http import bounded_client
+from billing_core.values.usage_frame import Window
 
 __all__ = ["COST_TOLERANCE_USD", "DailyDifference", "compare_daily", "fetch_daily_totals", "metrics_query"]
 

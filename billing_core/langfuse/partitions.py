@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from billing_core.faults import naming
 from billing_core.langfuse.facts import FACTS_SCHEMA
+from billing_core.runtime.faults import naming
 
 __all__ = ["PARTITION_ROWS", "Partitions"]
 

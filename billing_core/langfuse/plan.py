@@ -15,7 +15,7 @@ from billing_core.langfuse.spans import (
     milliseconds,
     slice_window,
 )
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 __all__ = [
     "astray_slices",

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
-from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, SettingsError, UpstreamError
 from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, TooHeavy
 from billing_core.langfuse.detect import Api, detect_api
@@ -43,8 +42,9 @@ from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
 from billing_core.langfuse.spans import DAY, Kind, Slice, Span, chunk_ids, milliseconds
 from billing_core.langfuse.spool import Part, Spool
 from billing_core.langfuse.v2 import ObservationsSource
+from billing_core.runtime.clock import Clock, now
 from billing_core.settings import ApiChoice, Settings
-from billing_core.usage import USAGE_SCHEMA, MetadataNames, PullProgress, Window
+from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames, PullProgress, Window
 
 __all__ = ["LangfuseProvider", "Project", "Reading"]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from billing_core.langfuse.detect import Api
 from billing_core.langfuse.rollup import DailyTotal
 from billing_core.langfuse.spool import Spool
-from billing_core.usage import USAGE_SCHEMA, RejectedRow
+from billing_core.values.usage_frame import USAGE_SCHEMA, RejectedRow
 
 __all__ = ["BATCH_ROWS", "Reading"]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from billing_core.langfuse.double_count import Node, Repeat, double_counted
 from billing_core.langfuse.facts import NOT_ROOT, TRACE_RECORD
-from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
+from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
 
 __all__ = ["DailyTotal", "Rolled", "Rollup"]
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import httpx
 from pydantic import SecretStr
 
-from billing_core.bounded_http import bounded_client
 from billing_core.errors import UpstreamError
+from billing_core.runtime.bounded_http import bounded_client
 
 if TYPE_CHECKING:
     from langfuse.api.core.api_error import ApiError

@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import pairwise
 from urllib.parse import quote
 
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 __all__ = [
     "DAY",

@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from billing_core.clock import Clock
-from billing_core.faults import naming
 from billing_core.langfuse.decode import Facts
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import Slice, Span, milliseconds
-from billing_core.usage import RejectedRow
+from billing_core.runtime.clock import Clock
+from billing_core.runtime.faults import naming
+from billing_core.values.usage_frame import RejectedRow
 
 __all__ = ["Part", "Spool"]
 

@@ -11,7 +11,7 @@ from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import BrokenBody, LangfuseClient
 from billing_core.langfuse.decode import FactReader, Facts
 from billing_core.langfuse.spans import Kind, Slice, Span, api_time
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 
 __all__ = ["FIELDS", "PAGE_ROWS", "ObservationsSource"]
 

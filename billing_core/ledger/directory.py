@@ -15,11 +15,11 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import BadParameter
-from billing_core.ledger.carrying import after_closes
+from billing_core.ledger.customer_mapping import rebill
 from billing_core.ledger.engine import Engine, Rows, Writer
-from billing_core.ledger.ledger import append_audit
+from billing_core.ledger.journal import append_audit
+from billing_core.ledger.late_usage import after_closes
 from billing_core.ledger.queries import Selection, selected
-from billing_core.ledger.rebilling import rebill
 from billing_core.rating.events import Policy
 from billing_core.types import Flag
 

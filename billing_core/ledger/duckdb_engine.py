@@ -2,7 +2,7 @@
 
 Traps this file knows (reference/engines.md): no primary key (it doubles the file and triples loading), so
 uniqueness is kept by the writer; rows are inserted in time order; a second process cannot open the file, so
-processes take turns (`lease.py`); Ibis only compiles, DuckDB's own cursor runs and returns Arrow: through `sql`,
+processes take turns (`process_lock.py`); Ibis only compiles, DuckDB's own cursor runs and returns Arrow: through `sql`,
 because `execute(…).to_arrow_table()` was seen to hang in 1.5 on a long union.
 """
 
@@ -21,12 +21,11 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from billing_core.clock import Clock, now
 from billing_core.errors import WarehouseError
-from billing_core.ledger.carrying import carry_over
 from billing_core.ledger.engine import BookingCounts, Still
-from billing_core.ledger.lease import PATIENCE_SECONDS, Lease
+from billing_core.ledger.late_usage import carry_over
 from billing_core.ledger.place import is_missing, remove
+from billing_core.ledger.process_lock import PATIENCE_SECONDS, Lease
 from billing_core.ledger.schema import (
     ADDED_LATER,
     CLOSED_COLUMNS,
@@ -44,7 +43,8 @@ from billing_core.ledger.schema import (
     stored,
     without_offsets,
 )
-from billing_core.private import FILE, keep_private
+from billing_core.runtime.clock import Clock, now
+from billing_core.runtime.private_files import FILE, keep_private
 from billing_core.types import Flag
 
 __all__ = ["DuckDBEngine", "table_rows"]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from billing_core.clock import Clock
+from billing_core.runtime.clock import Clock
 
 __all__ = ["BookingCounts", "Engine", "Rows", "Still", "Writer"]
 

@@ -15,7 +15,7 @@ from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import IMPORT_RUN, events_table
 from billing_core.ledger.sync import with_mark, without_mark
 from billing_core.types import Flag
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 __all__ = ["SEEN", "is_marked", "mark_missing", "unseen_events"]
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from billing_core.ledger.engine import Engine, Writer
-from billing_core.ledger.ledger import append_audit
+from billing_core.ledger.journal import append_audit
 from billing_core.types import plain_decimal, utc_text
 
 __all__ = ["Notice", "NoticeBooks", "Outcome", "Reached", "Try"]

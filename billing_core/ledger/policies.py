@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from billing_core.ledger.customer_mapping import COVERED_EVENTS
 from billing_core.ledger.engine import Rows, Writer
-from billing_core.ledger.rebilling import COVERED_EVENTS
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import (

@@ -334,8 +334,8 @@ SUMMED = (*PART_COLUMNS, "cost_usd", "tokens_in", "tokens_out", "tokens_total")
 def _sums(t: ir.Table, *keys: str) -> ir.Table:
     """Plain sums per `keys`, sync status and credit price.
 
-    Amounts (credits × price) and unsynced credits follow exactly from these few rows (`billing_core.sums`);
-    computed over the events themselves they would cost the engine three times as long.
+    Amounts (credits × price) and unsynced credits follow exactly from these few rows
+    (`usage_events.totals`); computed over the events themselves they would cost the engine three times as long.
     """
     return t.group_by(*keys, "sync_status", "credit_price_usd").aggregate(
         events=t.count(), **{name: t[name].sum() for name in SUMMED}

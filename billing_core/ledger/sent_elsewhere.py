@@ -13,7 +13,7 @@ from billing_core.ledger.engine import Engine
 from billing_core.ledger.schema import IMPORT_RUN, UNDO_RUN
 from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEWHERE, Excess
 from billing_core.types import Flag, SyncStatus
-from billing_core.usage import Window, hour_of
+from billing_core.values.usage_frame import Window, hour_of
 
 __all__ = [
     "WHOLE",

@@ -15,7 +15,7 @@ import ibis.expr.types as ir
 
 from billing_core.ledger.queries import QUARTERS_PER_DAY, Selection, instant, local_quarter_hour, selected
 from billing_core.types import Flag
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.values.usage_frame import TOKEN_CLASSES
 
 __all__ = [
     "active_users",

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import SettingsError
-from billing_core.ledger.carrying import after_closes
 from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.late_usage import after_closes
 from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import (
     FLAG_SEPARATOR,
@@ -32,7 +32,7 @@ from billing_core.ledger.schema import (
 )
 from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
-from billing_core.usage import hour_of
+from billing_core.values.usage_frame import hour_of
 
 __all__ = [
     "Answer",
@@ -503,7 +503,7 @@ class SyncBooks:
         return dict(self.engine.rows(query, [list(identifiers)]))
 
     def intents_at(self, customer_id: str, start: datetime, end: datetime) -> list[dict[str, Any]]:
-        """Valid intents of a customer with stamps in `[start, end)`: what `confirming` needs to know of each."""
+        """Valid intents of a customer with stamps in `[start, end)`: what confirmation needs to know of each."""
         names = ("identifier", "stamp", "value", "state", "unknown_since", "answered_at", "last_attempt_at", "code")
         query = f"""SELECT {", ".join(names)} FROM intents
                     WHERE customer_id = ? AND stamp >= ? AND stamp < ? AND state NOT IN ('rejected', 'void')

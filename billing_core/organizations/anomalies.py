@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from billing_core.decimals import EXACT
-from billing_core.ledger.marks import Mark
-from billing_core.organizations.split import Split
+from billing_core.ledger.anomaly_marks import Mark
+from billing_core.organizations.variance import Split
+from billing_core.values.decimals import EXACT
 
 __all__ = [
     "FEWEST_DAYS",

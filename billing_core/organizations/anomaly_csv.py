@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from billing_core.organizations.anomalies import Anomaly
-from billing_core.published import csv_line
+from billing_core.usage_events.rows import csv_line
 
 __all__ = ["HEADER", "csv_document"]
 

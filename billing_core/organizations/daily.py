@@ -9,8 +9,8 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from billing_core.decimals import EXACT
-from billing_core.sums import EPOCH
+from billing_core.usage_events.totals import EPOCH
+from billing_core.values.decimals import EXACT
 
 __all__ = ["Account", "DailyHistory", "Usage", "daily_history", "day_number"]
 

@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from billing_core.access import Principal, Role, Scope, scope_of
-from billing_core.clock import Clock, now
-from billing_core.decimals import EXACT
 from billing_core.errors import BadParameter
+from billing_core.ledger.customer_mapping import Moved, moved_by
 from billing_core.ledger.directory import (
     DirectoryBook,
     Line,
@@ -27,16 +26,17 @@ from billing_core.ledger.directory import (
     who_pays,
 )
 from billing_core.ledger.engine import Writer
-from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.rebilling import Moved, moved_by
 from billing_core.ledger.sync import SyncBooks
 from billing_core.organizations.directory_file import Change, Parsed, can_be_written, csv_lines, faults, parse, shown
-from billing_core.pipeline import Amounts
 from billing_core.rating.events import Policy
+from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.stripe.intents import OLDEST
-from billing_core.stripe_reads import remembered
+from billing_core.stripe_sync.account_cache import remembered
+from billing_core.stripe_sync.pipeline import Amounts
+from billing_core.values.decimals import EXACT
 
 if TYPE_CHECKING:
     from billing_core.stripe.model import Customer

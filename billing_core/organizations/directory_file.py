@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from billing_core.cells import csv_line, read_back
-from billing_core.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows, is_blank, is_separator_line
+from billing_core.values.csv_cells import csv_line, read_back
+from billing_core.values.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows, is_blank, is_separator_line
 
 __all__ = ["COLUMNS", "Change", "Parsed", "Rejected", "can_be_written", "csv_lines", "faults", "parse", "shown"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from billing_core.decimals import EXACT
 from billing_core.types import Credits, plain_decimal
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import TOKEN_CLASSES
 
 __all__ = ["MEANINGS", "Figures", "Move", "OrganizationFigures", "Statistics", "TokensByClass", "added", "movers"]
 

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
-from billing_core.customer_status import NO_SUBSCRIPTION, UNKNOWN
-from billing_core.decimals import EXACT
 from billing_core.stripe.periods import ENDED
+from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
+from billing_core.values.decimals import EXACT
 
 __all__ = ["LONGEST_MONTH", "Limit", "PlanTotal", "by_plan", "is_too_early", "pace_of", "percent_of", "reached"]
 

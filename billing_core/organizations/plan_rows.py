@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from billing_core.customer_status import NO_SUBSCRIPTION, standing_of
-from billing_core.decimals import EXACT
 from billing_core.organizations.limits import LONGEST_MONTH, Limit
 from billing_core.rating.card import Plan
 from billing_core.stripe.model import Subscription
 from billing_core.stripe.periods import is_over
+from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, standing_of
+from billing_core.values.decimals import EXACT
 
 __all__ = ["CustomerPlan", "Pairs", "limits_of", "plans_of"]
 

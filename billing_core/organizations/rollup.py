@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from billing_core.decimals import EXACT
 from billing_core.ledger.queries import split_models
 from billing_core.organizations.figures import MICROSECOND, Figures, TokensByClass
-from billing_core.sums import UNSYNCED, parts_of
 from billing_core.types import Credits, SyncStatus
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.usage_events.totals import UNSYNCED, parts_of
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import TOKEN_CLASSES
 
 __all__ = ["Rows", "percentile", "roll_up"]
 

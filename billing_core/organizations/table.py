@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from billing_core.errors import BadParameter
 from billing_core.organizations.figures import Figures, OrganizationFigures, Statistics
 from billing_core.types import Credits
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.values.usage_frame import TOKEN_CLASSES
 
 __all__ = [
     "BY_NAME",
@@ -171,7 +171,7 @@ def organizations_csv(
 
 
 def _lines(chosen: Sequence[OrganizationFigures], names: Mapping[str, str], whole: Decimal) -> Iterable[str]:
-    from billing_core.published import csv_line  # brings Arrow, which only the file needs
+    from billing_core.usage_events.rows import csv_line  # brings Arrow, which only the file needs
 
     yield csv_line(CSV_COLUMNS)
     for one in chosen:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from billing_core.clock import Clock
 from billing_core.ledger.notices import Notice, Outcome, Try
 from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at, facts_of
+from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings, signing_key
 from billing_core.types import utc_text
 

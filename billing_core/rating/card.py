@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from billing_core.errors import RateCardError
 from billing_core.rating.globs import first_match
 from billing_core.types import parse_time
-from billing_core.usage import TOKEN_CLASSES, MetadataNames
+from billing_core.values.usage_frame import TOKEN_CLASSES, MetadataNames
 
 __all__ = [
     "AiRates",

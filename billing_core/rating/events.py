@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.decimals import Integers, from_integers, to_integers
-from billing_core.instants import microseconds_between
 from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.rating.rate import CREDITS, LARGEST_COMPONENT, PRICE, RATED_SCHEMA, rate
 from billing_core.types import Flag, SyncStatus
-from billing_core.usage import COST, LARGEST_COST_USD, USAGE_SCHEMA, MetadataNames
+from billing_core.values.decimals import Integers, from_integers, to_integers
+from billing_core.values.time_columns import microseconds_between
+from billing_core.values.usage_frame import COST, LARGEST_COST_USD, USAGE_SCHEMA, MetadataNames
 
 __all__ = [
     "COST_USD",

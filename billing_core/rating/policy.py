@@ -21,7 +21,7 @@ from billing_core.rating.card import RateCard
 from billing_core.rating.events import Booked, Policy, to_events
 from billing_core.rating.rate import CREDITS
 from billing_core.types import Flag
-from billing_core.usage import USAGE_SCHEMA, MetadataNames
+from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames
 
 __all__ = ["NAMED_FACTS", "OnABill", "Rated", "Reread", "fingerprint", "policy_from_json", "policy_json", "rate_under"]
 

@@ -20,12 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.decimals import Integers, from_integers, round_half_even, to_integers
-from billing_core.instants import microseconds_between
 from billing_core.rating.card import Basis, ComputeBasis, RateCard
 from billing_core.rating.globs import first_match, fits
-from billing_core.usage import LONGEST_RUN, TOKEN_CLASSES, USAGE_LINE
-from billing_core.usage_keys import REST, Counted, read_key, words_of
+from billing_core.values.decimals import Integers, from_integers, round_half_even, to_integers
+from billing_core.values.time_columns import microseconds_between
+from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_LINE
+from billing_core.values.usage_keys import REST, Counted, read_key, words_of
 
 __all__ = [
     "CREDITS",

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import coverage_table, events_table, holds_table, intents_table
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 __all__ = [
     "COVERAGE",

@@ -17,12 +17,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from billing_core.decimals import EXACT
 from billing_core.ledger.schema import without_offsets
 from billing_core.reconcile import rules
 from billing_core.reconcile.books import UPSTREAM, Books
 from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, explain_hour
 from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step, added
+from billing_core.values.decimals import EXACT
 
 __all__ = ["LAG", "compare"]
 

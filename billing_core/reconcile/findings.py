@@ -12,11 +12,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_core.decimals import EXACT
 from billing_core.reconcile.report import Finding, added
 from billing_core.stripe.periods import is_over
 from billing_core.types import plain_decimal
-from billing_core.usage import HOUR, Window
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import HOUR, Window
 
 if TYPE_CHECKING:
     from billing_core.stripe.model import Invoice, Subscription

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from billing_core.decimals import EXACT
 from billing_core.reconcile.report import Cause, Part, Step
+from billing_core.values.decimals import EXACT
 
 __all__ = ["HourIntent", "KeptBack", "LegacyEvent", "explain_hour"]
 

@@ -10,9 +10,9 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any
 
-from billing_core.decimals import EXACT
 from billing_core.types import plain_decimal, utc_text
-from billing_core.usage import Window
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import Window
 
 __all__ = [
     "INFORMATIONAL",

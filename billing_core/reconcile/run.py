@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, UpstreamError
-from billing_core.ledger.ledger import Ledger
+from billing_core.ingest.pull import cards_for, rate_as_billed
+from billing_core.ledger.journal import Ledger
 from billing_core.ledger.schema import FLAG_SEPARATOR
-from billing_core.pulling import cards_for, rate_as_billed
 from billing_core.rating.card import RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import Rated
@@ -37,8 +36,9 @@ from billing_core.reconcile.books import (
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item, several_subscriptions
 from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
+from billing_core.runtime.clock import Clock, now
 from billing_core.types import Flag
-from billing_core.usage import PullProgress, Window, whole_hours
+from billing_core.values.usage_frame import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
     from billing_core.langfuse.reading import Reading

@@ -6,9 +6,9 @@ Demo mode, tests and benchmarks use it through the same clients and the same wir
 from __future__ import annotations
 
 from billing_core.sandbox.app import create_app
-from billing_core.sandbox.dataset import Dataset
+from billing_core.sandbox.data.dataset import Dataset
+from billing_core.sandbox.data.plan import Oddity, Truth
 from billing_core.sandbox.http import Mode
-from billing_core.sandbox.plan import Oddity, Truth
 from billing_core.sandbox.server import SandboxProcess, environment_for, run_command, serve
 
 __all__ = [

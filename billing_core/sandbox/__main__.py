@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from billing_core.errors import BillingError
-from billing_core.sandbox.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED
+from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED
 from billing_core.sandbox.http import Mode
 from billing_core.sandbox.server import run_command
 

@@ -10,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
-from billing_core.sandbox import faults, langfuse_common, langfuse_legacy, langfuse_v2, stripe
-from billing_core.sandbox.dataset import Dataset
+from billing_core.sandbox.data.dataset import Dataset
+from billing_core.sandbox.faults import faults
 from billing_core.sandbox.http import Mode, Refusal, Sandbox, refuse, wall_clock
+from billing_core.sandbox.langfuse import common, legacy, v2
+from billing_core.sandbox.stripe import routes
 
 __all__ = ["create_app"]
 
@@ -44,14 +46,14 @@ def create_app(
     """
     app = Starlette(
         routes=[
-            *langfuse_common.routes(),
-            *langfuse_v2.routes(),
-            *langfuse_legacy.routes(),
-            *stripe.routes(),
+            *common.routes(),
+            *v2.routes(),
+            *legacy.routes(),
+            *routes.routes(),
             *faults.routes(),
         ],
         exception_handlers={Refusal: refuse, 404: unknown_route},
     )
     app.state.sandbox = Sandbox(dataset, Mode(mode), clock)
-    app.state.stripe = stripe.Account(clock, stripe_journal)
+    app.state.stripe = routes.Account(clock, stripe_journal)
     return faults.FaultLayer(app, latency_seconds)

@@ -14,11 +14,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from billing_core.clock import now
-from billing_core.sandbox.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY
-from billing_core.sandbox.dataset import Dataset
-from billing_core.sandbox.store import RowStore
-from billing_core.sandbox.wire import milliseconds
+from billing_core.runtime.clock import now
+from billing_core.sandbox.data.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY
+from billing_core.sandbox.data.dataset import Dataset
+from billing_core.sandbox.langfuse.store import RowStore
+from billing_core.sandbox.langfuse.wire import milliseconds
 
 __all__ = [
     "Mode",

@@ -21,8 +21,8 @@ import uvicorn
 
 from billing_core.errors import SettingsError, UpstreamError
 from billing_core.sandbox.app import create_app
-from billing_core.sandbox.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY, STRIPE_KEY
-from billing_core.sandbox.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED, Dataset
+from billing_core.sandbox.data.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY, STRIPE_KEY
+from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED, Dataset
 from billing_core.sandbox.http import Mode
 
 __all__ = ["SandboxProcess", "environment_for", "run_command", "serve"]

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.decimals import from_integers, to_integers
 from billing_core.settings import Granularity
+from billing_core.values.decimals import from_integers, to_integers
 
 __all__ = ["CANDIDATES", "COVERED", "Calendar", "Hold", "Plan", "Rules", "identifier_of", "owed", "plan"]
 

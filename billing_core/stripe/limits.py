@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from billing_core.pacing import Pace
+from billing_core.runtime.pacing import Pace
 
 __all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "Patience"]
 

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
-from billing_core.clock import Clock, now
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.runtime.clock import Clock, now
 from billing_core.settings import MeterApi, Settings
 from billing_core.stripe import shapes
 from billing_core.stripe.limits import LIVE_PER_SECOND, STREAM_LIVE_PER_SECOND, TEST_PER_SECOND, Patience

@@ -18,8 +18,8 @@ import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from billing_core.bounded_http import AnswerTooLarge, Cutter, Unpacking
-from billing_core.clock import Clock, now
+from billing_core.runtime.bounded_http import AnswerTooLarge, Cutter, Unpacking
+from billing_core.runtime.clock import Clock, now
 from billing_core.stripe.answer import Answer
 
 if TYPE_CHECKING:

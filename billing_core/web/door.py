@@ -18,7 +18,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from billing_core.hosts import HostPort, Reach, Site, address_of, reach_of
+from billing_core.values.hosts import HostPort, Reach, Site, address_of, reach_of
 from billing_core.web.forwarded import Networks, client_address, forwarded_scheme, is_within
 from billing_core.web.sockets import SOCKET_HEADER, Socket, Sockets, message_limit_setter
 

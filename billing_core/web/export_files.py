@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from billing_core.access import Principal
 from billing_core.errors import BadParameter, NotFound
-from billing_core.transfer.export.model import Dataset, ExportRequest, ExportResult, Format, Grain
+from billing_core.exports.model import Dataset, ExportRequest, ExportResult, Format, Grain
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.usage_api import _NO_STORE, _guarded, _refusal, parse_query, query_of
@@ -80,7 +80,7 @@ async def job_focus_metadata(request: Request) -> Response:
     """The metadata file that belongs to a FOCUS file."""
 
     def answer(principal: Principal) -> Response:
-        from billing_core.transfer.export.desk import FOCUS_METADATA_SUFFIX  # brings the engine
+        from billing_core.exports.service import FOCUS_METADATA_SUFFIX  # brings the engine
 
         path, result = wiring.export_jobs().file(request.path_params["id"], principal)
         beside = path.with_name(path.name + FOCUS_METADATA_SUFFIX)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from starlette.types import ASGIApp
 
-from billing_core.hosts import address_of
+from billing_core.values.hosts import address_of
 
 __all__ = ["Networks", "client_address", "forwarded_scheme", "is_within", "take_peers_as_they_are"]
 

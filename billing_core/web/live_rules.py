@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billing_core.errors import SettingsError
-from billing_core.hosts import is_loopback
 from billing_core.settings import Mode, Settings
+from billing_core.values.hosts import is_loopback
 
 __all__ = ["ServerOptions", "check_server"]
 

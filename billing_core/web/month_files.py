@@ -15,7 +15,7 @@ from billing_core.web import wiring
 from billing_core.web.usage_api import csv_download, query_of
 
 if TYPE_CHECKING:  # the sign-in form must not wait for what it brings
-    from billing_core.audit_desk import AuditQuery
+    from billing_core.audit.service import AuditQuery
 
 __all__ = ["audit_csv", "manifest_json"]
 
@@ -48,7 +48,7 @@ async def audit_csv(request: Request) -> Response:
 
 
 def _audit_query(query: dict[str, list[str]]) -> AuditQuery:
-    from billing_core.audit_desk import AuditQuery
+    from billing_core.audit.service import AuditQuery
 
     for name, given in query.items():
         if name not in (*MANY, *ONE):

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from billing_core.hosts import HostPort
+from billing_core.values.hosts import HostPort
 
 __all__ = ["SecurityHeaders", "content_security_policy", "inline_script_hashes", "is_https", "own_socket"]
 

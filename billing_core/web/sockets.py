@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from billing_core.hosts import is_loopback, network_of
+from billing_core.values.hosts import is_loopback, network_of
 
 __all__ = ["SOCKET_HEADER", "Socket", "Sockets", "limit_uvicorn_messages", "message_limit_setter"]
 

@@ -15,8 +15,8 @@ from billing_core.web import wiring
 from billing_core.web.usage_api import csv_download
 
 if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
-    from billing_core.pipeline import Problem
     from billing_core.reconcile.report import Reconciliation, Row
+    from billing_core.stripe_sync.pipeline import Problem
 
 __all__ = ["problems_csv", "problems_lines", "reconciliation_csv", "reconciliation_lines"]
 
@@ -83,6 +83,6 @@ def _cells(row: Row) -> tuple[Any, ...]:
 
 
 def _line(values: Iterable[Any]) -> str:
-    from billing_core.published import csv_line  # brings Arrow
+    from billing_core.usage_events.rows import csv_line  # brings Arrow
 
     return csv_line(values)

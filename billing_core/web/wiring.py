@@ -24,9 +24,9 @@ from billing_core.web.live_rules import ServerOptions, check_server
 from billing_core.web.sockets import Sockets
 
 if TYPE_CHECKING:
-    from billing_core.background import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
     from billing_core.service import BillingService
-    from billing_core.transfer.export.jobs import ExportJobs
+    from billing_core.web.export_jobs import ExportJobs
+    from billing_core.web.jobs import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
 
 __all__ = [
     "AuditTrail",
@@ -89,43 +89,43 @@ def _make_service() -> BillingService:
 
 
 def _make_pull_job() -> PullJob:
-    from billing_core.background import PullJob  # here: it brings the service
+    from billing_core.web.jobs import PullJob  # here: it brings the service
 
     return PullJob()
 
 
 def _make_push_job() -> PushJob:
-    from billing_core.background import PushJob
+    from billing_core.web.jobs import PushJob
 
     return PushJob()
 
 
 def _make_plans_job() -> PlansJob:
-    from billing_core.background import PlansJob
+    from billing_core.web.jobs import PlansJob
 
     return PlansJob()
 
 
 def _make_reconcile_job() -> ReconcileJob:
-    from billing_core.background import ReconcileJob
+    from billing_core.web.jobs import ReconcileJob
 
     return ReconcileJob()
 
 
 def _make_close_job() -> CloseJob:
-    from billing_core.background import CloseJob
+    from billing_core.web.jobs import CloseJob
 
     return CloseJob()
 
 
 def _make_rerate_job() -> RerateJob:
-    from billing_core.background import RerateJob
+    from billing_core.web.jobs import RerateJob
 
     return RerateJob()
 
 
 def _make_export_jobs() -> ExportJobs:
-    from billing_core.transfer.export.jobs import ExportJobs
+    from billing_core.web.export_jobs import ExportJobs
 
     return ExportJobs()
 

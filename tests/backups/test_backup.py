@@ -16,21 +16,21 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from billing_core import cli
 from billing_core.access import Principal, Role
 from billing_core.auth import TokenFile, UserFile
 from billing_core.auth.sessions import SessionRegistry
 from billing_core.auth.store import Store
 from billing_core.backups.backup import back_up
 from billing_core.backups.restore import restore
+from billing_core.cli import main as cli
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, WarehouseError
+from billing_core.exports.hashing_file import HashingSink
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.journal import Ledger
 from billing_core.settings import load_settings
-from billing_core.transfer.export.sink import HashingSink
 from tests.factories import EVERYONE, ledger_at, usage_row
-from tests.push_world import World, at, use
-from tests.transfer.month_world import MonthWorld, trace
+from tests.month_close.world import MonthWorld, trace
+from tests.stripe_sync.push_world import World, at, use
 
 ROOT = os.getcwd()
 MADE_AT = datetime(2026, 11, 3, 9, tzinfo=UTC)

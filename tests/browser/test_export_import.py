@@ -17,8 +17,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from billing_core import clock
 from billing_core.auth.users import UserFile
+from billing_core.runtime import clock
 from tests.browser.org_steps import credits_in, events_credits
 from tests.browser.server import DASHBOARD, Server, serving
 from tests.browser.steps import settle, signed_in_at

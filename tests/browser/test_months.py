@@ -14,12 +14,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from billing_core import clock
 from billing_core.auth.users import UserFile
+from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from components.months_texts import month_name
+from components.months.texts import month_name
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
 from tests.browser.steps import settle, signed_in_at

@@ -15,7 +15,7 @@ from billing_core.reconcile.report import Row
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from components.sync_rows import HeatGrid, Measure, heat_grid
+from components.stripe_sync.rows import HeatGrid, Measure, heat_grid
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
 from tests.browser.steps import settle, signed_in_at

@@ -13,8 +13,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from billing_core import clock
 from billing_core.auth.users import UserFile
+from billing_core.runtime import clock
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
 from tests.browser.steps import settle, sign_in

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from billing_core.langfuse.provider import LangfuseProvider, Reading
-from billing_core.usage import USAGE_SCHEMA, Window
+from billing_core.values.usage_frame import USAGE_SCHEMA, Window
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

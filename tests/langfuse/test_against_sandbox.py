@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from billing_core.langfuse.provider import LangfuseProvider, Reading
 from billing_core.sandbox import Dataset, SandboxProcess, Truth
 from billing_core.settings import ApiChoice
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 EVENTS, DAYS, SEED = 1500, 4, 7
 NOW = datetime(2026, 6, 17, 10, 30, tzinfo=UTC)
@@ -118,7 +118,8 @@ def test_a_read_killed_at_any_moment_continues_and_ends_the_same(sandbox: Sandbo
     expected = rows(whole.read(window, spool=tmp_path / "whole"))
     code = (
         "import sys; from datetime import datetime; from pathlib import Path; from pydantic import SecretStr\n"
-        "from billing_core.langfuse.provider import LangfuseProvider; from billing_core.usage import Window\n"
+        "from billing_core.langfuse.provider import LangfuseProvider\n"
+        "from billing_core.values.usage_frame import Window\n"
         "host, pk, sk, start, end, spool = sys.argv[1:]\n"
         "window = Window(datetime.fromisoformat(start), datetime.fromisoformat(end))\n"
         "def seen(step):\n"

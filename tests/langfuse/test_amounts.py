@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.langfuse.amounts import NO_TOKENS, _counted, read_cost, read_tokens
-from billing_core.usage import TOKEN_CLASSES
-from billing_core.usage_keys import Counted, read_key
+from billing_core.values.usage_frame import TOKEN_CLASSES
+from billing_core.values.usage_keys import Counted, read_key
 
 
 def classes(details: dict[str, Any]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from billing_core.errors import BadParameter, UpstreamError
 from billing_core.langfuse.metrics import DailyDifference, compare_daily
 from billing_core.langfuse.provider import LangfuseProvider, Project, Reading
 from billing_core.langfuse.rollup import DailyTotal
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 from tests.langfuse.fake import JSON, Answer, FakeLangfuse, Request, observation
 
 Connect = Callable[..., LangfuseProvider]

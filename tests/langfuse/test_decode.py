@@ -12,7 +12,7 @@ import pytest
 from billing_core.langfuse.client import BrokenBody
 from billing_core.langfuse.decode import FactReader, Facts
 from billing_core.langfuse.facts import FACTS_SCHEMA, MARKED_ROOT, NOT_ROOT, ROOT, TRACE_RECORD
-from billing_core.usage import MetadataNames, RejectedRow
+from billing_core.values.usage_frame import MetadataNames, RejectedRow
 from tests.langfuse.fake import observation
 
 START = "2026-11-01T00:00:00.000Z"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from billing_core.langfuse.metadata import MetadataFacts, MetadataReader
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 
 
 def facts(metadata: Any, names: MetadataNames | None = None) -> MetadataFacts:

@@ -11,7 +11,7 @@ import pytest
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.metrics import DailyDifference, compare_daily, metrics_query
 from billing_core.langfuse.rollup import DailyTotal
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 from tests.langfuse.fake import Answer, FakeLangfuse
 
 DAY = date(2026, 11, 1)

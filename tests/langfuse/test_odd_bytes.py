@@ -13,7 +13,7 @@ from billing_core.langfuse.client import BrokenBody
 from billing_core.langfuse.decode import FactReader, Facts, read_meta
 from billing_core.langfuse.pieces import BrokenJson, elements, members, shown
 from billing_core.langfuse.texts import PLACEHOLDERS, present
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 
 HALF = b'"hi \\ud83d"'
 ODD = {

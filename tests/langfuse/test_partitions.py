@@ -11,7 +11,7 @@ import pytest
 from billing_core.langfuse import partitions as module
 from billing_core.langfuse.decode import FactReader
 from billing_core.langfuse.partitions import Partitions
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 from tests.langfuse.fake import observation
 
 

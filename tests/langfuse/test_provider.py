@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from billing_core.errors import BadParameter, SettingsError, UpstreamError
 from billing_core.langfuse.provider import LangfuseProvider, Project, Reading
 from billing_core.settings import ApiChoice, load_settings
-from billing_core.usage import MetadataNames, PullProgress, RejectedRow
+from billing_core.values.usage_frame import MetadataNames, PullProgress, RejectedRow
 from tests.langfuse.conftest import NOW
 from tests.langfuse.fake import JSON, Answer, FakeLangfuse, observation
 

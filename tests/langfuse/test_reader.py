@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from billing_core import clock
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import TooHeavy
 from billing_core.langfuse.decode import Facts, Meta
@@ -12,6 +11,7 @@ from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.reader import Appetite, read_part
 from billing_core.langfuse.spans import DAY, MINUTE, Kind, Slice, Span, length
 from billing_core.langfuse.spool import Part
+from billing_core.runtime import clock
 
 IDS = tuple(f"trace-{n}" for n in range(100))
 

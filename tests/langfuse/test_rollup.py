@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from billing_core.langfuse.decode import FactReader
 from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
-from billing_core.usage import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
-from billing_core.usage_keys import Counted, read_key
+from billing_core.values.usage_frame import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
+from billing_core.values.usage_keys import Counted, read_key
 from tests.langfuse.fake import JSON, observation
 
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))

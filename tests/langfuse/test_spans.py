@@ -23,7 +23,7 @@ from billing_core.langfuse.spans import (
     shrink,
     slice_window,
 )
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 
 def utc(text: str) -> datetime:

@@ -14,7 +14,7 @@ import pytest
 from billing_core.langfuse.decode import FactReader, Facts
 from billing_core.langfuse.spans import DAY, Kind, Slice, Span, milliseconds
 from billing_core.langfuse.spool import Spool
-from billing_core.usage import MetadataNames
+from billing_core.values.usage_frame import MetadataNames
 from tests.langfuse.fake import observation
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -106,7 +106,7 @@ def test_two_readers_at_once_do_not_share_a_lane(tmp_path: Path) -> None:
 def test_a_killed_process_frees_its_lane(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from billing_core.clock import now; from billing_core.langfuse.spool import Spool\n"
+        "from billing_core.runtime.clock import now; from billing_core.langfuse.spool import Spool\n"
         "s = Spool(Path(sys.argv[1]), ['host', 'project'], now)\n"
         "print(s.work_folder, flush=True); time.sleep(600)"
     )

@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
+from billing_core.ingest.pull import book_usage
+from billing_core.ledger.customer_mapping import Moved, booked_on_a_bill, moved_by
 from billing_core.ledger.directory import DirectoryBook, Line, follow, mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.ledger.ledger import Ledger
-from billing_core.ledger.rebilling import Moved, booked_on_a_bill, moved_by
+from billing_core.ledger.journal import Ledger
 from billing_core.ledger.sync import Answer, SyncBooks
-from billing_core.pulling import book_usage
 from billing_core.rating.events import NO_CUSTOMER, Policy, to_events
 from billing_core.settings import Granularity
 from billing_core.stripe.intents import Rules, plan
 from tests.factories import CARD, ledger_at, usage_table
-from tests.push_world import use
+from tests.stripe_sync.push_world import use
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TEN = datetime(2026, 11, 20, 10, tzinfo=UTC)

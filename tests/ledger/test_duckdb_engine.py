@@ -7,7 +7,7 @@ import pytest
 from billing_core.errors import WarehouseError
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.engine import BookingCounts
-from billing_core.ledger.ledger import Ledger
+from billing_core.ledger.journal import Ledger
 from tests.factories import NOON, events_table, ledger_at, model_usage, usage_row
 
 GROWN = {"tokens_in": 700, "tokens_total": 1100, "usage": [model_usage(input=700, output=400)]}

@@ -11,7 +11,7 @@ from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
 from billing_core.settings import Granularity
 from billing_core.stripe.intents import Rules, plan
 from tests.factories import events_table, ledger_at
-from tests.push_world import use
+from tests.stripe_sync.push_world import use
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TEN = datetime(2026, 11, 20, 10, tzinfo=UTC)

@@ -9,10 +9,10 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.marks import Mark
+from billing_core.ledger.anomaly_marks import Mark
 from billing_core.organizations.anomalies import expected_day, expected_period, range_around
+from billing_core.organizations.anomaly_detection import judge
 from billing_core.organizations.daily import DailyHistory, Usage
-from billing_core.organizations.judging import judge
 
 MONDAY = date(2026, 8, 3)
 WEEK = [5000, 6000, 6000, 6000, 5000, 0, 0]

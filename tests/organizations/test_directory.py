@@ -14,11 +14,11 @@ from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.directory import Line
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.organizations.directory import Applied, Change, Directory, Entry
-from billing_core.pipeline import Amounts
 from billing_core.settings import load_settings
 from billing_core.stripe.model import Customer
+from billing_core.stripe_sync.pipeline import Amounts
 from tests.factories import EVERYONE, events_table, ledger_at
-from tests.push_world import use
+from tests.stripe_sync.push_world import use
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TODAY = NOW - timedelta(hours=3)

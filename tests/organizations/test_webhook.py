@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from billing_core import clock
 from billing_core.ledger.notices import Notice, Outcome
 from billing_core.organizations.webhook import Webhook, deliver, signature_of
+from billing_core.runtime import clock
 from billing_core.settings import signing_key
 from tests.organizations.receiver import Receiver
 

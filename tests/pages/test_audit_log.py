@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.web import wiring
-from components import gate
+from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
 from tests.pages.test_months import frame, keys, texts
 
@@ -27,7 +27,7 @@ def service(demo):
 
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     run.run()
     for key, value in {"view": "audit", **query}.items():
         run.query_params[key] = value
@@ -50,7 +50,7 @@ def test_only_admins_are_offered_the_audit_log(name):
 
 
 def test_an_admin_limited_to_organizations_is_told_that_it_is_not_for_them(monkeypatch):
-    monkeypatch.setattr(gate, "_principal", lambda: Principal("admin-a", Role.ADMIN, frozenset({"org_a"})))
+    monkeypatch.setattr(sign_in, "_principal", lambda: Principal("admin-a", Role.ADMIN, frozenset({"org_a"})))
     run = opened()
     assert "it is for admins who may see all of them" in texts(run)
     assert not run.dataframe

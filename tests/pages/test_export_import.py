@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, WarehouseError
-from billing_core.transfer.export.model import (
+from billing_core.exports.model import (
     Dataset,
     ExportProgress,
     ExportRequest,
@@ -23,7 +22,7 @@ from billing_core.transfer.export.model import (
     Grain,
     Preview,
 )
-from billing_core.transfer.imports.model import (
+from billing_core.imports.model import (
     Effect,
     ImportPlan,
     ImportRecord,
@@ -33,10 +32,11 @@ from billing_core.transfer.imports.model import (
     Rejected,
     UndoResult,
 )
+from billing_core.runtime import clock
 from billing_core.web import wiring
-from components import gate
-from components.export_state import JOB, OPEN
-from components.import_state import reading
+from components.exports.state import JOB, OPEN
+from components.imports.state import reading
+from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
 
 ROOT = Path(__file__).parents[2]
@@ -194,7 +194,7 @@ def jobs(monkeypatch):
 
 def signed_in(name: str = "admin") -> AppTest:
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     return run
 
 
@@ -255,7 +255,7 @@ def test_only_admins_are_offered_imports():
 
 
 def test_an_admin_limited_to_organizations_is_told_that_imports_are_not_for_them(monkeypatch):
-    monkeypatch.setattr(gate, "_principal", lambda: Principal("admin-a", Role.ADMIN, frozenset({"org_a"})))
+    monkeypatch.setattr(sign_in, "_principal", lambda: Principal("admin-a", Role.ADMIN, frozenset({"org_a"})))
     run = opened(view="import")
     assert "Imports are for admins who may see every organization." in texts(run)
     assert not run.file_uploader
@@ -270,19 +270,19 @@ def test_without_a_session_the_page_shows_nothing():
 def test_everything_that_runs_on_its_own_asks_first_who_is_reading():
     """Fragments and dialogs run without `main.py`; a role taken away must count at once."""
     alone: dict[str, str] = {}
-    for path in sorted((*(ROOT / "components").glob("export_*.py"), *(ROOT / "components").glob("import_*.py"))):
+    for path in sorted(one for room in ("exports", "imports") for one in (ROOT / "components" / room).glob("*.py")):
         tree = ast.parse(path.read_text())
         functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
         for call in (one for one in ast.walk(tree) if isinstance(one, ast.Call) and one.args):
             name, called = ast.unparse(call.args[0]), ast.unparse(call.func)
             if (called == "st.fragment" or called.startswith("st.dialog(")) and name in functions:
                 body = functions[name].body[isinstance(functions[name].body[0], ast.Expr) :]
-                alone[f"{path.stem}.{name}"] = ast.unparse(body[0]).removeprefix("principal = ")
+                alone[f"{path.parent.name}.{path.stem}.{name}"] = ast.unparse(body[0]).removeprefix("principal = ")
     assert alone == {
-        "export_panel._panel": "gate.guard()",
-        "export_job._watch": "gate.guard()",
-        "import_panel._confirm": "gate.guard(Role.ADMIN)",
-        "import_log._confirm": "gate.guard(Role.ADMIN)",
+        "exports.panel._panel": "sign_in.guard()",
+        "exports.job._watch": "sign_in.guard()",
+        "imports.panel._confirm": "sign_in.guard(Role.ADMIN)",
+        "imports.log._confirm": "sign_in.guard(Role.ADMIN)",
     }
 
 
@@ -661,7 +661,7 @@ def test_an_empty_list_of_imports_says_so():
 def test_the_uploaded_file_goes_with_what_holds_it(tmp_path):
     from io import BytesIO
 
-    from components.import_state import Spooled
+    from components.imports.state import Spooled
 
     taken = Spooled("october.csv", BytesIO(b"rows"))
     path = taken.path

@@ -9,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.web import wiring
-from components.org_query import View as OrganizationView
-from components.transfer_views import OFFERED
+from components.organizations.query import View as OrganizationView
+from components.shared.transfer_views import OFFERED
 from tests.factories import ledger_at
 from tests.lived_in import copied
 
@@ -50,7 +50,7 @@ def ledger(demo, request, tmp_path_factory):
 @pytest.mark.parametrize(("page", "who", "query"), VIEWS, ids=[" ".join([p, w, *q.values()]) for p, w, q in VIEWS])
 def test_a_page_opens(page, who, query):
     run = AppTest.from_file(str(MAIN), default_timeout=60)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(who, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(who, "any", "local", lambda *_: True)
     run.run()
     for name, value in query.items():
         run.query_params[name] = value

@@ -13,16 +13,16 @@ from types import SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import background, clock
 from billing_core.access import Principal, Role
-from billing_core.background import MonthTask
 from billing_core.errors import UpstreamError
+from billing_core.month_close.service import MonthsDesk
 from billing_core.reconcile.report import Cause, Part, Row, Step
-from billing_core.transfer.close.desk import MonthsDesk
-from billing_core.web import wiring
-from components import gate
+from billing_core.runtime import clock
+from billing_core.web import jobs, wiring
+from billing_core.web.jobs import MonthTask
+from components.shared import sign_in
 from tests.factories import events_table, ledger_at
-from tests.transfer.month_world import FINANCE, Books, trace
+from tests.month_close.world import FINANCE, Books, trace
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "pages" / "main.py"
@@ -73,13 +73,13 @@ class World:
 
 @pytest.fixture(autouse=True)
 def world(demo, monkeypatch):
-    monkeypatch.setattr(background, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Later))
+    monkeypatch.setattr(jobs, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Later))
     return World()
 
 
 def opened(name: str = "finance", **query: str) -> AppTest:
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     run.run()
     for key, value in {"view": "months", **query}.items():
         run.query_params[key] = value
@@ -143,7 +143,7 @@ def test_every_role_is_offered_what_it_may_do(name, views):
 
 def test_people_limited_to_organizations_are_told_that_months_are_not_for_them(monkeypatch):
     limited = Principal("fin-a", Role.FINANCE, frozenset({"org_a"}))
-    monkeypatch.setattr(gate, "_principal", lambda: limited)
+    monkeypatch.setattr(sign_in, "_principal", lambda: limited)
     run = opened()
     assert "so months are for people who may see all of them" in texts(run)
     assert not run.dataframe
@@ -151,10 +151,10 @@ def test_people_limited_to_organizations_are_told_that_months_are_not_for_them(m
 
 def test_everything_that_runs_on_its_own_asks_first_who_is_reading():
     """Fragments and dialogs run without `main.py`; a role taken away must count at once."""
-    readers, admins = "gate.guard(Role.FINANCE, Role.ADMIN)", "gate.guard(Role.ADMIN)"
+    readers, admins = "sign_in.guard(Role.FINANCE, Role.ADMIN)", "sign_in.guard(Role.ADMIN)"
     found: dict[str, str] = {}
     for path in sorted(
-        one for part in ("months", "what_if", "audit") for one in (ROOT / "components").glob(f"{part}_*.py")
+        one for part in ("months", "what_if", "audit") for one in (ROOT / "components" / part).glob("*.py")
     ):
         tree = ast.parse(path.read_text())
         functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
@@ -163,10 +163,10 @@ def test_everything_that_runs_on_its_own_asks_first_who_is_reading():
             if (called == "st.fragment" or called.startswith("st.dialog(")) and name in functions:
                 body = functions[name].body
                 first = body[1] if isinstance(getattr(body[0], "value", None), ast.Constant) else body[0]
-                found[f"{path.stem}.{name}"] = ast.unparse(first).removeprefix("principal = ")
+                found[f"{path.parent.name}.{path.stem}.{name}"] = ast.unparse(first).removeprefix("principal = ")
     assert found == {
-        "months_panel._watch": readers, "months_close._confirm": readers, "months_closed._confirm": readers,
-        "what_if_panel._watch": readers, "what_if_panel._confirm": admins, "audit_panel._chain": admins,
+        "months.panel._watch": readers, "months.close._confirm": readers, "months.closed._confirm": readers,
+        "what_if.panel._watch": readers, "what_if.panel._confirm": admins, "audit.panel._chain": admins,
     }  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def test_a_failed_close_says_that_the_month_is_not_closed(world, monkeypatch):
 
 
 def test_work_of_somebody_else_is_watched_and_not_disturbed(world, monkeypatch):
-    monkeypatch.setattr(background, "threading", threading)
+    monkeypatch.setattr(jobs, "threading", threading)
     reading, go = threading.Event(), threading.Event()
     reconcile = world.books.reconcile
 
@@ -437,7 +437,7 @@ def test_looking_again_asks_the_ledger_only_after_a_change(world, monkeypatch):
     asked = []
     months = MonthsDesk.months
     monkeypatch.setattr(MonthsDesk, "months", lambda self, who: asked.append(who) or months(self, who))
-    monkeypatch.setattr("components.months_state.datetime", Frozen)
+    monkeypatch.setattr("components.months.state.datetime", Frozen)
     run = opened()
     run.run()
     assert len(asked) == 1

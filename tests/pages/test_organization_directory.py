@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncBooks
 from billing_core.organizations.directory import Change
+from billing_core.runtime import clock
 from billing_core.stripe.model import Customer
 from billing_core.web import wiring
-from components import gate
+from components.shared import sign_in
 from tests.factories import EVERYONE, ledger_at, usage_row
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
@@ -37,7 +37,7 @@ def booked(demo):
 
 def opened(**query: str) -> AppTest:
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in("admin", "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in("admin", "any", "local", lambda *_: True)
     run.run()
     run.query_params["view"] = "Names and customers"
     for name, value in query.items():
@@ -205,7 +205,7 @@ def test_a_file_with_faults_is_named_row_by_row_and_nothing_of_it_is_used():
 def test_an_admin_limited_to_organizations_reads_theirs_and_changes_nothing(monkeypatch):
     directory = wiring.service().organizations.directory
     directory.apply(EVERYONE, directory.preview(EVERYONE, [Change("org_a", "Acme"), Change("org_b", "Bolt")]))
-    monkeypatch.setattr(gate, "_principal", lambda: LIMITED)
+    monkeypatch.setattr(sign_in, "_principal", lambda: LIMITED)
     run = opened()
     assert list(frame(run, "Credits at stake")["Organization"]) == ["org_a"]
     assert "Who pays is decided by admins who may see every organization." in texts(run)
@@ -216,7 +216,7 @@ def test_an_admin_limited_to_organizations_reads_theirs_and_changes_nothing(monk
 
 
 def test_whoever_is_no_admin_sees_nothing_of_it(monkeypatch):
-    monkeypatch.setattr(gate, "_principal", lambda: Principal("finance", Role.FINANCE))
+    monkeypatch.setattr(sign_in, "_principal", lambda: Principal("finance", Role.FINANCE))
     run = opened()
     assert "this needs admin" in run.error[0].value
     assert not run.dataframe

@@ -16,16 +16,17 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from billing_core import clock
 from billing_core.access import Principal, Role
-from billing_core.customer_status import CustomerStatus
 from billing_core.errors import WarehouseError
-from billing_core.organizations.desk import OrganizationDesk
 from billing_core.organizations.directory import Directory
+from billing_core.organizations.service import OrganizationDesk
+from billing_core.runtime import clock
 from billing_core.service import BillingService
-from billing_core.stripe_desk import StripeDesk
+from billing_core.stripe_sync.customer_status import CustomerStatus
+from billing_core.stripe_sync.service import StripeDesk
 from billing_core.web import wiring
-from components import gate, org_overview
+from components.organizations import overview
+from components.shared import sign_in
 from tests.factories import events_table, ledger_at, model_usage, usage_row
 
 ROOT = Path(__file__).parents[2]
@@ -66,14 +67,14 @@ class Others:
 
     def __init__(self, monkeypatch):
         for module, function in (
-            ("org_limits", "limits_view"), ("org_limits", "limit_panel"), ("org_forecast", "forecast_panel"),
-            ("org_anomalies", "anomalies_view"), ("org_directory", "directory_view"),
+            ("limits", "limits_view"), ("limits", "limit_panel"), ("forecast", "forecast_panel"),
+            ("anomalies", "anomalies_view"), ("directory", "directory_view"),
         ):  # fmt: skip
-            stand_in = sys.modules.get(f"components.{module}")
+            stand_in = sys.modules.get(f"components.organizations.{module}")
             if not getattr(stand_in, "is_stand_in", False):
-                stand_in = ModuleType(f"components.{module}")
+                stand_in = ModuleType(f"components.organizations.{module}")
                 stand_in.is_stand_in = True
-                monkeypatch.setitem(sys.modules, f"components.{module}", stand_in)
+                monkeypatch.setitem(sys.modules, f"components.organizations.{module}", stand_in)
             setattr(stand_in, function, self._line(function))
 
     def _line(self, name: str):
@@ -92,7 +93,7 @@ def others(demo, monkeypatch):
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
     """The page as `name` sees it after opening this address."""
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     run.run()
     run.switch_page("organization_stats.py")
     for key, value in query.items():
@@ -105,7 +106,7 @@ def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
 def limited(monkeypatch, *organizations: str) -> None:
     """From here on everybody who signs in is an admin limited to these organizations."""
     principal = Principal("ada-limited", Role.ADMIN, frozenset(organizations))
-    monkeypatch.setattr(gate, "_principal", lambda: principal)
+    monkeypatch.setattr(sign_in, "_principal", lambda: principal)
 
 
 def texts(run: AppTest) -> str:
@@ -175,14 +176,14 @@ def test_without_a_session_the_page_shows_nothing():
 
 def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
     """Fragments run without `main.py`; a role taken away must count at once."""
-    asked = "gate.guard(Role.ADMIN)"
+    asked = "sign_in.guard(Role.ADMIN)"
     page = ast.parse(PAGE.read_text())
     assert next(ast.unparse(one) for one in page.body if isinstance(one, (ast.Assign, ast.With))) == (
         f"principal = {asked}"
     )
     alone: dict[str, str] = {}
-    for name in ("org_table", "org_compare", "org_chart_panel", "org_page", "org_overview", "org_movers", "org_bar"):
-        tree = ast.parse((ROOT / "components" / f"{name}.py").read_text())
+    for name in ("table", "compare", "chart_panel", "page", "overview", "movers", "bar"):
+        tree = ast.parse((ROOT / "components" / "organizations" / f"{name}.py").read_text())
         functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
         for call in (one for one in ast.walk(tree) if isinstance(one, ast.Call) and one.args):
             called = ast.unparse(call.args[0])
@@ -210,7 +211,7 @@ def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_eve
 
 
 def _params():
-    from components.org_query import Address, question
+    from components.organizations.query import Address, question
 
     return question(Address(), at=clock.now(), zone=wiring.service().settings.zone, as_of=1)
 
@@ -608,12 +609,12 @@ def test_a_ledger_that_cannot_be_read_is_one_calm_line(monkeypatch):
 def test_figures_of_one_run_are_of_one_state_of_the_ledger(monkeypatch):
     """A pull that books in the middle of a run must not make table and tiles differ."""
     book(usage())
-    genuine = org_overview.organizations_table
+    genuine = overview.organizations_table
 
     def booked_in_between(*shown):
         late = usage_row(id="late", timestamp=ago(1), organization_id="org_new")
         wiring.service()._ledger.book(events_table([late]), run_id="late")
         genuine(*shown)
 
-    monkeypatch.setattr(org_overview, "organizations_table", booked_in_between)
+    monkeypatch.setattr(overview, "organizations_table", booked_in_between)
     assert "org_new" not in names_in(opened())

@@ -22,8 +22,8 @@ def opened() -> AppTest:
 
 
 def sign_in(run: AppTest, name: str, password: str) -> AppTest:
-    run.text_input(key="gate.username").input(name)
-    run.text_input(key="gate.password").input(password)
+    run.text_input(key="sign_in.username").input(name)
+    run.text_input(key="sign_in.password").input(password)
     run.button[0].click().run()
     return run
 
@@ -78,7 +78,7 @@ def test_the_same_run_that_checks_the_password_shows_the_page():
 
 def test_the_library_leaves_nothing_behind_that_a_page_could_trust():
     run = sign_in(opened(), "admin", "admin-demo")
-    for key in ("authentication_status", "username", "roles", "name", "gate.password"):
+    for key in ("authentication_status", "username", "roles", "name", "sign_in.password"):
         assert key not in run.session_state or not run.session_state[key]
 
 
@@ -87,8 +87,8 @@ def test_a_wrong_password_and_an_unknown_name_read_the_same_and_keep_the_name():
     for name in ("finance", "nobody"):
         run = sign_in(opened(), name, "wrong horse")
         assert titles(run) == ["Billing"]
-        assert run.text_input(key="gate.username").value == name
-        assert run.text_input(key="gate.password").value == ""
+        assert run.text_input(key="sign_in.username").value == name
+        assert run.text_input(key="sign_in.password").value == ""
         messages.append([warning.value for warning in run.warning])
     assert messages[0] == messages[1] == [[r"Username or password is not right\."]][0]
 
@@ -163,11 +163,11 @@ def test_a_sign_in_file_that_breaks_while_people_work_is_one_line_until_it_is_co
 
 def test_navigation_comes_first_and_every_page_of_the_dashboard_calls_guard_first():
     main = (ROOT / "pages" / "main.py").read_text()
-    assert main.index("st.navigation(") < main.index("gate.enter()") < main.index("page.run()")
+    assert main.index("st.navigation(") < main.index("sign_in.enter()") < main.index("page.run()")
     pages = [path for path in (ROOT / "pages").glob("*.py") if path.name != "main.py"]
     assert pages
     for page in pages:
-        assert "gate.guard(" in page.read_text(), f"{page.name} does not guard itself"
+        assert "sign_in.guard(" in page.read_text(), f"{page.name} does not guard itself"
 
 
 def test_no_folder_of_pages_lies_beside_a_script_that_streamlit_is_started_with():
@@ -188,7 +188,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_the_form_is_drawn_without_loading_what_only_pages_need():
-    form = "import app\nfrom components import gate\ngate.wiring.gatekeeper().demo_accounts()"
+    form = "import app\nfrom components.shared import sign_in\nsign_in.wiring.gatekeeper().demo_accounts()"
     more = loaded_by(form) - loaded_by("import streamlit")  # which loads a little of Plotly itself
     assert "billing_core" in more
     assert more.isdisjoint(HEAVY)

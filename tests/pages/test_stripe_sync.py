@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import clock
 from billing_core.access import Principal, Role
-from billing_core.customer_status import CustomerStatus
 from billing_core.errors import UpstreamError
-from billing_core.pipeline import Amounts
-from billing_core.pushing import PushResult
 from billing_core.reconcile.report import Cause, CrossCheck, Finding, Part, Reconciliation, Row, Step
+from billing_core.runtime import clock
 from billing_core.stripe.model import Invoice
-from billing_core.stripe_desk import StripeDesk
+from billing_core.stripe_sync.customer_status import CustomerStatus
+from billing_core.stripe_sync.pipeline import Amounts
+from billing_core.stripe_sync.push import PushResult
+from billing_core.stripe_sync.service import StripeDesk
 from billing_core.types import GetUsageEventsParams
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
-from components import gate, sync_overview
+from components.shared import sign_in
+from components.stripe_sync import overview
 from tests.factories import EVERYONE, events_table, ledger_at, usage_row
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def booked(demo):
 def opened(name: str = "admin") -> AppTest:
     """The page as `name` sees it."""
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     run.run()
     run.switch_page("stripe_sync.py").run()
     assert not run.exception, run.exception
@@ -117,7 +118,7 @@ def test_finance_reads_everything_and_is_told_why_there_are_no_buttons():
 
 def test_people_limited_to_organizations_get_one_calm_sentence(monkeypatch):
     limited = Principal("fin-acme", Role.FINANCE, frozenset({"org_acme"}))
-    monkeypatch.setattr(gate, "_principal", lambda: limited)
+    monkeypatch.setattr(sign_in, "_principal", lambda: limited)
     run = opened("finance")
     (error,) = run.error
     assert "may see some organizations only" in error.value
@@ -132,12 +133,12 @@ def test_without_a_session_the_page_shows_nothing():
 
 def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
     """Fragments and dialogs run without `main.py`; a role taken away must count at once."""
-    asked = "gate.guard(Role.ADMIN, Role.FINANCE)"
+    asked = "sign_in.guard(Role.ADMIN, Role.FINANCE)"
     page = ast.parse(PAGE.read_text())
     first = next(ast.unparse(one) for one in page.body if isinstance(one, (ast.Assign, ast.With)))
     assert first == f"principal = {asked}"
     alone: dict[str, str] = {}
-    for path in sorted((ROOT / "components").glob("sync_*.py")):
+    for path in sorted((ROOT / "components" / "stripe_sync").glob("*.py")):
         tree = ast.parse(path.read_text())
         functions = {one.name: one for one in tree.body if isinstance(one, ast.FunctionDef)}
         for call in (one for one in ast.walk(tree) if isinstance(one, ast.Call) and one.args):
@@ -162,7 +163,7 @@ def test_the_stages_add_up_to_the_whole_ledger():
 
 
 def test_stages_that_do_not_add_up_are_called_out(monkeypatch):
-    monkeypatch.setattr(sync_overview, "whole_ledger", lambda *_: Amounts(6, Decimal("750.000001"), Decimal("0.03")))
+    monkeypatch.setattr(overview, "whole_ledger", lambda *_: Amounts(6, Decimal("750.000001"), Decimal("0.03")))
     shown = texts(opened())
     assert "✕ differs from the ledger" in shown
     assert "The ledger has 6 events, 750.000001 credits ($0.03)" in shown

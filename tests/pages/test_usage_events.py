@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import clock
 from billing_core.errors import WarehouseError
+from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from tests.factories import events_table, ledger_at, model_usage, usage_row
@@ -51,7 +51,7 @@ def opened(name: str = "analyst", **query: str | list[str]) -> AppTest:
     """The page as `name` sees it after opening this address."""
     run = AppTest.from_file(str(MAIN), default_timeout=30)
     password_is_right = lambda *_: True  # noqa: E731 - bcrypt takes a quarter of a second each time
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", password_is_right)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", password_is_right)
     for key, value in query.items():
         run.query_params[key] = value
     run.run()
@@ -332,7 +332,7 @@ def test_people_limited_to_an_organization_see_its_figures_only():
 def test_the_values_offered_for_filtering_are_their_own():
     book(month())
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in("analyst-acme", "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in("analyst-acme", "any", "local", lambda *_: True)
     run.session_state["filters-open"] = True
     run.run()
     offered = {select.label: select.options for select in run.multiselect}
@@ -457,8 +457,8 @@ def test_guard_is_the_first_thing_the_page_and_everything_that_runs_on_its_own_d
         statements = (one for one in body if not isinstance(one, declared))
         return next(text for one in statements if "(" in (text := ast.unparse(one)).strip("'\"") and "=" in text)
 
-    trees = {path: ast.parse(path.read_text()) for path in (PAGE, *COMPONENTS.glob("*.py"))}
-    assert first_call(trees[PAGE].body) == "principal = gate.guard()"
+    trees = {path: ast.parse(path.read_text()) for path in (PAGE, *COMPONENTS.rglob("*.py"))}
+    assert first_call(trees[PAGE].body) == "principal = sign_in.guard()"
     alone = [
         function
         for tree in trees.values()
@@ -468,4 +468,4 @@ def test_guard_is_the_first_thing_the_page_and_everything_that_runs_on_its_own_d
     ]
     assert {function.name for function in alone} >= {"events_table", "chart_panel", "show_event"}
     for function in alone:
-        assert first_call(function.body) == "principal = gate.guard()", function.name
+        assert first_call(function.body) == "principal = sign_in.guard()", function.name

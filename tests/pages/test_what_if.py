@@ -11,13 +11,12 @@ from types import SimpleNamespace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core import background
 from billing_core.access import Principal, Role
 from billing_core.errors import RateCardError
-from billing_core.transfer.rerate.desk import RerateDesk
-from billing_core.web import wiring
-from components import gate
-from components.what_if_state import answer
+from billing_core.rerating.service import RerateDesk
+from billing_core.web import jobs, wiring
+from components.shared import sign_in
+from components.what_if.state import answer
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 from tests.pages.test_months import Later, frame, keys, texts
 
@@ -35,7 +34,7 @@ storage: {credits_per_gb_month: 500}
 
 @pytest.fixture(autouse=True)
 def service(demo, monkeypatch):
-    monkeypatch.setattr(background, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Later))
+    monkeypatch.setattr(jobs, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Later))
     rows = [
         usage_row(id="a1"), usage_row(id="a2", timestamp=NOON + timedelta(days=3)),
         usage_row(id="b1", organization_id="org_<b>b</b>"),
@@ -47,7 +46,7 @@ def service(demo, monkeypatch):
 
 def opened(name: str = "admin", **query: str) -> AppTest:
     run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["gate.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
     run.run()
     for key, value in {"view": "what-if", **query}.items():
         run.query_params[key] = value
@@ -83,7 +82,7 @@ def test_analysts_are_not_offered_it():
 
 
 def test_people_limited_to_organizations_are_told_that_it_is_not_for_them(monkeypatch):
-    monkeypatch.setattr(gate, "_principal", lambda: Principal("fin-a", Role.FINANCE, frozenset({"org_a"})))
+    monkeypatch.setattr(sign_in, "_principal", lambda: Principal("fin-a", Role.FINANCE, frozenset({"org_a"})))
     run = opened("finance")
     assert "this is for people who may see all of them" in texts(run)
     assert "what-if-ask" not in keys(run)

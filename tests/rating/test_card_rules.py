@@ -15,8 +15,8 @@ from billing_core.errors import RateCardError
 from billing_core.rating.card import RateCard, card_from_json, parse_rate_cards
 from billing_core.rating.events import Policy, to_events
 from billing_core.rating.rate import rate
-from billing_core.usage import TOKEN_CLASSES
-from billing_core.usage_keys import read_key
+from billing_core.values.usage_frame import TOKEN_CLASSES
+from billing_core.values.usage_keys import read_key
 from tests.factories import CARD, model_usage, usage_row, usage_table
 
 

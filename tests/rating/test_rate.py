@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from billing_core.rating.card import AiRates, Basis, ComputeRate, RateCard, StorageRate, TokenRate
 from billing_core.rating.rate import rate
-from billing_core.usage import TOKEN_CLASSES
+from billing_core.values.usage_frame import TOKEN_CLASSES
 from tests.factories import CARD, model_usage, usage_row, usage_table
 
 MICRO = Decimal("0.000001")

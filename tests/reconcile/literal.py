@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, Books, LedgerBooks
 from billing_core.reconcile.report import Reconciliation, Row
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 MIDNIGHT = datetime(2026, 11, 1)
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))

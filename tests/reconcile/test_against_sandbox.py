@@ -6,19 +6,19 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from billing_core import clock
 from billing_core.access import system_principal
 from billing_core.langfuse.provider import LangfuseProvider
 from billing_core.rating.card import builtin_cards
 from billing_core.rating.events import Policy
 from billing_core.reconcile.report import Cause, added, waterfall
 from billing_core.reconcile.run import reconcile
+from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.provider import StripeProvider
 from billing_core.types import GetUsageEventsParams
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 WHO = system_principal("tester")
 NOW = clock.now().replace(minute=0, second=0, microsecond=0)

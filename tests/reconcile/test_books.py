@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from billing_core.reconcile.books import UPSTREAM, active_customers, late_candidates, read_ledger, sent_to
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 from tests.factories import ledger_at, usage_row
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from billing_core.reconcile.compare import compare
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 from tests.reconcile.literal import NOW, at, books, causes, meter_event, sent, the_row, usage
 
 SENT = "ledger_sent"

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item
 from billing_core.stripe.model import Invoice, InvoiceLine, Subscription, SubscriptionItem
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 D = Decimal
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)

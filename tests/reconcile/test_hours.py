@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.decimals import EXACT
 from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, explain_hour
+from billing_core.values.decimals import EXACT
 
 D = Decimal
 

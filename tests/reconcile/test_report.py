@@ -15,7 +15,7 @@ from billing_core.reconcile.report import (
     Step,
     waterfall,
 )
-from billing_core.usage import Window
+from billing_core.values.usage_frame import Window
 
 D = Decimal
 DAY = date(2026, 11, 1)

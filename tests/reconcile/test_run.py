@@ -13,7 +13,7 @@ from billing_core.rating.card import builtin_cards
 from billing_core.rating.events import Policy
 from billing_core.reconcile.run import GIVE_UP_AFTER, reconcile
 from billing_core.stripe.model import Subscription, SubscriptionItem, SummaryBucket
-from billing_core.usage import PullProgress, RejectedRow, Window, whole_hours
+from billing_core.values.usage_frame import PullProgress, RejectedRow, Window, whole_hours
 from tests.factories import events_table, ledger_at, usage_row, usage_table
 from tests.reconcile.literal import causes
 

@@ -10,7 +10,7 @@ import httpx
 import stripe
 
 from billing_core.sandbox import Dataset, create_app
-from billing_core.sandbox.catalog import ORGANIZATIONS, STRIPE_KEY
+from billing_core.sandbox.data.catalog import ORGANIZATIONS, STRIPE_KEY
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CUSTOMERS = {o.name: o.customer for o in ORGANIZATIONS if o.customer}

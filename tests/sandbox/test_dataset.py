@@ -8,8 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.sandbox import Dataset, Oddity, traces
-from billing_core.sandbox.wire import CUT_LENGTH
+from billing_core.sandbox import Dataset, Oddity
+from billing_core.sandbox.data import traces
+from billing_core.sandbox.langfuse.wire import CUT_LENGTH
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 
 from billing_core.sandbox import Dataset
-from billing_core.sandbox.catalog import ORGANIZATIONS
-from billing_core.sandbox.stripe_subscriptions import Subscription
-from billing_core.sandbox.stripe_switches import Switches
+from billing_core.sandbox.data.catalog import ORGANIZATIONS
+from billing_core.sandbox.stripe.subscriptions import Subscription
+from billing_core.sandbox.stripe.switches import Switches
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 ACME = next(o.customer for o in ORGANIZATIONS if o.name == "Acme")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from billing_core.sandbox import Dataset
-from billing_core.sandbox.store import BadCursor, Query
-from billing_core.sandbox.wire import iso, milliseconds
+from billing_core.sandbox.langfuse.store import BadCursor, Query
+from billing_core.sandbox.langfuse.wire import iso, milliseconds
 
 FOREVER = 2**62
 

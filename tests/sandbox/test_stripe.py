@@ -7,8 +7,8 @@ import stripe
 
 from billing_core.errors import UpstreamError
 from billing_core.sandbox import SandboxProcess
-from billing_core.sandbox.catalog import ORGANIZATIONS
-from billing_core.sandbox.stripe import unflatten
+from billing_core.sandbox.data.catalog import ORGANIZATIONS
+from billing_core.sandbox.stripe.routes import unflatten
 
 ACME = next(o.customer for o in ORGANIZATIONS if o.id == "org_acme")
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 import stripe
 
-from billing_core.sandbox.stripe_subscriptions import edge, period_at
+from billing_core.sandbox.stripe.subscriptions import edge, period_at
 from tests.sandbox.stripe_world import ACME, CUSTOMERS, GLOBEX, World, unix
 
 ANCHOR = unix("2026-01-15T08:30:17")

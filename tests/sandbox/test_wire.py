@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from billing_core.sandbox.wire import cut_metadata, encode_mapping, iso, milliseconds, select_groups
+from billing_core.sandbox.langfuse.wire import cut_metadata, encode_mapping, iso, milliseconds, select_groups
 
 ROW = {
     "id": "o1",

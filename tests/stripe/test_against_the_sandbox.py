@@ -7,7 +7,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from billing_core import clock
+from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.settings import load_settings
 from billing_core.stripe.delivery import METER_GONE

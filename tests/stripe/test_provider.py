@@ -7,8 +7,8 @@ from decimal import Decimal
 import pytest
 import stripe as sdk
 
-from billing_core import clock
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.runtime import clock
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import Patience
 from billing_core.stripe.model import Customer, ErrorReport, InvoiceLine, ReportedError, SummaryBucket

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from billing_core import clock
 from billing_core.errors import SettingsError, UpstreamError
+from billing_core.runtime import clock
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import Patience
 from billing_core.stripe.model import OutcomeKind

@@ -16,7 +16,7 @@ from stripe.params.billing import _meter_event_create_params, _meter_list_event_
 from stripe.params.v2.billing import _meter_event_stream_create_params
 from stripe.params.v2.core import _event_list_params
 
-from billing_core import clock
+from billing_core.runtime import clock
 from tests.stripe import objects
 from tests.stripe.events import event
 from tests.stripe.fake import Reply, page, receipt, stripe_that

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from billing_core import clock
 from billing_core.errors import BadParameter, UpstreamError
+from billing_core.runtime import clock
 from tests.stripe import objects
 from tests.stripe.fake import Reply, error, page, stripe_that
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pytest
 
-from billing_core import clock
+from billing_core.runtime import clock
 from billing_core.stripe.limits import Patience
 from billing_core.stripe.model import OutcomeKind
 from tests.stripe.events import NOON, event, events

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from streamlit import net_util
 from streamlit.web.server.starlette.starlette_websocket import _is_origin_allowed
 
-from billing_core.hosts import Site
+from billing_core.values.hosts import Site
 from billing_core.web.door import Door, DoorRules, refusal
 from billing_core.web.sockets import SIGNED_IN_BYTES, SOCKET_HEADER, STRANGER_BYTES, STRANGERS_PER_ADDRESS, Sockets
 

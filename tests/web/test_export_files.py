@@ -16,8 +16,8 @@ from starlette.routing import Route
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.export_files import export_download, job_file, job_manifest
+from tests.exports.exported import asked, mixed_rows
 from tests.factories import EVERYONE, ledger_at
-from tests.transfer.exported import asked, mixed_rows
 from tests.web.client import Client, get_as
 
 PATH = "/download/export"

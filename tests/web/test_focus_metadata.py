@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from billing_core.auth.gatekeeper import Gatekeeper
-from billing_core.transfer.export.model import Dataset, ExportRequest, Format
+from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.export_files import job_focus_metadata

@@ -10,13 +10,13 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from billing_core import clock
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncBooks
+from billing_core.runtime import clock
 from billing_core.web import wiring
 from billing_core.web.limit_files import limits_csv, notices_csv
 from tests.factories import ledger_at
-from tests.push_world import use
+from tests.stripe_sync.push_world import use
 from tests.web.client import Client, get_as
 
 LIMITS, NOTICES = "/download/limits.csv", "/download/notices.csv"

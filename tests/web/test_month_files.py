@@ -14,7 +14,7 @@ from starlette.routing import Route
 from billing_core.web import wiring
 from billing_core.web.month_files import audit_csv, manifest_json
 from tests.factories import ledger_at
-from tests.transfer.month_world import FINANCE, Books, trace
+from tests.month_close.world import FINANCE, Books, trace
 from tests.web.client import Client, get_as
 
 MANIFEST, AUDIT = "/download/manifest/2026-10.json", "/download/audit.csv"

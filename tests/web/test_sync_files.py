@@ -12,10 +12,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from billing_core.pipeline import Action, Amounts, Problem
 from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step
-from billing_core.stripe_desk import StripeDesk
-from billing_core.usage import Window
+from billing_core.stripe_sync.pipeline import Action, Amounts, Problem
+from billing_core.stripe_sync.service import StripeDesk
+from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
 from billing_core.web.sync_files import problems_csv, problems_lines, reconciliation_csv, reconciliation_lines
 from tests.factories import EVERYONE, ledger_at, usage_row

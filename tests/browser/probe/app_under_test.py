@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import MIDDLEWARE, lifespan, routes
-from components.notice import report_script_error
+from components.shared.notice import report_script_error
 
 app = st.App(
     "pages/main.py",

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from components import gate
+from components.shared import sign_in
 
-gate.guard()
+sign_in.guard()
 raise RuntimeError("a secret detail of the fault")

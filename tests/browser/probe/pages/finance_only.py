@@ -3,8 +3,8 @@ from __future__ import annotations
 import streamlit as st
 
 from billing_core.access import Role
-from components import gate
+from components.shared import sign_in
 
-gate.guard(Role.FINANCE, Role.ADMIN)
+sign_in.guard(Role.FINANCE, Role.ADMIN)
 st.title("Finance", anchor=False)
 st.text("secret figures")

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import gate
+from components.shared import sign_in
 
-gate.guard()
+sign_in.guard()
 st.title("Long text", anchor=False)
 st.text(f"{len(st.text_area('Text')):,} characters")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import gate
+from components.shared import sign_in
 
 PAGES = [
     st.Page("open.py", title="Probe", default=True),
@@ -15,6 +15,6 @@ PAGES = [
     st.Page("long_text.py", title="Long text"),
 ]
 
-page = st.navigation(PAGES, position="sidebar" if gate.is_signed_in() else "hidden")
-gate.user_menu(gate.enter())
+page = st.navigation(PAGES, position="sidebar" if sign_in.is_signed_in() else "hidden")
+sign_in.user_menu(sign_in.enter())
 page.run()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import gate
+from components.shared import sign_in
 
-principal = gate.guard()
+principal = sign_in.guard()
 st.title("Probe", anchor=False)
 st.text_input("Customer", key="customer", bind="query-params")
 st.text(f"secret figures of {principal.name}, other={st.query_params.get('other')}")
@@ -14,7 +14,7 @@ st.text(f"secret figures of {principal.name}, other={st.query_params.get('other'
 
 @st.fragment
 def figures() -> None:
-    who = gate.guard()
+    who = sign_in.guard()
     st.button("Next page")
     st.text(f"fragment for {who.name}")
 

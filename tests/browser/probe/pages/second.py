@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from components import gate
+from components.shared import sign_in
 
-gate.guard()
+sign_in.guard()
 st.title("Second", anchor=False)
 st.text(f"secret figures, other={st.query_params.get('other')}")

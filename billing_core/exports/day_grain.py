@@ -1,0 +1,148 @@
+"""Usage by day: one row per day of a timezone and everything events are told apart by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.exports.arrow_text import json_list, mapped, whole
+from billing_core.exports.event_slices import EPOCH, SLICE_ROWS, Span, within
+from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.queries import (
+    QUARTERS_PER_DAY,
+    Selection,
+    amount,
+    local_quarter_hour,
+    split_models,
+    to_freeze,
+)
+from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
+from billing_core.types import Credits
+
+__all__ = ["DAY_SCHEMA", "DayRead", "days", "local_days", "month_windows", "named_month"]
+
+KEYS = (
+    "organization_id", "customer_id", "chatflow_id", "chatflow_name", "environment", "models",
+    "ai_credentials_ownership", "rate_card_version", "sync_status",
+)  # fmt: skip
+"""What events of a day are told apart by."""
+
+COUNTED = ("tokens_in", "tokens_out", "tokens_total")
+CREDIT_SUM = pa.decimal128(38, 6)
+LONG_SUM = pa.decimal128(38, 12)
+_CREDITS = tuple(f"credits_{part}" for part in Credits.model_fields)
+
+DAY_SCHEMA = pa.schema(
+    [
+        field("day", pa.date32()),
+        *(field(name, pa.string(), JSON_TEXT if name == "models" else None) for name in KEYS),
+        field("events", pa.int64()),
+        *(field(name, pa.int64()) for name in COUNTED),
+        field("storage_gb", LONG_SUM),
+        field("cost_usd", LONG_SUM),
+        *(field(name, CREDIT_SUM) for name in _CREDITS),
+        field("amount_usd", AMOUNT),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DayRead:
+    """Some whole days of a selection: `[start, end)` in seconds since 1970."""
+
+    ledger: Ledger
+    selection: Selection
+    zone: ZoneInfo
+
+    def rows(self) -> int:
+        """How many there are."""
+        grouped = self._grouped()
+        return int(self.ledger.read_rows(grouped.aggregate(rows=grouped.count()))[0]["rows"])
+
+    def table(self) -> pa.Table:
+        """The rows in order: by day, then by every key, unknown ones last."""
+        keys = ("day", *KEYS)
+        grouped = self._grouped()
+        stored = self.ledger.engine.read(
+            grouped.order_by(*(grouped[name].asc(nulls_first=False) for name in keys)).select(*DAY_SCHEMA.names)
+        )
+        columns = [_typed(stored, wanted) for wanted in DAY_SCHEMA]
+        return pa.Table.from_arrays(columns, schema=DAY_SCHEMA)
+
+    def _grouped(self) -> ir.Table:
+        start, end = self.selection.start, self.selection.end
+        if start is None or end is None:
+            raise ValueError("days have a beginning and an end")
+        t = to_freeze(self.selection)
+        quarter = (t.moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
+        t = t.mutate(day=local_quarter_hour(quarter, self.zone, start, end) // QUARTERS_PER_DAY, amount=amount(t))
+        summed = (*COUNTED, "storage_gb", "cost_usd", *_CREDITS)
+        return t.group_by("day", *KEYS).aggregate(
+            events=t.count(), amount_usd=t.amount.sum(), **{name: t[name].sum() for name in summed}
+        )
+
+
+def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[Span]) -> list[DayRead]:
+    """The days of a selection whose events lie in `spans`, as many at a time as have about a slice's events."""
+    return [DayRead(ledger, within(selection, part), zone) for part in local_days(zone, spans, SLICE_ROWS)]
+
+
+def local_days(zone: ZoneInfo, spans: Sequence[Span], most: int) -> list[Span]:
+    """Spans widened to whole days of `zone`; neighbours that share a day, or hold few events, are put together."""
+    parts: list[Span] = []
+    for span in spans:
+        start, end = _day_start(zone, span.start), _day_end(zone, span.end)
+        last = parts[-1] if parts else None
+        if last is not None and (start < last.end or last.rows + span.rows <= most):
+            parts[-1] = Span(last.start, max(last.end, end), last.rows + span.rows)
+        else:
+            parts.append(Span(start, end, span.rows))
+    return parts
+
+
+def month_windows(zone: ZoneInfo, start: int, end: int) -> list[tuple[datetime, datetime]]:
+    """The calendar months of `zone` that `[start, end)`, in seconds since 1970, touches: aware UTC, half open."""
+    first = _local(zone, start).date().replace(day=1)
+    last = _local(zone, end - 1).date()
+    windows = []
+    while first <= last:
+        following = (first + timedelta(days=32)).replace(day=1)
+        windows.append((_midnight(zone, first), _midnight(zone, following)))
+        first = following
+    return windows
+
+
+def named_month(zone: ZoneInfo, start: datetime) -> str:
+    """The month that begins at `start`: `2026-10`."""
+    return f"{start.astimezone(zone):%Y-%m}"
+
+
+def _local(zone: ZoneInfo, second: int) -> datetime:
+    return (EPOCH + timedelta(seconds=second)).astimezone(zone)
+
+
+def _midnight(zone: ZoneInfo, day: date) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _day_start(zone: ZoneInfo, second: int) -> int:
+    return int(_midnight(zone, _local(zone, second).date()).timestamp())
+
+
+def _day_end(zone: ZoneInfo, second: int) -> int:
+    return int(_midnight(zone, _local(zone, second - 1).date() + timedelta(days=1)).timestamp())
+
+
+def _typed(stored: pa.Table, wanted: pa.Field) -> pa.Array:
+    column = whole(stored[wanted.name])
+    if wanted.name == "models":
+        return mapped(column, lambda text: json_list(split_models(text)))
+    if wanted.name == "day":
+        return column.cast(pa.int32()).cast(pa.date32())
+    return column.cast(wanted.type)

@@ -1,0 +1,141 @@
+"""What a file is made of, whatever its form: typed columns, and rows that come a table at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from billing_core.errors import BadParameter
+from billing_core.exports.model import Cancelled, ExportProgress
+from billing_core.exports.running_totals import Value
+
+__all__ = ["Source", "Watch", "in_pieces", "keeping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows to write.
+
+    Attributes
+    ----------
+    schema:
+        Columns and their types; of text columns only, cells are neutralised for spreadsheets.
+    rows:
+        How many there will be.
+    totals:
+        Exact sums over them.
+    meta:
+        Of what the file is made; no clock in it.
+    tables:
+        The rows in order, read as they are asked for. Ends with an error if they are not what `totals` says.
+    text:
+        The rows of a table as CSV has them, where a form has rules of its own for numbers and times.
+    head:
+        The first rows, where there is a quicker way to them than `tables`.
+    """
+
+    schema: pa.Schema
+    rows: int
+    totals: Mapping[str, Value]
+    meta: Mapping[str, Any]
+    tables: Callable[[], Iterator[pa.Table]]
+    text: Callable[[pa.Table], pa.Table] | None = None
+    head: Callable[[int], pa.Table] | None = None
+
+    def first(self, rows: int) -> pa.Table:
+        """The first `rows` rows."""
+        if self.head is not None:
+            return self.head(rows).slice(0, rows)
+        coming = self.tables()
+        found = [next(coming, self.schema.empty_table()).slice(0, rows)]
+        while found and sum(table.num_rows for table in found) < rows and (more := next(coming, None)) is not None:
+            found.append(more)
+        return pa.concat_tables(found).slice(0, rows)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(self.schema.names)
+
+
+def keeping(source: Source, columns: tuple[str, ...]) -> Source:
+    """The source with these columns only, in this order; totals stay those of all rows.
+
+    Raises
+    ------
+    BadParameter
+        If there is no such column, or one is named twice.
+    """
+    if not columns:
+        return source
+    for name in columns:
+        if name not in source.names:
+            raise BadParameter("columns", name, "one of " + ", ".join(source.names))
+    if len(set(columns)) < len(columns):
+        raise BadParameter("columns", ",".join(columns), "each column once")
+    schema = pa.schema([source.schema.field(name) for name in columns])
+
+    def tables() -> Iterator[pa.Table]:
+        for table in source.tables():
+            yield table.select(list(columns)).cast(schema)
+
+    head = source.head
+    first = None if head is None else lambda rows: head(rows).select(list(columns)).cast(schema)
+    return replace(source, schema=schema, tables=tables, head=first)
+
+
+class Watch:
+    """Looks on while rows are written: says how far it is, and stops when somebody wants it to.
+
+    Parameters
+    ----------
+    total:
+        Rows there will be.
+    progress, cancelled:
+        Called between two pieces, in the thread that writes.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        progress: Callable[[ExportProgress], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._total = total
+        self._progress = progress or (lambda _: None)
+        self._cancelled = cancelled or (lambda: False)
+        self.rows = 0
+
+    def expect(self, rows: int) -> None:
+        """So many rows there will be."""
+        self._total = rows
+
+    def see(self, doing: str, *, more: int = 0) -> None:
+        """After `more` rows were written.
+
+        Raises
+        ------
+        Cancelled
+            If somebody asked for it.
+        """
+        self.rows += more
+        if self._cancelled():
+            raise Cancelled("the export was cancelled; no file was written")
+        self._progress(ExportProgress(self.rows, self._total, doing))
+
+    def over(self, tables: Iterable[pa.Table], piece_rows: int, doing: str) -> Iterator[pa.Table]:
+        """The tables in pieces of at most `piece_rows`, watched."""
+        self.see(doing)
+        for piece in in_pieces(tables, piece_rows):
+            yield piece
+            self.see(doing, more=piece.num_rows)
+
+
+def in_pieces(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows in tables of at most `rows`."""
+    for table in tables:
+        for start in range(0, table.num_rows, rows):
+            yield table.slice(start, rows)

@@ -1,0 +1,213 @@
+"""Usage events as what a file is made of: one row per event, per day, as FOCUS or as a journal.
+
+Whatever the form, its totals are added up from the rows that are written and held against the screen's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.errors import WarehouseError
+from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
+from billing_core.exports.event_slices import (
+    SLICE_ROWS,
+    Span,
+    in_order,
+    pinned,
+    read_at,
+    sorted_slice,
+    spans_of,
+    unordered,
+    within,
+)
+from billing_core.exports.flat_schema import AMOUNT, EXTRA_SCHEMA, FLAT_SCHEMA, field, flat_table, with_extras
+from billing_core.exports.focus import FocusProfile, focus_schema, focus_table, focus_text
+from billing_core.exports.journal import JOURNAL_COLUMNS, JournalAccounts, journal_rows
+from billing_core.exports.prefetch import ahead
+from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
+from billing_core.exports.source import Source
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.queries import PAGE_COLUMNS, Selection, selected, totals
+from billing_core.usage_events.totals import add_up
+from billing_core.values.decimals import EXACT
+
+__all__ = ["Usage", "by_day", "by_event", "focus", "journal"]
+
+T = TypeVar("T")
+
+FOCUS_SLICE_ROWS = 50_000
+"""Events that become FOCUS rows at a time: up to three of them each, with sixty columns."""
+
+FOCUS_COLUMNS = (*PAGE_COLUMNS, "accounted_at")
+
+JOURNAL_SCHEMA = pa.schema(
+    [field(name, AMOUNT if name in {"debit", "credit"} else pa.string()) for name in JOURNAL_COLUMNS]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The events of a request, and what the screen says of them.
+
+    `events` counts them, `shown` are their totals, `charged` counts the parts (AI tokens, compute, storage) of theirs
+    that are not 0 credits.
+    """
+
+    ledger: Ledger
+    selection: Selection
+    zone: ZoneInfo
+    events: int
+    charged: int
+    shown: Mapping[str, Value]
+    versions: tuple[str, ...]
+    meta: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, ledger: Ledger, selection: Selection, zone: ZoneInfo, meta: Mapping[str, Any]) -> Usage:
+        """Look at the events once; they are the same from then on, whatever is booked meanwhile."""
+        selection = pinned(selection)
+        sums = add_up(ledger.read_rows(totals(selection)))
+        t = selected(selection)
+        parts = [t[f"credits_{part}"] != 0 for part in ("ai_tokens", "compute", "storage")]
+        counted = t.mutate(charged=sum((part.cast("int64") for part in parts[1:]), parts[0].cast("int64")))
+        rows = ledger.read_rows(counted.group_by("rate_card_version").aggregate(charged=counted.charged.sum()))
+        versions = tuple(sorted(row["rate_card_version"] for row in rows))
+        return cls(
+            ledger, selection, zone, sums.events, sum(int(row["charged"]) for row in rows), totals_of(sums.totals),
+            versions, {**meta, "rate_card_versions": list(versions)},
+        )  # fmt: skip
+
+    def spans(self, most: int = SLICE_ROWS) -> list[Span]:
+        """Slices of time that hold the events."""
+        return spans_of(self.ledger, self.selection, most)
+
+    def check(self, running: RunningTotals, events: int) -> None:
+        """Raise `WarehouseError` if what was written is not what the screen shows."""
+        compare(running.sums, self.shown, events, self.events)
+        if running.versions != set(self.versions):
+            raise WarehouseError("export: rows name other rate cards than the ledger said; nothing was written")
+
+
+def by_event(usage: Usage, *, extras: bool = False) -> Source:
+    """One row per event, in the order in which events count; with `extras` also what an import needs."""
+    schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA]) if extras else FLAT_SCHEMA
+
+    def made_of(stored: pa.Table) -> pa.Table:
+        flat = flat_table(stored)
+        return with_extras(flat, stored) if extras else flat
+
+    def tables() -> Iterator[pa.Table]:
+        running = RunningTotals()
+        columns = (*PAGE_COLUMNS, *(EXTRA_SCHEMA.names if extras else ()))
+        for table in _slices(usage, usage.spans(), columns, made_of):
+            running.add(table)
+            yield table
+        usage.check(running, running.rows)
+
+    def head(rows: int) -> pa.Table:
+        return flat_table(_first(usage, rows, PAGE_COLUMNS))
+
+    return Source(schema, usage.events, usage.shown, usage.meta, tables, head=None if extras else head)
+
+
+def _first(usage: Usage, rows: int, columns: Sequence[str]) -> pa.Table:
+    return usage.ledger.engine.read(in_order(usage.selection, columns).limit(rows))
+
+
+def _slices(usage: Usage, spans: Sequence[Span], columns: Sequence[str], make: Callable[[pa.Table], T]) -> Iterator[T]:
+    """What `make` makes of the stored rows of each slice, in order."""
+    names = tuple(dict.fromkeys(columns))
+
+    def read(span: Span) -> Callable[[], T]:
+        part = within(usage.selection, span)
+        question = lambda asked: unordered(asked, names)  # noqa: E731
+        return lambda: make(sorted_slice(read_at(usage.ledger, part, question), part))
+
+    return ahead([read(span) for span in spans])
+
+
+def by_day(usage: Usage) -> Source:
+    """One row per day of the timezone and everything events are told apart by."""
+    reads = days(usage.ledger, usage.selection, usage.zone, usage.spans())
+    counted = sum(read.rows() for read in reads)
+
+    def tables() -> Iterator[pa.Table]:
+        running, events = RunningTotals(), 0
+        for table in ahead([read.table for read in reads]):
+            running.add(table)
+            events += pc.sum(table["events"]).as_py() or 0
+            yield table
+        usage.check(running, events)
+
+    return Source(DAY_SCHEMA, counted, usage.shown, usage.meta, tables)
+
+
+def focus(usage: Usage, profile: FocusProfile) -> Source:
+    """One row per event and kind of resource that cost credits."""
+
+    def tables() -> Iterator[pa.Table]:
+        running, written = RunningTotals(), Decimal(0)
+        spans = usage.spans(FOCUS_SLICE_ROWS)
+        made_of = lambda stored: (flat_table(stored), focus_table(_when_counted(stored), profile))  # noqa: E731
+        for flat, made in _slices(usage, spans, FOCUS_COLUMNS, made_of):
+            running.add(flat)
+            written = EXACT.add(written, pc.sum(made["BilledCost"]).as_py() or Decimal(0))
+            yield made
+        usage.check(running, running.rows)
+        compare({"amount_usd": written}, {"amount_usd": usage.shown["amount_usd"]}, running.rows, usage.events)
+
+    def head(rows: int) -> pa.Table:
+        return focus_table(_when_counted(_first(usage, rows, FOCUS_COLUMNS)), profile)
+
+    return Source(focus_schema(profile), usage.charged, usage.shown, usage.meta, tables, focus_text, head)
+
+
+def _when_counted(stored: pa.Table) -> pa.Table:
+    """Events of a closed month count when the close said so: `accounted_at` only where that is not when they began."""
+    counted = pc.if_else(pc.equal(stored["moment"], stored["timestamp"]), None, stored["moment"])
+    position = stored.column_names.index("accounted_at")
+    return stored.set_column(position, "accounted_at", counted.cast(stored.schema.field("accounted_at").type))
+
+
+def journal(usage: Usage, accounts: JournalAccounts) -> Source:
+    """Double entry: per month and organization what is owed, and what each kind of resource earned."""
+    lines = [line for start, end in _months(usage) for line in _lines(usage, start, end, accounts)]
+    columns = [pa.array([getattr(line, one.name) for line in lines], one.type) for one in JOURNAL_SCHEMA]
+    table = pa.Table.from_arrays(columns, schema=JOURNAL_SCHEMA)
+    owed = Decimal(0)
+    for line in lines:
+        if line.account == accounts.receivable:
+            owed = EXACT.subtract(EXACT.add(owed, line.debit or Decimal(0)), line.credit or Decimal(0))
+
+    def tables() -> Iterator[pa.Table]:
+        compare({"amount_usd": owed}, {"amount_usd": usage.shown["amount_usd"]}, usage.events, usage.events)
+        yield table
+
+    return Source(JOURNAL_SCHEMA, table.num_rows, usage.shown, usage.meta, tables)
+
+
+def _months(usage: Usage) -> list[tuple[datetime, datetime]]:
+    spans = usage.spans()
+    return month_windows(usage.zone, spans[0].start, spans[-1].end) if spans else []
+
+
+def _lines(usage: Usage, start: datetime, end: datetime, accounts: JournalAccounts) -> list[Any]:
+    whole = usage.selection
+    month = replace(
+        whole,
+        start=start if whole.start is None else max(start, whole.start.astimezone(UTC)),
+        end=end if whole.end is None else min(end, whole.end.astimezone(UTC)),
+    )
+    t = selected(month)
+    sums = t.group_by("organization_id", "credit_price_usd").aggregate(
+        **{name: t[name].sum() for name in ("credits_ai_tokens", "credits_compute", "credits_storage")}
+    )
+    return journal_rows(usage.ledger.read_rows(sums), accounts, named_month(usage.zone, start))

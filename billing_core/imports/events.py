@@ -1,0 +1,442 @@
+"""Usage events of a file: read and checked into a stage, compared with the ledger, booked.
+
+The comparison is the same before and inside the transaction that books: what `apply` does is what the plan said, or
+nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.imports.detection import EXTRA_FIELDS, File, Form, Unusable, without_exact
+from billing_core.imports.diff import BILLED, UNSENT, Known, Merged, beside, merge, unknown_elsewhere
+from billing_core.imports.model import MOST_LISTED, Effect, ImportProgress, Outcome, Rejected
+from billing_core.imports.readers import batches, json_header
+from billing_core.imports.stage import Stage
+from billing_core.imports.validation import NO_CARD, Checked, Rules, check, header_faults
+from billing_core.ledger.engine import Writer
+from billing_core.ledger.queries import ClosedSpan, instant
+from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_table
+from billing_core.ledger.sync import VOID
+from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
+from billing_core.rerating.rebooking import waiting_now
+from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
+from billing_core.values.decimals import EXACT
+
+__all__ = ["Found", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage", "warnings_of"]
+
+Progress = Callable[[ImportProgress], None]
+Mask = npt.NDArray[np.bool_]
+
+
+class Reader(Protocol):
+    """The engine, or a writer inside its transaction."""
+
+    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """See `Engine.read`."""
+
+    def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        """See `Engine.rows`."""
+
+    def differing(self, events: pa.Table) -> pa.Table:
+        """See `Engine.differing`."""
+
+
+@dataclass(slots=True)
+class StagedEvents:
+    """The good rows of a file, on disk, and what is wrong with the others.
+
+    `given` are the columns the file has, `versions` the rate cards its events name.
+    """
+
+    stage: Stage
+    header: tuple[str, ...]
+    given: frozenset[str]
+    is_csv: bool
+    rows: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+    rejected_rows: int = 0
+    without_offset: int = 0
+    is_whole: bool = True
+    versions: set[str] = field(default_factory=set)
+
+    def refuse(self, reasons: Iterable[Rejected], rows: int) -> None:
+        """Count rows that cannot be used, and list why as far as there is room."""
+        self.rejected_rows += rows
+        for one in reasons:
+            if len(self.rejected) < MOST_LISTED:
+                self.rejected.append(one)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a comparison found, beyond the counts: what people should know before they apply it."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    lifted: int = 0
+    pending: int = 0
+    pending_credits: Decimal = Decimal(0)
+    pending_elsewhere_paid: set[str] = field(default_factory=set)
+    corrected: int = 0
+    rebilled: int = 0
+    in_closed: int = 0
+    effects: dict[str | None, Effect] = field(default_factory=dict)
+
+    def outcome(self) -> Outcome:
+        """The counts, and the organizations whose sums change, by id; those without one come last."""
+        order = sorted(self.effects, key=lambda one: (one is None, one or ""))
+        return Outcome(self.new, self.changed, self.unchanged, tuple(self.effects[one] for one in order))
+
+
+def run_of(import_id: str) -> str:
+    """What the ledger calls the run that booked an import."""
+    return IMPORT_RUN + import_id
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def stage(
+    file: File,
+    cards: Mapping[str, RateCard],
+    zone: ZoneInfo | None,
+    now: datetime,
+    progress: Progress | None = None,
+    *,
+    not_billed: tuple[str, ...] = (),
+) -> StagedEvents:
+    """Read a file to its end and put its good rows on disk; the memory this takes does not depend on its size.
+
+    `zone` is that of times without an offset, if anybody said it; `not_billed` are globs of environments whose usage
+    costs nothing here.
+    """
+    found = StagedEvents(Stage(), (), frozenset(), file.form in {Form.DELIMITED, Form.XLSX})
+    rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
+    try:
+        found.header = json_header(file) if file.form is Form.JSON else file.header
+        columns = without_exact(found.header)
+        found.given = frozenset(columns) & {*FLAT_FIELDS, *EXTRA_FIELDS}
+        if file.form is Form.JSON and not found.header:
+            return _finished(found)
+        if faults := header_faults(columns):
+            found.refuse(faults, len(faults))
+            found.is_whole = False
+            return _finished(found)
+        for batch in batches(file, found.header):
+            checked = check(batch, rules)
+            _take(found, checked, len(batch.numbers) + len(batch.rejected))
+            if progress is not None:
+                progress(ImportProgress(0.0, found.rows, f"checked {found.rows:,} rows"))
+    except Unusable as whole:
+        found.refuse([Rejected(whole.row, whole.field, whole.reason)], 1)
+        found.is_whole = False
+    return _finished(found)
+
+
+def _take(found: StagedEvents, checked: Checked, rows: int) -> None:
+    found.rows += rows
+    found.stage.add(checked.table)
+    found.refuse(checked.rejected, checked.rejected_rows)
+    found.without_offset += checked.without_offset
+    found.versions |= set(pc.unique(checked.table["rate_card_version"]).to_pylist())
+
+
+def _finished(found: StagedEvents) -> StagedEvents:
+    reasons, rows = found.stage.finish()
+    found.refuse(reasons, rows)
+    found.rejected.sort(key=lambda one: one.row)
+    return found
+
+
+# ── comparing ────────────────────────────────────────────────────────────────────────────────────
+
+
+def compare(staged: StagedEvents, reader: Reader, cards: RateCardFile, closed: Iterable[ClosedSpan]) -> Found:
+    """What booking would do; nothing is changed."""
+    found = Found()
+    for piece in _pieces(staged, reader, cards):
+        _count(found, piece, tuple(closed))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some rows of the file, what the ledger has beside them, what is booked, and which of it is a change."""
+
+    staged: pa.Table
+    stored: pa.Table
+    merged: Merged
+    is_changed: Mask
+
+
+def _pieces(staged: StagedEvents, reader: Reader, cards: RateCardFile) -> Iterator[_Piece]:
+    waiting = waiting_now(reader.rows)
+
+    def price_at(time: datetime) -> Decimal:
+        card = cards.in_force(time)
+        return Decimal(0) if card is None else card.credit_price_usd
+
+    for rows in staged.stage.batches():
+        ids = rows["id"].combine_chunks()
+        stored = beside(rows, _existing(reader, ids))
+        known = Known(stored, waiting, _covered(reader, rows, stored), price_at)
+        merged = merge(rows, staged.given, known, is_csv=staged.is_csv)
+        is_changed = merged.is_lifted
+        if not merged.is_new.all():
+            differing = reader.differing(merged.events.filter(pa.array(~merged.is_new)))["id"]
+            is_changed = is_changed | _mask(pc.is_in(ids, differing.combine_chunks()))
+        yield _Piece(rows, stored, merged, is_changed)
+
+
+_EVENTS, _ASKED = events_table(), ibis.table({"id": "string"}, name="asked")
+_PLACES = _EVENTS.select("id", "timestamp").semi_join(_ASKED, "id")
+_NO_EVENTS = _EVENTS.limit(0)
+
+
+def _existing(reader: Reader, ids: pa.Array) -> pa.Table:
+    """Stored events of some ids. First where they are, then, of that span of time alone, what they hold: an engine that
+    keeps events in the order of time need not look at the others whole."""
+    places = reader.read(_PLACES, {"asked": pa.table({"id": ids})})
+    if not places.num_rows:
+        return reader.read(_NO_EVENTS)
+    span = pc.min_max(places["timestamp"]).as_py()
+    first, last = (instant(span[end].replace(tzinfo=UTC)) for end in ("min", "max"))
+    inside = _EVENTS.filter(_EVENTS.timestamp >= first, _EVENTS.timestamp <= last)
+    return reader.read(inside.semi_join(_ASKED, "id"), {"asked": places.select(["id"])})
+
+
+_COVERED = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING (identifier)
+               WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest(?))"""
+
+
+def _covered(reader: Reader, rows: pa.Table, stored: pa.Table) -> set[str]:
+    """Of events that the file says were billed and that are unsent here those on a bill of ours."""
+    said = pc.is_in(rows["sync_status"], pa.array(BILLED))
+    unsent = pc.is_in(stored["sync_status"].cast(pa.string()), pa.array((*UNSENT, SyncStatus.EXCLUDED.value)))
+    ids = rows["id"].filter(pc.and_(said, unsent)).to_pylist()
+    return {row[0] for row in reader.rows(_COVERED, [ids])} if ids else set()
+
+
+def _count(found: Found, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
+    new, changed, events = piece.merged.is_new, piece.is_changed, piece.merged.events
+    found.new += int(new.sum())
+    found.changed += int(changed.sum())
+    found.unchanged += len(new) - int(new.sum()) - int(changed.sum())
+    found.lifted += int(piece.merged.is_lifted.sum())
+    sent_here = pc.and_(
+        pc.is_in(piece.stored["sync_status"].cast(pa.string()), pa.array(SENT)),
+        pc.invert(pc.fill_null(piece.stored["billed_elsewhere"], False)),
+    )
+    rebilled = changed & _billed_otherwise(piece)
+    found.corrected += int((rebilled & _mask(sent_here) & _has_meter_event(piece)).sum())
+    touched = new | changed
+    times = events["timestamp"].combine_chunks()
+    inside = np.zeros(len(new), dtype=bool)
+    for span in closed:
+        begun = pc.greater_equal(times, pa.scalar(span.start, times.type))
+        inside |= _mask(pc.and_(begun, pc.less(times, pa.scalar(span.end, times.type))))
+    found.in_closed += int((touched & inside).sum())
+    waits = _mask(pc.equal(events["sync_status"], SyncStatus.PENDING.value)) & touched & ~piece.merged.is_lifted
+    waits &= ~_is_legacy(events)
+    found.rebilled += int((rebilled & waits & ~new).sum())
+    pending = events.filter(pa.array(waits & new))
+    found.pending += pending.num_rows
+    found.pending_credits = EXACT.add(found.pending_credits, pc.sum(pending["credits_total"]).as_py() or Decimal(0))
+    if len(found.pending_elsewhere_paid) < MOST_LISTED:
+        found.pending_elsewhere_paid |= {one for one in pc.unique(pending["customer_id"]).to_pylist() if one}
+    _add(found.effects, events.filter(pa.array(touched)), 1)
+    _add(found.effects, piece.stored.filter(pa.array(changed)), -1)
+
+
+def _billed_otherwise(piece: _Piece) -> Mask:
+    """Which events cost something else than they do here, or are paid by somebody else. What only describes an event
+    (a name, a link) sends nothing."""
+    events, stored = piece.merged.events, piece.stored
+    same_cost = _mask(pc.equal(events["credits_total"], stored["credits_total"]))
+    one, other = events["customer_id"], stored["customer_id"]
+    same_payer = _mask(pc.equal(one, other)) | _mask(pc.and_(pc.is_null(one), pc.is_null(other)))
+    return ~(same_cost & same_payer)
+
+
+def _has_meter_event(piece: _Piece) -> Mask:
+    """What the earlier system billed has none of ours, and no push ever corrects it."""
+    return _mask(pc.is_valid(piece.stored["meter_event_identifier"])) & ~_is_legacy(piece.merged.events)
+
+
+def _is_legacy(events: pa.Table) -> Mask:
+    return _mask(pc.match_substring(pc.binary_join(events["flags"], ","), Flag.LEGACY_BILLED.value))
+
+
+def _mask(column: Any) -> Mask:
+    mask: Mask = pc.fill_null(column, False).to_numpy(zero_copy_only=False).astype(bool)
+    return mask
+
+
+def _add(effects: dict[str | None, Effect], events: pa.Table, sign: int) -> None:
+    if not events.num_rows:
+        return
+    rows = pa.table({name: events[name] for name in ("organization_id", "credit_price_usd", "credits_total")})
+    grouped = rows.group_by(["organization_id", "credit_price_usd"]).aggregate(
+        [("credits_total", "sum"), ("credits_total", "count")]
+    )
+    for row in grouped.to_pylist():
+        organization = row["organization_id"]
+        before = effects.get(organization, Effect(organization, 0, Decimal(0), Decimal(0)))
+        delta = sign * row["credits_total_sum"]
+        amount = EXACT.multiply(delta, row["credit_price_usd"])
+        effects[organization] = Effect(
+            organization, before.events + sign * row["credits_total_count"], EXACT.add(before.credits, delta),
+            EXACT.add(before.amount_usd, amount),
+        )  # fmt: skip
+
+
+# ── what people should know ──────────────────────────────────────────────────────────────────────
+
+
+def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo | None, override: str | None) -> Iterator[str]:
+    """Sentences about what an import would entail. `override` is the customer that pays for everything, if one does."""
+    if staged.without_offset and zone is not None:
+        yield f"{staged.without_offset:,} times have no offset; they are read as {zone.key}, as asked."
+    if found.pending:
+        waiting = f"{found.pending_credits:,f}".rstrip("0").rstrip(".")
+        yield (
+            f"{found.pending:,} events with {waiting} credits are pending in the file and would be sent to Stripe by "
+            "the next push. Import them only if nobody else sends them."
+        )
+    if override is not None and found.pending_elsewhere_paid - {override}:
+        yield (
+            f"BILLING_OVERRIDE_CUSTOMER_ID bills everything to {override}, but pending events of the file name other "
+            "customers: they are sent to those until a pull reads them again."
+        )
+    if found.lifted:
+        yield (
+            f"{found.lifted:,} events that are not sent here, or whose outcome was not known, were billed according "
+            "to the file: they count as billed elsewhere, and are never sent from here."
+        )
+    if found.corrected:
+        yield (
+            f"{found.corrected:,} events that were sent from here change what they cost or who pays: the next push "
+            "sends Stripe the difference, in whole credits; what is too old or on a final invoice is held."
+        )
+    if found.rebilled:
+        yield (
+            f"{found.rebilled:,} events that wait here change what they cost or who pays: the next push sends them as "
+            "the file has them."
+        )
+    if found.in_closed:
+        yield (
+            f"{found.in_closed:,} new or changed events lie in closed months: what they change counts in the open "
+            "month."
+        )
+
+
+# ── booking ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def book(
+    staged: StagedEvents, writer: Writer, cards: RateCardFile, import_id: str, now: datetime,
+    progress: Progress | None = None,
+) -> Found:  # fmt: skip
+    """Book everything inside one transaction; returns what was done."""
+    found = Found()
+    run_id = run_of(import_id)
+    for piece in _pieces(staged, writer, cards):
+        _count(found, piece, ())
+        wanted = piece.merged.is_new | piece.is_changed
+        if wanted.any():
+            mask = pa.array(wanted)
+            writer.book(piece.merged.events.filter(mask), run_id=run_id, brought=_brought(piece))
+            writer.rows(_FORGET_FOREIGN, [run_id])
+            if piece.merged.is_lifted.any():
+                _lift(writer, _billed(piece), run_id, now)
+        if progress is not None:
+            done = found.new + found.changed + found.unchanged
+            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {done:,} events"))
+    return found
+
+
+_FORGET_FOREIGN = """UPDATE events SET meter_event_identifier = NULL
+    WHERE run_id = ? AND NOT coalesce(billed_elsewhere, false)
+    AND meter_event_identifier IN (SELECT identifier FROM intents)
+    AND id NOT IN (SELECT c.event_id FROM coverage c WHERE c.identifier = events.meter_event_identifier)"""
+"""An unsent event that names a meter event of this ledger which does not cover it: its answers are not this one's."""
+
+
+def _brought(piece: _Piece) -> pa.Table:
+    """How far new events got before they came here."""
+    fresh = piece.staged.filter(pa.array(piece.merged.is_new))
+    columns = {name: fresh[name] for name in ("id", "meter_event_identifier", "synced_at", "marks")}
+    return pa.table({**columns, "billed_elsewhere": pc.is_in(fresh["sync_status"], pa.array(SENT))})
+
+
+_NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
+
+
+def _billed(piece: _Piece) -> pa.Table:
+    """Events the file says were billed: processed from now on, or as it says of those whose outcome was not known."""
+    status = pc.if_else(
+        pa.array(unknown_elsewhere(piece.stored)), piece.staged["sync_status"], SyncStatus.PROCESSED.value
+    )
+    columns = {name: piece.staged[name] for name in ("id", "meter_event_identifier", "synced_at")}
+    return pa.table({**columns, "sync_status": status}).filter(pa.array(piece.merged.is_lifted))
+
+
+def _lift(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
+    """Let events count as billed elsewhere. What they were stays as a revision, as ever."""
+    seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
+    ids = lifted["id"].to_pylist()
+    untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"
+    count = writer.rows(f"SELECT count(*) FROM events WHERE {untouched}", [ids, run_id])[0][0]
+    writer.rows(
+        f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
+            SELECT {_NAMES}, ?, ?, 'sync_status' FROM events WHERE {untouched}""",
+        [seq, now, ids, run_id],
+    )
+    writer.rows(
+        f"""UPDATE events SET seq = ?, revision = revision + 1, booked_at = ?, run_id = ? WHERE {untouched}""",
+        [seq, now, run_id, ids, run_id],
+    )
+    if count:
+        writer.insert(
+            "bookings",
+            {
+                "seq": seq, "booked_at": now, "run_id": run_id, "events_new": 0, "events_changed": count,
+                "events_unchanged": 0,
+            },
+        )  # fmt: skip
+    nothing = pa.nulls(len(ids), pa.string())
+    rows = pa.table(
+        {
+            "id": lifted["id"],
+            "sync_status": lifted["sync_status"],
+            "sync_error": nothing,
+            "meter_event_identifier": lifted["meter_event_identifier"],
+            "synced_at": lifted["synced_at"],
+            "billed_elsewhere": pa.array([True] * len(ids)),
+        }
+    )
+    writer.amend("events", rows, key="id")
+    writer.rows(
+        """UPDATE holds SET released_at = ?, released_by = ? WHERE released_at IS NULL
+           AND event_id IN (SELECT unnest(?))""",
+        [now, run_id, ids],
+    )
+
+
+def needed_cards(staged: StagedEvents, cards: Mapping[str, RateCard]) -> list[RateCard]:
+    """The cards that the events name, to be remembered with them."""
+    return [cards[name] for name in sorted(staged.versions) if name not in {LEGACY_VERSION, NO_CARD} and name in cards]

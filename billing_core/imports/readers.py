@@ -1,0 +1,547 @@
+"""The rows of a table file, whatever its form, as columns of text in pieces: memory does not grow with the file.
+
+Text is the common form because every rule about a value (`import_fields`) is then written once, and the reason for a
+refusal can show what stands in the file. `None` is an empty cell, or null.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from billing_core.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
+from billing_core.imports.detection import NUMBERS, TIMES, File, Form, without_exact
+from billing_core.imports.model import Rejected
+from billing_core.imports.parquet_file import pieces
+from billing_core.imports.times import as_utc
+from billing_core.imports.xlsx_file import opened_workbook
+from billing_core.values.csv_cells import EXACT, NEUTRALISED
+from billing_core.values.csv_dialect import is_blank, is_separator_line
+
+__all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
+
+ROWS_AT_ONCE = 20_000
+
+LARGEST_RECORD = 2_000_000
+"""Characters of one CSV record, and of one JSON row."""
+
+LARGEST_JSON = 256 * 1024 * 1024
+"""Bytes. More is slow to read as JSON, for no gain over CSV or Parquet."""
+
+JSON_PIECE = 1 << 18
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that have the file's shape: their numbers and text columns; `rejected` are those that have not."""
+
+    numbers: list[int]
+    columns: dict[str, pa.Array]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[Batch]:
+    """Every row of a table file with the columns `header`, in order.
+
+    Raises
+    ------
+    Unusable
+        From where on the file is no such file any more.
+    """
+    match file.form:
+        case Form.PARQUET:
+            found = _parquet_batches(file.path, rows)
+        case Form.JSON:
+            found = _json_batches(file, header, rows)
+        case Form.XLSX:
+            found = _gathered(_sheet_rows(file, header), file, header, rows)
+        case _:
+            found = _gathered(_records(file, header), file, header, rows)
+    return found if without_exact(header) == tuple(header) else map(_with_every_digit, found)
+
+
+# ── delimited text ───────────────────────────────────────────────────────────────────────────────
+
+
+class _Lines:
+    """Lines of a text file, for the csv reader. No line and no record is ever held whole if it is absurdly long."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.held = 0
+        self.row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._file.readline(LARGEST_RECORD + 1):
+            self.held += len(line)
+            if self.held > LARGEST_RECORD:
+                raise Unusable(
+                    f"has more than {LARGEST_RECORD:,} characters: the file is damaged, or a quotation mark is missing",
+                    row=self.row, field="row",
+                )  # fmt: skip
+            yield line
+
+
+def records(file: File) -> Iterator[tuple[int, list[str]]]:
+    """The numbered records of delimited text: 0 is the header; rows without content do not count."""
+    csv.field_size_limit(LARGEST_CELL)
+    width = len(file.header)
+    with file.path.open(encoding=file.encoding, newline="") as text:
+        lines = _Lines(text)
+        reader = csv.reader(lines, delimiter=file.separator, strict=True)
+        number = 0
+        while True:
+            lines.held, lines.row = 0, number
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise Unusable(_csv_fault(error), row=number, field="row") from None
+            except UnicodeDecodeError as error:
+                raise Unusable(f"is no text of its encoding from here on: {error.reason}", row=number) from None
+            if is_blank(cells) or (not number and is_separator_line(cells)):
+                continue
+            yield number, cells[:width] if len(cells) > width and is_blank(cells[width:]) else cells
+            number += 1
+
+
+def _csv_fault(error: csv.Error) -> str:
+    text = str(error)
+    if "field larger" in text:
+        return f"has a cell of more than {LARGEST_CELL:,} characters"
+    if "unexpected end of data" in text:
+        return "a quotation mark is opened and never closed: the file is cut off or damaged"
+    return f"is no CSV from here on: {text}"
+
+
+Line = tuple[int, list[str]] | Rejected
+"""A numbered row with as many cells as the header has, or why there is none."""
+
+
+def _records(file: File, header: Sequence[str]) -> Iterator[Line]:
+    width = len(header)
+    body = records(file)
+    next(body, None)
+    for number, cells in body:
+        if len(cells) == width:
+            yield number, cells
+        else:
+            reason = (
+                f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
+            )
+            yield Rejected(number, "row", reason)
+
+
+def _sheet_rows(file: File, header: Sequence[str]) -> Iterator[Line]:
+    """Rows of a workbook's sheet; row 1 is the one below the header."""
+    width = len(header)
+    with opened_workbook(file.path) as book:
+        body = book.data().rows()
+        first = next(body, None)
+        for row in body:
+            number = row.number - (first.number if first is not None else 0)
+            cells = row.cells[:width]
+            ids = [at for at in row.large if at < width and header[at] not in NUMBERS and header[at] not in TIMES]
+            if row.faults:
+                place, reason = row.faults[0]
+                yield Rejected(number, header[place] if place < width else "row", reason)
+            elif not is_blank(row.cells[width:]):
+                yield Rejected(number, "row", f"has {len(row.cells):,} cells where the header has {width:,}")
+            elif ids:
+                reason = f"is the number {cells[ids[0]]}: a spreadsheet keeps 15 digits of it; ids of digits are text"
+                yield Rejected(number, header[ids[0]], reason)
+            else:
+                yield number, cells + [""] * (width - len(cells))
+
+
+def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+    """Lines, as many at once as memory allows."""
+    rejected: list[Rejected] = []
+    numbers: list[int] = []
+    held: list[list[str]] = []
+    characters = 0
+    marks = DecimalMarks(file.separator)
+
+    def made() -> Batch:
+        batch = _csv_batch(header, numbers, held, rejected)
+        for name in file.in_utc:
+            batch.columns[name] = as_utc(batch.columns[name])
+        return marks.with_points(batch)
+
+    for line in lines:
+        if isinstance(line, Rejected):
+            rejected.append(line)
+        else:
+            numbers.append(line[0])
+            held.append(line[1])
+            characters += sum(map(len, line[1]))
+        if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
+            yield made()
+            rejected, numbers, held, characters = [], [], [], 0
+    if held or rejected:
+        yield made()
+
+
+def _csv_batch(header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[Rejected]) -> Batch:
+    cells = zip(*rows, strict=True) if rows else [()] * len(header)
+    columns = {name: _as_meant(pa.array(column, pa.string())) for name, column in zip(header, cells, strict=True)}
+    return Batch(numbers, columns, rejected)
+
+
+def _as_meant(column: pa.Array) -> pa.Array:
+    """Empty cells as null, neutralised ones as the text they were (`cells.read_back`, a column at a time)."""
+    column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    neutral = pc.match_substring_regex(column, NEUTRALISED)
+    if not pc.any(neutral).as_py():
+        return column
+    return pc.if_else(neutral.fill_null(False), pc.utf8_slice_codeunits(column, 1), column)
+
+
+ALIKE = 1e-14
+"""How far fifteen digits may be from all of them."""
+
+
+def _with_every_digit(batch: Batch) -> Batch:
+    """Numbers with all their digits, where a column `…_exact` beside them has those that they lack.
+
+    A row whose two columns say different numbers is rejected: one of them was changed.
+    """
+    bad: dict[int, Rejected] = {}
+    for name in [name for name in batch.columns if name not in without_exact(list(batch.columns))]:
+        exact, plain = batch.columns.pop(name), name.removesuffix(EXACT)
+        if plain not in batch.columns:
+            raise Unusable(f"is there without {plain}, whose digits it holds", field=name)
+        for place in np.flatnonzero(exact.is_valid().to_numpy(zero_copy_only=False)):
+            said, digits = batch.columns[plain][int(place)].as_py(), exact[int(place)].as_py()
+            if not _are_alike(said, digits):
+                reason = f"{shown(said)} is not accepted; {name} says {shown(digits)}: change both, or empty that cell"
+                bad.setdefault(int(place), Rejected(batch.numbers[place], plain, reason))
+        batch.columns[plain] = pc.coalesce(exact, batch.columns[plain])
+    if not bad:
+        return batch
+    keep = np.ones(len(batch.numbers), dtype=bool)
+    keep[list(bad)] = False
+    return Batch(
+        [number for number, kept in zip(batch.numbers, keep, strict=True) if kept],
+        {name: column.filter(pa.array(keep)) for name, column in batch.columns.items()},
+        [*batch.rejected, *bad.values()],
+    )
+
+
+def _are_alike(said: str | None, digits: str) -> bool:
+    try:
+        return said is not None and math.isclose(float(said), float(digits), rel_tol=ALIKE)
+    except ValueError:
+        return False
+
+
+class DecimalMarks:
+    """Which of `,` and `.` a file writes before decimal places.
+
+    Where commas separate cells, it is the point. Elsewhere it may be either, and all numbers of a file have the same: a
+    file that mixes them, or has only numbers such as `1,234` that may be read both ways, is not read.
+    """
+
+    def __init__(self, separator: str) -> None:
+        self._is_open = separator != ","
+        self._first: dict[str, tuple[int, str, str]] = {}
+
+    def with_points(self, batch: Batch) -> Batch:
+        """The batch with points for decimal commas.
+
+        Raises
+        ------
+        Unusable
+            Naming the first number from which on it cannot be told.
+        """
+        if not self._is_open:
+            return batch
+        names = [name for name in batch.columns if name in NUMBERS]
+        is_comma = {name: pc.match_substring_regex(batch.columns[name], _DECIMAL_COMMA) for name in names}
+        for name in names:
+            self._meet(batch, name, ",", is_comma[name])
+            self._meet(batch, name, ".", pc.match_substring(batch.columns[name], "."))
+        if len(self._first) == 2:
+            (at, _, one), (row, name, other) = sorted(self._first.values())
+            raise Unusable(
+                f"{shown(other)} stands where row {at:,} has {shown(one)}: it cannot be told which of , and . separates"
+                " decimal places; write all numbers alike",
+                row=row, field=name,
+            )  # fmt: skip
+        if "," not in self._first:
+            return batch
+        if not any(pc.any(pc.match_substring_regex(batch.columns[name], _SURELY_DECIMAL)).as_py() for name in names):
+            row, name, text = self._first[","]
+            raise Unusable(
+                f"{shown(text)} may have a decimal comma or a thousands separator, and no number near it tells which; "
+                "write it with a point",
+                row=row, field=name,
+            )  # fmt: skip
+        for name in names:
+            pointed = pc.replace_substring(batch.columns[name], ",", ".")
+            batch.columns[name] = pc.if_else(is_comma[name].fill_null(False), pointed, batch.columns[name])
+        return batch
+
+    def _meet(self, batch: Batch, name: str, mark: str, mask: pa.Array) -> None:
+        if mark not in self._first and (place := pc.index(mask, True).as_py()) >= 0:
+            self._first[mark] = (batch.numbers[place], name, batch.columns[name][place].as_py())
+
+
+_DECIMAL_COMMA = r"^[+-]?\d+,\d+([eE][+-]?\d{1,3})?$"
+_SURELY_DECIMAL = r"^[+-]?(0\d*,\d+|\d{4,},\d+|\d+,\d{1,2}|\d+,\d{4,}|\d+,\d+[eE].*)$"
+"""A comma that cannot separate thousands: after a zero or four digits, or before other than three."""
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parquet_batches(path: Path, rows: int) -> Iterator[Batch]:
+    for first, columns in pieces(path, rows):
+        yield Batch(list(range(first, first + len(next(iter(columns.values()))))), columns)
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Broken(ValueError):
+    """What no JSON row may hold."""
+
+
+def _refuse_constant(text: str) -> None:
+    raise _Broken(f"{text} is no number of JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise _Broken(f"the key {shown(twice)} is there twice")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_once)
+
+
+class _Reader:
+    """Values of a JSON text one after the other; what was read is forgotten."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._text = ""
+        self._at = 0
+        self._is_whole = False
+        self.row = 0
+
+    def sign(self) -> str:
+        """The next character that is no white space, not taken yet; empty at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def take(self, accepted: str) -> str:
+        """Take the next character, which must be one of `accepted`."""
+        found = self.sign()
+        if not found or found not in accepted:
+            where = f"{found!r} stands" if found else "the file ends"
+            raise Unusable(f"{where} where one of {' '.join(accepted)} is expected: cut off or damaged", row=self.row)
+        self._at += 1
+        return found
+
+    def value(self) -> Any:
+        """Take the next value, whole."""
+        self.sign()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except _Broken as error:
+                raise Unusable(str(error), row=self.row) from None
+            except RecursionError:
+                raise Unusable("is nested too deeply", row=self.row) from None
+            except ValueError as error:
+                if self._more():
+                    continue
+                raise Unusable(f"is no JSON ({error}): cut off or damaged", row=self.row) from None
+            if end == len(self._text) and not isinstance(value, (dict, list, str)) and self._more():
+                continue  # a number may go on
+            self._at = end
+            return value
+
+    def _more(self) -> bool:
+        """Read on; whether there was more."""
+        if self._is_whole:
+            return False
+        if len(self._text) - self._at > LARGEST_RECORD:
+            raise Unusable(f"has more than {LARGEST_RECORD:,} characters: damaged, or no row", row=self.row)
+        piece = self._file.read(JSON_PIECE)
+        self._is_whole = not piece
+        self._text = self._text[self._at :] + piece
+        self._at = 0
+        return bool(piece)
+
+
+def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[int, Any]]:
+    """The numbered rows of `{"meta": …, "rows": […]}`; what stands beside them is put into `meta`."""
+    if file.bytes > LARGEST_JSON:
+        raise Unusable(
+            f"has {file.bytes:,} bytes; JSON is read up to {LARGEST_JSON:,}: export as Parquet or CSV instead"
+        )
+    with file.path.open(encoding=file.encoding) as text:
+        reader = _Reader(text)
+        seen: set[str] = set()
+        sign = reader.take("{")
+        while sign != "}":
+            name = reader.value()
+            if not isinstance(name, str) or name in seen:
+                raise Unusable(f"the key {shown(name)} stands where another is expected", row=reader.row)
+            seen.add(name)
+            reader.take(":")
+            if len(seen) > MOST_COLUMNS:
+                raise Unusable(f"has more than {MOST_COLUMNS} keys beside its rows")
+            if name == "rows":
+                yield from _elements(reader)
+            elif name == "meta" and meta is not None:
+                meta["meta"] = reader.value()
+            else:
+                reader.value()
+            sign = reader.take(",}")
+        if reader.sign():
+            raise Unusable("goes on after its end: damaged", row=reader.row)
+        if "rows" not in seen:
+            raise Unusable("has no rows")
+
+
+def json_meta(file: File) -> dict[str, Any]:
+    """What stands beside the rows."""
+    found: dict[str, Any] = {}
+    for _ in json_rows(file, found):
+        pass
+    return found
+
+
+def _elements(reader: _Reader) -> Iterator[tuple[int, Any]]:
+    reader.take("[")
+    if reader.sign() == "]":
+        reader.take("]")
+        return
+    sign = ","
+    while sign == ",":
+        reader.row += 1
+        yield reader.row, reader.value()
+        sign = reader.take(",]")
+
+
+def json_header(file: File) -> tuple[str, ...]:
+    """The flat names of the first row; empty if there is none."""
+    for _, row in json_rows(file):
+        if not isinstance(row, dict):
+            raise Unusable("is no object with the names of columns", row=1)
+        header = tuple(_flat(row, lambda value: value))
+        if not header:
+            raise Unusable("is an object without names; expected the names of columns", row=1)
+        if len(header) > MOST_COLUMNS:
+            raise Unusable(f"has {len(header):,} names; at most {MOST_COLUMNS} are read", row=1)
+        return header
+    return ()
+
+
+def _flat(row: dict[str, Any], text: Callable[[Any], Any]) -> dict[str, Any]:
+    """A row whose nested credits have flat names."""
+    nested = row.get("credits")
+    if not isinstance(nested, dict):
+        return {name: text(value) for name, value in row.items()}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= (
+            {f"credits_{part}": text(v) for part, v in nested.items()} if name == "credits" else {name: text(value)}
+        )
+    return found
+
+
+def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+    batch = _JsonBatch(header)
+    for number, row in json_rows(file):
+        batch.add(number, row)
+        if len(batch) >= rows or batch.characters > LARGEST_PIECE:
+            yield batch.done()
+            batch = _JsonBatch(header)
+    if len(batch):
+        yield batch.done()
+
+
+class _JsonBatch:
+    """Rows of the same names."""
+
+    def __init__(self, header: Sequence[str]) -> None:
+        self._header = header
+        self._names = set(header)
+        self._numbers: list[int] = []
+        self._rows: list[dict[str, str | None]] = []
+        self._rejected: list[Rejected] = []
+        self.characters = 0
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._rejected)
+
+    def add(self, number: int, row: Any) -> None:
+        fault = ("row", "is no object with the names of columns")
+        if isinstance(row, dict):
+            flat = _flat(row, _json_text)
+            fault = self._fault(flat)
+        if fault[0]:
+            self._rejected.append(Rejected(number, *fault))
+            return
+        self._numbers.append(number)
+        self._rows.append(flat)
+        self.characters += sum(len(text) for text in flat.values() if text is not None)
+
+    def _fault(self, flat: dict[str, str | None]) -> tuple[str, str]:
+        if flat.keys() != self._names:
+            for name in self._header:
+                if name not in flat:
+                    return name, "is missing; every row has the same names"
+            name = next(name for name in flat if name not in self._names)
+            return shown(name), "no such column in the first row; every row has the same names"
+        for name, text in flat.items():
+            if text is not None and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+                return name, f"{shown(text)} holds half a character"
+        return "", ""
+
+    def done(self) -> Batch:
+        columns = {name: pa.array([row[name] for row in self._rows], pa.string()) for name in self._header}
+        return Batch(self._numbers, columns, self._rejected)
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        exponent = value.as_tuple().exponent
+        is_plain = isinstance(exponent, int) and -100 < exponent < 100
+        return format(value, "f") if is_plain else str(value)
+    if isinstance(value, int):
+        return str(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        raise Unusable("is nested too deeply") from None
+
+
+def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:
+    """Rows of a few columns."""
+    yield from zip(*(column.to_pylist() for column in columns), strict=True)

@@ -1,0 +1,1 @@
+"""One pull: observations are read from Langfuse, rated, and booked in the ledger."""

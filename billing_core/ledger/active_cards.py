@@ -1,0 +1,109 @@
+"""The rate cards that apply: those of the rate card file, and those that were imported.
+
+An imported card adds to the file's, or takes the place of the one with its id; the newest import wins. The file stays
+as it is, and so does what events were rated with: a card that events name is never exchanged for another.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from billing_core.errors import RateCardError
+from billing_core.ledger.engine import Rows, Writer
+from billing_core.ledger.journal import Ledger
+from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault
+
+__all__ = ["Brought", "CardBook", "combined", "keep_import", "take_back_import"]
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What an import brings: cards, and plans, none if it says nothing of them."""
+
+    cards: tuple[RateCard, ...]
+    plans: tuple[Plan, ...] = ()
+
+    def to_json(self) -> str:
+        """As the ledger keeps it."""
+        cards = [json.loads(card.to_json()) for card in self.cards]
+        return json.dumps({"cards": cards, "plans": [plan.model_dump(mode="json") for plan in self.plans]})
+
+    @classmethod
+    def from_json(cls, text: str) -> Brought:
+        """Back from the ledger."""
+        found = json.loads(text)
+        return cls(tuple(map(RateCard.model_validate, found["cards"])), tuple(map(Plan.model_validate, found["plans"])))
+
+
+class CardBook:
+    """See the module. Thread-safe; reads the ledger again only after an import or an undo."""
+
+    def __init__(self, ledger: Ledger, file_cards: RateCardFile) -> None:
+        self._ledger = ledger
+        self._file = file_cards
+        self._reading = threading.Lock()
+        self._known: tuple[object, RateCardFile] | None = None
+
+    def current(self) -> RateCardFile:
+        """The cards that apply now.
+
+        Raises
+        ------
+        RateCardError
+            If the file was changed since so that it contradicts what was imported.
+        """
+        state = self._ledger.engine.rows("SELECT count(*), count(undone_at) FROM imported_cards")[0]
+        with self._reading:
+            if self._known is None or self._known[0] != state:
+                self._known = state, combined(self._file, imported(self._ledger.engine.rows))
+            return self._known[1]
+
+
+def imported(rows: Rows) -> list[Brought]:
+    """What imports brought that stand, oldest first."""
+    query = """SELECT c.content FROM imported_cards c LEFT JOIN imports i ON i.id = c.import_id
+               WHERE c.undone_at IS NULL ORDER BY c.imported_at, i.seq"""
+    return [Brought.from_json(row[0]) for row in rows(query, [])]
+
+
+def combined(base: RateCardFile, brought: Iterable[Brought]) -> RateCardFile:
+    """`base` and what was brought since, in order; of one id, or one plan's name, the newest.
+
+    Raises
+    ------
+    RateCardError
+        If two cards would be in force at the same time.
+    """
+    cards = {card.id: card for card in base.cards}
+    plans = {plan.name: plan for plan in base.plans}
+    for one in brought:
+        cards |= {card.id: card for card in one.cards}
+        plans |= {plan.name: plan for plan in one.plans}
+    try:
+        return RateCardFile(cards=tuple(cards.values()), plans=tuple(plans.values()), metadata=base.metadata)
+    except ValidationError as error:
+        raise RateCardError(
+            f"rate cards of the file and of imports together: {first_fault(error)}; give the earlier card an "
+            "effective_to, or undo the import"
+        ) from None
+
+
+def keep_import(writer: Writer, import_id: str, brought: Brought, *, actor: str, now: datetime) -> None:
+    """Let what an import brings apply from now on."""
+    writer.insert(
+        "imported_cards",
+        {"import_id": import_id, "content": brought.to_json(), "imported_at": now, "imported_by": actor},
+    )
+
+
+def take_back_import(writer: Writer, import_id: str, *, now: datetime) -> Brought:
+    """Let it apply no longer; returns what it brought."""
+    content = writer.rows("SELECT content FROM imported_cards WHERE import_id = ?", [import_id])[0][0]
+    writer.update("imported_cards", {"import_id": import_id, "undone_at": now}, key="import_id")
+    return Brought.from_json(content)

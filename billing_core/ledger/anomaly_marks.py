@@ -1,0 +1,73 @@
+"""Anomalies somebody has seen: one row per organization and day, every change in the audit chain beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.journal import append_audit
+
+__all__ = ["AnomalyMarks", "Mark"]
+
+_THIS = "organization_id IS NOT DISTINCT FROM ? AND day = ?"
+
+Key = tuple[str | None, date]
+"""An organization (`None`: events that name none) and a day of the reporting timezone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Somebody has seen an anomaly: the day's credits as they saw them, when (aware UTC), who, and what they noted."""
+
+    credits: Decimal
+    seen_at: datetime
+    seen_by: str
+    note: str
+
+
+class AnomalyMarks:
+    """The table `anomaly_marks`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def all(self) -> Mapping[Key, Mark]:
+        """Every mark there is; whoever shows them looks up only what a reader may see."""
+        query = "SELECT organization_id, day, credits, seen_at, seen_by, note FROM anomaly_marks"
+        return {
+            (organization, date.fromisoformat(day)): Mark(held, at.replace(tzinfo=UTC), who, note)
+            for organization, day, held, at, who, note in self._engine.rows(query)
+        }
+
+    def put(self, key: Key, mark: Mark) -> None:
+        """Mark as seen; an earlier mark of the same day is replaced. One transaction with its audit entry."""
+        organization, day = key
+        with self._engine.transaction() as writer:
+            self._delete(writer, key)
+            writer.insert(
+                "anomaly_marks",
+                {
+                    "organization_id": organization, "day": day.isoformat(), "credits": mark.credits,
+                    "seen_at": mark.seen_at, "seen_by": mark.seen_by, "note": mark.note,
+                },
+            )  # fmt: skip
+            detail = {"organization": organization, "day": day, "credits": mark.credits, "note": mark.note}
+            append_audit(writer, mark.seen_by, "anomaly_seen", detail)
+
+    def remove(self, key: Key, *, actor: str) -> bool:
+        """Take a mark back; `False` if there was none."""
+        with self._engine.transaction() as writer:
+            if not self._delete(writer, key):
+                return False
+            append_audit(writer, actor, "anomaly_unseen", {"organization": key[0], "day": key[1]})
+        return True
+
+    def _delete(self, writer: Writer, key: Key) -> bool:
+        values = [key[0], key[1].isoformat()]
+        found = writer.rows(f"SELECT count(*) FROM anomaly_marks WHERE {_THIS}", values)[0][0]
+        if found:
+            writer.rows(f"DELETE FROM anomaly_marks WHERE {_THIS}", values)
+        return bool(found)

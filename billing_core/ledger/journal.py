@@ -1,0 +1,286 @@
+"""The journal side of the ledger: bookings, run log, rate cards in use, audit chain and what the ledger is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from billing_core.errors import RateCardError, SettingsError
+from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
+from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
+from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
+from billing_core.rating.card import RateCard, card_from_json
+from billing_core.settings import Mode
+from billing_core.values.usage_frame import Window
+
+__all__ = ["Ledger", "Run", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
+
+CHAIN_PIECE = 10_000
+"""Entries of the audit chain read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pull as the run log keeps it; times are aware UTC. `outcome`: running, done, partial, failed."""
+
+    run_id: str
+    started_at: datetime
+    ended_at: datetime | None
+    actor: str
+    api: str | None
+    window: Window
+    incremental: bool
+    observations: int
+    duplicates: int
+    counts: BookingCounts
+    rejected: int
+    outcome: str
+    error: str | None
+
+
+_ANY_LATE = """SELECT 1 FROM events WHERE accounted_at IS NOT NULL UNION ALL
+               SELECT 1 FROM event_revisions WHERE accounted_at IS NOT NULL LIMIT 1"""
+
+_RUN_COLUMNS = (
+    "run_id, started_at, ended_at, actor, api, window_start, window_end, incremental, observations, duplicates, "
+    "events_new, events_changed, events_unchanged, rejected, outcome, error"
+)
+
+
+class Ledger:
+    """Bookings and journals over an `Engine`; reads of events are expressions from `queries`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def read_rows(self, expression: ir.Table) -> list[dict[str, Any]]:
+        """The rows of a question to the ledger, times as what they are: UTC."""
+        rows: list[dict[str, Any]] = with_utc(self.engine.read(expression)).to_pylist()
+        return rows
+
+    def version(self) -> int:
+        """The newest booking's number; grows with every change of any event. Caches key on it."""
+        return int(self.engine.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])
+
+    def snapshot(self, as_of: int | None = None) -> Snapshot:
+        """The ledger as it is, or as it was after booking number `as_of`, with the months that were closed then."""
+        latest = self.version()
+        then = latest if as_of is None else min(as_of, latest)
+        query = """SELECT seq, start_at, end_at, period FROM closes
+                   WHERE seq <= ? AND (reopened_seq IS NULL OR reopened_seq > ?) ORDER BY seq"""
+        spans = [
+            ClosedSpan(seq, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), period)
+            for seq, start, end, period in self.engine.rows(query, [then, then])
+        ]
+        late = bool(spans) and bool(self.engine.rows(_ANY_LATE))
+        return Snapshot(then, latest, tuple(spans), late)
+
+    def book(self, events: pa.Table, *, run_id: str) -> BookingCounts:
+        """Book rows of `EVENT_SCHEMA` in one transaction; equal events are left alone."""
+        with self.engine.transaction() as writer:
+            return writer.book(events, run_id=run_id)
+
+    def claim(self, mode: Mode) -> None:
+        """Bind the ledger to demo or live data on first use.
+
+        Raises
+        ------
+        SettingsError
+            If it holds the other kind: invented events must never mix with billable ones.
+        """
+        with self.engine.transaction() as writer:
+            claim(writer, mode)
+
+    def kind(self) -> Mode | None:
+        """What the ledger was bound to, `None` while it is new."""
+        rows = self.engine.rows("SELECT value FROM meta WHERE name = 'mode'")
+        return Mode(rows[0][0]) if rows else None
+
+    def register_cards(self, cards: Iterable[RateCard], *, actor: str) -> None:
+        """Remember cards before events name them.
+
+        Raises
+        ------
+        RateCardError
+            If a card's content changed under an id that events were rated with.
+        """
+        with self.engine.transaction() as writer:
+            register_cards(writer, cards, actor=actor)
+
+    def card(self, card_id: str) -> RateCard | None:
+        """A registered card, as it was when events were rated with it."""
+        rows = self.engine.rows("SELECT content FROM rate_cards WHERE card_id = ?", [card_id])
+        return card_from_json(rows[0][0]) if rows else None
+
+    def card_versions(self) -> set[str]:
+        """Every card version that a current event names."""
+        return {row[0] for row in self.engine.rows("SELECT DISTINCT rate_card_version FROM events")}
+
+    def versions_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Event id → card version, for those already booked."""
+        query = "SELECT id, rate_card_version FROM events WHERE id IN (SELECT unnest(?))"
+        return {row[0]: row[1] for row in self.engine.rows(query, [list(ids)])}
+
+    def start_run(self, run_id: str, *, actor: str, window: Window, incremental: bool) -> None:
+        """Open a line in the run log; a run that never ends it was killed."""
+        with self.engine.transaction() as writer:
+            writer.insert(
+                "runs",
+                {
+                    "run_id": run_id, "started_at": writer.clock(), "actor": actor, "window_start": window.start,
+                    "window_end": window.end, "incremental": incremental, "observations": 0, "duplicates": 0,
+                    "events_new": 0, "events_changed": 0, "events_unchanged": 0, "rejected": 0, "outcome": "running",
+                },
+            )  # fmt: skip
+
+    def end_run(
+        self,
+        run_id: str,
+        *,
+        actor: str,
+        action: str,
+        values: Mapping[str, Any],
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Close the run's line and write the audit entry, together; `detail` stands in the entry only."""
+        with self.engine.transaction() as writer:
+            writer.update("runs", {"run_id": run_id, "ended_at": writer.clock(), **values}, key="run_id")
+            append_audit(writer, actor, action, {"run": run_id, **values, **(detail or {})})
+
+    def last_runs(self, limit: int = 20) -> list[Run]:
+        """The newest runs first."""
+        query = f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY started_at DESC LIMIT ?"
+        return [_run(row) for row in self.engine.rows(query, [limit])]
+
+    def covered_until(self) -> datetime | None:
+        """Up to when incremental pulls have read without a gap, aware UTC; `None` before the first one."""
+        query = """SELECT window_start, least(window_end, started_at), incremental FROM runs
+                   WHERE outcome IN ('done', 'partial') ORDER BY ended_at"""
+        found = contiguous_end((start, end, incremental) for start, end, incremental in self.engine.rows(query))
+        return None if found is None else found.replace(tzinfo=UTC)
+
+    def audit(self, actor: str, action: str, detail: Mapping[str, Any]) -> None:
+        """Append one entry: who, what, how many, which hash. Entries are chained and never edited."""
+        with self.engine.transaction() as writer:
+            append_audit(writer, actor, action, detail)
+
+    def audit_chain(self) -> Iterator[tuple[Any, ...]]:
+        """Every entry in order, in pieces: seq, happened_at, actor, action, detail, previous_hash, hash."""
+        names, begin = "seq, happened_at, actor, action, detail, previous_hash, hash", 0
+        while rows := self.engine.rows(
+            f"SELECT {names} FROM audit ORDER BY seq, hash LIMIT {CHAIN_PIECE} OFFSET ?", [begin]
+        ):
+            yield from rows
+            begin += len(rows)
+
+    def audit_head(self) -> list[Anchor]:
+        """The newest entry as the ledger notes it apart from the log; nothing where an older version wrote it.
+
+        Read it before the chain, which only grows.
+        """
+        rows = self.engine.rows("SELECT value FROM meta WHERE name = 'audit_head'")
+        seq, _, digest = rows[0][0].partition(" ") if rows else ("", "", "")
+        return [Anchor(int(seq), digest, "the ledger's own note")] if seq.isdecimal() else []
+
+    def audit_entries(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest entries first."""
+        names = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
+        query = f"SELECT {', '.join(names)} FROM audit ORDER BY seq DESC LIMIT ?"
+        return [dict(zip(names, row, strict=True)) for row in self.engine.rows(query, [limit])]
+
+
+def claim(writer: Writer, mode: Mode) -> None:
+    """See `Ledger.claim`, inside a transaction."""
+    kind = _meta(writer, "mode")
+    if kind is None:
+        writer.insert("meta", {"name": "mode", "value": mode.value})
+    elif kind != mode.value:
+        raise SettingsError(
+            f"BILLING_WAREHOUSE_URL: this ledger holds {kind} data and BILLING_MODE is {mode.value}; "
+            "point it to another file, or move this one away"
+        )
+
+
+def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> None:
+    """See `Ledger.register_cards`, inside a transaction."""
+    known = dict(writer.rows("SELECT card_id, fingerprint FROM rate_cards"))
+    for card in cards:
+        if (fingerprint := known.get(card.id)) == card.fingerprint():
+            continue
+        if fingerprint is not None:
+            _replace_unused(writer, card)
+        writer.insert(
+            "rate_cards",
+            {
+                "card_id": card.id, "fingerprint": card.fingerprint(), "content": card.to_json(),
+                "registered_at": writer.clock(),
+            },
+        )  # fmt: skip
+        append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
+
+
+def events_naming(rows: Rows, card_id: str) -> int:
+    """States of events that were rated with a card, former ones included."""
+    query = "SELECT count(*) FROM {} WHERE rate_card_version = ?"
+    return sum(int(rows(query.format(table), [card_id])[0][0]) for table in ("events", "event_revisions"))
+
+
+def _replace_unused(writer: Writer, card: RateCard) -> None:
+    """A card may be edited only until the first event names it."""
+    if named := events_naming(writer.rows, card.id):
+        raise RateCardError(
+            f"rate card {card.id!r} was changed, but {named:,} events were rated with it as it was; "
+            "restore the file, or give the changed card a new id and its own effective_from"
+        )
+    writer.rows("DELETE FROM rate_cards WHERE card_id = ?", [card.id])
+
+
+def contiguous_end(windows: Iterable[tuple[datetime, datetime, bool]]) -> datetime | None:
+    """The end of gapless reading, from finished windows `(start, end, incremental)` in the order they finished.
+
+    Incremental windows found it; a window somebody named extends it only where it joins on.
+    """
+    covered: datetime | None = None
+    for start, end, incremental in windows:
+        if (covered is None and incremental) or (covered is not None and start <= covered < end):
+            covered = end
+    return covered
+
+
+def _meta(writer: Writer, name: str) -> str | None:
+    rows = writer.rows("SELECT value FROM meta WHERE name = ?", [name])
+    return rows[0][0] if rows else None
+
+
+def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, Any]) -> None:
+    """Append one entry inside a transaction: what it tells of and the entry happen together, or not at all."""
+    last = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+    seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
+    at = writer.clock()
+    text = json.dumps(detail, sort_keys=True, default=str)
+    digest = entry_hash(seq, at, actor, action, text, previous)
+    writer.insert(
+        "audit",
+        {
+            "seq": seq, "happened_at": at, "actor": actor, "action": action, "detail": text,
+            "previous_hash": previous, "hash": digest,
+        },
+    )  # fmt: skip
+    writer.rows("DELETE FROM meta WHERE name = 'audit_head'")
+    writer.insert("meta", {"name": "audit_head", "value": f"{seq} {digest}"})
+
+
+def _run(row: tuple[Any, ...]) -> Run:
+    (run_id, started, ended, actor, api, start, end, incremental, observations, duplicates, new, changed, unchanged,
+     rejected, outcome, error) = row  # fmt: skip
+    return Run(
+        run_id, started.replace(tzinfo=UTC), ended and ended.replace(tzinfo=UTC), actor, api,
+        Window(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)), incremental, observations, duplicates,
+        BookingCounts(new, changed, unchanged), rejected, outcome, error,
+    )  # fmt: skip

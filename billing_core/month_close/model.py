@@ -1,0 +1,169 @@
+"""The words of a month's close: its state, what is checked, its manifest. Light: pages import it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from billing_core.errors import BadParameter
+from billing_core.month_close.rules import Accepted, Obstacle
+from billing_core.types import Credits
+from billing_core.values.usage_frame import Window
+
+__all__ = [
+    "FROZEN_SETTINGS",
+    "Checklist",
+    "Closing",
+    "Difference",
+    "Month",
+    "MonthState",
+    "Verification",
+    "canonical",
+    "digest",
+    "window_of",
+]
+
+FROZEN_SETTINGS = ("seller_name", "service_name", "journal_accounts")
+"""Settings that exports are made with: for a closed month those count that its manifest names."""
+
+_PERIOD = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
+
+
+class MonthState(StrEnum):
+    """Where a month stands."""
+
+    OPEN = "open"
+    """It lasts on."""
+    OVER = "over"
+    """It is over and may be closed."""
+    CLOSED = "closed"
+    REOPENED = "reopened"
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """A month of the reporting timezone with what counts in it. Times are aware UTC, US dollars exact.
+
+    `late_events` and `late_credits` are carried over from closed months: part of the figures beside them.
+    """
+
+    period: str
+    window: Window
+    state: MonthState
+    events: int
+    credits: Credits
+    amount_usd: Decimal
+    late_events: int = 0
+    late_credits: Decimal = Decimal(0)
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+    sha256: str | None = None
+    timezone: str | None = None
+    reopened_at: datetime | None = None
+    reopened_by: str | None = None
+    reopen_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checklist:
+    """What was checked before a close: `obstacles` stand against it, `notes` do not but are worth knowing."""
+
+    period: str
+    window: Window
+    obstacles: tuple[Obstacle, ...]
+    notes: tuple[str, ...]
+    version: int
+    checked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a close went: a manifest if the month is closed now, else what stands against it."""
+
+    manifest: Mapping[str, Any] | None
+    obstacles: tuple[Obstacle, ...] = ()
+    exceptions: tuple[Accepted, ...] = ()
+    was_closed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the month is closed."""
+        return self.manifest is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `close`)."""
+        return {
+            "manifest": None if self.manifest is None else dict(self.manifest),
+            "ok": self.ok,
+            "differences": [obstacle.to_json() for obstacle in self.obstacles],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something of a closed month that is not as its manifest says."""
+
+    what: str
+    says: str
+    expected: str | None = None
+    found: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As `verify --json` has it."""
+        return {"what": self.what, "says": self.says, "expected": self.expected, "found": self.found}
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Whether a closed month is as it was closed."""
+
+    manifest: Mapping[str, Any]
+    differences: tuple[Difference, ...]
+    checked: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing changed since."""
+        return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `verify`)."""
+        return {
+            "manifest": dict(self.manifest), "ok": self.ok, "checked": list(self.checked),
+            "differences": [one.to_json() for one in self.differences],
+        }  # fmt: skip
+
+
+def window_of(period: str, zone: ZoneInfo) -> Window:
+    """The month `2026-10` of a timezone, as aware UTC instants.
+
+    Raises
+    ------
+    BadParameter
+        If `period` is no month.
+    """
+    found = _PERIOD.fullmatch(period)
+    if found is None or not 1970 <= int(found[1]) < 2200:
+        raise BadParameter("period", period, "a month such as 2026-10")
+    first = date(int(found[1]), int(found[2]), 1)
+    after = date(first.year + first.month // 12, first.month % 12 + 1, 1)
+    start, end = (datetime(day.year, day.month, 1, tzinfo=zone).astimezone(UTC) for day in (first, after))
+    return Window(start, end)
+
+
+def canonical(manifest: Mapping[str, Any]) -> str:
+    """A manifest as the text that is hashed: equal manifests, equal text."""
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()

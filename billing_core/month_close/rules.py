@@ -1,0 +1,248 @@
+"""What keeps a month from being closed, and which of it may be accepted. Pure.
+
+A month is closed once: what is unsettled, unsent, in error or unexplained would stay so for ever (CONTRACT section 3).
+What waits by rule is no obstacle: fractions of a credit, Stripe's sums that lag, usage that is not billed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from billing_core.errors import BadParameter
+from billing_core.reconcile.report import Cause, Reconciliation, Step
+from billing_core.types import plain_decimal
+from billing_core.values.decimals import EXACT
+
+__all__ = [
+    "ACCEPTABLE",
+    "ELSEWHERE",
+    "Acceptance",
+    "Accepted",
+    "Group",
+    "Obstacle",
+    "Standing",
+    "from_reconciliation",
+    "from_standings",
+    "judge",
+    "not_over",
+]
+
+NOT_OVER = "not_over"
+NOT_CONNECTED = "not_connected"
+CONTRADICTION = "contradiction"
+UNSETTLED = "unsettled"
+UNSENT = "unsent"
+
+ELSEWHERE = "elsewhere"
+"""Why an event is on its way for ever: the intent lies in another ledger."""
+
+NAMED = 100
+"""Events that an obstacle names; their number is exact."""
+
+
+class Group(StrEnum):
+    """The four words of CONTRACT section 3, and one for a month that is not over."""
+
+    UNSETTLED = "unsettled"
+    UNSENT = "unsent"
+    ERROR = "error"
+    UNEXPLAINED = "unexplained"
+    NOT_OVER = "not_over"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Something that stands against closing a month.
+
+    Attributes
+    ----------
+    cause:
+        In the words of reconciliation where it has one.
+    credits:
+        Sizes, added up; `None` where nobody knows.
+    event_ids:
+        The first ones, sorted.
+    """
+
+    cause: str
+    group: Group
+    says: str
+    events: int = 0
+    credits: Decimal | None = Decimal(0)
+    event_ids: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As `close --json` and the manifest have it: credits as text."""
+        return {
+            "cause": self.cause, "group": self.group.value, "says": self.says, "events": self.events,
+            "credits": None if self.credits is None else plain_decimal(self.credits),
+            "event_ids": list(self.event_ids),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Who accepts which causes or groups, and why."""
+
+    causes: frozenset[str] = frozenset()
+    by: str = ""
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, causes: Iterable[str], *, by: str, reason: str) -> Acceptance:
+        """From what somebody wrote; commas separate as well.
+
+        Raises
+        ------
+        BadParameter
+            Naming the first word that is no cause, and those that are.
+        """
+        words = [word.strip() for text in causes for word in text.split(",") if word.strip()]
+        for word in words:
+            if word not in ACCEPTABLE:
+                raise BadParameter("accept", word, "one of " + ", ".join(sorted(ACCEPTABLE)))
+        return cls(frozenset(words), by, " ".join(reason.split()))
+
+    def covers(self, obstacle: Obstacle) -> bool:
+        """Whether it accepts this one. That a month is not over cannot be accepted."""
+        return obstacle.group is not Group.NOT_OVER and bool(self.causes & {obstacle.cause, obstacle.group.value})
+
+
+ACCEPTABLE = frozenset(
+    {*(cause.value for cause in Cause), *(group.value for group in Group), NOT_CONNECTED, CONTRADICTION} - {NOT_OVER}
+)
+"""Words that `--accept` takes. Causes that are no obstacle are taken too: a script may name them every month."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An obstacle that somebody accepted."""
+
+    obstacle: Obstacle
+    by: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As the manifest names it."""
+        return {**self.obstacle.to_json(), "accepted_by": self.by, "reason": self.reason}
+
+
+def judge(obstacles: Sequence[Obstacle], acceptance: Acceptance) -> tuple[list[Obstacle], list[Accepted]]:
+    """What still stands against the close, and what was accepted."""
+    standing = [one for one in obstacles if not acceptance.covers(one)]
+    accepted = [Accepted(one, acceptance.by, acceptance.reason) for one in obstacles if acceptance.covers(one)]
+    return standing, accepted
+
+
+def not_over(period: str, end: datetime, settled_at: datetime, now: datetime) -> Obstacle | None:
+    """Why it is too early: the month lasts on, or its last traces are not settled."""
+    if now < end:
+        return Obstacle(NOT_OVER, Group.NOT_OVER, f"{period} lasts until {end:%Y-%m-%d %H:%M} UTC", credits=None)
+    if now < settled_at:
+        says = f"the last traces of {period} are final for sending at {settled_at:%Y-%m-%d %H:%M} UTC"
+        return Obstacle(UNSETTLED, Group.UNSETTLED, says, credits=None)
+    return None
+
+
+_LANGFUSE = {
+    Cause.LATE: (Group.UNSETTLED, "Langfuse and the ledger differ: pull the month, push, close again"),
+    Cause.CHANGED_AFTER_SENDING: (
+        Group.UNSETTLED, "Langfuse says otherwise of events that were sent: pull the month, push, close again",
+    ),
+}  # fmt: skip
+
+_UNEXPLAINED = {
+    Cause.NOT_OURS: "Stripe counts credits that this ledger did not send",
+    Cause.LOST_AT_STRIPE: "Stripe does not count credits that it accepted",
+    None: "the ledger contradicts itself",
+}
+
+
+def from_reconciliation(found: Reconciliation) -> list[Obstacle]:
+    """What reading all three books anew says against closing.
+
+    What was booked and not sent yet is judged by the ledger's own statuses: there parts that were corrected in
+    another hour stand on both sides and are no obstacle.
+    """
+    sums: dict[tuple[str, Group, str], tuple[Decimal, set[str]]] = {}
+    for row in found.rows:
+        for part in row.parts:
+            if part.step is Step.LANGFUSE_LEDGER and part.cause in _LANGFUSE:
+                group, says = _LANGFUSE[part.cause]
+            elif part.is_unexplained and part.credits:
+                group, says = Group.UNEXPLAINED, _UNEXPLAINED[part.cause]
+            else:
+                continue
+            key = (CONTRADICTION if part.cause is None else part.cause.value, group, says)
+            total, ids = sums.setdefault(key, (Decimal(0), set()))
+            sums[key] = EXACT.add(total, abs(part.credits)), ids | set(part.event_ids)
+    return [
+        Obstacle(cause, group, says, len(ids), total, tuple(sorted(ids)[:NAMED]))
+        for (cause, group, says), (total, ids) in sums.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Events of the month that got no further than `stage`, for `cause` if they are stuck."""
+
+    stage: str
+    cause: str | None
+    is_settled: bool
+    is_carried: bool
+    events: int
+    credits: Decimal
+    event_ids: tuple[str, ...]
+
+
+_STUCK = {
+    "no_customer": (Cause.NO_CUSTOMER, Group.ERROR, "nobody pays for them: map their organization, or name a customer"),
+    "too_old": (Cause.TOO_OLD, Group.ERROR, "older than Stripe takes: bill them by an invoice item, or write them off"),
+    "closed_period": (Cause.HELD, Group.ERROR, "the invoice of their billing period is final"),
+    "failed_before": (Cause.HELD, Group.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
+    "sent_elsewhere": (
+        Cause.SENT_ELSEWHERE, Group.UNSENT, "Stripe may count them already: release or settle them on Stripe Sync",
+    ),
+    "on_hold": (Cause.HELD, Group.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
+}  # fmt: skip
+_ELSEWHERE = (
+    "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
+    "import a newer export of it, or accept unknown_outcome"
+)
+_REJECTED = (Cause.REJECTED, Group.ERROR, "Stripe rejected them: see Stripe Sync")
+
+
+def from_standings(standings: Iterable[Standing]) -> list[Obstacle]:
+    """What the statuses of the month's own events say against closing."""
+    sums: dict[tuple[str, Group, str], tuple[int, Decimal, set[str]]] = {}
+    for one in standings:
+        match one.stage:
+            case "pending" if one.is_carried:
+                continue  # waits for its customer's next whole credit
+            case "pending" if not one.is_settled:
+                key = UNSETTLED, Group.UNSETTLED, "not final for sending yet: push a little later, then close again"
+            case "pending":
+                key = UNSENT, Group.UNSENT, "not sent to Stripe yet: push, then close again"
+            case "sending" if one.cause == ELSEWHERE:
+                key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, _ELSEWHERE
+            case "sending":
+                key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, "nobody knows yet whether Stripe has them: push again"
+            case "error" | "held":
+                cause, group, says = _STUCK.get(one.cause or "", _REJECTED)
+                key = cause.value, group, says
+            case "correction":
+                says = "sent, changed since, and the difference was not sent: push, or settle it by hand"
+                key = Cause.CHANGED_AFTER_SENDING.value, Group.UNSENT, says
+            case _:
+                continue
+        events, total, ids = sums.get(key, (0, Decimal(0), set()))
+        sums[key] = events + one.events, EXACT.add(total, one.credits), ids | set(one.event_ids)
+    return [
+        Obstacle(cause, group, says, events, total, tuple(sorted(ids)[:NAMED]))
+        for (cause, group, says), (events, total, ids) in sums.items()
+    ]

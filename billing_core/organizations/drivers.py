@@ -1,0 +1,90 @@
+"""Which chatflow, model or user is behind a changed slope. Pure and exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from billing_core.values.decimals import EXACT
+
+__all__ = ["DIMENSIONS", "SLOPE_DAYS", "Contribution", "Slope", "slope_driver"]
+
+SLOPE_DAYS = 14
+"""Complete days compared with as many before them: two of each weekday on either side."""
+
+DIMENSIONS = ("chatflow", "model", "user")
+"""Every event has one value in each (`model`: its set of models); `None` is "not named"."""
+
+SMALLEST = Fraction(1, 10)
+"""Changes below a tenth are not explained: they are how usage breathes."""
+
+Slices = Mapping[str, Mapping[str | None, Decimal]]
+"""Dimension → value → credits; each dimension holds all credits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one value of a dimension adds to a change, in credits (negative: takes away); `name` is for people."""
+
+    dimension: str
+    value: str | None
+    credits: Decimal
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Credits of the last days against those of as many before, and who is behind the difference.
+
+    `contributions` holds every value of every dimension, largest in the direction of the change first; those of one
+    dimension add up to `change` exactly. `driver` is the one to name.
+    """
+
+    before: Decimal
+    now: Decimal
+    change: Decimal
+    driver: Contribution
+    contributions: tuple[Contribution, ...]
+
+    @property
+    def share(self) -> Fraction:
+        """The driver's part of the change; above 1 where others went the other way."""
+        return Fraction(self.driver.credits) / Fraction(self.change)
+
+    @property
+    def relative(self) -> Fraction | None:
+        """The change as a share of what was before, `None` where nothing was."""
+        return None if not self.before else Fraction(self.change) / Fraction(self.before)
+
+
+def slope_driver(before: Slices, now: Slices) -> Slope | None:
+    """Who is behind the change from `before` to `now`; `None` while it is under 10 %, or nothing changed."""
+    totals = [_sum(slices[DIMENSIONS[0]]) for slices in (before, now)]
+    change = EXACT.subtract(totals[1], totals[0])
+    if not change or abs(Fraction(change)) < SMALLEST * Fraction(totals[0]):
+        return None
+    found = [one for dimension in DIMENSIONS for one in _contributions(dimension, before[dimension], now[dimension])]
+    sign = 1 if change > 0 else -1
+    found.sort(key=lambda one: (-sign * one.credits, DIMENSIONS.index(one.dimension), one.value or ""))
+    telling = {name for name in DIMENSIONS if len({*before[name], *now[name]}) > 1}  # the only model explains nothing
+    driver = next((one for one in found if one.dimension in telling), found[0])
+    return Slope(totals[0], totals[1], change, driver, tuple(found))
+
+
+def _contributions(
+    dimension: str, before: Mapping[str | None, Decimal], now: Mapping[str | None, Decimal]
+) -> list[Contribution]:
+    nothing = Decimal(0)
+    return [
+        Contribution(dimension, value, EXACT.subtract(now.get(value, nothing), before.get(value, nothing)))
+        for value in {*before, *now}
+    ]
+
+
+def _sum(values: Mapping[str | None, Decimal]) -> Decimal:
+    total = Decimal(0)
+    for value in values.values():
+        total = EXACT.add(total, value)
+    return total

@@ -1,0 +1,176 @@
+"""Notices of reached limits: raised, delivered, looked at, marked as seen. Part of `LimitsDesk`.
+
+An admin limited to organizations gets what follows from those organizations' use now, and nothing of the journal: when
+a notice was raised, or who saw it, would tell of others that share the customer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from billing_core.access import Principal, Role, Scope, scope_of, system_principal
+from billing_core.errors import BillingError
+from billing_core.ledger.directory import DirectoryBook, names_in
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.notices import Notice, NoticeBooks, Reached
+from billing_core.organizations.limits import Limit
+from billing_core.organizations.limits_csv import notices_csv
+from billing_core.organizations.notices import Delivery, delivery_of, facts_of, passed
+from billing_core.organizations.webhook import Delivered, Webhook, deliver
+from billing_core.runtime.clock import Clock
+from billing_core.runtime.faults import said_of
+from billing_core.runtime.locks import exclusive
+from billing_core.settings import Settings
+from billing_core.types import utc_text
+
+__all__ = ["Board", "Looked", "NoticeDesk", "RaisedNotice"]
+
+_log = logging.getLogger(__name__)
+
+SHOWN_SEEN = 100
+"""Notices marked as seen that are listed, the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedNotice:
+    """A notice from the journal, with its way to the webhook."""
+
+    notice: Notice
+    delivery: Delivery
+
+    def to_json(self, names: Mapping[str, str]) -> dict[str, Any]:
+        """The notice as the command `notices` prints it; `names` as in the directory."""
+        notice, last = self.notice, self.delivery.last
+        return {
+            "id": notice.id,
+            **facts_of(notice, names.get(notice.organization_id or "")),
+            "raised_at": utc_text(notice.raised_at),
+            "delivery": {
+                "state": self.delivery.state.value,
+                "tries": self.delivery.tries,
+                "last_at": None if last is None else utc_text(last.at),
+                "status": None if last is None else last.status,
+                "error": None if last is None else last.error,
+                "next_at": None if self.delivery.next_at is None else utc_text(self.delivery.next_at),
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What is to be noticed.
+
+    `open` and `seen` come from the journal, newest period first, for whoever sees every organization; `reached` is
+    what stands in their place for the others: thresholds that their own organizations' use has reached by now.
+    `problem` says why the last look of this process failed.
+    """
+
+    open: tuple[RaisedNotice, ...] = ()
+    seen: tuple[RaisedNotice, ...] = ()
+    reached: tuple[Reached, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one look did: notices raised, and what became of those that were on their way to the webhook."""
+
+    raised: int = 0
+    delivery: Delivered = field(default_factory=Delivered)
+
+
+class NoticeDesk:
+    """See the module. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        limits: Callable[[Scope], list[Limit]],
+        clock: Clock,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._clock = clock
+        self._pause = pause
+        self._books = NoticeBooks(ledger.engine)
+        self._directory = DirectoryBook(ledger.engine)
+        self._problem: str | None = None
+
+    def board(self, principal: Principal) -> Board:
+        """What is to be noticed, for an admin; see `Board`."""
+        principal.require(Role.ADMIN)
+        if principal.organizations is not None:
+            return Board(reached=tuple(passed(self._limits(scope_of(principal)), self._settings.limit_thresholds)))
+        seen = self._books.seen(SHOWN_SEEN)
+        return Board(self._with_delivery(self._books.open()), self._with_delivery(seen), problem=self._problem)
+
+    def csv(self, principal: Principal) -> Iterator[bytes]:
+        """Every notice of the board as CSV, all that were ever seen among them, for whoever may see the board."""
+        board = self.board(principal)
+        seen = () if principal.organizations is not None else self._with_delivery(self._books.seen())
+        raised = [(one.notice, one.delivery) for one in (*board.open, *seen)]
+        return notices_csv([*raised, *((one, None) for one in board.reached)], self._names())
+
+    def mark_seen(self, principal: Principal, ids: Sequence[str]) -> int:
+        """Mark notices as seen in the principal's name; returns how many nobody had marked yet. Audited.
+
+        Raises
+        ------
+        AccessDenied
+            Unless the principal is an admin who sees every organization: the mark is everybody's.
+        """
+        principal.require(Role.ADMIN)
+        principal.require_everything("notices are marked for everybody")
+        return self._books.mark_seen(ids, actor=principal.name, now=self._clock())
+
+    def look(self, actor: str) -> Looked:
+        """Raise the notices that are due and deliver what waits, in the name of whoever gave the occasion.
+
+        Raises
+        ------
+        WarehouseError
+            If the ledger could not be read or written. What the webhook answers is no error: it is logged and kept.
+        """
+        due = passed(self._limits(scope_of(system_principal(actor))), self._settings.limit_thresholds)
+        raised = self._books.raise_new(due, actor=actor, now=self._clock())
+        return Looked(len(raised), self._deliver())
+
+    def look_calmly(self, actor: str) -> Looked:
+        """`look` on the occasion of other work, which must not fail with it: what is wrong is logged and shown."""
+        try:
+            looked = self.look(actor)
+        except BillingError as error:
+            self._problem = str(error)
+            _log.warning("notices: %s", error)
+        except Exception as error:  # noqa: BLE001 - a pull that booked everything has not failed
+            self._problem = said_of(error, "notices")
+        else:
+            self._problem = None
+            return looked
+        return Looked()
+
+    def _deliver(self) -> Delivered:
+        webhook = Webhook.from_settings(self._settings)
+        if webhook is None or not self._books.undelivered():
+            return Delivered()
+        path = self._settings.warehouse_path
+        with exclusive(path.with_name(path.name + ".webhook")):  # two processes would send everything twice
+            return deliver(self._books, webhook, self._names(), self._clock, pause=self._pause)
+
+    def _names(self) -> dict[str, str]:
+        return names_in(self._directory.newest())
+
+    def _with_delivery(self, notices: Sequence[Notice]) -> tuple[RaisedNotice, ...]:
+        tries = self._books.tries([notice.id for notice in notices])
+        has_webhook = self._settings.webhook_url is not None
+        return tuple(
+            RaisedNotice(notice, delivery_of(notice.raised_at, tries.get(notice.id, ()), has_webhook=has_webhook))
+            for notice in notices
+        )

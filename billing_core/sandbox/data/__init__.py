@@ -1,0 +1,1 @@
+"""The data the sandbox is filled with, made from a seed."""

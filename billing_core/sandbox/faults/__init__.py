@@ -1,0 +1,1 @@
+"""Faults that a test or a person plants in the sandbox."""

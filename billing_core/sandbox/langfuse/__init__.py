@@ -1,0 +1,1 @@
+"""The sandbox's Langfuse: its legacy API and v2."""

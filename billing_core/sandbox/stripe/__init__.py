@@ -1,0 +1,1 @@
+"""The sandbox's Stripe: an account, its meters, subscriptions and invoices."""

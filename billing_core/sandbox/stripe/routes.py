@@ -1,0 +1,16 @@
+"""Stripe's face: what the dashboard uses of v1 and v2, with the refusals, delays and losses of the reference."""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from billing_core.sandbox.stripe import control, meters, v1, v2
+from billing_core.sandbox.stripe.account import Account
+from billing_core.sandbox.stripe.wire import unflatten
+
+__all__ = ["Account", "routes", "unflatten"]
+
+
+def routes() -> list[Route]:
+    """The routes of this face and of its switches; the busiest first."""
+    return [*meters.routes(), *v2.routes(), *v1.routes(), *control.routes()]

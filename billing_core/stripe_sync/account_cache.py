@@ -1,0 +1,399 @@
+"""What is read from Stripe, kept in the ledger with its age: reads are rationed, and an outage must not look like
+"no plan" or 0 (Stripe notes, facts 1, 2 and 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TypeVar
+
+import msgspec
+
+from billing_core.errors import NotFound, SettingsError, UpstreamError
+from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
+from billing_core.runtime.clock import Clock
+from billing_core.stripe.delivery import METER_GONE_CODES
+from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
+from billing_core.stripe.periods import BillingCalendar, calendar_of
+from billing_core.stripe.provider import StripeProvider
+from billing_core.stripe.reading import ReadFailed
+from billing_core.stripe_sync.confirmation import Bucket, resolve
+from billing_core.stripe_sync.read_ration import Ration
+from billing_core.values.usage_frame import HOUR, Window, hour_of, whole_hours
+
+__all__ = [
+    "FRESH",
+    "KeptSummary",
+    "Picture",
+    "StripeReads",
+    "keep_plans_failure",
+    "known_meter",
+    "last_plans_failure",
+    "or_say",
+    "period_ended",
+    "read_at",
+    "remembered",
+]
+
+FRESH = timedelta(minutes=1)
+"""For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
+
+BETWEEN_LOOKS = timedelta(hours=1)
+"""Between two looks at a customer's sums that can wait, and between two other reads while they are spared."""
+
+GUARDING = 0.5
+"""Share of a day's looks that looks before sending may use; the others confirm what was sent."""
+
+KEPT_REPORTS = 5_000
+HTTP_NOT_FOUND = 404
+REPORTS_OVERLAP = timedelta(hours=1)
+FIRST_REPORTS = timedelta(days=30)
+"""The events feed is eventually consistent, and ends after 30 days."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read.
+
+    `knows_subscriptions` is false where the server offered no list of them: having none then says nothing. `asked` are
+    customers that Stripe's lists leave out and that were asked for by themselves.
+    """
+
+    customers: tuple[Customer, ...] | None = None
+    subscriptions: tuple[Subscription, ...] = ()
+    drafts: tuple[Invoice, ...] = ()
+    read_at: datetime | None = None
+    knows_subscriptions: bool = True
+    asked: tuple[str, ...] = ()
+
+    def calendars(self, customers: Iterable[str], meter_id: str, now: datetime) -> Mapping[str, BillingCalendar]:
+        """The billing periods of some customers."""
+        wanted = set(customers)
+        subscriptions = _by_customer(self.subscriptions, wanted)
+        drafts = _by_customer(self.drafts, wanted)
+        return {c: calendar_of(subscriptions.get(c, ()), drafts.get(c, ()), meter_id, now) for c in wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPicture:
+    """What is remembered of a picture beside its lists."""
+
+    knows_subscriptions: bool = True
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMeter:
+    """What is remembered of the meter beside its id; `account` tells whether the key and address are still the same."""
+
+    livemode: bool | None = None
+    account: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSummary:
+    """Stripe's hourly sums of one customer as last read; hours without a bucket counted nothing."""
+
+    start: datetime
+    end: datetime
+    buckets: tuple[Bucket, ...]
+
+
+def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]]:
+    found: dict[str, tuple[T, ...]] = {}
+    for row in rows:
+        customer = row.customer_id  # type: ignore[attr-defined]
+        if customer in wanted:
+            found[customer] = (*found.get(customer, ()), row)
+    return found
+
+
+class StripeReads:
+    """Reads through the ledger's memory."""
+
+    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
+        self._books = books
+        self._provider = provider
+        self._clock = clock
+        self.ration = Ration(books, provider, clock)
+
+    def meter(self, *, keep: bool = True) -> tuple[str, bool | None]:
+        """Id and mode of the meter credits go to, checked; while reads are spared as it was within the hour.
+
+        Raises
+        ------
+        SettingsError, UpstreamError
+            As `StripeProvider.preflight` does.
+        """
+        kept = self._books.objects("meter")
+        if kept and self._is_spared(kept[0].read_at):
+            found = msgspec.json.decode(kept[0].content, type=KeptMeter)
+            if found.account is not None and found.account == self._provider.account:
+                return kept[0].id, found.livemode
+        meter = self._provider.preflight()
+        if keep:
+            self.keep_meter(meter.id, meter.livemode)
+        return meter.id, meter.livemode
+
+    def _is_spared(self, read_at: datetime) -> bool:
+        return self._clock() - read_at < BETWEEN_LOOKS and self.ration.is_tight()
+
+    def picture(
+        self, *, fresh: timedelta, keep: bool = True, of: Collection[str] = ()
+    ) -> tuple[Picture, tuple[str, ...]]:
+        """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
+
+        What was read within `fresh`, or within the hour while reads are spared, is not read again, unless a billing
+        period has ended since. Of customers `of` that Stripe's lists leave out, as those on a test clock, subscriptions
+        and drafts are asked for by customer.
+
+        Raises
+        ------
+        UpstreamError
+            If subscriptions or draft invoices cannot be read: without billing periods nothing may be sent, and
+            without drafts late usage would pass for too late.
+        """
+        kept = remembered(self._books)
+        now = self._clock()
+        is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
+        if is_recent and not period_ended(kept, now) and not self._unlisted(kept, of):
+            return kept, ()
+        problems: list[str] = []
+        subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
+        drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
+        customers = or_say(problems, lambda: tuple(self._provider.customers()))
+        asked = self._unlisted(Picture(customers, subscriptions or ()), of) if subscriptions is not None else set()
+        for customer_id in sorted(asked):
+            with suppress(NotFound):
+                subscriptions = (*(subscriptions or ()), *self._provider.subscriptions(customer_id))
+                drafts = (*(drafts or ()), *map(_while_clock_stands, self._provider.invoices("draft", customer_id)))
+        if keep:
+            self._keep("subscription", subscriptions or (), now)
+            self._keep("draft", drafts or (), now)
+            if customers is not None:
+                self._keep("customer", customers, now)
+            content = msgspec.json.encode(KeptPicture(subscriptions is not None, tuple(sorted(asked)))).decode()
+            self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
+        picture = Picture(
+            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
+            tuple(asked),
+        )  # fmt: skip
+        return picture, tuple(problems)
+
+    def _unlisted(self, picture: Picture, of: Collection[str]) -> set[str]:
+        """Customers that no list names. In live mode there are no test clocks, and every customer is listed."""
+        if self._provider.is_live or not of or picture.customers is None:
+            return set()
+        listed = {customer.id for customer in picture.customers}
+        return set(of) - listed - {found.customer_id for found in picture.subscriptions} - set(picture.asked)
+
+    def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
+        """Remember which meter credits go to: whoever looks at remembered subscriptions needs it."""
+        content = msgspec.json.encode(KeptMeter(livemode, self._provider.account)).decode()
+        self._books.store_objects("meter", [StoredObject(meter_id, None, content, self._clock())])
+
+    def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...] | None:
+        """A list; `None` where the server has no such address, which Stripe itself always has."""
+        try:
+            return read()
+        except ReadFailed as error:
+            if error.status != HTTP_NOT_FOUND:
+                raise
+            problems.append(str(error))
+            return None
+
+    def _keep(self, kind: str, rows: Iterable[Customer | Subscription | Invoice], now: datetime) -> None:
+        self._books.store_objects(
+            kind,
+            [StoredObject(row.id or "", _customer_of(row), msgspec.json.encode(row).decode(), now) for row in rows],
+        )
+
+    def may_hear_reports(self) -> bool:
+        """Whether error reports are due: while reads are spared they are read once an hour."""
+        last = self._books.objects("reports_read")
+        return not last or not self._is_spared(last[0].read_at)
+
+    def error_reports(self, now: datetime) -> tuple[list[Answer], tuple[str, ...]]:
+        """Rejections Stripe told of that our intents do not show yet, as answers to them; every report is kept.
+
+        Beside them, in words, what new reports count and do not name: they hold samples only.
+        """
+        last = self._books.objects("reports_read")
+        since = now - FIRST_REPORTS if not last else last[0].read_at - REPORTS_OVERLAP
+        reports = self._provider.error_reports(since)
+        known = {row.id for row in self._books.objects("error_report")}
+        fresh = [report for report in reports if report.id not in known]
+        kept = self._books.objects("error_report")[-KEPT_REPORTS:]
+        # Also those read before: whoever read them may have died before the intents were settled.
+        told = [*(msgspec.json.decode(row.content, type=ErrorReport) for row in kept), *fresh]
+        states = self._books.states_of({i for report in told for error in report.errors for i in error.identifiers})
+        self._books.store_objects(
+            "error_report",
+            [*kept, *(StoredObject(r.id, None, msgspec.json.encode(r).decode(), r.created) for r in fresh)],
+        )
+        self._books.store_objects("reports_read", [StoredObject("cursor", None, "{}", now)])
+        answers = {
+            identifier: Answer(
+                identifier, "void" if error.code in METER_GONE_CODES else "rejected", report.created,
+                text=f"Stripe rejected it after accepting it ({error.code}): {error.message}", code=error.code,
+            )
+            for report in told
+            for error in report.errors
+            for identifier in error.identifiers
+            if states.get(identifier) not in {None, "rejected", "void"}
+        }  # fmt: skip
+        return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
+
+    def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[Bucket]:
+        """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
+        hours = whole_hours(Window(start, end))
+        try:
+            buckets = [Bucket(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
+        except NotFound:
+            buckets = []
+        self.keep_summary(customer_id, hours.start, hours.end, buckets)
+        return buckets
+
+    def sums(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> dict[datetime, Decimal]:
+        """What Stripe counts per UTC hour of `[start, end)`; counted as looks, not remembered."""
+        before = self._provider.calls
+        try:
+            rows = self._provider.summaries(meter_id, customer_id, start, end, "hour")
+        finally:
+            self.ration.note_looks(self._provider.calls - before)
+        return {row.start: row.value for row in rows}
+
+    def may_guard(self) -> bool:
+        """Whether the ration allows a look before sending that could be done without."""
+        return self.ration.may_look(GUARDING)
+
+    def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[Bucket]) -> None:
+        """Remember what Stripe counts per hour in `[start, end)`, in place of what was read before."""
+        content = msgspec.json.encode(KeptSummary(start, end, tuple(buckets))).decode()
+        stored = StoredObject(customer_id, customer_id, content, self._clock())
+        self._books.store_objects("summary", [stored], only_customer=customer_id)
+
+    def keep_failure(self, customer_id: str) -> None:
+        """A customer whose sums could not be read now: others come first next time."""
+        stored = StoredObject(customer_id, customer_id, "{}", self._clock())
+        self._books.store_objects("summary_failed", [stored], only_customer=customer_id)
+
+    def resolve_unknown(
+        self, meter_id: str, *, older_than: datetime
+    ) -> tuple[list[Answer], tuple[str, ...], dict[str, list[Bucket]]]:
+        """The fate of intents that can no longer be repeated, where a summary decides it; and the sums read."""
+        answers: list[Answer] = []
+        problems: list[str] = []
+        read: dict[str, list[Bucket]] = {}
+        looked_at = self._looked_at()
+        for customer, first, last in self._books.unknown_customers(older_than):
+            if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_LOOKS:
+                continue
+            try:
+                buckets = self.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+            except UpstreamError as error:
+                problems.append(str(error))
+                self.keep_failure(customer)
+                continue
+            rows = self._books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
+            answers += resolve(rows, buckets, older_than=older_than, now=self._clock())
+            read[customer] = buckets
+        return answers, tuple(problems), read
+
+    def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
+        """Those whose sums may be read now, longest unread first: an hour apart, until the day's ration is used up."""
+        looked_at, now = self._looked_at(), self._clock()
+        due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_LOOKS]
+        for customer in sorted(due, key=lambda customer: (customer in looked_at, looked_at.get(customer), customer)):
+            if not self.ration.may_look():
+                break
+            yield customer
+
+    def _looked_at(self) -> dict[str, datetime]:
+        """Customer → when its sums were read last, or could not be."""
+        found: dict[str, datetime] = {}
+        for row in [*self._books.objects("summary"), *self._books.objects("summary_failed")]:
+            found[row.id] = max(row.read_at, found.get(row.id, row.read_at))
+        return found
+
+
+def _while_clock_stands(draft: Invoice) -> Invoice:
+    """A test clock moves only when somebody advances it: what is a draft takes usage, whatever time it is here."""
+    return replace(draft, finalizes_at=None)
+
+
+def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
+    """Something that may be out of reach: then why goes to `problems`."""
+    try:
+        return read()
+    except (UpstreamError, SettingsError) as error:
+        problems.append(str(error))
+        return None
+
+
+def remembered(books: SyncBooks) -> Picture:
+    """What was read last, whenever that was."""
+    read = books.objects("picture")
+    if not read:
+        return Picture()
+    about = msgspec.json.decode(read[0].content, type=KeptPicture)
+    return Picture(
+        tuple(msgspec.json.decode(row.content, type=Customer) for row in books.objects("customer")),
+        tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
+        tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
+        read[0].read_at,
+        about.knows_subscriptions,
+        about.asked,
+    )
+
+
+def read_at(books: SyncBooks) -> datetime | None:
+    """When the remembered picture was taken; `None` before the first."""
+    read = books.objects("picture")
+    return read[0].read_at if read else None
+
+
+def known_meter(books: SyncBooks) -> str | None:
+    """The id of the meter credits go to, as last read, else the one the ledger is bound to."""
+    read = books.objects("meter")
+    return read[0].id if read else books.bound_meter()
+
+
+PLANS_FAILED = "plans_failed"
+
+
+def keep_plans_failure(books: SyncBooks, problem: str, now: datetime) -> None:
+    """Remember why plans could not be read just now."""
+    books.store_objects(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
+
+
+def last_plans_failure(books: SyncBooks) -> tuple[str, datetime] | None:
+    """Why plans could not be read the last time that failed, and when; a newer picture makes it past."""
+    kept = books.objects(PLANS_FAILED)
+    return (kept[0].content, kept[0].read_at) if kept else None
+
+
+def _unnamed(report: ErrorReport) -> Iterator[str]:
+    for error in report.errors:
+        if error.count > len(error.identifiers):
+            yield (
+                f"Stripe rejected {error.count:,} meter events after accepting them ({error.code}) and names "
+                f"{len(error.identifiers):,} of them; `reconcile` finds the others"
+            )
+
+
+def _customer_of(row: Customer | Subscription | Invoice) -> str:
+    return row.id if isinstance(row, Customer) else row.customer_id
+
+
+def period_ended(picture: Picture, now: datetime) -> bool:
+    """Whether a billing period, or the time a draft stays open, has ended since the picture was taken."""
+    ends = [item.period_end for s in picture.subscriptions for item in s.items]
+    ends += [draft.finalizes_at for draft in picture.drafts]
+    return any(picture.read_at < end <= now for end in ends if end is not None and picture.read_at is not None)

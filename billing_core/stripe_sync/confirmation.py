@@ -1,0 +1,178 @@
+"""What Stripe's hourly sums say about single intents. `resolve` and `agreeing` are pure.
+
+A meter event cannot be read back; only sums per customer can. Every intent lies in one UTC hour, so the sum of
+that hour is either what is known to have arrived, or that plus some of what is not known (Stripe notes, 4 and 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from billing_core.errors import UpstreamError
+from billing_core.ledger.sync import DELIVERED, DUPLICATE, Answer, SyncBooks
+from billing_core.values.usage_frame import HOUR, hour_of
+
+if TYPE_CHECKING:
+    from billing_core.stripe_sync.account_cache import StripeReads
+
+__all__ = ["Bucket", "OtherValue", "agreeing", "confirm", "judge_duplicates", "resolve"]
+
+MOST_UNKNOWN = 12
+"""Unknown intents of one hour that are told apart by their sums; more stay unknown."""
+
+SETTLED_AFTER = timedelta(hours=4)
+"""By then a sum contains what was taken, and what Stripe rejects after taking it has been reported. Stripe names no
+lag (Stripe notes, section 4: allow an hour at least)."""
+
+GIVE_UP_AFTER = 3
+"""Customers whose sums cannot be read, until Stripe counts as out of reach for this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What Stripe counts for one customer in the UTC hour that begins at `start`."""
+
+    start: datetime
+    value: Decimal
+
+
+def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket]) -> list[str]:
+    """Accepted intents of hours whose sum at Stripe is exactly what was delivered, with nothing unknown in between."""
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    chosen: list[str] = []
+    for hour, rows in _by_hour(intents).items():
+        if any(row["state"] not in DELIVERED for row in rows):
+            continue
+        if sums.get(hour, Decimal(0)) == sum(row["value"] for row in rows):
+            chosen += [row["identifier"] for row in rows if row["state"] == "accepted"]
+    return chosen
+
+
+def resolve(
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, older_than: datetime, now: datetime
+) -> list[Answer]:
+    """The fate of intents whose outcome has been unknown since before `older_than`.
+
+    Within an hour, exactly one set of unknown intents must explain the sum: those arrived (`accepted`), the
+    others never did (`void`). Several sets, or none: they stay unknown. So do those of an hour in which something
+    happened so lately (answers `answered_at`, tries `last_attempt_at`) that its sum may still change.
+    """
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    answers: list[Answer] = []
+    for hour, rows in _by_hour(intents).items():
+        unknown = [row for row in rows if row["state"] not in DELIVERED]
+        if not unknown or any(row["unknown_since"] is None or row["unknown_since"] >= older_than for row in unknown):
+            continue  # one of them may still be repeated: that settles it better than arithmetic
+        if any(_touched(row) >= now - SETTLED_AFTER for row in rows):
+            continue
+        missing = sums.get(hour, Decimal(0)) - sum(row["value"] for row in rows if row["state"] in DELIVERED)
+        arrived = _explained(unknown, missing)
+        if arrived is None:
+            continue
+        shown = f"{hour:%Y-%m-%d %H:%M} UTC"
+        for row in unknown:
+            if row["identifier"] in arrived:
+                text = f"no answer came, but Stripe's sum for the hour from {shown} contains it"
+                answers.append(Answer(row["identifier"], "accepted", now, text=text))
+            else:
+                text = f"never arrived: Stripe's sum for the hour from {shown} does not contain it"
+                answers.append(Answer(row["identifier"], "void", now, text=text))
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class OtherValue:
+    """An hour in which Stripe has something else under identifiers of ours than was to be sent: what it `counted`, what
+    of it was `delivered` from here, and which intents never arrived."""
+
+    hour: datetime
+    counted: Decimal
+    delivered: Decimal
+    identifiers: tuple[str, ...]
+
+
+def judge_duplicates(
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, now: datetime
+) -> tuple[list[Answer], list[OtherValue]]:
+    """Of intents that Stripe had before they were tried from here: those that are what it has, and those that are not.
+
+    "Already there" says nothing of the value that is there; the hour's sum does. While it may lag, or another outcome
+    in the hour is unknown, nothing is said.
+    """
+    sums = {bucket.start: bucket.value for bucket in buckets}
+    same: list[Answer] = []
+    other: list[OtherValue] = []
+    for hour, rows in _by_hour(intents).items():
+        doubtful = [row for row in rows if row["state"] == "sending" and row.get("code") == DUPLICATE]
+        if not doubtful or any(row["state"] not in DELIVERED and row not in doubtful for row in rows):
+            continue
+        counted = sums.get(hour, Decimal(0))
+        delivered = sum((Decimal(row["value"]) for row in rows if row["state"] in DELIVERED), Decimal(0))
+        expected = delivered + sum(row["value"] for row in doubtful)
+        if counted == expected:
+            text = (
+                f"Stripe had it before, and its sum for the hour from {hour:%Y-%m-%d %H:%M} UTC is what was to be sent"
+            )
+            same += [Answer(row["identifier"], "accepted", now, text=text, code=DUPLICATE) for row in doubtful]
+        elif counted > expected or all(_touched(row) < now - SETTLED_AFTER for row in rows) or (
+            len(rows) == 1 and counted > 0
+        ):  # fmt: skip
+            other.append(OtherValue(hour, counted, delivered, tuple(row["identifier"] for row in doubtful)))
+    return same, other
+
+
+def confirm(
+    books: SyncBooks, reads: StripeReads, meter_id: str, *, now: datetime, push_id: str
+) -> tuple[int, tuple[str, ...]]:
+    """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
+    waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}
+    confirmed, problems = 0, []
+    for customer in reads.customers_to_look_at(waiting):
+        first, last = waiting[customer]
+        try:
+            buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+        except UpstreamError as error:
+            problems.append(str(error))
+            reads.keep_failure(customer)
+            if len(problems) == GIVE_UP_AFTER:
+                break
+            continue
+        rows = books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
+        confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)
+    return confirmed, tuple(problems)
+
+
+def _touched(row: Mapping[str, Any]) -> datetime:
+    """When something last happened to an intent."""
+    times = (row.get("answered_at"), row.get("last_attempt_at"), row["unknown_since"])
+    return max((time for time in times if time is not None), default=datetime.min.replace(tzinfo=UTC))
+
+
+def _by_hour(intents: Iterable[Mapping[str, Any]]) -> dict[datetime, list[Mapping[str, Any]]]:
+    hours: dict[datetime, list[Mapping[str, Any]]] = {}
+    for row in intents:
+        hours.setdefault(hour_of(row["stamp"]), []).append(row)
+    return hours
+
+
+def _explained(unknown: Sequence[Mapping[str, Any]], missing: Decimal) -> set[str] | None:
+    """The one set of unknown intents whose values add up to `missing`; `None` if there is none or more than one."""
+    if all(row["value"] > 0 for row in unknown):  # then "none" and "all" have no rival, however many there are
+        if missing == 0:
+            return set()
+        if missing == sum(row["value"] for row in unknown):
+            return {row["identifier"] for row in unknown}
+    if len(unknown) > MOST_UNKNOWN:
+        return None
+    found = [
+        {row["identifier"] for row in chosen}
+        for size in range(len(unknown) + 1)
+        for chosen in combinations(unknown, size)
+        if sum(row["value"] for row in chosen) == missing
+    ]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,383 @@
+"""The pipeline to Stripe at a glance: how much stands where, what is stuck and why, and what a person may do.
+
+Every event stands in exactly one stage, so the stages add up to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.ledger.engine import Engine
+from billing_core.ledger.queries import amount
+from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
+from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidates, carried, covered
+from billing_core.types import Flag, SyncStatus
+from billing_core.values.decimals import EXACT
+
+__all__ = [
+    "WOULD_BE_SENT",
+    "WOULD_WAIT",
+    "Action",
+    "Amounts",
+    "Carried",
+    "Fate",
+    "Pipeline",
+    "Preview",
+    "Problem",
+    "RetryOutlook",
+    "Stage",
+    "read_outlook",
+    "read_pipeline",
+    "read_problems",
+    "title_of",
+]
+
+
+class Stage(StrEnum):
+    """Where an event stands. `held` are those a push or a person keeps back; `error` those Stripe rejected, and those
+    that cannot be sent and that no push has seen yet: it writes them down as held."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    ERROR = "error"
+    HELD = "held"
+    EXCLUDED = "excluded"
+
+
+class Action(StrEnum):
+    """What a person may decide about events that are stuck."""
+
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Events with their exact credits and US dollars."""
+
+    events: int = 0
+    credits: Decimal = Decimal(0)
+    amount_usd: Decimal = Decimal(0)
+
+    def __add__(self, other: Amounts) -> Amounts:
+        return Amounts(
+            self.events + other.events,
+            EXACT.add(self.credits, other.credits),
+            EXACT.add(self.amount_usd, other.amount_usd),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The fraction of a credit a customer carries on; below 0 after an intent was rejected."""
+
+    customer_id: str
+    credits: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The state of the ledger against Stripe. Times are aware UTC.
+
+    Attributes
+    ----------
+    stages:
+        Every stage, also empty ones; together they are the whole ledger.
+    corrections:
+        What sent events owe beyond what was sent for them (positive or negative): not part of `stages`.
+    oldest_unsent:
+        Start of the oldest event that is pending or sending.
+    """
+
+    stages: dict[Stage, Amounts]
+    corrections: Amounts
+    carried: tuple[Carried, ...]
+    oldest_unsent: datetime | None
+
+    @property
+    def total(self) -> Amounts:
+        """All events of the ledger."""
+        return sum(self.stages.values(), Amounts())
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Stuck events of one cause: what it is, what to do, and which decisions help."""
+
+    cause: str
+    title: str
+    what_to_do: str
+    example: str
+    amounts: Amounts
+    customers: int
+    actions: tuple[Action, ...]
+
+
+WOULD_BE_SENT, WOULD_WAIT = "sent", "waiting"
+
+
+class Fate(NamedTuple):
+    """What a push would do with an event, and with how many credits of it.
+
+    `what` is `WOULD_BE_SENT`, `WOULD_WAIT`, or the cause for which it would be held.
+    """
+
+    what: str
+    credits: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOutlook:
+    """What the next push would do with events that are retried now, as its own planning says.
+
+    Attributes
+    ----------
+    sent:
+        Events that meter events would cover, with what they owe. Their customer's fraction of a credit is carried on.
+    waiting:
+        Events that are not settled yet, or whose customer owes less than a whole credit so far.
+    held:
+        Cause → events that would be held again.
+    """
+
+    sent: Amounts
+    waiting: Amounts
+    held: Mapping[str, Amounts]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a decision would touch, before anybody makes it."""
+
+    action: Action
+    amounts: Amounts
+    event_ids: tuple[str, ...]
+
+
+ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
+    "no_customer": (
+        "No Stripe customer",
+        "Map its organization to a customer on Organization Stats, or name one in the trace's metadata and pull again.",
+        (),
+    ),
+    "too_old": (
+        "Older than 35 days",
+        "Stripe takes no usage that old with its true time. Bill it by an invoice item, or write it off.",
+        (),
+    ),
+    "closed_period": (
+        "Billing period closed",
+        "The invoice of its period is final. Bill it by an invoice item, or write it off.",
+        (Action.RETRY,),
+    ),
+    "correction_held": (
+        "Correction cannot be sent",
+        "Sent, changed since, and the difference is too old or its invoice final. Use a credit note or invoice item.",
+        (),
+    ),
+    "sent_elsewhere": (
+        "Stripe may count it already",
+        "Stripe counts usage that this ledger did not send: another copy of it may have. Release what was not sent.",
+        (Action.RELEASE,),
+    ),
+    "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),
+    "failed_before": (
+        "Failed in the earlier system",
+        "The earlier system recorded an error and no billing. Retry to send it from here.",
+        (Action.RETRY,),
+    ),
+    "resource_missing": (
+        "Stripe does not know the customer",
+        "Check the customer id of the trace or its organization, and which account the key belongs to; then retry.",
+        (Action.RETRY,),
+    ),
+    "meter_event_customer_not_found": (
+        "Stripe does not know the customer",
+        "Check the customer id of the trace or its organization, and which account the key belongs to; then retry.",
+        (Action.RETRY,),
+    ),
+    "timestamp_too_far_in_past": (
+        "Too old for Stripe",
+        "It reached Stripe more than 35 days after it happened. Bill it by an invoice item, or write it off.",
+        (),
+    ),
+    "idempotency_error": (
+        "Sent with another content before",
+        "Another copy of this ledger sent something else under the same key. Reconcile before you retry.",
+        (Action.RETRY,),
+    ),
+    "archived_meter": ("The meter was deactivated", "Activate the meter at Stripe, then retry.", (Action.RETRY,)),
+}
+OTHER = (
+    "Rejected by Stripe",
+    "Stripe's own words are beside it. Correct the cause, then retry.",
+    (Action.RETRY,),
+)
+
+
+def staged() -> ir.Table:
+    """Every event with its `stage` and, if it is stuck, the `cause`."""
+    e, h, i = events_table(), holds_table(), intents_table()
+    holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
+    rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
+    t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
+    is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
+    stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
+    # What no intent ever covered was not rejected: the next push writes it down as held.
+    is_error = stage == "error"
+    unsendable = is_error & t.meter_event_identifier.isnull()
+    cause = ibis.cases(
+        (is_held, t.hold),
+        (unsendable & t.flags.contains(Flag.NO_CUSTOMER), "no_customer"),
+        (unsendable, "failed_before"),
+        (is_error, t.code.fill_null("rejected")),
+        else_=ibis.null("string"),
+    )
+    return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
+
+
+def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
+    """The pipeline as it is."""
+    t = staged()
+    grouped = t.group_by("stage").aggregate(
+        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
+    )
+    stages = dict.fromkeys(Stage, Amounts())
+    oldest: list[datetime] = []
+    for row in engine.read(grouped).to_pylist():
+        stage = Stage(row["stage"])
+        stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
+        if stage in {Stage.PENDING, Stage.SENDING}:
+            oldest.append(row["oldest"].replace(tzinfo=UTC))
+    c = carried()
+    rest = engine.read(c.filter(c.carried != 0).order_by("customer_id")).to_pylist()
+    return Pipeline(
+        stages,
+        _corrections(engine, now),
+        tuple(Carried(row["customer_id"], row["carried"]) for row in rest),
+        min(oldest, default=None),
+    )
+
+
+def _corrections(engine: Engine, now: datetime) -> Amounts:
+    """What sent events owe beyond their intents."""
+    o = open_corrections(now)
+    row = engine.read(o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())).to_pylist()[0]
+    return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
+
+
+def open_corrections(now: datetime) -> ir.Table:
+    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
+    e = candidates(now, on_hold_too=True)
+    changed = e.filter(e.sync_status != SyncStatus.PENDING)
+    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
+    t = changed.left_join(sums, changed.id == sums.event_id)
+    facts = events_table().select(priced="id", price="credit_price_usd", sync_error="sync_error")
+    priced = t.join(facts, t.id == facts.priced)
+    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
+    open_ones = owed.filter(owed.owed != 0)
+    return open_ones.mutate(owed_usd=open_ones.owed * open_ones.price)
+
+
+def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
+    """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
+    o, h = open_corrections(now), holds_table()
+    holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
+    held = o.join(holds, o.id == holds.event_id)
+    held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
+    rows = engine.read(
+        held.group_by("cause").aggregate(
+            events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
+            customers=held.customer_id.nunique(), example=held.sync_error.max(),
+        )
+    ).to_pylist()  # fmt: skip
+    return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
+
+
+def read_problems(engine: Engine, now: datetime) -> list[Problem]:
+    """Stuck events by cause, most credits first; then corrections that may not be sent."""
+    t = staged()
+    stuck = t.filter(t.stage.isin([Stage.ERROR, Stage.HELD]))
+    grouped = stuck.group_by("cause").aggregate(
+        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
+        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
+    )  # fmt: skip
+    rows = engine.read(grouped.order_by(ibis.desc("credits"), "cause")).to_pylist()
+    problems = {row["cause"]: _problem(row) for row in rows}
+    for held in _held_corrections(engine, now):
+        same = problems.get(held.cause)
+        problems[held.cause] = held if same is None else replace(
+            same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers)
+        )  # fmt: skip
+    return list(problems.values())
+
+
+def _problem(row: Mapping[str, Any]) -> Problem:
+    title, what_to_do, actions = _advice(row["cause"])
+    amounts = Amounts(row["events"], row["credits"], row["amount_usd"])
+    return Problem(row["cause"], title, what_to_do, row["example"] or "", amounts, row["customers"], actions)
+
+
+def _advice(cause: str) -> tuple[str, str, tuple[Action, ...]]:
+    return ADVICE.get(cause, OTHER)
+
+
+def read_choice(
+    engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
+) -> Preview:
+    """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
+    t = staged()
+    match action:
+        case Action.RETRY:
+            wanted = t.stage.isin([Stage.ERROR, Stage.HELD]) & (t.sync_status == SyncStatus.ERROR)
+            wanted &= t.customer_id.notnull() | t.meter_event_identifier.notnull()
+        case Action.HOLD:
+            wanted = t.stage == Stage.PENDING
+        case Action.RELEASE:
+            wanted = t.hold.isin(DECIDED_BY_PEOPLE)
+    t = t.filter(wanted)
+    if cause is not None:
+        t = t.filter((t.cause == cause) | ((t.hold == cause) & t.cause.isnull()))
+    if customer_ids:
+        t = t.filter(t.customer_id.isin(list(customer_ids)))
+    if event_ids:
+        t = t.filter(t.id.isin(list(event_ids)))
+    rows = engine.read(t.select("id", "credits_total", "amount_usd").order_by("id"))
+    sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
+    total = Amounts(rows.num_rows, *sums)
+    return Preview(action, total, tuple(rows["id"].to_pylist()))
+
+
+def read_outlook(engine: Engine, fates: Mapping[str, Fate]) -> RetryOutlook:
+    """Events and money of what would become of each retried event."""
+    t = events_table()
+    rows = engine.read(t.filter(t.id.isin(list(fates))).select("id", "credit_price_usd")).to_pylist()
+    sums: dict[str, Amounts] = {}
+    for row in rows:
+        what, credits_ = fates[row["id"]]
+        sums[what] = sums.get(what, Amounts()) + Amounts(1, credits_, EXACT.multiply(credits_, row["credit_price_usd"]))
+    sent, waiting = (sums.pop(what, Amounts()) for what in (WOULD_BE_SENT, WOULD_WAIT))
+    return RetryOutlook(sent, waiting, dict(sorted(sums.items(), key=lambda one: -one[1].credits)))
+
+
+def title_of(cause: str) -> str:
+    """A cause as people say it: `Older than 35 days`."""
+    return ADVICE.get(cause, (cause,))[0]
+
+
+def _total(values: Sequence[Decimal]) -> Decimal:
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    return total

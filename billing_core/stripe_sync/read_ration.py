@@ -1,0 +1,95 @@
+"""How many reads Stripe has been asked for, and how many it may still be asked for.
+
+Stripe grants a small account 10,000 GETs a month (Stripe notes, fact 10). A month's looks at customers' sums and its
+other reads each have their share, so that neither uses up the other's. The ledger keeps the counts. Times are UTC.
+"""
+
+from __future__ import annotations
+
+from calendar import monthrange
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from billing_core.ledger.sync import StoredObject, SyncBooks
+from billing_core.runtime.clock import Clock
+
+if TYPE_CHECKING:
+    from billing_core.stripe.provider import StripeProvider
+
+__all__ = ["LOOKS_A_DAY", "MONTHLY_READS", "OTHER_READS", "Ration", "other_reads_are_due", "reads_this_month"]
+
+MONTHLY_READS = 10_000
+"""What Stripe grants a small account."""
+
+LOOKS_A_DAY = 150
+"""Reads of customers' sums that can wait. Those without which usage could be billed twice are made anyway."""
+
+OTHER_READS = MONTHLY_READS - 31 * LOOKS_A_DAY
+"""A month's share of meters, error reports, customers, subscriptions and drafts."""
+
+HEAD_START = timedelta(days=2)
+"""Of a month's share that may be used before its time, for a first day with much to read."""
+
+KIND = "reads"
+LOOKS = "looks "
+
+
+def other_reads_are_due(used: int, now: datetime) -> bool:
+    """Whether this month's reads other than looks are within the share of the month that has passed."""
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    whole = timedelta(days=monthrange(now.year, now.month)[1])
+    return used < OTHER_READS * min((now - start + HEAD_START) / whole, 1.0)
+
+
+class Ration:
+    """The reads of one connection, added to what the ledger remembers."""
+
+    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
+        self._books = books
+        self._provider = provider
+        self._clock = clock
+        self._written = provider.calls
+        self._looks = 0
+
+    def note_looks(self, reads: int) -> None:
+        """So many of the reads since were looks at customers' sums."""
+        self._looks += reads
+
+    def may_look(self, share: float = 1.0) -> bool:
+        """Whether a share of the day's looks is left."""
+        today = self._kept().get(f"{LOOKS}{self._clock():%Y-%m-%d}", 0)
+        return today + self._looks < LOOKS_A_DAY * share
+
+    def is_tight(self) -> bool:
+        """Whether other reads have to be spared."""
+        kept = self._kept()
+        month = f"{self._clock():%Y-%m}"
+        looks = kept.get(f"{LOOKS}{month}", 0) + self._looks
+        return not other_reads_are_due(kept.get(month, 0) + self._unwritten - looks, self._clock())
+
+    @property
+    def _unwritten(self) -> int:
+        return self._provider.calls - self._written
+
+    def write_down(self) -> None:
+        """Remember the reads made since; what is of another month is forgotten."""
+        reads, looks, now = self._unwritten, self._looks, self._clock()
+        if not reads:
+            return
+        counts = self._kept()
+        for name, more in (
+            (f"{now:%Y-%m}", reads), (f"{LOOKS}{now:%Y-%m}", looks), (f"{LOOKS}{now:%Y-%m-%d}", looks),
+        ):  # fmt: skip
+            counts[name] = counts.get(name, 0) + more
+        kept = {name: count for name, count in counts.items() if f"{now:%Y-%m}" in name}
+        rows = [StoredObject(name, None, str(count), now) for name, count in sorted(kept.items())]
+        self._books.store_objects(KIND, rows)
+        self._written, self._looks = self._provider.calls, 0
+
+    def _kept(self) -> dict[str, int]:
+        return {row.id: int(row.content) for row in self._books.objects(KIND)}
+
+
+def reads_this_month(books: SyncBooks, now: datetime) -> int:
+    """GETs of all commands and pages over this ledger since the month began (UTC)."""
+    return sum(int(row.content) for row in books.objects(KIND) if row.id == f"{now:%Y-%m}")

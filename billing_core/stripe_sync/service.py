@@ -1,0 +1,473 @@
+"""Everything people do with Stripe: push, look at the pipeline, decide about what is stuck, reconcile, ask for a
+customer's status. Part of `BillingService`; every call takes a `Principal`.
+
+Intents belong to customers, not to organizations, so all of this needs somebody who may see every organization.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
+from billing_core.rating.card import RateCardFile
+from billing_core.runtime.clock import Clock, now
+from billing_core.runtime.locks import exclusive, is_held
+from billing_core.settings import Settings
+from billing_core.stripe_sync import pipeline as pipelines
+from billing_core.stripe_sync.account_cache import KeptSummary, StripeReads, keep_plans_failure, or_say, remembered
+from billing_core.stripe_sync.confirmation import Bucket, agreeing
+from billing_core.stripe_sync.customer_status import (
+    NO_SUBSCRIPTION,
+    UNKNOWN,
+    CustomerStatus,
+    standing_of,
+    used_according_to,
+)
+from billing_core.stripe_sync.pipeline import Action, Pipeline, Preview, Problem, RetryOutlook
+from billing_core.stripe_sync.read_ration import Ration, reads_this_month
+from billing_core.values.usage_frame import Window, hour_of, window_in
+
+if TYPE_CHECKING:
+    from billing_core.langfuse.provider import LangfuseProvider
+    from billing_core.rating.events import Policy
+    from billing_core.reconcile.report import Reconciliation
+    from billing_core.stripe.model import SummaryBucket
+    from billing_core.stripe.provider import StripeProvider
+    from billing_core.stripe_sync.push import Progress, PushResult
+
+__all__ = ["ConnectStripe", "Deadline", "StripeDesk"]
+
+ConnectStripe = Callable[[Settings], "StripeProvider"]
+
+RECONCILIATION = "reconcile"
+"""What stands in place of a push's id where a reconciliation changed a status."""
+
+OF_OTHERS_TOO = (
+    "customer_id", "source", "stamp", "credits", "carried_before", "value", "events", "request_id", "push_id",
+    "counted", "counted_at",
+)  # fmt: skip
+"""What an intent says of a customer or of events that may be another organization's."""
+
+T = TypeVar("T")
+
+READERS = (Role.ADMIN, Role.FINANCE)
+MINUTE = timedelta(minutes=1)
+LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A draft invoice that finalizes soon: unsent usage of its period must arrive before."""
+
+    customer_id: str
+    finalizes_at: datetime
+    read_at: datetime | None
+
+
+class StripeDesk:
+    """See the module. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        cards: Callable[[], RateCardFile],
+        connect: ConnectStripe | None = None,
+        clock: Clock = now,
+        *,
+        policy: Callable[[], Policy],
+        connect_langfuse: Callable[[], LangfuseProvider],
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._books = SyncBooks(ledger.engine)
+        self._cards = cards
+        self._has_its_own = connect is not None
+        self._connect = connect or (lambda settings: connect_stripe(settings, clock))
+        self._clock = clock
+        self._policy = policy
+        self._connect_langfuse = connect_langfuse
+
+    # ── push ─────────────────────────────────────────────────────────────────────────────────────
+
+    def push(
+        self,
+        principal: Principal,
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> PushResult:
+        """Send what is owed to Stripe; one push at a time per ledger. With `dry_run` nothing is sent or stored.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key, or if the meter or key cannot be used.
+        UpstreamError, WarehouseError
+            If a side could not be reached; what was sent is known, the next push goes on from there.
+        """
+        from billing_core.stripe_sync.push import push  # brings Stripe's SDK, which nothing else needs
+
+        _require_everything(principal, Role.ADMIN)
+        with closing(self._connect(self._settings)) as provider, exclusive(self._push_lock, on_wait=on_wait):
+            if not dry_run:
+                self._ledger.claim(self._settings.mode)
+            return push(
+                self._ledger, provider, self._settings,
+                actor=principal.name, clock=self._clock, dry_run=dry_run, progress=progress,
+            )  # fmt: skip
+
+    def is_pushing(self) -> bool:
+        """Whether a push runs right now, in whatever process."""
+        return is_held(self._push_lock)
+
+    def pushes(self, principal: Principal, limit: int = 20) -> list[PushRun]:
+        """The push log, newest first."""
+        _require_everything(principal, *READERS)
+        return self._books.last_pushes(limit)
+
+    # ── the pipeline ─────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a Stripe key (or the demo's own Stripe)."""
+        return self._settings.stripe_api_key is not None or self._has_its_own
+
+    def pipeline(self, principal: Principal) -> Pipeline:
+        """How much stands where."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_pipeline(self._ledger.engine, self._clock())
+
+    def problems(self, principal: Principal) -> list[Problem]:
+        """What is stuck, by cause."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_problems(self._ledger.engine, self._clock())
+
+    def next_deadline(self, principal: Principal) -> Deadline | None:
+        """The draft invoice that finalizes first, as last read."""
+        _require_everything(principal, *READERS)
+        picture, now = remembered(self._books), self._clock()
+        drafts = [(d.finalizes_at, d.customer_id) for d in picture.drafts if d.finalizes_at and d.finalizes_at > now]
+        return Deadline(min(drafts)[1], min(drafts)[0], picture.read_at) if drafts else None
+
+    def preview(
+        self,
+        principal: Principal,
+        action: Action,
+        *,
+        cause: str | None = None,
+        customer_ids: Sequence[str] = (),
+        event_ids: Sequence[str] = (),
+    ) -> Preview:
+        """What a decision would touch; nothing is changed."""
+        _require_everything(principal, *READERS)
+        return pipelines.read_choice(
+            self._ledger.engine, action, cause=cause, customer_ids=customer_ids, event_ids=event_ids
+        )
+
+    def retry_outlook(self, principal: Principal, preview: Preview) -> RetryOutlook:
+        """What the next push would do with the events of a preview of retrying them, by its own planning.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key, or if the meter or key cannot be used.
+        UpstreamError, WarehouseError
+            If a side could not be reached.
+        """
+        from billing_core.stripe_sync.push import fates_of_retried  # brings Stripe's SDK, which nothing else needs
+
+        _require_everything(principal, *READERS)
+        with closing(self._connect(self._settings)) as provider:
+            fates = fates_of_retried(
+                self._ledger, provider, self._settings, preview.event_ids, actor=principal.name, clock=self._clock
+            )
+        return pipelines.read_outlook(self._ledger.engine, fates)
+
+    def decide(self, principal: Principal, preview: Preview, *, reason: str = "") -> int:
+        """Carry out what a preview showed, for the events that are still as they were; returns how many.
+
+        Raises
+        ------
+        BadParameter
+            If a hold gives no reason: somebody will ask for it.
+        """
+        _require_everything(principal, Role.ADMIN)
+        reason = " ".join(reason.split())[:LONGEST_REASON]
+        who, now = principal.name, self._clock()
+        match preview.action:
+            case Action.RETRY:
+                count = self._books.retry(preview.event_ids, actor=who, now=now)
+            case Action.HOLD:
+                if not reason:
+                    raise BadParameter("reason", reason, "a few words on why these events are kept back")
+                count = self._books.hold(preview.event_ids, reason=reason, actor=who, now=now)
+            case Action.RELEASE:
+                count = self._books.release(preview.event_ids, actor=who, now=now)
+        detail = {"events": count, "credits": preview.amounts.credits, "usd": preview.amounts.amount_usd}
+        self._ledger.audit(who, f"sync {preview.action}", {**detail, "reason": reason, "ids": preview.event_ids[:100]})
+        return count
+
+    def intents_of(self, event_id: str, principal: Principal) -> list[dict[str, Any]]:
+        """The intents that ever covered an event the principal may see, for its passport.
+
+        An intent may cover events of other organizations of the same customer: who may not see those gets this
+        event's own part only.
+        """
+        rows = self._books.intents_of_event(event_id)
+        kept = {customer: self._books.objects("summary", customer) for customer in {row["customer_id"] for row in rows}}
+        for row in rows:
+            row |= _counted_then(row, kept[row["customer_id"]])
+            if principal.organizations is not None:
+                row |= dict.fromkeys(OF_OTHERS_TOO)
+        return rows
+
+    # ── reconciliation ───────────────────────────────────────────────────────────────────────────
+
+    def reconcile(
+        self,
+        principal: Principal,
+        start: datetime,
+        end: datetime,
+        *,
+        only_differences: bool = False,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Reconciliation:
+        """Langfuse read anew ↔ ledger ↔ sent ↔ Stripe in `[start, end)`, widened to whole UTC hours.
+
+        Times without an offset are in the reporting timezone. Books that cannot be read are unknown in the rows
+        and named in `problems`. Stripe's sums, read anyway, also confirm what they agree with.
+        """
+        from billing_core.reconcile.run import reconcile
+
+        _require_everything(principal, *READERS)
+        window = window_in(self._settings.zone, start, end)
+        with ExitStack() as open_ones:
+            problems: list[str] = []
+            langfuse = or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
+            stripe = meter_id = None
+            hours: dict[str, list[SummaryBucket]] = {}
+            if self.is_connected:
+                provider = open_ones.enter_context(self._connected(looks=True))
+                meter = or_say(problems, provider.preflight)
+                if meter is not None:
+                    self._hear_rejections(provider, problems)
+                    stripe, meter_id = provider, meter.id
+            else:
+                problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
+            found = reconcile(
+                self._ledger, self._cards(), self._policy(), window,
+                langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
+                clock=self._clock, progress=progress, heard=hours.__setitem__,
+            )  # fmt: skip
+            if stripe is not None:
+                self._confirm_heard(stripe, found.window, hours)
+        found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
+        document = json.dumps(found.to_json())
+        self._books.store_reconciliation(
+            actor=principal.name, now=self._clock(), start=found.window.start, end=found.window.end, result=document
+        )
+        detail = {
+            "from": found.window.start, "to": found.window.end, "rows": len(found.rows),
+            "unexplained_credits": found.unexplained_credits, "sha256": hashlib.sha256(document.encode()).hexdigest(),
+        }  # fmt: skip
+        self._ledger.audit(principal.name, "reconcile", detail)
+        return found.only_differences() if only_differences else found
+
+    def last_reconciliation(self, principal: Principal) -> Reconciliation | None:
+        """The newest one anybody made."""
+        from billing_core.reconcile.report import Reconciliation
+
+        _require_everything(principal, *READERS)
+        document = self._books.last_reconciliation()
+        return None if document is None else Reconciliation.from_json(json.loads(document))
+
+    def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
+        """Rejections Stripe decided on since the last push explain differences."""
+        reads = StripeReads(self._books, provider, self._clock)
+        heard = or_say(problems, lambda: reads.error_reports(self._clock()))
+        if heard is not None:
+            answers, unnamed = heard
+            self._books.settle(answers, push_id=RECONCILIATION)
+            problems += unnamed
+
+    def _confirm_heard(
+        self, provider: StripeProvider, window: Window, hours: Mapping[str, Sequence[SummaryBucket]]
+    ) -> None:
+        reads = StripeReads(self._books, provider, self._clock)
+        for customer, counted in hours.items():
+            buckets = [Bucket(row.start, row.value) for row in counted]
+            reads.keep_summary(customer, window.start, window.end, buckets)
+            rows = self._books.intents_at(customer, window.start, window.end)
+            self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=RECONCILIATION)
+
+    # ── customers ────────────────────────────────────────────────────────────────────────────────
+
+    def status(self, principal: Principal, customer_id: str) -> CustomerStatus:
+        """Plan, subscription, period and upcoming invoice of a customer, read now.
+
+        A failed read comes back as `unknown`, with what was known last and when.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key.
+        NotFound
+            If Stripe knows no such customer.
+        """
+        _require_everything(principal, *READERS)
+        with self._connected() as provider:
+            try:
+                status = self._read_status(provider, customer_id)
+            except UpstreamError as error:
+                return self._last_status(customer_id, str(error))
+        content = msgspec.json.encode(status).decode()
+        stored = StoredObject(customer_id, customer_id, content, self._clock())
+        self._books.store_objects("status", [stored], only_customer=customer_id)
+        return status
+
+    def last_status(self, principal: Principal, customer_id: str) -> CustomerStatus | None:
+        """What was read last, without asking Stripe."""
+        _require_everything(principal, *READERS)
+        kept = self._books.objects("status", customer_id)
+        return msgspec.json.decode(kept[0].content, type=CustomerStatus) if kept else None
+
+    def read_plans(self, principal: Principal) -> tuple[str, ...]:
+        """Read customers, subscriptions and draft invoices of the whole account anew, and remember them.
+
+        Nothing of them is returned: `organizations.limits` shows each admin what concerns theirs. Returns what could
+        not be read, in words.
+
+        Raises
+        ------
+        SettingsError
+            Without a Stripe key.
+        UpstreamError
+            If subscriptions or drafts could not be read; what was read before stays, and why is remembered too.
+        """
+        principal.require(Role.ADMIN)
+        self._ledger.claim(self._settings.mode)
+        problems: list[str] = []
+        try:
+            with self._connected() as provider:
+                reads = StripeReads(self._books, provider, self._clock)
+                meter = or_say(problems, provider.preflight)
+                if meter is not None:
+                    reads.keep_meter(meter.id, meter.livemode)
+                _, more = reads.picture(fresh=timedelta(0))
+        except (SettingsError, UpstreamError) as error:
+            keep_plans_failure(self._books, str(error), self._clock())
+            raise
+        return (*problems, *more)
+
+    def _read_status(self, provider: StripeProvider, customer_id: str) -> CustomerStatus:
+        meter_id, problem = None, None
+        try:
+            meter_id = provider.preflight().id
+        except SettingsError as error:
+            problem = str(error)  # a wrong meter keeps nobody from seeing the subscription
+        standing = standing_of(provider.subscriptions(customer_id), meter_id, self._cards().plans)
+        now = self._clock()
+        if standing is None:
+            if (customer := provider.customer(customer_id)) is not None and customer.is_deleted:
+                problem = f"the customer {customer_id} was deleted at Stripe"
+            return CustomerStatus(customer_id, NO_SUBSCRIPTION, None, None, None, None, None, None, now, problem)
+        plan, start, end = standing.plan, standing.period_start, standing.period_end
+        upcoming, why = _or_none(lambda: provider.upcoming(customer_id, standing.subscription.id))
+        used = None if upcoming is None else used_according_to(upcoming, standing.metered_prices)
+        if used is None and meter_id is not None and start is not None:
+            used, second = _or_none(lambda: _counted(provider, meter_id, customer_id, start, min(end or now, now)))
+            why = why or second
+        return CustomerStatus(
+            customer_id, standing.subscription.status, None if plan is None else plan.name,
+            None if plan is None else plan.credits_per_month, used, start, end, upcoming, now, problem or why,
+        )  # fmt: skip
+
+    def _last_status(self, customer_id: str, problem: str) -> CustomerStatus:
+        kept = self._books.objects("status", customer_id)
+        if not kept:
+            return CustomerStatus(customer_id, UNKNOWN, None, None, None, None, None, None, None, problem)
+        return replace(msgspec.json.decode(kept[0].content, type=CustomerStatus), state=UNKNOWN, problem=problem)
+
+    def reads_this_month(self, principal: Principal) -> int:
+        """GETs made to Stripe over this ledger since the month began (UTC); `read_ration` says what is granted."""
+        _require_everything(principal, *READERS)
+        return reads_this_month(self._books, self._clock())
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def _connected(self, *, looks: bool = False) -> Iterator[StripeProvider]:
+        """Stripe, with every read counted; `looks`: they are looks at customers' sums."""
+        with closing(self._connect(self._settings)) as provider:
+            ration = Ration(self._books, provider, self._clock)
+            try:
+                yield provider
+            finally:
+                ration.note_looks(provider.calls if looks else 0)
+                ration.write_down()
+
+    @property
+    def _push_lock(self) -> Path:
+        return self._beside("push")
+
+    @property
+    def _spool(self) -> Path:
+        """Of its own: a pull that was stopped must not take a reconciliation's pages for its own."""
+        return self._beside("reconcile-spool")
+
+    def _beside(self, suffix: str) -> Path:
+        path = self._settings.warehouse_path
+        return path.with_name(f"{path.name}.{suffix}")
+
+
+def connect_stripe(settings: Settings, clock: Clock = now) -> StripeProvider:
+    """The account the settings name."""
+    from billing_core.stripe.provider import StripeProvider
+
+    return StripeProvider.from_settings(settings, clock=clock)
+
+
+def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[str, Any]:
+    """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
+    hour = hour_of(intent["stamp"])
+    for row in kept:
+        summary = msgspec.json.decode(row.content, type=KeptSummary)
+        if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
+            counted = next((bucket.value for bucket in summary.buckets if bucket.start == hour), Decimal(0))
+            return {"counted": counted, "counted_at": row.read_at}
+    return {"counted": None, "counted_at": None}
+
+
+def _require_everything(principal: Principal, *roles: Role) -> None:
+    principal.require(*roles)
+    principal.require_everything("this concerns customers of all of them")
+
+
+def _or_none(read: Callable[[], Any]) -> tuple[Any, str | None]:
+    """A part of an answer that may be missing, with why."""
+    try:
+        return read(), None
+    except (UpstreamError, NotFound) as error:
+        return None, str(error)
+
+
+def _counted(provider: StripeProvider, meter_id: str, customer_id: str, start: datetime, end: datetime) -> Any:
+    """Credits Stripe counts in a period, cut to whole minutes as its sums want it."""
+    first = start.replace(second=0, microsecond=0)
+    last = max(end.replace(second=0, microsecond=0), first + MINUTE)
+    return sum((row.value for row in provider.summaries(meter_id, customer_id, first, last, None)), start=0)

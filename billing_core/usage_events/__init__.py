@@ -1,0 +1,1 @@
+"""Usage events as people ask for them: rows, totals, rankings, explanations."""

@@ -1,0 +1,453 @@
+"""An event's passport: every step from the trace to its credits, with the arithmetic written out.
+
+Pure; the command `explain` and the detail drawer of the page show the same steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from billing_core.ledger.queries import split_flags
+from billing_core.rating.card import LEGACY_VERSION, Basis, ComputeBasis, RateCard
+from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is_left_out, price_of_key
+from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
+from billing_core.values.usage_frame import TOKEN_CLASSES
+
+__all__ = ["FLAG_MEANINGS", "Passport", "Step", "explain"]
+
+Intents = Sequence[Mapping[str, Any]]
+"""The intents that ever covered an event, oldest first: ledger rows with `part`, this event's credits in each, and
+`counted` and `counted_at`, what Stripe's sum for the hour was when it was last read."""
+
+FLAG_MEANINGS: dict[Flag, str] = {
+    Flag.OWN_KEY: "The customer brought the key: AI tokens cost 0 credits.",
+    Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
+    Flag.EXCLUDED_ENVIRONMENT: "The Langfuse environment is not customer traffic and is not billed.",
+    Flag.NO_CUSTOMER: "The trace names no Stripe customer, its organization is not mapped and there is no default.",
+    Flag.BAD_USAGE: "Some usage or time is negative, absurd or unreadable; that part is not rated.",
+    Flag.CONFLICTING_ATTRIBUTES: "Rows of the trace contradict each other; the logical root was believed.",
+    Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage, or keys of a row overlap or contradict "
+    "each other; the total may be inflated.",
+    Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
+    Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
+    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
+    Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
+    Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
+    Flag.SENT_ELSEWHERE: "Stripe counts usage of that time that this ledger did not send: it waits for a decision.",
+    Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
+    Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
+    Flag.POLICY_DIFFERS: "The settings now would bill it otherwise than it was sent; it stays as it was sent.",
+    Flag.UNKNOWN_USAGE: "Some usage stands under a key that neither we nor the rate card know: its class is a guess.",
+    Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: a short name, what happened in a sentence, and the arithmetic or facts line by line."""
+
+    name: str
+    summary: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """An event with the steps that led to its credits. `metadata` is the logical root's own."""
+
+    event: UsageEvent
+    steps: tuple[Step, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The published document (CONTRACT section 3, `explain`)."""
+        return {
+            "event": self.event.model_dump(mode="json"),
+            "steps": [{"name": s.name, "summary": s.summary, "lines": list(s.lines)} for s in self.steps],
+            "metadata": self.metadata,
+        }
+
+
+def explain(
+    event: UsageEvent,
+    stored: Mapping[str, Any],
+    revisions: Sequence[Mapping[str, Any]],
+    card: RateCard | None,
+    intents: Intents = (),
+    closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
+) -> Passport:
+    """Explain one event.
+
+    Parameters
+    ----------
+    stored:
+        The event's ledger row (all stored columns).
+    revisions:
+        Its superseded rows, oldest first.
+    card:
+        The card it was rated with; `None` for credits the earlier system recorded.
+    intents:
+        The meter events it was, or is to be, sent with.
+    closed:
+        What closed months say of it: (month, frozen row), oldest close first.
+    """
+    steps = [
+        _read(event, stored),
+        _attributes(event),
+        _usage(event, stored),
+        _card(event, stored, card),
+        _ai(event, stored, card),
+        _compute(event, stored, card),
+        _storage(event, card),
+        _total(event, stored),
+        *_flags(event, stored),
+        _history(stored, revisions),
+        *_closed(stored, closed),
+        _stripe(event, intents),
+    ]
+    return Passport(event, tuple(steps), _metadata(stored.get("metadata")))
+
+
+def _metadata(text: str | None) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except (ValueError, RecursionError):
+        return {"unreadable": text}
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _read(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    rows = stored["observations"]
+    return Step(
+        "Read",
+        f"Trace {event.id} of project {stored['project_id'] or 'unknown'}, {rows:,} observation{'s'[: rows != 1]}.",
+        (
+            f"first start {utc_text(event.timestamp)}",
+            f"last end {utc_text(event.ended_at)}",
+            f"latency = last end − first start = {plain_decimal(event.latency_seconds)} s",
+            _ERRORS[stored["has_error"]],
+        ),
+    )
+
+
+_ERRORS = {
+    None: "errors: unknown, no level of an observation was read",
+    True: "errors: at least one observation failed (level ERROR)",
+    False: "errors: no observation failed",
+}
+
+
+def _attributes(event: UsageEvent) -> Step:
+    named = {
+        "organization": event.organization_id,
+        "customer": event.customer_id,
+        "user": event.user_id,
+        "session": event.session_id,
+        "chatflow": event.chatflow_name or event.chatflow_id,
+        "environment": event.environment,
+        "AI credentials": event.ai_credentials_ownership or "platform (not named)",
+    }
+    return Step(
+        "Attribute",
+        "Taken from the logical root first, then from any other row of the trace.",
+        tuple(f"{name}: {value or 'unknown'}" for name, value in named.items()),
+    )
+
+
+def _usage(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    lines = []
+    for use in stored["usage"] or ():
+        tokens = ", ".join(f"{use[c]:,} {c.replace('_', ' ')}" for c in TOKEN_CLASSES if use[c])
+        cost = "cost unknown" if use["cost_usd"] is None else f"cost {plain_decimal(use['cost_usd'])} USD"
+        lines.append(f"{use['model'] or 'no model named'}: {tokens or 'no tokens'}; {cost}")
+    total = "unknown" if event.tokens_total is None else f"{event.tokens_total:,}"
+    return Step("Use", f"{total} tokens in all.", tuple(lines))
+
+
+def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+    price = plain_decimal(stored["credit_price_usd"])
+    if event.rate_card_version == LEGACY_VERSION:
+        return Step(
+            "Rate card", "None: the credits are those the earlier system recorded.", (f"1 credit = {price} USD",)
+        )
+    if card is None:
+        return Step("Rate card", "No card was in force at that time, so nothing could be rated.")
+    basis = "counted tokens" if card.ai.basis is Basis.TOKENS else "Langfuse's cost"
+    return Step(
+        "Rate card",
+        f"{card.id}, in force from {utc_text(card.effective_from)}; AI by {basis}.",
+        (f"1 credit = {price} USD", f"margin on AI = {plain_decimal(card.margin)}"),
+    )
+
+
+def _not_rated(event: UsageEvent, card: RateCard | None) -> str | None:
+    if event.rate_card_version == LEGACY_VERSION:
+        return "as the earlier system recorded"
+    if Flag.EXCLUDED_ENVIRONMENT in event.flags:
+        return f"0: environment {event.environment} is not billed"
+    return "0: no rate card" if card is None else None
+
+
+def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+    booked = event.credits.ai_tokens
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("AI tokens", f"{plain_decimal(booked)} credits, {reason}.")
+    if (event.ai_credentials_ownership or "").lower() == OWN_KEY:
+        return Step("AI tokens", "0 credits: the customer brought the key.")
+    if card.ai.basis is Basis.COST:
+        billed = _billed_cost(event, stored, card)
+        if billed is None:
+            return Step("AI tokens", f"{plain_decimal(booked)} credits: no cost is known; flagged unpriced.")
+        cost, margin, price = (plain_decimal(v) for v in (billed, card.margin, card.credit_price_usd))
+        text = f"{cost} USD × {margin} ÷ {price} USD per credit"
+        units, exact = _lines(stored, card)
+        exact += Fraction(billed) * Fraction(card.margin) / Fraction(card.credit_price_usd)
+        return _rounded("AI tokens", (text, *units), exact, booked)
+    if stored.get("usage_lines") is not None:
+        lines, exact = _lines(stored, card)
+        return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
+    lines, exact = [], Fraction(0)
+    for use in stored["usage"] or ():
+        for token_class in TOKEN_CLASSES:
+            tokens = use[token_class]
+            if not tokens:
+                continue
+            found = effective_token_rate(card, use["model"], token_class)
+            label = f"{use['model'] or 'no model'}, {token_class.replace('_', ' ')}"
+            if found is None:
+                lines.append(f"{label}: {tokens:,} tokens have no rate; not rated, flagged unpriced")
+                continue
+            part = tokens * Fraction(found) * Fraction(card.margin) / 1000
+            exact += part
+            margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
+            lines.append(f"{label}: {tokens:,} × {plain_decimal(found)} ÷ 1,000{margin} = {_exact_text(part)}")
+    return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
+
+
+def _billed_cost(event: UsageEvent, stored: Mapping[str, Any], card: RateCard) -> Decimal | None:
+    """The cost of what the card does not leave out; null if none is known."""
+    uses = stored.get("usage_lines")
+    if not card.exclude or uses is None:
+        return event.cost_usd
+    costs = [use["cost_usd"] for use in uses if use["cost_usd"] is not None and not is_left_out(card, use)]
+    return sum(costs, Decimal(0)) if costs else None
+
+
+def _lines(stored: Mapping[str, Any], card: RateCard) -> tuple[list[str], Fraction]:
+    """The arithmetic of what observations used, and the credits it comes to before rounding."""
+    by_tokens = card.ai.basis is Basis.TOKENS
+    summed: dict[tuple[str, str | None, KeyPrice], int] = {}
+    left_out: dict[str, int] = {}
+    for use in stored.get("usage_lines") or ():
+        if not use["quantity"]:
+            continue
+        if is_left_out(card, use):
+            who = " ".join(filter(None, (use["type"], use["name"]))) or "no name"
+            left_out[f"{who}, {use['key']}"] = left_out.get(f"{who}, {use['key']}", 0) + use["quantity"]
+            continue
+        price = price_of_key(card, use["key"])
+        what = use["key"] if price.token_class is None else price.token_class.replace("_", " ")
+        if price.token_class is None or by_tokens:
+            place = (what, use["model"], price._replace(is_known=True))
+            summed[place] = summed.get(place, 0) + use["quantity"]
+    lines, exact = [], Fraction(0)
+    margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
+    for (what, model, price), quantity in summed.items():
+        label = f"{model or 'no model'}, {what}"
+        per_thousand = None if price.token_class is None else effective_token_rate(card, model, price.token_class)
+        if price.credits_each is not None:
+            part = quantity * Fraction(price.credits_each) * Fraction(card.margin)
+            text = f"{label}: {quantity:,} × {plain_decimal(price.credits_each)} each{margin} = {_exact_text(part)}"
+        elif per_thousand is not None:
+            part = quantity * Fraction(per_thousand) * Fraction(card.margin) / 1000
+            text = f"{label}: {quantity:,} × {plain_decimal(per_thousand)} ÷ 1,000{margin} = {_exact_text(part)}"
+        else:
+            part = Fraction(0)
+            unit = "units" if price.token_class is None else "tokens"
+            flagged = ", flagged unpriced" if by_tokens else ""
+            text = f"{label}: {quantity:,} {unit} have no rate; not rated{flagged}"
+        lines.append(text)
+        exact += part
+    lines += [f"{who}: {quantity:,} left out by the card's exclude" for who, quantity in left_out.items()]
+    return lines, exact
+
+
+def _compute(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+    booked = event.credits.compute
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("Compute", f"{plain_decimal(booked)} credits, {reason}.")
+    per_minute = card.compute.credits_per_minute
+    is_active = card.compute.basis is ComputeBasis.ACTIVE
+    seconds = stored.get("active_seconds") if is_active else event.latency_seconds
+    if seconds is None:
+        return Step("Compute", f"{plain_decimal(booked)} credits: the active time is not known.")
+    exact = Fraction(seconds) / 60 * Fraction(per_minute)
+    what = " in which an observation ran" if is_active else ""
+    text = f"{plain_decimal(seconds)} s{what} ÷ 60 × {plain_decimal(per_minute)} per minute"
+    return _rounded("Compute", (text,), exact, booked)
+
+
+def _storage(event: UsageEvent, card: RateCard | None) -> Step:
+    booked = event.credits.storage
+    if (reason := _not_rated(event, card)) is not None or card is None:
+        return Step("Storage", f"{plain_decimal(booked)} credits, {reason}.")
+    if event.storage_gb is None:
+        return Step("Storage", "0 credits: the trace names no storage.")
+    rate = card.storage.credits_per_gb_month
+    text = f"{plain_decimal(event.storage_gb)} GB-months × {plain_decimal(rate)}"
+    return _rounded("Storage", (text,), Fraction(event.storage_gb) * Fraction(rate), booked)
+
+
+def _exact_text(value: Fraction) -> str:
+    """The exact value where decimal notation can hold it, else the beginning of it."""
+    shown = (Decimal(value.numerator) / Decimal(value.denominator)).quantize(Decimal(1).scaleb(-12), ROUND_HALF_EVEN)
+    return plain_decimal(shown) if Fraction(shown) == value else f"{plain_decimal(shown)}…"
+
+
+def _rounded(name: str, lines: tuple[str, ...], exact: Fraction, booked: Decimal) -> Step:
+    digits = (Decimal(exact.numerator) / Decimal(exact.denominator)).quantize(Decimal("0.000001"), ROUND_HALF_EVEN)
+    agrees = (
+        "" if digits == booked else f" The card gives {plain_decimal(digits)}: part of it was not rated, see the flags."
+    )
+    rounding = f"= {_exact_text(exact)}, rounded once half-even to 6 places = {plain_decimal(digits)}"
+    return Step(name, f"{plain_decimal(booked)} credits.{agrees}", (*lines, rounding))
+
+
+def _total(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+    c = event.credits
+    parts = " + ".join(plain_decimal(part) for part in (c.ai_tokens, c.compute, c.storage))
+    price = plain_decimal(stored["credit_price_usd"])
+    return Step(
+        "Total",
+        f"{plain_decimal(c.total)} credits, {plain_decimal(event.amount_usd)} USD.",
+        (
+            f"{parts} = {plain_decimal(c.total)} credits",
+            f"{plain_decimal(c.total)} × {price} USD = {plain_decimal(event.amount_usd)} USD",
+        ),
+    )
+
+
+def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[Step]:
+    if not event.flags:
+        return []
+    lines = [f"{flag}: {FLAG_MEANINGS[flag]}" for flag in event.flags]
+    problems = [text for text in (stored.get("problems") or "").split("\n") if text]
+    return [Step("Flags", f"{len(event.flags)} to know about.", (*lines, *problems))]
+
+
+def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> Step:
+    lines = []
+    for old, new in pairwise([*revisions, stored]):
+        changes = ", ".join(
+            f"{name} {_shown(old[name], name)} → {_shown(new[name], name)}"
+            for name in (old["changed_columns"] or "").split(",")
+            if name in old and name not in {"usage"}
+        )
+        lines.append(f"revision {new['revision']}, {_when(new['booked_at'])}: {changes}; was {old['sync_status']}")
+    first = revisions[0] if revisions else stored
+    return Step(
+        "Book",
+        f"Revision {stored['revision']}, first booked {_when(first['booked_at'])}.",
+        tuple(lines),
+    )
+
+
+def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Step]:
+    """Where it counts, if its month was closed."""
+    counted = stored.get("accounted_at")
+    lines = [
+        f"{period}: {plain_decimal(row['credits_total'])} credits, {row['sync_status']} when it was closed"
+        for period, row in closed
+    ]
+    if not closed and counted is None:
+        return []
+    if counted is None or any(row["revision"] == stored["revision"] for _, row in closed):
+        return [Step("Close", "Its month is closed: there it stays as it was then.", tuple(lines))]
+    lines.append(f"since {_when(counted)}: the difference to {plain_decimal(stored['credits_total'])} credits")
+    return [
+        Step("Close", "It came or changed after its month was closed: that counts when it was booked.", tuple(lines))
+    ]
+
+
+def _shown(value: Any, name: str) -> str:
+    if name == "flags":
+        return " ".join(split_flags(value or "", "")) or "none"
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Decimal):
+        return plain_decimal(value)
+    return utc_text(value) if isinstance(value, datetime) else str(value).strip("\x1f").replace("\x1f", " + ")
+
+
+def _when(value: datetime) -> str:
+    return utc_text(value)
+
+
+_STATUS_SENTENCES = {
+    SyncStatus.PENDING: "Not sent yet.",
+    SyncStatus.SENDING: "An intent is written; Stripe's answer is not known yet.",
+    SyncStatus.PROCESSED: "Accepted.",
+    SyncStatus.CONFIRMED: "Accepted, and Stripe's own summary agrees.",
+    SyncStatus.ERROR: "Not sent.",
+    SyncStatus.EXCLUDED: "Nothing to bill.",
+}
+
+
+def _stripe(event: UsageEvent, intents: Intents) -> Step:
+    lines = []
+    if event.sync_error:
+        lines.append(event.sync_error)
+    if event.meter_event_identifier and not intents:
+        lines.append(f"meter event {event.meter_event_identifier}")
+    for intent in intents:
+        lines += _intent(intent)
+    if event.synced_at:
+        lines.append(f"last answer at {utc_text(event.synced_at)}")
+    return Step("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))
+
+
+_INTENT_STATES = {
+    "open": "written down, not tried yet",
+    "sending": "tried, the outcome is not known",
+    "accepted": "accepted",
+    "confirmed": "accepted, and Stripe's sum agrees",
+    "rejected": "rejected",
+    "void": "withdrawn: it never arrived",
+}
+
+
+def _intent(intent: Mapping[str, Any]) -> list[str]:
+    """One meter event: what of this event it carries, how it was made up, what Stripe said."""
+    kind, _, at = (intent["source"] or "").partition(":")
+    where = "" if intent["customer_id"] is None else f"customer {intent['customer_id']}, "
+    where += f"from {at}, " if kind == "hour" else ""
+    part = plain_decimal(intent["part"])
+    state = _INTENT_STATES[intent["state"]]
+    head = f"meter event {intent['identifier']} ({where}revision {intent['revision']}): {state}"
+    lines = [f"{head}; it carries {part} credits of this event"]
+    if intent.get("credits") is not None:
+        before = plain_decimal(intent["carried_before"])
+        rest = intent["credits"] + intent["carried_before"] - intent["value"]
+        lines.append(
+            f"  {intent['events']:,} event{'s'[: intent['events'] != 1]}, {plain_decimal(intent['credits'])} credits "
+            f"+ {before} carried before = {intent['value']:,} whole credits sent, {plain_decimal(rest)} carried on"
+        )
+    tries = f"{intent['attempts']:,} attempt{'s'[: intent['attempts'] != 1]}"
+    said = f", {_when(intent['answered_at'])}" if intent["answered_at"] else ""
+    request = f", request {intent['request_id']}" if intent["request_id"] else ""
+    lines.append(f"  {tries}{said}{request}{': ' + intent['answer'] if intent['answer'] else ''}")
+    if intent.get("counted_at") is not None:
+        counted = plain_decimal(intent["counted"])
+        lines.append(
+            f"  Stripe counts {counted} credits for the customer in that UTC hour, read {_when(intent['counted_at'])}"
+        )
+    return lines

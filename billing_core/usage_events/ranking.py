@@ -1,0 +1,51 @@
+"""From slices of credits to what a chart can hold, without losing a credit. Pure, exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import reduce
+
+from billing_core.service import Slice
+from billing_core.types import Credits
+from billing_core.values.decimals import EXACT
+
+__all__ = ["Ranking", "added", "disagreements", "ranking"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The largest slices and what all others hold together (`None` if there are none): they add up to the whole."""
+
+    largest: tuple[Slice, ...]
+    others: Slice | None
+
+    @property
+    def rows(self) -> tuple[Slice, ...]:
+        """The largest, then the others."""
+        return self.largest if self.others is None else (*self.largest, self.others)
+
+
+def ranking(slices: Sequence[Slice], whole: Credits, events: int, *, shown: int) -> Ranking:
+    """The first `shown` slices; the rest of `whole` and of its `events` is "others", however many were not read."""
+    largest = tuple(slices[:shown])
+    held = added(largest)
+    rest = Credits(**{name: EXACT.subtract(getattr(whole, name), getattr(held, name)) for name in Credits.model_fields})
+    other_events = events - sum(s.events for s in largest)
+    others = Slice((), other_events, rest) if other_events or rest.total else None
+    return Ranking(largest, others)
+
+
+def added(slices: Iterable[Slice]) -> Credits:
+    """The sum of slices, part by part."""
+    sums = dict.fromkeys(Credits.model_fields, Decimal(0))
+    for one in slices:
+        for name in sums:
+            sums[name] = EXACT.add(sums[name], getattr(one.credits, name))
+    return Credits(**sums)
+
+
+def disagreements(total: Decimal, parts: Mapping[str, Iterable[Decimal]]) -> list[str]:
+    """The names whose parts do not add up to exactly `total`: what a person must not rely on."""
+    return [name for name, values in parts.items() if reduce(EXACT.add, values, Decimal(0)) != total]

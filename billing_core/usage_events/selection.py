@@ -1,0 +1,76 @@
+"""From a question and who asks it to the events it is about: the scope is always part of the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from billing_core.access import Principal, scope_of
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.queries import Selection
+from billing_core.types import Attribute, GetUsageEventsParams
+from billing_core.values.usage_frame import HOUR, aware_in, hour_of, window_in
+
+__all__ = ["period_before", "select"]
+
+_COLUMNS = {
+    Attribute.ORGANIZATION: "organization_id",
+    Attribute.CUSTOMER: "customer_id",
+    Attribute.USER: "user_id",
+    Attribute.SESSION: "session_id",
+    Attribute.CHATFLOW: "chatflow_id",
+    Attribute.MODEL: "models",
+}
+
+
+def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, principal: Principal) -> Selection:
+    """The events `params` ask for, as far as `principal` may see them; times without an offset are in `zone`.
+
+    Raises
+    ------
+    BadParameter
+        If the window holds nothing.
+    AccessDenied
+        If `params.organization` names one outside the principal's.
+    """
+    for organization in params.organization:
+        principal.require_organization(organization)
+    start = None if params.from_ is None else aware_in(zone, params.from_)
+    end = None if params.to is None else aware_in(zone, params.to)
+    if start is not None and end is not None:
+        window_in(zone, start, end)  # refuses what holds nothing
+    named = {
+        "customer_id": params.customer,
+        "organization_id": params.organization,
+        "user_id": params.user,
+        "chatflow_id": params.chatflow,
+        "environment": params.environment,
+        "sync_status": tuple(status.value for status in params.status),
+    }
+    return Selection(
+        scope_of(principal),
+        ledger.snapshot(params.as_of),
+        None if start is None else start.astimezone(UTC),
+        None if end is None else end.astimezone(UTC),
+        tuple((column, values) for column, values in named.items() if values),
+        params.model,
+        params.amount_min,
+        params.amount_max,
+        params.search,
+        tuple(_COLUMNS[attribute] for attribute in params.without),
+    )
+
+
+def period_before(selection: Selection, now: datetime) -> Selection | None:
+    """The equally long period before; `None` where the period has no beginning.
+
+    Of one that is not over, as much as has passed of this one, to the hour: half a day compared with a whole one
+    would always look like a fall.
+    """
+    if selection.start is None:
+        return None
+    hour = hour_of(now) + HOUR
+    end = hour if selection.end is None else selection.end
+    length = end - selection.start
+    return replace(selection, start=selection.start - length, end=min(end, hour) - length)

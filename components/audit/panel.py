@@ -1,0 +1,186 @@
+"""The audit log: who did what and when, how many, with which hash. Read by admins, changed by nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.audit.service import AuditPage, AuditQuery, Entry
+from billing_core.ledger.audit_chain import ChainReport
+from billing_core.service import BillingService
+from components.audit.texts import (
+    action_label,
+    chain_text,
+    csv_address,
+    detail_facts,
+    entry_rows,
+    entry_title,
+    found_text,
+    hashes_of,
+)
+from components.shared import sign_in
+from components.shared.notice import plain
+from components.shared.url_state import PART, UrlState, span_boxes, span_window
+from components.shared.widgets import file_link, quiet, table
+
+__all__ = ["audit_view"]
+
+FORM = (
+    "Every push, pull, import, export, close, card, map and user change and sign-in. Entries are chained: each one's "
+    "hash covers the one before, so that nothing in between can be changed unseen."
+)
+
+LIMITED = "The audit log is about every organization, so it is for admins who may see all of them."
+
+PAGE_ROWS = 25
+LONGEST_SEARCH = 200
+
+URL = UrlState("audit", ("who", "what", "find", "span", "from_day", "to_day", PART))
+
+REPORT = "audit.report"
+"""Session state: what following the chain found last."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    reader: Principal
+    report: ChainReport
+    at: datetime
+
+
+def audit_view(service: BillingService, principal: Principal) -> None:
+    """The view."""
+    st.header("Audit log", anchor=False)
+    st.caption(plain(FORM))
+    if principal.organizations is not None:
+        st.info(LIMITED, icon=":material/lock:")
+        return
+    with quiet():
+        st.fragment(_chain)(service)
+    with quiet():
+        _log(service, principal)
+
+
+# ── the chain ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _chain(service: BillingService) -> None:
+    """The button, and what it found last."""
+    principal = sign_in.guard(Role.ADMIN)
+    with quiet():
+        if st.button("Verify the chain", icon=":material/link:", key="audit-verify"):
+            with st.spinner("Following the chain from its beginning…"):
+                report = service.trail.verify(principal)
+            st.session_state[REPORT] = _Proof(principal, report, service.now())
+        proof: _Proof | None = st.session_state.get(REPORT)
+        if proof is None or proof.reader != principal:
+            st.caption("Not verified in this session yet.")
+            return
+        text = plain(chain_text(proof.report, proof.at, service.settings.zone))
+        if proof.report.ok:
+            st.success(text, icon=":material/verified:")
+        else:
+            st.error(text, icon=":material/gpp_bad:")
+
+
+# ── the entries ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _query(service: BillingService) -> AuditQuery:
+    start, end = span_window(URL, service.now(), service.settings.zone)
+    return AuditQuery(tuple(URL.all("who")), tuple(URL.all("what")), start, end, URL.one("find"), URL.part(), PAGE_ROWS)
+
+
+def _found(service: BillingService, principal: Principal) -> tuple[AuditQuery, AuditPage]:
+    """The page the URL asks for, or the last one if it asks for one behind that."""
+    query = _query(service)
+    page = service.trail.page(principal, query)
+    if page.total_items and not page.entries:
+        query = replace(query, page=-(-page.total_items // query.limit))
+        page = service.trail.page(principal, query)
+    return query, page
+
+
+def _log(service: BillingService, principal: Principal) -> None:
+    place = st.container(key="audit-filters")
+    found = None
+    with quiet():
+        found = _found(service, principal)
+    with place:  # also if what they say was refused: here it is corrected
+        _filters(service, None if found is None else found[1])
+    if found is None:
+        return
+    query, page = found
+    zone = service.settings.zone
+    with st.container(horizontal=True, vertical_alignment="center", key="audit-found"):
+        st.caption(plain(found_text(len(page.entries), query.page, query.limit, page.total_items)), width="stretch")
+        file_link(
+            "CSV", csv_address(query), key="audit-csv",
+            note="Every entry of these filters, with what is needed to follow the chain elsewhere. Taking it out is an "
+            "entry, too.",
+        )  # fmt: skip
+    if not page.entries:
+        st.info("No entry fits these filters.", icon=":material/search_off:")
+        return
+    _entries(service, page, query)
+    pages = -(-page.total_items // query.limit)
+    if pages > 1:
+        key = URL.key(PART)
+        st.pagination(pages, default=query.page, key=key, on_change=URL.choose, args=(PART, key), width="stretch")
+    st.caption(plain(f"Newest first. Times in {zone.key}."))
+
+
+def _filters(service: BillingService, page: AuditPage | None) -> None:
+    choices = (
+        ("who", "Who", () if page is None else page.actors, str),
+        ("what", "What", () if page is None else page.actions, action_label),
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom", key="audit-bar"):
+        key = URL.key("find")
+        st.text_input(
+            "Search", URL.one("find") or "", key=key, type="search", max_chars=LONGEST_SEARCH, width=240,
+            placeholder="Who, what or details", on_change=URL.choose, args=("find", key),
+        )  # fmt: skip
+        for name, label, offered, worded in choices:
+            chosen = URL.all(name)
+            key = URL.key(name)
+            st.multiselect(
+                label, [*offered, *(one for one in chosen if one not in offered)], chosen, key=key, width=220,
+                format_func=worded, on_change=URL.choose, args=(name, key), placeholder="Any", select_all=False,
+            )  # fmt: skip
+        span_boxes(URL, service.settings.zone)
+
+
+def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> None:
+    zone = service.settings.zone
+    # Another page or filter is another table: a row that was chosen in one must not be chosen in the next.
+    identity = f"{page.entries[0].seq}-{page.entries[-1].seq}-{query.page}"
+    rows = entry_rows(page.entries, zone)
+    config = {
+        name: st.column_config.TextColumn(name, alignment="right" if name == "Entry" else "left") for name in rows
+    }
+    event = st.dataframe(
+        rows, hide_index=True, alt="Audit log, newest first", key=f"audit-table-{identity}", column_config=config,
+        on_select="rerun", selection_mode="single-row",
+    )  # fmt: skip
+    chosen = [page.entries[row] for row in event["selection"]["rows"] if row < len(page.entries)]
+    if not chosen:
+        st.caption("Select a row to read all of it.")
+    for entry in chosen:
+        _entry(service, entry)
+
+
+def _entry(service: BillingService, entry: Entry) -> None:
+    with st.container(border=True, key="audit-entry"):
+        st.markdown(f"**{plain(entry_title(entry, service.settings.zone))}**")
+        facts = detail_facts(entry)
+        table(
+            {"Fact": [name for name, _ in facts], "Value": [value for _, value in facts]}, alt="Details of the entry",
+            key=f"audit-facts-{entry.seq}",
+        )  # fmt: skip
+        for name, value in hashes_of(entry):
+            st.caption(plain("SHA-256" if name == "sha256" else name[:1].upper() + name[1:]))
+            st.code(value, language=None, wrap_lines=True)

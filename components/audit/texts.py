@@ -1,0 +1,138 @@
+"""The words of the audit view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from billing_core.audit.service import AuditQuery, Entry
+from billing_core.ledger.audit_chain import ChainReport
+from billing_core.types import utc_text
+from components.shared.formats import moment
+
+__all__ = [
+    "action_label",
+    "chain_text",
+    "csv_address",
+    "detail_facts",
+    "detail_line",
+    "entry_rows",
+    "entry_title",
+    "found_text",
+    "hashes_of",
+]
+
+CSV_PATH = "/download/audit.csv"
+
+HASH_SHOWN = 12
+LONGEST_LINE = 160
+LISTED = 20
+"""Entries of a list that are written out; the CSV has all of them."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def action_label(action: str) -> str:
+    """`rate_card` → `rate card`: words, as they are filtered by."""
+    return action.replace("_", " ")
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every leaf of a document with the way to it: `totals.credits`."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _facts(one, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value):
+        for number, one in enumerate(value[:LISTED], 1):
+            yield from _facts(one, f"{name} {number}")
+        if len(value) > LISTED:
+            yield name, f"and {len(value) - LISTED:,} more"
+    else:
+        yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ", ".join(_text(one) for one in value[:LISTED])
+        return f"{shown} and {len(value) - LISTED:,} more" if len(value) > LISTED else shown
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def detail_facts(entry: Entry) -> list[tuple[str, str]]:
+    """The circumstances of an entry, name and value; what is no JSON any more stands as it is."""
+    try:
+        document = json.loads(entry.detail)
+    except ValueError:
+        return [("detail", entry.detail)]
+    if not isinstance(document, dict):
+        return [("detail", _text(document))]
+    return [(name.replace("_", " "), value) for name, value in _facts(document)]
+
+
+def detail_line(entry: Entry) -> str:
+    """The circumstances in a line; hashes are shortened, and a long line is cut."""
+    parts = []
+    for name, value in detail_facts(entry):
+        shown = _HASH.sub(lambda found: found[0][:HASH_SHOWN], value)
+        if shown:
+            parts.append(shown if name == "detail" else f"{name}: {shown}")
+    line = " · ".join(parts)
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
+
+
+def hashes_of(entry: Entry) -> list[tuple[str, str]]:
+    """Every hash an entry tells of, and its own two."""
+    told = [(name, value) for name, value in detail_facts(entry) if _HASH.fullmatch(value)]
+    return [*told, ("hash of this entry", entry.hash), ("hash of the entry before", entry.previous_hash)]
+
+
+def entry_rows(entries: Sequence[Entry], zone: ZoneInfo) -> dict[str, list[str]]:
+    """A page of the log, as it comes: newest first."""
+    return {
+        "Entry": [f"{entry.seq:,}" for entry in entries],
+        f"When ({zone.key})": [moment(entry.happened_at, zone) for entry in entries],
+        "Who": [entry.actor for entry in entries],
+        "What": [action_label(entry.action) for entry in entries],
+        "Details": [detail_line(entry) for entry in entries],
+        "Hash": [entry.hash[:HASH_SHOWN] for entry in entries],
+    }
+
+
+def entry_title(entry: Entry, zone: ZoneInfo) -> str:
+    """`Entry 12: close by fay, 2026-11-03 09:00:00`."""
+    return f"Entry {entry.seq:,}: {action_label(entry.action)} by {entry.actor}, {moment(entry.happened_at, zone)}"
+
+
+def found_text(shown: int, page: int, limit: int, total: int) -> str:
+    """`1–25 of 1,234 entries`."""
+    if not total:
+        return "no entries"
+    first = (page - 1) * limit + 1
+    return f"{first:,}–{first + shown - 1:,} of {total:,} entr{'y' if total == 1 else 'ies'}"
+
+
+def chain_text(report: ChainReport, at: datetime, zone: ZoneInfo) -> str:
+    """What following the chain found, and when."""
+    when = f"{moment(at, zone)} ({zone.key})"
+    if report.ok:
+        return f"Verified up to entry {report.entries:,}, {when}: {report.says}."
+    return (
+        f"The audit log is not as it was written, {when}: {report.says}. Only what stands before entry "
+        f"{report.broken_at:,} is proven."
+    )
+
+
+def csv_address(query: AuditQuery) -> str:
+    """Where the entries of a filter can be downloaded."""
+    pairs = [("actor", name) for name in query.actor] + [("action", name) for name in query.action]
+    pairs += [(name, utc_text(time)) for name, time in (("from", query.start), ("to", query.end)) if time is not None]
+    if query.search:
+        pairs.append(("search", query.search))
+    return f"{CSV_PATH}?{urlencode(pairs)}" if pairs else CSV_PATH

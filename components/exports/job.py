@@ -1,0 +1,148 @@
+"""An export under way: how far it is, the way to stop it, and what is known of the file when it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.errors import BillingError
+from billing_core.exports.model import ExportRequest, ExportResult, Format, Preview
+from billing_core.service import BillingService
+from billing_core.web import wiring
+from components.exports.state import Place, current_job, forget_job, remember_job
+from components.exports.texts import compared_rows, differing, progress_fraction, progress_text, result_text
+from components.shared import sign_in
+from components.shared.notice import notice_of_error, plain
+from components.shared.widgets import file_link, table
+
+if TYPE_CHECKING:
+    from billing_core.web.export_jobs import ExportState
+
+__all__ = ["is_exporting", "job_box", "start_export"]
+
+FILE_PATH = "/download/exports"
+
+SHOWN = "export.job-preview"
+"""Session state: what the preview said when the export was started."""
+
+FAILED = "export.job-refused"
+"""Session state: why the last export could not even be started; said once."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at a running export."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A preview and the export that was started from it."""
+
+    job_id: str
+    preview: Preview | None
+
+
+def start_export(
+    service: BillingService, principal: Principal, request: ExportRequest, preview: Preview | None
+) -> None:
+    """Begin in the background. For callbacks; a refusal is said where the progress would stand."""
+    st.session_state.pop(FAILED, None)
+    try:
+        job_id = wiring.export_jobs().start(service, principal, request)
+    except BillingError as error:
+        st.session_state[FAILED] = str(error)
+        return
+    remember_job(job_id)
+    st.session_state[SHOWN] = Shown(job_id, preview)
+
+
+def is_exporting(principal: Principal) -> bool:
+    """Whether the export this session started last is still at work."""
+    job_id = current_job()
+    state = None if job_id is None else _state(job_id, principal)
+    return state is not None and state.is_running
+
+
+def job_box(place: Place, principal: Principal) -> None:
+    """What became of the export this session started last."""
+    refused: str | None = st.session_state.pop(FAILED, None)
+    if refused is not None:
+        st.error(plain(refused), icon=":material/error:")
+    job_id = current_job()
+    state = None if job_id is None else _state(job_id, principal)
+    if job_id is None or state is None:
+        return
+    with st.container(border=True, key=f"export-{place}-job"):
+        if state.is_running:
+            st.fragment(_watch, run_every=LOOK_SECONDS)(place, job_id)
+        else:
+            _outcome(place, job_id, state)
+
+
+def _state(job_id: str, principal: Principal) -> ExportState | None:
+    try:
+        return wiring.export_jobs().state(job_id, principal)
+    except BillingError:  # files are kept for an hour
+        forget_job()
+        return None
+
+
+def _watch(place: Place, job_id: str) -> None:
+    """Follow it; when it is over, draw what surrounds this anew."""
+    principal = sign_in.guard()
+    state = _state(job_id, principal)
+    if state is None or not state.is_running:
+        st.rerun()
+    st.progress(progress_fraction(state.progress), text=plain(progress_text(state.progress)))
+    st.button(
+        "Cancel", icon=":material/cancel:", key=f"export-{place}-cancel", on_click=_cancel, args=(job_id, principal)
+    )
+
+
+def _cancel(job_id: str, principal: Principal) -> None:
+    try:
+        wiring.export_jobs().cancel(job_id, principal)
+    except BillingError as error:
+        notice_of_error(error)
+
+
+def _outcome(place: Place, job_id: str, state: ExportState) -> None:
+    if state.error is not None:
+        st.warning(plain(f"No file was written: {state.error}"), icon=":material/info:")
+    elif state.result is not None:
+        _file(place, job_id, state.result)
+    st.button("Put away", icon=":material/close:", key=f"export-{place}-put-away", on_click=forget_job)
+
+
+def _file(place: Place, job_id: str, result: ExportResult) -> None:
+    st.success(plain(result_text(result)), icon=":material/check_circle:")
+    with st.container(horizontal=True, vertical_alignment="center", key=f"export-{place}-links"):
+        file_link(
+            "Download the file", f"{FILE_PATH}/{job_id}", note="Kept for an hour.", key=f"export-{place}-file",
+        )  # fmt: skip
+        file_link(
+            "Manifest", f"{FILE_PATH}/{job_id}.manifest.json", key=f"export-{place}-manifest",
+            note="Rows, totals, filter, timezone, rate card versions and SHA-256 as JSON.",
+        )  # fmt: skip
+        if result.meta.get("format") == Format.FOCUS:
+            file_link(
+                "FOCUS metadata", f"{FILE_PATH}/{job_id}.focus-metadata.json", key=f"export-{place}-focus-metadata",
+                note="What the columns are, as FOCUS wants it beside the file.",
+            )  # fmt: skip
+    shown: Shown | None = st.session_state.get(SHOWN)
+    preview = shown.preview if shown is not None and shown.job_id == job_id else None
+    if preview is not None:
+        wrong = differing(preview, result)
+        if wrong:
+            says = f"The file differs from its preview in {', '.join(wrong)}. Do not use it; tell whoever runs this."
+            st.error(plain(says), icon=":material/error:")
+        else:
+            st.caption("✓ The file's totals equal the preview's.")
+    rows = compared_rows(preview, result)
+    table(
+        rows, alt="Totals of the preview and of the file", key=f"export-{place}-totals-{job_id}",
+        right=[name for name in rows if name != "Total"],
+    )  # fmt: skip
+    st.caption("SHA-256 of the file")
+    st.code(result.sha256, language=None, wrap_lines=True)

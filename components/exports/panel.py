@@ -1,0 +1,282 @@
+"""The export panel: what, in which form, of which events; a look at it; the file. On its page and as a dialog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.errors import BillingError, NotFound, WarehouseError
+from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Grain, Preview
+from billing_core.service import BillingService
+from billing_core.web import wiring
+from components.exports.filters import export_filters, narrowed_text, period_boxes
+from components.exports.job import is_exporting, job_box, start_export
+from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, may_export, request_of
+from components.exports.state import Place, change, choice, choose, close, widget
+from components.exports.texts import (
+    DATASET_WORDS,
+    FORMAT_WORDS,
+    GRAIN_WORDS,
+    column_pixels,
+    note,
+    nothing_text,
+    preview_rows,
+    totals_text,
+)
+from components.shared import sign_in
+from components.shared.formats import plural
+from components.shared.notice import notice_of_error, plain
+from components.shared.periods import Period
+from components.usage_events.query import Filters
+
+__all__ = ["export_dialog", "export_view"]
+
+PREVIEW = "export.preview"
+"""Session state: the last preview with what it was asked for."""
+
+PREVIEW_ROWS = 10
+
+FIGURES = ("tokens_", "credits_", "cost_", "amount_", "latency_", "storage_gb", "debit", "credit", "events", "chats",
+           "messages_", "users", "rows")  # fmt: skip
+"""Beginnings of the names of columns that hold figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A preview or why there is none, for one reader, question and state of the ledger."""
+
+    reader: Principal
+    request: ExportRequest
+    preview: Preview | None
+    error: BillingError | None = None
+
+
+def export_view() -> None:
+    """The panel on its page; a click in it runs nothing else."""
+    st.fragment(_panel)(Place.PAGE)
+
+
+def export_dialog() -> None:
+    """The panel over any other page."""
+    st.dialog("Export", width="large", icon=":material/download:", on_dismiss=close)(_panel)(Place.DIALOG)
+
+
+def _panel(place: Place) -> None:
+    """Runs on its own: asks again who is reading. Never stops the run, which may have the page still before it."""
+    principal = sign_in.guard()
+    try:
+        service = wiring.service()
+        service.check_mode()
+        at, as_of = service.now(), service.version()
+        chosen = _offered(place, principal)
+        _choices(service, principal, place, chosen, at, as_of)
+        zone = service.settings.zone
+        request = _columns(service, place, chosen, request_of(chosen, at=at, reporting=zone, as_of=as_of))
+        if narrowed := narrowed_text(chosen, at, zone):
+            st.caption(plain(narrowed))
+    except BillingError as error:
+        _calm(error)
+        return
+    _look_and_start(service, principal, place, request)
+
+
+def _calm(error: BillingError) -> None:
+    notice_of_error(error)
+    if isinstance(error, WarehouseError):
+        st.caption("Nothing is lost. Try again in a moment; if it stays, tell whoever runs this dashboard.")
+
+
+# ── what ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _offered(place: Place, principal: Principal) -> Choice:
+    """What was chosen, as far as this reader may have it."""
+    chosen = choice(place)
+    if chosen.dataset in may_export(principal.role):
+        return chosen
+    return replace(chosen, dataset=Dataset.USAGE_EVENTS)
+
+
+def _choices(
+    service: BillingService, principal: Principal, place: Place, chosen: Choice, at: datetime, as_of: int
+) -> None:
+    zone = service.settings.zone
+    with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-what"):
+        _dataset_box(place, chosen, principal)
+        _format_box(place, chosen)
+        if has(chosen, "grain"):
+            _select(place, chosen, "grain", "One row per", list(Grain), GRAIN_WORDS, width=140)
+        if has(chosen, "period"):
+            period_boxes(place, chosen, zone)
+    st.caption(plain(note(chosen.dataset, chosen.form, chosen.grain)))
+    _form_options(place, chosen)
+    if has(chosen, "filters"):
+        export_filters(service, principal, place, chosen, at, as_of)
+
+
+def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
+    offered = may_export(principal.role)
+    key = widget(place, "dataset")
+    st.selectbox(
+        "Data set", offered, index=offered.index(chosen.dataset), key=key, width=200, filter_mode=None,
+        format_func=DATASET_WORDS.__getitem__, on_change=_choose_dataset, args=(place, key),
+    )  # fmt: skip
+
+
+def _choose_dataset(place: Place, key: str) -> None:
+    """Another data set has other columns."""
+    choose(place, "dataset", key)
+    if choice(place).columns:
+        change(place, columns=())
+
+
+def _format_box(place: Place, chosen: Choice) -> None:
+    formats = FORMATS[chosen.dataset]
+    if not formats:
+        return
+    key = widget(place, "format")
+    st.selectbox(
+        "Format", formats, index=formats.index(chosen.form or formats[0]), key=key, width=160, filter_mode=None,
+        format_func=FORMAT_WORDS.__getitem__, on_change=choose, args=(place, "format", key),
+    )  # fmt: skip
+
+
+def _select(
+    place: Place, chosen: Choice, name: str, label: str, options: Sequence[Any], words: Any = None, **how: Any
+) -> None:
+    key = widget(place, name)
+    st.selectbox(
+        label, options, index=list(options).index(getattr(chosen, name)), key=key, filter_mode=None,
+        format_func=str if words is None else words.__getitem__, on_change=choose, args=(place, name, key), **how,
+    )  # fmt: skip
+
+
+def _switch(place: Place, chosen: Choice, name: str, label: str, says: str) -> None:
+    key = widget(place, name)
+    st.toggle(label, getattr(chosen, name), key=key, on_change=choose, args=(place, name, key), help=says)
+
+
+def _form_options(place: Place, chosen: Choice) -> None:
+    """What only some formats have."""
+    if has(chosen, "separator"):
+        with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-csv"):
+            _select(place, chosen, "separator", "Separator", list(Separator), width=140)
+            _switch(
+                place, chosen, "bom", "Byte order mark",
+                "Three bytes at the start by which Excel recognises UTF-8; other programs do better without.",
+            )  # fmt: skip
+    if has(chosen, "focus"):
+        with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-focus"):
+            _select(place, chosen, "focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
+            _switch(place, chosen, "parquet", "As Parquet", "Typed columns instead of CSV.")
+            _switch(place, chosen, "user_ids", "User and session ids", "Personal data: only if the reader needs them.")
+            _switch(place, chosen, "internal", "Our cost and margin", "Not for customers.")
+
+
+def _columns(service: BillingService, place: Place, chosen: Choice, request: ExportRequest) -> ExportRequest:
+    """The choice of columns; the request with those that the data set has."""
+    if not has(chosen, "columns"):
+        return request
+    names = service.exports.columns(replace(request, columns=()))
+    kept = [name for name in request.columns if name in names]
+    label = f"Columns ({len(kept)} of {len(names)})" if kept else f"Columns (all {len(names)})"
+    with st.expander(label, icon=":material/view_column:", key=f"export-{place}-columns"):
+        key = widget(place, "columns")
+        st.multiselect(
+            "Columns", names, kept, key=key, on_change=choose, args=(place, "columns", key, tuple), wrap=True,
+            placeholder="All, in their published order", help="In this order. None chosen: all of them.",
+            label_visibility="collapsed",
+        )  # fmt: skip
+    return replace(request, columns=tuple(kept))
+
+
+# ── a look, and the file ─────────────────────────────────────────────────────────────────────────
+
+
+def _look_and_start(service: BillingService, principal: Principal, place: Place, request: ExportRequest) -> None:
+    looked = _look(service, principal, request)
+    preview = looked.preview
+    is_compared_first = isinstance(looked.error, NotFound) and request.params.from_ is not None
+    if preview is not None:
+        _preview(place, request, preview)
+    elif isinstance(looked.error, NotFound):
+        _not_compared(place, request, looked.error)
+    elif looked.error is not None:
+        _calm(looked.error)
+    if preview is not None or is_compared_first:
+        _start(service, principal, place, request, preview)
+    job_box(place, principal)
+
+
+def _look(service: BillingService, principal: Principal, request: ExportRequest) -> Looked:
+    """The preview, made once per question and state of the ledger."""
+    kept: Looked | None = st.session_state.get(PREVIEW)
+    if kept is not None and (kept.reader, kept.request) == (principal, request):
+        return kept
+    with st.spinner("Counting…"):
+        try:
+            looked = Looked(principal, request, service.exports.preview(request, principal, PREVIEW_ROWS))
+        except BillingError as error:
+            return Looked(principal, request, None, error)  # which may be over the next time
+    st.session_state[PREVIEW] = looked
+    return looked
+
+
+def _start(
+    service: BillingService, principal: Principal, place: Place, request: ExportRequest, preview: Preview | None
+) -> None:
+    """The button. The request names a state of the ledger: the file holds what the preview counted."""
+    is_busy = is_exporting(principal)
+    is_empty = preview is not None and preview.total_rows == 0 and request.dataset is not Dataset.BUNDLE
+    st.button(
+        "Export" if preview is None else f"Export {plural(preview.total_rows, 'row')}", type="primary",
+        icon=":material/download:", key=f"export-{place}-start", disabled=is_busy or is_empty,
+        help="An export is running." if is_busy else None, on_click=start_export,
+        args=(service, principal, request, preview),
+    )  # fmt: skip
+
+
+def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> None:
+    """Books that were never compared have no rows to preview yet."""
+    says = str(error)
+    st.info(plain(says[:1].upper() + says[1:]), icon=":material/balance:")
+    if request.params.from_ is not None:
+        st.button(
+            "Take the newest comparison", icon=":material/history:", key=f"export-{place}-newest", on_click=change,
+            args=(place,), kwargs={"filters": Filters(period=Period.ALL_TIME)},
+        )  # fmt: skip
+
+
+def _preview(place: Place, request: ExportRequest, preview: Preview) -> None:
+    st.markdown(f"**Preview:** {plain(totals_text(preview.total_rows, preview.totals))}")
+    if preview.total_rows:
+        _rows(place, request, preview)
+        return
+    st.info(nothing_text(request.dataset), icon=":material/search_off:")
+    if request.params.model_dump(exclude_defaults=True, exclude={"as_of"}):
+        st.button(
+            "All time, no filter", icon=":material/restart_alt:", key=f"export-{place}-reset", on_click=change,
+            args=(place,), kwargs={"filters": Filters(period=Period.ALL_TIME)},
+        )  # fmt: skip
+
+
+def _rows(place: Place, request: ExportRequest, preview: Preview) -> None:
+    rows = preview_rows(preview)
+    config = {
+        name: st.column_config.TextColumn(
+            name, alignment="right" if name.startswith(FIGURES) else "left", width=column_pixels(name, cells)
+        )
+        for name, cells in rows.items()
+    }
+    st.dataframe(
+        rows, hide_index=True, key=f"export-{place}-preview-rows", alt="First rows of the file", column_config=config
+    )
+    if request.dataset is Dataset.BUNDLE:
+        st.caption("The files of the bundle. Totals are those of its usage events.")
+    elif (rest := preview.total_rows - len(preview.rows)) > 0:
+        st.caption(f"The first {len(preview.rows)}; {plural(rest, 'more row')} in the file.")

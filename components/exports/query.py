@@ -1,0 +1,250 @@
+"""What the export panel says, as an address and as a request to the export desk. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from billing_core.access import Role
+from billing_core.exports.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
+from components.shared.periods import Days, Period, days_of
+from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, question
+
+__all__ = [
+    "ADDRESS_NAMES", "FOCUS_VERSIONS", "Choice", "Separator", "days", "facets_of", "filters_of", "has", "may_export",
+    "request_of", "timezones",
+]  # fmt: skip
+
+
+class Separator(StrEnum):
+    """Between the cells of a CSV; the value is both the label and what stands in the URL."""
+
+    COMMA = "Comma"
+    SEMICOLON = "Semicolon"
+    TAB = "Tab"
+    PIPE = "Pipe"
+
+    @property
+    def character(self) -> str:
+        """As it stands in the file."""
+        return {"Comma": ",", "Semicolon": ";", "Tab": "\t", "Pipe": "|"}[self.value]
+
+
+FOCUS_VERSIONS = ("1.2", "1.4")
+
+_TABLES = frozenset({Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON})
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The state of the panel. `filters` are those of the Usage Events page; an empty `timezone` is the reporting one.
+
+    What does not apply to the data set or the format is kept, so that going back to it finds it as it was.
+    """
+
+    dataset: Dataset = Dataset.USAGE_EVENTS
+    format: Format = Format.CSV
+    filters: Filters = field(default_factory=Filters)
+    columns: tuple[str, ...] = ()
+    grain: Grain = Grain.EVENT
+    timezone: str = ""
+    separator: Separator = Separator.COMMA
+    bom: bool = False
+    parquet: bool = False
+    user_ids: bool = False
+    internal: bool = False
+    focus_version: str = FOCUS_VERSIONS[0]
+
+    @classmethod
+    def parse(cls, query: Mapping[str, Sequence[str]]) -> Choice:
+        """From a URL's parameters; what it has wrong counts as not said, other parameters are other people's."""
+        own = {name: read(query[key]) for name, (key, read) in _READ.items() if query.get(key)}
+        inner = {name: read(query[key]) for name, (key, read) in _READ_FILTERS.items() if query.get(key)}
+        values = tuple((facet.key, chosen) for facet in FACETS if (chosen := _texts(query.get(facet.key, ()))))
+        filters = Filters(values=values, **{name: value for name, value in inner.items() if value is not None})
+        return cls(filters=filters, **{name: value for name, value in own.items() if value is not None})
+
+    def query(self) -> dict[str, list[str]]:
+        """The parameters of this choice, without those that say what is usual anyway."""
+        usual = Choice()
+        said = {key: (getattr(self, name), getattr(usual, name)) for name, (key, _) in _READ.items()}
+        said |= {
+            key: (getattr(self.filters, name), getattr(usual.filters, name)) for name, (key, _) in _READ_FILTERS.items()
+        }
+        changed = {key: _written(value) for key, (value, default) in said.items() if value != default}
+        return changed | {key: list(values) for key, values in self.filters.values}
+
+    def valued(self, key: str, values: Sequence[str]) -> Choice:
+        """With these values of the filter `key`; none takes the filter out."""
+        kept = {facet: chosen for facet, chosen in self.filters.values if facet != key}
+        if values:
+            kept[key] = tuple(values)
+        ordered = tuple((facet.key, kept[facet.key]) for facet in FACETS if facet.key in kept)
+        return replace(self, filters=replace(self.filters, values=ordered))
+
+    @property
+    def form(self) -> Format | None:
+        """The format as far as the data set has it, else its first one; `None` for what is always a zip."""
+        offered = FORMATS[self.dataset]
+        if not offered:
+            return None
+        return self.format if self.format in offered else offered[0]
+
+
+def _written(value: Any) -> list[str]:
+    if isinstance(value, tuple):
+        return list(value)
+    return ["1" if value is True else str(value)]
+
+
+def _choice(kind: Callable[[str], Any]) -> Callable[[Sequence[str]], Any]:
+    def read(values: Sequence[str]) -> Any:
+        try:
+            return kind(values[-1])
+        except ValueError:
+            return None
+
+    return read
+
+
+def _texts(values: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for value in values if value))
+
+
+def _yes(values: Sequence[str]) -> bool:
+    return values[-1] == "1"
+
+
+def _one_of(offered: Callable[[], Sequence[str]]) -> Callable[[Sequence[str]], str | None]:
+    return lambda values: values[-1] if values[-1] in offered() else None
+
+
+@cache
+def timezones() -> tuple[str, ...]:
+    """Names of places and UTC; the rest of the database are old spellings and fixed offsets."""
+    areas = ("Africa/", "America/", "Antarctica/", "Arctic/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/",
+             "Pacific/")  # fmt: skip
+    return ("UTC", *sorted(name for name in available_timezones() if name.startswith(areas)))
+
+
+# Names of the Choice → its name in the URL and how that is read. Some differ from those of the Usage Events page,
+# whose widgets are bound to theirs.
+_READ: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
+    "dataset": ("dataset", _choice(Dataset)),
+    "format": ("format", _choice(Format)),
+    "columns": ("field", _texts),
+    "grain": ("grain", _choice(Grain)),
+    "timezone": ("zone", _one_of(timezones)),
+    "separator": ("separator", _choice(Separator)),
+    "bom": ("bom", _yes),
+    "parquet": ("parquet", _yes),
+    "user_ids": ("user_ids", _yes),
+    "internal": ("internal", _yes),
+    "focus_version": ("focus", _one_of(lambda: FOCUS_VERSIONS)),
+}
+
+_READ_FILTERS: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
+    "period": ("span", _choice(Period)),
+    "first_day": ("from_day", _choice(date.fromisoformat)),
+    "last_day": ("to_day", _choice(date.fromisoformat)),
+    "without": (WITHOUT, _texts),
+    "amount_min": ("amount_min", lambda values: values[-1]),
+    "amount_max": ("amount_max", lambda values: values[-1]),
+    "search": ("find", lambda values: values[-1]),
+}
+
+ADDRESS_NAMES = (
+    *(key for key, _ in (*_READ.values(), *_READ_FILTERS.values())),
+    *(facet.key for facet in FACETS),
+)  # fmt: skip
+"""Everything of the URL that is the panel's."""
+
+
+# ── what applies to what ─────────────────────────────────────────────────────────────────────────
+
+_OF_EVENTS = frozenset({Dataset.USAGE_EVENTS, Dataset.ORGANIZATIONS, Dataset.BUNDLE})
+"""Rows made of usage events can be chosen by everything that those can."""
+
+_CHOSEN_BY: Mapping[Dataset, str] = {Dataset.CUSTOMERS: "organization", Dataset.RECONCILIATION: "customer"}
+"""Other rows by one filter, or none at all (`billing_core.exports.request` refuses the rest)."""
+
+_APPLIES: Mapping[str, Callable[[Choice], bool]] = {
+    "period": lambda c: c.dataset not in {Dataset.CUSTOMERS, Dataset.RATE_CARD},
+    "filters": lambda c: c.dataset in _OF_EVENTS or c.dataset in _CHOSEN_BY,
+    "event filters": lambda c: c.dataset in _OF_EVENTS,
+    "timezone": lambda c: c.dataset not in {Dataset.CUSTOMERS, Dataset.RATE_CARD},
+    "grain": lambda c: c.dataset is Dataset.USAGE_EVENTS and c.form in _TABLES,
+    "columns": lambda c: c.form in _TABLES,
+    "separator": lambda c: c.form is Format.CSV,
+    "focus": lambda c: c.form is Format.FOCUS,
+}
+
+
+def has(choice: Choice, option: str) -> bool:
+    """Whether an option (a key of `_APPLIES`) means anything for this data set and format."""
+    return _APPLIES[option](choice)
+
+
+def facets_of(choice: Choice) -> tuple[Facet, ...]:
+    """The filters with a list of values that rows of this data set can be chosen by."""
+    if choice.dataset in _OF_EVENTS:
+        return FACETS
+    return tuple(facet for facet in FACETS if facet.key == _CHOSEN_BY.get(choice.dataset))
+
+
+def filters_of(choice: Choice) -> Filters:
+    """The filters that mean something for this data set, with the period."""
+    filters = choice.filters
+    if has(choice, "event filters"):
+        return filters
+    offered = {facet.key for facet in facets_of(choice)}
+    values = tuple((key, chosen) for key, chosen in filters.values if key in offered)
+    if not has(choice, "period"):
+        return Filters(period=Period.ALL_TIME, values=values)
+    return Filters(filters.period, filters.first_day, filters.last_day, values)
+
+
+def may_export(role: Role) -> tuple[Dataset, ...]:
+    """The data sets a role may take along, as `billing_core` decides it."""
+    return tuple(dataset for dataset in Dataset if role in MAY_EXPORT[dataset])
+
+
+def _zone(choice: Choice, reporting: ZoneInfo) -> ZoneInfo:
+    return ZoneInfo(choice.timezone) if choice.timezone and has(choice, "timezone") else reporting
+
+
+def days(choice: Choice, at: datetime, reporting: ZoneInfo) -> Days:
+    """The days the choice means at the moment `at`, on the clocks of its timezone; `BadParameter` if they end first."""
+    today = at.astimezone(_zone(choice, reporting)).date()
+    return days_of(choice.filters.period, today, choice.filters.first_day, choice.filters.last_day)
+
+
+def request_of(choice: Choice, *, at: datetime, reporting: ZoneInfo, as_of: int) -> ExportRequest:
+    """The choice as the export desk takes it, without what does not apply. `as_of` pins the state of the ledger.
+
+    Raises
+    ------
+    BadParameter
+        Naming what was typed wrong.
+    """
+    zone, form = _zone(choice, reporting), choice.form
+    is_focus, is_separated = has(choice, "focus"), has(choice, "separator")
+    return ExportRequest(
+        dataset=choice.dataset,
+        format=form,
+        params=question(filters_of(choice), at=at, zone=zone, as_of=as_of),
+        columns=choice.columns if has(choice, "columns") else (),
+        grain=choice.grain if has(choice, "grain") else Grain.EVENT,
+        timezone=None if zone.key == reporting.key else zone.key,
+        separator=choice.separator.character if is_separated else ",",
+        bom=is_separated and choice.bom,
+        parquet=is_focus and choice.parquet,
+        user_ids=is_focus and choice.user_ids,
+        internal=is_focus and choice.internal,
+        focus_version=choice.focus_version if is_focus else FOCUS_VERSIONS[0],
+    )

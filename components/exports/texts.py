@@ -1,0 +1,204 @@
+"""The words of the export panel. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+
+from billing_core.exports.model import Dataset, ExportProgress, ExportResult, Format, Grain, Preview
+from components.shared.formats import UNKNOWN, count, exact, plural, usd
+
+__all__ = [
+    "DATASET_WORDS",
+    "FORMAT_WORDS",
+    "GRAIN_WORDS",
+    "column_pixels",
+    "compared_rows",
+    "differing",
+    "note",
+    "nothing_text",
+    "preview_rows",
+    "progress_fraction",
+    "progress_text",
+    "result_text",
+    "size_text",
+    "totals_text",
+]
+
+Figures = Mapping[str, Decimal | int | None]
+
+DATASET_WORDS: Mapping[Dataset, str] = {
+    Dataset.USAGE_EVENTS: "Usage events",
+    Dataset.ORGANIZATIONS: "Organizations",
+    Dataset.CUSTOMERS: "Customers and map",
+    Dataset.RECONCILIATION: "Reconciliation",
+    Dataset.RATE_CARD: "Rate cards",
+    Dataset.BUNDLE: "Everything (bundle)",
+}
+
+_DATASET_NOTES: Mapping[Dataset, str] = {
+    Dataset.USAGE_EVENTS: "One row per usage event, with every published field.",
+    Dataset.ORGANIZATIONS: "One row per organization: events, chats, messages, users, tokens, credits and money.",
+    Dataset.CUSTOMERS: "Which organization is called what and who pays for it, in the form the import reads.",
+    Dataset.RECONCILIATION: (
+        "Langfuse, ledger and Stripe per customer and UTC day. Over all time: the newest comparison there is. "
+        "For a period that was never compared, the books are read anew, which takes a while."
+    ),
+    Dataset.RATE_CARD: "One row per rate card, with its plans, in the form the import reads.",
+    Dataset.BUNDLE: "A zip of all of these with a manifest that names every file's SHA-256.",
+}
+
+_BY_DAY = "One row per day and organization, customer, chatflow, environment, models, key, card and status, with sums."
+
+FORMAT_WORDS: Mapping[Format, str] = {
+    Format.CSV: "CSV",
+    Format.XLSX: "Excel (XLSX)",
+    Format.PARQUET: "Parquet",
+    Format.JSON: "JSON",
+    Format.FOCUS: "FOCUS",
+    Format.JOURNAL: "Journal (CSV)",
+}
+
+_FORMAT_NOTES: Mapping[Format, str] = {
+    Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula begin with an apostrophe.",
+    Format.XLSX: "Sheets with the rows, the totals and what the file is made of; times in UTC; up to 1,048,575 rows.",
+    Format.PARQUET: "Typed columns: exact decimals, times in UTC.",
+    Format.JSON: "Rows as the command line and the HTTP API give them, with what the file was made of.",
+    Format.FOCUS: "FinOps cost and usage records: one row per event and kind of credits, with a metadata file.",
+    Format.JOURNAL: "For accounting: period, account, organization, debit, credit and reference, in US dollars.",
+}
+
+_OWN_ROWS = frozenset({Format.FOCUS, Format.JOURNAL})
+"""Forms that make rows of their own out of usage events."""
+
+GRAIN_WORDS: Mapping[Grain, str] = {Grain.EVENT: "Usage event", Grain.DAY: "Day"}
+
+_FIGURES: tuple[tuple[str, str], ...] = (
+    ("rows", "Rows"),
+    ("events", "Events"),
+    ("credits_total", "Credits"),
+    ("credits_ai_tokens", "AI token credits"),
+    ("credits_compute", "Compute credits"),
+    ("credits_storage", "Storage credits"),
+    ("amount_usd", "Amount (USD)"),
+    ("cost_usd", "Langfuse cost (USD)"),
+    ("tokens_total", "Tokens"),
+    ("tokens_in", "Tokens in"),
+    ("tokens_out", "Tokens out"),
+)
+"""Totals people look at, in this order, and what they are called; others keep their own name and come last."""
+
+KIB = 1024
+
+CHARACTER_PIXELS, MARGIN_PIXELS, WIDEST_PIXELS = 8, 24, 400
+"""Of a column of the preview."""
+
+
+def note(dataset: Dataset, form: Format | None, grain: Grain) -> str:
+    """What is in the file and what kind of file it is."""
+    if form is None or form in _OWN_ROWS:
+        rows = _DATASET_NOTES[dataset] if form is None else ""
+    elif dataset is Dataset.USAGE_EVENTS and grain is Grain.DAY:
+        rows = _BY_DAY
+    else:
+        rows = _DATASET_NOTES[dataset]
+    return f"{rows} {'' if form is None else _FORMAT_NOTES[form]}".strip()
+
+
+def nothing_text(dataset: Dataset) -> str:
+    """Why there is nothing to export, and what to do."""
+    if dataset is Dataset.RECONCILIATION:
+        return "Nothing to export: nobody had credits in that period."
+    if dataset is Dataset.CUSTOMERS:
+        return "Nothing to export: no organization has a name or a customer of its own yet."
+    if dataset is Dataset.RATE_CARD:
+        return "Nothing to export: no rate card is known."
+    return "No events match. Widen the period or take filters out."
+
+
+def size_text(size_bytes: int) -> str:
+    """`512 bytes`, `1.5 KiB`, `12 MiB`: three digits at most, of 1,024 bytes each."""
+    if size_bytes < KIB:
+        return plural(size_bytes, "byte")
+    size, units = Decimal(size_bytes) / KIB, ["GiB", "MiB", "KiB"]
+    while size >= KIB - Decimal("0.5") and len(units) > 1:  # 1,023.9 KiB is 1 MiB
+        size, _ = size / KIB, units.pop()
+    digits = size.quantize(Decimal("0.1") if size < 100 else Decimal(1))
+    return f"{exact(digits)} {units[-1]}"
+
+
+def totals_text(rows: int, totals: Figures) -> str:
+    """`1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures."""
+    parts = [plural(rows, "row")]
+    if "credits_total" in totals:
+        parts.append(f"{exact(totals['credits_total'])} credits")
+    amount = totals.get("amount_usd")
+    if isinstance(amount, Decimal):
+        parts.append(usd(amount))
+    return " · ".join(parts)
+
+
+def preview_rows(preview: Preview) -> dict[str, list[str]]:
+    """The first rows by column; an empty cell stays empty."""
+    return {
+        name: ["" if row[position] is None else str(row[position]) for row in preview.rows]
+        for position, name in enumerate(preview.columns)
+    }
+
+
+def column_pixels(name: str, cells: Sequence[str]) -> int:
+    """Room for the longest text shown, within bounds: a figure that is cut off on its left would be another figure."""
+    longest = max(map(len, (name, *cells)))
+    return min(WIDEST_PIXELS, MARGIN_PIXELS + CHARACTER_PIXELS * longest)
+
+
+def _figure(value: Decimal | int | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return count(value) if isinstance(value, int) else exact(value)
+
+
+def _named(totals: Figures) -> Sequence[tuple[str, str]]:
+    known = dict(_FIGURES)
+    ordered = [(name, label) for name, label in _FIGURES if name in totals]
+    return [*ordered, *((name, name.replace("_", " ").capitalize()) for name in totals if name not in known)]
+
+
+def compared_rows(preview: Preview | None, result: ExportResult | None) -> dict[str, list[str]]:
+    """Totals of the preview and of the file beside each other, whichever there are."""
+    sides: dict[str, Figures] = {}
+    if preview is not None:
+        sides["Preview"] = {"rows": preview.total_rows, **preview.totals}
+    if result is not None:
+        sides["File"] = {"rows": result.rows, **result.totals}
+    names = _named({name: None for side in sides.values() for name in side})
+    cells = {"Total": [label for _, label in names]}
+    return cells | {
+        side: [_figure(figures[name]) if name in figures else "" for name, _ in names]
+        for side, figures in sides.items()
+    }
+
+
+def differing(preview: Preview, result: ExportResult) -> list[str]:
+    """Names of totals that the file and its preview disagree on; there should be none."""
+    before = {"rows": preview.total_rows, **preview.totals}
+    after = {"rows": result.rows, **result.totals}
+    return [label for name, label in _named(before) if name in after and before[name] != after[name]]
+
+
+def progress_fraction(progress: ExportProgress) -> float:
+    """The part of the rows written, 0 to 1; 0 while it is not known of how many."""
+    return min(1.0, progress.rows / progress.total) if progress.total else 0.0
+
+
+def progress_text(progress: ExportProgress) -> str:
+    """`Writing: 120,000 of 1,234,567 rows`."""
+    doing = progress.doing[:1].upper() + progress.doing[1:]
+    if progress.total is None:
+        return f"{doing}: {plural(progress.rows, 'row')}" if progress.rows else doing
+    return f"{doing}: {progress.rows:,} of {plural(progress.total, 'row')}"
+
+
+def result_text(result: ExportResult) -> str:
+    """`usage-events.csv is ready: 1,234 rows, 1.5 MiB`."""
+    return f"{result.name} is ready: {plural(result.rows, 'row')}, {size_text(result.bytes)}"

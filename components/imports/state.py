@@ -1,0 +1,129 @@
+"""What the import view keeps between two runs: the uploaded file on disk, what was read from it, which dialog is open.
+
+All of it belongs to one session and goes with it, the file included.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import streamlit as st
+
+from billing_core.imports.model import ImportPlan
+from billing_core.imports.temp_folder import Scratch
+
+__all__ = [
+    "SAID",
+    "Reading",
+    "Spooled",
+    "ask_to_apply",
+    "ask_to_undo",
+    "close_dialogs",
+    "discard",
+    "keep",
+    "reading",
+    "spool",
+    "uploader",
+    "wants_to_apply",
+    "wants_to_undo",
+]
+
+READING = "import.reading"
+TURN = "import.turn"
+"""A number that gives the upload box a new identity once its file was taken over: it then lets go of its memory."""
+
+APPLYING, UNDOING = "import.applying", "import.undoing"
+
+SAID = "import.said"
+"""What the last action did, to be said once."""
+
+PIECE_BYTES = 1 << 20
+
+
+class Spooled:
+    """An uploaded file on disk, under a name of our own; the file goes when nobody holds this any more."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self.name = name
+        self._scratch = Scratch()
+        self.path.touch(mode=0o600)
+        with self.path.open("wb") as copy:
+            shutil.copyfileobj(file, copy, PIECE_BYTES)
+
+    @property
+    def path(self) -> Path:
+        """Where it lies; only this account of the operating system may read it."""
+        return self._scratch.path / "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A file as it was read: its plan at a state of the ledger, or why there is none.
+
+    `timezone` is whose its times without an offset are, once somebody said it.
+    """
+
+    file: Spooled
+    version: int
+    plan: ImportPlan | None
+    error: str | None = None
+    timezone: str | None = None
+
+
+def uploader() -> str:
+    """The key of the upload box."""
+    return f"import-file-{st.session_state.setdefault(TURN, 0)}"
+
+
+def spool(name: str, file: IO[bytes]) -> Spooled:
+    """Take an uploaded file over to disk; the box that held it in memory is empty with the next run."""
+    taken = Spooled(name, file)
+    st.session_state[TURN] += 1
+    return taken
+
+
+def keep(read: Reading) -> None:
+    """This is the file the view is about."""
+    st.session_state[READING] = read
+
+
+def reading() -> Reading | None:
+    """The file the view is about."""
+    read: Reading | None = st.session_state.get(READING)
+    return read
+
+
+def discard() -> None:
+    """Forget the file."""
+    st.session_state.pop(READING, None)
+    close_dialogs()
+
+
+def ask_to_apply() -> None:
+    """Open the confirmation with the next run."""
+    st.session_state[APPLYING] = True
+
+
+def wants_to_apply() -> bool:
+    """Whether the confirmation is open."""
+    return bool(st.session_state.get(APPLYING))
+
+
+def ask_to_undo(import_id: str) -> None:
+    """Open the confirmation of an undo with the next run."""
+    st.session_state[UNDOING] = import_id
+
+
+def wants_to_undo() -> str | None:
+    """The import whose undo is to be confirmed."""
+    import_id: str | None = st.session_state.get(UNDOING)
+    return import_id
+
+
+def close_dialogs() -> None:
+    """Close either."""
+    st.session_state.pop(APPLYING, None)
+    st.session_state.pop(UNDOING, None)

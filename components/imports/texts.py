@@ -1,0 +1,232 @@
+"""The words of the import view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import reduce
+from zoneinfo import ZoneInfo
+
+from billing_core.imports.model import (
+    Effect,
+    ImportPlan,
+    ImportProgress,
+    ImportRecord,
+    ImportResult,
+    Kind,
+    Rejected,
+    UndoResult,
+)
+from billing_core.values.decimals import EXACT
+from components.exports.texts import size_text
+from components.shared.formats import moment, plural, signed, usd
+
+__all__ = [
+    "KIND_WORDS",
+    "applied_text",
+    "confirm_label",
+    "counts_text",
+    "effect_rows",
+    "effect_text",
+    "file_text",
+    "nothing_to_do_text",
+    "part_rows",
+    "progress_text",
+    "real_effects",
+    "record_label",
+    "record_rows",
+    "refused_text",
+    "rejected_rows",
+    "rejected_text",
+    "undo_text",
+    "undone_text",
+    "without_offset_text",
+]
+
+KIND_WORDS: Mapping[Kind, str] = {
+    Kind.USAGE_EVENTS: "usage events",
+    Kind.RATE_CARD: "rate cards",
+    Kind.CUSTOMERS: "customer map",
+    Kind.BUNDLE: "bundle",
+    Kind.UNKNOWN: "not recognised",
+}
+
+_NOUNS: Mapping[Kind, str] = {Kind.USAGE_EVENTS: "event", Kind.RATE_CARD: "card", Kind.CUSTOMERS: "organization"}
+
+NOBODY = "No organization"
+
+
+def _noun(kind: Kind) -> str:
+    return _NOUNS.get(kind, "row")
+
+
+def file_text(plan: ImportPlan) -> str:
+    """`october.csv: usage events, 1,234 rows, 1.5 MiB`."""
+    return f"{plan.file_name}: {KIND_WORDS[plan.kind]}, {plural(plan.rows, 'row')}, {size_text(plan.bytes)}"
+
+
+def progress_text(progress: ImportProgress) -> str:
+    """`Comparing: 120,000 rows`."""
+    return progress.doing if not progress.rows else f"{progress.doing}: {plural(progress.rows, 'row')}"
+
+
+def counts_text(new: int, changed: int, unchanged: int, rejected: int) -> str:
+    """`1,200 new, 3 changed, 0 unchanged`, and how many are rejected if any."""
+    text = f"{new:,} new, {changed:,} changed, {unchanged:,} unchanged"
+    return f"{text}, {rejected:,} rejected" if rejected else text
+
+
+def rejected_text(plan: ImportPlan) -> str:
+    """What the rejected rows mean for the file."""
+    found = plural(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
+    if not plan.is_whole:
+        return "This file cannot be used; nothing of it is imported."
+    if plan.skip_bad_rows:
+        return f"{found} rejected and would be left out; the others can be imported."
+    return f"{found} rejected. Nothing is imported until they are mended, or left out on purpose."
+
+
+def without_offset_text(plan: ImportPlan) -> str:
+    """What is asked about times that may be any of several instants."""
+    found = plan.without_offset
+    verb = "does" if found == 1 else "do"
+    return f"{plural(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
+
+
+def rejected_rows(rejected: Sequence[Rejected]) -> dict[str, list[str]]:
+    """Reasons as a table; row 0 is the header or the file as a whole."""
+    return {
+        "Row": [f"{one.row:,}" if one.row else "file" for one in rejected],
+        "Field": [one.field for one in rejected],
+        "Reason": [one.reason for one in rejected],
+    }
+
+
+def _added(values: Iterable[Decimal]) -> Decimal:
+    return reduce(EXACT.add, values, Decimal(0))
+
+
+def _signed_usd(value: Decimal) -> str:
+    return f"+{usd(value)}" if value > 0 else usd(value)
+
+
+def real_effects(effects: Sequence[Effect]) -> tuple[Effect, ...]:
+    """Those that change a sum: a name or a status alone changes none."""
+    return tuple(one for one in effects if one.events or one.credits or one.amount_usd)
+
+
+def effect_text(effects: Sequence[Effect]) -> str:
+    """What all of it comes to: `Sums change by +1,200 events, +180,000 credits, +$7.20 over 3 organizations`."""
+    effects = real_effects(effects)
+    if not effects:
+        return "No sum changes."
+    events = signed(sum(one.events for one in effects))
+    credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
+    where = plural(len(effects), "organization")
+    return f"Sums change by {events} events, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
+
+
+def effect_rows(effects: Sequence[Effect]) -> dict[str, list[str]]:
+    """Per organization, the largest change of credits first; signed and exact."""
+    ordered = sorted(effects, key=lambda one: (-abs(one.credits), one.organization_id or ""))
+    return {
+        "Organization": [one.organization_id or NOBODY for one in ordered],
+        "Events": [signed(one.events) for one in ordered],
+        "Credits": [signed(one.credits) for one in ordered],
+        "Amount (USD)": [signed(one.amount_usd) for one in ordered],
+    }
+
+
+def part_rows(parts: Sequence[ImportPlan]) -> dict[str, list[str]]:
+    """The files of a bundle, in the order in which they are imported."""
+    return {
+        "File": [part.file_name for part in parts],
+        "Kind": [KIND_WORDS[part.kind] for part in parts],
+        "New": [f"{part.outcome.new:,}" for part in parts],
+        "Changed": [f"{part.outcome.changed:,}" for part in parts],
+        "Unchanged": [f"{part.outcome.unchanged:,}" for part in parts],
+        "Rejected": [f"{part.rejected_rows:,}" for part in parts],
+    }
+
+
+def nothing_to_do_text(plan: ImportPlan) -> str:
+    """Why there is nothing to apply."""
+    if not plan.rows:
+        return "This file holds 0 rows: there is nothing to import."
+    if plan.rejected_rows:
+        return "Of the rows that can be used, all are in the ledger already."
+    return "Everything in this file is in the ledger already: there is nothing to import."
+
+
+def confirm_label(plan: ImportPlan) -> str:
+    """The confirmation itself: `Import 1,200 new and 3 changed events`."""
+    outcome, noun = plan.outcome, _noun(plan.kind)
+    if not outcome.changed:
+        return f"Import {outcome.new:,} new {noun}{'' if outcome.new == 1 else 's'}"
+    if not outcome.new:
+        return f"Import {outcome.changed:,} changed {noun}{'' if outcome.changed == 1 else 's'}"
+    return f"Import {outcome.new:,} new and {outcome.changed:,} changed {noun}s"
+
+
+def applied_text(result: ImportResult) -> str:
+    """What an import did."""
+    outcome = result.outcome
+    if not result.plan.rows:
+        return f"{result.plan.file_name}: the file holds 0 rows, nothing has changed."
+    if not result.import_ids:
+        return f"{result.plan.file_name}: everything was there already, nothing has changed."
+    said = counts_text(outcome.new, outcome.changed, outcome.unchanged, result.plan.rejected_rows)
+    return f"Imported {result.plan.file_name}: {said}. It can be undone below."
+
+
+def refused_text(plan: ImportPlan, reason: str) -> str:
+    """Why an import did not happen. A bundle's files are imported one after another: some may stand."""
+    if plan.kind is Kind.BUNDLE:
+        return f"Not imported to the end: {reason} What was imported before that stands in the list below."
+    return f"Not imported, nothing has changed: {reason}"
+
+
+# ── earlier imports ──────────────────────────────────────────────────────────────────────────────
+
+
+def record_rows(records: Sequence[ImportRecord], zone: ZoneInfo) -> dict[str, list[str]]:
+    """Earlier imports, as they come: newest first."""
+    return {
+        f"Imported ({zone.key})": [moment(one.imported_at, zone) for one in records],
+        "By": [one.imported_by for one in records],
+        "File": [one.file_name for one in records],
+        "Kind": [KIND_WORDS[one.kind] for one in records],
+        "New": [f"{one.new:,}" for one in records],
+        "Changed": [f"{one.changed:,}" for one in records],
+        "Unchanged": [f"{one.unchanged:,}" for one in records],
+        "Rejected": [f"{one.rejected_rows:,}" for one in records],
+        "Undone": [
+            "" if one.undone_at is None else f"{moment(one.undone_at, zone)} by {one.undone_by}" for one in records
+        ],
+        "Times read as": [one.timezone or "" for one in records],
+        "SHA-256": [one.sha256 for one in records],
+    }
+
+
+def record_label(record: ImportRecord, zone: ZoneInfo) -> str:
+    """`october.csv, 2026-11-22 14:05:09: 1,200 new, 3 changed`."""
+    return f"{record.file_name}, {moment(record.imported_at, zone)}: {record.new:,} new, {record.changed:,} changed"
+
+
+def undo_text(record: ImportRecord) -> str:
+    """What an undo would do."""
+    noun = _noun(record.kind)
+    parts = []
+    if record.new:
+        parts.append(f"{plural(record.new, noun)} that came with it would be removed")
+    if record.changed:
+        parts.append(f"{plural(record.changed, noun)} it changed would be restored")
+    what = " and ".join(parts) if parts else "nothing would change"
+    return f"{what[0].upper()}{what[1:]}. All of it or nothing: refused if any was sent, changed since or closed."
+
+
+def undone_text(done: UndoResult, file_name: str) -> str:
+    """What an undo did."""
+    noun = _noun(done.kind)
+    removed, restored = plural(done.removed, noun), plural(done.restored, noun)
+    return f"Undone {file_name}: {removed} removed, {restored} restored. History keeps what they were."

@@ -1,0 +1,167 @@
+"""What the manifest of a closed month says, as tables. Pure; every figure exact, as it was hashed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from billing_core.month_close.model import digest
+from billing_core.types import parse_time
+from components.months.texts import cause_label, month_name, short_hash
+from components.shared.formats import UNKNOWN, count, exact, moment
+
+__all__ = [
+    "BOOKS",
+    "card_rows",
+    "customer_rows",
+    "exception_rows",
+    "export_rows",
+    "facts_rows",
+    "read_manifest",
+    "set_rows",
+    "status_rows",
+    "stripe_rows",
+    "total_rows",
+]
+
+Rows = dict[str, list[str]]
+Manifest = Mapping[str, Any]
+
+BOOKS = {
+    "langfuse_credits": "Langfuse",
+    "ledger_credits": "Ledger",
+    "sent_credits": "Sent",
+    "stripe_credits": "Stripe",
+    "unexplained_credits": "Unexplained",
+}
+"""What the manifest calls the books, and what people do."""
+
+_TOTALS = {
+    "events": "Events",
+    "credits_ai_tokens": "AI token credits",
+    "credits_compute": "Compute credits",
+    "credits_storage": "Storage credits",
+    "credits_total": "Credits",
+    "amount_usd": "Amount (USD)",
+    "cost_usd": "Langfuse cost (USD)",
+    "tokens_in": "Tokens in",
+    "tokens_out": "Tokens out",
+    "tokens_total": "Tokens",
+}
+
+
+def read_manifest(text: str, sha256: str | None) -> Manifest | None:
+    """What a manifest says; `None` if its text is not the one that was hashed: then nothing in it may be believed."""
+    if digest(text) != sha256:
+        return None
+    found: Manifest = json.loads(text)
+    return found
+
+
+def _figure(value: object) -> str:
+    return UNKNOWN if value is None else exact(Decimal(str(value)))
+
+
+def total_rows(manifest: Manifest) -> Rows:
+    """The sums over the whole month."""
+    totals = manifest["totals"]
+    shown = {label: totals[name] for name, label in _TOTALS.items() if name in totals}
+    return {"Total": list(shown), "Figure": [_figure(value) for value in shown.values()]}
+
+
+def status_rows(manifest: Manifest) -> Rows:
+    """How far the month's events had got."""
+    lines = manifest["by_status"]
+    return {
+        "Status": [line["status"] for line in lines],
+        "Events": [count(line["events"]) for line in lines],
+        "Credits": [_figure(line["credits"]) for line in lines],
+        "Amount (USD)": [_figure(line["amount_usd"]) for line in lines],
+    }
+
+
+def set_rows(manifest: Manifest) -> Rows:
+    """Everything that stood behind the month, with one hash over all entries of a kind."""
+    sets = manifest["sets"]
+    return {
+        "Entries": [name.replace("_", " ").capitalize() for name in sets],
+        "Number": [count(one["entries"]) for one in sets.values()],
+        "SHA-256": [one["sha256"] for one in sets.values()],
+    }
+
+
+def export_rows(manifest: Manifest) -> Rows:
+    """Exports that come out the same, byte for byte, for ever."""
+    made = manifest["exports"]
+    return {
+        "Export": [f"{one['dataset'].replace('-', ' ').capitalize()} as {_form(one['format'])}" for one in made],
+        "Rows": [count(one["rows"]) for one in made],
+        "Bytes": [count(one["bytes"]) for one in made],
+        "SHA-256": [one["sha256"] for one in made],
+    }
+
+
+def _form(name: str) -> str:
+    return name if name == "journal" else name.upper()
+
+
+def exception_rows(manifest: Manifest) -> Rows:
+    """What somebody accepted, and why."""
+    accepted = manifest["exceptions"]
+    return {
+        "Cause": [cause_label(one["cause"]) for one in accepted],
+        "What": [one["says"] for one in accepted],
+        "Events": [count(one["events"]) for one in accepted],
+        "Credits": [_figure(one["credits"]) for one in accepted],
+        "Accepted by": [one["accepted_by"] for one in accepted],
+        "Reason": [one["reason"] for one in accepted],
+    }
+
+
+def stripe_rows(manifest: Manifest) -> Rows:
+    """The books over all customers, as they stood at the close."""
+    part = manifest["stripe"]
+    return {"Book": list(BOOKS.values()), "Credits": [_figure(part[name]) for name in BOOKS]}
+
+
+def customer_rows(manifest: Manifest, shown: int) -> Rows:
+    """The books per customer: first whom something is unexplained of, then the largest at Langfuse."""
+    customers = sorted(
+        manifest["stripe"]["customers"],
+        key=lambda one: (
+            -Decimal(one["unexplained_credits"]),
+            -Decimal(one["langfuse_credits"] or 0),
+            one["customer_id"] or "",
+        ),
+    )[:shown]
+    return {
+        "Customer": [one["customer_id"] or "no customer" for one in customers],
+        **{label: [_figure(one[name]) for one in customers] for name, label in BOOKS.items()},
+    }
+
+
+def card_rows(manifest: Manifest) -> Rows:
+    """The rate cards the month was rated with. Credits of the earlier system come with no card."""
+    cards: Sequence[Mapping[str, Any]] = manifest["rate_cards"]
+    return {
+        "Rate card": [one["id"] for one in cards],
+        "SHA-256": [one["sha256"] or "no card" for one in cards],
+    }
+
+
+def facts_rows(manifest: Manifest, zone: ZoneInfo) -> Rows:
+    """Where it stands: its window, the ledger's booking, the audit log and the close before it."""
+    head, previous = manifest["audit_head"], manifest.get("previous")
+    before = "none" if previous is None else f"{month_name(previous['period'])}, {short_hash(previous['sha256'])}"
+    facts = {
+        "Form": manifest["manifest"],
+        "From": moment(parse_time(manifest["from"]), zone),
+        "To": moment(parse_time(manifest["to"]), zone),
+        "Ledger booking": count(manifest["booking"]),
+        "Audit log then": f"entry {count(head['seq'])}, {short_hash(head['hash'])}",
+        "Close before it": before,
+    }
+    return {"Fact": list(facts), "Value": list(facts.values())}

@@ -1,0 +1,360 @@
+"""The words of the months view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from billing_core.month_close.model import Difference, Month, MonthState
+from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Group, Obstacle
+from billing_core.values.decimals import EXACT
+from components.shared.colours import StatusMark
+from components.shared.formats import UNKNOWN, count, credits_text, day_text, exact, moment, plural, usd
+from components.shared.periods import Period
+from components.stripe_sync.marks import cause_words
+
+if TYPE_CHECKING:
+    from billing_core.month_close.model import Closing
+    from billing_core.web.jobs import CloseState
+
+__all__ = [
+    "STATE_MARKS",
+    "CauseGroup",
+    "accepted_text",
+    "by_cause",
+    "cause_label",
+    "checked_text",
+    "closed_line",
+    "closed_text",
+    "closing_sentences",
+    "days_line",
+    "difference_rows",
+    "events_query",
+    "late_text",
+    "month_name",
+    "month_rows",
+    "open_text",
+    "progress_text",
+    "refused_text",
+    "reopened_line",
+    "reopening_sentences",
+    "short_hash",
+    "standing_text",
+    "stopped_text",
+    "suggested",
+    "verified_text",
+    "what_to_do",
+]
+
+HASH_SHOWN = 12
+
+STATE_MARKS: Mapping[MonthState, StatusMark] = {
+    MonthState.OPEN: StatusMark("○", "lasts on", "#57606A", "It is not over yet."),
+    MonthState.OVER: StatusMark("●", "to close", "#9A6700", "It is over and not closed."),
+    MonthState.CLOSED: StatusMark("✓", "closed", "#0B6B62", "Its figures and exports stay as they are."),
+    MonthState.REOPENED: StatusMark("↺", "reopened", "#B3261E", "It was closed, and does not count as closed now."),
+}
+
+
+def month_name(period: str) -> str:
+    """`2026-10` → `October 2026`."""
+    return f"{date(int(period[:4]), int(period[5:]), 1):%B %Y}"
+
+
+def short_hash(sha256: str | None) -> str:
+    """The first digits of a hash, enough to tell two apart by eye."""
+    return "" if sha256 is None else sha256[:HASH_SHOWN]
+
+
+def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
+    """The table, as the months come: what is late and who closed, as soon as there is any of it."""
+    rows = {
+        "Month": [month_name(month.period) for month in months],
+        "State": [STATE_MARKS[month.state].text for month in months],
+        "Events": [count(month.events) for month in months],
+        "Credits": [credits_text(month.credits.total) for month in months],
+        "Amount (USD)": [usd(month.amount_usd) for month in months],
+    }
+    if any(month.late_events for month in months):
+        rows["Of it late: events"] = [count(month.late_events) if month.late_events else "" for month in months]
+        rows["Late credits"] = [credits_text(month.late_credits) if month.late_events else "" for month in months]
+    closed = [month if month.state is MonthState.CLOSED else None for month in months]
+    if any(closed):
+        rows[f"Closed ({zone.key})"] = ["" if month is None else moment(month.closed_at, zone) for month in closed]
+        rows["By"] = ["" if month is None else month.closed_by or UNKNOWN for month in closed]
+        rows["SHA-256"] = ["" if month is None else short_hash(month.sha256) for month in closed]
+    return rows
+
+
+def suggested(months: Sequence[Month]) -> str:
+    """The month to look at first: the oldest one that waits for its close, else the newest closed one, else now.
+
+    `months` come newest first, and there is at least one.
+    """
+    waiting = [month.period for month in months if month.state in {MonthState.OVER, MonthState.REOPENED}]
+    closed = [month.period for month in months if month.state is MonthState.CLOSED]
+    return (waiting[-1:] or closed[:1] or [months[0].period])[0]
+
+
+def late_text(month: Month) -> str | None:
+    """What of a month's figures belongs to closed months before it."""
+    if not month.late_events:
+        return None
+    return (
+        f"{plural(month.late_events, 'event')} with {exact(month.late_credits)} credits came or changed after the "
+        "close of their own month: they count here, flagged late_after_close, each with its true time."
+    )
+
+
+# ── a month that is not closed ───────────────────────────────────────────────────────────────────
+
+
+def _days_of(month: Month, zone: ZoneInfo) -> tuple[date, date]:
+    last = month.window.end.astimezone(zone) - timedelta(microseconds=1)
+    return month.window.start.astimezone(zone).date(), last.date()
+
+
+def days_line(month: Month, zone: ZoneInfo) -> str:
+    """`1 Oct 2026 to 31 Oct 2026 · days in Europe/Berlin`."""
+    first, last = _days_of(month, zone)
+    return f"{day_text(first)} to {day_text(last)} · days in {zone.key}"
+
+
+def open_text(month: Month, zone: ZoneInfo, settle_minutes: int) -> str:
+    """When a month that lasts on may be closed."""
+    end = month.window.end.astimezone(zone)
+    settled = (month.window.end + timedelta(minutes=settle_minutes)).astimezone(zone)
+    return (
+        f"{month_name(month.period)} lasts until {end:%Y-%m-%d %H:%M} ({zone.key}). Its last traces are final for "
+        f"sending at {settled:%Y-%m-%d %H:%M}: from then on it can be closed."
+    )
+
+
+def reopened_line(month: Month, zone: ZoneInfo) -> str:
+    """Who reopened it, and why."""
+    who, why = month.reopened_by or UNKNOWN, month.reopen_reason or "no reason given"
+    closed = f"Closed {moment(month.closed_at, zone)} by {month.closed_by}"
+    return f"{closed}, reopened {moment(month.reopened_at, zone)} by {who}: {why}"
+
+
+READ = "done"
+"""What reading Langfuse says at its end; for a month that is only the first part."""
+
+_TASKS = {"check": "Checking", "close": "Closing", "verify": "Verifying"}
+
+
+def progress_text(state: CloseState) -> str:
+    """`Checking October 2026 (fay): reading Langfuse`."""
+    at = state.progress
+    doing = "comparing with the ledger and Stripe" if at.doing == READ else at.doing
+    return f"{_TASKS[at.task]} {month_name(at.period)} ({state.started_by}): {doing}"
+
+
+_OWN_LABELS = {
+    UNSETTLED: "Not settled",
+    UNSENT: "Not sent",
+    NOT_CONNECTED: "Stripe is not connected",
+}
+
+
+def cause_label(cause: str) -> str:
+    """A cause in words: as in reconciliation, where it has one there."""
+    return _OWN_LABELS.get(cause) or cause_words(cause).label
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGroup:
+    """Everything that stands against a close for one cause: what somebody accepts, or settles, together."""
+
+    cause: str
+    obstacles: tuple[Obstacle, ...]
+
+    @property
+    def label(self) -> str:
+        """The cause in words."""
+        return cause_label(self.cause)
+
+    @property
+    def is_acceptable(self) -> bool:
+        """Whether the month may be closed in spite of it."""
+        return all(one.group is not Group.NOT_OVER for one in self.obstacles)
+
+    @property
+    def events(self) -> int:
+        """How many events it is about, as far as events are known."""
+        return sum(one.events for one in self.obstacles)
+
+    @property
+    def credits(self) -> Decimal | None:
+        """Sizes, added up; `None` if unknown of any."""
+        total = Decimal(0)
+        for one in self.obstacles:
+            if one.credits is None:
+                return None
+            total = EXACT.add(total, one.credits)
+        return total
+
+    @property
+    def figures(self) -> str:
+        """`12 events · 1,234.5 credits`."""
+        credit = "credits unknown" if self.credits is None else f"{exact(self.credits)} credits"
+        return f"{plural(self.events, 'event')} · {credit}" if self.events else credit
+
+    @property
+    def event_ids(self) -> tuple[str, ...]:
+        """The first of its events, each once."""
+        return tuple(dict.fromkeys(name for one in self.obstacles for name in one.event_ids))
+
+
+def by_cause(obstacles: Iterable[Obstacle]) -> list[CauseGroup]:
+    """Obstacles by cause, the largest number of events first; what nobody can accept stands before everything else."""
+    found: dict[str, list[Obstacle]] = {}
+    for one in obstacles:
+        found.setdefault(one.cause, []).append(one)
+    groups = [CauseGroup(cause, tuple(ones)) for cause, ones in found.items()]
+    return sorted(groups, key=lambda group: (group.is_acceptable, -group.events, group.cause))
+
+
+def what_to_do(obstacle: Obstacle) -> str:
+    """An obstacle's own sentence, as one."""
+    return obstacle.says[:1].upper() + obstacle.says[1:] + ("" if obstacle.says.endswith(".") else ".")
+
+
+_STATUS_OF = {
+    (UNSETTLED, Group.UNSETTLED): {"status": "pending"},
+    (UNSENT, Group.UNSENT): {"status": "pending"},
+    ("unknown_outcome", Group.UNSENT): {"status": "sending"},
+    ("no_customer", Group.ERROR): {"status": "error", "without": "customer"},
+    ("too_old", Group.ERROR): {"status": "error"},
+    ("rejected", Group.ERROR): {"status": "error"},
+    ("held", Group.ERROR): {"status": "error"},
+    ("held", Group.UNSENT): {"status": "pending"},
+}
+"""Filters of the Usage Events page that hold at least the events of an obstacle."""
+
+
+def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, str] | None:
+    """Parameters of the Usage Events page for an obstacle's events; `None` if no filter finds them."""
+    filters = _STATUS_OF.get((obstacle.cause, obstacle.group))
+    if filters is None or not obstacle.events:
+        return None
+    first, last = _days_of(month, zone)
+    days = {"period": Period.CUSTOM.value, "first_day": first.isoformat(), "last_day": last.isoformat()}
+    return {**days, **filters}
+
+
+def standing_text(month: Month, groups: Sequence[CauseGroup]) -> str:
+    """The verdict of a check."""
+    name = month_name(month.period)
+    if not groups:
+        return f"Nothing stands against closing {name}."
+    what = "1 cause stands" if len(groups) == 1 else f"{len(groups)} causes stand"
+    return (
+        f"{what} against closing {name}. Settle them and check again, or accept them with a reason: the manifest "
+        "then names them for ever."
+    )
+
+
+def checked_text(checked_at: datetime, by: str, zone: ZoneInfo, *, is_current: bool) -> str:
+    """When it was checked, and whether that still holds."""
+    text = f"Checked {moment(checked_at, zone)} ({zone.key}) by {by}."
+    return text if is_current else f"{text} The ledger has changed since: check again to see what stands now."
+
+
+def accepted_text(groups: Sequence[CauseGroup], causes: Iterable[str]) -> list[str]:
+    """What would be accepted, a line each: `No customer: 12 events · 1,234.5 credits`."""
+    chosen = set(causes)
+    return [f"{group.label}: {group.figures}" for group in groups if group.cause in chosen]
+
+
+def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
+    """What closing a month means."""
+    name = month_name(month.period)
+    found = [
+        f"{name} has {plural(month.events, 'event')}, {exact(month.credits.total)} credits ({usd(month.amount_usd)}).",
+        (
+            "Langfuse and Stripe are read once more first. Then its figures, statuses and exports stay as they are for "
+            "ever, and a manifest with their hashes proves it."
+        ),
+        "Usage that comes or changes later counts in the open month, flagged late_after_close.",
+    ]
+    if accepts:
+        found.append(
+            "Of the causes you accept, whatever is found at that moment is accepted, too: the manifest says how much."
+        )
+    return found
+
+
+def closed_text(closing: Closing) -> str:
+    """What a close came to."""
+    manifest = closing.manifest or {}
+    totals = manifest.get("totals", {})
+    name = month_name(str(manifest.get("period")))
+    figures = (
+        f"{plural(int(totals.get('events', 0)), 'event')}, {exact(Decimal(totals.get('credits_total', 0)))} credits "
+        f"({usd(Decimal(totals.get('amount_usd', 0)))})"
+    )
+    if closing.was_closed:
+        return f"{name} was closed already, with {figures}. Nothing has changed."
+    return f"{name} is closed: {figures}."
+
+
+def refused_text(period: str, closing: Closing) -> str:
+    """Why a close did not happen."""
+    labels = [group.label for group in by_cause(closing.obstacles)]
+    stood = f"When the books were read anew, this stood against it: {', '.join(labels)}."
+    return f"{month_name(period)} was not closed. {stood}"
+
+
+def stopped_text(state: CloseState) -> str:
+    """Why a check or a close did not come to its end."""
+    name = month_name(state.progress.period)
+    what = f"{name} was not closed" if state.progress.task == "close" else f"The check of {name} stopped"
+    return f"{what}: {state.error}"
+
+
+# ── a closed month ───────────────────────────────────────────────────────────────────────────────
+
+
+def closed_line(month: Month, zone: ZoneInfo) -> str:
+    """`Closed 2026-11-03 09:00:00 by fay · month and times in Europe/Berlin`."""
+    line = f"Closed {moment(month.closed_at, zone)} by {month.closed_by}"
+    if month.timezone is None or month.timezone == zone.key:
+        return f"{line} · month and times in {zone.key}"
+    return f"{line} · the month is one of {month.timezone}, times here are in {zone.key}"
+
+
+def verified_text(period: str, differences: Sequence[Difference], checked: Sequence[str]) -> str:
+    """The verdict of a verification."""
+    if not differences:
+        return f"{month_name(period)} is as it was closed. Compared: {', '.join(checked)}."
+    return f"{month_name(period)} is not as it was closed: {plural(len(differences), 'difference')}."
+
+
+def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:
+    """What differs."""
+    return {
+        "What": [one.what for one in differences],
+        "Finding": [one.says for one in differences],
+        "When it was closed": [one.expected or "" for one in differences],
+        "Now": [one.found or "" for one in differences],
+    }
+
+
+def reopening_sentences(month: Month) -> list[str]:
+    """What reopening a month means."""
+    return [
+        (
+            f"{month_name(month.period)} no longer counts as closed: it shows what the ledger knows by now, and what "
+            "came late for it counts in it again, no more in the open month."
+        ),
+        (
+            "The manifest and the frozen rows stay. Files that were exported from the closed month may differ from new "
+            "ones. The audit log names you and your reason."
+        ),
+        "A month can be reopened only while no month after it is closed.",
+    ]

@@ -1,0 +1,279 @@
+"""Days and organizations outside their usual range, ranked by what is at stake; somebody can mark them as seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BillingError
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport
+from billing_core.organizations.table import label
+from billing_core.service import BillingService
+from billing_core.types import utc_text
+from components.organizations.anomaly_charts import split_figure
+from components.organizations.anomaly_texts import (
+    Shown,
+    anomaly_rows,
+    chosen,
+    period_rows,
+    split_rows,
+    story,
+    summary_text,
+)
+from components.organizations.names import names as names_of
+from components.organizations.query import events_of, of_day
+from components.organizations.state import choose, current, organization_link, widget
+from components.shared import sign_in
+from components.shared.formats import plural
+from components.shared.notice import plain
+from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.widgets import chart, file_link, quiet, table, usage_link
+
+__all__ = ["CSV_PATH", "SEEN", "anomalies_view", "grid_key"]
+
+CSV_PATH = "/download/anomalies.csv"
+
+SEEN = "seen"
+"""The filter's name in the URL."""
+
+SAID = "org.anomaly-said"
+"""Session state: what the last mark did, to be said once."""
+
+PAGE_ROWS = 25
+
+ROW_PIXELS = 35
+HEADER_PIXELS = 38
+
+LINKED = 5
+"""Chosen anomalies that are told in full; a mark concerns all of them."""
+
+LISTED = 100
+"""Organizations without a judgement that are named one by one."""
+
+FIGURES = ("At stake (credits)", "At stake (USD)", "Credits", "Usual range")
+
+NOTE = (
+    "The usual range of a day comes from the same weekday of the 8 weeks before (from the last 28 days while there are "
+    "fewer than 4 of them): the median, give or take the largest of 3.5 robust standard deviations, a quarter of the "
+    "median and 1,000 credits. At stake is the distance from the median."
+)
+
+SPLIT_NOTE = (
+    "Volume: more or fewer events. Price: the same kind of event cost more or less (tokens, latency, rate card). Mix: "
+    "other chatflows or models than usual. They add up to the difference from an average day of those compared."
+)
+
+Window = tuple[datetime | None, datetime | None]
+
+
+def anomalies_view(service: BillingService, principal: Principal, now: datetime, window: Window) -> None:
+    """Everything unusual in the complete days of `window` (`None`: no end on that side)."""
+    del principal, now  # the fragment asks who is reading whenever it runs; only days that are over are judged
+    st.fragment(_view)(service, window)
+
+
+def _view(service: BillingService, window: Window) -> None:
+    principal = sign_in.guard(Role.ADMIN)
+    with quiet():
+        with st.spinner("Comparing days…"):
+            report = service.organizations.foresight.anomalies(principal, *window)
+        names, zone = names_of(service, principal), service.settings.zone
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.header("Unusual days", anchor=False, width="stretch", help=NOTE)
+            file_link(
+                "CSV", CSV_PATH + _query(window), note="Every anomaly with exact figures, seen or not.",
+                key="org-anomalies-csv",
+            )  # fmt: skip
+        st.caption(plain(summary_text(report, zone)))
+        say_outcome(SAID)
+        if report.first_day is not None:
+            _days(service, principal, report, names, zone)
+            _periods(report, names)
+            _not_judged(report, names)
+
+
+def _query(window: Window) -> str:
+    said = {name: utc_text(time) for name, time in zip(("from", "to"), window, strict=True) if time is not None}
+    return f"?{urlencode(said)}" if said else ""
+
+
+# ── days ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _days(
+    service: BillingService, principal: Principal, report: AnomalyReport, names: Mapping[str, str], zone: ZoneInfo
+) -> None:
+    if not report.rows:
+        st.success("Every judged day is within its usual range.", icon=":material/check_circle:")
+        return
+    found = chosen(report.rows, _filter(report))
+    if not found:
+        st.info("No unusual day of this kind. Choose All to see every one.", icon=":material/done_all:")
+        return
+    shown = service.organizations.foresight.explained(principal, report, _page_of(found))
+    picked = _grid(shown, names)
+    _paging(len(found))
+    if picked:
+        _actions(service, principal, picked)
+        for row in picked[:LINKED]:
+            _told(row, names, zone)
+        if len(picked) > LINKED:
+            st.caption(f"and {len(picked) - LINKED:,} more")
+    else:
+        st.caption("Select rows to read what happened, to go to their events, and to mark them as seen.")
+    theme = st.context.theme.type or "light"
+    chart(
+        "What the differences are made of", "org-split", lambda: split_figure(shown, names, theme),
+        split_rows(shown, names), alt="Volume, price and mix of each difference, in the order of the table",
+        right=("Volume", "Price", "Mix", "Difference", "Average day before"), hint=SPLIT_NOTE,
+    )  # fmt: skip
+
+
+def _filter(report: AnomalyReport) -> str:
+    said = st.query_params.get(SEEN)
+    value = said if said in Shown.CHOICES else Shown.NEW
+    counts = {choice: len(chosen(report.rows, choice)) for choice in Shown.CHOICES}
+    key = f"{widget('seen')}-{value}"
+
+    def changed() -> None:
+        picked = st.session_state[key]
+        if picked == Shown.NEW:
+            st.query_params.pop(SEEN, None)
+        else:
+            st.query_params[SEEN] = picked
+        st.query_params.pop("part", None)
+
+    return str(
+        st.radio(  # a segmented control is too pale on the dark theme
+            "Show", Shown.CHOICES, Shown.CHOICES.index(value), key=key, label_visibility="collapsed", horizontal=True,
+            format_func=lambda choice: f"{choice} ({counts[choice]:,})", on_change=changed,
+        )
+    )  # fmt: skip
+
+
+def _page_of(found: Sequence[Anomaly]) -> Sequence[Anomaly]:
+    last = -(-len(found) // PAGE_ROWS)
+    page = min(current().part, last)
+    return found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+
+
+def _paging(number: int) -> None:
+    pages = -(-number // PAGE_ROWS)
+    if pages < 2:
+        return
+    key = widget("part")
+    st.pagination(
+        pages, default=min(current().part, pages), key=key, on_change=choose, args=("part", key), width="stretch"
+    )
+
+
+def grid_key(shown: Sequence[Anomaly]) -> str:
+    """The table's identity: rows picked of one list must not pick of another."""
+    rows = repr([(row.organization_id, row.day, row.mark) for row in shown])
+    return f"org-anomalies-{sha256(rows.encode()).hexdigest()[:12]}"
+
+
+def _grid(shown: Sequence[Anomaly], names: Mapping[str, str]) -> list[Anomaly]:
+    """The table; returns the rows somebody picked."""
+    rows = anomaly_rows(shown, names)
+    event = st.dataframe(
+        rows, hide_index=True, key=grid_key(shown), on_select="rerun", selection_mode="multi-row",
+        alt="Unusual days, most credits at stake first", height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        row_height=ROW_PIXELS,
+        column_config={
+            name: st.column_config.TextColumn(name, alignment="right" if name in FIGURES else "left") for name in rows
+        },
+    )  # fmt: skip
+    return [shown[place] for place in event["selection"]["rows"] if place < len(shown)]
+
+
+def _actions(service: BillingService, principal: Principal, picked: Sequence[Anomaly]) -> None:
+    marked = [row for row in picked if row.mark is not None]
+    open_ones = [row for row in picked if not row.is_seen]
+    with st.container(horizontal=True, vertical_alignment="bottom", key="org-anomaly-actions"):
+        if open_ones:
+            st.text_input(
+                "Note", key="org-anomaly-note", max_chars=300, width=320, placeholder="What it was (optional)",
+                help="Stands beside the mark and in the audit log.",
+            )  # fmt: skip
+            st.button(
+                f"Mark {plural(len(open_ones), 'day')} as seen", icon=":material/visibility:", type="primary",
+                key="org-anomaly-mark", on_click=_mark, args=(service, principal, open_ones),
+            )  # fmt: skip
+        if marked:
+            st.button(
+                f"Take back {plural(len(marked), 'mark')}", icon=":material/undo:", key="org-anomaly-unmark",
+                on_click=_unmark, args=(service, principal, marked),
+            )  # fmt: skip
+
+
+def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]) -> None:
+    note = st.session_state.get("org-anomaly-note", "")
+    desk = service.organizations.foresight
+    try:
+        for row in rows:
+            desk.mark(principal, row.organization_id, row.day, note, credits_shown=row.credits)
+    except BillingError as error:
+        remember_outcome(SAID, f"Not all marked: {error}", is_done=False)
+    else:
+        remember_outcome(SAID, f"Marked {plural(len(rows), 'day')} as seen.", is_done=True)
+        st.session_state["org-anomaly-note"] = ""
+
+
+def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]) -> None:
+    try:
+        for row in rows:
+            service.organizations.foresight.unmark(principal, row.organization_id, row.day)
+    except BillingError as error:
+        remember_outcome(SAID, f"Not all taken back: {error}", is_done=False)
+    else:
+        remember_outcome(SAID, f"Took back {plural(len(rows), 'mark')}.", is_done=True)
+
+
+def _told(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
+    organization = row.organization_id
+    with st.container(border=True, gap="small"):
+        for sentence in story(row, names, zone):
+            st.text(sentence)  # names and notes in it: Markdown would make links of addresses
+        with st.container(horizontal=True):
+            query = of_day(events_of(current(), organization, nobody=organization is None), row.day.isoformat())
+            usage_link("Events of that day", **query)
+            organization_link(label(organization, names), organization)
+
+
+# ── periods, and who was not judged ──────────────────────────────────────────────────────────────
+
+
+def _periods(report: AnomalyReport, names: Mapping[str, str]) -> None:
+    if not report.periods:
+        return
+    st.header("Unusual as a whole", anchor=False)
+    st.caption("The whole period against up to 4 equally long ones before, by the same rule as days.")
+    rows = period_rows(report.periods[:PAGE_ROWS], names)
+    table(
+        rows, alt="Organizations whose whole period is unusual", key="org-anomalous-periods",
+        right=(*FIGURES, "Compared periods"),
+    )  # fmt: skip
+    if len(report.periods) > PAGE_ROWS:
+        st.caption(f"and {len(report.periods) - PAGE_ROWS:,} more with less at stake")
+
+
+def _not_judged(report: AnomalyReport, names: Mapping[str, str]) -> None:
+    left_out = report.not_judged
+    if not left_out:
+        return
+    with st.expander(f"Not judged: {plural(len(left_out), 'organization')}", icon=":material/hourglass_empty:"):
+        shown = left_out[:LISTED]
+        rows = {
+            "Organization": [label(one.organization_id, names) for one in shown],
+            "Why": [one.reason for one in shown],
+        }
+        table(rows, alt="Organizations that could not be judged, and why", key="org-not-judged")
+        if len(left_out) > LISTED:
+            st.caption(f"and {len(left_out) - LISTED:,} more")

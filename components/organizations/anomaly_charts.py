@@ -1,0 +1,76 @@
+"""What differences are made of, as one figure. Pure; imports Plotly only when called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from billing_core.organizations.anomalies import Anomaly
+from billing_core.organizations.table import label
+from components.organizations.anomaly_texts import part
+from components.shared.colours import Shade
+from components.usage_events.charts import label_of
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["split_figure"]
+
+PARTS = (
+    ("volume", "Volume", Shade("#0072B2", "#56B4E9")),
+    ("price", "Price", Shade("#B4540A", "#F2A24E")),
+    ("mix", "Mix", Shade("#8A4F7D", "#CC79A7")),
+)
+"""Okabe and Ito's hues, as everywhere."""
+
+ROW_PIXELS = 26
+LONGEST_LABEL = 24
+
+
+def split_figure(rows: Sequence[Anomaly], names: Mapping[str, str], theme: str) -> Figure:
+    """One lying bar per anomaly: parts that add stand right of the line, parts that take away left of it."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    figure.update_layout(
+        height=90 + ROW_PIXELS * max(3, len(rows)),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        barmode="relative",
+        bargap=0.25,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        hoverlabel={"namelength": -1},
+        dragmode=False,
+        meta={"theme": theme},
+    )
+    split = [(place, row, row.split) for place, row in enumerate(rows) if row.split is not None]
+    for field, name, shade in PARTS:
+        figure.add_bar(
+            name=name,
+            orientation="h",
+            y=[place for place, _, _ in split],
+            x=[float(getattr(one, field)) for _, _, one in split],
+            customdata=[
+                [label_of(label(row.organization_id, names)), row.day.isoformat(), part(getattr(one, field))]
+                for _, row, one in split
+            ],
+            marker={"color": shade.on(theme), "line": {"width": 0}},
+            hovertemplate="%{customdata[0]}, %{customdata[1]}<br>%{fullData.name}: %{customdata[2]} credits"
+            "<extra></extra>",
+        )
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=[_name(row, names) for row in rows],
+        range=[max(3, len(rows)) - 0.5, -0.5],
+        fixedrange=True,
+        showgrid=False,
+        zeroline=False,
+        automargin=True,
+    )
+    figure.update_xaxes(title="Credits against an average day before", fixedrange=True, zeroline=True)
+    return figure
+
+
+def _name(row: Anomaly, names: Mapping[str, str]) -> str:
+    text = label(row.organization_id, names)
+    short = text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+    return f"{label_of(short)} · {row.day.day} {row.day:%b}"

@@ -1,0 +1,58 @@
+"""What stands on top of the Organization Stats page: the choice of its parts and of the period."""
+
+from __future__ import annotations
+
+from datetime import date
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from components.organizations.query import Address, View
+from components.organizations.state import choose, widget
+from components.shared.periods import Period
+
+__all__ = ["nothing_yet", "period_bar", "view_switch"]
+
+
+def view_switch(address: Address) -> View:
+    """The parts of the page. Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too."""
+    key = widget("view")
+    chosen = st.radio(
+        "View", list(View), index=list(View).index(address.view), key=key, horizontal=True,
+        label_visibility="collapsed", on_change=choose, args=("view", key),
+    )  # fmt: skip
+    return View(chosen)
+
+
+def period_bar(address: Address, zone: ZoneInfo) -> None:
+    """The period, with its days if it is a custom one."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="org-bar"):
+        key = widget("span")
+        st.selectbox(
+            "Period", list(Period), index=list(Period).index(address.span), key=key, width=170, filter_mode=None,
+            help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
+            on_change=choose, args=("span", key),
+        )  # fmt: skip
+        if address.span is Period.CUSTOM:
+            _day("from_day", "First day", address.from_day)
+            _day("to_day", "Last day", address.to_day)
+
+
+def _day(name: str, label: str, value: date | None) -> None:
+    key = widget(name)
+    st.date_input(
+        label, value=value, key=key, format="YYYY-MM-DD", on_change=choose, args=(name, key), width=150,
+        help="Included. Empty: no limit on this side.",
+    )  # fmt: skip
+
+
+def nothing_yet(*, is_running: bool) -> None:
+    """The ledger holds no event at all."""
+    if is_running:
+        st.info("No usage events yet. Figures appear here as soon as the first are read.", icon=":material/inbox:")
+        return
+    st.info(
+        "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
+        "or run `python -m billing_core pull` on the server.",
+        icon=":material/inbox:",
+    )

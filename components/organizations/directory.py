@@ -1,0 +1,243 @@
+"""Names and customers of organizations: who is not billed, one organization's line, the whole map as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BillingError
+from billing_core.organizations.directory import Change, Entry, Preview
+from billing_core.organizations.table import label
+from billing_core.service import BillingService
+from components.organizations.directory_import import import_panel
+from components.organizations.directory_state import SAID, close, edit, editing, is_open
+from components.organizations.directory_texts import (
+    applied_text,
+    entry_rows,
+    fits,
+    history_rows,
+    moved_text,
+    save_label,
+    stake_text,
+)
+from components.organizations.state import choose, current, generation, widget
+from components.shared import sign_in
+from components.shared.formats import plural
+from components.shared.notice import notice_of_error, plain
+from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.widgets import file_link, quiet, table
+
+__all__ = ["directory_view"]
+
+MAP_PATH = "/download/organization-map.csv"
+
+NOTE = (
+    "An event's customer is the one its trace names. If it names none, the one its organization is mapped to here "
+    "pays, else the default customer. What was sent stays with whom it was sent to."
+)
+
+NOBODY = "None: nobody pays for them"
+
+EDIT = "edit"
+"""The grid's own column of buttons."""
+
+SHOWN_CHANGES = 200
+PAGE_ROWS = 25
+ROW_PIXELS, HEADER_PIXELS = 35, 38
+FIGURES = ("Events at stake", "Credits at stake", "Amount at stake")
+
+
+def directory_view(service: BillingService, principal: Principal) -> None:
+    """The view. An admin limited to organizations reads theirs; changing needs one who may see all."""
+    may_change = principal.organizations is None
+    st.header("Names and customers", anchor=False, help=NOTE)
+    with st.container(key="org-directory-said"):  # always there, so that what stands below keeps its place
+        say_outcome(SAID)
+    with quiet():
+        entries = service.organizations.directory.entries(principal)
+        _at_stake(entries)
+        if not may_change:
+            st.caption("You read this. Who pays is decided by admins who may see every organization.")
+        _lines(entries, may_change=may_change)
+    if may_change:
+        with quiet():
+            import_panel(service)
+    with quiet():
+        _history(service, principal)
+    if may_change and is_open():
+        dialog = st.dialog("Name and customer", width="medium", icon=":material/edit:", on_dismiss=close)
+        dialog(_editor)(service)
+
+
+def _at_stake(entries: Sequence[Entry]) -> None:
+    text = plain(stake_text(entries))
+    if any(entry.at_stake.events for entry in entries):
+        st.warning(f"{text} They come first below.", icon=":material/money_off:")
+    else:
+        st.success(text, icon=":material/check_circle:")
+
+
+# ── the lines ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _lines(entries: Sequence[Entry], *, may_change: bool) -> None:
+    address = current()
+    found = [entry for entry in entries if fits(entry, address.find)]
+    names = {entry.organization_id: entry.name for entry in entries if entry.name}
+    with st.container(horizontal=True, vertical_alignment="bottom", key="org-directory-controls"):
+        key = widget("find")
+        st.text_input(
+            "Search", address.find, key=key, type="search", max_chars=200, on_change=choose, args=("find", key),
+            placeholder="Organization, name or customer", width=260,
+        )  # fmt: skip
+        if may_change:
+            _chooser([entry.organization_id for entry in found], names)
+        file_link(
+            "CSV", MAP_PATH, note="The whole map in the form in which it can be uploaded again.", key="org-map-csv"
+        )
+    if not found:
+        st.info("No organization fits this search.", icon=":material/search_off:")
+        return
+    last = -(-len(found) // PAGE_ROWS)
+    part = min(address.part, last)
+    shown = found[(part - 1) * PAGE_ROWS : part * PAGE_ROWS]
+    _grid(shown, may_change=may_change)
+    with st.container(horizontal=True, vertical_alignment="center", key="org-directory-paging"):
+        first = (part - 1) * PAGE_ROWS
+        text = f"{first + 1:,}–{first + len(shown):,} of {plural(len(found), 'organization')}"
+        st.container(width="content").text(text)
+        key = f"{widget('part')}-directory-{generation()}-{last}"
+        st.pagination(last, default=part, key=key, on_change=choose, args=("part", key), width="stretch")
+
+
+def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
+    """The way to a line for keyboards and phones, and to an organization that has no events yet."""
+    chosen = st.selectbox(
+        "Organization", organizations, index=None, key="org-directory-choice", accept_new_options=True,
+        format_func=lambda one: label(one, names), placeholder="Choose or type an id", width=260,
+    )  # fmt: skip
+    st.button(
+        "Edit…", icon=":material/edit:", key="org-directory-edit", disabled=not chosen, on_click=edit,
+        args=(chosen if chosen in organizations else (chosen or "").strip(),),
+    )  # fmt: skip
+
+
+def _grid(shown: Sequence[Entry], *, may_change: bool) -> None:
+    """One page of lines; its identity changes with them, so that a click never means another one's line."""
+    cells: dict[str, list[str]] = entry_rows(shown)
+    config = {
+        name: st.column_config.TextColumn(
+            name, alignment="right" if name in FIGURES else "left", pinned=name == "Organization"
+        )
+        for name in cells
+    }
+    ids = [entry.organization_id for entry in shown]
+    key = f"{widget('directory')}-{current().part}-{generation()}"
+    if may_change:
+        cells = {EDIT: ["Edit"] * len(shown), **cells}
+        config[EDIT] = st.column_config.ButtonColumn(
+            "Edit", width=70, type="tertiary", key=f"{key}-{EDIT}", on_click=_on_edit, args=(f"{key}-{EDIT}", ids)
+        )
+    st.dataframe(
+        cells, hide_index=True, key=key, column_config=config, row_height=ROW_PIXELS,
+        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        alt="Organizations, what they are called and who pays for their events that name no customer",
+    )  # fmt: skip
+
+
+def _on_edit(key: str, ids: Sequence[str]) -> None:
+    click = st.session_state[key]
+    if click is not None:
+        edit(ids[click["row"]])
+
+
+# ── one line ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _editor(service: BillingService) -> None:
+    """What it is and shall be, what that moves, and the button that says so."""
+    principal = sign_in.guard(Role.ADMIN)
+    if not is_open():  # saved a moment ago: close, and draw the page as it is now
+        st.rerun()
+    organization_id = editing()
+    try:
+        directory = service.organizations.directory
+        entries = {entry.organization_id: entry for entry in directory.entries(principal)}
+        entry = entries.get(organization_id)
+        st.markdown(f"Organization **{plain(organization_id)}**")
+        name = st.text_input(
+            "Name", (entry and entry.name) or "", key=f"org-directory-name-{organization_id}", max_chars=200,
+            placeholder="None",
+        )  # fmt: skip
+        customer = _customer_box(service, principal, organization_id, entry)
+        change = Change(organization_id, " ".join(name.split()), customer.strip())
+        preview = directory.preview(principal, [change])
+    except BillingError as error:
+        notice_of_error(error)
+        return
+    _preview(preview)
+    with st.container(horizontal=True):
+        st.button(
+            plain(save_label(preview.steps[0]) if preview.steps else "Save"), type="primary", icon=":material/save:",
+            key="org-directory-save", disabled=not preview.steps, on_click=_apply, args=(service, principal, preview),
+        )  # fmt: skip
+        st.button("Cancel", key="org-directory-cancel", on_click=close)
+
+
+def _customer_box(service: BillingService, principal: Principal, organization_id: str, entry: Entry | None) -> str:
+    """The customer to map to, empty for none: that is a choice, for a box that shows something cannot be emptied."""
+    known = service.organizations.directory.stripe_customers(principal)
+    called = {one.id: one.name for one in known or () if one.name}
+    present = entry.customer_id if entry else None
+    options = ["", *sorted({*(one.id for one in known or ()), *([present] if present else ())})]
+    return st.selectbox(
+        "Stripe customer", options, index=options.index(present or ""), accept_new_options=True,
+        key=f"org-directory-customer-{organization_id}", placeholder="Choose or type a customer id",
+        format_func=lambda one: label(one, called) if one else NOBODY,
+        help=(
+            "Pays for this organization's events that name no customer. "
+            + ("" if known else "Stripe's customers were never read: the view Plans and limits reads them.")
+        ),
+    )  # fmt: skip
+
+
+def _preview(preview: Preview) -> None:
+    if not preview.steps:
+        st.caption("Nothing is changed yet.")
+        return
+    step = preview.steps[0]
+    st.markdown(plain(moved_text(step)))
+    for warning in step.warnings:
+        st.warning(plain(warning), icon=":material/warning:")
+    for note in preview.notes:
+        st.caption(plain(note))
+
+
+def _apply(service: BillingService, principal: Principal, preview: Preview) -> None:
+    """Write what was shown. A callback runs before the dialog, which then finds that it is over."""
+    try:
+        applied = service.organizations.directory.apply(principal, preview)
+    except BillingError as error:
+        remember_outcome(SAID, f"Not saved: {error}", is_done=False)
+    else:
+        remember_outcome(SAID, applied_text(applied), is_done=True)
+    close()
+
+
+# ── what happened ────────────────────────────────────────────────────────────────────────────────
+
+
+def _history(service: BillingService, principal: Principal) -> None:
+    rows = service.organizations.directory.history(principal, SHOWN_CHANGES)
+    with st.expander("History of changes", icon=":material/history:"):
+        if not rows:
+            st.caption("Nobody has changed anything yet.")
+            return
+        table(
+            history_rows(rows, service.settings.zone), alt="Changes of names and customers, newest first",
+            key="org-directory-history",
+        )  # fmt: skip
+        if len(rows) == SHOWN_CHANGES:
+            st.caption(f"The newest {SHOWN_CHANGES}. The audit log has every change.")

@@ -1,0 +1,130 @@
+"""The organization map from a file: what it would do first, then all of it or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BillingError
+from billing_core.organizations.directory import Parsed, Preview
+from billing_core.service import BillingService
+from components.organizations.directory_state import SAID
+from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
+from components.shared import sign_in
+from components.shared.formats import plural
+from components.shared.notice import notice_of_error, plain
+from components.shared.outcome import remember_outcome
+from components.shared.widgets import quiet, table
+
+__all__ = ["import_panel"]
+
+LARGEST_MB = 5
+SHOWN_ROWS = 200
+
+READ = "org.directory-read"
+"""Session state: the file that was read last, with what it would do at a state of the ledger."""
+
+TURN = "org.directory-upload"
+"""Session state: a number that gives the upload box a new identity once its file is dealt with."""
+
+FORM = (
+    "A CSV with the columns organization_id, name and customer_id; one of the last two may be missing. An empty cell "
+    "leaves things as they are, a single - clears. The download above has this form."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A file as it was read: what it would do, unless it has rows that cannot be used."""
+
+    file_id: str
+    version: int
+    parsed: Parsed
+    preview: Preview | None
+
+
+def import_panel(service: BillingService) -> None:
+    """The section; choosing a file runs nothing else of the page."""
+    st.fragment(_panel)(service)
+
+
+def _panel(service: BillingService) -> None:
+    principal = sign_in.guard(Role.ADMIN)
+    with quiet():
+        st.markdown("**Upload the map**")
+        st.caption(plain(FORM))
+        turn = st.session_state.setdefault(TURN, 0)
+        file = st.file_uploader(
+            "CSV file", type="csv", key=f"org-directory-file-{turn}", max_upload_size=LARGEST_MB,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        if file is None:
+            return
+        reading = _read(service, principal, file.file_id, file.getvalue())
+        if reading.preview is None:
+            _rejected(reading.parsed)
+        else:
+            _dry_run(service, principal, reading.preview)
+
+
+def _read(service: BillingService, principal: Principal, file_id: str, data: bytes) -> Reading:
+    """Read and compared once per file and state of the ledger, not with every click."""
+    version = service.version()
+    kept: Reading | None = st.session_state.get(READ)
+    if kept is not None and (kept.file_id, kept.version) == (file_id, version):
+        return kept
+    directory = service.organizations.directory
+    parsed = directory.parse_import(data)
+    preview = None if parsed.rejected else directory.preview(principal, parsed)
+    reading = st.session_state[READ] = Reading(file_id, version, parsed, preview)
+    return reading
+
+
+def _rejected(parsed: Parsed) -> None:
+    count = plural(len(parsed.rejected), "fault")
+    st.error(plain(f"{count} in this file. Nothing of it is used until all are mended."), icon=":material/error:")
+    table(rejected_rows(parsed.rejected[:SHOWN_ROWS]), alt="Rows that cannot be used", key="org-directory-rejected")
+    _more(len(parsed.rejected))
+
+
+def _dry_run(service: BillingService, principal: Principal, preview: Preview) -> None:
+    st.markdown(plain(import_text(preview)))
+    for note in preview.notes:
+        st.caption(plain(note))
+    if preview.steps:
+        table(
+            step_rows(preview.steps[:SHOWN_ROWS]), alt="What this file would change", key="org-directory-steps",
+            right=("Events", "Credits", "Amount"),
+        )  # fmt: skip
+        _more(len(preview.steps))
+    with st.container(horizontal=True):
+        st.button(
+            f"Apply {plural(len(preview.steps), 'change')}", type="primary", icon=":material/publish:",
+            key="org-directory-apply", disabled=not preview.steps, on_click=_apply, args=(service, principal, preview),
+        )  # fmt: skip
+        st.button("Discard", key="org-directory-discard", on_click=_discard)
+
+
+def _more(total: int) -> None:
+    if total > SHOWN_ROWS:
+        st.caption(f"and {total - SHOWN_ROWS:,} more")
+
+
+def _apply(service: BillingService, principal: Principal, preview: Preview) -> None:
+    """Write what was shown, then draw the whole page as it is."""
+    try:
+        applied = service.organizations.directory.apply(principal, preview)
+    except BillingError as error:
+        notice_of_error(error)
+        st.session_state.pop(READ, None)
+        return
+    remember_outcome(SAID, applied_text(applied), is_done=True)
+    _discard()
+    st.rerun()
+
+
+def _discard() -> None:
+    st.session_state.pop(READ, None)
+    st.session_state[TURN] = st.session_state.get(TURN, 0) + 1

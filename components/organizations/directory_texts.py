@@ -1,0 +1,146 @@
+"""Sentences and tables of the organization directory. Pure: escape what comes out before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from billing_core.stripe_sync.pipeline import Amounts
+from components.shared.formats import count, exact, moment, plural, usd
+from components.stripe_sync.texts import amounts_text
+
+if TYPE_CHECKING:
+    from billing_core.ledger.directory import Line, Row
+    from billing_core.organizations.directory import Applied, Entry, Preview, Step
+    from billing_core.organizations.directory_file import Rejected
+
+__all__ = [
+    "applied_text",
+    "entry_rows",
+    "fits",
+    "history_rows",
+    "import_text",
+    "moved_text",
+    "rejected_rows",
+    "save_label",
+    "stake_text",
+    "step_rows",
+]
+
+Rows = dict[str, list[str]]
+
+NONE = "none"
+"""What stands for a name or a customer that is not there: the directory knows it to be so."""
+
+
+def stake_text(entries: Sequence[Entry]) -> str:
+    """What is not billed because nobody is named, in a sentence."""
+    open_ones = [entry for entry in entries if entry.at_stake.events]
+    if not open_ones:
+        return "Every organization's unsent events have somebody who pays for them."
+    total = sum((entry.at_stake for entry in open_ones), Amounts())
+    who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
+    return f"{who} unsent events that nobody pays for: {amounts_text(total)} at stake."
+
+
+def fits(entry: Entry, text: str) -> bool:
+    """Whether an organization is found by a text: case-blind in its id, name and customers."""
+    wanted = text.strip().casefold()
+    said = (entry.organization_id, entry.name or "", entry.customer_id or "", *entry.named_customers)
+    return any(wanted in one.casefold() for one in said)
+
+
+def entry_rows(entries: Sequence[Entry]) -> Rows:
+    """Organizations with what the directory and their events say."""
+    return {
+        "Organization": [entry.organization_id for entry in entries],
+        "Name": [entry.name or NONE for entry in entries],
+        "Mapped to": [entry.customer_id or NONE for entry in entries],
+        "Named by its traces": [", ".join(entry.named_customers) or NONE for entry in entries],
+        "Events at stake": [count(entry.at_stake.events) for entry in entries],
+        "Credits at stake": [exact(entry.at_stake.credits) for entry in entries],
+        "Amount at stake": [usd(entry.at_stake.amount_usd) for entry in entries],
+    }
+
+
+def moved_text(step: Step) -> str:
+    """What becomes of an organization's unsent events."""
+    if not step.changes_customer:
+        return "Nothing changes about who pays."
+    moved = step.moved
+    if not moved.events:
+        return "No unsent event moves. Events that name no customer follow this from now on."
+    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
+    old, new = step.before.customer_id, step.after.customer_id
+    if new is None:
+        return f"Moves away from {old}: {what}. Where there is no default customer they wait until somebody pays."
+    if old is None:
+        return f"Becomes billable to {new}: {what}."
+    return f"Moves from {old} to {new}: {what}."
+
+
+def save_label(step: Step) -> str:
+    """The button that saves one organization, with what it is about."""
+    return f"Save and move {plural(step.moved.events, 'event')}" if step.moved.events else "Save"
+
+
+def import_text(preview: Preview) -> str:
+    """What a file would do, in a sentence."""
+    new = sum(step.is_new for step in preview.steps)
+    counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
+    moved = preview.moved
+    if not moved.events:
+        return f"{counts}. No unsent event moves."
+    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
+    return f"{counts}. Who pays changes for {what}."
+
+
+def step_rows(steps: Sequence[Step]) -> Rows:
+    """What would change, line by line."""
+    return {
+        "Organization": [step.organization_id for step in steps],
+        "Name": [_arrow(step.before.name, step.after.name) for step in steps],
+        "Customer": [_arrow(step.before.customer_id, step.after.customer_id) for step in steps],
+        "Events": [count(step.moved.events) for step in steps],
+        "Credits": [exact(step.moved.credits) for step in steps],
+        "Amount": [usd(step.moved.amount_usd) for step in steps],
+        "Warnings": [" ".join(step.warnings) for step in steps],
+    }
+
+
+def rejected_rows(rejected: Sequence[Rejected]) -> Rows:
+    """Rows of a file that cannot be used."""
+    return {
+        "Row": [count(one.row) for one in rejected],
+        "Field": [one.field for one in rejected],
+        "Reason": [one.reason for one in rejected],
+    }
+
+
+def history_rows(rows: Sequence[Row], zone: ZoneInfo) -> Rows:
+    """Changes: when, who, what it was and became."""
+    return {
+        f"Changed ({zone.key})": [moment(row.changed_at, zone) for row in rows],
+        "By": [row.changed_by for row in rows],
+        "From": [row.source for row in rows],
+        "Organization": [row.organization_id for row in rows],
+        "Name": [_history(row.before, row.after, "name") for row in rows],
+        "Customer": [_history(row.before, row.after, "customer_id") for row in rows],
+    }
+
+
+def applied_text(applied: Applied) -> str:
+    """What was done."""
+    lines = plural(applied.lines, "organization")
+    if not applied.events_moved:
+        return f"Saved {lines}. No unsent event moved."
+    return f"Saved {lines}. {plural(applied.events_moved, 'unsent event')} moved; the next push looks at them anew."
+
+
+def _arrow(old: str | None, new: str | None) -> str:
+    return new or NONE if old == new else f"{old or NONE} → {new or NONE}"
+
+
+def _history(before: Line, after: Line, part: str) -> str:
+    return _arrow(getattr(before, part), getattr(after, part))

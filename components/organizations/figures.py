@@ -1,0 +1,167 @@
+"""The figures of an organization for people: their words, how each is written, whether a rise is bad news. Pure.
+
+Tiles, table, comparison and sort box all read from here; what each figure means stands in `MEANINGS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from billing_core.organizations.figures import MEANINGS, Figures
+from billing_core.organizations.table import Value, figure, margin_share
+from components.shared.formats import UNKNOWN, compact, count, credits_text, duration, exact, usd
+
+__all__ = ["KINDS", "TILES", "Kind", "kind_of", "percent", "short_duration"]
+
+TENTH = Decimal("0.1")
+
+MINUTE, HOUR = Decimal(60), Decimal(3600)
+"""Seconds."""
+
+
+def percent(part: Decimal | None) -> str:
+    """`0.1234` → `12.3 %`; what is too small to show is not nothing."""
+    if part is None:
+        return UNKNOWN
+    shown = (part * 100).quantize(TENTH, ROUND_HALF_EVEN)
+    if shown == 0 and part:
+        return "under 0.1 %" if part > 0 else "just below 0 %"
+    text = f"{abs(shown):,}".removesuffix(".0")
+    return f"{'−' if shown < 0 else ''}{text} %"
+
+
+def short_duration(seconds: Decimal | None) -> str:
+    """As `duration`, in one unit: `5.4 min`, `1.2 h`. A tile has no room for two."""
+    if seconds is None or seconds < MINUTE:
+        return duration(seconds)
+    unit, size = ("h", HOUR) if seconds >= HOUR else ("min", MINUTE)
+    return f"{(seconds / size).quantize(TENTH, ROUND_HALF_EVEN):,} {unit}"
+
+
+def _exact_percent(part: Decimal | None) -> str:
+    return UNKNOWN if part is None else f"{exact((part * 100).quantize(Decimal('0.000001'), ROUND_HALF_EVEN))} %"
+
+
+def _exact_seconds(seconds: Decimal | None) -> str:
+    return UNKNOWN if seconds is None else f"{exact(seconds)} seconds"
+
+
+def _in_words(noun: str) -> Callable[[Any], str]:
+    return lambda value: UNKNOWN if value is None else f"{count(value)} {noun}"
+
+
+def _exact_credits(value: Decimal | None) -> str:
+    return UNKNOWN if value is None else f"{exact(value)} credits"
+
+
+def _exact_dollars(value: Decimal | None) -> str:
+    return UNKNOWN if value is None else f"{exact(value)} US dollars"
+
+
+def _dollars(value: Value) -> str:
+    return compact(value, prefix="$")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One figure: published field, words, how a cell, a tile and the help text write it, its meaning."""
+
+    field: str
+    label: str
+    value: Callable[[Figures], Value]
+    cell: Callable[[Any], str]
+    tile: Callable[[Any], str]
+    exact: Callable[[Any], str]
+    meaning: str
+    width: int
+    growth_is_bad: bool = False
+
+
+Writers = tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], str]]
+"""How a cell, a tile and the help text write a value."""
+
+
+def _kind(
+    field: str,
+    label: str,
+    writers: Writers,
+    width: int,
+    meaning: str = "",
+    *,
+    growth_is_bad: bool = False,
+    value: Callable[[Figures], Value] | None = None,
+) -> Kind:
+    """`meaning` only where `MEANINGS` has none of that field."""
+    cell, tile, whole = writers
+    read = value or (lambda figures: figure(figures, field))
+    return Kind(field, label, read, cell, tile, whole, meaning or MEANINGS[field], width, growth_is_bad)
+
+
+CREDITS = (credits_text, compact, _exact_credits)
+DOLLARS = (usd, _dollars, _exact_dollars)
+SECONDS = (duration, short_duration, _exact_seconds)
+PART = (percent, percent, _exact_percent)
+
+
+def _counts(noun: str) -> Writers:
+    return count, compact, _in_words(noun)
+
+
+TOKENS = _counts("tokens")
+
+KINDS = (
+    _kind("credits_total", "Credits", CREDITS, 105, MEANINGS["credits"]),
+    _kind("credits_ai_tokens", "AI credits", CREDITS, 100, "Credits for AI tokens."),
+    _kind("credits_compute", "Compute credits", CREDITS, 125, "Credits for the time that traces took."),
+    _kind("credits_storage", "Storage credits", CREDITS, 120, "Credits for storage."),
+    _kind("amount_usd", "Amount", DOLLARS, 95),
+    _kind("cost_usd", "Langfuse cost", DOLLARS, 110),
+    _kind("margin_usd", "Margin", DOLLARS, 95),
+    _kind(
+        "margin_share", "Margin %", PART, 90, f"The margin as a part of its amount. {MEANINGS['margin_usd']}",
+        value=margin_share,
+    ),
+    _kind("events", "Events", _counts("events"), 85),
+    _kind("chats", "Chats", _counts("chats"), 80),
+    _kind("messages_sent", "Messages sent", _counts("messages"), 115),
+    _kind(
+        "messages_generated", "Answers", _counts("messages"), 90,
+        f"Messages generated. {MEANINGS['messages_generated']}",
+    ),
+    _kind("users", "Active users", _counts("users"), 95),
+    _kind("tokens_total", "Tokens", TOKENS, 95),
+    _kind("tokens_input", "Input tokens", TOKENS, 100, MEANINGS["tokens_total"]),
+    _kind("tokens_output", "Output tokens", TOKENS, 110, MEANINGS["tokens_total"]),
+    _kind("tokens_cache_read", "Cache reads", TOKENS, 100, f"Tokens. {MEANINGS['tokens_total']}"),
+    _kind("tokens_cache_write", "Cache writes", TOKENS, 100, f"Tokens. {MEANINGS['tokens_total']}"),
+    _kind("tokens_reasoning", "Reasoning tokens", TOKENS, 130, MEANINGS["tokens_total"]),
+    _kind("tokens_other", "Other tokens", TOKENS, 105, MEANINGS["tokens_total"]),
+    _kind("chatflows", "Chatflows", _counts("chatflows"), 90),
+    _kind("models", "Models", _counts("models"), 80),
+    _kind("latency_seconds_average", "Average latency", SECONDS, 120, f"Average. {MEANINGS['latency_seconds']}"),
+    _kind(
+        "latency_seconds_p95", "p95 latency", SECONDS, 100,
+        f"95 % of the events took at most this long. {MEANINGS['latency_seconds']}",
+    ),
+    _kind("error_share", "Error share", PART, 95, growth_is_bad=True),
+    _kind("unsynced_credits", "Unsynced", CREDITS, 105, growth_is_bad=True),
+    _kind("failed_credits", "Failed", CREDITS, 105, growth_is_bad=True),
+)  # fmt: skip
+"""Every figure, in the order of tiles, columns and comparisons."""
+
+TILES = (
+    "credits_total", "amount_usd", "cost_usd", "margin_usd", "margin_share", "events", "chats", "messages_sent",
+    "messages_generated", "users", "tokens_total", "latency_seconds_average", "latency_seconds_p95", "error_share",
+    "unsynced_credits", "failed_credits",
+)  # fmt: skip
+"""The figures that stand above the table."""
+
+_BY_FIELD = {kind.field: kind for kind in KINDS}
+
+
+def kind_of(field: str) -> Kind:
+    """The figure of a published field."""
+    return _BY_FIELD[field]

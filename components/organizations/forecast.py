@@ -1,0 +1,113 @@
+"""One organization's forecast: the sum at the period's end, when the plan runs out, how good that is, who drives it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.organizations.drivers import Slope
+from billing_core.organizations.forecast import Forecast, NotEnough
+from billing_core.service import BillingService
+from components.organizations.forecast_charts import SHOWN_DAYS, days_figure, history_figure, sum_figure
+from components.organizations.forecast_texts import (
+    driver_text,
+    error_text,
+    exhaustion_text,
+    forecast_rows,
+    interval_text,
+    percent,
+    period_text,
+    sum_rows,
+)
+from components.organizations.query import events_of
+from components.organizations.state import current
+from components.shared.formats import ago, credits_text
+from components.shared.notice import plain
+from components.shared.widgets import chart, draw_figure, tile, usage_link
+
+__all__ = ["forecast_panel"]
+
+RIGHT = ("Credits", "Used", "Expected", "Low", "High")
+
+METHOD_NOTE = (
+    "A thousand futures are simulated from the days so far; the expected sum is the middle one, the interval leaves "
+    "out the lowest and the highest tenth. Nothing is known of what people plan."
+)
+
+
+def forecast_panel(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
+    """The section of an organization's page."""
+    foresight = service.organizations.foresight
+    st.header("Forecast", anchor=False)
+    with st.spinner("Looking ahead…"):
+        answer = foresight.forecast(principal, organization_id)
+    slope = foresight.driver(principal, organization_id)
+    if isinstance(answer, NotEnough):
+        _not_enough(answer)
+    else:
+        _forecast(service, answer, now)
+    _driver(slope, organization_id)
+
+
+def _not_enough(answer: NotEnough) -> None:
+    st.info(plain(f"Not enough data for a forecast. {answer.reason}"), icon=":material/hourglass_empty:")
+    question = answer.asked
+    if question is not None and any(question.days):
+        theme = st.context.theme.type or "light"
+        draw_figure(history_figure(question, theme), key="org-history", alt="Credits per complete day so far")
+
+
+def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
+    zone, question = service.settings.zone, found.asked
+    grid = st.grid(4, min_column_width=220, key="org-forecast-tiles")
+    tile(
+        grid, "Expected at period end", f"{credits_text(found.expected)} credits",
+        [interval_text(found), period_text(found, zone)], note=METHOD_NOTE, key="org-forecast-expected",
+    )  # fmt: skip
+    tile(
+        grid, "Used so far", f"{credits_text(question.used)} credits", [f"Known until {ago(question.at, now)}."],
+        note="Credits of the period so far, exact.", key="org-forecast-used",
+    )  # fmt: skip
+    headline, sentence = exhaustion_text(found.exhaustion, question.included)
+    tile(
+        grid, "Included credits run out", headline, [sentence], key="org-forecast-exhaustion",
+        note="The day on which half of the simulated futures have used up what the plan includes.",
+    )  # fmt: skip
+    error = found.back_test.error
+    tile(
+        grid, "Error in back-tests", "unknown" if error is None else percent(error), [error_text(found.back_test)],
+        note="Each of the last weeks is forecast from the days before it and compared with what it became.",
+        key="org-forecast-error",
+    )  # fmt: skip
+    for note in found.notes:
+        st.caption(plain(note))
+    theme = st.context.theme.type or "light"
+    left, right = st.columns(2, gap="medium")
+    with left:
+        chart(
+            "Credits per day", "org-forecast-days", lambda: days_figure(found, theme),
+            forecast_rows(found, SHOWN_DAYS), right=RIGHT,
+            alt=f"Credits per day in {zone.key}: the last {SHOWN_DAYS} days, and those expected with their interval",
+        )  # fmt: skip
+    with right:
+        chart(
+            "The period's sum", "org-forecast-sum", lambda: sum_figure(found, theme), sum_rows(found), right=RIGHT,
+            alt="Credits of the period: used so far, expected with their interval, and the included ones",
+        )  # fmt: skip
+    st.caption(plain(f"Method: {found.method}; {found.history_days} complete days of history."))
+
+
+def _driver(slope: Slope | None, organization_id: str | None) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="org-driver"):
+        st.text(driver_text(slope), width="stretch")  # names in it: Markdown would make links of addresses
+        if slope is None or slope.driver.value is None:
+            return
+        kind, value = slope.driver.dimension, slope.driver.value
+        if kind == "model" and " + " in value:
+            return  # a set of models is no filter
+        if kind == "chatflow" and value == slope.driver.name:
+            return  # known by name alone, and events are filtered by id
+        query = events_of(current(), organization_id, nobody=organization_id is None)
+        usage_link(f"Events of this {kind}", **{**query, kind: value})

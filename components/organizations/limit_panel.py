@@ -1,0 +1,133 @@
+"""The limits of one organization: plan, share used, pace, and what is expected at the period's end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.organizations.forecast import Forecast, NotEnough
+from billing_core.organizations.limits import Limit
+from billing_core.service import BillingService
+from components.organizations.limit_charts import Expected, bullet
+from components.organizations.limit_texts import (
+    LIMITS_NOTE,
+    age_text,
+    events_query,
+    is_about,
+    left_text,
+    pace_text,
+    percent_text,
+    plan_text,
+    share_text,
+    shared_text,
+    state_text,
+)
+from components.organizations.names import names as names_of
+from components.shared.formats import UNKNOWN, credits_text, exact, moment
+from components.shared.notice import plain
+from components.shared.widgets import draw_figure, tile, usage_link
+
+__all__ = ["limit_panel"]
+
+
+def limit_panel(service: BillingService, principal: Principal, organization_id: str, now: datetime) -> None:
+    """A box per customer that pays for the organization."""
+    limits = service.organizations.limits
+    rows = [row for row in limits.of(principal, organization_id) if row.customer_id is not None]
+    if not rows:
+        st.info(
+            "No Stripe customer is known for this organization: no event within 90 days names one, and the directory "
+            "has none.", icon=":material/help:",
+        )  # fmt: skip
+        return
+    names, live = names_of(service, principal), [row for row in rows if not row.is_without]
+    forecast = service.organizations.foresight.forecast(principal, organization_id) if live else None
+    for row in live:
+        _box(service, row, forecast, names, now)
+    for row in rows:
+        if row.is_without:
+            _without(row, now, service.settings.zone)
+    reading = limits.read(principal)
+    st.caption(plain(f"{age_text(reading.read_at, now, service.settings.zone)} {reading.problem or ''}"))
+
+
+def _head(row: Limit) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(row.customer_id or UNKNOWN)}**", width="content")
+        st.badge(plain(state_text(row)), color="gray")
+
+
+def _without(row: Limit, now: datetime, zone: ZoneInfo) -> None:
+    with st.container(border=True, key=f"org-limit-{row.customer_id}"):
+        _head(row)
+        st.markdown(plain(share_text(row)))
+        usage_link("Usage events of the customer", **events_query(row, now, zone))
+
+
+def _box(
+    service: BillingService,
+    row: Limit,
+    forecast: Forecast | NotEnough | None,
+    names: Mapping[str, str],
+    now: datetime,
+) -> None:
+    zone, customer, thresholds = service.settings.zone, row.customer_id, service.settings.limit_thresholds
+    with st.container(border=True, key=f"org-limit-{customer}"):
+        _head(row)
+        grid = st.grid(3, min_column_width=200, key=f"org-limit-tiles-{customer}")
+        tile(
+            grid, "Plan", plan_text(row), [f"{exact(row.included)} credits included in a period"],
+            note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
+            key=f"org-limit-plan-{customer}",
+        )  # fmt: skip
+        tile(
+            grid, "Used", percent_text(row.percent_used),
+            [f"Pace at the period's end: {pace_text(row, now) or UNKNOWN}", *_shared(row, names)], note=LIMITS_NOTE,
+            key=f"org-limit-used-{customer}",
+        )  # fmt: skip
+        tile(
+            grid, "Time left", left_text(row.time_left(now)),
+            [f"{moment(row.period_start, zone)} – {moment(row.period_end, zone)} {zone.key}"],
+            note="The subscription's current period, not the calendar month.", key=f"org-limit-period-{customer}",
+        )  # fmt: skip
+        st.markdown(plain(share_text(row)))
+        if row.used is not None and row.included:
+            expected, theme = _expected(forecast, row), st.context.theme.type or "light"
+            draw_figure(
+                bullet(row.used, row.included, thresholds, expected, theme), key=f"org-limit-bullet-{customer}",
+                alt=bullet_text(row, thresholds, expected),
+            )  # fmt: skip
+            st.caption(legend_text(expected))
+        usage_link("Usage events of the customer in this period", **events_query(row, now, zone))
+
+
+def _shared(row: Limit, names: Mapping[str, str]) -> list[str]:
+    if not row.shared_with:
+        return []
+    return [f"Shared with {shared_text(row, names)}; own part {exact(row.own_used)} credits"]
+
+
+def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> Expected | None:
+    if not isinstance(forecast, Forecast) or not is_about(forecast, row):
+        return None
+    return Expected(forecast.expected, forecast.low, forecast.high)
+
+
+def legend_text(expected: Expected | None) -> str:
+    """What the figure's parts are."""
+    text = "Bar: used, its part over the plan in orange. Solid line: the plan. Dotted lines: thresholds of notices."
+    return text if expected is None else f"{text} Diamond: expected at the period's end, with its range."
+
+
+def bullet_text(row: Limit, thresholds: Sequence[int], expected: Expected | None) -> str:
+    """The figure in words, for people who do not see it."""
+    lines = ", ".join(f"{threshold:,} %" for threshold in thresholds)
+    text = f"{share_text(row)}. Thresholds at {lines}."
+    if expected is None:
+        return text
+    low, high = credits_text(expected.low), credits_text(expected.high)
+    return f"{text} Expected at the period's end: {credits_text(expected.credits)} ({low} – {high})."

@@ -1,0 +1,100 @@
+"""Top movers: whose credits rose and fell most against the period before, in credits and in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import streamlit as st
+
+from billing_core.organizations.figures import Move, OrganizationFigures, Statistics, movers
+from billing_core.organizations.table import label
+from components.organizations.state import organization_link
+from components.shared.formats import change, credits_text
+
+__all__ = ["Movers", "move_text", "movers_panel", "top_movers"]
+
+SHOWN = 5
+"""Organizations per list."""
+
+LEAST_SHARE = Decimal("0.01")
+LEAST_CREDITS = Decimal(1000)
+"""A percentage of next to nothing is no news: relative moves need so much of the total before, or so many credits."""
+
+RELATIVE_NOTE = (
+    "Relative moves name organizations that had at least 1 % of all credits, or 1,000 credits, in the period before."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Movers:
+    """Organizations by how their credits moved, the largest move first."""
+
+    up: tuple[Move, ...]
+    down: tuple[Move, ...]
+    relative_up: tuple[Move, ...]
+    relative_down: tuple[Move, ...]
+
+
+def top_movers(statistics: Statistics, *, shown: int = SHOWN) -> Movers:
+    """The `shown` largest moves of each kind; nothing where there is no period before."""
+    moves = movers(statistics.organizations)
+    whole = Decimal(0) if statistics.previous_total is None else statistics.previous_total.credits.total
+    telling = [move for move in moves if move.relative is not None and _is_telling(move, whole)]
+    telling.sort(key=lambda move: -abs(move.relative or 0))
+    return Movers(
+        up=tuple(move for move in moves if move.change > 0)[:shown],
+        down=tuple(move for move in moves if move.change < 0)[:shown],
+        relative_up=tuple(move for move in telling if move.change > 0)[:shown],
+        relative_down=tuple(move for move in telling if move.change < 0)[:shown],
+    )
+
+
+def _is_telling(move: Move, whole: Decimal) -> bool:
+    return move.before >= LEAST_CREDITS or move.before >= whole * LEAST_SHARE
+
+
+def move_text(move: Move, one: OrganizationFigures) -> str:
+    """`+1,234.00 credits (+12.3 %)`; an organization that appeared or vanished is named as such."""
+    size = f"{'+' if move.change > 0 else ''}{credits_text(move.change)} credits"
+    if one.previous is not None and not one.previous.events:
+        return f"new: {size}"
+    if not one.now.events:
+        return f"went silent: {size}"
+    return f"{size} ({change(move.now, move.before)})"
+
+
+def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
+    """Four lists; each line leads to the organization's own page."""
+    if not statistics.has_previous:
+        return
+    st.header("Top movers", anchor=False)
+    found = top_movers(statistics)
+    if not found.up and not found.down:
+        st.caption("No organization's credits changed against the period before.")
+        return
+    figures = {one.organization_id: one for one in statistics.organizations}
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown("**By credits**")
+        _list("Up", found.up, figures, names)
+        _list("Down", found.down, figures, names)
+    with right:
+        st.markdown("**By percentage**", help=RELATIVE_NOTE)
+        _list("Up", found.relative_up, figures, names)
+        _list("Down", found.relative_down, figures, names)
+        st.caption(RELATIVE_NOTE)
+
+
+def _list(
+    title: str,
+    moves: Sequence[Move],
+    figures: Mapping[str | None, OrganizationFigures],
+    names: Mapping[str, str],
+) -> None:
+    icon = ":material/trending_up:" if title == "Up" else ":material/trending_down:"
+    st.caption(title if moves else f"{title}: none")
+    for move in moves:
+        text = move_text(move, figures[move.organization_id])
+        organization_link(f"{label(move.organization_id, names)}: {text}", move.organization_id, icon=icon)

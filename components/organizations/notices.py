@@ -1,0 +1,119 @@
+"""Notices of reached limits on the page: open ones first; an admin marks them as seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BillingError
+from billing_core.organizations.notices_service import Board, RaisedNotice
+from billing_core.service import BillingService
+from components.organizations.limit_texts import notice_rows, reached_rows
+from components.organizations.names import names as names_of
+from components.shared import sign_in
+from components.shared.formats import plural
+from components.shared.notice import plain
+from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.widgets import file_link, quiet, table
+
+__all__ = ["notices_panel"]
+
+NOTICES_CSV = "/download/notices.csv"
+
+SAID = "org.notices-said"
+"""Session state: what the last mark did, to be said once."""
+
+LISTED = 500
+"""Open notices listed at once; a mark of all of them touches all of them."""
+
+
+def notices_panel(service: BillingService) -> None:
+    """The section; marking runs nothing else of the page."""
+    st.fragment(_panel)(service)
+
+
+def _panel(service: BillingService) -> None:
+    principal = sign_in.guard(Role.ADMIN)
+    with quiet():
+        board = service.organizations.limits.notices.board(principal)
+        names, zone = names_of(service, principal), service.settings.zone
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.header("Notices", anchor=False, width="stretch", help=_note(service))
+            file_link(
+                "CSV", NOTICES_CSV, note="Every notice, open and seen, with exact figures.", key="org-notices-csv"
+            )
+        say_outcome(SAID)
+        if board.problem is not None:
+            text = f"Notices could not be raised or delivered the last time: {board.problem}"
+            st.warning(plain(text), icon=":material/warning:")
+        if principal.organizations is not None:
+            _reached(board, names, zone)
+            return
+        _open(service, principal, board, names, zone)
+        if board.seen:
+            with st.expander(f"Seen before ({len(board.seen):,})", icon=":material/done_all:"):
+                table(notice_rows(board.seen, names, zone), alt="Notices marked as seen", key="org-notices-seen")
+
+
+def _note(service: BillingService) -> str:
+    levels = ", ".join(f"{threshold:,}" for threshold in service.settings.limit_thresholds)
+    return plain(
+        f"Raised once per customer, period and threshold ({levels} % of the credits included) after each pull and each "
+        "reading of Stripe."
+    )
+
+
+def _reached(board: Board, names: Mapping[str, str], zone: ZoneInfo) -> None:
+    """What an admin of some organizations sees: made of their events alone, with nothing to mark."""
+    if not board.reached:
+        st.success("No threshold is reached in the current periods.", icon=":material/check_circle:")
+        return
+    rows = reached_rows(board.reached, names, zone)
+    table(rows, alt="Thresholds reached by your organizations' own use", key="org-notices-reached")
+
+
+def _open(
+    service: BillingService, principal: Principal, board: Board, names: Mapping[str, str], zone: ZoneInfo
+) -> None:
+    if not board.open:
+        st.success("No open notice.", icon=":material/check_circle:")
+        return
+    shown = board.open[:LISTED]
+    identity = sha256("\n".join(one.notice.id for one in shown).encode()).hexdigest()[:12]
+    event = st.dataframe(
+        notice_rows(shown, names, zone), hide_index=True, key=f"org-notices-{identity}", on_select="rerun",
+        selection_mode="multi-row", alt="Open notices of reached limits, newest period first",
+        height="auto" if len(shown) < 10 else 390,
+    )  # fmt: skip
+    if len(board.open) > len(shown):
+        st.caption(f"and {len(board.open) - len(shown):,} more")
+    picked = [shown[row] for row in event["selection"]["rows"] if row < len(shown)]
+    with st.container(horizontal=True, key="org-notices-actions"):
+        some = f"Mark {plural(len(picked), 'notice')} as seen" if picked else "Mark selected as seen"
+        _button(service, principal, picked, some, "org-notices-mark")
+        _button(service, principal, board.open, f"Mark all {len(board.open):,} as seen", "org-notices-mark-all")
+
+
+def _button(
+    service: BillingService, principal: Principal, notices: Sequence[RaisedNotice], label: str, key: str
+) -> None:
+    ids = [one.notice.id for one in notices]
+    st.button(
+        label, icon=":material/visibility:", key=key, disabled=not ids, on_click=_mark, args=(service, principal, ids),
+        help=None if ids else "Select notices in the table first.",
+    )  # fmt: skip
+
+
+def _mark(service: BillingService, principal: Principal, ids: Sequence[str]) -> None:
+    try:
+        marked = service.organizations.limits.notices.mark_seen(principal, ids)
+    except BillingError as error:
+        remember_outcome(SAID, f"Not done: {error}", is_done=False)
+    else:
+        others = len(ids) - marked
+        rest = f" {plural(others, 'notice')} had been marked by somebody meanwhile." if others else ""
+        remember_outcome(SAID, f"{plural(marked, 'notice')} marked as seen.{rest}", is_done=True)

@@ -1,0 +1,33 @@
+"""What an action came to, said once: callbacks run before the page is drawn, so the words wait for the drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from components.shared.notice import plain
+
+__all__ = ["remember_outcome", "say_outcome"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    text: str
+    is_done: bool
+
+
+def remember_outcome(place: str, text: str, *, is_done: bool) -> None:
+    """Keep a sentence for `say_outcome` of the same place (a key of the session's state)."""
+    st.session_state[place] = _Outcome(text, is_done)
+
+
+def say_outcome(place: str) -> None:
+    """Draw what was kept for this place, if anything, and forget it."""
+    outcome: _Outcome | None = st.session_state.pop(place, None)
+    if outcome is None:
+        return
+    if outcome.is_done:
+        st.success(plain(outcome.text), icon=":material/check_circle:")
+    else:
+        st.error(plain(outcome.text), icon=":material/error:")

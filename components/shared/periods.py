@@ -1,0 +1,83 @@
+"""Named periods as windows of the reporting timezone. Pure: the present day comes in as an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from billing_core.errors import BadParameter
+from components.shared.formats import day_text
+
+__all__ = ["Days", "Period", "days_of", "window_of"]
+
+
+class Period(StrEnum):
+    """The choices of the time filter; the value is both the label and what stands in the URL."""
+
+    TODAY = "Today"
+    YESTERDAY = "Yesterday"
+    LAST_7_DAYS = "Last 7 days"
+    LAST_30_DAYS = "Last 30 days"
+    THIS_MONTH = "This month"
+    LAST_MONTH = "Last month"
+    ALL_TIME = "All time"
+    CUSTOM = "Custom"
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Whole days, both ends included; `None` leaves that end open."""
+
+    first: date | None
+    last: date | None
+
+    def __str__(self) -> str:
+        if self.first is None and self.last is None:
+            return "all days"
+        if self.first is None and self.last is not None:
+            return f"until {day_text(self.last)}"
+        if self.first is not None and self.last is None:
+            return f"since {day_text(self.first)}"
+        assert self.first is not None  # noqa: S101 - for the type checker, the cases above leave nothing else
+        assert self.last is not None  # noqa: S101
+        return day_text(self.first) if self.first == self.last else f"{day_text(self.first)} – {day_text(self.last)}"
+
+
+def days_of(period: Period, today: date, first: date | None = None, last: date | None = None) -> Days:
+    """The days a period means on the day `today`; `first` and `last` are those of `Period.CUSTOM`.
+
+    The last 7 or 30 days end with today. Raises `BadParameter` if a custom period ends before it starts.
+    """
+    start_of_month = today.replace(day=1)
+    match period:
+        case Period.TODAY:
+            return Days(today, today)
+        case Period.YESTERDAY:
+            return Days(today - timedelta(days=1), today - timedelta(days=1))
+        case Period.LAST_7_DAYS:
+            return Days(today - timedelta(days=6), today)
+        case Period.LAST_30_DAYS:
+            return Days(today - timedelta(days=29), today)
+        case Period.THIS_MONTH:
+            return Days(start_of_month, today)
+        case Period.LAST_MONTH:
+            end_of_last = start_of_month - timedelta(days=1)
+            return Days(end_of_last.replace(day=1), end_of_last)
+        case Period.ALL_TIME:
+            return Days(None, None)
+        case Period.CUSTOM:
+            if first is not None and last is not None and last < first:
+                raise BadParameter("last day", last.isoformat(), f"{first.isoformat()} (the first day) or later")
+            return Days(first, last)
+
+
+def window_of(days: Days, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+    """The half-open window from the first midnight of `days` to the one after, on the clocks of `zone`.
+
+    A day on which clocks change has 23 or 25 hours: each midnight carries its own offset.
+    """
+    start = None if days.first is None else datetime.combine(days.first, time.min, zone)
+    end = None if days.last is None else datetime.combine(days.last + timedelta(days=1), time.min, zone)
+    return start, end

@@ -1,0 +1,30 @@
+"""What a page does about an expected error: the sentence, a way out, and no further figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from billing_core.errors import AccessDenied, BadParameter, BillingError, WarehouseError
+from components.shared.notice import notice_of_error
+from components.usage_events.state import reset_filters
+
+__all__ = ["calm"]
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Turn a `BillingError` of the block into a notice with what to do next, and stop the run there."""
+    try:
+        yield
+    except BillingError as error:
+        notice_of_error(error)
+        if isinstance(error, (BadParameter, AccessDenied)):
+            st.caption("Correct the filter, or start over.")
+            st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="remedy-reset")
+        elif isinstance(error, WarehouseError):
+            st.caption("Nothing is lost. Try again in a moment; if it stays, tell whoever runs this dashboard.")
+            st.button("Try again", icon=":material/refresh:", key="remedy-again")
+        st.stop()

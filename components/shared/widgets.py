@@ -1,0 +1,116 @@
+"""What the sections of pages draw with: tiles, charts beside their tables, links, calm errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from billing_core.errors import AccessDenied, BillingError, WarehouseError
+from components.shared.notice import notice_of_error, plain
+from components.shared.periods import Period
+from components.usage_events.details import EVENT_PARAMETER
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = [
+    "READERS_NOTE", "USAGE_PAGE", "chart", "draw_figure", "event_link", "file_link", "quiet", "table", "tile",
+    "usage_link",
+]  # fmt: skip
+
+USAGE_PAGE = "usage_events.py"
+
+READERS_NOTE = "Your role reads this page. Pushing, retrying, holding and releasing are for admins."
+
+CHART_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A section that cannot be read says so and leaves the others alone; a refusal of the reader ends the page."""
+    try:
+        yield
+    except BillingError as error:
+        notice_of_error(error)
+        if isinstance(error, WarehouseError):
+            st.caption("Nothing is lost. Reload the page in a moment; if it stays, tell whoever runs this dashboard.")
+        if isinstance(error, AccessDenied):
+            st.stop()
+
+
+def tile(
+    place: DeltaGenerator, label: str, figure: str, details: Sequence[str], *, note: str, key: str
+) -> DeltaGenerator:
+    """A box with a figure and what belongs to it; wraps where `st.metric` would cut off. Returns its container."""
+    box = place.container(border=True, key=key, gap="xsmall", height="stretch")
+    box.markdown(plain(label), help=plain(note))
+    box.markdown(f"**{plain(figure)}**")
+    for detail in details:
+        box.caption(plain(detail))
+    return box
+
+
+def usage_link(label: str, **filters: str | Sequence[str]) -> None:
+    """A link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
+    query: Mapping[str, Any] = {"period": Period.ALL_TIME.value, **filters}
+    st.page_link(USAGE_PAGE, label=plain(label), icon=":material/arrow_outward:", query_params=query)
+
+
+def event_link(event_id: str) -> None:
+    """A link to an event's passport."""
+    query = {"period": Period.ALL_TIME.value, EVENT_PARAMETER: event_id}
+    st.page_link(USAGE_PAGE, label=plain(event_id), icon=":material/receipt_long:", query_params=query)
+
+
+def file_link(label: str, path: str, *, note: str, key: str) -> None:
+    """A download that a route answers, which asks the session's cookie who is reading."""
+    base = st.get_option("server.baseUrlPath").strip("/")
+    with st.container(key=key, width="content"):
+        st.link_button(label, f"{f'/{base}' if base else ''}{path}", icon=":material/download:", help=note)
+
+
+def table(rows: Mapping[str, Sequence[str]], *, alt: str, key: str, right: Sequence[str] = (), **options: Any) -> None:
+    """Columns of text; those of `right` are figures."""
+    config = {name: st.column_config.TextColumn(name, alignment="right" if name in right else "left") for name in rows}
+    st.dataframe(dict(rows), hide_index=True, alt=alt, key=key, column_config=config, **options)
+
+
+def draw_figure(figure: Figure, *, key: str, alt: str, **options: Any) -> None:
+    """Draw with the figure's own height from the first moment: what stands below must not move when Plotly arrives."""
+    st.plotly_chart(figure, key=key, alt=alt, config=CHART_CONFIG, height=figure.layout.height, **options)
+
+
+def chart(
+    title: str,
+    name: str,
+    draw: Callable[[], Figure],
+    rows: Mapping[str, Sequence[str]],
+    *,
+    alt: str,
+    right: Sequence[str] = (),
+    on_click: Callable[[Sequence[Any]], None] | None = None,
+    hint: str | None = None,
+) -> None:
+    """A heading, and under it the chart or the table of its figures; a click hands over the point's `customdata`."""
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False, height=44, border=False):
+        st.markdown(f"**{plain(title)}**", width="content", help=hint)
+        st.space("stretch")
+        as_table = st.toggle("Table", key=f"sync.as-table.{name}")
+    if as_table:
+        table(rows, alt=alt, key=f"sync-table-{name}", right=right)
+        return
+    key = f"sync-chart-{name}"
+    if on_click is None:
+        draw_figure(draw(), key=key, alt=alt)
+        return
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            on_click(points[0]["customdata"])
+
+    draw_figure(draw(), key=key, alt=alt, on_select=clicked, selection_mode="points")

@@ -1,0 +1,131 @@
+"""One customer as Stripe has it; asked only when somebody presses the button."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.errors import BillingError
+from billing_core.service import BillingService
+from billing_core.stripe_sync.customer_status import UNKNOWN, CustomerStatus
+from billing_core.types import GetUsageEventsParams
+from components.shared.formats import ago, exact, minor_units, moment
+from components.shared.notice import notice_of_error, plain
+from components.shared.widgets import draw_figure, tile
+from components.stripe_sync.charts import used_bar
+from components.stripe_sync.texts import in_words, used_text
+
+__all__ = ["customer_panel", "show_customer"]
+
+CUSTOMER = "sync-customer"
+
+BADGES: dict[str, Literal["green", "orange", "red", "gray"]] = {
+    "active": "green",
+    "trialing": "green",
+    "past_due": "orange",
+    "unpaid": "red",
+    "canceled": "gray",
+    "none": "gray",
+    UNKNOWN: "orange",
+}
+"""Stripe's list is open: any other status is gray."""
+
+
+def customer_panel(service: BillingService, principal: Principal, now: datetime) -> None:
+    """The section: ask for a customer, see what was read last, read it anew."""
+    st.header("Customer status", anchor=False)
+    customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        customer = st.selectbox(
+            "Customer id", customers, index=None, key=CUSTOMER, accept_new_options=True,
+            placeholder="Choose or type a customer id", width=320,
+        )  # fmt: skip
+        asked = st.button(
+            "Read from Stripe", icon=":material/person_search:", key="sync-customer-read",
+            disabled=not customer or not service.stripe.is_connected,
+            help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
+        )  # fmt: skip
+    if not customer:
+        return
+    never = "Never read from Stripe. Press “Read from Stripe”."
+    show_customer(service, principal, customer.strip(), now, asked=asked, never=never)
+
+
+def show_customer(
+    service: BillingService, principal: Principal, customer: str, now: datetime, *, asked: bool, never: str
+) -> None:
+    """What Stripe says of a customer: read now if `asked`, else as remembered; `never` is said where nothing is."""
+    try:
+        if asked:
+            with st.spinner("Asking Stripe…"):
+                status: CustomerStatus | None = service.stripe.status(principal, customer)
+        else:
+            status = service.stripe.last_status(principal, customer)
+    except BillingError as error:
+        notice_of_error(error)
+        return
+    if status is None:
+        st.info(plain(never), icon=":material/help:")
+    else:
+        show_status(status, service.settings.zone, now)
+
+
+def show_status(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
+    """Plan, state, period, credits and upcoming invoice; unknown is said as unknown."""
+    with st.container(border=True, key="sync-customer-status"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{plain(status.customer_id)}**", width="content")
+            st.badge(_state_text(status.state), color=BADGES.get(status.state, "gray"))
+        if status.state == UNKNOWN:
+            st.warning(plain(_unknown_text(status, now)), icon=":material/help:")
+        elif status.problem:
+            st.warning(plain(status.problem), icon=":material/warning:")
+        if status.state == "none":
+            st.caption("Stripe has no subscription for this customer: nothing it uses is on an invoice.")
+        else:
+            _facts(status, zone, now)
+        read = "never" if status.read_at is None else f"{ago(status.read_at, now)} ({moment(status.read_at, zone)})"
+        st.caption(plain(f"Read from Stripe {read}. Times in {zone.key}."))
+
+
+def _state_text(state: str) -> str:
+    return {"none": "no subscription"}.get(state, plain(state.replace("_", " ")))
+
+
+def _unknown_text(status: CustomerStatus, now: datetime) -> str:
+    last = (
+        "It was never read before." if status.read_at is None else f"Below is what was read {ago(status.read_at, now)}."
+    )
+    return f"Unknown: Stripe could not be read ({status.problem or 'no reason given'}). {last}"
+
+
+def _facts(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
+    grid = st.grid(3, min_column_width=220, key="sync-customer-facts")
+    included = "included credits unknown" if status.included is None else f"{exact(status.included)} credits included"
+    tile(
+        grid, "Plan", status.plan or "unknown", [included],
+        note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
+        key="sync-customer-plan",
+    )  # fmt: skip
+    start, end = status.period_start, status.period_end
+    tile(
+        grid, "Billing period", "unknown" if end is None else f"ends {in_words(end, now)}",
+        [f"{moment(start, zone)} to {moment(end, zone)}"], note=f"Times in {zone.key}.", key="sync-customer-period",
+    )  # fmt: skip
+    upcoming = status.upcoming
+    tile(
+        grid, "Upcoming invoice",
+        "unknown" if upcoming is None else minor_units(upcoming.amount_due, upcoming.currency),
+        ["A preview: usage in it is provisional until it finalizes."],
+        note="Amount due as Stripe previews it, in the invoice's currency.", key="sync-customer-invoice",
+    )  # fmt: skip
+    st.markdown(plain(used_text(status)))
+    if status.used is not None and status.included:
+        draw_figure(
+            used_bar(status.used, status.included, st.context.theme.type or "light"), key="sync-used",
+            alt=used_text(status),
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""What the words of the Stripe Sync page mean and how they look: stages, causes, outcomes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billing_core.stripe_sync.pipeline import Action, Stage
+from billing_core.types import SyncStatus
+from components.shared.colours import STATUS_MARKS, Shade, StatusMark
+
+__all__ = ["ACTION_WORDS", "CAUSE_WORDS", "STAGE_MARKS", "STAGE_SHADES", "ActionWords", "CauseWords", "cause_words"]
+
+STAGE_MARKS: dict[Stage, StatusMark] = {
+    Stage.PENDING: STATUS_MARKS[SyncStatus.PENDING],
+    Stage.SENDING: STATUS_MARKS[SyncStatus.SENDING],
+    Stage.PROCESSED: STATUS_MARKS[SyncStatus.PROCESSED],
+    Stage.CONFIRMED: STATUS_MARKS[SyncStatus.CONFIRMED],
+    Stage.ERROR: StatusMark(
+        "✕",
+        "error",
+        "#B3261E",
+        "Stripe rejected it, or it cannot be sent and no push has held it yet; the problems below say why.",
+    ),
+    Stage.HELD: StatusMark("‖", "held", "#7A4B9D", "Kept back by a rule or a person; the problems below say why."),
+    Stage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
+}
+"""In the order an event goes through them."""
+
+STAGE_SHADES: dict[Stage, Shade] = {
+    Stage.PENDING: Shade("#C98300", "#E69F00"),
+    Stage.SENDING: Shade("#0072B2", "#56B4E9"),
+    Stage.PROCESSED: Shade("#009E73", "#1FB58A"),
+    Stage.CONFIRMED: Shade("#0B6B62", "#0E8F83"),
+    Stage.ERROR: Shade("#C23B22", "#EE6B4D"),
+    Stage.HELD: Shade("#8A5BB0", "#B58BD6"),
+    Stage.EXCLUDED: Shade("#8A94A0", "#7D8894"),
+}
+"""Of areas in charts; the tiles beside them name every figure, so that no colour carries it alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionWords:
+    """An action as a button says it, as it is told afterwards, and what it does."""
+
+    verb: str
+    done: str
+    effect: str
+    icon: str
+
+
+ACTION_WORDS: dict[Action, ActionWords] = {
+    Action.RETRY: ActionWords(
+        "Retry", "pending again", "They become pending; the next push sends what the rules allow.",
+        ":material/replay:",
+    ),
+    Action.HOLD: ActionWords(
+        "Hold", "on hold", "No push sends them until somebody releases them.", ":material/pause:"
+    ),
+    Action.RELEASE: ActionWords(
+        "Release", "released", "The next push sends them, if the rules allow.", ":material/play_arrow:"
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CauseWords:
+    """A cause of a difference between two books: its name for people and what it means."""
+
+    label: str
+    meaning: str
+
+
+CAUSE_WORDS: dict[str, CauseWords] = {
+    "late": CauseWords("Late", "Used, but not booked or not sent yet: the next pull and push bring it."),
+    "changed_after_sending": CauseWords("Changed after sending", "It changed since it was sent; a correction is owed."),
+    "policy_differs": CauseWords(
+        "Policy differs", "It was sent under other settings, and stays as it was sent: `rerate --settings` shows it."
+    ),
+    "no_customer": CauseWords("No customer", "Nobody is named, so nobody can be billed."),
+    "held": CauseWords("Held", "A rule or a person keeps it back."),
+    "too_old": CauseWords("Too old", "Older than the 35 days Stripe accepts."),
+    "rejected": CauseWords("Rejected", "Stripe refused it."),
+    "unknown_outcome": CauseWords("Unknown outcome", "It was tried and no answer came; the next push finds out."),
+    "carried_fraction": CauseWords("Carried fraction", "Less than a whole credit, carried to the customer's next one."),
+    "summary_lag": CauseWords("Summary lag", "Accepted less than an hour ago; Stripe's summaries follow later."),
+    "sent_elsewhere": CauseWords(
+        "Sent elsewhere", "Stripe counts usage that this ledger did not send; what may be the same usage is kept back."
+    ),
+    "missing_at_source": CauseWords(
+        "Missing at Langfuse",
+        "Langfuse no longer has the trace: deleted, or past its retention. What was booked stays.",
+    ),
+    "excluded": CauseWords("Excluded", "An environment that is not billed, or nothing that costs credits."),
+    "unpriced": CauseWords("Unpriced", "The rate card has no price for it."),
+    "legacy_billed": CauseWords("Billed earlier", "The earlier system billed it; it is never sent again."),
+    "not_ours": CauseWords("Not ours", "Stripe counts more than was sent from here: somebody else sends to it."),
+    "lost_at_stripe": CauseWords("Lost at Stripe", "Accepted more than an hour ago, and Stripe does not count it."),
+    "contradiction": CauseWords("Contradiction", "The ledger's own records do not agree with each other."),
+}
+"""The closed list of CONTRACT section 4, and the ledger's own contradictions."""
+
+
+def cause_words(name: str) -> CauseWords:
+    """The words for a cause, also as a step of a waterfall names it (`late +`, `late −`)."""
+    bare = name.rstrip("+−").strip()
+    words = CAUSE_WORDS.get(bare, CauseWords(bare.replace("_", " ").capitalize(), ""))
+    return words if bare == name.strip() else CauseWords(f"{words.label} ({name.strip()[-1]})", words.meaning)

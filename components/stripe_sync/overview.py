@@ -1,0 +1,140 @@
+"""The pipeline at a glance: how much stands where, what is owed beside it, how much time is left."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from billing_core.access import Principal
+from billing_core.service import BillingService
+from billing_core.stripe_sync.pipeline import Amounts, Pipeline, Stage
+from billing_core.types import GetUsageEventsParams
+from billing_core.values.decimals import EXACT
+from components.shared.formats import ago, exact, moment, plural, signed, usd
+from components.shared.notice import plain
+from components.shared.widgets import draw_figure, table, tile, usage_link
+from components.stripe_sync.charts import stage_bar
+from components.stripe_sync.marks import STAGE_MARKS
+from components.stripe_sync.rows import carried_rows
+from components.stripe_sync.texts import amounts_text, deadline_text, in_words, last_push_text, reads_text
+
+__all__ = ["overview", "whole_ledger"]
+
+LINKED = frozenset(Stage) - {Stage.HELD}
+"""Stages that are a sync status too; held events are spread over `pending` and `error`."""
+
+
+def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
+    """What the table of usage events adds up to, without any filter."""
+    answer = service.get_usage_events(GetUsageEventsParams(limit=1), principal)
+    return Amounts(answer.pagination.total_items, answer.totals.credits.total, answer.totals.amount_usd)
+
+
+def overview(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
+    """Stages, their sum against the ledger, and the facts beside them."""
+    if not service.stripe.is_connected:
+        st.info(
+            "Not connected to Stripe. Set STRIPE_API_KEY to push, to look up customers and to compare with Stripe; "
+            "everything the ledger knows can be read all the same.",
+            icon=":material/link_off:",
+        )
+    theme = st.context.theme.type or "light"
+    if pipeline.total.credits > 0:
+        draw_figure(
+            stage_bar(pipeline, theme), key="sync-stages",
+            alt="Credits of the ledger by stage; the tiles below name every figure",
+        )  # fmt: skip
+    grid = st.grid(4, min_column_width=155, key="sync-stage-tiles")
+    for stage, amounts in pipeline.stages.items():
+        _stage_tile(grid, stage, amounts)
+    _whole_tile(grid, pipeline, whole_ledger(service, principal))
+    _facts(service, principal, pipeline, now)
+    _carried(pipeline)
+
+
+def _stage_tile(grid: DeltaGenerator, stage: Stage, amounts: Amounts) -> None:
+    mark = STAGE_MARKS[stage]
+    note = f"{mark.meaning} Exactly {exact(amounts.amount_usd)} US dollars."
+    key = f"sync-stage-{stage}"
+    box = tile(grid, mark.text, f"{exact(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
+    if amounts.events and stage in LINKED:
+        with box:
+            usage_link(f"Show {stage}", status=stage.value)
+
+
+def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> None:
+    """The sum, and whether every event of the ledger stands in exactly one stage."""
+    total = pipeline.total
+    agrees = total == ledger
+    verdict = "✓ equals the whole ledger" if agrees else "✕ differs from the ledger"
+    box = tile(
+        grid, "All stages", f"{exact(total.credits)} credits", [_events_and_money(total), verdict],
+        note=f"The stages together: {amounts_text(total)}. The ledger: {amounts_text(ledger)}.", key="sync-stage-all",
+    )  # fmt: skip
+    if not agrees:
+        box.warning(
+            plain(f"The ledger has {amounts_text(ledger)}. If this stays after a reload, tell whoever runs this."),
+            icon=":material/warning:",
+        )
+
+
+def _events_and_money(amounts: Amounts) -> str:
+    return f"{plural(amounts.events, 'event')} · {usd(amounts.amount_usd)}"
+
+
+def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
+    zone = service.settings.zone
+    deadline = service.stripe.next_deadline(principal)
+    runs = service.stripe.pushes(principal, 1)
+    grid = st.grid(4, min_column_width=220, key="sync-facts")
+    owed = pipeline.corrections
+    tile(
+        grid, "Corrections owed", f"{signed(owed.credits)} credits",
+        [f"{plural(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
+        note="What sent events owe beyond what was sent for them; the next push sends the differences. Not part of "
+        "the stages.", key="sync-corrections",
+    )  # fmt: skip
+    oldest = pipeline.oldest_unsent
+    tile(
+        grid, "Oldest unsent", "none" if oldest is None else ago(oldest, now),
+        ["Nothing is pending or sending." if oldest is None else f"{moment(oldest, zone)} {zone.key}"],
+        note="Start of the oldest event that is pending or sending. Stripe accepts nothing older than 35 days.",
+        key="sync-oldest",
+    )  # fmt: skip
+    tile(
+        grid, "Next deadline", "none known" if deadline is None else in_words(deadline.finalizes_at, now),
+        [deadline_text(deadline, now, zone)],
+        note="When the next draft invoice becomes final: usage of its period cannot be billed afterwards.",
+        key="sync-deadline",
+    )  # fmt: skip
+    last = runs[0] if runs else None
+    tile(
+        grid, "Last push", "none yet" if last is None else f"{moment(last.started_at, zone)} {zone.key}",
+        [
+            last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
+            reads_text(service.stripe.reads_this_month(principal)),
+        ],
+        note="When it began. The push log below has the others.", key="sync-last-push",
+    )  # fmt: skip
+
+
+def _carried(pipeline: Pipeline) -> None:
+    total = Decimal(0)
+    for one in pipeline.carried:
+        total = EXACT.add(total, one.credits)
+    label = (
+        f"Fractions carried: {exact(total)} credits of {plural(len(pipeline.carried), 'customer')}"
+        if pipeline.carried
+        else "Fractions carried: none"
+    )
+    with st.expander(plain(label), icon=":material/more_horiz:"):
+        st.caption(
+            "Stripe is sent whole credits. What is left of a customer's credits is carried to their next meter event; "
+            "it falls below 0 while a rejected one is not sent again."
+        )
+        if pipeline.carried:
+            rows = carried_rows(pipeline.carried)
+            table(rows, alt="Fractions of a credit carried per customer", key="sync-carried", right=["Credits"])

@@ -1,0 +1,243 @@
+"""The sentences of the Stripe Sync page. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from billing_core.stripe_sync.pipeline import Action, Amounts, Preview, RetryOutlook, title_of
+from billing_core.stripe_sync.read_ration import MONTHLY_READS
+from components.shared.formats import ago, exact, moment, plural, usd
+from components.stripe_sync.marks import ACTION_WORDS
+
+if TYPE_CHECKING:
+    from billing_core.ledger.sync import PushRun
+    from billing_core.reconcile.report import Reconciliation
+    from billing_core.stripe_sync.customer_status import CustomerStatus
+    from billing_core.stripe_sync.push import PushResult
+    from billing_core.stripe_sync.service import Deadline
+    from billing_core.web.jobs import PushState, ReconcileState
+
+__all__ = [
+    "amounts_text",
+    "credits_and_money",
+    "deadline_text",
+    "decision_button",
+    "decision_text",
+    "in_words",
+    "last_push_text",
+    "outcome_word",
+    "outlook_text",
+    "push_outcome_text",
+    "push_preview_text",
+    "push_progress_text",
+    "reads_text",
+    "reconcile_progress_text",
+    "unexplained_text",
+    "used_text",
+    "verdict_text",
+]
+
+HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
+
+
+def credits_and_money(held: Decimal | int, amount_usd: Decimal) -> str:
+    """`1,234.5 credits ($0.05)`; one credit is `1 credit`."""
+    return f"{exact(held)} credit{'' if held == 1 else 's'} ({usd(amount_usd)})"
+
+
+def amounts_text(amounts: Amounts) -> str:
+    """`12 events, 1,234.5 credits ($0.05)`."""
+    return f"{plural(amounts.events, 'event')}, {credits_and_money(amounts.credits, amounts.amount_usd)}"
+
+
+def in_words(then: datetime, now: datetime) -> str:
+    """How far a time lies ahead: `in 5 min`, `in 3 h`, `in 4 days`, `now`."""
+    minutes = int((then - now).total_seconds() // 60)
+    if minutes < 1:
+        return "now"
+    if minutes < HOUR_MINUTES:
+        return f"in {minutes} min"
+    if minutes < 2 * DAY_MINUTES:
+        return f"in {minutes // HOUR_MINUTES} h"
+    return f"in {minutes // DAY_MINUTES:,} days"
+
+
+def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> str:
+    """Which draft invoice finalizes next, and how old that knowledge is."""
+    if deadline is None:
+        return "No draft invoice is known to finalize. Drafts are read with every push."
+    read = "" if deadline.read_at is None else f" Read {ago(deadline.read_at, now)}."
+    return (
+        f"The draft invoice of {deadline.customer_id} finalizes at {moment(deadline.finalizes_at, zone)} {zone.key}; "
+        f"unsent usage of its period must arrive before.{read}"
+    )
+
+
+def reads_text(reads: int) -> str:
+    """How often Stripe was read this month, beside what it grants."""
+    return f"Stripe was read {reads:,} times this month (UTC); a small account is granted {MONTHLY_READS:,}."
+
+
+# ── push ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal) -> str:
+    """What a push would send, in one sentence."""
+    held = f" {held}." if (held := held_text(result.to_json(), "would be held")) else ""
+    if not result.requests:
+        return f"Nothing to send: no settled usage owes a whole credit.{held}"
+    return (
+        f"A push would send {plural(len(result.requests), 'meter event')} with "
+        f"{credits_and_money(whole_credits, whole_credits * price_usd)} at {usd(price_usd)} per credit.{held}"
+    )
+
+
+def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
+    """`755 events held (248 newly; of 5 only a correction)`, of a push document; empty if nothing is held."""
+    held, newly, corrections = (result.get(key, 0) for key in ("held", "newly_held", "held_corrections"))
+    if not held:
+        return ""
+    notes = [f"{newly:,} newly" if newly else "none newly"]
+    if corrections:
+        notes.append(f"of {corrections:,} only a correction")
+    return f"{plural(held, 'event')} {verb} ({'; '.join(notes)})"
+
+
+def push_progress_text(state: PushState, now: datetime) -> str:
+    """`Push by ada: 120 of 4,000 meter events answered, 50 per second, 1,234,567 credits delivered`."""
+    progress, rate = state.progress, state.answers_per_second(now)
+    if not progress.total:
+        return f"Push by {state.started_by}: {progress.doing}"
+    parts = [f"{progress.done:,} of {plural(progress.total, 'meter event')} answered"]
+    if rate is not None:
+        parts.append(f"{rate:,.0f} per second")
+    parts.append(f"{exact(progress.credits_sent)} credits delivered")
+    return f"Push by {state.started_by}: {', '.join(parts)}"
+
+
+_COUNTED = (
+    ("sent", "sent"),
+    ("duplicates", "delivered before"),
+    ("rejected", "rejected"),
+    ("unknown", "without an answer"),
+    ("waiting", "not tried"),
+    ("confirmed", "confirmed by Stripe's summaries"),
+)
+
+
+def verdict_text(result: Mapping[str, Any]) -> str:
+    """The counts of a push document (CONTRACT section 3), zeros left out, with the credits delivered."""
+    counts = [f"{result[key]:,} {word}" for key, word in _COUNTED if result.get(key)]
+    said = [", ".join(counts) if counts else "nothing to send", held_text(result)]
+    if counts:
+        said.append(f"{exact(Decimal(result.get('credits_sent', '0')))} credits delivered")
+    return "; ".join(filter(None, said))
+
+
+def push_outcome_text(state: PushState, now: datetime) -> str:
+    """How the last push of this process ended."""
+    when = ago(state.ended_at or now, now)
+    if state.error is not None:
+        return f"The push by {state.started_by} stopped {when}: {state.error}"
+    document = {} if state.result is None else state.result.to_json()
+    return f"The push by {state.started_by} ended {when}: {verdict_text(document)}."
+
+
+def outcome_word(run: PushRun, *, is_pushing: bool) -> str:
+    """`done`, `failed`, `running`; a run that never ended and does not run was `interrupted`."""
+    return "interrupted" if run.outcome == "running" and not is_pushing else run.outcome
+
+
+def last_push_text(run: PushRun | None, now: datetime, *, is_pushing: bool) -> str:
+    """The newest line of the push log, in words."""
+    if run is None:
+        return "Nothing was ever pushed from this ledger."
+    match outcome_word(run, is_pushing=is_pushing):
+        case "running":
+            return f"Running since {ago(run.started_at, now)}, started by {run.actor}."
+        case "interrupted":
+            return f"Interrupted: started {ago(run.started_at, now)} by {run.actor}. The next push goes on from there."
+        case "failed":
+            return f"Failed {ago(run.ended_at or run.started_at, now)} by {run.actor}: {run.error or 'no reason kept'}"
+        case _:
+            return (
+                f"{ago(run.ended_at or run.started_at, now).capitalize()} by {run.actor}: {verdict_text(run.result)}."
+            )
+
+
+# ── decisions ────────────────────────────────────────────────────────────────────────────────────
+
+
+def outlook_text(outlook: RetryOutlook) -> str:
+    """What the next push would do with retried events, in one sentence for each part."""
+    sent, said = outlook.sent, []
+    if sent.events:
+        said.append(f"The next push would send {sent.events:,} of these events: {_sum_text(sent)}.")
+    else:
+        said.append("The next push would send none of these.")
+    if outlook.waiting.events:
+        said.append(f"{_sum_text(outlook.waiting, events=True)} would wait: not settled, or less than a whole credit.")
+    for cause, amounts in outlook.held.items():
+        said.append(f"{_sum_text(amounts, events=True)} would be held again: {title_of(cause)}.")
+    return " ".join(said)
+
+
+def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
+    what = credits_and_money(amounts.credits, amounts.amount_usd)
+    return f"{plural(amounts.events, 'event')} with {what}" if events else what
+
+
+def decision_text(preview: Preview, count: int) -> str:
+    """What a decision did: fewer events than shown mean that the others had moved on by then."""
+    done = ACTION_WORDS[preview.action].done
+    told = f"{plural(count, 'event')} {'is' if count == 1 else 'are'} {done}."
+    if preview.action is Action.RETRY and count == preview.amounts.events:
+        return told
+    if count == preview.amounts.events:
+        return f"{told[:-1]}: {credits_and_money(preview.amounts.credits, preview.amounts.amount_usd)}."
+    return (
+        f"{told} {plural(preview.amounts.events - count, 'event')} had changed since the preview and stay as they are."
+    )
+
+
+def decision_button(action: Action, touched: Amounts, sent: Amounts | None = None) -> str:
+    """The confirmation itself: `Retry 12 events: 1,234.5 credits ($0.05)`; of a retry the credits to be `sent`."""
+    counted = touched if sent is None else sent
+    return f"{ACTION_WORDS[action].verb} {plural(touched.events, 'event')}: {_sum_text(counted)}"
+
+
+# ── reconciliation ───────────────────────────────────────────────────────────────────────────────
+
+
+def reconcile_progress_text(state: ReconcileState) -> str:
+    """Who reconciles and what is done now."""
+    return f"Reconciliation by {state.started_by}: {state.progress.doing}"
+
+
+def unexplained_text(found: Reconciliation) -> str:
+    """The verdict of a reconciliation, in words as well as in a number."""
+    unexplained = found.unexplained_credits
+    if unexplained:
+        return f"{exact(unexplained)} credits are unexplained: the rows marked with “!” below say where to look."
+    if found.problems:
+        return "0 unexplained credits, as far as the books could be read: see what is missing below."
+    return "0 unexplained credits: every difference has its cause."
+
+
+# ── customers ────────────────────────────────────────────────────────────────────────────────────
+
+
+def used_text(status: CustomerStatus) -> str:
+    """`612,000 of 500,000 credits used: 122.4 %, 112,000 over the plan`, as far as it is known."""
+    if status.used is None:
+        return "Credits used: unknown"
+    if not status.included:
+        return f"{exact(status.used)} credits used; how many are included is unknown"
+    percent = (status.used * 100 / status.included).quantize(Decimal("0.1"))
+    over = status.used - status.included
+    beyond = f", {exact(over)} over the plan" if over > 0 else ""
+    return f"{exact(status.used)} of {exact(status.included)} credits used: {percent:,} %{beyond}"

@@ -1,0 +1,267 @@
+"""The figures of the Usage Events page: numbers in, Plotly out. Pure; imports Plotly only when called.
+
+Text from outside reaches Plotly escaped, because Plotly reads tags in labels. What a click stands for travels in
+`customdata`, never in a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from billing_core.service import DayTotals, Slice
+from billing_core.types import Credits
+from billing_core.usage_events.ranking import Ranking
+from components.shared.colours import CREDIT_PARTS, HEAT, RANKED
+from components.shared.formats import credits_text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = [
+    "WEEKDAYS",
+    "Area",
+    "area_tree",
+    "base_figure",
+    "credits_by_type",
+    "credits_per_day",
+    "day_axes",
+    "hour_of_week",
+    "label_of",
+    "share_tree",
+    "short_label",
+    "top",
+]
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
+NAMELESS = "unknown"
+"""What stands for a value that no event named."""
+
+THINNEST = Decimal("0.03")
+"""Share of the ring below which a percentage would overlap its neighbours."""
+
+FEW_DAYS = 10
+"""Up to so many days each has its own mark on the axis; beyond, Plotly chooses."""
+
+MINIMUM_ROWS = 10
+"""Room for bars of a ranking, so that a single one is not as thick as the chart is high."""
+
+LONGEST_LABEL = 28
+"""Characters of a name beside a bar; the hover text has it whole."""
+
+
+def label_of(value: str | None) -> str:
+    """A name as Plotly shows it literally."""
+    return escape(value, quote=False) if value else NAMELESS
+
+
+def short_label(value: str | None) -> str:
+    """A name beside a bar or a line, shown literally and cut where it would take the chart's room."""
+    text = value or NAMELESS
+    return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
+
+
+def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
+    """An empty figure as every chart begins; Plotly is imported here."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        hoverlabel={"namelength": -1},
+        dragmode=False,
+        meta={"theme": theme},
+        **layout,
+    )
+    return figure
+
+
+def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
+    """Stacked bars, one per day of the reporting timezone; a click carries the day."""
+    figure = base_figure(theme, height=320, barmode="stack", bargap=0.15)
+    names = [day.day.isoformat() for day in days]
+    for part in CREDIT_PARTS:
+        values = [getattr(day.totals.credits, part.field) for day in days]
+        figure.add_bar(
+            name=part.label,
+            x=names,
+            y=[float(value) for value in values],
+            customdata=[[name, credits_text(value)] for name, value in zip(names, values, strict=True)],
+            marker_color=part.shade.on(theme),
+            hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
+        )
+    day_axes(figure, names, zone_name)
+    return figure
+
+
+def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits") -> None:
+    """Days of the reporting timezone along the bottom, amounts from zero up the side."""
+    figure.update_xaxes(
+        type="date",
+        tickformat="%-d %b",
+        tickvals=days if len(days) <= FEW_DAYS else None,
+        fixedrange=True,
+        title=f"Day ({zone_name})",
+    )
+    figure.update_yaxes(title=title, fixedrange=True, rangemode="tozero")
+
+
+def credits_by_type(whole: Credits, theme: str) -> Figure:
+    """A ring of AI, compute and storage credits."""
+    figure = base_figure(theme, height=320)
+    values = [getattr(whole, part.field) for part in CREDIT_PARTS]
+    figure.add_pie(
+        labels=[part.label for part in CREDIT_PARTS],
+        values=[float(value) for value in values],
+        customdata=[credits_text(value) for value in values],
+        marker={"colors": [part.shade.on(theme) for part in CREDIT_PARTS]},
+        hole=0.6,
+        sort=False,
+        direction="clockwise",
+        text=_percentages(values),
+        textinfo="text",
+        hovertemplate="%{label}: %{customdata} credits (%{percent})<extra></extra>",
+    )
+    return figure
+
+
+def _percentages(values: Sequence[Decimal]) -> list[str]:
+    """Shares as text; none where the slice is too thin to hold it."""
+    whole = sum(values, Decimal(0))
+    return [f"{value / whole:.0%}" if whole and value / whole >= THINNEST else "" for value in values]
+
+
+def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Figure:
+    """Stacked horizontal bars, the largest on top; a click carries the first of the slice's values, and last its place.
+
+    "All others" is not a bar: it would often dwarf the ones people came to compare. `names` are the bars' own, where
+    the slices' values do not say enough.
+    """
+    bars = ranking.largest
+    called: Sequence[str | None] = [_name(one) for one in bars] if names is None else names
+    figure = base_figure(theme, height=360, barmode="stack", bargap=0.25)
+    places = list(range(len(bars)))
+    for part in CREDIT_PARTS:
+        values = [getattr(one.credits, part.field) for one in bars]
+        figure.add_bar(
+            name=part.label,
+            orientation="h",
+            y=places,
+            x=[float(value) for value in values],
+            customdata=[
+                [one.values[0], credits_text(amount), label_of(name), f"{one.events:,}", place]
+                for place, one, name, amount in zip(places, bars, called, values, strict=True)
+            ],
+            marker_color=part.shade.on(theme),
+            hovertemplate=(
+                "%{customdata[2]}<br>%{fullData.name}: %{customdata[1]} credits<br>%{customdata[3]} events"
+                "<extra></extra>"
+            ),
+        )
+    figure.update_yaxes(
+        tickvals=places,
+        ticktext=[short_label(name) for name in called],
+        range=[max(MINIMUM_ROWS, len(bars)) - 0.5, -0.5],
+        showgrid=False,
+        fixedrange=True,
+        automargin=True,
+    )
+    figure.update_xaxes(title="Credits", fixedrange=True, rangemode="tozero")
+    return figure
+
+
+def _name(one: Slice) -> str | None:
+    """The most telling of a slice's values: a chatflow's name before its id."""
+    return next((value for value in reversed(one.values) if value), None)
+
+
+def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Figure:
+    """Organizations as areas, their chatflows inside.
+
+    Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
+    a last digit, and Plotly then draws nothing.
+    """
+    areas: list[Area] = []
+    held: dict[str | None, Decimal] = {}
+    for one in slices:
+        held[one.values[0]] = held.get(one.values[0], Decimal(0)) + one.credits.total
+    for organization, value in held.items():
+        areas.append(Area(f"o:{organization}", "all", label_of(organization), Decimal(0), value))
+    for place, one in enumerate(slices):
+        name = next((value for value in reversed(one.values[1:]) if value), None)
+        total = one.credits.total
+        areas.append(Area(f"c:{place}", f"o:{one.values[0]}", label_of(name), total, total))
+    return area_tree(areas, others, theme)
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An area of a tree: its id and its parent's (`all` at the top), its name as Plotly shows it, the credits that it
+    holds outside of the areas within it, and all that it holds.
+    """
+
+    id: str
+    parent: str
+    label: str
+    own: Decimal
+    whole: Decimal
+
+
+def area_tree(areas: Sequence[Area], others: Slice | None, theme: str, *, levels: int = -1) -> Figure:
+    """Areas within areas, the darker the more they hold; "all others" beside them.
+
+    With `levels`, only so many are shown at once; a click looks into an area, and a bar above it leads back.
+    """
+    nodes = [Area("all", "", "All", Decimal(0), Decimal(0)), *areas]
+    if others is not None and others.credits.total:
+        nodes.append(Area("others", "all", "all others", others.credits.total, others.credits.total))
+    figure = base_figure(theme, height=380)
+    figure.add_treemap(
+        ids=[node.id for node in nodes],
+        labels=[node.label for node in nodes],
+        parents=[node.parent for node in nodes],
+        values=[float(node.own) for node in nodes],
+        customdata=["" if node.id == "all" else credits_text(node.whole) for node in nodes],
+        branchvalues="remainder",
+        pathbar={"visible": levels > 0},
+        maxdepth=levels,
+        tiling={"pad": 2},
+        marker={
+            "colors": [0.0 if node.id in {"all", "others"} else float(node.whole) for node in nodes],
+            "colorscale": [list(step) for step in HEAT[theme == "dark"]],
+            "cmin": 0,
+            "cmax": max([float(area.whole) for area in areas] + [0.000001]),
+            "line": {"width": 1, "color": RANKED.on(theme)},
+        },
+        texttemplate="%{label}<br>%{customdata}",
+        hovertemplate="%{label}<br>%{customdata} credits, %{percentRoot:.1%} of all<extra></extra>",
+    )
+    return figure
+
+
+def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str) -> Figure:
+    """Credits by weekday and hour of the reporting timezone."""
+    figure = base_figure(theme, height=360)
+    rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
+    figure.add_heatmap(
+        x=list(range(24)),
+        y=list(WEEKDAYS),
+        z=[[None if value is None else float(value) for value in row] for row in rows],
+        customdata=[["none" if value is None else credits_text(value) for value in row] for row in rows],
+        colorscale=[list(step) for step in HEAT[theme == "dark"]],
+        zmin=0,
+        zmax=max([float(value) for value in held.values()], default=1.0),
+        xgap=1,
+        ygap=1,
+        colorbar={"title": {"text": "Credits"}, "thickness": 12},
+        hovertemplate="%{y}, %{x}:00–%{x}:59<br>%{customdata} credits<extra></extra>",
+    )
+    figure.update_xaxes(title=f"Hour of the day ({zone_name})", dtick=3, fixedrange=True, showgrid=False)
+    figure.update_yaxes(autorange="reversed", fixedrange=True, showgrid=False)
+    return figure

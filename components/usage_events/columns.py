@@ -1,0 +1,99 @@
+"""The column contract of the Usage Events table: which field, which words, how it is written for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from billing_core.types import FLAT_FIELDS, UsageEvent
+from components.shared.formats import UNKNOWN, count, credits_text, duration, moment, usd
+
+__all__ = ["COLUMNS", "DEFAULT_COLUMNS", "SORT_LABELS", "Column", "cells", "column_of", "sort_field"]
+
+EMPTY = ""
+"""What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its published field (by which the engine sorts), its header, its text, its width in pixels."""
+
+    field: str
+    label: str
+    text: Callable[[UsageEvent, ZoneInfo], str | None]
+    width: int
+    align: Literal["left", "right"] = "left"
+    help: str | None = None
+
+
+def _words(items: list[str]) -> str:
+    return ", ".join(item.replace("_", " ") for item in items)
+
+
+COLUMNS = (
+    Column("sync_status", "Status", lambda e, _: e.sync_status.value, 105, help="How far it got on its way to Stripe."),
+    Column("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
+    Column("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
+    Column("amount_usd", "Amount", lambda e, _: usd(e.amount_usd), 90, "right", "US dollars: credits × credit price."),
+    Column("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
+    Column("customer_id", "Customer", lambda e, _: e.customer_id or UNKNOWN, 125, help="Who is billed, in Stripe."),
+    Column("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
+    Column("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
+    Column("models", "Models", lambda e, _: ", ".join(e.models), 140),
+    Column("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),
+    Column("tokens_out", "Tokens out", lambda e, _: count(e.tokens_out), 95, "right"),
+    Column("latency_seconds", "Latency", lambda e, _: duration(e.latency_seconds), 100, "right", "First start to end."),
+    Column("credits_ai_tokens", "AI credits", lambda e, _: credits_text(e.credits.ai_tokens), 95, "right"),
+    Column("credits_compute", "Compute credits", lambda e, _: credits_text(e.credits.compute), 125, "right"),
+    Column("credits_storage", "Storage credits", lambda e, _: credits_text(e.credits.storage), 120, "right"),
+    Column("flags", "Flags", lambda e, _: _words([flag.value for flag in e.flags]), 150, help="What to know about it."),
+    Column("sync_error", "Error", lambda e, _: e.sync_error, 240, help="Why it was not sent."),
+    Column("trace_url", "Langfuse", lambda e, _: e.trace_url, 80, help="The trace in Langfuse."),
+    Column("id", "Event id", lambda e, _: e.id, 260),
+    Column("session_id", "Session", lambda e, _: e.session_id, 140),
+    Column("chatflow_id", "Chatflow id", lambda e, _: e.chatflow_id, 140),
+    Column("environment", "Environment", lambda e, _: e.environment, 110),
+    Column("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 95, "right"),
+    Column("storage_gb", "Storage (GB-months)", lambda e, _: _optional(credits_text, e.storage_gb), 150, "right"),
+    Column(
+        "cost_usd", "Langfuse cost", lambda e, _: usd(e.cost_usd), 115, "right", "US dollars, as Langfuse knows it."
+    ),
+    Column("ai_credentials_ownership", "AI key of", lambda e, _: e.ai_credentials_ownership, 100),
+    Column("rate_card_version", "Rate card", lambda e, _: e.rate_card_version, 130),
+    Column("ended_at", "End", lambda e, zone: moment(e.ended_at, zone), 160, help="Last end in the trace."),
+    Column("meter_event_identifier", "Meter event", lambda e, _: e.meter_event_identifier, 200),
+    Column("synced_at", "Synced", lambda e, zone: _moment_or_none(e, zone), 160),
+)
+
+DEFAULT_COLUMNS = tuple(column.label for column in COLUMNS[:18])
+"""Shown until somebody chooses: what the first eighteen hold."""
+
+_BY_LABEL = {column.label: column for column in COLUMNS}
+_BY_FIELD = {column.field: column for column in COLUMNS}
+
+SORT_LABELS = tuple(column.label for column in COLUMNS if column.field in FLAT_FIELDS)
+
+
+def _optional(write: Callable[..., str], value: object) -> str:
+    return EMPTY if value is None else write(value)
+
+
+def _moment_or_none(event: UsageEvent, zone: ZoneInfo) -> str:
+    return EMPTY if event.synced_at is None else moment(event.synced_at, zone)
+
+
+def column_of(field: str) -> Column:
+    """The column of a published field."""
+    return _BY_FIELD[field]
+
+
+def sort_field(label: str) -> str:
+    """The published field of a header."""
+    return _BY_LABEL[label].field
+
+
+def cells(events: list[UsageEvent], columns: list[Column], zone: ZoneInfo) -> dict[str, list[str]]:
+    """Field → one text per event."""
+    return {column.field: [column.text(event, zone) or EMPTY for event in events] for column in columns}

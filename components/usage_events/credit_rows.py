@@ -1,0 +1,48 @@
+"""Figures of charts as columns of text: what stands in the table beside a chart, the same on every page. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from billing_core.service import Slice, Summary
+from billing_core.types import Credits
+from billing_core.usage_events.ranking import Ranking
+from components.shared.colours import CREDIT_PARTS
+from components.shared.formats import count, credits_text, usd
+
+__all__ = ["FIGURE_COLUMNS", "credit_cells", "day_rows", "others_text", "slice_rows"]
+
+FIGURE_COLUMNS = (*(part.label for part in CREDIT_PARTS), "Total credits", "Events")
+"""Columns of `slice_rows`: all of them figures."""
+
+
+def credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
+    """Credits by type and their total, a row each."""
+    return {
+        **{part.label: [credits_text(getattr(held, part.field)) for held in amounts] for part in CREDIT_PARTS},
+        "Total credits": [credits_text(held.total) for held in amounts],
+    }
+
+
+def slice_rows(slices: Sequence[Slice]) -> dict[str, list[str]]:
+    """The figures of slices, a row each."""
+    return {**credit_cells([one.credits for one in slices]), "Events": [count(one.events) for one in slices]}
+
+
+def day_rows(summary: Summary) -> dict[str, list[str]]:
+    """Credits, money and events per day with any."""
+    days = summary.days
+    return {
+        "Day": [day.day.isoformat() for day in days],
+        **credit_cells([day.totals.credits for day in days]),
+        "Amount": [usd(day.totals.amount_usd) for day in days],
+        "Events": [count(day.events) for day in days],
+    }
+
+
+def others_text(kind: str, slices: Sequence[Slice], ranked: Ranking, *, read: int) -> str | None:
+    """What the bars of a ranking leave out, so that it still accounts for every credit; `read` slices at most were."""
+    if ranked.others is None:
+        return None
+    hidden = f"{len(slices) - len(ranked.largest):,}" if len(slices) < read else "many"
+    return f"All others ({hidden} {kind}): {credits_text(ranked.others.credits.total)} credits"

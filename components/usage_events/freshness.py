@@ -1,0 +1,140 @@
+"""How current the page is, and the way to newer data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.access import Principal
+from billing_core.ledger.journal import Run
+from billing_core.service import BillingService, Freshness
+from billing_core.web import wiring
+from billing_core.web.jobs import PullState
+from components.shared import sign_in
+from components.shared.formats import ago, plural
+from components.shared.notice import plain
+from components.usage_events.state import unpin, unpin_if_younger
+
+__all__ = [
+    "outcome_text",
+    "partial_text",
+    "progress_text",
+    "show_what_the_refresh_brought",
+    "stamp",
+    "title_row",
+]
+
+AWAITED = "usage.awaited-pull"
+"""Session state: number of the pull whose end this session waits for."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a running pull."""
+
+
+def stamp(last_success: Run | None, now: datetime, zone: ZoneInfo) -> str:
+    """`Langfuse read 3 min ago, up to 14:05 UTC`, on the clocks of the reporting timezone."""
+    if last_success is None:
+        return "Langfuse has not been read yet"
+    until = min(last_success.window.end, last_success.started_at).astimezone(zone)
+    clock = f"{until:%H:%M}" if until.date() == now.astimezone(zone).date() else f"{until:%Y-%m-%d %H:%M}"
+    return f"Langfuse read {ago(last_success.ended_at or last_success.started_at, now)}, up to {clock} {zone.key}"
+
+
+def partial_text(freshness: Freshness, principal: Principal) -> str | None:
+    """Why figures may be missing. The reason may count or name what others did: not for limited people."""
+    if freshness.problem is None:
+        return None
+    if principal.organizations is not None:
+        return "Data is partial: the last read of Langfuse was not complete. Refresh to try again."
+    return f"Data is partial: {freshness.problem}. Refresh to try again."
+
+
+def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
+    """What the pull is doing; how many rows at which rate only for people who may see every organization."""
+    if principal.organizations is not None:
+        return "Reading Langfuse"
+    doing, rate = f"Reading Langfuse: {state.progress.doing}", state.rows_per_second(now)
+    if rate is None:
+        return doing
+    return f"{doing}, {plural(state.progress.observations, 'observation')}, {rate:,.0f} per second"
+
+
+def outcome_text(state: PullState, principal: Principal) -> str:
+    """How the pull ended, in a sentence; counts as in `progress_text`."""
+    if state.error is not None:
+        reason = "" if principal.organizations is not None else f": {state.error}"
+        return f"Langfuse could not be read{reason}"
+    if state.result is None or principal.organizations is not None:
+        return "Langfuse has been read."
+    counts = state.result.counts
+    if not counts.new and not counts.changed:
+        return "Langfuse has been read: nothing new."
+    return f"Langfuse has been read: {plural(counts.new, 'new event')}, {counts.changed:,} changed."
+
+
+def title_row(title: str, service: BillingService, principal: Principal) -> bool:
+    """Title, stamp, refresh button, what runs now and what is missing. Returns whether a pull is running."""
+    freshness = service.freshness()
+    state = wiring.pull_job().state
+    runs_here = state is not None and state.is_running
+    with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
+        st.title(title, anchor=False, width="stretch")
+        st.caption(plain(stamp(freshness.last_success, service.now(), service.settings.zone)), width="content")
+        st.button(
+            "Refresh from Langfuse",
+            icon=":material/refresh:",
+            key="refresh",
+            disabled=runs_here or freshness.running,
+            on_click=_start,
+            args=(service, principal),
+        )
+    with st.container(key="pull-status"):  # always there: what stands below keeps its place and is not drawn anew
+        if runs_here or freshness.running:
+            st.fragment(_watch, run_every=LOOK_SECONDS)(service)
+        elif (text := partial_text(freshness, principal)) is not None:
+            st.warning(plain(text), icon=":material/warning:")
+    _say_outcome(principal)
+    return runs_here or freshness.running
+
+
+def _start(service: BillingService, principal: Principal) -> None:
+    job = wiring.pull_job()
+    job.start(service, principal)
+    if job.state is not None:
+        st.session_state[AWAITED] = job.state.number
+
+
+def _watch(service: BillingService) -> None:
+    """Follow a pull, of this process with its progress, of another without; then show what it brought."""
+    principal = sign_in.guard()
+    state = wiring.pull_job().state
+    if state is not None and state.is_running:
+        st.progress(
+            min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, service.now()))
+        )
+        return
+    if service.freshness().running:
+        st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")
+        return
+    if state is not None:
+        unpin_if_younger(state.started_at)
+    st.rerun()
+
+
+def _say_outcome(principal: Principal) -> None:
+    """Once, to the session that asked for the pull; it also sees the new events at once."""
+    state = wiring.pull_job().state
+    if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
+        return
+    del st.session_state[AWAITED]
+    text = plain(outcome_text(state, principal))
+    st.toast(text, icon=":material/error:" if state.error else ":material/check:")
+
+
+def show_what_the_refresh_brought() -> None:
+    """Before the page asks for anything: whoever asked for a refresh wants to see what it brought."""
+    state = wiring.pull_job().state
+    if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
+        unpin()

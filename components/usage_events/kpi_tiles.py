@@ -1,0 +1,104 @@
+"""The header figures: what they are, in which unit, how they moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from billing_core.service import Summary, Sums
+from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
+from components.shared.metric_tiles import MetricTile, metric_tiles
+
+__all__ = ["TILES", "Tile", "comparison", "daily_points", "kpi_tiles"]
+
+Figure = Decimal | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A header figure; `exact` writes its whole value for the help text, `growth_is_bad` colours a rise."""
+
+    label: str
+    value: Callable[[Sums], Figure]
+    exact: Callable[..., str]
+    meaning: str
+    prefix: str = ""
+    growth_is_bad: bool = False
+
+
+TILES = (
+    Tile(
+        "Credits",
+        lambda sums: sums.totals.credits.total,
+        lambda value: f"{credits_text(value)} credits",
+        "AI token, compute and storage credits of every event of this filter.",
+    ),
+    Tile(
+        "Amount",
+        lambda sums: sums.totals.amount_usd,
+        lambda value: f"{usd(value)} US dollars",
+        "Credits times the credit price of the rate card each event was rated with.",
+        prefix="$",
+    ),
+    Tile(
+        "Events", lambda sums: sums.events, lambda value: f"{count(value)} events", "One event is one Langfuse trace."
+    ),
+    Tile(
+        "Tokens",
+        lambda sums: sums.totals.tokens_total,
+        lambda value: "unknown: no event names any" if value is None else f"{count(value)} tokens",
+        "Input, output, cache and reasoning tokens, as far as Langfuse knows them.",
+    ),
+    Tile(
+        "Unsynced",
+        lambda sums: sums.unsynced_credits,
+        lambda value: f"{credits_text(value)} credits",
+        "Credits of events that Stripe has not accepted yet: pending, sending or in error.",
+        growth_is_bad=True,
+    ),
+    Tile(
+        "Errors",
+        lambda sums: sums.errors,
+        lambda value: f"{count(value)} events",
+        "Events that Stripe rejected or that cannot be sent; the table says why for each.",
+        growth_is_bad=True,
+    ),
+)
+
+
+def comparison(tile: Tile, summary: Summary) -> str | None:
+    """What stands under the figure; `None` where the period has no beginning and so nothing before it."""
+    if summary.previous is None:
+        return None
+    if summary.previous.events == 0:
+        return NOTHING_EARLIER
+    return change(tile.value(summary.totals), tile.value(summary.previous))
+
+
+def daily_points(tile: Tile, summary: Summary) -> list[float]:
+    """A point per day from the first with events to the last; the summary leaves out days without any."""
+    if not summary.days:
+        return []
+    values = {day.day: float(tile.value(day) or 0) for day in summary.days}
+    first, last = summary.days[0].day, summary.days[-1].day
+    return [values.get(first + timedelta(days=n), 0.0) for n in range((last - first).days + 1)]
+
+
+def kpi_tiles(summary: Summary) -> None:
+    """Six tiles, as many beside each other as the screen holds."""
+    metric_tiles([_tile(tile, summary) for tile in TILES], key="kpi-tiles")
+
+
+def _tile(tile: Tile, summary: Summary) -> MetricTile:
+    value = tile.value(summary.totals)
+    return MetricTile(
+        label=tile.label,
+        value=compact(value, prefix=tile.prefix),
+        exact=tile.exact(value),
+        meaning=tile.meaning,
+        moved=comparison(tile, summary),
+        points=daily_points(tile, summary),
+        growth_is_bad=tile.growth_is_bad,
+    )

@@ -1,0 +1,134 @@
+"""Which cards history is priced with: those in force, a file, or what somebody writes. Nothing of it is kept."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import streamlit as st
+import yaml
+
+from billing_core.errors import BillingError, RateCardError
+from billing_core.rating.card import RateCardFile, parse_rate_cards
+from billing_core.service import BillingService
+from components.shared.notice import notice_of_error, plain
+from components.what_if.state import URL
+from components.what_if.texts import card_text, cards_line
+
+__all__ = ["LARGEST_CHARACTERS", "Source", "cards_box", "cards_of"]
+
+LARGEST_MB = 1
+LARGEST_CHARACTERS = LARGEST_MB * 2**20
+"""A card is some hundred lines."""
+
+NESTED = "rate card {}: is nested too deeply; see docs/rate-cards.md"
+
+TEXT = "what-if.text"
+"""Session state: what somebody wrote, while the box is not on the screen."""
+
+SOURCE = "source"
+"""In the URL: where the cards come from."""
+
+
+class Source(StrEnum):
+    """Where the cards come from; the value stands in the URL."""
+
+    TEXT = "text"
+    FILE = "file"
+    CURRENT = "current"
+
+
+LABELS = {
+    Source.TEXT: "Write or paste cards",
+    Source.FILE: "Upload a file",
+    Source.CURRENT: "The cards in force",
+}
+
+NOTES = {
+    Source.TEXT: "Starts with the cards in force, as YAML: change a figure, give the changed card an id of its own.",
+    Source.FILE: "A rate card file, YAML or JSON.",
+    Source.CURRENT: "Usage keeps the card it was first rated with; this prices all of it with the cards in force now.",
+}
+
+
+def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:
+    """The choice; returns the cards with what to call them, `None` while there are none that can be used."""
+    source = _source()
+    st.caption(plain(NOTES[source]))
+    try:
+        found = _read(service, source)
+    except BillingError as error:
+        notice_of_error(error)
+        return None
+    if found is not None:
+        st.caption(plain(cards_line(found[0], service.settings.zone)))
+    return found
+
+
+def cards_of(text: str, name: str) -> RateCardFile:
+    """The cards of a text that came from outside.
+
+    Raises
+    ------
+    RateCardError
+        Saying what is wrong with it; also if it is no card at all but something that would keep the reader busy.
+    """
+    if len(text) > LARGEST_CHARACTERS:
+        raise RateCardError(f"rate card {name}: has {len(text):,} characters; expected {LARGEST_CHARACTERS:,} at most")
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.BaseLoader)):
+            # A line of them can stand for gigabytes, and no card needs them.
+            raise RateCardError(f"rate card {name}: uses YAML aliases (*name); write the values out")
+    except yaml.YAMLError:
+        pass  # said better by whoever parses it
+    except RecursionError:
+        raise RateCardError(NESTED.format(name)) from None
+    try:
+        return parse_rate_cards(text, name)
+    except RecursionError:
+        raise RateCardError(NESTED.format(name)) from None
+
+
+def _source() -> Source:
+    offered = list(Source)
+    said = URL.one(SOURCE)
+    source = Source(said) if said in offered else offered[0]
+    key = URL.key(SOURCE)
+    st.radio(
+        "Cards", offered, index=offered.index(source), key=key, horizontal=True, format_func=LABELS.__getitem__,
+        on_change=URL.choose, args=(SOURCE, key),
+    )  # fmt: skip
+    return source
+
+
+def _read(service: BillingService, source: Source) -> tuple[RateCardFile, str] | None:
+    if source is Source.CURRENT:
+        return _current(service), "the cards in force"
+    if source is Source.TEXT:
+        return _written(service)
+    file = st.file_uploader(
+        "Rate card file", type=["yaml", "yml", "json"], key="what-if-file", max_upload_size=LARGEST_MB
+    )
+    if file is None:
+        return None
+    try:
+        text = file.getvalue().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise RateCardError(f"rate card {file.name}: not UTF-8 text; save it as UTF-8") from None
+    return cards_of(text, file.name), file.name
+
+
+def _current(service: BillingService) -> RateCardFile:
+    return service.rate_cards()
+
+
+def _written(service: BillingService) -> tuple[RateCardFile, str]:
+    key = "what-if-text"
+
+    def changed() -> None:
+        st.session_state[TEXT] = st.session_state[key]
+
+    text = st.text_area(
+        "Cards", st.session_state.get(TEXT) or card_text(_current(service)), key=key, height=320,
+        max_chars=LARGEST_CHARACTERS, on_change=changed, label_visibility="collapsed",
+    )  # fmt: skip
+    return cards_of(text, "as written"), "the cards as written"

@@ -1,0 +1,189 @@
+"""What-if: history priced with other cards, and, if somebody decides so, booked like that."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.errors import BillingError
+from billing_core.rating.card import RateCardFile
+from billing_core.service import BillingService
+from billing_core.web import wiring
+from components.shared import sign_in
+from components.shared.notice import plain
+from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.url_state import span_boxes, span_window
+from components.shared.widgets import quiet
+from components.what_if.answer import show_answer
+from components.what_if.cards import cards_box
+from components.what_if.state import (
+    SAID,
+    URL,
+    Answer,
+    answer,
+    ask_to_apply,
+    await_work,
+    awaited_is_over,
+    close_dialog,
+    discard,
+    keep,
+    wants_to_apply,
+)
+from components.what_if.texts import applied_text, apply_sentences, cards_line, confirms, progress_text, window_text
+
+__all__ = ["what_if_view"]
+
+FORM = (
+    "What history would have cost under other rate cards, event by event. Working it out changes nothing; only "
+    "applying it does, and that is for admins."
+)
+
+SETTINGS_NOTE = (
+    "Whom history would bill under the settings in force now (override, default customer, excluded environments, "
+    "metadata names, organization map) is asked on the command line: python -m billing_core rerate --settings. What "
+    "was sent under other settings carries the flag policy_differs."
+)
+
+LIMITED = "A rate card is for every organization, so this is for people who may see all of them."
+
+READERS_NOTE = "Your role works out what cards would change. Applying them is for admins."
+
+LOOK_SECONDS = 0.5
+"""Between two looks at cards that are being applied."""
+
+
+def what_if_view(service: BillingService, principal: Principal) -> None:
+    """The view."""
+    st.header("What-if re-rating", anchor=False)
+    st.caption(plain(FORM))
+    if principal.organizations is not None:
+        st.info(LIMITED, icon=":material/lock:")
+        return
+    st.caption(SETTINGS_NOTE)
+    _hear(service)
+    with st.container(key="what-if-said"):  # always there, so that what stands below keeps its place
+        say_outcome(SAID)
+    state = wiring.rerate_job().state
+    is_busy = state is not None and state.is_running
+    with st.container(key="what-if-status"):
+        if is_busy:
+            st.fragment(_watch, run_every=LOOK_SECONDS)()
+    with quiet():
+        _question(service, principal, is_busy=is_busy)
+    kept = answer()
+    if kept is not None:
+        with quiet(), st.container(border=True, key="what-if-answer"):
+            show_answer(service, principal, kept)
+            _decide(service, principal, kept, is_busy=is_busy)
+        if wants_to_apply() and not kept.found.applied:
+            st.dialog("Apply these cards?", icon=":material/price_change:", on_dismiss=close_dialog)(_confirm)(service)
+
+
+# ── the question ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _question(service: BillingService, principal: Principal, *, is_busy: bool) -> None:
+    found = cards_box(service)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="what-if-bar"):
+        span_boxes(URL, service.settings.zone)
+        asked = st.button(
+            "Work it out", type="primary", icon=":material/calculate:", key="what-if-ask",
+            disabled=found is None or is_busy,
+        )  # fmt: skip
+    st.caption("An event belongs to the period in which it began.")
+    if asked and found is not None:
+        _work_out(service, principal, *found)
+        st.rerun()
+
+
+def _work_out(service: BillingService, principal: Principal, cards: RateCardFile, label: str) -> None:
+    """Nothing is written. Whoever goes elsewhere meanwhile stops it."""
+    discard()
+    window = span_window(URL, service.now(), service.settings.zone)
+    bar = st.progress(0.0, text="Reading events")
+
+    def see(fraction: float, doing: str) -> None:
+        bar.progress(min(1.0, max(0.0, fraction)), text=plain(doing[:1].upper() + doing[1:]))
+
+    version = service.version()
+    try:
+        found = service.rerating.what_if(principal, cards, *window, progress=see)
+    except BillingError as error:
+        remember_outcome(SAID, f"Not worked out: {error}", is_done=False)
+    else:
+        keep(cards, label, window, found, version)
+    finally:
+        bar.empty()
+
+
+# ── the decision ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _decide(service: BillingService, principal: Principal, kept: Answer, *, is_busy: bool) -> None:
+    is_current = kept.version == service.version()
+    if not kept.found.applied and not is_current:
+        st.caption("The ledger has changed since this was worked out. Work it out again to see what it would do now.")
+    with st.container(horizontal=True, vertical_alignment="center", key="what-if-decide"):
+        if kept.found.events_changed and not kept.found.applied and principal.role is Role.ADMIN:
+            st.button(
+                "Apply…", icon=":material/price_change:", key="what-if-apply", disabled=is_busy or not is_current,
+                on_click=ask_to_apply,
+            )  # fmt: skip
+        st.button("Put away", icon=":material/close:", key="what-if-discard", on_click=discard)
+    if principal.role is not Role.ADMIN:
+        st.caption(READERS_NOTE)
+
+
+def _confirm(service: BillingService) -> None:
+    """What applying means, and the figure to type."""
+    principal = sign_in.guard(Role.ADMIN)
+    kept = answer()
+    if kept is None or not wants_to_apply():
+        st.rerun()
+    zone = service.settings.zone
+    st.markdown(f"**{plain(cards_line(kept.cards, zone))}**")
+    st.markdown(plain(f"On {window_text(kept.found, zone)}."))
+    for sentence in apply_sentences(kept.found):
+        st.markdown(plain(sentence))
+    number = kept.found.events_changed
+    typed = st.text_input(
+        f"Type how many events change ({number:,}) to confirm", key=f"what-if-typed-{kept.number}", max_chars=20
+    )
+    with st.container(horizontal=True):
+        st.button(
+            f"Apply to {number:,} event{'' if number == 1 else 's'}", type="primary", icon=":material/price_change:",
+            key="what-if-confirm", disabled=not confirms(typed, kept.found), on_click=_apply,
+            args=(service, principal, kept),
+        )  # fmt: skip
+        st.button("Cancel", key="what-if-cancel", on_click=close_dialog)
+
+
+def _apply(service: BillingService, principal: Principal, kept: Answer) -> None:
+    await_work(wiring.rerate_job().start(service, principal, kept.cards, kept.start, kept.end))
+    close_dialog()
+
+
+def _watch() -> None:
+    """Follow cards being applied, whoever decided so; then draw the page with what came of it."""
+    sign_in.guard(Role.FINANCE, Role.ADMIN)
+    state = wiring.rerate_job().state
+    if state is None or not state.is_running:
+        st.rerun()
+    fraction = min(1.0, max(0.0, state.progress.fraction))
+    st.progress(fraction, text=plain(progress_text(state)))
+
+
+def _hear(service: BillingService) -> None:
+    """What applying came to, for the session that asked for it; its answer then shows what was booked."""
+    if not awaited_is_over():
+        return
+    state, kept = wiring.rerate_job().state, answer()
+    if state is None or state.ended_at is None:
+        return
+    if state.result is None:
+        text = f"{state.error} What was booked stays; apply again to book the rest."
+        remember_outcome(SAID, text, is_done=False)
+        return
+    remember_outcome(SAID, applied_text(state.result, state.ended_at, service.settings.zone), is_done=True)
+    if kept is not None:
+        keep(kept.cards, kept.label, (kept.start, kept.end), state.result, service.version())

@@ -1,0 +1,109 @@
+"""What the what-if view keeps between two runs: the last answer, what it was asked of, the open confirmation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import streamlit as st
+
+from billing_core.rating.card import RateCardFile
+from billing_core.rerating.model import Rerating
+from billing_core.web import wiring
+from components.shared.outcome import remember_outcome
+from components.shared.url_state import PART, UrlState
+
+__all__ = [
+    "SAID",
+    "URL",
+    "Answer",
+    "answer",
+    "ask_to_apply",
+    "await_work",
+    "awaited_is_over",
+    "close_dialog",
+    "discard",
+    "keep",
+    "wants_to_apply",
+]
+
+URL = UrlState("what-if", ("source", "span", "from_day", "to_day", PART))
+"""Where the cards come from, the period, and the page of the table."""
+
+SAID = "what-if.said"
+"""What the last action did, to be said once."""
+
+ANSWER, APPLYING, AWAITED = "what-if.answer", "what-if.applying", "what-if.awaited"
+
+BUSY = "Somebody is applying other cards at this moment. Wait until that is done, then work it out again."
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What cards would change, worked out at a state of the ledger; or, once applied, what they changed.
+
+    `start` and `end` are the window that was asked for: applying asks for the same one.
+    """
+
+    cards: RateCardFile
+    label: str
+    start: datetime | None
+    end: datetime | None
+    found: Rerating
+    version: int
+    number: int
+
+
+def keep(
+    cards: RateCardFile, label: str, window: tuple[datetime | None, datetime | None], found: Rerating, version: int
+) -> None:
+    """This is the answer the view shows."""
+    before = answer()
+    number = 1 if before is None else before.number + 1
+    st.session_state[ANSWER] = Answer(cards, label, *window, found, version, number)
+    close_dialog()
+
+
+def answer() -> Answer | None:
+    """The answer the view shows."""
+    kept: Answer | None = st.session_state.get(ANSWER)
+    return kept
+
+
+def discard() -> None:
+    """Forget it."""
+    st.session_state.pop(ANSWER, None)
+    close_dialog()
+
+
+def ask_to_apply() -> None:
+    """Open the confirmation with the next run."""
+    st.session_state[APPLYING] = True
+
+
+def wants_to_apply() -> bool:
+    """Whether the confirmation is open."""
+    return bool(st.session_state.get(APPLYING))
+
+
+def close_dialog() -> None:
+    """Close it."""
+    st.session_state.pop(APPLYING, None)
+
+
+def await_work(has_started: bool) -> None:
+    """Remember that this session waits for what was just started; say so if somebody else was faster."""
+    state = wiring.rerate_job().state
+    if not has_started or state is None:
+        remember_outcome(SAID, BUSY, is_done=False)
+    else:
+        st.session_state[AWAITED] = state.number
+
+
+def awaited_is_over() -> bool:
+    """Whether what this session started has ended since the last time somebody asked."""
+    state = wiring.rerate_job().state
+    if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
+        return False
+    del st.session_state[AWAITED]
+    return True

@@ -1,0 +1,325 @@
+"""The words of the what-if view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import yaml
+
+from billing_core.rating.card import ComputeBasis, RateCard, RateCardFile
+from billing_core.rerating.model import WHY_NOT, OrganizationDelta, PlanCrossing, Rerating
+from billing_core.types import plain_decimal
+from billing_core.values.csv_cells import csv_line
+from billing_core.values.decimals import EXACT
+from components.shared.formats import change, compact, count, exact, moment, plural, signed, usd
+from components.shared.metric_tiles import MetricTile
+
+if TYPE_CHECKING:
+    from billing_core.web.jobs import RerateState
+
+__all__ = [
+    "applied_text",
+    "apply_sentences",
+    "card_text",
+    "cards_line",
+    "confirms",
+    "crossing_rows",
+    "csv_lines",
+    "kept_rows",
+    "organization_rows",
+    "progress_text",
+    "tie_text",
+    "tiles",
+    "to_send_text",
+    "total_line",
+    "unknown_plans_text",
+    "verdict_text",
+    "version_rows",
+    "window_text",
+]
+
+Rows = dict[str, list[str]]
+
+NOBODY = "No organization"
+
+
+# ── cards ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes decimals as people do, without quotation marks; the reader takes every value as text anyway."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        del data
+        return True
+
+
+def _decimal(dumper: _Plain, value: Decimal) -> yaml.ScalarNode:
+    text = plain_decimal(value)
+    kind = "float" if "." in text else "int"
+    return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
+
+
+_Plain.add_representer(Decimal, _decimal)
+
+
+def card_text(cards: RateCardFile) -> str:
+    """Cards as the YAML somebody would write, to start from."""
+    document = cards.model_dump(mode="python", exclude_none=True, exclude={"metadata"})
+    for card in document["cards"]:
+        card["ai"]["basis"] = card["ai"]["basis"].value
+        card["compute"]["basis"] = card["compute"]["basis"].value
+        if card["compute"]["basis"] == ComputeBasis.WALL_CLOCK:
+            del card["compute"]["basis"]
+        for name in ("exclude", "token_classes", "units"):
+            if not card[name]:
+                del card[name]
+        for name in ("effective_from", "effective_to"):
+            if name in card:
+                card[name] = card[name].isoformat()
+    listed = {name: _lists(value) for name, value in document.items() if value}
+    text: str = yaml.dump(listed, Dumper=_Plain, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists(one) for name, one in value.items()}
+    return [_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def cards_line(cards: RateCardFile, zone: ZoneInfo) -> str:
+    """`builtin-1: from 1970-01-01 00:00:00 (UTC), 1 credit = $0.00004, margin 1`; of several cards each."""
+    lines = []
+    for card in cards.cards:
+        until = "" if card.effective_to is None else f" to {moment(card.effective_to, zone)}"
+        lines.append(
+            f"{card.id}: from {moment(card.effective_from, zone)}{until} ({zone.key}), "
+            f"1 credit = {usd(card.credit_price_usd)}, margin {exact(card.margin)}{_rules(card)}"
+        )
+    return "; ".join(lines)
+
+
+def _rules(card: RateCard) -> str:
+    """What a card says beyond prices: `, compute by active time, leaves out 2 kinds of observations`."""
+    said = {
+        "compute by active time": card.compute.basis is ComputeBasis.ACTIVE,
+        f"leaves out {plural(len(card.exclude), 'kind')} of observations": card.exclude,
+        f"maps {plural(len(card.token_classes), 'usage key')}": card.token_classes,
+        f"prices {plural(len(card.units), 'other unit')}": card.units,
+    }
+    return "".join(f", {text}" for text, is_said in said.items() if is_said)
+
+
+# ── the answer ───────────────────────────────────────────────────────────────────────────────────
+
+
+def window_text(found: Rerating, zone: ZoneInfo) -> str:
+    """Of which events it is about."""
+    if found.start is None and found.end is None:
+        return f"{plural(found.events, 'event')} of all time"
+    begin = "the beginning" if found.start is None else moment(found.start, zone)
+    end = "now" if found.end is None else moment(found.end, zone)
+    return f"{plural(found.events, 'event')} that began from {begin} to {end} ({zone.key}, the end excluded)"
+
+
+def _added(values: Iterator[Decimal]) -> Decimal:
+    total = Decimal(0)
+    for value in values:
+        total = EXACT.add(total, value)
+    return total
+
+
+def sums(found: Rerating) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """Old and new credits, old and new US dollars, over all organizations."""
+    rows = found.organizations
+    return (
+        _added(row.old for row in rows), _added(row.new for row in rows),
+        _added(row.old_usd for row in rows), _added(row.new_usd for row in rows),
+    )  # fmt: skip
+
+
+def _signed_usd(value: Decimal) -> str:
+    return f"+{usd(value)}" if value > 0 else usd(value)
+
+
+def tiles(found: Rerating) -> list[MetricTile]:
+    """The header figures."""
+    old, new, old_usd, new_usd = sums(found)
+    up, money = found.delta_credits, found.delta_usd
+    return [
+        MetricTile(
+            "Would change", compact(found.events_changed), plural(found.events_changed, "event"),
+            "Different afterwards in credits, price, card or flags.",
+        ),
+        MetricTile("Old credits", compact(old), exact(old), "What the ledger has now."),
+        MetricTile("New credits", compact(new), exact(new), "Under the other cards."),
+        MetricTile("Difference", _with_sign(compact(up), up), f"{signed(up)} credits, {change(new, old)}",
+                   "New less old, in credits."),
+        MetricTile("Difference in USD", _with_sign(compact(money, prefix="$"), money),
+                   f"{_signed_usd(money)}, {change(new_usd, old_usd)}", "New less old."),
+    ]  # fmt: skip
+
+
+def _with_sign(text: str, value: Decimal) -> str:
+    return f"+{text}" if value > 0 else text
+
+
+def verdict_text(found: Rerating) -> str:
+    """The answer in a sentence."""
+    what = "changed" if found.applied else "would change"
+    if not found.events:
+        return "There is no event in this period."
+    if not found.events_changed:
+        return f"No event {what}: these cards give what the ledger has."
+    return (
+        f"{count(found.events_changed)} of {plural(found.events, 'event')} {what}: "
+        f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}."
+    )
+
+
+def total_line(found: Rerating) -> str:
+    """The last line of the table: what all organizations add up to."""
+    old, new, old_usd, new_usd = sums(found)
+    return (
+        f"All {plural(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
+        f"{exact(new)} ({usd(new_usd)}) under these cards, difference {signed(found.delta_credits)} "
+        f"({_signed_usd(found.delta_usd)})."
+    )
+
+
+def tie_text(found: Rerating, shown_credits: Decimal) -> str:
+    """Whether the old credits are those that Usage Events shows for the same period."""
+    old = sums(found)[0]
+    if old == shown_credits:
+        return "✓ The old credits equal Usage Events for this period."
+    return (
+        f"Usage Events shows {exact(shown_credits)} credits for this period: there, what came late for a closed month "
+        "counts in the month that was open. Here every event counts in its own time."
+    )
+
+
+def organization_rows(rows: Sequence[OrganizationDelta]) -> Rows:
+    """One line per organization, as they come: the largest difference first. Exact."""
+    return {
+        "Organization": [row.organization_id or NOBODY for row in rows],
+        "Events": [count(row.events) for row in rows],
+        "Changed": [count(row.events_changed) for row in rows],
+        "Old credits": [exact(row.old) for row in rows],
+        "New credits": [exact(row.new) for row in rows],
+        "Difference": [signed(row.delta) for row in rows],
+        "Old (USD)": [exact(row.old_usd) for row in rows],
+        "New (USD)": [exact(row.new_usd) for row in rows],
+        "Difference (USD)": [signed(row.delta_usd) for row in rows],
+    }
+
+
+_ARROWS = {"up": "▲ reaches its plan", "down": "▼ stays within its plan"}
+
+
+def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
+    """Customers whose use of their current period passes what their plan includes."""
+    return {
+        "Customer": [row.customer_id for row in rows],
+        "Organizations": [", ".join(row.organizations) for row in rows],
+        "Plan": [row.plan or "without a name" for row in rows],
+        "What happens": [_ARROWS[row.direction] for row in rows],
+        "Included": [exact(row.included) for row in rows],
+        "Used now": [exact(row.old_used) for row in rows],
+        "Used then": [exact(row.new_used) for row in rows],
+        f"Period ends ({zone.key})": [moment(row.period_end, zone) for row in rows],
+    }
+
+
+def unknown_plans_text(found: Rerating) -> str | None:
+    """How many customers could not be judged."""
+    unknown = found.plan_limits_unknown
+    if not unknown:
+        return None
+    return f"Of {plural(unknown, 'customer')} with a difference the plan, or its use, is not known."
+
+
+def to_send_text(found: Rerating) -> str:
+    """What follows at Stripe."""
+    owed = found.to_send
+    if not owed.events:
+        return "Nothing of it was sent to Stripe yet: there is nothing to correct there."
+    whom = f"{plural(owed.events, 'event')} of {plural(owed.customers, 'customer')}"
+    were = "were sent already" if owed.events != 1 else "was sent already"
+    what = (
+        f"give back {exact(-owed.credits)} credits on balance"
+        if owed.credits < 0
+        else f"send {exact(owed.credits)} more credits on balance"
+    )
+    return f"{whom} {were}: the next push would {what}, as far as their billing periods are open."
+
+
+def kept_rows(found: Rerating) -> Rows:
+    """Events that keep their credits whatever the cards say, with the reason."""
+    return {
+        "Reason": [WHY_NOT[reason] for reason in found.not_rerated],
+        "Events": [count(events) for events in found.not_rerated.values()],
+    }
+
+
+def version_rows(found: Rerating) -> Rows:
+    """How many events name which card."""
+    return {
+        "Rate card": [row.version for row in found.card_versions],
+        "Events now": [count(row.old_events) for row in found.card_versions],
+        "Events then": [count(row.new_events) for row in found.card_versions],
+    }
+
+
+CSV_COLUMNS = (
+    "organization_id", "events", "events_changed", "old", "new", "delta", "old_usd", "new_usd", "delta_usd",
+)  # fmt: skip
+"""As `rerate --json` names them."""
+
+
+def csv_lines(found: Rerating) -> bytes:
+    """The table of organizations with exact figures; no cell that a spreadsheet would run."""
+    rows = [[getattr(row, name) for name in CSV_COLUMNS] for row in found.organizations]
+    lines: list[Sequence[object]] = [CSV_COLUMNS, *rows]
+    return "".join(map(csv_line, lines)).encode()
+
+
+# ── applying ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def apply_sentences(found: Rerating) -> list[str]:
+    """What applying means."""
+    up = signed(found.delta_credits)
+    return [
+        f"{plural(found.events_changed, 'event')} get other figures: {up} credits, {_signed_usd(found.delta_usd)}.",
+        (
+            "Each keeps its former state in its history. What lies in a closed month counts in the open one; closed "
+            "months stay as they are."
+        ),
+        to_send_text(found),
+        "Later pulls keep the new card for these events. To go back, re-rate the same period with the former cards.",
+    ]
+
+
+def confirms(typed: str, found: Rerating) -> bool:
+    """Whether somebody typed how many events change, with or without separators."""
+    return typed.strip().replace(",", "").replace(" ", "") == str(found.events_changed)
+
+
+def progress_text(state: RerateState) -> str:
+    """`Re-rating by ada: booked 120,000 events`."""
+    return f"Re-rating by {state.started_by}: {state.progress.doing}"
+
+
+def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
+    """What applying came to."""
+    if not found.events_changed:
+        return "Nothing was booked: the ledger had these figures already."
+    return (
+        f"Booked {moment(at, zone)}: {plural(found.events_changed, 'event')}, {signed(found.delta_credits)} credits, "
+        f"{_signed_usd(found.delta_usd)}. {to_send_text(found)}"
+    )

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from billing_core.imports.model import (
+    Effect,
+    ImportPlan,
+    ImportProgress,
+    ImportRecord,
+    ImportResult,
+    Kind,
+    Outcome,
+    Rejected,
+    UndoResult,
+)
+from components.imports.texts import (
+    KIND_WORDS,
+    applied_text,
+    confirm_label,
+    counts_text,
+    effect_rows,
+    effect_text,
+    file_text,
+    nothing_to_do_text,
+    part_rows,
+    progress_text,
+    record_label,
+    record_rows,
+    refused_text,
+    rejected_rows,
+    rejected_text,
+    undo_text,
+    undone_text,
+)
+
+BERLIN = ZoneInfo("Europe/Berlin")
+EFFECTS = (
+    Effect("org_a", 2, Decimal("300"), Decimal("0.012")),
+    Effect(None, -1, Decimal("-1150.5"), Decimal("-0.04602")),
+)
+PLAN = ImportPlan(
+    Kind.USAGE_EVENTS, "october.csv", "ab" * 32, 1536, 1204, Outcome(1200, 3, 1, EFFECTS), columns=("id", "timestamp")
+)
+RECORD = ImportRecord(
+    "imp_1", Kind.USAGE_EVENTS, "october.csv", "ab" * 32, 1200, 1, 0, 2, datetime(2026, 11, 1, 12, tzinfo=UTC), "ada"
+)
+
+
+def with_outcome(new: int, changed: int, kind: Kind = Kind.USAGE_EVENTS) -> ImportPlan:
+    return replace(PLAN, kind=kind, outcome=Outcome(new, changed))
+
+
+def test_a_file_is_named_with_what_it_is():
+    assert file_text(PLAN) == "october.csv: usage events, 1,204 rows, 1.5 KiB"
+    assert set(KIND_WORDS) == set(Kind)
+
+
+def test_what_happens_to_its_rows_is_counted():
+    assert counts_text(1200, 3, 1, 0) == "1,200 new, 3 changed, 1 unchanged"
+    assert counts_text(0, 0, 7, 2) == "0 new, 0 changed, 7 unchanged, 2 rejected"
+
+
+def test_the_effect_is_signed_exact_and_has_units():
+    assert (
+        effect_text(EFFECTS) == "Sums change by +1 events, −850.5 credits, −$0.034 over 2 organizations."
+    )  # 300 - 1150.5, 0.012 - 0.04602
+    assert effect_text(()) == effect_text([Effect("org_a", 0, Decimal(0), Decimal(0))]) == "No sum changes."
+    assert effect_rows(EFFECTS) == {
+        "Organization": ["No organization", "org_a"],
+        "Events": ["−1", "+2"],
+        "Credits": ["−1,150.5", "+300"],
+        "Amount (USD)": ["−0.04602", "+0.012"],
+    }
+
+
+def test_rejections_name_row_field_and_reason():
+    assert rejected_rows([Rejected(1204, "id", "twice"), Rejected(0, "", "no header")]) == {
+        "Row": ["1,204", "file"], "Field": ["id", ""], "Reason": ["twice", "no header"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rejected_rows": 1}, "1 row is rejected. Nothing is imported until they are mended, or left out on purpose."),
+        ({"rejected_rows": 2, "skip_bad_rows": True},
+         "2 rows are rejected and would be left out; the others can be imported."),
+        ({"rejected_rows": 1, "is_whole": False}, "This file cannot be used; nothing of it is imported."),
+    ],
+)  # fmt: skip
+def test_what_rejections_mean_for_the_file_is_said(changes, says):
+    assert rejected_text(replace(PLAN, **changes)) == says
+
+
+def test_the_confirmation_says_how_many_of_what():
+    assert confirm_label(PLAN) == "Import 1,200 new and 3 changed events"
+    assert confirm_label(with_outcome(1, 0)) == "Import 1 new event"
+    assert confirm_label(with_outcome(0, 2, Kind.CUSTOMERS)) == "Import 2 changed organizations"
+    assert confirm_label(with_outcome(1, 1, Kind.BUNDLE)) == "Import 1 new and 1 changed rows"
+    assert confirm_label(with_outcome(1, 0, Kind.RATE_CARD)) == "Import 1 new card"
+
+
+def test_the_files_of_a_bundle_are_listed_in_their_order():
+    part = replace(PLAN, file_name="rate-card.json", kind=Kind.RATE_CARD, rejected_rows=2, outcome=Outcome(1, 0, 4))
+    assert part_rows([part, PLAN]) == {
+        "File": ["rate-card.json", "october.csv"],
+        "Kind": ["rate cards", "usage events"],
+        "New": ["1", "1,200"],
+        "Changed": ["0", "3"],
+        "Unchanged": ["4", "1"],
+        "Rejected": ["2", "0"],
+    }
+
+
+def test_what_an_import_did_is_told():
+    assert applied_text(ImportResult(PLAN, PLAN.outcome, ("imp_1",))) == (
+        "Imported october.csv: 1,200 new, 3 changed, 1 unchanged. It can be undone below."
+    )
+    assert "nothing has changed" in applied_text(ImportResult(PLAN, Outcome(0, 0, 9), ()))
+    empty = replace(PLAN, rows=0, outcome=Outcome())
+    assert nothing_to_do_text(empty) == "This file holds 0 rows: there is nothing to import."
+    assert "0 rows" in applied_text(ImportResult(empty, Outcome(), ()))
+    assert nothing_to_do_text(PLAN).startswith("Everything in this file is in the ledger already")
+    assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("Of the rows that can be used")
+
+
+def test_an_import_that_was_refused_says_what_stands():
+    assert refused_text(PLAN, "preview again") == "Not imported, nothing has changed: preview again"
+    assert "What was imported before that stands" in refused_text(with_outcome(1, 0, Kind.BUNDLE), "preview again")
+
+
+def test_progress_is_told():
+    assert progress_text(ImportProgress(0.5, 120_000, "Comparing")) == "Comparing: 120,000 rows"
+    assert progress_text(ImportProgress(0.0, 0, "Reading")) == "Reading"
+
+
+def test_earlier_imports_are_told_on_the_clocks_of_the_reporting_timezone():
+    undone = replace(RECORD, undone_at=datetime(2026, 11, 2, 8, tzinfo=UTC), undone_by="bob")
+    rows = record_rows([RECORD, undone], BERLIN)
+    assert rows["Imported (Europe/Berlin)"] == ["2026-11-01 13:00:00"] * 2
+    assert rows["Undone"] == ["", "2026-11-02 09:00:00 by bob"]
+    assert record_label(RECORD, BERLIN) == "october.csv, 2026-11-01 13:00:00: 1,200 new, 1 changed"
+
+
+def test_an_undo_says_what_it_takes_back_before_and_after():
+    assert undo_text(RECORD) == (
+        "1,200 events that came with it would be removed and 1 event it changed would be restored. "
+        "All of it or nothing: refused if any was sent, changed since or closed."
+    )
+    assert undo_text(replace(RECORD, new=0, changed=0)).startswith("Nothing would change.")
+    assert undone_text(UndoResult("imp_1", Kind.USAGE_EVENTS, 1200, 1), "october.csv") == (
+        "Undone october.csv: 1,200 events removed, 1 event restored. History keeps what they were."
+    )

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core.month_close.model import Closing, Difference, Month, MonthState, window_of
+from billing_core.month_close.rules import ACCEPTABLE, Group, Obstacle, not_over
+from billing_core.types import Credits
+from billing_core.web.jobs import CloseProgress, MonthTask
+from components.months.texts import (
+    STATE_MARKS,
+    accepted_text,
+    by_cause,
+    cause_label,
+    checked_text,
+    closed_line,
+    closed_text,
+    closing_sentences,
+    days_line,
+    difference_rows,
+    events_query,
+    late_text,
+    month_name,
+    month_rows,
+    open_text,
+    progress_text,
+    refused_text,
+    reopened_line,
+    reopening_sentences,
+    standing_text,
+    suggested,
+    verified_text,
+    what_to_do,
+)
+
+BERLIN = ZoneInfo("Europe/Berlin")
+PARTS = Credits(ai_tokens=Decimal(1000), compute=Decimal("234.5"), storage=Decimal(0), total=Decimal("1234.5"))
+OCTOBER = Month("2026-10", window_of("2026-10", BERLIN), MonthState.OVER, 12, PARTS, Decimal("0.04938"))
+CLOSED = replace(
+    OCTOBER, state=MonthState.CLOSED, closed_at=datetime(2026, 11, 3, 8, tzinfo=UTC), closed_by="fay",
+    sha256="ab" * 32, timezone="Europe/Berlin",
+)  # fmt: skip
+NOVEMBER = replace(
+    OCTOBER, period="2026-11", window=window_of("2026-11", BERLIN), state=MonthState.OPEN, late_events=1,
+    late_credits=Decimal("-150.000001"),
+)  # fmt: skip
+NOBODY = Obstacle("no_customer", Group.ERROR, "nobody pays for them", 2, Decimal("300.5"), ("a", "b"))
+UNSENT = Obstacle("unsent", Group.UNSENT, "not sent to Stripe yet: push", 1000, Decimal(5), ("c",))
+ON_HOLD = Obstacle("held", Group.UNSENT, "somebody keeps them back", 3, Decimal(3), ("d",))
+FINAL = Obstacle("held", Group.ERROR, "the invoice is final", 4, Decimal(4), ("e", "d"))
+LOST = Obstacle("lost_at_stripe", Group.UNEXPLAINED, "Stripe does not count them", 0, Decimal(7))
+UNKNOWN = Obstacle("not_connected", Group.UNEXPLAINED, "Stripe is not connected", credits=None)
+
+
+def test_the_table_names_month_state_and_figures_and_nothing_that_no_month_has():
+    assert month_rows([OCTOBER], BERLIN) == {
+        "Month": ["October 2026"], "State": ["● to close"], "Events": ["12"], "Credits": ["1,234.50"],
+        "Amount (USD)": ["$0.0494"],
+    }  # fmt: skip
+
+
+def test_the_table_tells_late_usage_and_who_closed_what_with_the_beginning_of_its_hash():
+    rows = month_rows([NOVEMBER, CLOSED], BERLIN)
+    assert rows["Of it late: events"] == ["1", ""]
+    assert rows["Late credits"] == ["−150.00", ""]
+    assert rows["Closed (Europe/Berlin)"] == ["", "2026-11-03 09:00:00"]
+    assert rows["By"] == ["", "fay"]
+    assert rows["SHA-256"] == ["", "abababababab"]
+
+
+def test_a_reopened_month_shows_no_close_in_the_table():
+    reopened = replace(CLOSED, state=MonthState.REOPENED)
+    assert month_rows([reopened], BERLIN)["State"] == ["↺ reopened"]
+    assert "SHA-256" not in month_rows([reopened], BERLIN)
+
+
+def test_every_state_has_a_word_so_that_colour_never_carries_it_alone():
+    assert set(STATE_MARKS) == set(MonthState)
+    assert len({mark.text for mark in STATE_MARKS.values()}) == len(MonthState)
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([MonthState.OPEN, MonthState.OVER, MonthState.REOPENED, MonthState.CLOSED], "2026-02"),
+        ([MonthState.OPEN, MonthState.CLOSED, MonthState.CLOSED], "2026-02"),
+        ([MonthState.OPEN], "2026-01"),
+    ],
+)
+def test_the_oldest_month_that_waits_comes_first_then_the_newest_closed_one(states, expected):
+    newest_first = [f"2026-{number:02}" for number in range(len(states), 0, -1)]
+    months = [replace(OCTOBER, period=name, state=state) for name, state in zip(newest_first, states, strict=True)]
+    assert suggested(months) == expected
+
+
+def test_late_usage_is_explained_exactly_and_only_where_there_is_some():
+    assert late_text(OCTOBER) is None
+    assert late_text(NOVEMBER).startswith("1 event with −150.000001 credits came or changed after the close")
+
+
+def test_days_are_those_of_the_timezone():
+    assert days_line(OCTOBER, BERLIN) == "1 Oct 2026 to 31 Oct 2026 · days in Europe/Berlin"
+
+
+def test_a_month_that_lasts_on_says_when_it_can_be_closed_on_the_clocks_of_the_zone():
+    assert open_text(NOVEMBER, BERLIN, 30) == (
+        "November 2026 lasts until 2026-12-01 00:00 (Europe/Berlin). Its last traces are final for sending at "
+        "2026-12-01 00:30: from then on it can be closed."
+    )
+
+
+def test_a_reopened_month_says_who_and_why():
+    month = replace(
+        CLOSED, reopened_at=datetime(2026, 11, 4, 8, tzinfo=UTC), reopened_by="ada", reopen_reason="a late invoice"
+    )
+    assert reopened_line(month, BERLIN) == (
+        "Closed 2026-11-03 09:00:00 by fay, reopened 2026-11-04 09:00:00 by ada: a late invoice"
+    )
+
+
+def test_progress_names_the_month_the_person_and_the_step():
+    def said(doing: str) -> str:
+        progress = CloseProgress(MonthTask.CHECK, "2026-10", 0.5, doing)
+        return progress_text(SimpleNamespace(progress=progress, started_by="fay"))
+
+    assert said("reading observations") == "Checking October 2026 (fay): reading observations"
+    assert said("done") == "Checking October 2026 (fay): comparing with the ledger and Stripe"
+
+
+# ── what stands against a close ──────────────────────────────────────────────────────────────────
+
+
+def test_obstacles_of_one_cause_are_accepted_together_and_the_largest_comes_first():
+    groups = by_cause([NOBODY, ON_HOLD, UNSENT, FINAL])
+    assert [(one.label, one.figures) for one in groups] == [
+        ("Not sent", "1,000 events · 5 credits"), ("Held", "7 events · 7 credits"),
+        ("No customer", "2 events · 300.5 credits"),
+    ]  # fmt: skip
+    assert groups[1].obstacles == (ON_HOLD, FINAL)
+    assert groups[1].event_ids == ("d", "e")
+
+
+def test_unknown_credits_stay_unknown_beside_known_ones():
+    (group,) = by_cause([replace(UNKNOWN, credits=Decimal(5)), UNKNOWN])
+    assert group.credits is None
+    assert group.figures == "credits unknown"
+    assert by_cause([LOST])[0].figures == "7 credits"
+
+
+def test_that_a_month_is_not_over_cannot_be_accepted_and_stands_first():
+    early = not_over("2026-10", OCTOBER.window.end, OCTOBER.window.end, OCTOBER.window.start)
+    groups = by_cause([UNSENT, early])
+    assert [one.is_acceptable for one in groups] == [False, True]
+
+
+@given(st.lists(st.sampled_from([NOBODY, UNSENT, ON_HOLD, FINAL, LOST]), max_size=8))
+def test_no_obstacle_is_lost_or_told_twice(obstacles):
+    groups = by_cause(obstacles)
+    assert sorted(map(id, obstacles)) == sorted(id(one) for group in groups for one in group.obstacles)
+    assert len({group.cause for group in groups}) == len(groups)
+    assert sum(group.events for group in groups) == sum(one.events for one in obstacles)
+
+
+@pytest.mark.parametrize("cause", sorted(ACCEPTABLE))
+def test_every_cause_has_words(cause):
+    assert cause_label(cause)[0].isupper()
+    assert "_" not in cause_label(cause)
+
+
+def test_what_to_do_is_a_sentence():
+    assert what_to_do(UNSENT) == "Not sent to Stripe yet: push."
+
+
+def test_events_are_found_on_usage_events_by_status_within_the_month():
+    days = {"period": "Custom", "first_day": "2026-10-01", "last_day": "2026-10-31"}
+    assert events_query(UNSENT, OCTOBER, BERLIN) == {**days, "status": "pending"}
+    assert events_query(NOBODY, OCTOBER, BERLIN) == {**days, "status": "error", "without": "customer"}
+    assert events_query(ON_HOLD, OCTOBER, BERLIN)["status"] == "pending"
+    assert events_query(FINAL, OCTOBER, BERLIN)["status"] == "error"
+    assert events_query(LOST, OCTOBER, BERLIN) is None
+    assert events_query(replace(UNSENT, events=0), OCTOBER, BERLIN) is None
+
+
+def test_the_verdict_counts_causes():
+    assert standing_text(OCTOBER, []) == "Nothing stands against closing October 2026."
+    assert standing_text(OCTOBER, by_cause([UNSENT])).startswith("1 cause stands against closing October 2026.")
+    assert standing_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 causes stand")
+
+
+def test_a_check_of_an_older_ledger_says_that_it_may_not_hold_any_more():
+    at = datetime(2026, 11, 3, 8, tzinfo=UTC)
+    assert checked_text(at, "fay", BERLIN, is_current=True) == "Checked 2026-11-03 09:00:00 (Europe/Berlin) by fay."
+    assert "check again" in checked_text(at, "fay", BERLIN, is_current=False)
+
+
+def test_the_confirmation_lists_what_is_accepted_and_nothing_else():
+    assert accepted_text(by_cause([UNSENT, NOBODY, LOST]), ["unsent", "lost_at_stripe"]) == [
+        "Not sent: 1,000 events · 5 credits", "Lost at Stripe: 7 credits",
+    ]  # fmt: skip
+
+
+def test_the_confirmation_says_what_closing_means_and_warns_that_acceptance_is_by_cause():
+    assert closing_sentences(OCTOBER, accepts=False)[0] == "October 2026 has 12 events, 1,234.5 credits ($0.0494)."
+    assert len(closing_sentences(OCTOBER, accepts=True)) == len(closing_sentences(OCTOBER, accepts=False)) + 1
+
+
+MANIFEST = {"period": "2026-10", "totals": {"events": 12, "credits_total": "1234.5", "amount_usd": "0.04938"}}
+
+
+def test_a_close_says_what_it_froze():
+    assert closed_text(Closing(MANIFEST)) == "October 2026 is closed: 12 events, 1,234.5 credits ($0.0494)."
+    assert "closed already" in closed_text(Closing(MANIFEST, was_closed=True))
+
+
+def test_a_refused_close_names_the_causes():
+    text = refused_text("2026-10", Closing(None, (UNSENT, LOST)))
+    assert text == (
+        "October 2026 was not closed. When the books were read anew, this stood against it: Not sent, Lost at Stripe."
+    )
+
+
+# ── closed ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_closed_month_says_who_when_and_in_which_timezone():
+    assert closed_line(CLOSED, BERLIN) == "Closed 2026-11-03 09:00:00 by fay · month and times in Europe/Berlin"
+    moved = closed_line(CLOSED, ZoneInfo("UTC"))
+    assert moved == "Closed 2026-11-03 08:00:00 by fay · the month is one of Europe/Berlin, times here are in UTC"
+
+
+def test_a_verification_says_what_it_compared_or_how_much_differs():
+    assert verified_text("2026-10", (), ("totals", "exports")) == (
+        "October 2026 is as it was closed. Compared: totals, exports."
+    )
+    found = (Difference("totals", "events was 3 when it was closed and is 4", "3", "4"), Difference("events", "gone"))
+    assert verified_text("2026-10", found, ()) == "October 2026 is not as it was closed: 2 differences."
+    assert difference_rows(found) == {
+        "What": ["totals", "events"], "Finding": ["events was 3 when it was closed and is 4", "gone"],
+        "When it was closed": ["3", ""], "Now": ["4", ""],
+    }  # fmt: skip
+
+
+def test_reopening_says_what_follows():
+    assert reopening_sentences(CLOSED)[0].startswith("October 2026 no longer counts as closed")
+    assert month_name("2026-01") == "January 2026"

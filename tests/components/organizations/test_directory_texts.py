@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from billing_core.ledger.customer_mapping import Moved
+from billing_core.ledger.directory import Line, Row
+from billing_core.organizations.directory import Applied, Entry, Preview, Step
+from billing_core.organizations.directory_file import Rejected
+from billing_core.stripe_sync.pipeline import Amounts
+from components.organizations.directory_texts import (
+    applied_text,
+    entry_rows,
+    fits,
+    history_rows,
+    import_text,
+    moved_text,
+    rejected_rows,
+    save_label,
+    stake_text,
+    step_rows,
+)
+
+TWELVE = Moved(12, Decimal("1234.5"), Decimal("0.04938"))
+OPEN = Entry("org_a", "Acme", None, ("cus_1", "cus_2"), Amounts(12, Decimal("1234.5"), Decimal("0.04938")))
+FINE = Entry("org_b", None, "cus_b", (), Amounts())
+
+
+def step(old=None, new=None, moved=TWELVE, **names):
+    return Step("org_a", Line(names.get("was"), old), Line(names.get("becomes"), new), 0, moved, ("Look.",))
+
+
+def test_what_is_at_stake_is_a_sentence():
+    assert stake_text([FINE]) == "Every organization's unsent events have somebody who pays for them."
+    assert stake_text([OPEN, FINE]) == (
+        "1 organization has unsent events that nobody pays for: 12 events, 1,234.5 credits ($0.0494) at stake."
+    )
+    assert stake_text([OPEN, OPEN]).startswith("2 organizations have unsent events that nobody pays for: 24 events")
+
+
+@pytest.mark.parametrize("text", ["", "ORG_A", "acme", "cus_2", " cme "])
+def test_an_organization_is_found_by_its_id_name_and_customers(text):
+    assert fits(OPEN, text)
+
+
+def test_what_is_not_said_of_an_organization_does_not_find_it():
+    assert not fits(OPEN, "cus_b")
+    assert not fits(FINE, "none")
+
+
+def test_organizations_as_a_table():
+    assert entry_rows([OPEN, FINE]) == {
+        "Organization": ["org_a", "org_b"],
+        "Name": ["Acme", "none"],
+        "Mapped to": ["none", "cus_b"],
+        "Named by its traces": ["cus_1, cus_2", "none"],
+        "Events at stake": ["12", "0"],
+        "Credits at stake": ["1,234.5", "0"],
+        "Amount at stake": ["$0.0494", "$0"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        (step(becomes="Acme"), "Nothing changes about who pays."),
+        (step(None, "cus_m"), "Becomes billable to cus_m: 12 events, 1,234.5 credits ($0.0494)."),
+        (step("cus_m", "cus_n"), "Moves from cus_m to cus_n: 12 events, 1,234.5 credits ($0.0494)."),
+        (
+            step("cus_m", None),
+            (
+                "Moves away from cus_m: 12 events, 1,234.5 credits ($0.0494). "
+                "Where there is no default customer they wait until somebody pays."
+            ),
+        ),
+        (
+            step(None, "cus_m", Moved()),
+            "No unsent event moves. Events that name no customer follow this from now on.",
+        ),
+    ],
+)
+def test_what_becomes_of_unsent_events_is_said_before_it_happens(one, says):
+    assert moved_text(one) == says
+
+
+def test_the_button_says_how_many_events_move():
+    assert save_label(step(None, "cus_m")) == "Save and move 12 events"
+    assert save_label(step(becomes="Acme", moved=Moved())) == "Save"
+
+
+def test_a_file_in_a_sentence_and_line_by_line():
+    changed = step("cus_m", "cus_n", was="Acme", becomes="Acme")
+    preview = Preview((step(None, "cus_m", becomes="Acme"), changed), 3, "import")
+    assert import_text(preview) == (
+        "1 new, 1 changed, 3 unchanged. Who pays changes for 24 events, 2,469 credits ($0.0988)."
+    )
+    assert import_text(Preview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent event moves."
+    rows = step_rows(preview.steps)
+    assert rows["Name"] == ["none → Acme", "Acme"]
+    assert rows["Customer"] == ["none → cus_m", "cus_m → cus_n"]
+    assert (rows["Credits"], rows["Amount"], rows["Warnings"]) == (
+        ["1,234.5"] * 2, ["$0.0494"] * 2, ["Look."] * 2,
+    )  # fmt: skip
+
+
+def test_bad_rows_are_named():
+    assert rejected_rows([Rejected(1_204, "name", "no white space")]) == {
+        "Row": ["1,204"], "Field": ["name"], "Reason": ["no white space"],
+    }  # fmt: skip
+
+
+def test_the_history_says_when_who_and_what():
+    row = Row(
+        3, "org_a", Line("Acme", None), Line("Acme", "cus_m"), datetime(2026, 11, 20, 12, tzinfo=UTC), "ben", "page"
+    )
+    assert history_rows([row], ZoneInfo("Europe/Berlin")) == {
+        "Changed (Europe/Berlin)": ["2026-11-20 13:00:00"],
+        "By": ["ben"],
+        "From": ["page"],
+        "Organization": ["org_a"],
+        "Name": ["Acme"],
+        "Customer": ["none → cus_m"],
+    }
+
+
+def test_what_was_done_is_said():
+    assert applied_text(Applied(1, 0)) == "Saved 1 organization. No unsent event moved."
+    assert applied_text(Applied(2, 1_500)) == (
+        "Saved 2 organizations. 1,500 unsent events moved; the next push looks at them anew."
+    )

@@ -1,0 +1,245 @@
+"""What stands in the table of organizations, in its footer, in the tiles, beside each other and among the movers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing_core.organizations.figures import MEANINGS
+from components.organizations.compare import chosen_organizations, comparison_rows, daily_rows
+from components.organizations.figures import KINDS, TILES, kind_of, percent, short_duration
+from components.organizations.movers import move_text, top_movers
+from components.organizations.overview import period_text, tie_out_text, tiles_of
+from components.organizations.query import Address, question
+from components.organizations.table import (
+    COLUMNS,
+    DEFAULT_COLUMNS,
+    SORT_FIELDS,
+    change_text,
+    footer_text,
+    page_of,
+    thinned,
+    toggled,
+)
+from components.shared.periods import Period
+from tests.organizations.literal import figures, organization, statistics
+
+NAMES = {"org_a": "Acme"}
+
+
+# ── words and figures ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (None, "unknown"), (Decimal(0), "0 %"), (Decimal(1), "100 %"), (Decimal("0.1234"), "12.3 %"),
+        (Decimal("0.00001"), "under 0.1 %"), (Decimal("-0.00001"), "just below 0 %"), (Decimal("-2.5"), "−250 %"),
+        (Decimal("13.37"), "1,337 %"),
+    ],
+)  # fmt: skip
+def test_a_share_is_a_percentage_and_an_unknown_one_is_unknown(part, text):
+    assert percent(part) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "unknown"),
+        ("0.35", "0.35 s"),
+        ("59.9", "59.9 s"),
+        ("60", "1.0 min"),
+        ("324", "5.4 min"),
+        ("5400", "1.5 h"),
+    ],
+)
+def test_a_duration_in_a_tile_has_one_unit(seconds, text):
+    assert short_duration(None if seconds is None else Decimal(seconds)) == text
+
+
+def test_every_meaning_is_the_help_of_a_figure():
+    explained = " ".join(kind.meaning for kind in KINDS)
+    assert [name for name, meaning in MEANINGS.items() if meaning not in explained] == []
+
+
+def test_every_figure_is_a_column_to_choose_and_to_sort_by():
+    columns = {column.field for column in COLUMNS}
+    assert {kind.field for kind in KINDS} < columns
+    assert set(DEFAULT_COLUMNS) < columns
+    assert columns - {"daily"} == set(SORT_FIELDS) - {"organization"}
+    assert all(column.help for column in COLUMNS)
+
+
+def test_unknown_figures_are_unknown_in_cells_and_tiles():
+    nothing_known = figures("1", tokens_total=None, cost_usd=None)
+    for field in ("tokens_total", "cost_usd", "margin_usd", "margin_share", "latency_seconds_p95", "error_share"):
+        kind = kind_of(field)
+        assert kind.value(nothing_known) is None
+        assert (kind.cell(None), kind.tile(None)) == ("unknown", "unknown")
+        assert "unknown" in kind.exact(None)
+
+
+def test_a_tile_tells_the_exact_value_and_that_of_the_period_before():
+    tiles = {tile.label: tile for tile in tiles_of(figures("1234567.5"), figures("1000000"))}
+    assert len(tiles) == len(TILES)
+    credits_tile = tiles["Credits"]
+    assert (credits_tile.value, credits_tile.exact) == ("1.23M", "1,234,567.5 credits")
+    assert (credits_tile.moved, credits_tile.before) == ("+23.5 %", "1,000,000 credits")
+
+
+def test_a_tile_without_a_period_before_compares_with_nothing():
+    assert {tile.moved for tile in tiles_of(figures("1"), None)} == {None}
+    assert {tile.moved for tile in tiles_of(figures("1"), figures("0"))} == {"no earlier data"}
+
+
+# ── table ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (organization("a", "5"), ""),
+        (organization("a", "5", "0"), "new"),
+        (organization("a", "0", "5"), "went silent"),
+        (organization("a", "6", "5"), "+20.0 %"),
+    ],
+)
+def test_organizations_that_appeared_or_vanished_are_named_as_such(one, text):
+    assert change_text(one) == text
+
+
+@given(st.integers(0, 60), st.integers(-3, 30), st.sampled_from([5, 10, 25]))
+def test_a_page_is_never_empty_while_there_are_rows(number, part, size):
+    found = [organization(f"org_{n}") for n in range(number)]
+    shown, some = page_of(found, part, size)
+    assert len(some) <= size
+    assert bool(some) == bool(found)
+    assert list(some) == found[(shown - 1) * size : shown * size]
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=400))
+def test_a_sparkline_keeps_every_credit_in_at_most_sixty_bars(daily):
+    bars = thinned([Decimal(value) for value in daily])
+    assert len(bars) <= 60
+    assert sum(bars) == sum(daily)
+
+
+def test_a_header_turns_its_order_round_and_another_starts_with_the_largest():
+    assert toggled(Address(), "credits_total") == ("credits_total", True)
+    assert toggled(Address(up=True), "credits_total") == ("credits_total", False)
+    assert toggled(Address(up=True), "events") == ("events", False)
+    assert toggled(Address(), "organization") == ("organization", True)
+
+
+def test_the_footer_adds_up_every_row_of_the_search_and_says_of_how_much():
+    whole = statistics(organization("org_a", "100.5"), organization("org_b", "20"), organization(None, "3"))
+    everything = footer_text(whole.organizations, whole, searched=False)
+    assert everything.startswith("**All 3 rows of this filter:** AI tokens 123.50 + Compute 0 + Storage 0 = ")
+    assert "= **123.50 credits** · " in everything
+    part = footer_text(whole.organizations[:1], whole, searched=True)
+    assert part.startswith("**All 1 organization of this filter:**")
+    assert "**100.50 credits** of 123.50 in all" in part
+    assert "Langfuse cost unknown" in part
+
+
+# ── overview ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_period_is_said_with_its_days_its_timezone_and_what_it_is_compared_with():
+    at, zone = datetime(2026, 11, 22, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin")
+    address = Address(span=Period.LAST_7_DAYS)
+    assert period_text(address, at, zone, question(address, at=at, zone=zone, as_of=1)) == (
+        "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with the equally long period before "
+        "2026-11-17 00:00."
+    )
+    everything = Address(span=Period.ALL_TIME)
+    assert "Without a first day" in period_text(everything, at, zone, question(everything, at=at, zone=zone, as_of=1))
+
+
+def test_the_mark_names_the_credits_or_warns():
+    assert tie_out_text(Decimal("12.5"), ties_out=True) == "✓ ties out with Usage Events: 12.50 credits"
+    assert "do not tie out" in tie_out_text(Decimal("12.5"), ties_out=False)
+
+
+# ── comparison ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_organizations_that_are_there_are_compared_in_the_order_asked_for():
+    whole = statistics(organization("org_a", "3"), organization("org_b", "2"), organization(None, "1"))
+    assert [one.organization_id for one in chosen_organizations(whole, ["org_b", "foreign", "org_a"])] == [
+        "org_b", "org_a",
+    ]  # fmt: skip
+
+
+def test_every_figure_of_the_compared_stands_beside_each_other():
+    whole = statistics(organization("org_a", "3", "2"), organization("org_b", "1", "0"))
+    shown = comparison_rows(whole.organizations, whole, NAMES)
+    assert list(shown) == ["Figure", "Acme (org_a)", "org_b"]
+    by_figure = {
+        name: cells for name, *cells in zip(shown["Figure"], shown["Acme (org_a)"], shown["org_b"], strict=True)
+    }
+    assert by_figure["Credits"] == ["3.00", "1.00"]
+    assert by_figure["Share of credits"] == ["75 %", "25 %"]
+    assert by_figure["Change of credits"] == ["+50.0 %", "new"]
+    assert by_figure["Error share"] == ["unknown", "unknown"]
+
+
+def test_days_beside_each_other_start_with_the_first_of_the_period():
+    some = [organization("org_a", "3", daily=["1", "2"]), organization("org_b", "1", daily=["0", "1"])]
+    assert daily_rows(some, "2026-11-30", NAMES) == {
+        "Day": ["2026-11-30", "2026-12-01"], "Acme (org_a)": ["1.00", "2.00"], "org_b": ["0", "1.00"],
+    }  # fmt: skip
+
+
+# ── movers ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_percentages_of_next_to_nothing_are_no_news():
+    whole = statistics(
+        organization("large", "150000", "100000"),
+        organization("tiny", "900", "9"),
+        organization("small_but_a_thousand", "3000", "1000"),
+        organization("fell", "1000", "2000"),
+        organization("same", "5", "5"),
+    )
+    found = top_movers(whole)
+    assert [move.organization_id for move in found.up] == ["large", "small_but_a_thousand", "tiny"]
+    assert [move.organization_id for move in found.relative_up] == ["small_but_a_thousand", "large"]
+    assert [move.organization_id for move in found.down] == ["fell"]
+    assert [move.organization_id for move in found.relative_down] == ["fell"]
+
+
+def test_one_percent_of_a_small_whole_is_news():
+    found = top_movers(statistics(organization("a", "3", "1"), organization("b", "99", "99")))
+    assert [move.organization_id for move in found.relative_up] == ["a"]
+
+
+def test_the_lists_are_short_and_start_with_the_largest():
+    found = top_movers(statistics(*(organization(f"o{n}", str(n), "0") for n in range(1, 9))), shown=3)
+    assert [move.organization_id for move in found.up] == ["o8", "o7", "o6"]
+    assert found.relative_up == ()
+
+
+@pytest.mark.parametrize(
+    ("one", "text"),
+    [
+        (organization("a", "12", "0"), "new: +12.00 credits"),
+        (organization("a", "0", "12"), "went silent: −12.00 credits"),
+        (organization("a", "12", "10"), "+2.00 credits (+20.0 %)"),
+    ],
+)
+def test_a_move_is_said_in_credits_and_percent(one, text):
+    (move,) = [*top_movers(statistics(one)).up, *top_movers(statistics(one)).down]
+    assert move_text(move, one) == text
+
+
+def test_events_without_credits_are_no_sign_of_silence():
+    one = replace(organization("a", "0", "12"), now=figures("0", events=4))
+    (move,) = top_movers(statistics(one)).down
+    assert move_text(move, one) == "−12.00 credits (−100 %)"

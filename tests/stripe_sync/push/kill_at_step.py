@@ -1,0 +1,70 @@
+"""A push in a process of its own, which may end by SIGKILL at any of its steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
+
+import ibis
+
+from billing_core.ledger.sync import candidates, carried, covered, open_intents
+from billing_core.service import BillingService
+from billing_core.settings import load_settings
+from billing_core.stripe.limits import Patience
+from tests.factories import EVERYONE
+from tests.stripe_sync.push.mortal import METER_EVENTS, Fuse, MortalEngine, impatient_stripe
+from tests.stripe_sync.push.stripe_server import at
+
+__all__ = ["PROCESSES", "start_push"]
+
+PROCESSES = get_context("forkserver")
+PROCESSES.set_forkserver_preload(["billing_core.stripe_sync.push", __name__])  # imported once
+
+STARTING = threading.Lock()
+
+for query in (candidates(at("2026-11-01")), covered(candidates(at("2026-11-01"))), carried(), open_intents()):
+    ibis.to_sql(query, dialect="duckdb")  # the first time is slow: let it be over before processes are forked
+
+
+def die() -> None:
+    """As abruptly as a process can: nothing is flushed, rolled back or closed."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def push(environment: Mapping[str, str], now: datetime, kill_at: int | None, waiting: Any) -> None:
+    """Push once; `kill_at` numbers the steps from 0: every commit, and every call that sends a meter event."""
+    fuse = Fuse(end=die)
+    settings = load_settings(environment, env_file=None)
+    service = BillingService(
+        settings,
+        engine=MortalEngine(settings.warehouse_path, fuse),
+        connect_stripe=impatient_stripe(fuse, lambda: now, only=METER_EVENTS, patience=Patience()),
+        clock=lambda: now,
+    )
+    if kill_at is not None:
+        fuse.arm(kill_at)
+    service.stripe.push(EVERYONE, on_wait=None if waiting is None else lambda: waiting.send("waiting"))
+    service.close()
+
+
+def start_push(
+    environment: Mapping[str, str], now: datetime, *, kill_at: int | None = None, waiting: Any = None
+) -> BaseProcess:
+    """Start it. `waiting`, the end of a pipe, is written to if it has to wait for another push."""
+    process = PROCESSES.Process(target=push, args=(dict(environment), now, kill_at, waiting), daemon=True)
+    with STARTING:
+        # A page test of the same worker may have left its script as the main module; a child would run it first.
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
+    return process
