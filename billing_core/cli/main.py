@@ -247,6 +247,8 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
             print(f"{result.missing_at_source:,} events are missing at Langfuse by now; what was booked stays")
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     if result.policy_differs:
         print(
             f"policy_differs: {result.policy_differs:,} sent events ({plain_decimal(result.policy_differs_credits)} "

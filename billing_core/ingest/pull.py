@@ -54,7 +54,7 @@ class PullResult:
     """What a pull did. `observations` and `duplicates` are rows, the rest are events.
 
     `policy_differs` are sent events that stay as they are although the settings now would bill them otherwise, and
-    `policy_differs_credits` what that is about.
+    `policy_differs_credits` what that is about. `notes` are sentences about rows that were not looked for.
     """
 
     api: str
@@ -68,6 +68,7 @@ class PullResult:
     policy_differs: int = 0
     policy_differs_credits: Decimal = Decimal(0)
     missing_at_source: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `pull`)."""
@@ -84,6 +85,7 @@ class PullResult:
             "excluded": self.excluded,
             "missing_at_source": self.missing_at_source,
             "rejected": [asdict(row) for row in self.rejected],
+            "notes": list(self.notes),
             "policy_differs": {
                 "events": self.policy_differs,
                 "credits": plain_decimal(self.policy_differs_credits),
@@ -134,8 +136,9 @@ def pull(
     try:
         reading = provider.read(window, spool=spool, progress=progress, ended_since=ended_since)
         result = replace(
-            result, observations=reading.observations, duplicates=reading.duplicates, rejected=tuple(reading.rejected)
-        )
+            result, observations=reading.observations, duplicates=reading.duplicates,
+            rejected=tuple(reading.rejected), notes=tuple(reading.notes),
+        )  # fmt: skip
         for so_far in _book(reading, ledger, cards, policy, run_id, result):
             result = so_far
             if progress is not None:
@@ -273,5 +276,5 @@ def _log(ledger: Ledger, run_id: str, actor: str, result: PullResult, *, outcome
         "error": error,
     }
     kept = {"policy_differs": result.policy_differs, "policy_differs_credits": result.policy_differs_credits}
-    detail = kept if result.policy_differs else None
+    detail = {**(kept if result.policy_differs else {}), **({"notes": list(result.notes)} if result.notes else {})}
     ledger.end_run(run_id, actor=actor, action="pull", values=values, detail=detail)

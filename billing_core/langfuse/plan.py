@@ -18,17 +18,17 @@ from billing_core.langfuse.spans import (
 from billing_core.values.usage_frame import Window
 
 __all__ = [
+    "LANGFUSE_BEGAN",
+    "astray_after",
     "astray_slices",
     "completion_slices",
+    "elsewhere_slices",
     "expansion_slices",
     "legacy_slices",
     "observation_slices",
     "trace_slice",
     "whole_trace_slices",
 ]
-
-REACH = timedelta(days=93)
-"""How far outside the window rows of its traces are looked for: a quarter, and far beyond what Stripe still bills."""
 
 ENDED_REACH = timedelta(days=30)
 """How long before the window a row may have started and still end in it."""
@@ -60,19 +60,29 @@ def observation_slices(window: Window, ended_since: datetime | None) -> list[Sli
 
 def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[Slice]:
     """Rows outside the window of the traces seen in it: before it, and after it as far as that is past."""
-    bounds = [(milliseconds(window.start - REACH), milliseconds(window.start))]
-    after = milliseconds(window.end), milliseconds(min(now, window.end + REACH))
-    if after[0] < after[1]:
-        bounds.append(after)
+    bounds = [
+        (Kind.EARLIER, LANGFUSE_BEGAN, milliseconds(window.start)),
+        (Kind.LATER, milliseconds(window.end), milliseconds(now)),
+    ]
+    return [piece for kind, start, end in bounds if start < end for piece in _by_id(kind, start, end, ids)]
+
+
+def elsewhere_slices(ids: Iterable[str], now: datetime) -> list[Slice]:
+    """Rows at possible times of traces of which none was seen."""
+    return _by_id(Kind.EARLIER, LANGFUSE_BEGAN, milliseconds(now) + DAY, ids)
+
+
+def _by_id(kind: Kind, start: int, end: int, ids: Iterable[str]) -> list[Slice]:
     chunks = chunk_ids(sorted(ids))
     return [
-        Slice(
-            Kind.COMPLETE,
-            tuple(Span(start, end, ids=chunk) for chunk in chunks[first : first + CHUNKS_PER_SLICE]),
-        )
-        for start, end in bounds
+        Slice(kind, tuple(Span(start, end, ids=chunk) for chunk in chunks[first : first + CHUNKS_PER_SLICE]))
         for first in range(0, len(chunks), CHUNKS_PER_SLICE)
     ]
+
+
+def astray_after(window: Window, now: datetime) -> int:
+    """The time (milliseconds) from which on a row is dated in the future, clocks that differ set aside."""
+    return max(milliseconds(now), milliseconds(window.end)) + DAY
 
 
 def astray_slices(window: Window, now: datetime, limit: int) -> list[Slice]:
@@ -81,8 +91,7 @@ def astray_slices(window: Window, now: datetime, limit: int) -> list[Slice]:
     Clients that lose a start send 0, clients that misread one send a time decades away. Such a row is found neither in
     the window nor near it, and its usage would be missing in silence.
     """
-    future = max(milliseconds(now), milliseconds(window.end)) + DAY
-    bounds = [(0, LANGFUSE_BEGAN), (min(future, END_OF_TIME - 1), END_OF_TIME)]
+    bounds = [(0, LANGFUSE_BEGAN), (min(astray_after(window, now), END_OF_TIME - 1), END_OF_TIME)]
     outside = [(a, min(b, milliseconds(window.start))) for a, b in bounds[:1]] + bounds[1:]
     return [Slice(Kind.ASTRAY, (Span(a, b, limit=limit),)) for a, b in outside if a < b]
 

@@ -30,6 +30,7 @@ from billing_core.langfuse.plan import (
     LANGFUSE_BEGAN,
     astray_slices,
     completion_slices,
+    elsewhere_slices,
     expansion_slices,
     legacy_slices,
     observation_slices,
@@ -41,6 +42,7 @@ from billing_core.langfuse.reading import Reading
 from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
 from billing_core.langfuse.spans import DAY, Kind, Slice, Span, chunk_ids, milliseconds
 from billing_core.langfuse.spool import Part, Spool
+from billing_core.langfuse.strays import Strays
 from billing_core.langfuse.v2 import ObservationsSource
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import ApiChoice, Settings
@@ -236,11 +238,11 @@ class LangfuseProvider:
             reading = Reading(api, lane)
             steps = _Steps(progress, self._workers, lane)
             if api == "v2":
-                self._read_observations(window, ended_since, steps)
+                strays = self._read_observations(window, ended_since, steps)
                 partitions = _regrouped(lane)
             else:
-                partitions = self._read_legacy(window, ended_since, steps, project)
-            self._roll_up(window, project, reading, partitions, steps)
+                partitions, strays = self._read_legacy(window, ended_since, steps, project)
+            self._roll_up(window, project, reading, partitions, strays, steps)
         except NotOffered as error:
             lane.release()
             raise self._withdrawn(api, error) from None
@@ -357,19 +359,27 @@ class LangfuseProvider:
                 f"{project.retention_days} days, and what is older would be read incomplete",
             )
 
-    def _read_observations(self, window: Window, ended_since: datetime | None, steps: _Steps) -> None:
+    def _read_observations(self, window: Window, ended_since: datetime | None, steps: _Steps) -> Strays:
         source = self._source()
         parts = steps.read(source, observation_slices(window, ended_since), 0.0, 0.8, "reading observations")
         ids = _trace_ids(parts)
         now = self._clock()
         outside = completion_slices(ids, window, now) + astray_slices(window, now, source.page_rows)
-        parts = parts + steps.read(source, outside, 0.8, 0.93, "completing traces that cross the window's edges")
-        steps.read(source, expansion_slices(_cut_traces(parts)), 0.93, 0.95, "reading long metadata values in full")
+        completing = "completing traces that cross the window's edges"
+        found = steps.read(source, outside, 0.8, 0.91, completing)
+        strays = Strays.of(_trace_ids(_of_kind(found, Kind.ASTRAY)) - ids)
+        elsewhere = steps.read(source, elsewhere_slices(strays.ids, now), 0.91, 0.93, completing)
+        strays.judge(elsewhere, window, now, is_whole=not any(part.notes for part in elsewhere))
+        cut = _cut_traces(parts + found + elsewhere)
+        steps.read(source, expansion_slices(cut), 0.93, 0.95, "reading long metadata values in full")
+        return strays
 
-    def _read_legacy(self, window: Window, ended_since: datetime | None, steps: _Steps, project: Project) -> Partitions:
+    def _read_legacy(
+        self, window: Window, ended_since: datetime | None, steps: _Steps, project: Project
+    ) -> tuple[Partitions, Strays]:
         source = self._source()
         now = self._clock()
-        steps.read(
+        parts = steps.read(
             source,
             legacy_slices(window, ended_since, now, source.page_rows) + astray_slices(window, now, source.page_rows),
             0.0,
@@ -378,21 +388,35 @@ class LangfuseProvider:
         )
         partitions = _regrouped(steps.spool)
         with Rollup(window, self._trace_base(project), now, only_touched=True) as rollup:
-            ids = [trace_id for facts in partitions for trace_id in rollup.incomplete(facts)]
-        whole = steps.read(
-            source, whole_trace_slices(ids, now, source.page_rows), 0.85, 0.95, "reading incomplete traces whole"
-        )
-        partitions.add(_tables(whole))
-        return partitions
+            ids = {trace_id for facts in partitions for trace_id in rollup.incomplete(facts)}
+        known = ids | _trace_ids(_of_kind(parts, Kind.TRACES, Kind.ENDED))
+        strays = Strays.of(_trace_ids(_of_kind(parts, Kind.ASTRAY)) - known)
+        doing = "reading incomplete traces whole"
+        whole = steps.read(source, whole_trace_slices(ids, now, source.page_rows), 0.85, 0.93, doing)
+        elsewhere = steps.read(source, whole_trace_slices(strays.ids, now, source.page_rows), 0.93, 0.95, doing)
+        strays.judge(elsewhere, window, now, is_whole=True)
+        partitions.add(_tables(whole + elsewhere))
+        return partitions, strays
 
     def _roll_up(
-        self, window: Window, project: Project, reading: Reading, partitions: Partitions, steps: _Steps
+        self,
+        window: Window,
+        project: Project,
+        reading: Reading,
+        partitions: Partitions,
+        strays: Strays,
+        steps: _Steps,
     ) -> None:
         daily: list[DailyTotal] = []
-        is_mixed = reading.api == "legacy" or any(
-            part.slice.kind is Kind.ASTRAY and part.rows for part in steps.spool.parts.values()
+        rolling = Rollup(
+            window,
+            self._trace_base(project),
+            self._clock(),
+            only_touched=reading.api == "legacy",
+            of_no_time=strays.ids - strays.foreign,
+            foreign=strays.foreign,
         )
-        with Rollup(window, self._trace_base(project), self._clock(), only_touched=is_mixed) as rollup:
+        with rolling as rollup:
             for number, facts in enumerate(partitions, start=1):
                 rolled: Rolled = rollup.roll(facts)
                 reading.keep(rolled.table)
@@ -404,7 +428,8 @@ class LangfuseProvider:
         reading.observations += sum(
             len(part.rejected) for part in steps.spool.parts.values() if not part.slice.kind.is_repeat
         )
-        reading.rejected = list(dict.fromkeys(rejected))
+        reading.rejected = [*dict.fromkeys(rejected), *strays.rejected]
+        reading.notes = list(dict.fromkeys(note for part in steps.spool.parts.values() for note in part.notes))
         reading.daily = _by_day(daily)
         partitions.remove()
         steps.report(1.0, "done")
@@ -464,6 +489,10 @@ def _first_project(body: bytes) -> dict[str, Any]:
         raise BrokenBody(f"retentionDays = {shown(days)}, which is no number of days")
     found: dict[str, Any] = project
     return found
+
+
+def _of_kind(parts: Iterable[Part], *kinds: Kind) -> list[Part]:
+    return [part for part in parts if part.slice.kind in kinds]
 
 
 def _tables(parts: Iterable[Part]) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import TooHeavy
 from billing_core.langfuse.decode import NOTHING, Facts
 from billing_core.langfuse.limiter import Stopped
-from billing_core.langfuse.spans import HOUR, Kind, Slice, Span, halved, length, shrink
+from billing_core.langfuse.spans import DAY, HOUR, REACH, Kind, Slice, Span, halved, length, nearer, shrink
 from billing_core.langfuse.spool import Part, Spool
 
 __all__ = ["Source", "read_part", "read_slices"]
@@ -23,6 +23,17 @@ logger = logging.getLogger(__name__)
 REPORT_EVERY_SECONDS = 0.2
 
 NO_LIMIT = 2**62
+
+MOST_ASTRAY_PAGES = 5
+"""So many pages of rows dated outside any time of use are read at most: normally there is none."""
+
+NOT_FURTHER = (
+    f"rows of the window's traces dated more than {REACH // DAY} days before or after it were not looked for: "
+    "Langfuse found the question too heavy"
+)
+NO_LOST_STARTS = "not all rows dated before 2020 were looked for: there are too many, or Langfuse found it too heavy"
+NO_FUTURE = "not all rows dated in the future were looked for: there are too many, or Langfuse found it too heavy"
+"""What a reading says of rows that it may have missed."""
 
 
 class Source(Protocol):
@@ -100,9 +111,14 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
         if stop.is_set():
             raise Stopped
         span = stack.pop()
-        if span.cursor is None and length(span) > appetite.longest(part.slice.kind) and (halves := halved(span)):
-            stack += halves
-            continue
+        if span.cursor is None and length(span) > appetite.longest(part.slice.kind):
+            if (rest := nearer(part.slice.kind, span)) is not None:
+                stack.append(rest)
+                part.note(NOT_FURTHER)
+                continue
+            if halves := halved(span):
+                stack += halves
+                continue
         try:
             facts, following = source.read(part.slice, span, stop)
         except TooHeavy as reason:
@@ -110,7 +126,14 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
                 # Half a century cannot be asked for in pieces: the hour in which lost starts are dated has to do.
                 logger.warning("rows dated outside any time of use: %s", reason)
                 stack += [replace(span, end=span.start + HOUR)] if span.start == 0 and length(span) > HOUR else []
+                part.note(NO_LOST_STARTS if span.start == 0 else NO_FUTURE)
                 part.write(NOTHING, stack)
+                continue
+            if (rest := nearer(part.slice.kind, span)) is not None:
+                logger.warning("rows of traces far from the window: %s", reason)
+                appetite.learn(part.slice.kind, span, [replace(rest, newest=None)])
+                stack.append(rest)
+                part.note(NOT_FURTHER)
                 continue
             smaller = shrink(span)
             appetite.learn(part.slice.kind, span, smaller)
@@ -125,6 +148,9 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
         answered.add(_position(span))
         if any(_position(after) in answered for after in following):
             following = _start_over(span, following)
+        if part.slice.kind is Kind.ASTRAY and following and len(answered) >= MOST_ASTRAY_PAGES:
+            part.note(NO_LOST_STARTS if span.start == 0 else NO_FUTURE)
+            following = []
         stack += following
         part.write(facts, stack)
 

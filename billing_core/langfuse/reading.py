@@ -33,6 +33,8 @@ class Reading:
         Rows dropped because a newer version of the same observation was read too.
     rejected:
         Rows that could not be read at all.
+    notes:
+        Sentences about rows that were not looked for.
     daily:
         Sums per UTC day of the window, for the cross-check with Langfuse's own metrics.
     """
@@ -42,6 +44,7 @@ class Reading:
     observations: int = 0
     duplicates: int = 0
     rejected: list[RejectedRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     daily: list[DailyTotal] = field(default_factory=list)
     events: int = 0
     _files: list[Path] = field(default_factory=list)

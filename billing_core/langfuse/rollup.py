@@ -7,7 +7,7 @@ partition and not by the pull. The rules are those of section 2 of the Langfuse 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import TracebackType
@@ -285,8 +285,11 @@ GROUP BY day ORDER BY day
 _TOUCHED = """
 SELECT * FROM arriving WHERE trace_id IN (
     SELECT trace_id FROM arriving WHERE repeat OR (start_time >= $start AND start_time < $end)
+    UNION ALL SELECT trace_id FROM of_no_time
 )
 """
+
+_NOT_FOREIGN = "SELECT * FROM arriving WHERE trace_id NOT IN (SELECT trace_id FROM foreign_trace)"
 
 _READ = f"SELECT count(*) FROM facts WHERE NOT repeat AND rank <> {TRACE_RECORD}"
 
@@ -307,15 +310,31 @@ class Rollup:
     only_touched:
         Book only traces with a row inside the window or read on purpose. The legacy reader looks beyond the window's
         edges, where it also sees traces that were not asked for.
+    of_no_time:
+        Traces that are booked without a row inside the window: all their rows lie outside any time of use.
+    foreign:
+        Traces of which only such rows were seen here, while others lie in another window: not booked.
     """
 
-    def __init__(self, window: Window, trace_base: str | None, read_at: datetime, *, only_touched: bool) -> None:
+    def __init__(
+        self,
+        window: Window,
+        trace_base: str | None,
+        read_at: datetime,
+        *,
+        only_touched: bool,
+        of_no_time: Collection[str] = (),
+        foreign: Collection[str] = (),
+    ) -> None:
         self._window = window
         self._read_at = read_at
         self._trace_base = trace_base
         self._only_touched = only_touched
         self._engine = duckdb.connect(":memory:")
         self._engine.execute("SET TimeZone = 'UTC'")
+        self._engine.register("of_no_time", _ids(of_no_time))
+        self._engine.register("foreign_trace", _ids(foreign))
+        self._has_foreign = bool(foreign)
 
     def __enter__(self) -> Rollup:
         return self
@@ -367,7 +386,9 @@ class Rollup:
         The first two are views of Arrow data: copying whole rows into the engine would cost more than all queries.
         """
         if self._only_touched:
-            facts = self._touched(facts)
+            facts = self._selected(facts, _TOUCHED, self._bounds())
+        if self._has_foreign:
+            facts = self._selected(facts, _NOT_FOREIGN, {})
         self._engine.register("facts", facts.append_column("fact", pa.array(np.arange(len(facts), dtype=np.int32))))
         self._engine.execute(_DUPLICATES)
         places = self._engine.execute(_PLACES).to_arrow_table()
@@ -375,11 +396,11 @@ class Rollup:
         self._engine.register("row", kept.append_column("place", places["place"]))
         self._engine.execute(_TRACES, self._limits())
 
-    def _touched(self, facts: pa.Table) -> pa.Table:
+    def _selected(self, facts: pa.Table, query: str, bounds: dict[str, datetime]) -> pa.Table:
         self._engine.register("arriving", facts)
-        touched: pa.Table = self._engine.execute(_TOUCHED, self._bounds()).to_arrow_table()
+        selected: pa.Table = self._engine.execute(query, bounds).to_arrow_table()
         self._engine.unregister("arriving")
-        return touched
+        return selected
 
     def _conflicts_and_differences(self) -> dict[str, list[str]]:
         sentences: dict[str, list[str]] = defaultdict(list)
@@ -430,6 +451,10 @@ class Rollup:
         schema = pa.schema([("trace_id", pa.string()), ("id", pa.string())])
         table = pa.table([[trace for trace, _ in pairs], [identity for _, identity in pairs]], schema=schema)
         self._engine.register("repeating", table)
+
+
+def _ids(trace_ids: Collection[str]) -> pa.Table:
+    return pa.table([sorted(trace_ids)], schema=pa.schema([("trace_id", pa.string())]))
 
 
 def _mistimed(count: int, identity: str, start: str, end: str | None) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "DAY",
     "HOUR",
     "MINUTE",
+    "REACH",
     "Kind",
     "Slice",
     "Span",
@@ -28,6 +29,7 @@ __all__ = [
     "halved",
     "length",
     "milliseconds",
+    "nearer",
     "shrink",
     "slice_window",
 ]
@@ -40,6 +42,10 @@ LADDER = (HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, *(DAY * 2**step for step in range
 """Slice lengths. Boundaries are multiples of the length, so that a rerun cuts at the same places."""
 
 MOST_SLICES = 16
+
+REACH = 93 * DAY
+"""How far from the window rows of its traces are asked for where a server refuses to answer about more: a quarter, and
+far beyond what Stripe still bills."""
 
 SMALLEST_LIMIT = 10
 """Rows per page below which asking for less has no point."""
@@ -55,7 +61,9 @@ class Kind(StrEnum):
     WINDOW = "window"
     TRACES = "traces"  # trace records of the legacy API
     ENDED = "ended"  # rows that started before the window and ended lately
-    COMPLETE = "complete"  # rows outside the window of traces seen in it
+    EARLIER = "earlier"  # rows before the window of traces seen in it
+    LATER = "later"  # rows after it
+    COMPLETE = "complete"  # rows of traces by id, whenever they are dated
     ASTRAY = "astray"  # rows dated when nothing can have been used: 1970, 2106
     EXPAND = "expand"  # again, with metadata values in full
     WHOLE = "whole"  # one trace by id, legacy API
@@ -176,6 +184,21 @@ def halved(span: Span) -> Sequence[Span]:
         return []
     middle = span.start + length(span) // 2
     return [replace(span, end=middle, cursor=None, newest=None), replace(span, start=middle)]
+
+
+def nearer(kind: Kind, span: Span) -> Span | None:
+    """What is left of a question about other rows of traces when it reaches no further than `REACH` from the window.
+
+    `None` if it does not reach further, or is none of that kind.
+    """
+    if kind is Kind.EARLIER and span.end - span.start > REACH:
+        return replace(span, start=span.end - REACH)
+    if kind is Kind.LATER and span.end - span.start > REACH:
+        end = span.start + REACH
+        if span.newest is not None and span.newest <= end:
+            return replace(span, end=end)
+        return replace(span, end=end, cursor=None, newest=None)
+    return None
 
 
 def shrink(span: Span) -> Sequence[Span]:

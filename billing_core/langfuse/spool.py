@@ -45,6 +45,7 @@ class Part:
         self.slice = piece
         self.rows = 0
         self.rejected: list[RejectedRow] = []
+        self.notes: list[str] = []
         self.remaining: list[Span] = list(piece.spans)
         self._folder = folder
         self._begun = now
@@ -75,7 +76,13 @@ class Part:
             return False
         self.rows, self.rejected, self._begun, self._pages = rows, rejected, begun, len(files)
         self.remaining = [Span.from_json(span) for span in state["remaining"]]
+        self.notes = state.get("notes", [])
         return True
+
+    def note(self, sentence: str) -> None:
+        """What was left out of what is asked from here on; kept with the next page."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def write(self, facts: Facts, remaining: Sequence[Span]) -> None:
         """Keep a page together with what is left to read after it; an empty page is kept only as the last."""
@@ -87,6 +94,7 @@ class Part:
             "rows": facts.rows,
             "rejected": [[row.row, row.reason] for row in facts.rejected],
             "remaining": [span.as_json() for span in remaining],
+            "notes": self.notes,
         }
         path = self._folder / f"{self._pages:06d}.arrow"
         draft = path.with_suffix(".tmp")
