@@ -23,8 +23,8 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from billing_core.errors import BadParameter, SettingsError
-from billing_core.exports.journal import JournalAccounts
 from billing_core.values.hosts import Reach, Site, is_loopback, reach_of
+from billing_core.values.journal_accounts import JournalAccounts
 
 __all__ = [
     "SECRET_VARIABLES",

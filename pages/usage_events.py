@@ -8,8 +8,9 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.access import Principal
-from billing_core.service import BillingService, Summary
+from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
+from billing_core.usage_events.model import Summary
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.remedy import calm

@@ -6,16 +6,15 @@ its part. A month that took back more than it used has the sides swapped.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from billing_core.errors import BadParameter
+from billing_core.values.journal_accounts import JournalAccounts
 
-__all__ = ["JOURNAL_COLUMNS", "NO_ORGANIZATION", "JournalAccounts", "JournalLine", "journal_rows"]
+__all__ = ["JOURNAL_COLUMNS", "NO_ORGANIZATION", "JournalLine", "journal_rows"]
 
 NO_ORGANIZATION = "(none)"
 """Stands for usage that names no organization; a real name is percent-encoded in references, so none reads like it."""
@@ -23,45 +22,7 @@ NO_ORGANIZATION = "(none)"
 KINDS = ("ai_tokens", "compute", "storage")
 """What revenue is told apart by, in the order of lines."""
 
-_ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,63}")
 _NO_AMOUNT = Decimal(0)
-
-
-@dataclass(frozen=True, slots=True)
-class JournalAccounts:
-    """The accounts to book on: what customers owe, and the revenue of each kind of resource."""
-
-    receivable: str = "1200"
-    ai_tokens: str = "4000"
-    compute: str = "4010"
-    storage: str = "4020"
-
-    @classmethod
-    def parse(cls, text: str) -> JournalAccounts:
-        """Read `receivable=1200,ai_tokens=4000,compute=4010,storage=4020`; what is not named keeps its default.
-
-        Raises
-        ------
-        BadParameter
-            If a name is unknown or given twice, an account is no account, or receivable is also a revenue account.
-        """
-        known = tuple(field.name for field in fields(cls))
-        given: dict[str, str] = {}
-        for part in filter(None, map(str.strip, text.split(","))):
-            name, equals, account = (piece.strip() for piece in part.partition("="))
-            if not equals or name not in known:
-                raise BadParameter("accounts", part, f"NAME=ACCOUNT with a name of {', '.join(known)}")
-            if name in given:
-                raise BadParameter("accounts", part, f"{name} once; it already is {given[name]}")
-            if not _ACCOUNT.fullmatch(account):
-                raise BadParameter(
-                    "accounts", part, "an account of 1 to 64 letters, digits, spaces or . _ : / -, such as 1200"
-                )
-            given[name] = account
-        accounts = cls(**given)
-        if accounts.receivable in (accounts.ai_tokens, accounts.compute, accounts.storage):
-            raise BadParameter("accounts", text, "a receivable account that is not a revenue account as well")
-        return accounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
 
-from billing_core.service import Slice
 from billing_core.types import Credits
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.values.decimals import EXACT
 
 __all__ = ["Ranking", "added", "disagreements", "ranking"]
@@ -18,26 +18,26 @@ __all__ = ["Ranking", "added", "disagreements", "ranking"]
 class Ranking:
     """The largest slices and what all others hold together (`None` if there are none): they add up to the whole."""
 
-    largest: tuple[Slice, ...]
-    others: Slice | None
+    largest: tuple[BreakdownRow, ...]
+    others: BreakdownRow | None
 
     @property
-    def rows(self) -> tuple[Slice, ...]:
+    def rows(self) -> tuple[BreakdownRow, ...]:
         """The largest, then the others."""
         return self.largest if self.others is None else (*self.largest, self.others)
 
 
-def ranking(slices: Sequence[Slice], whole: Credits, events: int, *, shown: int) -> Ranking:
+def ranking(slices: Sequence[BreakdownRow], whole: Credits, events: int, *, shown: int) -> Ranking:
     """The first `shown` slices; the rest of `whole` and of its `events` is "others", however many were not read."""
     largest = tuple(slices[:shown])
     held = added(largest)
     rest = Credits(**{name: EXACT.subtract(getattr(whole, name), getattr(held, name)) for name in Credits.model_fields})
     other_events = events - sum(s.events for s in largest)
-    others = Slice((), other_events, rest) if other_events or rest.total else None
+    others = BreakdownRow((), other_events, rest) if other_events or rest.total else None
     return Ranking(largest, others)
 
 
-def added(slices: Iterable[Slice]) -> Credits:
+def added(slices: Iterable[BreakdownRow]) -> Credits:
     """The sum of slices, part by part."""
     sums = dict.fromkeys(Credits.model_fields, Decimal(0))
     for one in slices:

@@ -13,8 +13,9 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.organizations.figures import OrganizationFigures, Statistics
 from billing_core.organizations.table import label
-from billing_core.service import BillingService, Slice
+from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking, added, disagreements, ranking
 from billing_core.values.decimals import EXACT
 from components.organizations import charts as org_charts
@@ -137,10 +138,10 @@ class _Charts:
                 text = f"✓ ties out with Usage Events: {credits_text(self.whole.total)} credits"
                 usage_link(text, **self.query)
 
-    def _slices(self, *dimensions: str) -> list[Slice]:
+    def _slices(self, *dimensions: str) -> list[BreakdownRow]:
         return self.service.breakdown(self.params, self.principal, *dimensions, limit=READ)
 
-    def _all(self, slices: Sequence[Slice], shown: Ranking) -> list[Decimal]:
+    def _all(self, slices: Sequence[BreakdownRow], shown: Ranking) -> list[Decimal]:
         """What a breakdown adds up to: every slice read, or, of one too long to read whole, what the chart shows."""
         if len(slices) < READ:
             return [added(slices).total]
@@ -176,7 +177,7 @@ class _Charts:
         self._tree_links(areas.largest)
         return self._all(slices, areas)
 
-    def _tree_links(self, slices: Sequence[Slice]) -> None:
+    def _tree_links(self, slices: Sequence[BreakdownRow]) -> None:
         """The largest areas as links."""
         organizations = _largest(slices, lambda one: one.values[:1])
         chatflows = [path for path in _largest(slices, lambda one: one.values[:3]) if path[0] and path[1]]
@@ -238,7 +239,9 @@ def user_query(query: Mapping[str, Any], organization: str | None, user: str | N
     return {**kept, **named, **({"without": lacking} if lacking else {})}
 
 
-def _largest(slices: Sequence[Slice], key: Callable[[Slice], tuple[str | None, ...]]) -> list[tuple[str | None, ...]]:
+def _largest(
+    slices: Sequence[BreakdownRow], key: Callable[[BreakdownRow], tuple[str | None, ...]]
+) -> list[tuple[str | None, ...]]:
     """Keys of slices by the credits they hold together, most first."""
     sums: dict[tuple[str | None, ...], Decimal] = {}
     for one in slices:

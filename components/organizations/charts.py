@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from billing_core.organizations.figures import OrganizationFigures
 from billing_core.organizations.service import ActiveUsers
 from billing_core.organizations.table import label
-from billing_core.service import Slice
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.values.decimals import EXACT
 from components.shared.colours import RANKED, SERIES
 from components.shared.formats import UNKNOWN, credits_text
@@ -134,7 +134,9 @@ def daily_lines(
     return figure
 
 
-def organization_tree(slices: Sequence[Slice], others: Slice | None, names: Mapping[str, str], theme: str) -> Figure:
+def organization_tree(
+    slices: Sequence[BreakdownRow], others: BreakdownRow | None, names: Mapping[str, str], theme: str
+) -> Figure:
     """Organizations as areas, their chatflows inside, the models of those inside them.
 
     `slices` hold organization, chatflow id, chatflow name and models, in this order.
@@ -156,7 +158,7 @@ def organization_tree(slices: Sequence[Slice], others: Slice | None, names: Mapp
     return area_tree(list(areas.values()), others, theme, levels=TREE_LEVELS)
 
 
-def user_name(one: Slice, names: Mapping[str, str]) -> str:
+def user_name(one: BreakdownRow, names: Mapping[str, str]) -> str:
     """A user of a leaderboard, with the organization: the same id under two organizations is two users."""
     organization, user = one.values
     return f"{user or UNKNOWN} · {label(organization, names)}"

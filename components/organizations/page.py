@@ -13,8 +13,9 @@ from billing_core.access import Principal
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.organizations.figures import OrganizationFigures, Statistics
 from billing_core.organizations.table import NOBODY, label
-from billing_core.service import BillingService, Slice, Summary
+from billing_core.service import BillingService
 from billing_core.types import Attribute, GetUsageEventsParams
+from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
 from components.organizations.overview import figure_tiles, period_text, tie_out
 from components.organizations.query import Address, events_of, of_day
@@ -173,7 +174,7 @@ def _usage(
             _ranking(rank, found, slices, query, theme)
 
 
-def _ranking(rank: Rank, found: Ranking, slices: Sequence[Slice], query: Mapping[str, Any], theme: str) -> None:
+def _ranking(rank: Rank, found: Ranking, slices: Sequence[BreakdownRow], query: Mapping[str, Any], theme: str) -> None:
     def clicked(point: Sequence[Any]) -> None:
         target = events_query(query, rank, point[0])
         if target is not None:
@@ -192,7 +193,7 @@ def _ranking(rank: Rank, found: Ranking, slices: Sequence[Slice], query: Mapping
         usage_link(_called(one), **target)
 
 
-def _called(one: Slice) -> str:
+def _called(one: BreakdownRow) -> str:
     return next((value for value in reversed(one.values) if value), UNKNOWN)
 
 

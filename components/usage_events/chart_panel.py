@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from billing_core.access import Principal
-from billing_core.service import BillingService, Slice, Summary
+from billing_core.service import BillingService
 from billing_core.types import Credits, GetUsageEventsParams
+from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, added, disagreements, ranking
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
@@ -167,7 +168,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             st.caption(tie_out_text(whole.total, wrong))
 
 
-def _all(slices: Sequence[Slice], shown: Ranking) -> list[Decimal]:
+def _all(slices: Sequence[BreakdownRow], shown: Ranking) -> list[Decimal]:
     """What a breakdown adds up to: every slice read, or, of one too long to read whole, what the chart shows."""
     if len(slices) < READ:
         return [added(slices).total]

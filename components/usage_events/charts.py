@@ -12,9 +12,10 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from billing_core.service import DayTotals, Slice
 from billing_core.types import Credits
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking
+from billing_core.usage_events.totals import DayTotals
 from components.shared.colours import CREDIT_PARTS, HEAT, RANKED
 from components.shared.formats import credits_text
 
@@ -176,12 +177,12 @@ def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Fig
     return figure
 
 
-def _name(one: Slice) -> str | None:
+def _name(one: BreakdownRow) -> str | None:
     """The most telling of a slice's values: a chatflow's name before its id."""
     return next((value for value in reversed(one.values) if value), None)
 
 
-def share_tree(slices: Sequence[Slice], others: Slice | None, theme: str) -> Figure:
+def share_tree(slices: Sequence[BreakdownRow], others: BreakdownRow | None, theme: str) -> Figure:
     """Organizations as areas, their chatflows inside.
 
     Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
@@ -213,7 +214,7 @@ class Area:
     whole: Decimal
 
 
-def area_tree(areas: Sequence[Area], others: Slice | None, theme: str, *, levels: int = -1) -> Figure:
+def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *, levels: int = -1) -> Figure:
     """Areas within areas, the darker the more they hold; "all others" beside them.
 
     With `levels`, only so many are shown at once; a click looks into an area, and a bar above it leads back.

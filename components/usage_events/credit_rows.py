@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from billing_core.service import Slice, Summary
 from billing_core.types import Credits
+from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import count, credits_text, usd
@@ -24,7 +24,7 @@ def credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
     }
 
 
-def slice_rows(slices: Sequence[Slice]) -> dict[str, list[str]]:
+def slice_rows(slices: Sequence[BreakdownRow]) -> dict[str, list[str]]:
     """The figures of slices, a row each."""
     return {**credit_cells([one.credits for one in slices]), "Events": [count(one.events) for one in slices]}
 
@@ -40,7 +40,7 @@ def day_rows(summary: Summary) -> dict[str, list[str]]:
     }
 
 
-def others_text(kind: str, slices: Sequence[Slice], ranked: Ranking, *, read: int) -> str | None:
+def others_text(kind: str, slices: Sequence[BreakdownRow], ranked: Ranking, *, read: int) -> str | None:
     """What the bars of a ranking leave out, so that it still accounts for every credit; `read` slices at most were."""
     if ranked.others is None:
         return None

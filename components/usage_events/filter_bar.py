@@ -9,8 +9,9 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
-from billing_core.service import FACET_LIMIT, BillingService
+from billing_core.service import BillingService
 from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
+from billing_core.usage_events.service import FACET_LIMIT
 from components.shared.formats import count
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import Period, window_of

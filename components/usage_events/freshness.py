@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from billing_core.access import Principal
+from billing_core.ingest.service import Freshness
 from billing_core.ledger.journal import Run
-from billing_core.service import BillingService, Freshness
+from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import PullState
 from components.shared import sign_in

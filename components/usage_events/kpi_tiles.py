@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from billing_core.service import Summary, Sums
+from billing_core.usage_events.model import Summary
+from billing_core.usage_events.totals import Sums
 from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
 from components.shared.metric_tiles import MetricTile, metric_tiles
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
-from billing_core.exports.journal import JOURNAL_COLUMNS, JournalAccounts, journal_rows
+from billing_core.exports.journal import JOURNAL_COLUMNS, journal_rows
 from billing_core.values.decimals import EXACT
+from billing_core.values.journal_accounts import JournalAccounts
 
 PRICE = Decimal("0.00004")
 

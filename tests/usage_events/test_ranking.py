@@ -5,8 +5,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.service import Slice
 from billing_core.types import Credits
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import added, disagreements, ranking
 
 
@@ -15,19 +15,19 @@ def held(ai: str, compute: str = "0", storage: str = "0") -> Credits:
     return Credits(ai_tokens=parts[0], compute=parts[1], storage=parts[2], total=sum(parts, Decimal(0)))
 
 
-def piece(name: str, ai: str, events: int = 1) -> Slice:
-    return Slice((name,), events, held(ai))
+def piece(name: str, ai: str, events: int = 1) -> BreakdownRow:
+    return BreakdownRow((name,), events, held(ai))
 
 
 def test_the_largest_are_shown_and_the_rest_is_all_others():
     slices = [piece("a", "5", 2), piece("b", "3"), piece("c", "1"), piece("d", "1")]
     found = ranking(slices, held("10"), 5, shown=2)
     assert [one.values for one in found.largest] == [("a",), ("b",)]
-    assert found.others == Slice((), 2, held("2"))
+    assert found.others == BreakdownRow((), 2, held("2"))
 
 
 def test_all_others_holds_what_was_not_even_read():
-    assert ranking([piece("a", "5")], held("100"), 50, shown=10).others == Slice((), 49, held("95"))
+    assert ranking([piece("a", "5")], held("100"), 50, shown=10).others == BreakdownRow((), 49, held("95"))
 
 
 def test_there_are_no_others_when_everything_is_shown():

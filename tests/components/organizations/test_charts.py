@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.organizations.service import ActiveUsers
-from billing_core.service import Slice
 from billing_core.types import Credits
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking
 from components.organizations.chart_panel import limited_to, tree_rows, trend_rows, user_query, user_rows
 from components.organizations.charts import (
@@ -95,15 +95,15 @@ def test_compared_lines_differ_in_colour_and_in_dashes():
 # ── tree ─────────────────────────────────────────────────────────────────────────────────────────
 
 SLICES = (
-    Slice(("org_a", "flow-1", "Support", "gpt-5"), 2, held("60")),
-    Slice(("org_a", "flow-1", "Support", "o4"), 1, held("20")),
-    Slice(("org_a", "flow-2", None, "o4"), 1, held("9")),
-    Slice((None, "flow-1", "Support", ""), 1, held("1")),
+    BreakdownRow(("org_a", "flow-1", "Support", "gpt-5"), 2, held("60")),
+    BreakdownRow(("org_a", "flow-1", "Support", "o4"), 1, held("20")),
+    BreakdownRow(("org_a", "flow-2", None, "o4"), 1, held("9")),
+    BreakdownRow((None, "flow-1", "Support", ""), 1, held("1")),
 )
 
 
 def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
-    tree = organization_tree(SLICES, Slice((), 5, held("10")), NAMES, "light").data[0]
+    tree = organization_tree(SLICES, BreakdownRow((), 5, held("10")), NAMES, "light").data[0]
     named = dict(zip(tree.ids, zip(tree.labels, tree.parents, tree.values, tree.customdata, strict=True), strict=True))
     paths = []
     for identity in tree.ids:
@@ -129,7 +129,7 @@ def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
 
 
 def test_the_table_of_the_tree_has_a_row_per_area():
-    shown = tree_rows(Ranking(SLICES, Slice((), 5, held("10"))), NAMES)
+    shown = tree_rows(Ranking(SLICES, BreakdownRow((), 5, held("10"))), NAMES)
     assert shown["Organization"] == ["Acme <b> (org_a)"] * 3 + ["No organization", "all others"]
     assert shown["Chatflow"] == ["Support", "Support", "flow-2", "Support", ""]
     assert shown["Model"] == ["gpt-5", "o4", "o4", "unknown", ""]
@@ -141,9 +141,9 @@ def test_the_table_of_the_tree_has_a_row_per_area():
 
 def test_the_same_user_id_under_two_organizations_is_two_users():
     slices = (
-        Slice(("org_a", "ann"), 3, held("5")),
-        Slice((None, "ann"), 1, held("2")),
-        Slice(("x", None), 1, held("1")),
+        BreakdownRow(("org_a", "ann"), 3, held("5")),
+        BreakdownRow((None, "ann"), 1, held("2")),
+        BreakdownRow(("x", None), 1, held("1")),
     )
     called = [user_name(one, NAMES) for one in slices]
     assert called == ["ann · Acme <b> (org_a)", "ann · No organization", "unknown · x"]

@@ -5,9 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.service import DayTotals, Slice
 from billing_core.types import Credits, Totals
+from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking
+from billing_core.usage_events.totals import DayTotals
 from components.shared.colours import CREDIT_PARTS
 from components.usage_events import charts
 from components.usage_events.chart_panel import TOPS, clickable, tie_out_text
@@ -27,9 +28,9 @@ def day(number: int, whole: Credits) -> DayTotals:
 
 DAYS = [day(1, held("100", "50", "1")), day(2, held("0.000001"))]
 SLICES = (
-    Slice(("flow-1", "Support <b>"), 3, held("90")),
-    Slice(("flow-2", None), 2, held("9")),
-    Slice((None, None), 1, held("1")),
+    BreakdownRow(("flow-1", "Support <b>"), 3, held("90")),
+    BreakdownRow(("flow-2", None), 2, held("9")),
+    BreakdownRow((None, None), 1, held("1")),
 )
 
 
@@ -71,18 +72,18 @@ def test_a_bar_shows_its_name_literally_and_carries_its_id():
 
 def test_a_long_name_is_cut_beside_the_bar_and_whole_in_its_hover_text():
     name = "a very long name of a chatflow that nobody reads to its end"
-    bars = charts.top(Ranking((Slice(("id", name), 1, held("1")),), None), "light")
+    bars = charts.top(Ranking((BreakdownRow(("id", name), 1, held("1")),), None), "light")
     assert bars.layout.yaxis.ticktext[0] == "a very long name of a chatf…"
     assert bars.data[0].customdata[0][2] == name
 
 
 def test_areas_hold_chatflows_inside_their_organization_and_all_others_beside():
     slices = (
-        Slice(("org_a", "flow-1", "Support"), 2, held("60")),
-        Slice(("org_a", "flow-2", None), 1, held("20")),
-        Slice((None, "flow-1", "Support"), 1, held("10")),
+        BreakdownRow(("org_a", "flow-1", "Support"), 2, held("60")),
+        BreakdownRow(("org_a", "flow-2", None), 1, held("20")),
+        BreakdownRow((None, "flow-1", "Support"), 1, held("10")),
     )
-    tree = charts.share_tree(slices, Slice((), 5, held("10")), "light").data[0]
+    tree = charts.share_tree(slices, BreakdownRow((), 5, held("10")), "light").data[0]
     named = dict(zip(tree.ids, zip(tree.labels, tree.parents, tree.values, tree.customdata, strict=True), strict=True))
     assert named["o:org_a"] == ("org_a", "all", 0.0, "80.00")
     assert named["c:1"] == ("flow-2", "o:org_a", 20.0, "20.00")

@@ -5,9 +5,9 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.ingest.pull import PullResult
+from billing_core.ingest.service import Freshness
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.journal import Run
-from billing_core.service import Freshness
 from billing_core.values.usage_frame import PullProgress, Window
 from billing_core.web.jobs import PullState
 from components.usage_events.freshness import outcome_text, partial_text, progress_text, stamp

@@ -1,0 +1,225 @@
+"""Usage events as people ask for them: pages of rows, totals, breakdowns, explanations, files.
+
+Answers about a state of the ledger never change (history is append-only), so they are remembered per
+`Selection`, which holds the scope, the filters and the booking number: nobody is served another's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache, reduce
+from itertools import chain
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+from billing_core.access import Principal, scope_of
+from billing_core.errors import BadParameter, NotFound
+from billing_core.exports.csv_file import csv_header, csv_pieces
+from billing_core.exports.usage_source import Usage, by_event
+from billing_core.ledger import queries
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.queries import Selection
+from billing_core.rating.card import LEGACY_VERSION, RateCard
+from billing_core.runtime.clock import Clock
+from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResponse
+from billing_core.usage_events import rows as published
+from billing_core.usage_events.explain import Passport, explain
+from billing_core.usage_events.lint import Finding, lint_event
+from billing_core.usage_events.model import BreakdownRow, Summary
+from billing_core.usage_events.selection import period_before, select
+from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
+from billing_core.values.decimals import EXACT
+
+REMEMBERED = 256
+"""Answers kept in memory per kind of question; each is at most one page or one chart."""
+
+CSV_ROWS = 20_000
+"""Rows per read while a CSV streams: other processes get their turn in between."""
+
+FACET_LIMIT = 200
+"""Values offered per filter; rarer ones can be searched for."""
+
+IntentsOf = Callable[[str, Principal], list[dict[str, Any]]]
+"""The intents that ever covered an event, as the principal may see them."""
+
+
+class UsageEventsService:
+    """Every question about usage events, each for a principal. Thread-safe; one per process."""
+
+    def __init__(self, ledger: Ledger, zone: ZoneInfo, intents_of: IntentsOf, clock: Clock) -> None:
+        self._ledger, self._zone, self._intents_of, self._clock = ledger, zone, intents_of, clock
+        self._totals = lru_cache(REMEMBERED)(self._read_totals)
+        self._days = lru_cache(REMEMBERED)(self._read_days)
+        self._page = lru_cache(REMEMBERED)(self._read_page)
+        self._slices = lru_cache(REMEMBERED)(self._read_slices)
+        self._heat = lru_cache(REMEMBERED)(self._read_heat)
+        self._facet = lru_cache(REMEMBERED)(self._read_facet)
+
+    def get_usage_events(self, params: GetUsageEventsParams, principal: Principal) -> UsageEventsResponse:
+        """One page of usage events with exact totals over the whole filter.
+
+        Raises
+        ------
+        BadParameter
+            Naming the parameter, e.g. an empty window.
+        AccessDenied
+            If `params.organization` names one outside the principal's.
+        """
+        selection = self._select(params, principal)
+        sums = self._totals(selection)
+        offset = (params.page - 1) * params.limit
+        table = self._page(selection, params.sort, params.order == "desc", params.limit, offset)
+        total_items = sums.events
+        return UsageEventsResponse(
+            events=published.events(table),
+            pagination=Pagination(
+                page=params.page,
+                limit=params.limit,
+                total_items=total_items,
+                total_pages=-(-total_items // params.limit),
+                as_of=selection.snapshot.as_of,
+            ),
+            totals=sums.totals,
+            frame=published.flat_frame(table),
+        )
+
+    def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
+        """Header figures, one point per day, and the previous equal period for comparison."""
+        selection = self._select(params, principal)
+        days, whole = self._days(selection), self._totals(selection)
+        before = period_before(selection, self._clock())
+        previous = None if before is None else self._totals(before)
+        return Summary(whole, days, previous, _same(days, whole))
+
+    def breakdown(
+        self, params: GetUsageEventsParams, principal: Principal, *dimensions: str, limit: int | None = None
+    ) -> list[BreakdownRow]:
+        """Credits by type per value of `dimensions`, largest first.
+
+        `model` groups by the set of models of an event (joined by ` + `), so that slices add up to the total.
+        """
+        for name in dimensions:
+            if name not in queries.DIMENSIONS:
+                raise BadParameter("dimension", name, "one of " + ", ".join(queries.DIMENSIONS))
+        return list(self._slices(self._select(params, principal), dimensions, limit))
+
+    def by_hour_of_week(self, params: GetUsageEventsParams, principal: Principal) -> dict[tuple[int, int], Decimal]:
+        """Credits per (weekday, hour) of the reporting timezone; 0 is Monday. Hours without events are absent."""
+        return dict(self._heat(self._select(params, principal)))
+
+    def facets(self, params: GetUsageEventsParams, principal: Principal, dimension: str) -> list[tuple[str, int]]:
+        """Values to filter by and how many events have them, within the window of `params` alone."""
+        selection = self._select(
+            GetUsageEventsParams(**{"from": params.from_, "to": params.to, "as_of": params.as_of}), principal
+        )
+        return list(self._facet(selection, dimension))
+
+    def explain(self, event_id: str, principal: Principal) -> Passport:
+        """An event's passport.
+
+        Raises
+        ------
+        NotFound
+            If there is no such event, or the principal may not see it.
+        """
+        scope = scope_of(principal)
+        found = None if "\0" in event_id else self._ledger.engine.read(queries.event(scope, event_id))
+        if found is None or found.num_rows == 0:
+            raise NotFound(f"event {event_id!r} is not in the ledger; pull the time it happened in, or check the id")
+        stored = queries.with_utc(found).to_pylist()[0]
+        revisions = self._ledger.read_rows(queries.revisions(scope, event_id))
+        event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
+        intents = self._intents_of(event_id, principal)
+        spans = self._ledger.snapshot().closed
+        closed = self._ledger.read_rows(queries.closed_states(scope, event_id, spans)) if spans else []
+        months = {span.seq: span.period for span in spans}
+        states = [(months[row["close_seq"]], row) for row in closed]
+        return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
+
+    def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
+        """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
+        source = by_event(Usage.of(self._ledger, self._select(params, principal), self._zone, {}))
+        return chain((csv_header(source.names),), csv_pieces(source.tables()))
+
+    def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
+        """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
+        selection = self._select(params, principal)
+        expression = queries.selected(selection).order_by("timestamp", "id")
+        for offset in range(0, self._totals(selection).events, CSV_ROWS):
+            for row in self._ledger.read_rows(expression.limit(CSV_ROWS, offset=offset)):
+                yield from lint_event(row, self._card(row["rate_card_version"]))
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    def _select(self, params: GetUsageEventsParams, principal: Principal) -> Selection:
+        return select(self._ledger, self._zone, params, principal)
+
+    @lru_cache(64)  # noqa: B019  (one service per process; cards are immutable)
+    def _card(self, version: str) -> RateCard | None:
+        return None if version == LEGACY_VERSION else self._ledger.card(version)
+
+    def _read_totals(self, selection: Selection) -> Sums:
+        return add_up(self._ledger.read_rows(queries.totals(selection)))
+
+    def _read_page(self, selection: Selection, sort: str, descending: bool, limit: int, offset: int) -> pa.Table:
+        return self._ledger.engine.read(
+            queries.page(selection, sort=sort, descending=descending, limit=limit, offset=offset)
+        )
+
+    def _bounds(self, selection: Selection) -> tuple[datetime, datetime] | None:
+        """Times that contain every event of the selection: its window, or what the ledger holds."""
+        if selection.start is not None and selection.end is not None:
+            return selection.start, selection.end
+        found = self._ledger.read_rows(queries.extent(selection))[0]
+        if found["first"] is None:
+            return None
+        return found["first"], found["last"] + timedelta(microseconds=1)
+
+    def _read_days(self, selection: Selection) -> tuple[DayTotals, ...]:
+        bounds = self._bounds(selection)
+        return () if bounds is None else by_day(self._ledger.read_rows(queries.daily(selection, self._zone, *bounds)))
+
+    def _read_slices(self, selection: Selection, dimensions: tuple[str, ...], limit: int | None) -> list[BreakdownRow]:
+        rows = self._ledger.read_rows(queries.breakdown(selection, dimensions, limit=limit))
+        return [
+            BreakdownRow(tuple(_shown_value(name, row[name]) for name in dimensions), row["events"], parts_of(row))
+            for row in rows
+        ]
+
+    def _read_heat(self, selection: Selection) -> dict[tuple[int, int], Decimal]:
+        bounds = self._bounds(selection)
+        if bounds is None:
+            return {}
+        rows = self._ledger.read_rows(queries.by_hour_of_week(selection, self._zone, *bounds))
+        return {(row["weekday"], row["hour"]): row["credits_total"] for row in rows}
+
+    def _read_facet(self, selection: Selection, dimension: str) -> list[tuple[str, int]]:
+        limit = FACET_LIMIT if dimension != "model" else FACET_LIMIT * 10
+        rows = self._ledger.read_rows(queries.facet(selection, dimension, limit=limit))
+        if dimension != "model":
+            return [(row["value"], row["events"]) for row in rows]
+        counts: dict[str, int] = {}
+        for row in rows:
+            for name in queries.split_models(row["value"]):
+                counts[name] = counts.get(name, 0) + row["events"]
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _shown_value(dimension: str, value: str | None) -> str | None:
+    if dimension == "model":
+        return " + ".join(queries.split_models(value or "")) or None
+    return value
+
+
+def _same(days: tuple[DayTotals, ...], whole: Sums) -> bool:
+    """Whether the days add up to the whole, to the last digit."""
+    added = [(day.totals.credits.total, day.totals.amount_usd) for day in days]
+    return (
+        reduce(EXACT.add, (credit for credit, _ in added), Decimal(0)) == whole.totals.credits.total
+        and reduce(EXACT.add, (amount for _, amount in added), Decimal(0)) == whole.totals.amount_usd
+        and sum(day.events for day in days) == whole.events
+    )
