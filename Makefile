@@ -28,6 +28,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict billing_core
+	PYTHONPATH=. $(BIN)/lint-imports
 
 bench: $(VENV)/.test
 	$(BIN)/python -m billing_core bench

@@ -132,7 +132,7 @@ class BillingService:
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
-        return self.events.csv(params, principal)
+        return self.exports.usage_csv(params, principal)
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""

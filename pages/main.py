@@ -9,6 +9,7 @@ from __future__ import annotations
 import streamlit as st
 
 from billing_core.access import Role
+from components import shell
 from components.shared import sign_in
 
 PAGES = {
@@ -33,5 +34,5 @@ with st.sidebar:
     for listed, roles in PAGES.items():
         if principal.role in roles:
             st.page_link(listed)
-sign_in.user_menu(principal)
+shell.user_menu(principal)
 page.run()

@@ -13,9 +13,9 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.model import Summary
 from billing_core.web import wiring
 from components.shared import sign_in
-from components.shared.remedy import calm
 from components.usage_events.chart_panel import chart_panel
 from components.usage_events.details import requested_event, show_event
+from components.usage_events.errors import stop_on_error
 from components.usage_events.filter_bar import active_filters, filter_bar
 from components.usage_events.freshness import show_what_the_refresh_brought, title_row
 from components.usage_events.kpi_tiles import kpi_tiles
@@ -46,7 +46,7 @@ def events_table(service: BillingService, filters: Filters, pin: Pin) -> None:
     def ask(order: Paging) -> GetUsageEventsParams:
         return question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=order)
 
-    with calm():
+    with stop_on_error():
         shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
         with st.container(horizontal=True, vertical_alignment="bottom", key="table-controls"):
             table_controls()
@@ -100,7 +100,7 @@ def figures(
 
 
 principal = sign_in.guard()
-with calm():
+with stop_on_error():
     service = wiring.service()
     service.check_mode()
     show_what_the_refresh_brought()

@@ -190,3 +190,11 @@ class ErrorReport:
     type: str
     created: datetime
     errors: tuple[ReportedError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What Stripe counts for one customer in the UTC hour that begins at `start`."""
+
+    start: datetime
+    value: Decimal

@@ -17,11 +17,11 @@ from billing_core.errors import NotFound, SettingsError, UpstreamError
 from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
 from billing_core.runtime.clock import Clock
 from billing_core.stripe.delivery import METER_GONE_CODES
-from billing_core.stripe.model import Customer, ErrorReport, Invoice, Subscription
+from billing_core.stripe.model import Bucket, Customer, ErrorReport, Invoice, Subscription
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
-from billing_core.stripe_sync.confirmation import Bucket, resolve
+from billing_core.stripe_sync.confirmation import resolve
 from billing_core.stripe_sync.read_ration import Ration
 from billing_core.values.usage_frame import HOUR, Window, hour_of, whole_hours
 

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from billing_core.errors import UpstreamError
-from billing_core.ledger.sync import DELIVERED, DUPLICATE, Answer, SyncBooks
-from billing_core.values.usage_frame import HOUR, hour_of
+from billing_core.ledger.sync import DELIVERED, DUPLICATE, Answer
+from billing_core.stripe.model import Bucket
+from billing_core.values.usage_frame import hour_of
 
-if TYPE_CHECKING:
-    from billing_core.stripe_sync.account_cache import StripeReads
-
-__all__ = ["Bucket", "OtherValue", "agreeing", "confirm", "judge_duplicates", "resolve"]
+__all__ = ["OtherValue", "agreeing", "judge_duplicates", "resolve"]
 
 MOST_UNKNOWN = 12
 """Unknown intents of one hour that are told apart by their sums; more stay unknown."""
@@ -28,17 +25,6 @@ MOST_UNKNOWN = 12
 SETTLED_AFTER = timedelta(hours=4)
 """By then a sum contains what was taken, and what Stripe rejects after taking it has been reported. Stripe names no
 lag (Stripe notes, section 4: allow an hour at least)."""
-
-GIVE_UP_AFTER = 3
-"""Customers whose sums cannot be read, until Stripe counts as out of reach for this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """What Stripe counts for one customer in the UTC hour that begins at `start`."""
-
-    start: datetime
-    value: Decimal
 
 
 def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket]) -> list[str]:
@@ -124,27 +110,6 @@ def judge_duplicates(
         ):  # fmt: skip
             other.append(OtherValue(hour, counted, delivered, tuple(row["identifier"] for row in doubtful)))
     return same, other
-
-
-def confirm(
-    books: SyncBooks, reads: StripeReads, meter_id: str, *, now: datetime, push_id: str
-) -> tuple[int, tuple[str, ...]]:
-    """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
-    waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}
-    confirmed, problems = 0, []
-    for customer in reads.customers_to_look_at(waiting):
-        first, last = waiting[customer]
-        try:
-            buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
-        except UpstreamError as error:
-            problems.append(str(error))
-            reads.keep_failure(customer)
-            if len(problems) == GIVE_UP_AFTER:
-                break
-            continue
-        rows = books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
-        confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)
-    return confirmed, tuple(problems)
 
 
 def _touched(row: Mapping[str, Any]) -> datetime:

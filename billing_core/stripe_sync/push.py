@@ -33,11 +33,11 @@ from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR, METER_GONE, METER_GONE_SAYS
-from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind, Sink
+from billing_core.stripe.model import Bucket, MeterEvent, Outcome, OutcomeKind, Sink
 from billing_core.stripe.provider import MISSING, StripeProvider
 from billing_core.stripe_sync import sent_elsewhere
 from billing_core.stripe_sync.account_cache import FRESH, Picture, StripeReads
-from billing_core.stripe_sync.confirmation import Bucket, OtherValue, agreeing, confirm, judge_duplicates
+from billing_core.stripe_sync.confirmation import OtherValue, agreeing, judge_duplicates
 from billing_core.stripe_sync.langfuse_scores import write_back
 from billing_core.stripe_sync.pipeline import WOULD_BE_SENT, WOULD_WAIT, Fate
 from billing_core.stripe_sync.read_ration import reads_this_month
@@ -57,6 +57,10 @@ BATCH = 512
 """Intents whose attempt is committed together; a kill leaves at most so many to be sent again."""
 
 Progress = Callable[["PushProgress"], None]
+
+
+GIVE_UP_AFTER = 3
+"""Customers whose sums cannot be read, until Stripe counts as out of reach for this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,7 +553,9 @@ class _Push:
         self._note(held=frozen.newly_held, newly_held=frozen.newly_held, failures=frozen.named)
 
     def _confirm(self, meter_id: str) -> None:
-        confirmed, problems = confirm(self._books, self._reads, meter_id, now=self._clock(), push_id=self._id)
+        confirmed, problems = _confirm_delivered(
+            self._books, self._reads, meter_id, now=self._clock(), push_id=self._id
+        )
         self._note(confirmed=confirmed, problems=problems)
 
     def _write_back(self) -> None:
@@ -676,3 +682,24 @@ def _mixed(waiting: pa.Table) -> Iterator[pa.Table]:
     order = by_customer[np.argsort(turns, kind="stable")]
     for first in range(0, len(order), BATCH):
         yield waiting.take(pa.array(order[first : first + BATCH]))
+
+
+def _confirm_delivered(
+    books: SyncBooks, reads: StripeReads, meter_id: str, *, now: datetime, push_id: str
+) -> tuple[int, tuple[str, ...]]:
+    """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
+    waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}
+    confirmed, problems = 0, []
+    for customer in reads.customers_to_look_at(waiting):
+        first, last = waiting[customer]
+        try:
+            buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))
+        except UpstreamError as error:
+            problems.append(str(error))
+            reads.keep_failure(customer)
+            if len(problems) == GIVE_UP_AFTER:
+                break
+            continue
+        rows = books.intents_at(customer, hour_of(first), hour_of(last) + HOUR)
+        confirmed += books.confirm(agreeing(rows, buckets), at=now, push_id=push_id)
+    return confirmed, tuple(problems)

@@ -26,9 +26,10 @@ from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
+from billing_core.stripe.model import Bucket
 from billing_core.stripe_sync import pipeline as pipelines
 from billing_core.stripe_sync.account_cache import KeptSummary, StripeReads, keep_plans_failure, or_say, remembered
-from billing_core.stripe_sync.confirmation import Bucket, agreeing
+from billing_core.stripe_sync.confirmation import agreeing
 from billing_core.stripe_sync.customer_status import (
     NO_SUBSCRIPTION,
     UNKNOWN,

@@ -1,4 +1,4 @@
-"""Usage events as people ask for them: pages of rows, totals, breakdowns, explanations, files.
+"""Usage events as people ask for them: pages of rows, totals, breakdowns, explanations.
 
 Answers about a state of the ledger never change (history is append-only), so they are remembered per
 `Selection`, which holds the scope, the filters and the booking number: nobody is served another's rows.
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
-from itertools import chain
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,8 +17,6 @@ import pyarrow as pa
 
 from billing_core.access import Principal, scope_of
 from billing_core.errors import BadParameter, NotFound
-from billing_core.exports.csv_file import csv_header, csv_pieces
-from billing_core.exports.usage_source import Usage, by_event
 from billing_core.ledger import queries
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
@@ -37,8 +34,8 @@ from billing_core.values.decimals import EXACT
 REMEMBERED = 256
 """Answers kept in memory per kind of question; each is at most one page or one chart."""
 
-CSV_ROWS = 20_000
-"""Rows per read while a CSV streams: other processes get their turn in between."""
+READ_AT_ONCE = 20_000
+"""Rows per read of many: other processes get their turn in between."""
 
 FACET_LIMIT = 200
 """Values offered per filter; rarer ones can be searched for."""
@@ -140,17 +137,12 @@ class UsageEventsService:
         states = [(months[row["close_seq"]], row) for row in closed]
         return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
 
-    def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
-        """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
-        source = by_event(Usage.of(self._ledger, self._select(params, principal), self._zone, {}))
-        return chain((csv_header(source.names),), csv_pieces(source.tables()))
-
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
         selection = self._select(params, principal)
         expression = queries.selected(selection).order_by("timestamp", "id")
-        for offset in range(0, self._totals(selection).events, CSV_ROWS):
-            for row in self._ledger.read_rows(expression.limit(CSV_ROWS, offset=offset)):
+        for offset in range(0, self._totals(selection).events, READ_AT_ONCE):
+            for row in self._ledger.read_rows(expression.limit(READ_AT_ONCE, offset=offset)):
                 yield from lint_event(row, self._card(row["rate_card_version"]))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────

@@ -22,9 +22,10 @@ from components.audit.texts import (
     hashes_of,
 )
 from components.shared import sign_in
+from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.url_state import PART, UrlState, span_boxes, span_window
-from components.shared.widgets import file_link, quiet, table
+from components.shared.widgets import quiet, table
 
 __all__ = ["audit_view"]
 

@@ -15,8 +15,9 @@ from billing_core.web import wiring
 from components.exports.state import Place, current_job, forget_job, remember_job
 from components.exports.texts import compared_rows, differing, progress_fraction, progress_text, result_text
 from components.shared import sign_in
+from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
-from components.shared.widgets import file_link, table
+from components.shared.widgets import table
 
 if TYPE_CHECKING:
     from billing_core.web.export_jobs import ExportState

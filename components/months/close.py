@@ -37,8 +37,8 @@ from components.months.texts import (
     what_to_do,
 )
 from components.shared import sign_in
+from components.shared.links import event_link, usage_link
 from components.shared.notice import plain
-from components.shared.widgets import event_link, usage_link
 
 __all__ = ["month_to_close"]
 

@@ -37,8 +37,9 @@ from components.months.texts import (
 )
 from components.shared import sign_in
 from components.shared.formats import plural
+from components.shared.links import file_link
 from components.shared.notice import plain
-from components.shared.widgets import file_link, table
+from components.shared.widgets import table
 
 __all__ = ["closed_month"]
 

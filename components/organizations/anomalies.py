@@ -31,9 +31,10 @@ from components.organizations.query import events_of, of_day
 from components.organizations.state import choose, current, organization_link, widget
 from components.shared import sign_in
 from components.shared.formats import plural
+from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
-from components.shared.widgets import chart, file_link, quiet, table, usage_link
+from components.shared.widgets import chart, quiet, table
 
 __all__ = ["CSV_PATH", "SEEN", "anomalies_view", "grid_key"]
 

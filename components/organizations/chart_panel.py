@@ -33,8 +33,9 @@ from components.organizations.state import (
 )
 from components.shared import sign_in
 from components.shared.formats import UNKNOWN, count, credits_text
+from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, quiet, usage_link
+from components.shared.widgets import chart, quiet
 from components.usage_events import charts as usage_charts
 from components.usage_events.chart_panel import tie_out_text
 from components.usage_events.credit_rows import FIGURE_COLUMNS, others_text, slice_rows

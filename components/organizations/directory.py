@@ -25,9 +25,10 @@ from components.organizations.directory_texts import (
 from components.organizations.state import choose, current, generation, widget
 from components.shared import sign_in
 from components.shared.formats import plural
+from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, say_outcome
-from components.shared.widgets import file_link, quiet, table
+from components.shared.widgets import quiet, table
 
 __all__ = ["directory_view"]
 

@@ -24,8 +24,9 @@ from components.organizations.forecast_texts import (
 from components.organizations.query import events_of
 from components.organizations.state import current
 from components.shared.formats import ago, credits_text
+from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, draw_figure, tile, usage_link
+from components.shared.widgets import chart, draw_figure, tile
 
 __all__ = ["forecast_panel"]
 

@@ -28,8 +28,9 @@ from components.organizations.limit_texts import (
 )
 from components.organizations.names import names as names_of
 from components.shared.formats import UNKNOWN, credits_text, exact, moment
+from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import draw_figure, tile, usage_link
+from components.shared.widgets import draw_figure, tile
 
 __all__ = ["limit_panel"]
 

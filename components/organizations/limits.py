@@ -18,8 +18,9 @@ from components.organizations.limit_texts import LIMITS_NOTE, age_text, plan_row
 from components.organizations.notices import notices_panel
 from components.shared import sign_in
 from components.shared.formats import ago
+from components.shared.links import file_link
 from components.shared.notice import plain
-from components.shared.widgets import file_link, quiet, table
+from components.shared.widgets import quiet, table
 
 if TYPE_CHECKING:
     from billing_core.web.jobs import PlansState

@@ -16,9 +16,10 @@ from components.organizations.limit_texts import notice_rows, reached_rows
 from components.organizations.names import names as names_of
 from components.shared import sign_in
 from components.shared.formats import plural
+from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
-from components.shared.widgets import file_link, quiet, table
+from components.shared.widgets import quiet, table
 
 __all__ = ["notices_panel"]
 

@@ -17,9 +17,9 @@ from components.organizations.movers import movers_panel
 from components.organizations.query import Address, days, events_of
 from components.organizations.table import organizations_table
 from components.shared.formats import NOTHING_EARLIER, change, credits_text, moment
+from components.shared.links import usage_link
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.shared.notice import plain
-from components.shared.widgets import usage_link
 
 __all__ = ["figure_tiles", "overview", "period_text", "tie_out", "tie_out_text", "tiles_of"]
 

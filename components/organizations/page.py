@@ -21,8 +21,9 @@ from components.organizations.overview import figure_tiles, period_text, tie_out
 from components.organizations.query import Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
 from components.shared.formats import UNKNOWN, plural
+from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, quiet, usage_link
+from components.shared.widgets import chart, quiet
 from components.stripe_sync.customer import show_customer
 from components.usage_events import charts
 from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows

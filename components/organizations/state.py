@@ -16,8 +16,8 @@ import streamlit as st
 
 from billing_core.service import BillingService
 from components.organizations.query import Address
+from components.shared.links import USAGE_PAGE
 from components.shared.notice import plain
-from components.shared.widgets import USAGE_PAGE
 
 __all__ = [
     "PAGE",

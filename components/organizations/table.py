@@ -19,7 +19,8 @@ from components.organizations.state import choose, current, generation, open_org
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, change, count, credits_text, plural, usd
-from components.shared.widgets import file_link, quiet
+from components.shared.links import file_link
+from components.shared.widgets import quiet
 
 __all__ = ["COLUMNS", "Column", "footer_text", "organizations_table", "page_of", "thinned", "toggled"]
 

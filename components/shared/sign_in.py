@@ -14,13 +14,12 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from billing_core.access import Principal, Role
 from billing_core.auth.throttle import SHARED_ADDRESS
 from billing_core.errors import AccessDenied, BillingError
-from billing_core.settings import Mode
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH
 from billing_core.web.sockets import SOCKET_HEADER
 from components.shared.notice import notice_of_error, plain
 
-__all__ = ["enter", "guard", "is_signed_in", "user_menu"]
+__all__ = ["deliver_cookie", "enter", "guard", "is_signed_in", "sign_out"]
 
 SESSION = "sign_in.session"
 """Session state: the id of this tab's session. Never sent to the browser."""
@@ -75,29 +74,6 @@ def guard(*roles: Role) -> Principal:
         notice_of_error(error)
         st.stop()
     return principal
-
-
-def user_menu(principal: Principal) -> None:
-    """Name, role, limits and mode in the sidebar, with the way to a file and the way out."""
-    from components.exports.state import is_open, open_dialog  # the sign-in form need not wait for it
-
-    gatekeeper = wiring.gatekeeper()
-    user = gatekeeper.user(principal.name)
-    if principal.organizations is None:
-        reach = "all organizations"
-    else:
-        reach = "only " + ", ".join(sorted(principal.organizations))
-    mode = ":orange-badge[:material/science: Demo]" if gatekeeper.mode is Mode.DEMO else ":green-badge[Live]"
-    with st.sidebar, st.container(key="user-menu", gap="small"):
-        st.markdown(f":material/account_circle: **{plain(user.display_name if user else principal.name)}** {mode}")
-        st.caption(f"{plain(principal.name)} · role {principal.role} · {plain(reach)}")
-        st.button("Export…", icon=":material/download:", on_click=open_dialog, key="user-menu-export")
-        st.button("Sign out", icon=":material/logout:", on_click=_sign_out, key="sign-out")
-        _deliver_cookie()
-    if is_open():
-        from components.exports.panel import export_dialog  # it asks this module who is reading, and brings the engine
-
-        export_dialog()
 
 
 def _principal() -> Principal | None:
@@ -196,7 +172,8 @@ def _library_check(name: str, password: str, password_hash: str) -> bool:
             st.session_state.pop(key, None)
 
 
-def _sign_out() -> None:
+def sign_out() -> None:
+    """End this tab's session and the browser's; the next run shows the form."""
     for session_id in (st.session_state.get(SESSION), _session_of_cookie()):
         if session_id is not None:  # the cookie's session too, or it would sign this tab in again
             wiring.gatekeeper().sign_out(session_id)
@@ -205,7 +182,7 @@ def _sign_out() -> None:
     st.session_state[CLEARS_COOKIE] = True
 
 
-def _deliver_cookie() -> None:
+def deliver_cookie() -> None:
     """Let the browser fetch the cookie, with a fresh ticket on every run until it did."""
     if not st.session_state.get(AWAITS_COOKIE):
         return

@@ -1,4 +1,4 @@
-"""What the sections of pages draw with: tiles, charts beside their tables, links, calm errors."""
+"""What the sections of pages draw with: tiles, charts beside their tables, errors of a section."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.errors import AccessDenied, BillingError, WarehouseError
 from components.shared.notice import notice_of_error, plain
-from components.shared.periods import Period
-from components.usage_events.details import EVENT_PARAMETER
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 __all__ = [
-    "READERS_NOTE", "USAGE_PAGE", "chart", "draw_figure", "event_link", "file_link", "quiet", "table", "tile",
-    "usage_link",
+    "READERS_NOTE", "chart", "draw_figure", "quiet", "table", "tile",
 ]  # fmt: skip
-
-USAGE_PAGE = "usage_events.py"
 
 READERS_NOTE = "Your role reads this page. Pushing, retrying, holding and releasing are for admins."
 
@@ -52,25 +47,6 @@ def tile(
     for detail in details:
         box.caption(plain(detail))
     return box
-
-
-def usage_link(label: str, **filters: str | Sequence[str]) -> None:
-    """A link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
-    query: Mapping[str, Any] = {"period": Period.ALL_TIME.value, **filters}
-    st.page_link(USAGE_PAGE, label=plain(label), icon=":material/arrow_outward:", query_params=query)
-
-
-def event_link(event_id: str) -> None:
-    """A link to an event's passport."""
-    query = {"period": Period.ALL_TIME.value, EVENT_PARAMETER: event_id}
-    st.page_link(USAGE_PAGE, label=plain(event_id), icon=":material/receipt_long:", query_params=query)
-
-
-def file_link(label: str, path: str, *, note: str, key: str) -> None:
-    """A download that a route answers, which asks the session's cookie who is reading."""
-    base = st.get_option("server.baseUrlPath").strip("/")
-    with st.container(key=key, width="content"):
-        st.link_button(label, f"{f'/{base}' if base else ''}{path}", icon=":material/download:", help=note)
 
 
 def table(rows: Mapping[str, Sequence[str]], *, alt: str, key: str, right: Sequence[str] = (), **options: Any) -> None:

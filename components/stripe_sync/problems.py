@@ -15,9 +15,10 @@ from billing_core.stripe_sync.pipeline import Action, Preview, Problem
 from billing_core.types import GetUsageEventsParams, SyncStatus
 from components.shared import sign_in
 from components.shared.formats import count, exact, plural, usd
+from components.shared.links import event_link, file_link, usage_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, say_outcome
-from components.shared.widgets import event_link, file_link, quiet, usage_link
+from components.shared.widgets import quiet
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.texts import amounts_text, decision_button, decision_text, outlook_text
 

@@ -14,8 +14,9 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.formats import ago, day_text, exact, plural
+from components.shared.links import event_link, file_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, event_link, file_link, table, tile
+from components.shared.widgets import chart, table, tile
 from components.stripe_sync.charts import heat_map, waterfall_figure
 from components.stripe_sync.marks import cause_words
 from components.stripe_sync.rows import (

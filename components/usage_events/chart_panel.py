@@ -19,9 +19,9 @@ from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
-from components.shared.remedy import calm
 from components.usage_events import charts
 from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
+from components.usage_events.errors import stop_on_error
 from components.usage_events.state import add_value, generation, show_day
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
 def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: Summary) -> None:
     """All charts of one filter. Asks for the reader again: a fragment runs on its own."""
     principal = sign_in.guard()
-    with calm():
+    with stop_on_error():
         _panel(service, principal, params, summary)
 
 

@@ -13,12 +13,10 @@ from billing_core.usage_events.explain import FLAG_MEANINGS, Passport
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.formats import credits_text, duration, moment, usd
+from components.shared.links import EVENT_PARAMETER
 from components.shared.notice import notice_of_error, plain
 
-__all__ = ["EVENT_PARAMETER", "close_event", "open_event", "requested_event", "show_event"]
-
-EVENT_PARAMETER = "event"
-"""In the URL: the id of the event whose drawer is open."""
+__all__ = ["close_event", "open_event", "requested_event", "show_event"]
 
 
 def open_event(event_id: str) -> None:

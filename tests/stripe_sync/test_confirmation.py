@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, Bucket, agreeing, resolve
+from billing_core.stripe.model import Bucket
+from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, agreeing, resolve
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TEN = datetime(2026, 11, 18, 10, tzinfo=UTC)

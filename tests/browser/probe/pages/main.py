@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from components import shell
 from components.shared import sign_in
 
 PAGES = [
@@ -16,5 +17,5 @@ PAGES = [
 ]
 
 page = st.navigation(PAGES, position="sidebar" if sign_in.is_signed_in() else "hidden")
-sign_in.user_menu(sign_in.enter())
+shell.user_menu(sign_in.enter())
 page.run()

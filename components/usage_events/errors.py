@@ -11,11 +11,11 @@ from billing_core.errors import AccessDenied, BadParameter, BillingError, Wareho
 from components.shared.notice import notice_of_error
 from components.usage_events.state import reset_filters
 
-__all__ = ["calm"]
+__all__ = ["stop_on_error"]
 
 
 @contextmanager
-def calm() -> Iterator[None]:
+def stop_on_error() -> Iterator[None]:
     """Turn a `BillingError` of the block into a notice with what to do next, and stop the run there."""
     try:
         yield
