@@ -8,7 +8,8 @@ import sys
 from billing_core.cli.stopping import SAYS, Stopped, stopping
 
 
-def _start() -> int:
+def start() -> int:
+    """Run the command on the command line; returns its exit code. The installed command `billing` is this."""
     if sys.version_info < (3, 11):  # noqa: UP036  (people do start it with what their machine calls python)
         return _fail(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}", 2)
     if sys.getfilesystemencoding() == "ascii" and not sys.flags.utf8_mode:
@@ -47,4 +48,4 @@ def _fail(text: str, code: int) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(_start())
+    raise SystemExit(start())
