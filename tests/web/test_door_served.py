@@ -120,3 +120,18 @@ def test_start_and_stop_are_logged_with_what_runs_and_why_it_ended(dashboard):
     (start,) = [line for line in dashboard.lines if " start: " in line]
     assert "demo mode, ledger duckdb:///" in start
     assert start.rstrip().endswith(f"listening on {place_of(dashboard)}")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", ""])  # noqa: S104
+def test_nobody_outside_is_asked_at_start_whatever_is_listened_on(tmp_path, address):
+    """Streamlit would ask a server on the internet for the address this machine has there."""
+    noted = tmp_path / "connections"
+    with serving(
+        DASHBOARD, {"BILLING_MODE": "demo", "TESTS_CONNECTIONS": str(noted)}, "--server.address", address
+    ) as server:
+        assert get(server.url + "/healthz").json() == {"status": "ok"}
+        assert get(server.url).status_code == 200
+    asked = noted.read_text().splitlines() if noted.exists() else []
+    assert [line for line in asked if not any(here in line for here in ("127.0.0.1", "'::1'", "localhost"))] == []
+    assert "External" not in server.log
+    assert "Network URL" not in server.log
