@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -190,15 +191,19 @@ class ExportDesk:
         request = self._asked(request)
         made = self._made(request, principal, watch)
         watch.expect(made.rows)
-        with replacing(path) as file:
-            sink = HashingSink(file)
+        with ExitStack() as files:  # none takes its place before the audit log has the line; the file itself does first
+            manifest, *others = [
+                files.enter_context(replacing(path.with_name(path.name + suffix)))
+                for suffix in (MANIFEST_SUFFIX, *(suffix for suffix, _ in made.beside))
+            ]
+            sink = HashingSink(files.enter_context(replacing(path)))
             made.write(sink, watch)
             watch.see("finishing")
-        result = _result(path.name, made, sink)
-        for suffix, document in ((MANIFEST_SUFFIX, result.to_json()), *made.beside):
-            with replacing(path.with_name(path.name + suffix)) as file:
+            result = _result(path.name, made, sink)
+            documents = (result.to_json(), *(document for _, document in made.beside))
+            for file, document in zip((manifest, *others), documents, strict=True):
                 file.write((json.dumps(document, ensure_ascii=False, indent=1) + "\n").encode())
-        self._ledger.audit(principal.name, "export", _audited(request, result))
+            self._ledger.audit(principal.name, "export", _audited(request, result))
         return result
 
     def digest(self, request: ExportRequest, principal: Principal) -> ExportResult:

@@ -6,6 +6,7 @@ import gc
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -134,17 +135,17 @@ def pull(
     result = PullResult(provider.api(), window)
     gc.freeze()  # what is loaded by now stays: walking it again and again would cost a tenth of the pull
     try:
-        reading = provider.read(window, spool=spool, progress=progress, ended_since=ended_since)
-        result = replace(
-            result, observations=reading.observations, duplicates=reading.duplicates,
-            rejected=tuple(reading.rejected), notes=tuple(reading.notes),
-        )  # fmt: skip
-        for so_far in _book(reading, ledger, cards, policy, run_id, result):
-            result = so_far
-            if progress is not None:
-                progress(PullProgress(1.0, result.observations, f"booked {result.counts.total:,} events"))
-        result = replace(result, missing_at_source=_mark_missing(provider, ledger, reading, window, run_id))
-        reading.discard()
+        with closing(provider.read(window, spool=spool, progress=progress, ended_since=ended_since)) as reading:
+            result = replace(
+                result, observations=reading.observations, duplicates=reading.duplicates,
+                rejected=tuple(reading.rejected), notes=tuple(reading.notes),
+            )  # fmt: skip
+            for so_far in _book(reading, ledger, cards, policy, run_id, result):
+                result = so_far
+                if progress is not None:
+                    progress(PullProgress(1.0, result.observations, f"booked {result.counts.total:,} events"))
+            result = replace(result, missing_at_source=_mark_missing(provider, ledger, reading, window, run_id))
+            reading.discard()
     except BaseException as error:
         reason = str(error) if isinstance(error, BillingError) else f"stopped by {type(error).__name__}"
         _log(ledger, run_id, actor, result, outcome="failed", error=reason)

@@ -44,6 +44,7 @@ from billing_core.ledger.schema import (
     without_offsets,
 )
 from billing_core.runtime.clock import Clock, now
+from billing_core.runtime.faults import of_engine
 from billing_core.runtime.private_files import FILE, keep_private
 from billing_core.types import Flag
 
@@ -205,7 +206,7 @@ class DuckDBEngine:
         """What broke, as the caller reads it. After some faults DuckDB answers nothing more until it is opened anew."""
         if isinstance(error, (duckdb.FatalException, duckdb.InternalException)):
             self._disconnect()
-        return WarehouseError(f"the ledger {self._path}: {_one_line(error)}")
+        return WarehouseError(f"the ledger {self._path}: {of_engine(error)[:300]}")
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         with self._opening:
@@ -525,7 +526,3 @@ def _compiled(expression: ir.Table) -> str:
 def _bound(value: Any) -> Any:
     """Aware times go in as the UTC they stand for."""
     return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from billing_core.errors import BillingError, SettingsError, UpstreamError, WarehouseError
 
-__all__ = ["UNEXPECTED", "Unexpected", "explained", "known", "naming", "one_line", "said_of"]
+__all__ = ["UNEXPECTED", "Unexpected", "explained", "known", "naming", "of_engine", "one_line", "said_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ _ADVICE = {
     errno.ENAMETOOLONG: "name it shorter",
     errno.EIO: "the disk answers with errors; look at the machine's log",
 }
+
+_NO_MEMORY = re.compile(r"out of memory|memory limit|failed to (allocate|pin)|could not allocate", re.IGNORECASE)
+"""How DuckDB says it, whatever kind of error it makes of it: at the end of a transaction it is one of transactions."""
 
 _UPSTREAM = ("httpx", "httpcore", "requests", "urllib3", "stripe")
 """Packages whose errors say that the other side could not be reached or refused."""
@@ -82,7 +85,7 @@ def known(error: BaseException) -> BillingError | None:
         return SettingsError(f"a zip file is damaged: {_text(error)}")
     package = _package(error)
     if package in {"duckdb", "_duckdb"}:
-        return WarehouseError(f"the database engine: {_text(error)}")
+        return WarehouseError(f"the database engine: {of_engine(error)}")
     if package in _UPSTREAM:
         return UpstreamError(
             f"Langfuse or Stripe could not be reached or refused: {type(error).__name__}: {_text(error)}"
@@ -119,6 +122,15 @@ def naming(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno and not isinstance(error, (ConnectionError, TimeoutError)):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+def of_engine(error: BaseException) -> str:
+    """What DuckDB says, in one line; of a lack of memory without its advice, which is for programmers."""
+    text = _text(error)
+    if _NO_MEMORY.search(text) is None:
+        return text
+    found = re.split(r"(?:Error|commit): ", text.partition(" Possible solutions")[0])[-1]
+    return f"out of memory ({found}); ask for less at once, such as a shorter time"
 
 
 def one_line(text: str) -> str:

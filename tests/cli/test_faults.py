@@ -4,11 +4,14 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -19,8 +22,12 @@ import pytest
 
 from billing_core.cli import main as cli
 from billing_core.errors import UpstreamError
+from billing_core.ledger import duckdb_engine
 from billing_core.ledger.duckdb_engine import DuckDBEngine
+from tests.bound_by_modes import run_bound
 from tests.factories import ledger_at, usage_row
+from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse, observation
+from tests.stripe_sync.push_world import STRIPE_KEY, Stripe
 
 ROOT = os.getcwd()
 
@@ -61,7 +68,9 @@ FAULTS = [
     pytest.param(OSError("an error of a library without a number"), "without a number", id="no number"),
     pytest.param(ConnectionResetError(errno.ECONNRESET, "reset"), "connection", id="connection"),
     pytest.param(duckdb.IOException("IO Error: Could not write file"), "engine", id="duckdb"),
-    pytest.param(duckdb.OutOfMemoryException("Out of Memory Error:\n\ntoo much"), "Memory", id="duckdb memory"),
+    pytest.param(
+        duckdb.OutOfMemoryException("Out of Memory Error:\n\ntoo much"), "out of memory (too much)", id="duckdb memory"
+    ),
     pytest.param(duckdb.FatalException("FATAL Error: invalidated"), "engine", id="duckdb fatal"),
     pytest.param(duckdb.ConversionException("Conversion Error"), "engine", id="duckdb data"),
     pytest.param(sqlite3.OperationalError("database or disk is full"), "full", id="sqlite"),
@@ -354,3 +363,93 @@ def test_bench_says_what_to_install(monkeypatch, capsys):
         == "error: bench: psutil not installed; run `make bench`, or `pip install -r requirements-dev.txt` first\n"
     )
     assert "psutil" in json.loads(said.out)["error"]
+
+
+RUN_ALL = """
+import contextlib, io, json, sys
+from billing_core.cli import main as cli
+ends = []
+for words in json.loads(sys.argv[1]):
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        code = cli.main(words)
+    ends.append([words, code, said.getvalue(), complained.getvalue()])
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.parametrize("closed", [0o500, 0], ids=["read only", "no access"])
+def test_a_folder_that_is_closed_to_this_account_is_one_line_and_nothing_changes(closed, live):
+    books = live / "books"
+    ledger_at(books / "billing.duckdb", [usage_row()]).engine.close()
+    kept = {file: file.read_bytes() for file in books.iterdir()}
+    for file in books.iterdir():
+        file.chmod(0o400)
+    books.chmod(closed)
+    commands = WITH_LEDGER if closed else WITH_LEDGER[::4]
+    done = run_bound(RUN_ALL, json.dumps(commands))
+    books.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    named = 0
+    for words, code, said, complained in json.loads(done.stdout):
+        assert code in {2, 3}, (words, complained)
+        assert "Traceback" not in complained
+        assert complained.count("\n") == 1, (words, complained)
+        assert "error" in json.loads(said), words
+        named += str(books) in complained and "Permission denied" in complained
+    assert named > len(commands) / 2
+    assert {file: file.read_bytes() for file in books.iterdir()} == kept
+
+
+PULL = ["pull", "--from", "2026-11-01", "--to", "2026-11-02", "--json"]
+
+
+def test_an_engine_that_runs_out_of_memory_is_one_line_and_the_ledger_stays_whole(live, capsys, monkeypatch):
+    """At every size of memory a command does its work or says that it could not: never a part of it."""
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+    facts = [usage_row(id=f"trace-{n:05}" + "x" * 150, timestamp=start + timedelta(seconds=n)) for n in range(4000)]
+    ledger_at(live / "books" / "billing.duckdb", facts).engine.close()
+    before = live / "before.duckdb"
+    before.write_bytes((live / "books" / "billing.duckdb").read_bytes())
+    (live / "usage.csv").write_text("the export of last month")
+    export = ["export", "--dataset", "usage-events", "--format", "csv", "--out", "usage.csv", "--json"]
+    langfuse, stripe = FakeLangfuse(), Stripe()
+    langfuse.rows = [
+        observation("o" * 40, f"new-{n}" + "y" * 200, "2026-11-01T12:00:00.000Z", usageDetails={"input": 10})
+        for n in range(900)
+    ]
+    stripe.start()
+    stripe.switch(extra_customers=[usage_row()["customer_id"]])
+    monkeypatch.setenv("LANGFUSE_HOST", langfuse.url)
+    monkeypatch.setenv("LANGFUSE_PUBLIC_KEY", PUBLIC_KEY)
+    monkeypatch.setenv("LANGFUSE_SECRET_KEY", SECRET_KEY)
+    monkeypatch.setenv("STRIPE_API_BASE", stripe.url)
+    monkeypatch.setenv("STRIPE_API_KEY", STRIPE_KEY)
+    ends = set()
+    try:
+        for megabytes in (1, 4, 4000):
+            for words in (["events", "--json", "--sort", "user_id"], export, ["push", "--dry-run", "--json"], PULL):
+                shutil.copy(before, live / "books" / "billing.duckdb")
+                monkeypatch.setattr(duckdb_engine, "MEMORY_LIMIT", f"{megabytes}MB")
+                code = cli.main(words)
+                said = capsys.readouterr()
+                ends.add((words[0], code))
+                monkeypatch.setattr(duckdb_engine, "MEMORY_LIMIT", "4GB")
+                with closing(DuckDBEngine(live / "books" / "billing.duckdb")) as engine:
+                    [[held]] = engine.rows("SELECT count(*) FROM events")
+                if code == 3:
+                    assert said.err.count("\n") == 1, said.err
+                    assert "out of memory" in said.err
+                    assert "ask for less at once" in said.err
+                    assert list(json.loads(said.out)) == ["error"]
+                    assert held == len(facts)
+                    assert words is not export or (live / "usage.csv").read_text() == "the export of last month"
+                else:
+                    assert code in {0, 1}, said.err
+                    assert held == len(facts) + (len(langfuse.rows) if words is PULL else 0)
+                (live / "usage.csv").write_text("the export of last month")
+    finally:
+        langfuse.close()
+        stripe.stop()
+    assert {(command, 3) for command in ("events", "export", "pull")} <= ends
+    assert {command for command, code in ends if code in {0, 1}} == {"events", "export", "push", "pull"}

@@ -365,6 +365,22 @@ def test_an_export_is_audited_by_name_and_hash_and_a_digest_is_not(tmp_path):
     service.close()
 
 
+def test_a_file_that_the_audit_log_could_not_note_is_not_there_and_the_former_one_is(tmp_path, monkeypatch):
+    service = service_over(tmp_path / "billing.duckdb", mixed_rows(5))
+    for name in ("mine.csv", "mine.csv.manifest.json"):
+        (tmp_path / name).write_text("of last month")
+
+    def full(*_):
+        raise WarehouseError("the ledger: no space left")
+
+    monkeypatch.setattr(service._ledger, "audit", full)
+    with pytest.raises(WarehouseError):
+        service.exports.write(asked(), FINANCE, tmp_path / "mine.csv")
+    assert {one.read_text() for one in tmp_path.glob("mine*")} == {"of last month"}
+    assert not list(tmp_path.glob(".mine*"))
+    service.close()
+
+
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 
 
