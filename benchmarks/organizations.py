@@ -62,7 +62,7 @@ def measure(path: Path) -> dict[str, Any]:
         month += timed([lambda begin=recent: _by_service(service, begin, end, before=True)])  # type: ignore[misc]
         unusual += timed([lambda: _anomalies_anew(settings, end)])
         some = {f"org_{organization}" for organization in range(number * SHOWN, (number + 1) * SHOWN)}
-        forecasts += timed([lambda ids=some: service.organizations.foresight.forecasts(WHO, ids)])  # type: ignore[misc]
+        forecasts += timed([lambda ids=some: service.organizations.forecasting.forecasts(WHO, ids)])  # type: ignore[misc]
     figures = {
         "events": service.get_usage_events(GetUsageEventsParams(limit=1), WHO).pagination.total_items,
         "year_ms": round(percentile(own, 0.5)),
@@ -79,7 +79,7 @@ def measure(path: Path) -> dict[str, Any]:
 def _anomalies_anew(settings: Settings, end: datetime) -> None:
     """Of a service that remembers nothing; opening the ledger is part of it."""
     with closing(BillingService.from_settings(settings)) as service:
-        service.organizations.foresight.anomalies(WHO, end - MONTH, end)
+        service.organizations.forecasting.anomalies(WHO, end - MONTH, end)
 
 
 def _by_hand(service: BillingService, start: datetime, end: datetime) -> None:

@@ -23,7 +23,7 @@ import stripe
 from benchmarks.fill import fill
 from benchmarks.measure import PeakMemory
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.ledger.sync import Candidates, SyncBooks
+from billing_core.ledger.sync import Candidates, SyncStore
 from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
@@ -51,12 +51,12 @@ def _freeze(path: Path, events: int) -> dict[str, Any]:
     engine = DuckDBEngine(path)
     with engine.transaction() as writer:
         writer.rows("UPDATE events SET sync_status = 'pending', sync_error = NULL")
-    books, now = SyncBooks(engine), clock.now()
+    books, now = SyncStore(engine), clock.now()
     figures: dict[str, Any] = {"events": events}
     for granularity in Granularity:
-        rules = planning.Rules("credits", "test", granularity, now)
+        rules = planning.PlanningRules("credits", "test", granularity, now)
 
-        def plan(given: Candidates, rules: planning.Rules = rules) -> planning.Plan:
+        def plan(given: Candidates, rules: planning.PlanningRules = rules) -> planning.PushPlan:
             return planning.plan(given.events, given.covered, given.carried, {}, given.revisions, rules)
 
         memory, began = PeakMemory(), time.perf_counter()

@@ -24,7 +24,16 @@ import pyarrow as pa
 
 from benchmarks.measure import PeakMemory
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, Books, LedgerBooks, read_ledger
+from billing_core.reconcile.books import (
+    COVERAGE,
+    HOLDS,
+    INTENTS,
+    LEDGER,
+    UPSTREAM,
+    ComparisonInput,
+    LedgerState,
+    read_ledger,
+)
 from billing_core.reconcile.compare import compare
 from billing_core.values.usage_frame import Window
 
@@ -92,7 +101,7 @@ def measure(events: int) -> dict[str, Any]:
     }
 
 
-def _keep(engine: DuckDBEngine, books: LedgerBooks) -> None:
+def _keep(engine: DuckDBEngine, books: LedgerState) -> None:
     """The books as a ledger file."""
     with engine.transaction() as writer:
         writer.append("events", books.events)
@@ -100,7 +109,7 @@ def _keep(engine: DuckDBEngine, books: LedgerBooks) -> None:
         writer.append("coverage", books.coverage.select(["identifier", "event_id", "customer_id", "credits"]))
 
 
-def month(events: int) -> tuple[Books, Decimal]:
+def month(events: int) -> tuple[ComparisonInput, Decimal]:
     """Books of a month, and how many credits nobody can explain in them."""
     with duckdb.connect() as engine:
         engine.execute(EVENTS, {"events": events, "customers": CUSTOMERS, "days": DAYS})
@@ -108,7 +117,7 @@ def month(events: int) -> tuple[Books, Decimal]:
         upstream = _shaped(
             engine, "SELECT id, customer_id, \"timestamp\", credits_total, '' AS flags FROM used", UPSTREAM
         )
-        ledger = LedgerBooks(
+        ledger = LedgerState(
             _shaped(engine, BOOKED, LEDGER),
             _shaped(engine, "SELECT * FROM covered", COVERAGE),
             _shaped(engine, SENT, INTENTS),
@@ -121,7 +130,7 @@ def month(events: int) -> tuple[Books, Decimal]:
         error = draw.choice((-3, 5)) if draw.random() < 0.001 else 0
         stripe[intent["customer_id"], intent["stamp"].replace(tzinfo=UTC)] = Decimal(intent["value"] + error)
         wrong += abs(error)
-    return Books(WINDOW, upstream, ledger, stripe, stripe_read_at=NOW), wrong
+    return ComparisonInput(WINDOW, upstream, ledger, stripe, stripe_read_at=NOW), wrong
 
 
 def _shaped(engine: duckdb.DuckDBPyConnection, query: str, schema: pa.Schema) -> pa.Table:

@@ -12,27 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from billing_core.access import Principal
-from billing_core.audit.service import AuditDesk
-from billing_core.exports.service import ExportDesk
-from billing_core.imports.service import ImportDesk
+from billing_core.audit.service import AuditService
+from billing_core.exports.service import ExportService
+from billing_core.imports.service import ImportService
 from billing_core.ingest.pull import FIRST_PULL_DAYS, PullResult
 from billing_core.ingest.service import ConnectLangfuse, Freshness, Progress, PullService
-from billing_core.ledger.active_cards import CardBook
+from billing_core.ledger.active_cards import ActiveCards
 from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.journal import Ledger, Run
-from billing_core.month_close.service import MonthsDesk
-from billing_core.organizations.service import OrganizationDesk
+from billing_core.ledger.journal import Ledger, PullRun
+from billing_core.month_close.service import MonthCloseService
+from billing_core.organizations.service import OrganizationService
 from billing_core.rating.card import RateCardFile, load_rate_cards
 from billing_core.rating.events import Policy
-from billing_core.rerating.service import RerateDesk
+from billing_core.rerating.service import ReratingService
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
-from billing_core.stripe_sync.service import ConnectStripe, StripeDesk
+from billing_core.stripe_sync.service import ConnectStripe, StripeSyncService
 from billing_core.types import GetUsageEventsParams, UsageEventsResponse
-from billing_core.usage_events.explain import Passport
-from billing_core.usage_events.lint import Finding
+from billing_core.usage_events.explain import EventExplanation
+from billing_core.usage_events.lint import LintFinding
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.service import UsageEventsService
 
@@ -57,19 +57,19 @@ class BillingService:
         self._clock = clock
         self._ledger = Ledger(engine or DuckDBEngine(settings.warehouse_path, clock=clock))
         self._connect = connect or (lambda settings, cards: _connect_langfuse(settings, cards, clock))
-        self._cards = CardBook(self._ledger, load_rate_cards(settings.rate_card)).current
-        self.stripe = StripeDesk(
+        self._cards = ActiveCards(self._ledger, load_rate_cards(settings.rate_card)).current
+        self.stripe = StripeSyncService(
             settings, self._ledger, self._cards, connect_stripe, clock,
             policy=lambda: self._policy, connect_langfuse=lambda: self._connect(settings, self._cards()),
         )  # fmt: skip
-        self.organizations = OrganizationDesk(settings, self._ledger, self._cards, self.stripe, clock)
-        self.exports = ExportDesk(settings, self._ledger, self._cards, self.stripe, clock)
-        self.months = MonthsDesk(settings, self._ledger, self.stripe, self.exports, clock)
-        self.rerating = RerateDesk(settings, self._ledger, self.organizations.limits, lambda: self._policy)
-        self.imports = ImportDesk(
+        self.organizations = OrganizationService(settings, self._ledger, self._cards, self.stripe, clock)
+        self.exports = ExportService(settings, self._ledger, self._cards, self.stripe, clock)
+        self.months = MonthCloseService(settings, self._ledger, self.stripe, self.exports, clock)
+        self.rerating = ReratingService(settings, self._ledger, self.organizations.limits, lambda: self._policy)
+        self.imports = ImportService(
             settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
         )
-        self.trail = AuditDesk(self._ledger, settings.zone)
+        self.trail = AuditService(self._ledger, settings.zone)
         self.events = UsageEventsService(self._ledger, settings.zone, self.stripe.intents_of, clock)
         self.pulls = PullService(
             settings, self._ledger, self._cards, lambda: self._policy, self._connect, self._after_pull, clock
@@ -126,7 +126,7 @@ class BillingService:
         """Values to filter by and how many events have them, within the window of `params` alone."""
         return self.events.facets(params, principal, dimension)
 
-    def explain(self, event_id: str, principal: Principal) -> Passport:
+    def explain(self, event_id: str, principal: Principal) -> EventExplanation:
         """How an event came to its credits and how far they got; `NotFound` if the principal may not see it."""
         return self.events.explain(event_id, principal)
 
@@ -134,7 +134,7 @@ class BillingService:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
         return self.exports.usage_csv(params, principal)
 
-    def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
+    def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
         return self.events.lint(params, principal)
 
@@ -165,7 +165,7 @@ class BillingService:
         """Append to the audit log."""
         self._ledger.audit(actor, action, detail)
 
-    def runs(self, limit: int = 20) -> list[Run]:
+    def runs(self, limit: int = 20) -> list[PullRun]:
         """The run log, newest first."""
         return self._ledger.last_runs(limit)
 

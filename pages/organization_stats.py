@@ -15,15 +15,17 @@ from components.organizations.chart_panel import charts_view
 from components.organizations.names import names
 from components.organizations.overview import overview
 from components.organizations.page import organization_page
-from components.organizations.query import Address, View, days, question
-from components.organizations.state import Pin, current, current_pin, follow, tell_address
+from components.organizations.query import Address, OrganizationView, days, question
+from components.organizations.state import PinnedState, current, current_pin, follow, tell_address
 from components.shared import sign_in
 from components.shared.periods import window_of
 from components.shared.widgets import quiet
 from components.usage_events.freshness import title_row
 
 
-def figures(service: BillingService, principal: Principal, address: Address, pin: Pin, view: View) -> None:
+def figures(
+    service: BillingService, principal: Principal, address: Address, pin: PinnedState, view: OrganizationView
+) -> None:
     """What is made of the statistics of a period, which are asked for once."""
     zone = service.settings.zone
     period_bar(address, zone)
@@ -33,7 +35,7 @@ def figures(service: BillingService, principal: Principal, address: Address, pin
     called = names(service, principal)
     if address.is_open:
         organization_page(service, principal, params, statistics, called, address, pin.at)
-    elif view is View.CHARTS:
+    elif view is OrganizationView.CHARTS:
         charts_view(service, params, statistics, called)
     else:
         overview(statistics, called, params, address, pin.at, zone)
@@ -44,21 +46,21 @@ def window(address: Address, at: datetime, zone: ZoneInfo) -> tuple[datetime | N
     return window_of(days(address, at.astimezone(zone).date()), zone)
 
 
-def show(service: BillingService, principal: Principal, address: Address, pin: Pin) -> None:
+def show(service: BillingService, principal: Principal, address: Address, pin: PinnedState) -> None:
     """The chosen view alone; the modules of views that are rarely opened are imported when they are."""
-    view = View.OVERVIEW if address.is_open else view_switch(address)
+    view = OrganizationView.OVERVIEW if address.is_open else view_switch(address)
     match view:
-        case View.LIMITS:
+        case OrganizationView.LIMITS:
             from components.organizations.limits import limits_view
 
             limits_view(service, principal, pin.at)
-        case View.ANOMALIES:
+        case OrganizationView.ANOMALIES:
             from components.organizations.anomalies import anomalies_view
 
             zone = service.settings.zone
             period_bar(address, zone)
             anomalies_view(service, principal, pin.at, window(address, pin.at, zone))
-        case View.NAMES:
+        case OrganizationView.NAMES:
             from components.organizations.directory import directory_view
 
             directory_view(service, principal)

@@ -20,7 +20,7 @@ from components.usage_events.filter_bar import active_filters, filter_bar
 from components.usage_events.freshness import show_what_the_refresh_brought, title_row
 from components.usage_events.kpi_tiles import kpi_tiles
 from components.usage_events.query import Filters, Paging, question
-from components.usage_events.state import Pin, current_pin, reset_filters
+from components.usage_events.state import PinnedView, current_pin, reset_filters
 from components.usage_events.table import (
     csv_link,
     event_grid,
@@ -38,7 +38,7 @@ TILES_PIXELS = 170
 
 
 @st.fragment
-def events_table(service: BillingService, filters: Filters, pin: Pin) -> None:
+def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> None:
     """The table with its controls: turning a page or sorting runs nothing else of the page."""
     principal = sign_in.guard()
     zone = service.settings.zone

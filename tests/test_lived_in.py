@@ -19,7 +19,7 @@ from billing_core.errors import AccessDenied, NotFound
 from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Format, Grain
 from billing_core.ledger.queries import DIMENSIONS
 from billing_core.rating.card import builtin_cards
-from billing_core.stripe_sync.pipeline import Action, Stage
+from billing_core.stripe_sync.pipeline import Action, PipelineStage
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams, SyncStatus
 from tests.factories import EVERYONE, ledger_at
 from tests.lived_in import ACME, FINANCE, WINDOWS, copied, service_at
@@ -82,7 +82,7 @@ def test_it_has_all_that_happens_to_a_ledger(lived_in):
     assert [month.state.value for month in lived_in.months.months(FINANCE)] == ["open", "closed", "closed"]
     assert {one.undone_at is None for one in lived_in.imports.imports(EVERYONE)} == {True, False}
     stages = lived_in.stripe.pipeline(EVERYONE).stages
-    assert {stage for stage, amounts in stages.items() if amounts.events} == set(Stage)
+    assert {stage for stage, amounts in stages.items() if amounts.events} == set(PipelineStage)
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────
@@ -179,8 +179,8 @@ def test_any_question_about_any_state_of_the_ledger_is_answered_and_adds_up(live
 
 def test_every_event_is_explained_and_its_steps_end_where_the_row_does(lived_in):
     for event in {event.id: event for event in rows(lived_in)}.values():
-        passport = lived_in.explain(event.id, EVERYONE)
-        assert json.dumps(passport.to_json(), default=str)
+        explanation = lived_in.explain(event.id, EVERYONE)
+        assert json.dumps(explanation.to_json(), default=str)
     mine = {event.id for event in rows(lived_in, ACME)}
     hidden = {event.id for event in rows(lived_in)} - mine
     assert hidden
@@ -244,15 +244,15 @@ def test_limits_notices_forecasts_and_anomalies_are_answered(service):
     b"".join(desk.limits.csv(EVERYONE))
     desk.limits.notices.board(EVERYONE)
     for organization in (None, "org_acme", "org_b", "unknown"):
-        desk.foresight.forecast(EVERYONE, organization)
-        desk.foresight.driver(EVERYONE, organization)
+        desk.forecasting.forecast(EVERYONE, organization)
+        desk.forecasting.driver(EVERYONE, organization)
     desk.directory.entries(EVERYONE)
 
 
 def test_stages_of_the_pipeline_hold_every_event_once_and_each_problem_has_its_events(lived_in):
     pipeline = lived_in.stripe.pipeline(EVERYONE)
     assert pipeline.total.events == lived_in._ledger.engine.rows("SELECT count(*) FROM events")[0][0]
-    stuck = pipeline.stages[Stage.ERROR].events + pipeline.stages[Stage.HELD].events
+    stuck = pipeline.stages[PipelineStage.ERROR].events + pipeline.stages[PipelineStage.HELD].events
     problems = lived_in.stripe.problems(EVERYONE)
     assert sum(one.amounts.events for one in problems if one.cause != "correction_held") == stuck
     for problem in problems:

@@ -448,13 +448,13 @@ def test_row_page_chart_and_csv_tell_the_same_credits(tmp_path_factory, usage):
     service.close()
 
 
-# ── passport and lint ────────────────────────────────────────────────────────────────────────────
+# ── explanation and lint ────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_passport_prints_each_conversion_with_its_arithmetic(tmp_path):
     service = service_over(tmp_path / "l.duckdb", [usage_row(storage_gb=Decimal("0.5"))])
-    passport = service.explain("trace-1", EVERYONE)
-    lines = [line for step in passport.steps for line in step.lines]
+    explanation = service.explain("trace-1", EVERYONE)
+    lines = [line for step in explanation.steps for line in step.lines]
     assert "gpt-5, input: 600 × 100 ÷ 1,000 = 60" in lines
     assert "60 s ÷ 60 × 50 per minute" in lines
     assert "0.5 GB-months × 500" in lines

@@ -17,7 +17,7 @@ from billing_core.types import MAXIMUM_LIMIT, utc_text
 from billing_core.values.csv_cells import csv_line
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["AuditDesk", "AuditPage", "AuditQuery", "Entry"]
+__all__ = ["AuditEntry", "AuditPage", "AuditQuery", "AuditService"]
 
 COLUMNS = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
 READ_AT_ONCE = 20_000
@@ -50,7 +50,7 @@ class AuditQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """One entry: number from 1, when (aware UTC), who, what, and the circumstances as JSON text."""
 
     seq: int
@@ -66,13 +66,13 @@ class Entry:
 class AuditPage:
     """One page. `actors` and `actions` are all there are in the log, to filter by."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[AuditEntry, ...]
     total_items: int
     actors: tuple[str, ...]
     actions: tuple[str, ...]
 
 
-class AuditDesk:
+class AuditService:
     """See the module. Thread-safe. Every call needs an admin without a limit to organizations.
 
     Raises
@@ -135,11 +135,11 @@ class AuditDesk:
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._ledger.engine.rows(query, values)
 
-    def _entries(self, rest: str, values: Sequence[Any]) -> tuple[Entry, ...]:
+    def _entries(self, rest: str, values: Sequence[Any]) -> tuple[AuditEntry, ...]:
         rows = self._rows(f"SELECT {', '.join(COLUMNS)} FROM audit WHERE {rest}", values)
-        return tuple(Entry(seq, at.replace(tzinfo=UTC), *texts) for seq, at, *texts in rows)
+        return tuple(AuditEntry(seq, at.replace(tzinfo=UTC), *texts) for seq, at, *texts in rows)
 
-    def _all(self, where: str, values: Sequence[Any]) -> Iterator[Entry]:
+    def _all(self, where: str, values: Sequence[Any]) -> Iterator[AuditEntry]:
         """Entries in the order of their numbers, a few thousand at a time; of two with one number both."""
         seen = 0
         while entries := self._entries(f"{where} ORDER BY seq, hash LIMIT {READ_AT_ONCE} OFFSET ?", [*values, seen]):
@@ -220,7 +220,7 @@ def _head(manifest: str | None) -> tuple[int, str] | None:
     return (seq, known) if seq > 0 else None
 
 
-def _lines(entries: Iterator[Entry]) -> Iterator[bytes]:
+def _lines(entries: Iterator[AuditEntry]) -> Iterator[bytes]:
     yield csv_line(COLUMNS).encode()
     for entry in entries:
         at = entry.happened_at.isoformat(timespec="microseconds")  # as the hash has it

@@ -29,7 +29,7 @@ IN_ALL = 200
 
 FAMILIAR_SECONDS = 30 * 24 * 60 * 60.0
 """Where a name signed in this recently it is spared all limits but `PER_USER_AND_ADDRESS`: strangers failing elsewhere,
-or behind the same proxy, cannot keep somebody from their own desk."""
+or behind the same proxy, cannot keep somebody from their own account."""
 
 SHARED_ADDRESS = "local"
 """This machine, or everybody behind a proxy that runs on it and is not trusted: `PER_ADDRESS` does not apply."""

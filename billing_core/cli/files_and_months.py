@@ -219,12 +219,12 @@ def _rerate(options: argparse.Namespace, settings: Settings) -> int:
     start, end = time_of("from", options.start), time_of("to", options.end)
     cards = None if options.settings else load_rate_cards(Path(options.rate_card), "--rate-card")
     with open_service(settings) as service, share_bar() as progress:
-        desk = service.rerating
+        rerating = service.rerating
         if cards is None:
-            look = desk.apply_settings if options.apply else desk.under_settings
+            look = rerating.apply_settings if options.apply else rerating.under_settings
             document = look(os_principal(), start, end, progress=progress).to_json()
         else:
-            do = desk.apply if options.apply else desk.what_if
+            do = rerating.apply if options.apply else rerating.what_if
             document = do(os_principal(), cards, start, end, progress=progress).to_json()
     for reason in document["not_rerated"]:
         print(f"{reason['reason']}: {reason['events']:,} events: {reason['says']}", file=sys.stderr)

@@ -22,8 +22,8 @@ from pydantic import SecretStr
 from billing_core.access import Role
 from billing_core.cli.backups import add_backup_commands
 from billing_core.cli.files_and_months import add_commands
-from billing_core.cli.stopping import SAYS, Stopped, Told, stopping
-from billing_core.cli.streams import Answer, Unwritten, standard_streams
+from billing_core.cli.stopping import SAYS, ReceivedSignal, Stopped, stopping
+from billing_core.cli.streams import CommandOutput, Unwritten, standard_streams
 from billing_core.cli.support import (
     EXIT_SOME_FAILED,
     EXIT_UNREACHABLE,
@@ -105,7 +105,7 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     return any(len(word) > len("--") and "--json".startswith(word) for word in words)
 
 
-def _failed(error: BaseException, words: Sequence[str], told: Told, answer: Answer) -> int:
+def _failed(error: BaseException, words: Sequence[str], told: ReceivedSignal, answer: CommandOutput) -> int:
     if told.number is not None or isinstance(error, KeyboardInterrupt):  # libraries make another error of Ctrl-C
         line, text, code = SAYS, SAYS, _stopped_with(error if told.number is None else Stopped(told.number))
     else:
@@ -487,12 +487,12 @@ def _say_statistics(document: dict[str, Any]) -> None:
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
     with open_service(settings) as service:
-        passport = service.explain(options.event_id, os_principal())
+        explanation = service.explain(options.event_id, os_principal())
     if options.json:
-        print_json(passport.to_json())
+        print_json(explanation.to_json())
         return 0
-    print(f"event {passport.event.id}")
-    for step in passport.steps:
+    print(f"event {explanation.event.id}")
+    for step in explanation.steps:
         print(f"\n{step.name}: {step.summary}")
         for line in step.lines:
             print(f"  {line}")

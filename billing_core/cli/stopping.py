@@ -28,7 +28,7 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = BASE + number
 
 
-class Told:
+class ReceivedSignal:
     """Whether a signal came, and which. A library may make something else of the exception, so it is kept here."""
 
     def __init__(self) -> None:
@@ -43,9 +43,9 @@ class Told:
 
 
 @contextmanager
-def stopping() -> Iterator[Told]:
+def stopping() -> Iterator[ReceivedSignal]:
     """Signals that end a process raise `Stopped` within the block; those that were ignored stay so."""
-    told = Told()
+    told = ReceivedSignal()
     if threading.current_thread() is not threading.main_thread():
         yield told
         return

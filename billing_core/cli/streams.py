@@ -17,10 +17,10 @@ from typing import Any, TextIO, cast
 from billing_core.errors import BillingError
 from billing_core.runtime.faults import explained
 
-__all__ = ["Answer", "standard_streams"]
+__all__ = ["CommandOutput", "standard_streams"]
 
 
-class Answer(io.StringIO):
+class CommandOutput(io.StringIO):
     """Standard output of a command, kept until `flush`."""
 
     def __init__(self, out: TextIO | None) -> None:
@@ -95,11 +95,11 @@ class _Calm:
 
 
 @contextmanager
-def standard_streams() -> Iterator[Answer]:
+def standard_streams() -> Iterator[CommandOutput]:
     """Both streams for the time of a command. Faults of threads, and those nobody can catch, are one line as well."""
     _fill_gaps()
     before = sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook
-    answer = Answer(sys.stdout)
+    answer = CommandOutput(sys.stdout)
     with io.StringIO() as nowhere:
         sys.stdout, sys.stderr = answer, cast("TextIO", _Calm(sys.stderr or nowhere))
         threading.excepthook = sys.unraisablehook = _say

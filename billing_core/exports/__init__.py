@@ -1,1 +1,1 @@
-"""What leaves the ledger as files: data sets as streams of columns, forms to write them in, and their desk."""
+"""What leaves the ledger as files: data sets as streams of columns, forms to write them in, and their service."""

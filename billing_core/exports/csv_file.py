@@ -13,7 +13,7 @@ from billing_core.errors import BadParameter
 from billing_core.exports.arrow_text import changed_where, first_bytes, texts, whole, with_any_of
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.prefetch import ahead
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.values.csv_cells import APOSTROPHE, FORMULA_START, FORMULA_STARTS, QUOTED, neutralised, quoted
 
 __all__ = ["SEPARATORS", "checked_separator", "csv_header", "csv_pieces", "pieces_of", "text_of", "write_csv"]
@@ -64,7 +64,7 @@ def csv_pieces(
 
 
 def write_csv(
-    sink: HashingSink, source: Source, tables: Iterable[pa.Table], separator: str = ",", *, bom: bool = False
+    sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], separator: str = ",", *, bom: bool = False
 ) -> None:
     """The whole document."""
     sink.write(csv_header(source.names, separator, bom=bom))

@@ -13,7 +13,7 @@ from billing_core.exports.event_slices import pinned
 from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
 from billing_core.exports.model import Dataset
 from billing_core.exports.running_totals import TOKEN_COLUMNS, Value, compare, totals_of
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.ledger import queries, statistics
 from billing_core.ledger.directory import Line
 from billing_core.ledger.journal import Ledger
@@ -22,7 +22,7 @@ from billing_core.organizations.directory_file import COLUMNS, can_be_written
 from billing_core.organizations.figures import Figures
 from billing_core.organizations.rollup import Rows, roll_up
 from billing_core.rating.card import RateCard, RateCardFile
-from billing_core.reconcile.report import Reconciliation, Row, added
+from billing_core.reconcile.report import CustomerDay, Reconciliation, added
 from billing_core.types import Credits, plain_decimal, utc_text
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT
@@ -87,20 +87,20 @@ SCHEMAS: Mapping[Dataset, pa.Schema] = {
 
 def _source(
     schema: pa.Schema, rows: Sequence[Mapping[str, Any]], totals: Mapping[str, Value], meta: Mapping[str, Any]
-) -> Source:
+) -> RowSource:
     """Rows that are all there already."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
 
     def tables() -> Iterator[pa.Table]:
         yield table
 
-    return Source(schema, table.num_rows, totals, meta, tables)
+    return RowSource(schema, table.num_rows, totals, meta, tables)
 
 
 # ── organizations ────────────────────────────────────────────────────────────────────────────────
 
 
-def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> Source:
+def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> RowSource:
     """One row per organization with events, by id; events that name none are a row without id, the last one.
 
     Names are today's, or of a window that lies in closed months, those at the close: such a file never changes.
@@ -182,7 +182,7 @@ def last_close(selection: Selection) -> int | None:
 # ── customers ────────────────────────────────────────────────────────────────────────────────────
 
 
-def customers(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> Source:
+def customers(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> RowSource:
     """Names and customers of organizations, in the form in which the directory is imported; by id.
 
     Every organization of the selection, mapped or not, and every one in the directory that its scope holds. An id that
@@ -205,7 +205,7 @@ def _customer(organization_id: str, line: Line) -> dict[str, Any]:
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────
 
 
-def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapping[str, Any]) -> Source:
+def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapping[str, Any]) -> RowSource:
     """The books per customer and UTC day, of some customers if any are named; an unknown book is null, never 0."""
     rows = [row for row in found.rows if not customers or row.customer_id in customers]
     said = {
@@ -220,7 +220,7 @@ def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapp
     return _source(RECONCILIATION, [_reconciled(row) for row in rows], totals, said)
 
 
-def _reconciled(row: Row) -> dict[str, Any]:
+def _reconciled(row: CustomerDay) -> dict[str, Any]:
     causes = [
         {
             "cause": part.cause, "step": part.step, "credits": plain_decimal(part.credits),
@@ -238,7 +238,7 @@ def _reconciled(row: Row) -> dict[str, Any]:
 # ── rate cards ───────────────────────────────────────────────────────────────────────────────────
 
 
-def rate_cards(cards: RateCardFile, ledger: Ledger, meta: Mapping[str, Any]) -> Source:
+def rate_cards(cards: RateCardFile, ledger: Ledger, meta: Mapping[str, Any]) -> RowSource:
     """A row per card that applies, oldest first.
 
     In `meta`, where an import finds them: plans, and cards that apply no more but that events were rated with.

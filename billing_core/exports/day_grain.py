@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.exports.arrow_text import json_list, mapped, whole
-from billing_core.exports.event_slices import EPOCH, SLICE_ROWS, Span, within
+from billing_core.exports.event_slices import EPOCH, SLICE_ROWS, TimeSpan, within
 from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import (
@@ -88,21 +88,21 @@ class DayRead:
         )
 
 
-def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[Span]) -> list[DayRead]:
+def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[TimeSpan]) -> list[DayRead]:
     """The days of a selection whose events lie in `spans`, as many at a time as have about a slice's events."""
     return [DayRead(ledger, within(selection, part), zone) for part in local_days(zone, spans, SLICE_ROWS)]
 
 
-def local_days(zone: ZoneInfo, spans: Sequence[Span], most: int) -> list[Span]:
+def local_days(zone: ZoneInfo, spans: Sequence[TimeSpan], most: int) -> list[TimeSpan]:
     """Spans widened to whole days of `zone`; neighbours that share a day, or hold few events, are put together."""
-    parts: list[Span] = []
+    parts: list[TimeSpan] = []
     for span in spans:
         start, end = _day_start(zone, span.start), _day_end(zone, span.end)
         last = parts[-1] if parts else None
         if last is not None and (start < last.end or last.rows + span.rows <= most):
-            parts[-1] = Span(last.start, max(last.end, end), last.rows + span.rows)
+            parts[-1] = TimeSpan(last.start, max(last.end, end), last.rows + span.rows)
         else:
-            parts.append(Span(start, end, span.rows))
+            parts.append(TimeSpan(start, end, span.rows))
     return parts
 
 

@@ -20,7 +20,7 @@ from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
 __all__ = [
     "SLICE_ROWS",
-    "Span",
+    "TimeSpan",
     "in_order",
     "pinned",
     "plan",
@@ -44,7 +44,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeSpan:
     """A piece of time, `rows` events in it: whole seconds since 1970, `[start, end)`."""
 
     start: int
@@ -73,28 +73,28 @@ def read_at(ledger: Ledger, selection: Selection, question: Callable[[Selection]
     return ledger.engine.read(question(selection))
 
 
-def plan(cells: Iterable[Span], most: int) -> list[Span]:
+def plan(cells: Iterable[TimeSpan], most: int) -> list[TimeSpan]:
     """Neighbouring cells put together, in order, while they hold at most `most` rows; a larger cell stays alone."""
-    slices: list[Span] = []
+    slices: list[TimeSpan] = []
     for cell in sorted(cells, key=lambda span: span.start):
         last = slices[-1] if slices else None
         if last is not None and last.rows + cell.rows <= most:
-            slices[-1] = Span(last.start, cell.end, last.rows + cell.rows)
+            slices[-1] = TimeSpan(last.start, cell.end, last.rows + cell.rows)
         else:
             slices.append(cell)
     return slices
 
 
-def spans_of(ledger: Ledger, selection: Selection, most: int = SLICE_ROWS) -> list[Span]:
+def spans_of(ledger: Ledger, selection: Selection, most: int = SLICE_ROWS) -> list[TimeSpan]:
     """The slices of a selection: cut by quarters of an hour, a crowded quarter by seconds."""
-    cells: list[Span] = []
+    cells: list[TimeSpan] = []
     for cell in _counted(ledger, selection, QUARTER_HOUR_SECONDS):
         crowded = cell.rows > most
         cells += _counted(ledger, within(selection, cell), 1) if crowded else [cell]
     return plan(cells, most)
 
 
-def within(selection: Selection, span: Span) -> Selection:
+def within(selection: Selection, span: TimeSpan) -> Selection:
     """The events of a selection that count within a span."""
     start, end = EPOCH + timedelta(seconds=span.start), EPOCH + timedelta(seconds=span.end)
     return replace(
@@ -140,7 +140,9 @@ def _keys(selection: Selection) -> tuple[str, ...]:
     return (*ORDER, *(TIE_BREAKERS if selection.snapshot.closed else ()))
 
 
-def _counted(ledger: Ledger, selection: Selection, seconds: int) -> list[Span]:
+def _counted(ledger: Ledger, selection: Selection, seconds: int) -> list[TimeSpan]:
     t = to_freeze(selection)
     cells = t.mutate(cell=t.moment.epoch_seconds() // seconds).group_by("cell").aggregate(rows=lambda c: c.count())
-    return [Span(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in ledger.read_rows(cells)]
+    return [
+        TimeSpan(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in ledger.read_rows(cells)
+    ]

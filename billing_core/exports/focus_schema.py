@@ -35,7 +35,7 @@ MONEY = pa.decimal128(38, 18)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ResourceKind:
     """A kind of resource that credits pay for: the ledger's word, and FOCUS's words for what is metered."""
 
     part: str
@@ -46,9 +46,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("ai_tokens", "ai", "AI Tokens", "Tokens", "AI tokens used"),
-    Kind("compute", "compute", "Compute Time", "Minutes", "Compute time used"),
-    Kind("storage", "storage", "Storage", "GB", "Storage used"),
+    ResourceKind("ai_tokens", "ai", "AI Tokens", "Tokens", "AI tokens used"),
+    ResourceKind("compute", "compute", "Compute Time", "Minutes", "Compute time used"),
+    ResourceKind("storage", "storage", "Storage", "GB", "Storage used"),
 )
 """In the order of an event's rows."""
 

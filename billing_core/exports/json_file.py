@@ -14,7 +14,7 @@ from billing_core.exports.csv_file import pieces_of, text_of
 from billing_core.exports.flat_schema import FORM, JSON_TEXT, NUMBER
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.running_totals import CREDIT_COLUMNS
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 
 __all__ = ["json_rows", "write_json"]
 
@@ -22,7 +22,7 @@ SEPARATOR = ",\n"
 CREDITS = "credits"
 
 
-def write_json(sink: HashingSink, source: Source, tables: Iterable[pa.Table], document: dict[str, object]) -> None:
+def write_json(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: dict[str, object]) -> None:
     """The whole document; `document` is its `meta`."""
     meta = json.dumps(document, ensure_ascii=False, sort_keys=True)
     sink.write(f'{{"meta":{meta},"rows":[\n'.encode())

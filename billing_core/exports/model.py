@@ -19,12 +19,12 @@ __all__ = [
     "SUFFIXES",
     "Cancelled",
     "Dataset",
+    "ExportPreview",
     "ExportProgress",
     "ExportRequest",
     "ExportResult",
     "Format",
     "Grain",
-    "Preview",
 ]
 
 
@@ -159,7 +159,7 @@ class ExportResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class ExportPreview:
     """What an export would hold: its columns, the first rows as text (`None`: empty cell), all rows counted, totals.
 
     `as_of` pins the state of the ledger: an export asked with it holds exactly what the preview counted.

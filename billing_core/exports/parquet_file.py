@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from billing_core.exports.hashing_file import HashingSink
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 
 __all__ = ["METADATA_KEY", "write_parquet"]
 
@@ -29,7 +29,9 @@ BOUNDED = ("timestamp", "day", "ChargePeriodStart")
 """Columns whose smallest and largest value per row group spare readers the others: rows are in the order of time."""
 
 
-def write_parquet(sink: HashingSink, source: Source, tables: Iterable[pa.Table], document: dict[str, object]) -> None:
+def write_parquet(
+    sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: dict[str, object]
+) -> None:
     """One row group per table; `document` goes into the metadata."""
     text = json.dumps(document, ensure_ascii=False, sort_keys=True)
     schema = pa.schema([field.remove_metadata() for field in source.schema], metadata={METADATA_KEY: text})

@@ -33,18 +33,18 @@ from billing_core.exports.json_file import write_json
 from billing_core.exports.model import (
     MAY_EXPORT,
     Dataset,
+    ExportPreview,
     ExportProgress,
     ExportRequest,
     ExportResult,
     Format,
     Grain,
-    Preview,
 )
 from billing_core.exports.parquet_file import write_parquet
 from billing_core.exports.request import checked, concerning, file_name, meta_of, zone_of
 from billing_core.exports.running_totals import as_text
-from billing_core.exports.source import Source, Watch, keeping
-from billing_core.exports.usage_source import Usage
+from billing_core.exports.source import ExportWatch, RowSource, keeping
+from billing_core.exports.usage_source import RequestedUsage
 from billing_core.exports.xlsx_file import refuse_too_many, write_xlsx
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
@@ -53,13 +53,13 @@ from billing_core.rating.card import RateCardFile
 from billing_core.reconcile.report import Reconciliation
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.selection import select
 from billing_core.values.journal_accounts import JournalAccounts
 from billing_core.values.usage_frame import Window, aware_in, whole_hours, window_in
 
-__all__ = ["FOCUS_METADATA_SUFFIX", "MANIFEST_SUFFIX", "ExportDesk"]
+__all__ = ["FOCUS_METADATA_SUFFIX", "MANIFEST_SUFFIX", "ExportService"]
 
 MANIFEST_SUFFIX = ".manifest.json"
 FOCUS_METADATA_SUFFIX = ".focus-metadata.json"
@@ -83,8 +83,8 @@ class _Made:
     """A file in the making: what writes it, and what will be known of it."""
 
     rows: int
-    source: Source
-    write: Callable[[HashingSink, Watch], None]
+    source: RowSource
+    write: Callable[[HashingSink, ExportWatch], None]
     beside: tuple[tuple[str, dict[str, Any]], ...] = ()
 
 
@@ -92,7 +92,7 @@ _BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c 
                    AND c.start_at < r.window_end AND r.window_start < c.end_at), 'infinity')"""
 
 
-class ExportDesk:
+class ExportService:
     """See the module. Thread-safe.
 
     `cards` gives the rate cards as they are now.
@@ -103,7 +103,7 @@ class ExportDesk:
         settings: Settings,
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
-        stripe: StripeDesk,
+        stripe: StripeSyncService,
         clock: Clock = now,
     ) -> None:
         self._settings = settings
@@ -115,7 +115,9 @@ class ExportDesk:
     def usage_csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
         """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
         zone = self._settings.zone
-        source = usage_source.by_event(Usage.of(self._ledger, select(self._ledger, zone, params, principal), zone, {}))
+        source = usage_source.by_event(
+            RequestedUsage.of(self._ledger, select(self._ledger, zone, params, principal), zone, {})
+        )
         return chain((csv_header(source.names),), csv_pieces(source.tables()))
 
     def columns(self, request: ExportRequest) -> tuple[str, ...]:
@@ -127,14 +129,14 @@ class ExportDesk:
             If there is no such file or column.
         """
         schema = self._schema(checked(request))
-        empty = Source(schema, 0, {}, {}, lambda: iter(()))
+        empty = RowSource(schema, 0, {}, {}, lambda: iter(()))
         return keeping(empty, request.columns).names
 
     def file_name(self, request: ExportRequest) -> str:
         """A name for the file, such as `usage-events_2026-10-01_2026-11-01.csv`."""
         return self._name(self._asked(request))
 
-    def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> Preview:
+    def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> ExportPreview:
         """What the file would hold; nothing is written, and Stripe and Langfuse are not asked.
 
         Raises
@@ -160,7 +162,7 @@ class ExportDesk:
         as_of = request.params.as_of
         if as_of is None:
             raise ValueError("a preview belongs to a state of the ledger")
-        return Preview(source.names, lines, source.rows, dict(source.totals), as_of, self._clock())
+        return ExportPreview(source.names, lines, source.rows, dict(source.totals), as_of, self._clock())
 
     def write(
         self,
@@ -187,7 +189,7 @@ class ExportDesk:
         WarehouseError
             If the rows do not add up to what the screen shows: such a file is not left behind either.
         """
-        watch = Watch(None, progress, cancelled)
+        watch = ExportWatch(None, progress, cancelled)
         request = self._asked(request)
         made = self._made(request, principal, watch)
         watch.expect(made.rows)
@@ -208,7 +210,7 @@ class ExportDesk:
 
     def digest(self, request: ExportRequest, principal: Principal) -> ExportResult:
         """What `write` would return, without a file or an audit entry; raises as it does."""
-        watch = Watch(None, None, None)
+        watch = ExportWatch(None, None, None)
         request = self._asked(request)
         made = self._made(request, principal, watch)
         sink = HashingSink()
@@ -251,7 +253,7 @@ class ExportDesk:
     def _meta(self, request: ExportRequest, selection: Selection | None) -> dict[str, Any]:
         return meta_of(request, self._zone(request), selection)
 
-    def _made(self, request: ExportRequest, principal: Principal, watch: Watch) -> _Made:
+    def _made(self, request: ExportRequest, principal: Principal, watch: ExportWatch) -> _Made:
         if request.dataset is Dataset.BUNDLE:
             return self._bundle(self._pinned(request), principal)
         source = self._source(request, principal, watch)
@@ -262,7 +264,7 @@ class ExportDesk:
             beside = ((FOCUS_METADATA_SUFFIX, document),)
         return _Made(source.rows, source, lambda sink, seen: _write(request, source, sink, seen), beside)
 
-    def _source(self, request: ExportRequest, principal: Principal, watch: Watch | None) -> Source:
+    def _source(self, request: ExportRequest, principal: Principal, watch: ExportWatch | None) -> RowSource:
         """Rows of any data set but the bundle. Without a `watch` nothing outside the ledger is asked."""
         principal.require(*MAY_EXPORT[request.dataset])
         match request.dataset:
@@ -284,9 +286,9 @@ class ExportDesk:
                 raise ValueError(f"{other} has no rows of its own")
         return keeping(source, request.columns)
 
-    def _usage(self, request: ExportRequest, principal: Principal) -> Source:
+    def _usage(self, request: ExportRequest, principal: Principal) -> RowSource:
         selection = self._selection(request, principal)
-        usage = Usage.of(self._ledger, selection, self._zone(request), self._meta(request, selection))
+        usage = RequestedUsage.of(self._ledger, selection, self._zone(request), self._meta(request, selection))
         if request.format is Format.FOCUS:
             if request.internal:
                 principal.require(*_READERS)
@@ -343,7 +345,9 @@ class ExportDesk:
         assert params.from_ is not None and params.to is not None  # noqa: S101, PT018  (for the type checker)
         return whole_hours(window_in(self._zone(request), params.from_, params.to))
 
-    def _reconciliation(self, request: ExportRequest, principal: Principal, watch: Watch | None) -> Reconciliation:
+    def _reconciliation(
+        self, request: ExportRequest, principal: Principal, watch: ExportWatch | None
+    ) -> Reconciliation:
         """The newest one of exactly this window, made now if there is none; without a window the newest of all."""
         window = self._window(request)
         kept = self._kept_reconciliation(window)
@@ -372,7 +376,7 @@ class ExportDesk:
 
     # ── the bundle ───────────────────────────────────────────────────────────────────────────────
 
-    def _parts(self, request: ExportRequest, principal: Principal) -> list[tuple[str, Format, Source]]:
+    def _parts(self, request: ExportRequest, principal: Principal) -> list[tuple[str, Format, RowSource]]:
         """The tables of a bundle: file name, form and rows of each."""
         principal.require(*MAY_EXPORT[Dataset.BUNDLE])
 
@@ -383,11 +387,11 @@ class ExportDesk:
         found = []
         usage = part(Dataset.USAGE_EVENTS, Format.CSV)
         selection = self._selection(usage, principal)
-        events = Usage.of(self._ledger, selection, self._zone(request), self._meta(usage, selection))
+        events = RequestedUsage.of(self._ledger, selection, self._zone(request), self._meta(usage, selection))
         found.append(("usage-events.csv", Format.CSV, usage_source.by_event(events)))
         # What an import reads are the events as they are known: a closed month may call pending what was sent since.
         known = replace(selection, snapshot=replace(selection.snapshot, closed=()))
-        extended = Usage.of(self._ledger, known, self._zone(request), self._meta(usage, known))
+        extended = RequestedUsage.of(self._ledger, known, self._zone(request), self._meta(usage, known))
         extended = replace(extended, meta={**extended.meta, "format": Format.PARQUET.value})
         found.append(("usage-events.parquet", Format.PARQUET, usage_source.by_event(extended, extras=True)))
         for dataset, form in (
@@ -415,9 +419,9 @@ class ExportDesk:
         meta["rate_card_versions"] = usage.meta["rate_card_versions"]
         if principal.organizations is not None:
             meta["left_out"] = [f"reconciliation.json and closes.json: {OF_ALL}"]
-        source = Source(usage.schema, usage.rows, usage.totals, meta, lambda: iter(()))
+        source = RowSource(usage.schema, usage.rows, usage.totals, meta, lambda: iter(()))
 
-        def write(sink: HashingSink, watch: Watch) -> None:
+        def write(sink: HashingSink, watch: ExportWatch) -> None:
             members = [_member(name, form, part, watch) for name, form, part in parts]
             if principal.organizations is None:
                 members.append(self._closes())
@@ -426,12 +430,12 @@ class ExportDesk:
 
         return _Made(sum(part.rows for _, _, part in parts), source, write)
 
-    def _bundle_contents(self, request: ExportRequest, principal: Principal) -> Source:
+    def _bundle_contents(self, request: ExportRequest, principal: Principal) -> RowSource:
         """The bundle's files as the rows of a preview; totals are those of its usage events."""
         parts = self._parts(request, principal)
         rows = [{"file": name, "rows": part.rows} for name, _, part in parts]
         table = pa.Table.from_pylist(rows, schema=BUNDLE_SCHEMA)
-        return Source(BUNDLE_SCHEMA, parts[0][2].rows, parts[0][2].totals, {}, lambda: iter((table,)))
+        return RowSource(BUNDLE_SCHEMA, parts[0][2].rows, parts[0][2].totals, {}, lambda: iter((table,)))
 
     def _closes(self) -> Member:
         query = "SELECT period, timezone, sha256, manifest FROM closes WHERE reopened_at IS NULL ORDER BY seq"
@@ -447,12 +451,12 @@ BUNDLE_SCHEMA = pa.schema([pa.field("file", pa.string()), pa.field("rows", pa.in
 """What a preview says of a bundle."""
 
 
-def _member(name: str, form: Format, source: Source, watch: Watch) -> Member:
+def _member(name: str, form: Format, source: RowSource, watch: ExportWatch) -> Member:
     request = ExportRequest(Dataset.USAGE_EVENTS, form)
     return Member(name, source.rows, source.totals, source.meta, lambda sink: _write(request, source, sink, watch))
 
 
-def _write(request: ExportRequest, source: Source, sink: HashingSink, watch: Watch) -> None:
+def _write(request: ExportRequest, source: RowSource, sink: HashingSink, watch: ExportWatch) -> None:
     """The source in its form."""
     form = Format.PARQUET if request.format is Format.FOCUS and request.parquet else request.format or Format.CSV
     totals = {name: as_text(value) for name, value in source.totals.items()}

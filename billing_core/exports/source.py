@@ -12,11 +12,11 @@ from billing_core.errors import BadParameter
 from billing_core.exports.model import Cancelled, ExportProgress
 from billing_core.exports.running_totals import Value
 
-__all__ = ["Source", "Watch", "in_pieces", "keeping"]
+__all__ = ["ExportWatch", "RowSource", "in_pieces", "keeping"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """Rows to write.
 
     Attributes
@@ -61,7 +61,7 @@ class Source:
         return tuple(self.schema.names)
 
 
-def keeping(source: Source, columns: tuple[str, ...]) -> Source:
+def keeping(source: RowSource, columns: tuple[str, ...]) -> RowSource:
     """The source with these columns only, in this order; totals stay those of all rows.
 
     Raises
@@ -87,7 +87,7 @@ def keeping(source: Source, columns: tuple[str, ...]) -> Source:
     return replace(source, schema=schema, tables=tables, head=first)
 
 
-class Watch:
+class ExportWatch:
     """Looks on while rows are written: says how far it is, and stops when somebody wants it to.
 
     Parameters

@@ -19,7 +19,7 @@ from billing_core.errors import WarehouseError
 from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
 from billing_core.exports.event_slices import (
     SLICE_ROWS,
-    Span,
+    TimeSpan,
     in_order,
     pinned,
     read_at,
@@ -33,14 +33,14 @@ from billing_core.exports.focus import FocusProfile, focus_schema, focus_table, 
 from billing_core.exports.journal import JOURNAL_COLUMNS, journal_rows
 from billing_core.exports.prefetch import ahead
 from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import PAGE_COLUMNS, Selection, selected, totals
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT
 from billing_core.values.journal_accounts import JournalAccounts
 
-__all__ = ["Usage", "by_day", "by_event", "focus", "journal"]
+__all__ = ["RequestedUsage", "by_day", "by_event", "focus", "journal"]
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ JOURNAL_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RequestedUsage:
     """The events of a request, and what the screen says of them.
 
     `events` counts them, `shown` are their totals, `charged` counts the parts (AI tokens, compute, storage) of theirs
@@ -72,7 +72,7 @@ class Usage:
     meta: Mapping[str, Any]
 
     @classmethod
-    def of(cls, ledger: Ledger, selection: Selection, zone: ZoneInfo, meta: Mapping[str, Any]) -> Usage:
+    def of(cls, ledger: Ledger, selection: Selection, zone: ZoneInfo, meta: Mapping[str, Any]) -> RequestedUsage:
         """Look at the events once; they are the same from then on, whatever is booked meanwhile."""
         selection = pinned(selection)
         sums = add_up(ledger.read_rows(totals(selection)))
@@ -86,7 +86,7 @@ class Usage:
             versions, {**meta, "rate_card_versions": list(versions)},
         )  # fmt: skip
 
-    def spans(self, most: int = SLICE_ROWS) -> list[Span]:
+    def spans(self, most: int = SLICE_ROWS) -> list[TimeSpan]:
         """Slices of time that hold the events."""
         return spans_of(self.ledger, self.selection, most)
 
@@ -97,7 +97,7 @@ class Usage:
             raise WarehouseError("export: rows name other rate cards than the ledger said; nothing was written")
 
 
-def by_event(usage: Usage, *, extras: bool = False) -> Source:
+def by_event(usage: RequestedUsage, *, extras: bool = False) -> RowSource:
     """One row per event, in the order in which events count; with `extras` also what an import needs."""
     schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA]) if extras else FLAT_SCHEMA
 
@@ -116,18 +116,20 @@ def by_event(usage: Usage, *, extras: bool = False) -> Source:
     def head(rows: int) -> pa.Table:
         return flat_table(_first(usage, rows, PAGE_COLUMNS))
 
-    return Source(schema, usage.events, usage.shown, usage.meta, tables, head=None if extras else head)
+    return RowSource(schema, usage.events, usage.shown, usage.meta, tables, head=None if extras else head)
 
 
-def _first(usage: Usage, rows: int, columns: Sequence[str]) -> pa.Table:
+def _first(usage: RequestedUsage, rows: int, columns: Sequence[str]) -> pa.Table:
     return usage.ledger.engine.read(in_order(usage.selection, columns).limit(rows))
 
 
-def _slices(usage: Usage, spans: Sequence[Span], columns: Sequence[str], make: Callable[[pa.Table], T]) -> Iterator[T]:
+def _slices(
+    usage: RequestedUsage, spans: Sequence[TimeSpan], columns: Sequence[str], make: Callable[[pa.Table], T]
+) -> Iterator[T]:
     """What `make` makes of the stored rows of each slice, in order."""
     names = tuple(dict.fromkeys(columns))
 
-    def read(span: Span) -> Callable[[], T]:
+    def read(span: TimeSpan) -> Callable[[], T]:
         part = within(usage.selection, span)
         question = lambda asked: unordered(asked, names)  # noqa: E731
         return lambda: make(sorted_slice(read_at(usage.ledger, part, question), part))
@@ -135,7 +137,7 @@ def _slices(usage: Usage, spans: Sequence[Span], columns: Sequence[str], make: C
     return ahead([read(span) for span in spans])
 
 
-def by_day(usage: Usage) -> Source:
+def by_day(usage: RequestedUsage) -> RowSource:
     """One row per day of the timezone and everything events are told apart by."""
     reads = days(usage.ledger, usage.selection, usage.zone, usage.spans())
     counted = sum(read.rows() for read in reads)
@@ -148,10 +150,10 @@ def by_day(usage: Usage) -> Source:
             yield table
         usage.check(running, events)
 
-    return Source(DAY_SCHEMA, counted, usage.shown, usage.meta, tables)
+    return RowSource(DAY_SCHEMA, counted, usage.shown, usage.meta, tables)
 
 
-def focus(usage: Usage, profile: FocusProfile) -> Source:
+def focus(usage: RequestedUsage, profile: FocusProfile) -> RowSource:
     """One row per event and kind of resource that cost credits."""
 
     def tables() -> Iterator[pa.Table]:
@@ -168,7 +170,7 @@ def focus(usage: Usage, profile: FocusProfile) -> Source:
     def head(rows: int) -> pa.Table:
         return focus_table(_when_counted(_first(usage, rows, FOCUS_COLUMNS)), profile)
 
-    return Source(focus_schema(profile), usage.charged, usage.shown, usage.meta, tables, focus_text, head)
+    return RowSource(focus_schema(profile), usage.charged, usage.shown, usage.meta, tables, focus_text, head)
 
 
 def _when_counted(stored: pa.Table) -> pa.Table:
@@ -178,7 +180,7 @@ def _when_counted(stored: pa.Table) -> pa.Table:
     return stored.set_column(position, "accounted_at", counted.cast(stored.schema.field("accounted_at").type))
 
 
-def journal(usage: Usage, accounts: JournalAccounts) -> Source:
+def journal(usage: RequestedUsage, accounts: JournalAccounts) -> RowSource:
     """Double entry: per month and organization what is owed, and what each kind of resource earned."""
     lines = [line for start, end in _months(usage) for line in _lines(usage, start, end, accounts)]
     columns = [pa.array([getattr(line, one.name) for line in lines], one.type) for one in JOURNAL_SCHEMA]
@@ -192,15 +194,15 @@ def journal(usage: Usage, accounts: JournalAccounts) -> Source:
         compare({"amount_usd": owed}, {"amount_usd": usage.shown["amount_usd"]}, usage.events, usage.events)
         yield table
 
-    return Source(JOURNAL_SCHEMA, table.num_rows, usage.shown, usage.meta, tables)
+    return RowSource(JOURNAL_SCHEMA, table.num_rows, usage.shown, usage.meta, tables)
 
 
-def _months(usage: Usage) -> list[tuple[datetime, datetime]]:
+def _months(usage: RequestedUsage) -> list[tuple[datetime, datetime]]:
     spans = usage.spans()
     return month_windows(usage.zone, spans[0].start, spans[-1].end) if spans else []
 
 
-def _lines(usage: Usage, start: datetime, end: datetime, accounts: JournalAccounts) -> list[Any]:
+def _lines(usage: RequestedUsage, start: datetime, end: datetime, accounts: JournalAccounts) -> list[Any]:
     whole = usage.selection
     month = replace(
         whole,

@@ -20,7 +20,7 @@ from billing_core.errors import BadParameter
 from billing_core.exports.arrow_text import texts
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.running_totals import Value
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.types import plain_decimal
 from billing_core.values.csv_cells import EXACT, IN_UTC, neutralised
 
@@ -68,7 +68,7 @@ def refuse_too_many(rows: int) -> None:
         )  # fmt: skip
 
 
-def write_xlsx(sink: HashingSink, source: Source, tables: Iterable[pa.Table], document: Mapping[str, Any]) -> None:
+def write_xlsx(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: Mapping[str, Any]) -> None:
     """The whole workbook; `document` is what the sheet `meta` says.
 
     Raises
@@ -124,7 +124,7 @@ def _writers(book: xlsxwriter.Workbook, schema: pa.Schema) -> list[Write]:
 
 
 def _fill_data(
-    sheet: Worksheet, source: Source, tables: Iterable[pa.Table], head: Format, writers: list[Write]
+    sheet: Worksheet, source: RowSource, tables: Iterable[pa.Table], head: Format, writers: list[Write]
 ) -> None:
     further = _too_long(source)
     place_of = {place: len(source.names) + order for order, place in enumerate(further)}
@@ -147,7 +147,7 @@ def _fill_data(
                 sheet.write_string(row, column, plain_decimal(Decimal(value)))
 
 
-def _too_long(source: Source) -> list[int]:
+def _too_long(source: RowSource) -> list[int]:
     """The places of number columns with a number of more digits than a cell keeps. Rows are looked at once more for it:
     a sheet is written from its first line on."""
     names = [

@@ -16,16 +16,16 @@ from typing import Any
 
 from billing_core.imports.archives import DAMAGED, PIECE, opened_zip
 from billing_core.imports.detection import File, Unusable, look, shown
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 
 __all__ = ["MANIFEST", "PARTS", "unpack"]
 
 MANIFEST = "manifest.json"
 
-PARTS: Mapping[Kind, tuple[str, ...]] = {
-    Kind.RATE_CARD: ("rate-card.json", "rate-card.csv"),
-    Kind.CUSTOMERS: ("customers.csv",),
-    Kind.USAGE_EVENTS: ("usage-events.parquet", "usage-events.csv", "usage-events.json"),
+PARTS: Mapping[FileKind, tuple[str, ...]] = {
+    FileKind.RATE_CARD: ("rate-card.json", "rate-card.csv"),
+    FileKind.CUSTOMERS: ("customers.csv",),
+    FileKind.USAGE_EVENTS: ("usage-events.parquet", "usage-events.csv", "usage-events.json"),
 }
 """What is imported, in this order: prices, who pays, then usage. Of several names the first that is there is read: the
 Parquet file knows more of an event than the CSV."""

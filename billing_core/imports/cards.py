@@ -20,10 +20,10 @@ from billing_core.imports.detection import (
     shown,
     without_exact,
 )
-from billing_core.imports.model import Outcome, Rejected
+from billing_core.imports.model import ImportOutcome, RejectedLine
 from billing_core.imports.readers import batches, json_header, json_meta, texts
 from billing_core.imports.times import has_offset
-from billing_core.ledger.active_cards import Brought, combined
+from billing_core.ledger.active_cards import ImportedCards, combined
 from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
 
 __all__ = ["ReadCards", "decide", "read_cards"]
@@ -45,9 +45,9 @@ class ReadCards:
     `retired` cards apply to nothing new: events that come with them were rated with them.
     """
 
-    brought: Brought
+    brought: ImportedCards
     rows: int
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[RejectedLine, ...] = ()
     header: tuple[str, ...] = ()
     retired: tuple[RateCard, ...] = ()
 
@@ -59,10 +59,10 @@ def read_cards(file: File) -> ReadCards:
             return _document(file)
         return _table(file)
     except Unusable as whole:
-        return ReadCards(Brought(()), 0, (Rejected(whole.row, whole.field, whole.reason),))
+        return ReadCards(ImportedCards(()), 0, (RejectedLine(whole.row, whole.field, whole.reason),))
 
 
-def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> tuple[ReadCards, Outcome]:
+def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> tuple[ReadCards, ImportOutcome]:
     """What importing would do: cards and plans that are new, changed or there already.
 
     Parameters
@@ -76,7 +76,7 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
     rejected = [*read.rejected]
     fresh = [card for card in cards if known.get(card.id) != card.fingerprint()]
     rejected += [
-        Rejected(
+        RejectedLine(
             number, "id",
             f"{shown(card.id)} has other content than the card that {named[card.id]:,} events were rated with; give "
             "the changed card a new id and its own effective_from",
@@ -87,15 +87,15 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
     new_plans = [plan for plan in plans if known_plans.get(plan.name) != plan]
     if not rejected:
         try:
-            combined(current, [Brought(tuple(fresh), tuple(new_plans))])
+            combined(current, [ImportedCards(tuple(fresh), tuple(new_plans))])
         except RateCardError as error:
-            rejected.append(Rejected(0, "effective_from", str(error)))
+            rejected.append(RejectedLine(0, "effective_from", str(error)))
     if rejected:
-        return replace(read, rejected=tuple(rejected)), Outcome()
+        return replace(read, rejected=tuple(rejected)), ImportOutcome()
     changed = sum(card.id in known for card in fresh) + sum(plan.name in known_plans for plan in new_plans)
     new = len(fresh) + len(new_plans) - changed
-    outcome = Outcome(new, changed, len(cards) + len(plans) - new - changed)
-    return replace(read, brought=Brought(tuple(fresh), tuple(new_plans))), outcome
+    outcome = ImportOutcome(new, changed, len(cards) + len(plans) - new - changed)
+    return replace(read, brought=ImportedCards(tuple(fresh), tuple(new_plans))), outcome
 
 
 def _document(file: File) -> ReadCards:
@@ -108,7 +108,7 @@ def _document(file: File) -> ReadCards:
         found = parse_rate_cards(text, file.name)
     except RateCardError as error:
         raise Unusable(str(error), field="rate_card") from None
-    return ReadCards(Brought(found.cards, found.plans), len(found.cards) + len(found.plans))
+    return ReadCards(ImportedCards(found.cards, found.plans), len(found.cards) + len(found.plans))
 
 
 def _no_aliases(text: str) -> None:
@@ -124,9 +124,9 @@ def _table(file: File) -> ReadCards:
     header = json_header(file) if file.form is Form.JSON else file.header
     columns = without_exact(header)
     if faults := tuple(_header_faults(columns)):
-        return ReadCards(Brought(()), 0, faults, header)
+        return ReadCards(ImportedCards(()), 0, faults, header)
     cards: list[RateCard] = []
-    rejected: list[Rejected] = []
+    rejected: list[RejectedLine] = []
     rows = characters = 0
     for batch in batches(file, header):
         rejected += batch.rejected
@@ -142,17 +142,17 @@ def _table(file: File) -> ReadCards:
             try:
                 card = _card(row)
             except _Wrong as wrong:
-                rejected.append(Rejected(number, wrong.field, wrong.reason))
+                rejected.append(RejectedLine(number, wrong.field, wrong.reason))
                 continue
             if card.id in {one.id for one in cards}:
-                rejected.append(Rejected(number, "id", f"{shown(card.id)} is there already; every card once"))
+                rejected.append(RejectedLine(number, "id", f"{shown(card.id)} is there already; every card once"))
             cards.append(card)
     if file.form is not Form.JSON:
-        return ReadCards(Brought(tuple(cards)), rows, tuple(rejected), header)
+        return ReadCards(ImportedCards(tuple(cards)), rows, tuple(rejected), header)
     plans, no_plans = _told(file, "plans", Plan)
     retired, no_cards = _told(file, "retired_cards", RateCard)
     faults = (*no_plans, *no_cards, *rejected)
-    return ReadCards(Brought(tuple(cards), plans), rows + len(plans), faults, header, retired)
+    return ReadCards(ImportedCards(tuple(cards), plans), rows + len(plans), faults, header, retired)
 
 
 class _Wrong(Exception):
@@ -162,15 +162,15 @@ class _Wrong(Exception):
         self.reason = reason
 
 
-def _header_faults(header: tuple[str, ...]) -> Iterator[Rejected]:
+def _header_faults(header: tuple[str, ...]) -> Iterator[RejectedLine]:
     for name in CARD_COLUMNS:
         if name not in header and name not in _OPTIONAL:
-            yield Rejected(0, name, "the column is missing")
+            yield RejectedLine(0, name, "the column is missing")
     for name in dict.fromkeys(header):
         if name not in CARD_COLUMNS:
-            yield Rejected(0, shown(name), "no such column; expected " + ", ".join(CARD_COLUMNS))
+            yield RejectedLine(0, shown(name), "no such column; expected " + ", ".join(CARD_COLUMNS))
         elif header.count(name) > 1:
-            yield Rejected(0, name, f"the column is there {header.count(name)} times; keep one of them")
+            yield RejectedLine(0, name, f"the column is there {header.count(name)} times; keep one of them")
 
 
 def _card(row: Mapping[str, str | None]) -> RateCard:
@@ -223,7 +223,7 @@ def _told_in_json(name: str, text: str | None) -> Any:
         raise _Wrong(name, f"{shown(text)} is not accepted; expected the JSON text of an export") from None
 
 
-def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[Rejected, ...]]:
+def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[RejectedLine, ...]]:
     """What an export says of plans or retired cards, in its `meta`."""
     meta = json_meta(file).get("meta")
     said = meta.get(name) if isinstance(meta, dict) else None
@@ -231,4 +231,4 @@ def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[Re
         return tuple(kind.model_validate(one) for one in said or ()), ()
     except (ValidationError, TypeError) as error:
         reason = first_fault(error) if isinstance(error, ValidationError) else "expected a list"
-        return (), (Rejected(0, name, reason),)
+        return (), (RejectedLine(0, name, reason),)

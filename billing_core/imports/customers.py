@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from billing_core.imports.detection import File, Form, Unusable
-from billing_core.imports.model import Rejected
+from billing_core.imports.model import RejectedLine
 from billing_core.imports.readers import batches, json_header, records, texts
 from billing_core.organizations.directory import Directory, Parsed
 from billing_core.organizations.directory_file import CLEARS, LARGEST_FILE
@@ -25,7 +25,7 @@ class ReadMap:
 
     parsed: Parsed | None
     rows: int
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[RejectedLine, ...] = ()
     header: tuple[str, ...] = ()
     is_whole: bool = True
 
@@ -35,10 +35,10 @@ def read_map(file: File, *, skip_bad_rows: bool) -> ReadMap:
     try:
         lines = list(_records(file))
     except Unusable as whole:
-        return ReadMap(None, 0, (Rejected(whole.row, whole.field, whole.reason),), is_whole=False)
+        return ReadMap(None, 0, (RejectedLine(whole.row, whole.field, whole.reason),), is_whole=False)
     header, body = lines[0], lines[1:]
     parsed = Directory.parse_import(_csv(lines))
-    rejected = tuple(Rejected(max(one.row - 1, 0), one.field, one.reason) for one in parsed.rejected)
+    rejected = tuple(RejectedLine(max(one.row - 1, 0), one.field, one.reason) for one in parsed.rejected)
     is_whole = not any(one.row == 0 or one.field == "file" for one in rejected)
     if rejected and skip_bad_rows and is_whole:
         bad = {one.row for one in rejected}

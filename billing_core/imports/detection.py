@@ -16,7 +16,7 @@ from pathlib import Path
 from billing_core.errors import BadParameter
 from billing_core.imports.archives import DAMAGED, PIECE, opened_zip
 from billing_core.imports.bounds import MOST_COLUMNS, Unusable, shown
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 from billing_core.imports.parquet_file import column_names
 from billing_core.imports.xlsx_file import opened_workbook
 from billing_core.types import FLAT_FIELDS
@@ -109,7 +109,7 @@ class File:
     bytes: int
     sha256: str
     form: Form
-    kind: Kind
+    kind: FileKind
     encoding: str = ""
     separator: str = ","
     header: tuple[str, ...] = ()
@@ -137,33 +137,33 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
     except OSError as error:
         raise BadParameter("file", named, f"a file that can be read ({error.strerror or error})") from None
 
-    def found(form: Form, kind: Kind, **more: object) -> File:
+    def found(form: Form, kind: FileKind, **more: object) -> File:
         return File(path, named, size, digest, form, kind, encoding, **more)  # type: ignore[arg-type]
 
     if not size:
-        return found(Form.DOCUMENT, Kind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
+        return found(Form.DOCUMENT, FileKind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
     if head == b"\xd0\xcf\x11\xe0":
         fault = "is an Excel 97–2003 workbook, or one with a password; save it as XLSX without one, or as CSV UTF-8"
-        return found(Form.DOCUMENT, Kind.UNKNOWN), fault
+        return found(Form.DOCUMENT, FileKind.UNKNOWN), fault
     if head == b"PAR1":
         return _parquet(path, found)
     if not encoding:
         return _zipped(path, found)
     if fault is not None:
-        return found(Form.DOCUMENT, Kind.UNKNOWN), fault
+        return found(Form.DOCUMENT, FileKind.UNKNOWN), fault
     return _text(path, encoding, found)
 
 
-def kind_of_columns(names: Sequence[str]) -> Kind:
+def kind_of_columns(names: Sequence[str]) -> FileKind:
     """What a table with these columns holds."""
     present = set(names)
     if "day" not in present and {"credits_total", "timestamp"} & present and {"id", "sync_status"} & present:
-        return Kind.USAGE_EVENTS
+        return FileKind.USAGE_EVENTS
     if {"credit_price_usd", "effective_from"} <= present:
-        return Kind.RATE_CARD
+        return FileKind.RATE_CARD
     if "organization_id" in present and present & {"name", "customer_id"} and "events" not in present:
-        return Kind.CUSTOMERS
-    return Kind.UNKNOWN
+        return FileKind.CUSTOMERS
+    return FileKind.UNKNOWN
 
 
 def unknown_table(names: Sequence[str], separator: str = "") -> str:
@@ -216,9 +216,9 @@ def _parquet(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     try:
         header = column_names(path)
     except Unusable as fault:
-        return found(Form.PARQUET, Kind.UNKNOWN), fault.reason
+        return found(Form.PARQUET, FileKind.UNKNOWN), fault.reason
     kind = kind_of_columns(header)
-    return found(Form.PARQUET, kind, header=header), None if kind is not Kind.UNKNOWN else unknown_table(header)
+    return found(Form.PARQUET, kind, header=header), None if kind is not FileKind.UNKNOWN else unknown_table(header)
 
 
 def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
@@ -226,16 +226,16 @@ def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
         with opened_zip(path) as archive:
             names = set(archive.namelist())
     except Unusable as fault:
-        return found(Form.ZIP, Kind.UNKNOWN), fault.reason
+        return found(Form.ZIP, FileKind.UNKNOWN), fault.reason
     except DAMAGED as error:
-        return found(Form.ZIP, Kind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
+        return found(Form.ZIP, FileKind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
     if "manifest.json" in names:
-        return found(Form.ZIP, Kind.BUNDLE), None
+        return found(Form.ZIP, FileKind.BUNDLE), None
     if "[Content_Types].xml" in names:
         return _workbook(path, found)
     if "mimetype" in names:
-        return found(Form.ZIP, Kind.UNKNOWN), "is an OpenDocument file; save it as XLSX or CSV UTF-8"
-    return found(Form.ZIP, Kind.UNKNOWN), f"is a zip file without manifest.json; expected {_ACCEPTED}"
+        return found(Form.ZIP, FileKind.UNKNOWN), "is an OpenDocument file; save it as XLSX or CSV UTF-8"
+    return found(Form.ZIP, FileKind.UNKNOWN), f"is a zip file without manifest.json; expected {_ACCEPTED}"
 
 
 def _workbook(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
@@ -245,11 +245,11 @@ def _workbook(path: Path, found: Callable[..., File]) -> tuple[File, str | None]
             if book.times_are_utc():
                 in_utc = frozenset(TIMES) & frozenset(header)
     except Unusable as fault:
-        return found(Form.XLSX, Kind.UNKNOWN), fault.reason
+        return found(Form.XLSX, FileKind.UNKNOWN), fault.reason
     if not header:
-        return found(Form.XLSX, Kind.UNKNOWN), f"its sheet is empty: 0 rows and no header; expected {_ACCEPTED}"
+        return found(Form.XLSX, FileKind.UNKNOWN), f"its sheet is empty: 0 rows and no header; expected {_ACCEPTED}"
     kind = kind_of_columns(header)
-    fault_of_kind = None if kind is not Kind.UNKNOWN else unknown_table(header)
+    fault_of_kind = None if kind is not FileKind.UNKNOWN else unknown_table(header)
     return found(Form.XLSX, kind, header=header, in_utc=in_utc), fault_of_kind
 
 
@@ -260,29 +260,31 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
     if first in {"{", "["}:
         return _json(start, found)
     if "\0" in start[:LARGEST_HEADER]:
-        return found(Form.DELIMITED, Kind.UNKNOWN), (
+        return found(Form.DELIMITED, FileKind.UNKNOWN), (
             "holds NUL characters: it is no text, or UTF-16 without a byte order mark; save the file as CSV UTF-8"
         )
     dialect = dialect_of(start, {name for plain in _NAMES for name in (plain, plain + IN_UTC)})
     if not dialect.header:
-        return found(Form.DELIMITED, Kind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
+        return found(Form.DELIMITED, FileKind.UNKNOWN), f"the file is empty: 0 rows and no header; expected {_ACCEPTED}"
     if not dialect.is_complete and len(start) >= LARGEST_HEADER:
-        return found(Form.DELIMITED, Kind.UNKNOWN), "its first line does not end; expected a header with column names"
+        return found(
+            Form.DELIMITED, FileKind.UNKNOWN
+        ), "its first line does not end; expected a header with column names"
     separator, (header, in_utc) = dialect.separator, plain_header(dialect.header)
     if separator not in SEPARATORS:
         fault = f"its first line says that {separator!r} separates its cells; a comma, a semicolon, a tab or | may"
-        return found(Form.DELIMITED, Kind.UNKNOWN), fault
+        return found(Form.DELIMITED, FileKind.UNKNOWN), fault
     if len(header) > MOST_COLUMNS:
-        return found(Form.DELIMITED, Kind.UNKNOWN), f"has {len(header):,} columns; at most {MOST_COLUMNS} are read"
+        return found(Form.DELIMITED, FileKind.UNKNOWN), f"has {len(header):,} columns; at most {MOST_COLUMNS} are read"
     kind = kind_of_columns(header)
-    if kind is not Kind.UNKNOWN:
+    if kind is not FileKind.UNKNOWN:
         return found(Form.DELIMITED, kind, separator=separator, header=header, in_utc=in_utc), None
     if any(
         text.lstrip("- ").startswith(("cards:", "ai:", "id:", "plans:", "effective_from:")) for text in _lines(start)
     ):
-        return found(Form.DOCUMENT, Kind.RATE_CARD), None
+        return found(Form.DOCUMENT, FileKind.RATE_CARD), None
     fault = unknown_table(header, separator)
-    return found(Form.DELIMITED, Kind.UNKNOWN, separator=separator, header=header), fault
+    return found(Form.DELIMITED, FileKind.UNKNOWN, separator=separator, header=header), fault
 
 
 def _lines(text: str) -> list[str]:
@@ -304,28 +306,28 @@ def _json(start: str, found: Callable[..., File]) -> tuple[File, str | None]:
     """Tables have `rows`; a rate card has cards. Whatever it is, reading it to its end says whether it is sound."""
     head = start.lstrip()
     if head.startswith("["):
-        return found(Form.JSON, Kind.UNKNOWN), 'is a JSON list; expected {"meta": …, "rows": […]} as exported'
-    at, kind = head.find('"rows"'), Kind.UNKNOWN
+        return found(Form.JSON, FileKind.UNKNOWN), 'is a JSON list; expected {"meta": …, "rows": […]} as exported'
+    at, kind = head.find('"rows"'), FileKind.UNKNOWN
     if at >= 0:
         kind = _kind_of_rows(head, at)
     elif '"cards"' in head or '"ai"' in head:
-        return found(Form.DOCUMENT, Kind.RATE_CARD), None
-    if kind is Kind.UNKNOWN:
+        return found(Form.DOCUMENT, FileKind.RATE_CARD), None
+    if kind is FileKind.UNKNOWN:
         return found(Form.JSON, kind), f"is JSON of another kind; expected {_ACCEPTED}"
     return found(Form.JSON, kind), None
 
 
-def _kind_of_rows(head: str, at: int) -> Kind:
+def _kind_of_rows(head: str, at: int) -> FileKind:
     """By the data set that is named before the rows, else by the keys of the first one."""
-    for kind in (Kind.USAGE_EVENTS, Kind.RATE_CARD, Kind.CUSTOMERS):
+    for kind in (FileKind.USAGE_EVENTS, FileKind.RATE_CARD, FileKind.CUSTOMERS):
         if f'"{kind.value}"' in head[:at]:
             return kind
     opening = head.find("{", at)
     if opening < 0:
-        return Kind.UNKNOWN
+        return FileKind.UNKNOWN
     try:
         first, _ = json.JSONDecoder().raw_decode(head, opening)
     except (ValueError, RecursionError):
-        return Kind.USAGE_EVENTS if '"sync_status"' in head else Kind.UNKNOWN
+        return FileKind.USAGE_EVENTS if '"sync_status"' in head else FileKind.UNKNOWN
     names = [*first, "credits_total"] if "credits" in first else list(first)
     return kind_of_columns(names)

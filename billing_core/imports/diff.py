@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.validation import TEXTS
-from billing_core.ledger.customer_mapping import Unsent, standing
+from billing_core.ledger.customer_mapping import UnsentEvent, standing
 from billing_core.ledger.queries import with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR, SENT
 from billing_core.ledger.sync import MARK_GONE
@@ -29,7 +29,7 @@ from billing_core.types import Flag, SyncStatus
 from billing_core.values.time_columns import cut_to
 from billing_core.values.usage_frame import COST, MODEL_USAGE, TOKEN_CLASSES, USAGE_LINE
 
-__all__ = ["BILLED", "Known", "Merged", "beside", "merge", "unknown_elsewhere"]
+__all__ = ["BILLED", "KnownEvents", "MergedEvents", "beside", "merge", "unknown_elsewhere"]
 
 BILLED = (SyncStatus.PROCESSED.value, SyncStatus.CONFIRMED.value)
 """Statuses with which a file says that Stripe has the usage."""
@@ -42,7 +42,7 @@ _TIMES = ("timestamp", "ended_at", "updated_at")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownEvents:
     """What the ledger knows that decides about the rows of a file.
 
     Attributes
@@ -64,7 +64,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedEvents:
     """What would be booked.
 
     Attributes
@@ -89,7 +89,7 @@ def beside(staged: pa.Table, found: pa.Table) -> pa.Table:
     return with_utc(found).take(place)
 
 
-def merge(staged: pa.Table, given: frozenset[str], known: Known, *, is_csv: bool) -> Merged:
+def merge(staged: pa.Table, given: frozenset[str], known: KnownEvents, *, is_csv: bool) -> MergedEvents:
     """Rows to book from rows of a file (`STAGED`) that has the columns `given`."""
     stored = known.events
     is_new = stored["id"].is_null().to_numpy()
@@ -121,7 +121,7 @@ def merge(staged: pa.Table, given: frozenset[str], known: Known, *, is_csv: bool
     lifted = _lifted(staged, statuses, stored, known.covered)
     made["sync_status"], made["sync_error"] = _of_new(made, statuses, errors, is_new)
     columns = [_cast(made[field.name], field.type) for field in EVENT_SCHEMA]
-    return Merged(pa.Table.from_arrays(columns, schema=EVENT_SCHEMA), is_new, lifted)
+    return MergedEvents(pa.Table.from_arrays(columns, schema=EVENT_SCHEMA), is_new, lifted)
 
 
 def _whole(column: Any) -> pa.Array:
@@ -252,7 +252,7 @@ def _standings(
         if failure is not None:  # it was in error while it cost something, and that is not settled by its being free
             is_anybodys = had_customer[i] is not None or failure == MARK_GONE
             statuses[i], errors[i] = SyncStatus.ERROR.value, failure if is_anybodys else no_customer(failure)
-        event = Unsent(
+        event = UnsentEvent(
             FLAG_SEPARATOR.join(flags[i]), statuses[i], errors[i], had_customer[i] is not None, has_credits[i],
             rejected[i], waiting.rules.get(ids[i]), waiting.kept_back.get(ids[i]),
         )  # fmt: skip

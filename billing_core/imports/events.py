@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.detection import EXTRA_FIELDS, File, Form, Unusable, without_exact
-from billing_core.imports.diff import BILLED, UNSENT, Known, Merged, beside, merge, unknown_elsewhere
-from billing_core.imports.model import MOST_LISTED, Effect, ImportProgress, Outcome, Rejected
+from billing_core.imports.diff import BILLED, UNSENT, KnownEvents, MergedEvents, beside, merge, unknown_elsewhere
+from billing_core.imports.model import MOST_LISTED, ImportOutcome, ImportProgress, OrganizationEffect, RejectedLine
 from billing_core.imports.readers import batches, json_header
-from billing_core.imports.stage import Stage
-from billing_core.imports.validation import NO_CARD, Checked, Rules, check, header_faults
+from billing_core.imports.stage import StagedRows
+from billing_core.imports.validation import NO_CARD, Checked, ValidationRules, check, header_faults
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.queries import ClosedSpan, instant
 from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_table
@@ -35,13 +35,13 @@ from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Found", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage", "warnings_of"]
+__all__ = ["ImportComparison", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage", "warnings_of"]
 
 Progress = Callable[[ImportProgress], None]
 Mask = npt.NDArray[np.bool_]
 
 
-class Reader(Protocol):
+class LedgerReader(Protocol):
     """The engine, or a writer inside its transaction."""
 
     def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
@@ -61,18 +61,18 @@ class StagedEvents:
     `given` are the columns the file has, `versions` the rate cards its events name.
     """
 
-    stage: Stage
+    stage: StagedRows
     header: tuple[str, ...]
     given: frozenset[str]
     is_csv: bool
     rows: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedLine] = field(default_factory=list)
     rejected_rows: int = 0
     without_offset: int = 0
     is_whole: bool = True
     versions: set[str] = field(default_factory=set)
 
-    def refuse(self, reasons: Iterable[Rejected], rows: int) -> None:
+    def refuse(self, reasons: Iterable[RejectedLine], rows: int) -> None:
         """Count rows that cannot be used, and list why as far as there is room."""
         self.rejected_rows += rows
         for one in reasons:
@@ -81,7 +81,7 @@ class StagedEvents:
 
 
 @dataclass(slots=True)
-class Found:
+class ImportComparison:
     """What a comparison found, beyond the counts: what people should know before they apply it."""
 
     new: int = 0
@@ -94,12 +94,12 @@ class Found:
     corrected: int = 0
     rebilled: int = 0
     in_closed: int = 0
-    effects: dict[str | None, Effect] = field(default_factory=dict)
+    effects: dict[str | None, OrganizationEffect] = field(default_factory=dict)
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ImportOutcome:
         """The counts, and the organizations whose sums change, by id; those without one come last."""
         order = sorted(self.effects, key=lambda one: (one is None, one or ""))
-        return Outcome(self.new, self.changed, self.unchanged, tuple(self.effects[one] for one in order))
+        return ImportOutcome(self.new, self.changed, self.unchanged, tuple(self.effects[one] for one in order))
 
 
 def run_of(import_id: str) -> str:
@@ -124,8 +124,8 @@ def stage(
     `zone` is that of times without an offset, if anybody said it; `not_billed` are globs of environments whose usage
     costs nothing here.
     """
-    found = StagedEvents(Stage(), (), frozenset(), file.form in {Form.DELIMITED, Form.XLSX})
-    rules = Rules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
+    found = StagedEvents(StagedRows(), (), frozenset(), file.form in {Form.DELIMITED, Form.XLSX})
+    rules = ValidationRules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
     try:
         found.header = json_header(file) if file.form is Form.JSON else file.header
         columns = without_exact(found.header)
@@ -142,7 +142,7 @@ def stage(
             if progress is not None:
                 progress(ImportProgress(0.0, found.rows, f"checked {found.rows:,} rows"))
     except Unusable as whole:
-        found.refuse([Rejected(whole.row, whole.field, whole.reason)], 1)
+        found.refuse([RejectedLine(whole.row, whole.field, whole.reason)], 1)
         found.is_whole = False
     return _finished(found)
 
@@ -165,9 +165,11 @@ def _finished(found: StagedEvents) -> StagedEvents:
 # ── comparing ────────────────────────────────────────────────────────────────────────────────────
 
 
-def compare(staged: StagedEvents, reader: Reader, cards: RateCardFile, closed: Iterable[ClosedSpan]) -> Found:
+def compare(
+    staged: StagedEvents, reader: LedgerReader, cards: RateCardFile, closed: Iterable[ClosedSpan]
+) -> ImportComparison:
     """What booking would do; nothing is changed."""
-    found = Found()
+    found = ImportComparison()
     for piece in _pieces(staged, reader, cards):
         _count(found, piece, tuple(closed))
     return found
@@ -179,11 +181,11 @@ class _Piece:
 
     staged: pa.Table
     stored: pa.Table
-    merged: Merged
+    merged: MergedEvents
     is_changed: Mask
 
 
-def _pieces(staged: StagedEvents, reader: Reader, cards: RateCardFile) -> Iterator[_Piece]:
+def _pieces(staged: StagedEvents, reader: LedgerReader, cards: RateCardFile) -> Iterator[_Piece]:
     waiting = waiting_now(reader.rows)
 
     def price_at(time: datetime) -> Decimal:
@@ -193,7 +195,7 @@ def _pieces(staged: StagedEvents, reader: Reader, cards: RateCardFile) -> Iterat
     for rows in staged.stage.batches():
         ids = rows["id"].combine_chunks()
         stored = beside(rows, _existing(reader, ids))
-        known = Known(stored, waiting, _covered(reader, rows, stored), price_at)
+        known = KnownEvents(stored, waiting, _covered(reader, rows, stored), price_at)
         merged = merge(rows, staged.given, known, is_csv=staged.is_csv)
         is_changed = merged.is_lifted
         if not merged.is_new.all():
@@ -207,7 +209,7 @@ _PLACES = _EVENTS.select("id", "timestamp").semi_join(_ASKED, "id")
 _NO_EVENTS = _EVENTS.limit(0)
 
 
-def _existing(reader: Reader, ids: pa.Array) -> pa.Table:
+def _existing(reader: LedgerReader, ids: pa.Array) -> pa.Table:
     """Stored events of some ids. First where they are, then, of that span of time alone, what they hold: an engine that
     keeps events in the order of time need not look at the others whole."""
     places = reader.read(_PLACES, {"asked": pa.table({"id": ids})})
@@ -223,7 +225,7 @@ _COVERED = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING (
                WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest(?))"""
 
 
-def _covered(reader: Reader, rows: pa.Table, stored: pa.Table) -> set[str]:
+def _covered(reader: LedgerReader, rows: pa.Table, stored: pa.Table) -> set[str]:
     """Of events that the file says were billed and that are unsent here those on a bill of ours."""
     said = pc.is_in(rows["sync_status"], pa.array(BILLED))
     unsent = pc.is_in(stored["sync_status"].cast(pa.string()), pa.array((*UNSENT, SyncStatus.EXCLUDED.value)))
@@ -231,7 +233,7 @@ def _covered(reader: Reader, rows: pa.Table, stored: pa.Table) -> set[str]:
     return {row[0] for row in reader.rows(_COVERED, [ids])} if ids else set()
 
 
-def _count(found: Found, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
+def _count(found: ImportComparison, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
     new, changed, events = piece.merged.is_new, piece.is_changed, piece.merged.events
     found.new += int(new.sum())
     found.changed += int(changed.sum())
@@ -286,7 +288,7 @@ def _mask(column: Any) -> Mask:
     return mask
 
 
-def _add(effects: dict[str | None, Effect], events: pa.Table, sign: int) -> None:
+def _add(effects: dict[str | None, OrganizationEffect], events: pa.Table, sign: int) -> None:
     if not events.num_rows:
         return
     rows = pa.table({name: events[name] for name in ("organization_id", "credit_price_usd", "credits_total")})
@@ -295,10 +297,10 @@ def _add(effects: dict[str | None, Effect], events: pa.Table, sign: int) -> None
     )
     for row in grouped.to_pylist():
         organization = row["organization_id"]
-        before = effects.get(organization, Effect(organization, 0, Decimal(0), Decimal(0)))
+        before = effects.get(organization, OrganizationEffect(organization, 0, Decimal(0), Decimal(0)))
         delta = sign * row["credits_total_sum"]
         amount = EXACT.multiply(delta, row["credit_price_usd"])
-        effects[organization] = Effect(
+        effects[organization] = OrganizationEffect(
             organization, before.events + sign * row["credits_total_count"], EXACT.add(before.credits, delta),
             EXACT.add(before.amount_usd, amount),
         )  # fmt: skip
@@ -307,7 +309,9 @@ def _add(effects: dict[str | None, Effect], events: pa.Table, sign: int) -> None
 # ── what people should know ──────────────────────────────────────────────────────────────────────
 
 
-def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo | None, override: str | None) -> Iterator[str]:
+def warnings_of(
+    staged: StagedEvents, found: ImportComparison, zone: ZoneInfo | None, override: str | None
+) -> Iterator[str]:
     """Sentences about what an import would entail. `override` is the customer that pays for everything, if one does."""
     if staged.without_offset and zone is not None:
         yield f"{staged.without_offset:,} times have no offset; they are read as {zone.key}, as asked."
@@ -350,9 +354,9 @@ def warnings_of(staged: StagedEvents, found: Found, zone: ZoneInfo | None, overr
 def book(
     staged: StagedEvents, writer: Writer, cards: RateCardFile, import_id: str, now: datetime,
     progress: Progress | None = None,
-) -> Found:  # fmt: skip
+) -> ImportComparison:  # fmt: skip
     """Book everything inside one transaction; returns what was done."""
-    found = Found()
+    found = ImportComparison()
     run_id = run_of(import_id)
     for piece in _pieces(staged, writer, cards):
         _count(found, piece, ())

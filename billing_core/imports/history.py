@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from billing_core.errors import NotFound
-from billing_core.imports.model import ImportPlan, ImportRecord, Kind, Outcome
+from billing_core.imports.model import FileKind, ImportOutcome, ImportPlan, ImportRecord
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import append_audit
 
@@ -18,7 +18,7 @@ _COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undon
 
 
 def keep(
-    writer: Writer, import_id: str, plan: ImportPlan, outcome: Outcome, *, actor: str, now: datetime,
+    writer: Writer, import_id: str, plan: ImportPlan, outcome: ImportOutcome, *, actor: str, now: datetime,
     more: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write an import down, with what `undo` needs to know of it in `more`."""
@@ -80,7 +80,7 @@ def _record(row: tuple[Any, ...]) -> ImportRecord:
     import_id, kind, name, digest, result, at, by, undone_at, undone_by = row
     counts = json.loads(result)
     return ImportRecord(
-        import_id, Kind(kind), name, digest, counts["new"], counts["changed"], counts["unchanged"],
+        import_id, FileKind(kind), name, digest, counts["new"], counts["changed"], counts["unchanged"],
         counts["rejected_rows"], at.replace(tzinfo=UTC), by, undone_at and undone_at.replace(tzinfo=UTC), undone_by,
         counts.get("timezone"),
     )  # fmt: skip

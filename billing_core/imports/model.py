@@ -13,14 +13,14 @@ from billing_core.types import plain_decimal, utc_text
 
 __all__ = [
     "MOST_LISTED",
-    "Effect",
+    "FileKind",
+    "ImportOutcome",
     "ImportPlan",
     "ImportProgress",
     "ImportRecord",
     "ImportResult",
-    "Kind",
-    "Outcome",
-    "Rejected",
+    "OrganizationEffect",
+    "RejectedLine",
     "UndoResult",
 ]
 
@@ -28,7 +28,7 @@ MOST_LISTED = 1000
 """Rejections that are listed; how many rows are rejected in all is counted beyond it."""
 
 
-class Kind(StrEnum):
+class FileKind(StrEnum):
     """What a file holds, by its content (CONTRACT section 3, `import`)."""
 
     USAGE_EVENTS = "usage-events"
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedLine:
     """Why a row cannot be used. `row` 1 is the first row of data; 0 is the header, or the file as a whole."""
 
     row: int
@@ -48,7 +48,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class OrganizationEffect:
     """What an organization's sums would change by: new minus old, exact; `None` is usage that names none."""
 
     organization_id: str | None
@@ -58,13 +58,13 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ImportOutcome:
     """What a file does to the ledger: rows by what becomes of them, and whose sums change."""
 
     new: int = 0
     changed: int = 0
     unchanged: int = 0
-    organizations: tuple[Effect, ...] = ()
+    organizations: tuple[OrganizationEffect, ...] = ()
 
     @property
     def changes(self) -> int:
@@ -103,14 +103,14 @@ class ImportPlan:
         What `apply` needs; it holds the rows on disk until the plan is let go.
     """
 
-    kind: Kind
+    kind: FileKind
     file_name: str
     sha256: str
     bytes: int
     rows: int = 0
-    outcome: Outcome = Outcome()
+    outcome: ImportOutcome = ImportOutcome()
     columns: tuple[str, ...] = ()
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[RejectedLine, ...] = ()
     rejected_rows: int = 0
     warnings: tuple[str, ...] = ()
     skip_bad_rows: bool = False
@@ -146,7 +146,7 @@ class ImportResult:
     """What an import did. `import_ids` name what `undo` takes back, none if everything was there already."""
 
     plan: ImportPlan
-    outcome: Outcome
+    outcome: ImportOutcome
     import_ids: tuple[str, ...]
     parts: tuple[ImportResult, ...] = ()
 
@@ -168,7 +168,7 @@ class ImportRecord:
     """
 
     import_id: str
-    kind: Kind
+    kind: FileKind
     file_name: str
     sha256: str
     new: int
@@ -205,7 +205,7 @@ class UndoResult:
     """What an undo did, in events, lines of the map or cards: those that left, and those that are as before."""
 
     import_id: str
-    kind: Kind
+    kind: FileKind
     removed: int
     restored: int
 
@@ -216,7 +216,7 @@ class UndoResult:
         }  # fmt: skip
 
 
-def _counts(rows: int, outcome: Outcome) -> dict[str, Any]:
+def _counts(rows: int, outcome: ImportOutcome) -> dict[str, Any]:
     return {
         "rows": rows,
         "new": outcome.new,
@@ -226,7 +226,7 @@ def _counts(rows: int, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _effect(effect: Effect) -> Mapping[str, Any]:
+def _effect(effect: OrganizationEffect) -> Mapping[str, Any]:
     return {
         "organization_id": effect.organization_id,
         "events": effect.events,
@@ -235,7 +235,7 @@ def _effect(effect: Effect) -> Mapping[str, Any]:
     }
 
 
-def _rejections(rejected: Sequence[Rejected], rows: int) -> dict[str, Any]:
+def _rejections(rejected: Sequence[RejectedLine], rows: int) -> dict[str, Any]:
     return {
         "rejected": [{"row": one.row, "field": one.field, "reason": one.reason} for one in rejected],
         "rejected_rows": rows,

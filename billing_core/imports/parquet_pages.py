@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from billing_core.imports.bounds import LARGEST_PIECE, MOST_COLUMNS, Unusable
 
-__all__ = ["LARGEST_FOOTER", "Group", "check_footer", "measured"]
+__all__ = ["LARGEST_FOOTER", "RowGroup", "check_footer", "measured"]
 
 LARGEST_FOOTER = 16 * 1024 * 1024
 """Bytes; an event takes less than one of them."""
@@ -197,14 +197,14 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RowGroup:
     """How many rows of a row group may be read at once, and which of its columns list their values beforehand."""
 
     rows: int
     listed: tuple[str, ...]
 
 
-def measured(file: IO[bytes], metadata: pq.FileMetaData, number: int, most: int) -> Group:
+def measured(file: IO[bytes], metadata: pq.FileMetaData, number: int, most: int) -> RowGroup:
     """How to read row group `number` (from 0), at most `most` rows at once.
 
     Raises
@@ -228,7 +228,7 @@ def measured(file: IO[bytes], metadata: pq.FileMetaData, number: int, most: int)
             f"its row group {number + 1:,} takes {held:,} bytes to read; at most {LARGEST_GROUP:,} are unpacked at "
             "once: write it with smaller row groups and pages"
         )
-    return Group(max(min(most, int(LARGEST_PIECE / max(each, 1.0))), 1), tuple(listed))
+    return RowGroup(max(min(most, int(LARGEST_PIECE / max(each, 1.0))), 1), tuple(listed))
 
 
 def _pages(file: IO[bytes], chunk: pq.ColumnChunkMetaData, group: int) -> _Held:

@@ -22,14 +22,14 @@ import pyarrow.compute as pc
 
 from billing_core.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
 from billing_core.imports.detection import NUMBERS, TIMES, File, Form, without_exact
-from billing_core.imports.model import Rejected
+from billing_core.imports.model import RejectedLine
 from billing_core.imports.parquet_file import pieces
 from billing_core.imports.times import as_utc
 from billing_core.imports.xlsx_file import opened_workbook
 from billing_core.values.csv_cells import EXACT, NEUTRALISED
 from billing_core.values.csv_dialect import is_blank, is_separator_line
 
-__all__ = ["LARGEST_JSON", "Batch", "batches", "json_meta"]
+__all__ = ["LARGEST_JSON", "RowBatch", "batches", "json_meta"]
 
 ROWS_AT_ONCE = 20_000
 
@@ -43,15 +43,15 @@ JSON_PIECE = 1 << 18
 
 
 @dataclass(slots=True)
-class Batch:
+class RowBatch:
     """Rows that have the file's shape: their numbers and text columns; `rejected` are those that have not."""
 
     numbers: list[int]
     columns: dict[str, pa.Array]
-    rejected: list[Rejected] = field(default_factory=list)
+    rejected: list[RejectedLine] = field(default_factory=list)
 
 
-def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[Batch]:
+def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[RowBatch]:
     """Every row of a table file with the columns `header`, in order.
 
     Raises
@@ -126,7 +126,7 @@ def _csv_fault(error: csv.Error) -> str:
     return f"is no CSV from here on: {text}"
 
 
-Line = tuple[int, list[str]] | Rejected
+Line = tuple[int, list[str]] | RejectedLine
 """A numbered row with as many cells as the header has, or why there is none."""
 
 
@@ -141,7 +141,7 @@ def _records(file: File, header: Sequence[str]) -> Iterator[Line]:
             reason = (
                 f"has {len(cells):,} cells where the header has {width:,}; text with {file.separator!r} in it is quoted"
             )
-            yield Rejected(number, "row", reason)
+            yield RejectedLine(number, "row", reason)
 
 
 def _sheet_rows(file: File, header: Sequence[str]) -> Iterator[Line]:
@@ -156,32 +156,32 @@ def _sheet_rows(file: File, header: Sequence[str]) -> Iterator[Line]:
             ids = [at for at in row.large if at < width and header[at] not in NUMBERS and header[at] not in TIMES]
             if row.faults:
                 place, reason = row.faults[0]
-                yield Rejected(number, header[place] if place < width else "row", reason)
+                yield RejectedLine(number, header[place] if place < width else "row", reason)
             elif not is_blank(row.cells[width:]):
-                yield Rejected(number, "row", f"has {len(row.cells):,} cells where the header has {width:,}")
+                yield RejectedLine(number, "row", f"has {len(row.cells):,} cells where the header has {width:,}")
             elif ids:
                 reason = f"is the number {cells[ids[0]]}: a spreadsheet keeps 15 digits of it; ids of digits are text"
-                yield Rejected(number, header[ids[0]], reason)
+                yield RejectedLine(number, header[ids[0]], reason)
             else:
                 yield number, cells + [""] * (width - len(cells))
 
 
-def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: int) -> Iterator[RowBatch]:
     """Lines, as many at once as memory allows."""
-    rejected: list[Rejected] = []
+    rejected: list[RejectedLine] = []
     numbers: list[int] = []
     held: list[list[str]] = []
     characters = 0
     marks = DecimalMarks(file.separator)
 
-    def made() -> Batch:
+    def made() -> RowBatch:
         batch = _csv_batch(header, numbers, held, rejected)
         for name in file.in_utc:
             batch.columns[name] = as_utc(batch.columns[name])
         return marks.with_points(batch)
 
     for line in lines:
-        if isinstance(line, Rejected):
+        if isinstance(line, RejectedLine):
             rejected.append(line)
         else:
             numbers.append(line[0])
@@ -194,10 +194,12 @@ def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: in
         yield made()
 
 
-def _csv_batch(header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[Rejected]) -> Batch:
+def _csv_batch(
+    header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[RejectedLine]
+) -> RowBatch:
     cells = zip(*rows, strict=True) if rows else [()] * len(header)
     columns = {name: _as_meant(pa.array(column, pa.string())) for name, column in zip(header, cells, strict=True)}
-    return Batch(numbers, columns, rejected)
+    return RowBatch(numbers, columns, rejected)
 
 
 def _as_meant(column: pa.Array) -> pa.Array:
@@ -213,12 +215,12 @@ ALIKE = 1e-14
 """How far fifteen digits may be from all of them."""
 
 
-def _with_every_digit(batch: Batch) -> Batch:
+def _with_every_digit(batch: RowBatch) -> RowBatch:
     """Numbers with all their digits, where a column `…_exact` beside them has those that they lack.
 
     A row whose two columns say different numbers is rejected: one of them was changed.
     """
-    bad: dict[int, Rejected] = {}
+    bad: dict[int, RejectedLine] = {}
     for name in [name for name in batch.columns if name not in without_exact(list(batch.columns))]:
         exact, plain = batch.columns.pop(name), name.removesuffix(EXACT)
         if plain not in batch.columns:
@@ -227,13 +229,13 @@ def _with_every_digit(batch: Batch) -> Batch:
             said, digits = batch.columns[plain][int(place)].as_py(), exact[int(place)].as_py()
             if not _are_alike(said, digits):
                 reason = f"{shown(said)} is not accepted; {name} says {shown(digits)}: change both, or empty that cell"
-                bad.setdefault(int(place), Rejected(batch.numbers[place], plain, reason))
+                bad.setdefault(int(place), RejectedLine(batch.numbers[place], plain, reason))
         batch.columns[plain] = pc.coalesce(exact, batch.columns[plain])
     if not bad:
         return batch
     keep = np.ones(len(batch.numbers), dtype=bool)
     keep[list(bad)] = False
-    return Batch(
+    return RowBatch(
         [number for number, kept in zip(batch.numbers, keep, strict=True) if kept],
         {name: column.filter(pa.array(keep)) for name, column in batch.columns.items()},
         [*batch.rejected, *bad.values()],
@@ -258,7 +260,7 @@ class DecimalMarks:
         self._is_open = separator != ","
         self._first: dict[str, tuple[int, str, str]] = {}
 
-    def with_points(self, batch: Batch) -> Batch:
+    def with_points(self, batch: RowBatch) -> RowBatch:
         """The batch with points for decimal commas.
 
         Raises
@@ -294,7 +296,7 @@ class DecimalMarks:
             batch.columns[name] = pc.if_else(is_comma[name].fill_null(False), pointed, batch.columns[name])
         return batch
 
-    def _meet(self, batch: Batch, name: str, mark: str, mask: pa.Array) -> None:
+    def _meet(self, batch: RowBatch, name: str, mark: str, mask: pa.Array) -> None:
         if mark not in self._first and (place := pc.index(mask, True).as_py()) >= 0:
             self._first[mark] = (batch.numbers[place], name, batch.columns[name][place].as_py())
 
@@ -307,9 +309,9 @@ _SURELY_DECIMAL = r"^[+-]?(0\d*,\d+|\d{4,},\d+|\d+,\d{1,2}|\d+,\d{4,}|\d+,\d+[eE
 # ── Parquet ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _parquet_batches(path: Path, rows: int) -> Iterator[Batch]:
+def _parquet_batches(path: Path, rows: int) -> Iterator[RowBatch]:
     for first, columns in pieces(path, rows):
-        yield Batch(list(range(first, first + len(next(iter(columns.values()))))), columns)
+        yield RowBatch(list(range(first, first + len(next(iter(columns.values()))))), columns)
 
 
 # ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
@@ -471,7 +473,7 @@ def _flat(row: dict[str, Any], text: Callable[[Any], Any]) -> dict[str, Any]:
     return found
 
 
-def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[Batch]:
+def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[RowBatch]:
     batch = _JsonBatch(header)
     for number, row in json_rows(file):
         batch.add(number, row)
@@ -490,7 +492,7 @@ class _JsonBatch:
         self._names = set(header)
         self._numbers: list[int] = []
         self._rows: list[dict[str, str | None]] = []
-        self._rejected: list[Rejected] = []
+        self._rejected: list[RejectedLine] = []
         self.characters = 0
 
     def __len__(self) -> int:
@@ -502,7 +504,7 @@ class _JsonBatch:
             flat = _flat(row, _json_text)
             fault = self._fault(flat)
         if fault[0]:
-            self._rejected.append(Rejected(number, *fault))
+            self._rejected.append(RejectedLine(number, *fault))
             return
         self._numbers.append(number)
         self._rows.append(flat)
@@ -520,9 +522,9 @@ class _JsonBatch:
                 return name, f"{shown(text)} holds half a character"
         return "", ""
 
-    def done(self) -> Batch:
+    def done(self) -> RowBatch:
         columns = {name: pa.array([row[name] for row in self._rows], pa.string()) for name in self._header}
-        return Batch(self._numbers, columns, self._rejected)
+        return RowBatch(self._numbers, columns, self._rejected)
 
 
 def _json_text(value: Any) -> str | None:

@@ -22,31 +22,31 @@ from billing_core.imports.detection import File, Unusable, look
 from billing_core.imports.events import StagedEvents, book, compare, needed_cards, run_of, stage, warnings_of
 from billing_core.imports.model import (
     MOST_LISTED,
-    Effect,
+    FileKind,
+    ImportOutcome,
     ImportPlan,
     ImportProgress,
     ImportRecord,
     ImportResult,
-    Kind,
-    Outcome,
-    Rejected,
+    OrganizationEffect,
+    RejectedLine,
     UndoResult,
 )
 from billing_core.imports.temp_folder import Scratch
 from billing_core.imports.undo import as_before, undo_cards, undo_events
 from billing_core.ledger.active_cards import keep_import
-from billing_core.ledger.directory import DirectoryBook
+from billing_core.ledger.directory import DirectoryStore
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.journal import Ledger, claim, events_naming, register_cards
 from billing_core.organizations.directory import Directory
-from billing_core.organizations.directory import Preview as MapPreview
+from billing_core.organizations.directory import DirectoryPreview as MapPreview
 from billing_core.rating.card import RateCard, RateCardFile, card_from_json
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.values.usage_frame import zone_named
 
-__all__ = ["ImportDesk"]
+__all__ = ["ImportService"]
 
 Progress = Callable[[ImportProgress], None]
 Cards = Callable[[], RateCardFile]
@@ -74,7 +74,7 @@ class _Asked:
     zone: ZoneInfo | None
 
 
-class ImportDesk:
+class ImportService:
     """See the module. Thread-safe."""
 
     def __init__(
@@ -162,7 +162,7 @@ class ImportDesk:
         """
         _allow(principal)
         _refuse_faulty(plan)
-        if plan.kind is Kind.BUNDLE:
+        if plan.kind is FileKind.BUNDLE:
             return self._apply_bundle(plan, principal, progress)
         return self._apply(plan, principal, progress, must_hold=True)
 
@@ -180,12 +180,12 @@ class ImportDesk:
         """
         _allow(principal)
         record = history.found(self._ledger.engine.rows, import_id)
-        if record.kind is Kind.CUSTOMERS:
+        if record.kind is FileKind.CUSTOMERS:
             return self._undo_map(record, principal)
         now = self._clock()
         with self._ledger.engine.transaction() as writer:
             record = _standing(writer, import_id)
-            if record.kind is Kind.RATE_CARD:
+            if record.kind is FileKind.RATE_CARD:
                 removed, restored = undo_cards(writer, record, now=now), 0
             else:
                 removed, restored = undo_events(writer, record, now=now)
@@ -208,13 +208,13 @@ class ImportDesk:
             file.kind, file.name, file.sha256, file.bytes, columns=file.header, skip_bad_rows=how.skip_bad_rows
         )
         if fault is not None:
-            return _refused(empty, Rejected(0, "file", fault))
+            return _refused(empty, RejectedLine(0, "file", fault))
         match file.kind:
-            case Kind.USAGE_EVENTS:
+            case FileKind.USAGE_EVENTS:
                 return self._plan_events(file, empty, how.zone, progress, brought)
-            case Kind.RATE_CARD:
+            case FileKind.RATE_CARD:
                 return self._plan_cards(file, empty)
-            case Kind.CUSTOMERS:
+            case FileKind.CUSTOMERS:
                 return self._plan_map(file, empty)
             case _:
                 return self._plan_bundle(file, empty, how, progress)
@@ -256,7 +256,7 @@ class ImportDesk:
         if not read.rejected:
             read, outcome = decide(self._cards(), read, self._named(read))
         else:
-            outcome = Outcome()
+            outcome = ImportOutcome()
         return replace(
             empty, rows=read.rows, columns=read.header, outcome=outcome, rejected=read.rejected[:MOST_LISTED],
             rejected_rows=len({one.row for one in read.rejected}), is_whole=not read.rejected, content=read,
@@ -273,7 +273,7 @@ class ImportDesk:
             return made
         preview = self._directory.preview(_SOMEBODY, read.parsed)
         new = sum(step.is_new for step in preview.steps)
-        outcome = Outcome(new, len(preview.steps) - new, preview.unchanged)
+        outcome = ImportOutcome(new, len(preview.steps) - new, preview.unchanged)
         return replace(made, outcome=outcome, content=preview, warnings=tuple(_map_warnings(preview)))
 
     def _plan_bundle(self, file: File, empty: ImportPlan, how: _Asked, progress: Progress | None) -> ImportPlan:
@@ -288,7 +288,7 @@ class ImportDesk:
                         cards = (*made.content.retired, *made.content.brought.cards)
                         brought |= {card.id: card for card in cards}
         except Unusable as whole:
-            return _refused(empty, Rejected(whole.row, whole.field, whole.reason))
+            return _refused(empty, RejectedLine(whole.row, whole.field, whole.reason))
         names = [part.file_name.removeprefix(f"{file.name}: ") for part in parts]
         rejected = [
             replace(one, field=f"{name}: {one.field}")
@@ -310,9 +310,9 @@ class ImportDesk:
         self, plan: ImportPlan, principal: Principal, progress: Progress | None, *, must_hold: bool
     ) -> ImportResult:
         match plan.kind:
-            case Kind.USAGE_EVENTS:
+            case FileKind.USAGE_EVENTS:
                 return self._apply_events(plan, principal, progress, must_hold=must_hold)
-            case Kind.RATE_CARD:
+            case FileKind.RATE_CARD:
                 return self._apply_cards(plan, principal)
             case _:
                 return self._apply_map(plan, principal)
@@ -383,7 +383,7 @@ class ImportDesk:
 
     def _undo_map(self, record: ImportRecord, principal: Principal) -> UndoResult:
         _refuse_undone(record)
-        book = DirectoryBook(self._ledger.engine)
+        book = DirectoryStore(self._ledger.engine)
         lines = history.result_of(self._ledger.engine.rows, record.import_id)
         written = book.between(lines["first_line"], lines["last_line"])
         changes = as_before(written, book.newest(), record)
@@ -428,7 +428,7 @@ def _allow(principal: Principal) -> None:
     principal.require_everything(_WHY)
 
 
-def _refused(plan: ImportPlan, reason: Rejected) -> ImportPlan:
+def _refused(plan: ImportPlan, reason: RejectedLine) -> ImportPlan:
     return replace(plan, rejected=(reason,), rejected_rows=1, is_whole=False)
 
 
@@ -465,9 +465,9 @@ def _map_warnings(preview: MapPreview) -> list[str]:
     return notes + [f"{step.organization_id}: {text}" for step in preview.steps for text in step.warnings][:MOST_LISTED]
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
-    effects: tuple[Effect, ...] = tuple(effect for outcome in outcomes for effect in outcome.organizations)
-    return Outcome(
+def _together(outcomes: list[ImportOutcome]) -> ImportOutcome:
+    effects: tuple[OrganizationEffect, ...] = tuple(effect for outcome in outcomes for effect in outcome.organizations)
+    return ImportOutcome(
         sum(one.new for one in outcomes), sum(one.changed for one in outcomes), sum(one.unchanged for one in outcomes),
         effects,
     )  # fmt: skip

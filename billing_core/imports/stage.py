@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from billing_core.imports.detection import shown
-from billing_core.imports.model import MOST_LISTED, Rejected
+from billing_core.imports.model import MOST_LISTED, RejectedLine
 from billing_core.imports.temp_folder import Scratch
 from billing_core.imports.validation import COUNTS, PARTS, STAGED
 from billing_core.runtime.faults import naming
 
-__all__ = ["Stage"]
+__all__ = ["StagedRows"]
 
 MEMORY = "256MB"
 """What finding duplicates may use before it goes to disk."""
@@ -32,7 +32,7 @@ ROWS_AT_ONCE = 50_000
 _SUMMED = (*PARTS, "credits_total", *COUNTS)
 
 
-class Stage:
+class StagedRows:
     """A private folder with the rows; it goes when the stage does."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Stage:
                 self._writer.write_table(rows)
             self.rows += rows.num_rows
 
-    def finish(self) -> tuple[list[Rejected], int]:
+    def finish(self) -> tuple[list[RejectedLine], int]:
         """No more rows: reject or fold what is there more than once; returns reasons and how many rows they concern."""
         if self._writer is not None:
             with naming(self._file):
@@ -74,7 +74,7 @@ class Stage:
             engine.execute(_SUSPECTS)
             engine.execute(_GROUPS)
             rejected = [
-                Rejected(
+                RejectedLine(
                     row, "id", _TWICE.format(shown(event_id), first) if is_twice else _PARTS.format(shown(event_id))
                 )
                 for row, event_id, first, is_twice in engine.execute(_REJECTED, [MOST_LISTED]).fetchall()

@@ -13,7 +13,7 @@ from billing_core.errors import BadParameter
 from billing_core.imports.events import run_of
 from billing_core.imports.model import ImportRecord
 from billing_core.ledger.active_cards import take_back_import
-from billing_core.ledger.directory import Row
+from billing_core.ledger.directory import DirectoryChange
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import events_naming
 from billing_core.ledger.late_usage import carry_over
@@ -130,7 +130,9 @@ def _against(rows: Rows, run_id: str, record: ImportRecord) -> Iterator[str]:
         yield f"{count:,} lie in a closed month (reopen it first)"
 
 
-def as_before(written: Sequence[Row], present: Mapping[str, Row], record: ImportRecord) -> list[Change]:
+def as_before(
+    written: Sequence[DirectoryChange], present: Mapping[str, DirectoryChange], record: ImportRecord
+) -> list[Change]:
     """What makes the lines that an import wrote as they were.
 
     Raises

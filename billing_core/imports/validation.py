@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.detection import EXTRA_FIELDS, TIMES, shown
-from billing_core.imports.model import MOST_LISTED, Rejected
-from billing_core.imports.readers import Batch
+from billing_core.imports.model import MOST_LISTED, RejectedLine
+from billing_core.imports.readers import RowBatch
 from billing_core.imports.times import Unclear, has_offset, instant_of
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR
 from billing_core.rating.card import LEGACY_VERSION
@@ -34,7 +34,7 @@ from billing_core.values.decimals import from_integers, multiply, to_integers
 from billing_core.values.time_columns import microseconds_between
 from billing_core.values.usage_frame import COST, MODEL_USAGE, SECONDS, TIME, TOKEN_CLASSES, USAGE_LINE
 
-__all__ = ["NO_CARD", "STAGED", "Checked", "Rules", "check", "header_faults"]
+__all__ = ["NO_CARD", "STAGED", "Checked", "ValidationRules", "check", "header_faults"]
 
 LONGEST_TEXT = 10_000
 LONGEST_ID = 1_000
@@ -92,7 +92,7 @@ of what came after its month was closed, and `is_reversal` if it takes back what
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ValidationRules:
     """What decides about cells beyond the cells themselves.
 
     Attributes
@@ -118,27 +118,27 @@ class Checked:
     """Rows that keep every rule (`STAGED`), why the others do not, how many those are, and times without an offset."""
 
     table: pa.Table
-    rejected: list[Rejected]
+    rejected: list[RejectedLine]
     rejected_rows: int
     without_offset: int
 
 
-def header_faults(header: Sequence[str]) -> list[Rejected]:
+def header_faults(header: Sequence[str]) -> list[RejectedLine]:
     """What is wrong with the names of the columns of usage events."""
     known = {*FLAT_FIELDS, *EXTRA_FIELDS}
     missing = "the column is missing; export every column of the usage events"
-    found = [Rejected(0, name, missing) for name in FLAT_FIELDS if name not in header]
+    found = [RejectedLine(0, name, missing) for name in FLAT_FIELDS if name not in header]
     for name in dict.fromkeys(header):
         if name not in known:
             found.append(
-                Rejected(0, shown(name), "no such column; expected " + ", ".join((*FLAT_FIELDS, *EXTRA_FIELDS)))
+                RejectedLine(0, shown(name), "no such column; expected " + ", ".join((*FLAT_FIELDS, *EXTRA_FIELDS)))
             )
         elif (times := list(header).count(name)) > 1:
-            found.append(Rejected(0, name, f"the column is there {times} times; keep one of them"))
+            found.append(RejectedLine(0, name, f"the column is there {times} times; keep one of them"))
     return found
 
 
-def check(batch: Batch, rules: Rules) -> Checked:
+def check(batch: RowBatch, rules: ValidationRules) -> Checked:
     """Apply every rule to every row."""
     return _Check(batch, rules).done()
 
@@ -149,18 +149,18 @@ class _Faults:
 
     numbers: list[int]
     bad: Mask
-    found: list[Rejected] = field(default_factory=list)
+    found: list[RejectedLine] = field(default_factory=list)
 
     def add(self, mask: Mask, name: str, reason: Callable[[int], str]) -> None:
         self.bad |= mask
         for place in np.flatnonzero(mask)[:MOST_LISTED]:
-            self.found.append(Rejected(self.numbers[place], name, reason(int(place))))
+            self.found.append(RejectedLine(self.numbers[place], name, reason(int(place))))
 
 
 class _Check:
     """One batch on its way through the rules."""
 
-    def __init__(self, batch: Batch, rules: Rules) -> None:
+    def __init__(self, batch: RowBatch, rules: ValidationRules) -> None:
         self.rows = len(batch.numbers)
         self.rules = rules
         self.cells = batch.columns

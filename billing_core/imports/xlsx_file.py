@@ -23,7 +23,7 @@ from billing_core.imports.archives import DAMAGED, opened_zip
 from billing_core.imports.bounds import LARGEST_CELL, MOST_COLUMNS, Unusable, shown
 from billing_core.values.csv_dialect import is_blank, trimmed
 
-__all__ = ["Row", "Sheet", "Workbook", "opened_workbook"]
+__all__ = ["Sheet", "SheetRow", "Workbook", "opened_workbook"]
 
 PIECE = 1 << 16
 """Bytes that are parsed at once."""
@@ -64,7 +64,7 @@ Attributes = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SheetRow:
     """A row that holds something: its number as the spreadsheet shows it, its cells as text, and what of them is bad.
 
     `large` are the columns with a number of more digits than a spreadsheet keeps.
@@ -314,7 +314,7 @@ class Sheet:
     book: Workbook
     path: str
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[SheetRow]:
         """Its rows that hold something, in order.
 
         Raises
@@ -338,8 +338,8 @@ class Sheet:
             return tuple(cell.strip() for cell in trimmed(row.cells))
         return ()
 
-    def _row(self, number: int, cells: list[_Cell], unescape: Callable[[str], str]) -> Row:
-        made = Row(number, [""] * (cells[-1].column + 1), [], [])
+    def _row(self, number: int, cells: list[_Cell], unescape: Callable[[str], str]) -> SheetRow:
+        made = SheetRow(number, [""] * (cells[-1].column + 1), [], [])
         length = 0
         for cell in cells:
             text = "".join(cell.parts)
@@ -365,7 +365,7 @@ class Sheet:
             made.cells[cell.column] = text
         return made
 
-    def _number(self, text: str, cell: _Cell, made: Row) -> str:
+    def _number(self, text: str, cell: _Cell, made: SheetRow) -> str:
         """A number as a spreadsheet shows it: a date, or fifteen digits."""
         try:
             value = float(text)

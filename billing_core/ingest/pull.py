@@ -32,7 +32,8 @@ from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import PullProgress, RejectedRow, Window
 
 if TYPE_CHECKING:
-    from billing_core.langfuse.provider import LangfuseProvider, Reading
+    from billing_core.langfuse.provider import LangfuseProvider
+    from billing_core.langfuse.reading import UpstreamRead
 
 __all__ = [
     "FIRST_PULL_DAYS",
@@ -157,7 +158,7 @@ def pull(
 
 
 def _book(
-    reading: Reading,
+    reading: UpstreamRead,
     ledger: Ledger,
     cards: RateCardFile,
     policy: Policy,
@@ -184,7 +185,9 @@ def _book(
     yield replace(result, duplicates=reading.duplicates, rejected=tuple(reading.rejected))
 
 
-def _mark_missing(provider: LangfuseProvider, ledger: Ledger, reading: Reading, window: Window, run_id: str) -> int:
+def _mark_missing(
+    provider: LangfuseProvider, ledger: Ledger, reading: UpstreamRead, window: Window, run_id: str
+) -> int:
     """Mark what the ledger booked in the window and Langfuse no longer has; how many events those are.
 
     Whoever is not seen in the window is asked for by its id first: its rows may have moved, or cannot be read.

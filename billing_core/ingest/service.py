@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from billing_core.access import Principal
 from billing_core.errors import BadParameter
 from billing_core.ingest.pull import FIRST_PULL_DAYS, PullResult, incremental_window, pull, within_retention
-from billing_core.ledger.journal import Ledger, Run
+from billing_core.ledger.journal import Ledger, PullRun
 from billing_core.rating.card import RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock
@@ -30,7 +30,7 @@ ConnectLangfuse = Callable[[Settings, RateCardFile], "LangfuseProvider"]
 class Freshness:
     """How current the ledger is. `problem` says in a sentence why the data may be partial."""
 
-    last_success: Run | None
+    last_success: PullRun | None
     running: bool
     problem: str | None
 
@@ -132,7 +132,7 @@ class PullService:
         return path.with_name(path.name + ".spool")
 
 
-def _problem(runs: list[Run], running: bool) -> str | None:
+def _problem(runs: list[PullRun], running: bool) -> str | None:
     """Why the newest run leaves the ledger incomplete, if it does."""
     if not runs:
         return None

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from billing_core.values.usage_frame import TOKEN_CLASSES
-from billing_core.values.usage_keys import CACHE_WRITE, IN, OUT, REST, Counted, read_key
+from billing_core.values.usage_keys import CACHE_WRITE, IN, OUT, REST, KeyMeaning, read_key
 
 __all__ = ["NO_COST", "NO_TOKENS", "Cost", "Tokens", "exact", "read_cost", "read_tokens"]
 
@@ -147,7 +147,7 @@ def _plain(keys: tuple[str, ...]) -> _Plain | None:
         len(meanings) == len(kinds) > 0
         and not (meanings & _LIFETIMES and (CACHE_WRITE,) in meanings)
         and all(
-            kind.counted is Counted.TOKENS and kind.is_known and not kind.is_detail and not kind.is_side_total
+            kind.counted is KeyMeaning.TOKENS and kind.is_known and not kind.is_detail and not kind.is_side_total
             for kind in kinds
         )
         and all(key.isascii() and key for key in named)
@@ -191,7 +191,7 @@ def _counted(observation_id: str, good: Mapping[str, int], problems: list[str]) 
     totals: dict[str, int] = {}
     for key, count in good.items():
         counted = read_key(key).counted
-        (named if counted is Counted.TOKENS else units if counted is Counted.UNITS else totals)[key] = count
+        (named if counted is KeyMeaning.TOKENS else units if counted is KeyMeaning.UNITS else totals)[key] = count
     beside, contradiction = _each_once(named)
     parts = _without_repeats(beside)
     total, believed, disputed = _total(good, totals, beside, parts, is_bad=bad)

@@ -18,7 +18,7 @@ import httpx
 from pydantic import SecretStr
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.limiter import RateLimiter, Stopped
+from billing_core.langfuse.limiter import RateLimiter, ReadStopped
 from billing_core.langfuse.pieces import shown
 from billing_core.runtime.bounded_http import (
     ANSWER_BYTES,
@@ -29,7 +29,7 @@ from billing_core.runtime.bounded_http import (
 )
 from billing_core.runtime.clock import Clock, now
 
-__all__ = ["BrokenBody", "LangfuseClient", "NotOffered", "TooHeavy", "Unanswered"]
+__all__ = ["BrokenBody", "LangfuseClient", "NotOffered", "QuestionTooLarge", "Unanswered"]
 
 Decoded = TypeVar("Decoded")
 
@@ -66,7 +66,7 @@ UNREADABLE = (ValueError, ArithmeticError, RecursionError, TypeError, LookupErro
 """What decoders raise for bytes nobody thought of; `BrokenBody` is what they raise for those somebody did."""
 
 
-class TooHeavy(Exception):
+class QuestionTooLarge(Exception):
     """The server could not answer a question of this size in time."""
 
 
@@ -204,7 +204,7 @@ class LangfuseClient:
                     "the server's health, then run this again: it continues where it stopped",
                 )
             if stop.wait(max(self._backoff_seconds(failures), fault.wait)):
-                raise Stopped
+                raise ReadStopped
 
     def _ask(
         self, path: str, params: Mapping[str, str], decode: Callable[[bytes], Decoded], authenticated: bool
@@ -216,10 +216,10 @@ class LangfuseClient:
             status = response.status_code
             return decode(response.content) if status == 200 else self._judge(path, response)
         except AnswerTooLarge as error:
-            raise TooHeavy(f"{self._where(path)} answered with {error}") from None
+            raise QuestionTooLarge(f"{self._where(path)} answered with {error}") from None
         except AnswerTooSlow as error:
             if error.received > LARGE_BYTES:
-                raise TooHeavy(f"{self._where(path)}: {error}") from None
+                raise QuestionTooLarge(f"{self._where(path)}: {error}") from None
             return _Fault(f"did not finish its answer ({error})", status, is_slow=True)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             return _Fault(_describe(error), status)
@@ -239,7 +239,7 @@ class LangfuseClient:
         if status == 429:
             return _Fault("", status, pause=self._pause_seconds(path, response))
         if status in HEAVY or (status == 500 and _is_timeout(message)):
-            raise TooHeavy(f"{self._where(path)} answered {status} ({message})")
+            raise QuestionTooLarge(f"{self._where(path)} answered {status} ({message})")
         if status in NOT_OFFERED:
             raise NotOffered(status, f"{self._where(path)} answered {status} ({message})")
         if status in PASSING:

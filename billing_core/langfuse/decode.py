@@ -38,9 +38,9 @@ from billing_core.values.usage_frame import TIME, MetadataNames, RejectedRow
 
 __all__ = [
     "NOTHING",
+    "DecodedPage",
     "Envelope",
     "FactReader",
-    "Facts",
     "Meta",
     "ObservationRow",
     "TraceRow",
@@ -132,7 +132,7 @@ class Meta(msgspec.Struct):
     total_pages: int | None = None
 
 
-class Facts(msgspec.Struct):
+class DecodedPage(msgspec.Struct):
     """A decoded page.
 
     Attributes
@@ -169,7 +169,7 @@ class FactReader:
 
     # -- pages ---------------------------------------------------------------------------------------------
 
-    def observations(self, body: bytes, *, expanded: bool = False, repeat: bool = False) -> Facts:
+    def observations(self, body: bytes, *, expanded: bool = False, repeat: bool = False) -> DecodedPage:
         """A page of observations, v2 or v1.
 
         Raises
@@ -181,13 +181,13 @@ class FactReader:
             rows, rejected, meta = self._page(body, self._pages, self._rows, ObservationRow)
             return self._facts(rows, rejected, meta, expanded=expanded, repeat=repeat)
 
-    def traces(self, body: bytes, *, repeat: bool = False) -> Facts:
+    def traces(self, body: bytes, *, repeat: bool = False) -> DecodedPage:
         """A page of legacy trace records."""
         with self._turn:
             rows, rejected, meta = self._page(body, self._trace_pages, self._traces, TraceRow)
             return self._facts(rows, rejected, meta, expanded=False, repeat=repeat)
 
-    def whole_trace(self, body: bytes) -> list[Facts]:
+    def whole_trace(self, body: bytes) -> list[DecodedPage]:
         """A legacy trace with its observations."""
         try:
             trace = self._whole.decode(body)
@@ -331,7 +331,7 @@ class FactReader:
 
     def _facts(
         self, rows: Sequence[Row], rejected: list[RejectedRow], meta: Meta, *, expanded: bool, repeat: bool
-    ) -> Facts:
+    ) -> DecodedPage:
         """Rows as columns. What no column can hold costs the row it is in, which is named."""
         try:
             return self._columns(rows, rejected, meta, expanded=expanded, repeat=repeat)
@@ -341,11 +341,11 @@ class FactReader:
         parts = [self._facts([row], [], meta, expanded=expanded, repeat=repeat) for row in rows]
         faults = [fault for part in parts for fault in part.rejected]
         table = pa.concat_tables([part.table for part in parts])
-        return Facts(table, rejected + faults, len(rows) + len(rejected), meta, _newest_left(table["start_time"]))
+        return DecodedPage(table, rejected + faults, len(rows) + len(rejected), meta, _newest_left(table["start_time"]))
 
     def _columns(
         self, rows: Sequence[Row], rejected: list[RejectedRow], meta: Meta, *, expanded: bool, repeat: bool
-    ) -> Facts:
+    ) -> DecodedPage:
         count = len(rows)
         if not count:
             return _nothing(rejected, meta)
@@ -389,11 +389,11 @@ class FactReader:
                 if not good
             ]
             table = table.filter(pa.array(keep))
-        return Facts(table, rejected, total, meta, _newest_left(table["start_time"]))
+        return DecodedPage(table, rejected, total, meta, _newest_left(table["start_time"]))
 
 
-def _nothing(rejected: list[RejectedRow], meta: Meta) -> Facts:
-    return Facts(FACTS_SCHEMA.empty_table(), rejected, len(rejected), meta)
+def _nothing(rejected: list[RejectedRow], meta: Meta) -> DecodedPage:
+    return DecodedPage(FACTS_SCHEMA.empty_table(), rejected, len(rejected), meta)
 
 
 NOTHING = _nothing([], Meta())

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, TooHeavy, Unanswered
+from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge, Unanswered
 from billing_core.langfuse.spans import api_time, milliseconds
 
 __all__ = ["Api", "detect_api"]
@@ -44,7 +44,7 @@ def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> A
                 "server of version 3 or newer and includes its base path"
             ) from None
         return "legacy"
-    except TooHeavy:
+    except QuestionTooLarge:
         return "v2"  # it knows the route; the reader will ask for less
     except Unanswered as error:
         if error.status == 500 and _major(client, stop) == 3:
@@ -67,7 +67,7 @@ def _has_traces(client: LangfuseClient, now: datetime, stop: threading.Event | N
         return client.get("traces", bounds, _rows, stop=stop) > 0
     except NotOffered:
         return None
-    except (TooHeavy, UpstreamError):
+    except (QuestionTooLarge, UpstreamError):
         return False
 
 
@@ -75,7 +75,7 @@ def _major(client: LangfuseClient, stop: threading.Event | None) -> int | None:
     """The server's major version. An unhealthy server (503) still carries it but is not worth guessing from."""
     try:
         version = client.get("health", {}, _json, stop=stop, authenticated=False, tries=2).get("version")
-    except (NotOffered, TooHeavy, UpstreamError):
+    except (NotOffered, QuestionTooLarge, UpstreamError):
         return None
     major = str(version).lstrip("v").partition(".")[0]
     return int(major) if major.isdigit() else None

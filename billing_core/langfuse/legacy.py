@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, TooHeavy
-from billing_core.langfuse.decode import FactReader, Facts, Meta
+from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge
+from billing_core.langfuse.decode import DecodedPage, FactReader, Meta
 from billing_core.langfuse.facts import FACTS_SCHEMA
-from billing_core.langfuse.spans import MINUTE, Kind, Slice, Span, api_time
+from billing_core.langfuse.spans import MINUTE, ReadKind, ReadSlice, TimeRange, api_time
 from billing_core.values.usage_frame import MetadataNames, RejectedRow
 
 __all__ = ["PAGE_ROWS", "TRACE_FIELDS", "LegacySource"]
@@ -46,9 +46,9 @@ class LegacySource:
         self._client = client
         self._facts = FactReader(names)
 
-    def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
+    def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
         """The whole span; nothing is left after it."""
-        if piece.kind is Kind.WHOLE:
+        if piece.kind is ReadKind.WHOLE:
             return self._whole_trace(span, stop), []
         for _ in range(RECOUNTS):
             facts, steady = self._pages(piece, span, stop)
@@ -57,21 +57,21 @@ class LegacySource:
             logger.warning("legacy paging: the count of %s changed while reading, reading it again", piece.kind)
         return facts, []
 
-    def _pages(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, bool]:
+    def _pages(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, bool]:
         """All pages of a span, and whether its count stayed the same from the first to the last."""
         repeat = piece.kind.is_repeat
-        pages: list[Facts] = []
-        read = self._facts.traces if piece.kind is Kind.TRACES else self._facts.observations
+        pages: list[DecodedPage] = []
+        read = self._facts.traces if piece.kind is ReadKind.TRACES else self._facts.observations
         while True:
             number = len(pages) + 1
 
-            def decode(body: bytes, number: int = number) -> Facts:
+            def decode(body: bytes, number: int = number) -> DecodedPage:
                 facts = read(body, repeat=repeat)
                 check_counts(facts.meta, number, facts.rows, span.limit)
                 return facts
 
             facts = self._client.get(
-                "traces" if piece.kind is Kind.TRACES else "observations",
+                "traces" if piece.kind is ReadKind.TRACES else "observations",
                 self._params(piece, span, number),
                 decode,
                 stop=stop,
@@ -79,14 +79,14 @@ class LegacySource:
             pages.append(facts)
             total = facts.meta.total_items
             if len(pages) == 1 and (total or 0) > MOST_ITEMS and span.end - span.start >= 2 * MINUTE:
-                raise TooHeavy(f"{total} items in one window")
+                raise QuestionTooLarge(f"{total} items in one window")
             if number >= (facts.meta.total_pages or 0):
                 return _joined(pages), total == pages[0].meta.total_items
 
     @staticmethod
-    def _params(piece: Slice, span: Span, page: int) -> dict[str, str]:
+    def _params(piece: ReadSlice, span: TimeRange, page: int) -> dict[str, str]:
         params = {"page": str(page), "limit": str(span.limit)}
-        if piece.kind is Kind.TRACES:
+        if piece.kind is ReadKind.TRACES:
             params |= {
                 "fromTimestamp": api_time(span.start),
                 "toTimestamp": api_time(span.end),
@@ -107,7 +107,7 @@ class LegacySource:
             params["filter"] = json.dumps([condition], separators=(",", ":"))
         return params
 
-    def _whole_trace(self, span: Span, stop: threading.Event) -> Facts:
+    def _whole_trace(self, span: TimeRange, stop: threading.Event) -> DecodedPage:
         """One trace with all its observations; nothing if it is gone."""
         try:
             return _joined(
@@ -115,9 +115,9 @@ class LegacySource:
             )
         except NotOffered:
             return _joined([])
-        except TooHeavy:
+        except QuestionTooLarge:
             # The record is usually known from the list already; its observations come in pages instead.
-            return self._pages(Slice(Kind.WHOLE, (span,)), span, stop)[0]
+            return self._pages(ReadSlice(ReadKind.WHOLE, (span,)), span, stop)[0]
 
 
 def check_counts(meta: Meta, page: int, rows: int, limit: int) -> None:
@@ -140,7 +140,7 @@ def check_counts(meta: Meta, page: int, rows: int, limit: int) -> None:
         raise BrokenBody(f"counts that contradict each other ({counts})")
 
 
-def _joined(pages: list[Facts]) -> Facts:
+def _joined(pages: list[DecodedPage]) -> DecodedPage:
     rejected: list[RejectedRow] = [row for page in pages for row in page.rejected]
     table = pa.concat_tables([FACTS_SCHEMA.empty_table(), *(page.table for page in pages)])
-    return Facts(table, rejected, sum(page.rows for page in pages), Meta())
+    return DecodedPage(table, rejected, sum(page.rows for page in pages), Meta())

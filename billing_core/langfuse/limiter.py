@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from billing_core.runtime.pacing import Pace
 
-__all__ = ["RateLimiter", "Stopped"]
+__all__ = ["RateLimiter", "ReadStopped"]
 
 
-class Stopped(Exception):
+class ReadStopped(Exception):
     """The read was called off while a thread waited."""
 
 
@@ -47,7 +47,7 @@ class RateLimiter(Pace):
             If `stop` is set meanwhile.
         """
         if not self.wait(stop):
-            raise Stopped
+            raise ReadStopped
 
     _shared: dict[tuple[str, str], RateLimiter] = {}  # noqa: RUF012  -- the point is that everyone shares it
     _shared_lock = threading.Lock()

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from billing_core.langfuse.spans import (
     DAY,
     HOUR,
-    Kind,
-    Slice,
-    Span,
+    ReadKind,
+    ReadSlice,
+    TimeRange,
     chunk_ids,
     milliseconds,
     slice_window,
@@ -48,34 +48,34 @@ END_OF_TIME = milliseconds(datetime.fromisoformat("2200-01-01T00:00:00+00:00"))
 """Times beyond are refused by databases."""
 
 
-def observation_slices(window: Window, ended_since: datetime | None) -> list[Slice]:
+def observation_slices(window: Window, ended_since: datetime | None) -> list[ReadSlice]:
     """The window itself, and rows that started before it and ended since `ended_since`."""
-    slices = [Slice(Kind.WINDOW, (Span(start, end),)) for start, end in slice_window(window)]
+    slices = [ReadSlice(ReadKind.WINDOW, (TimeRange(start, end),)) for start, end in slice_window(window)]
     if ended_since is not None:
         before = Window(window.start - ENDED_REACH, window.start)
         since = milliseconds(ended_since)
-        slices += [Slice(Kind.ENDED, (Span(start, end),), since) for start, end in slice_window(before)]
+        slices += [ReadSlice(ReadKind.ENDED, (TimeRange(start, end),), since) for start, end in slice_window(before)]
     return slices
 
 
-def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[Slice]:
+def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[ReadSlice]:
     """Rows outside the window of the traces seen in it: before it, and after it as far as that is past."""
     bounds = [
-        (Kind.EARLIER, LANGFUSE_BEGAN, milliseconds(window.start)),
-        (Kind.LATER, milliseconds(window.end), milliseconds(now)),
+        (ReadKind.EARLIER, LANGFUSE_BEGAN, milliseconds(window.start)),
+        (ReadKind.LATER, milliseconds(window.end), milliseconds(now)),
     ]
     return [piece for kind, start, end in bounds if start < end for piece in _by_id(kind, start, end, ids)]
 
 
-def elsewhere_slices(ids: Iterable[str], now: datetime) -> list[Slice]:
+def elsewhere_slices(ids: Iterable[str], now: datetime) -> list[ReadSlice]:
     """Rows at possible times of traces of which none was seen."""
-    return _by_id(Kind.EARLIER, LANGFUSE_BEGAN, milliseconds(now) + DAY, ids)
+    return _by_id(ReadKind.EARLIER, LANGFUSE_BEGAN, milliseconds(now) + DAY, ids)
 
 
-def _by_id(kind: Kind, start: int, end: int, ids: Iterable[str]) -> list[Slice]:
+def _by_id(kind: ReadKind, start: int, end: int, ids: Iterable[str]) -> list[ReadSlice]:
     chunks = chunk_ids(sorted(ids))
     return [
-        Slice(kind, tuple(Span(start, end, ids=chunk) for chunk in chunks[first : first + CHUNKS_PER_SLICE]))
+        ReadSlice(kind, tuple(TimeRange(start, end, ids=chunk) for chunk in chunks[first : first + CHUNKS_PER_SLICE]))
         for first in range(0, len(chunks), CHUNKS_PER_SLICE)
     ]
 
@@ -85,7 +85,7 @@ def astray_after(window: Window, now: datetime) -> int:
     return max(milliseconds(now), milliseconds(window.end)) + DAY
 
 
-def astray_slices(window: Window, now: datetime, limit: int) -> list[Slice]:
+def astray_slices(window: Window, now: datetime, limit: int) -> list[ReadSlice]:
     """Rows dated before Langfuse was made or in the future, of whatever trace: normally none, one page each.
 
     Clients that lose a start send 0, clients that misread one send a time decades away. Such a row is found neither in
@@ -93,47 +93,54 @@ def astray_slices(window: Window, now: datetime, limit: int) -> list[Slice]:
     """
     bounds = [(0, LANGFUSE_BEGAN), (min(astray_after(window, now), END_OF_TIME - 1), END_OF_TIME)]
     outside = [(a, min(b, milliseconds(window.start))) for a, b in bounds[:1]] + bounds[1:]
-    return [Slice(Kind.ASTRAY, (Span(a, b, limit=limit),)) for a, b in outside if a < b]
+    return [ReadSlice(ReadKind.ASTRAY, (TimeRange(a, b, limit=limit),)) for a, b in outside if a < b]
 
 
-def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[Slice]:
+def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[ReadSlice]:
     """Rows with shortened metadata once more, in full; `cut` gives each trace's first and last such start time.
 
     Traces close in time share a request, so that its bounds stay narrow.
     """
     ordered = sorted(cut, key=lambda trace_id: (cut[trace_id], trace_id))
     spans = [
-        Span(min(cut[i][0] for i in chunk), max(cut[i][1] for i in chunk) + 1, ids=chunk)
+        TimeRange(min(cut[i][0] for i in chunk), max(cut[i][1] for i in chunk) + 1, ids=chunk)
         for chunk in chunk_ids(ordered)
     ]
     return [
-        Slice(Kind.EXPAND, tuple(spans[first : first + CHUNKS_PER_SLICE]))
+        ReadSlice(ReadKind.EXPAND, tuple(spans[first : first + CHUNKS_PER_SLICE]))
         for first in range(0, len(spans), CHUNKS_PER_SLICE)
     ]
 
 
-def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, limit: int) -> list[Slice]:
+def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, limit: int) -> list[ReadSlice]:
     """Trace records of the window and observations around it as far as that is past, an hour at most per slice."""
     around = Window(window.start - LEGACY_BEFORE, max(window.end, min(window.end + LEGACY_AFTER, now)))
-    slices = [Slice(Kind.TRACES, (Span(a, b, limit=limit),)) for a, b in slice_window(window, longest=HOUR)]
-    slices += [Slice(Kind.WINDOW, (Span(a, b, limit=limit),)) for a, b in slice_window(around, longest=HOUR)]
+    slices = [
+        ReadSlice(ReadKind.TRACES, (TimeRange(a, b, limit=limit),)) for a, b in slice_window(window, longest=HOUR)
+    ]
+    slices += [
+        ReadSlice(ReadKind.WINDOW, (TimeRange(a, b, limit=limit),)) for a, b in slice_window(around, longest=HOUR)
+    ]
     if ended_since is not None:
         before = Window(window.start - ENDED_REACH, window.start)
         since = milliseconds(ended_since)
-        slices += [Slice(Kind.ENDED, (Span(a, b, limit=limit),), since) for a, b in slice_window(before, longest=DAY)]
+        slices += [
+            ReadSlice(ReadKind.ENDED, (TimeRange(a, b, limit=limit),), since)
+            for a, b in slice_window(before, longest=DAY)
+        ]
     return slices
 
 
-def whole_trace_slices(ids: Iterable[str], now: datetime, limit: int) -> list[Slice]:
+def whole_trace_slices(ids: Iterable[str], now: datetime, limit: int) -> list[ReadSlice]:
     """Legacy traces one by one."""
     end = milliseconds(now) + DAY
-    spans = [Span(LANGFUSE_BEGAN, end, ids=(trace_id,), limit=limit) for trace_id in sorted(ids)]
+    spans = [TimeRange(LANGFUSE_BEGAN, end, ids=(trace_id,), limit=limit) for trace_id in sorted(ids)]
     return [
-        Slice(Kind.WHOLE, tuple(spans[first : first + CHUNKS_PER_SLICE]))
+        ReadSlice(ReadKind.WHOLE, tuple(spans[first : first + CHUNKS_PER_SLICE]))
         for first in range(0, len(spans), CHUNKS_PER_SLICE)
     ]
 
 
-def trace_slice(trace_id: str, now: datetime) -> Slice:
+def trace_slice(trace_id: str, now: datetime) -> ReadSlice:
     """One trace complete, metadata in full."""
-    return Slice(Kind.EXPAND, (Span(LANGFUSE_BEGAN, milliseconds(now) + DAY, ids=(trace_id,)),))
+    return ReadSlice(ReadKind.EXPAND, (TimeRange(LANGFUSE_BEGAN, milliseconds(now) + DAY, ids=(trace_id,)),))

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pydantic import SecretStr
 
 from billing_core.errors import BadParameter, SettingsError, UpstreamError
-from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, TooHeavy
+from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge
 from billing_core.langfuse.detect import Api, detect_api
 from billing_core.langfuse.legacy import LegacySource
 from billing_core.langfuse.limiter import RateLimiter
@@ -37,18 +37,18 @@ from billing_core.langfuse.plan import (
     trace_slice,
     whole_trace_slices,
 )
-from billing_core.langfuse.reader import Source, read_part, read_slices
-from billing_core.langfuse.reading import Reading
-from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
-from billing_core.langfuse.spans import DAY, Kind, Slice, Span, chunk_ids, milliseconds
-from billing_core.langfuse.spool import Part, Spool
+from billing_core.langfuse.reader import LangfuseApi, read_part, read_slices
+from billing_core.langfuse.reading import UpstreamRead
+from billing_core.langfuse.rollup import DailyTotal, RolledPartition, Rollup
+from billing_core.langfuse.spans import DAY, ReadKind, ReadSlice, TimeRange, chunk_ids, milliseconds
+from billing_core.langfuse.spool import Spool, SpoolPart
 from billing_core.langfuse.strays import Strays
 from billing_core.langfuse.v2 import ObservationsSource
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import ApiChoice, Settings
 from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames, PullProgress, Window
 
-__all__ = ["LangfuseProvider", "Project", "Reading"]
+__all__ = ["LangfuseProvider", "Project", "UpstreamRead"]
 
 RETENTION_TOLERANCE = timedelta(hours=1)
 """Langfuse deletes expired data in runs, not to the second."""
@@ -171,7 +171,7 @@ class LangfuseProvider:
                     logger.info("%s: without it traces have no links and the retention is not known", error)
                     self._project = Project("", self._host, None)
                     return self._project
-                except TooHeavy as error:
+                except QuestionTooLarge as error:
                     raise UpstreamError(f"{error}; try again later") from None
                 organization = found.get("organization")
                 owner = organization.get("id") if isinstance(organization, dict) else None
@@ -210,11 +210,11 @@ class LangfuseProvider:
         spool: Path,
         progress: Progress | None = None,
         ended_since: datetime | None = None,
-    ) -> Reading:
+    ) -> UpstreamRead:
         """Every trace with a row in the window, complete.
 
         Pages go through `spool`: after a crash or an error the same call continues where the last one stopped. Call
-        `Reading.discard` once the rows are booked.
+        `UpstreamRead.discard` once the rows are booked.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class LangfuseProvider:
         api = self.api()
         lane = Spool(spool, [self._host, project.id, api, self._names.model_dump_json()], self._clock)
         try:
-            reading = Reading(api, lane)
+            reading = UpstreamRead(api, lane)
             steps = _Steps(progress, self._workers, lane)
             if api == "v2":
                 strays = self._read_observations(window, ended_since, steps)
@@ -267,7 +267,7 @@ class LangfuseProvider:
         else:
             [piece] = whole_trace_slices([trace_id], now, source.page_rows)
         with tempfile.TemporaryDirectory(prefix="trace-") as folder:
-            part = Part(Path(folder) / "pages", piece, now)
+            part = SpoolPart(Path(folder) / "pages", piece, now)
             try:
                 read_part(source, part, threading.Event())
             except NotOffered as error:
@@ -296,13 +296,13 @@ class LangfuseProvider:
             if ids and not saw_anything and self._has_legacy(ids[0]):
                 return set()
             return set(chain.from_iterable(map(self._absent_of, chunk_ids(ids))))
-        except (NotOffered, TooHeavy) as error:
+        except (NotOffered, QuestionTooLarge) as error:
             raise UpstreamError(f"{error}; whether traces are gone could not be found out") from None
 
     def _absent_of(self, ids: Sequence[str]) -> set[str]:
-        span = Span(LANGFUSE_BEGAN, milliseconds(self._clock()) + DAY, ids=tuple(ids))
+        span = TimeRange(LANGFUSE_BEGAN, milliseconds(self._clock()) + DAY, ids=tuple(ids))
         with tempfile.TemporaryDirectory(prefix="traces-") as folder:
-            part = Part(Path(folder) / "pages", Slice(Kind.COMPLETE, (span,)), self._clock())
+            part = SpoolPart(Path(folder) / "pages", ReadSlice(ReadKind.COMPLETE, (span,)), self._clock())
             read_part(self._source(), part, threading.Event())
             if part.rejected:
                 return set() if len(ids) == 1 else {gone for one in ids for gone in self._absent_of([one])}
@@ -314,7 +314,7 @@ class LangfuseProvider:
             self._client.get(f"traces/{quote(trace_id, safe='')}", {}, _anything)
         except NotOffered:
             pass
-        except TooHeavy:
+        except QuestionTooLarge:
             return True
         else:
             return True
@@ -338,7 +338,7 @@ class LangfuseProvider:
         """Why reading ends when the server does not have what was asked for; it never means "no usage"."""
         return UpstreamError(f"{error}; the server does not offer the {api} API (any more): set LANGFUSE_API to auto")
 
-    def _source(self) -> Source:
+    def _source(self) -> LangfuseApi:
         kind = ObservationsSource if self.api() == "v2" else LegacySource
         return kind(self._client, self._names)
 
@@ -367,7 +367,7 @@ class LangfuseProvider:
         outside = completion_slices(ids, window, now) + astray_slices(window, now, source.page_rows)
         completing = "completing traces that cross the window's edges"
         found = steps.read(source, outside, 0.8, 0.91, completing)
-        strays = Strays.of(_trace_ids(_of_kind(found, Kind.ASTRAY)) - ids)
+        strays = Strays.of(_trace_ids(_of_kind(found, ReadKind.ASTRAY)) - ids)
         elsewhere = steps.read(source, elsewhere_slices(strays.ids, now), 0.91, 0.93, completing)
         strays.judge(elsewhere, window, now, is_whole=not any(part.notes for part in elsewhere))
         cut = _cut_traces(parts + found + elsewhere)
@@ -389,8 +389,8 @@ class LangfuseProvider:
         partitions = _regrouped(steps.spool)
         with Rollup(window, self._trace_base(project), now, only_touched=True) as rollup:
             ids = {trace_id for facts in partitions for trace_id in rollup.incomplete(facts)}
-        known = ids | _trace_ids(_of_kind(parts, Kind.TRACES, Kind.ENDED))
-        strays = Strays.of(_trace_ids(_of_kind(parts, Kind.ASTRAY)) - known)
+        known = ids | _trace_ids(_of_kind(parts, ReadKind.TRACES, ReadKind.ENDED))
+        strays = Strays.of(_trace_ids(_of_kind(parts, ReadKind.ASTRAY)) - known)
         doing = "reading incomplete traces whole"
         whole = steps.read(source, whole_trace_slices(ids, now, source.page_rows), 0.85, 0.93, doing)
         elsewhere = steps.read(source, whole_trace_slices(strays.ids, now, source.page_rows), 0.93, 0.95, doing)
@@ -402,7 +402,7 @@ class LangfuseProvider:
         self,
         window: Window,
         project: Project,
-        reading: Reading,
+        reading: UpstreamRead,
         partitions: Partitions,
         strays: Strays,
         steps: _Steps,
@@ -418,7 +418,7 @@ class LangfuseProvider:
         )
         with rolling as rollup:
             for number, facts in enumerate(partitions, start=1):
-                rolled: Rolled = rollup.roll(facts)
+                rolled: RolledPartition = rollup.roll(facts)
                 reading.keep(rolled.table)
                 reading.observations += rolled.observations
                 reading.duplicates += rolled.duplicates
@@ -444,7 +444,9 @@ class _Steps:
         self._rows = 0
         self.spool = spool
 
-    def read(self, source: Source, slices: Sequence[Slice], begin: float, end: float, doing: str) -> list[Part]:
+    def read(
+        self, source: LangfuseApi, slices: Sequence[ReadSlice], begin: float, end: float, doing: str
+    ) -> list[SpoolPart]:
         """Read slices as the phase between two fractions of the whole."""
         if not slices:
             return []
@@ -491,11 +493,11 @@ def _first_project(body: bytes) -> dict[str, Any]:
     return found
 
 
-def _of_kind(parts: Iterable[Part], *kinds: Kind) -> list[Part]:
+def _of_kind(parts: Iterable[SpoolPart], *kinds: ReadKind) -> list[SpoolPart]:
     return [part for part in parts if part.slice.kind in kinds]
 
 
-def _tables(parts: Iterable[Part]) -> Iterator[pa.Table]:
+def _tables(parts: Iterable[SpoolPart]) -> Iterator[pa.Table]:
     for part in parts:
         yield from part.tables()
 
@@ -508,7 +510,7 @@ def _regrouped(spool: Spool) -> Partitions:
     return partitions
 
 
-def _trace_ids(parts: Iterable[Part]) -> set[str]:
+def _trace_ids(parts: Iterable[SpoolPart]) -> set[str]:
     ids: set[str] = set()
     for part in parts:
         for table in part.tables(["trace_id"]):
@@ -516,7 +518,7 @@ def _trace_ids(parts: Iterable[Part]) -> set[str]:
     return ids
 
 
-def _cut_traces(parts: Iterable[Part]) -> dict[str, tuple[int, int]]:
+def _cut_traces(parts: Iterable[SpoolPart]) -> dict[str, tuple[int, int]]:
     """Traces with a shortened metadata value: first and last start time (milliseconds) of such rows."""
     cut: dict[str, tuple[int, int]] = {}
     for part in parts:
@@ -548,6 +550,6 @@ def _sum(one: Any, other: Any) -> Any:
     return other if one is None else one if other is None else one + other
 
 
-def _everything(piece: Slice) -> Window:
+def _everything(piece: ReadSlice) -> Window:
     began = datetime(1970, 1, 1, tzinfo=UTC)
     return Window(began + timedelta(milliseconds=piece.start), began + timedelta(milliseconds=piece.end))

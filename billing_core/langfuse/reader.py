@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.client import TooHeavy
-from billing_core.langfuse.decode import NOTHING, Facts
-from billing_core.langfuse.limiter import Stopped
-from billing_core.langfuse.spans import DAY, HOUR, REACH, Kind, Slice, Span, halved, length, nearer, shrink
-from billing_core.langfuse.spool import Part, Spool
+from billing_core.langfuse.client import QuestionTooLarge
+from billing_core.langfuse.decode import NOTHING, DecodedPage
+from billing_core.langfuse.limiter import ReadStopped
+from billing_core.langfuse.spans import DAY, HOUR, REACH, ReadKind, ReadSlice, TimeRange, halved, length, nearer, shrink
+from billing_core.langfuse.spool import Spool, SpoolPart
 
-__all__ = ["Source", "read_part", "read_slices"]
+__all__ = ["LangfuseApi", "read_part", "read_slices"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +36,25 @@ NO_FUTURE = "not all rows dated in the future were looked for: there are too man
 """What a reading says of rows that it may have missed."""
 
 
-class Source(Protocol):
+class LangfuseApi(Protocol):
     """One generation of the API."""
 
     @property
     def page_rows(self) -> int:
         """The most rows a page may have."""
 
-    def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
-        """One answer and what is left of the span after it; raises `TooHeavy` when less must be asked."""
+    def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
+        """One answer and what is left of the span after it; raises `QuestionTooLarge` when less must be asked."""
 
 
 def read_slices(
-    source: Source,
-    slices: Sequence[Slice],
+    source: LangfuseApi,
+    slices: Sequence[ReadSlice],
     spool: Spool,
     *,
     workers: int,
     report: Callable[[float, int], None],
-) -> list[Part]:
+) -> list[SpoolPart]:
     """Read all slices into the spool; `report` gets the share done (0 to 1) and the rows read, on this thread.
 
     Raises
@@ -64,7 +64,7 @@ def read_slices(
     """
     parts = [spool.part(piece) for piece in slices]
     stop = threading.Event()
-    appetite = Appetite()
+    appetite = RangeLimits()
     with ThreadPoolExecutor(max_workers=max(workers, 1), thread_name_prefix="langfuse") as pool:
         try:
             open_parts: set[Future[None]] = {
@@ -83,33 +83,33 @@ def read_slices(
     return parts
 
 
-class Appetite:
+class RangeLimits:
     """The longest time range a server answers, per kind of question: what one slice learned, none asks again.
 
     A refusal costs the server's whole time limit, so that learning it anew for every group of traces would take hours.
     """
 
     def __init__(self) -> None:
-        self._longest: dict[Kind, int] = {}
+        self._longest: dict[ReadKind, int] = {}
 
-    def longest(self, kind: Kind) -> int:
+    def longest(self, kind: ReadKind) -> int:
         """Milliseconds that may be asked for at once."""
         return self._longest.get(kind, NO_LIMIT)
 
-    def learn(self, kind: Kind, refused: Span, smaller: Sequence[Span]) -> None:
+    def learn(self, kind: ReadKind, refused: TimeRange, smaller: Sequence[TimeRange]) -> None:
         """Remember a refusal that was answered by asking for less time."""
         if smaller and length(smaller[0]) < length(refused):
             self._longest[kind] = min(self.longest(kind), max(map(length, smaller)))
 
 
-def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appetite | None = None) -> None:
+def read_part(source: LangfuseApi, part: SpoolPart, stop: threading.Event, appetite: RangeLimits | None = None) -> None:
     """Work through one slice, newest first, asking for less when the server is overloaded."""
-    appetite = appetite or Appetite()
+    appetite = appetite or RangeLimits()
     stack = list(part.remaining)
-    answered: set[Span] = set()
+    answered: set[TimeRange] = set()
     while stack:
         if stop.is_set():
-            raise Stopped
+            raise ReadStopped
         span = stack.pop()
         if span.cursor is None and length(span) > appetite.longest(part.slice.kind):
             if (rest := nearer(part.slice.kind, span)) is not None:
@@ -121,8 +121,8 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
                 continue
         try:
             facts, following = source.read(part.slice, span, stop)
-        except TooHeavy as reason:
-            if part.slice.kind is Kind.ASTRAY:
+        except QuestionTooLarge as reason:
+            if part.slice.kind is ReadKind.ASTRAY:
                 # Half a century cannot be asked for in pieces: the hour in which lost starts are dated has to do.
                 logger.warning("rows dated outside any time of use: %s", reason)
                 stack += [replace(span, end=span.start + HOUR)] if span.start == 0 and length(span) > HOUR else []
@@ -148,22 +148,22 @@ def read_part(source: Source, part: Part, stop: threading.Event, appetite: Appet
         answered.add(_position(span))
         if any(_position(after) in answered for after in following):
             following = _start_over(span, following)
-        if part.slice.kind is Kind.ASTRAY and following and len(answered) >= MOST_ASTRAY_PAGES:
+        if part.slice.kind is ReadKind.ASTRAY and following and len(answered) >= MOST_ASTRAY_PAGES:
             part.note(NO_LOST_STARTS if span.start == 0 else NO_FUTURE)
             following = []
         stack += following
         part.write(facts, stack)
 
 
-def _position(span: Span) -> Span:
+def _position(span: TimeRange) -> TimeRange:
     """What makes two questions the same question."""
     return replace(span, newest=None)
 
 
-def _start_over(span: Span, following: Sequence[Span]) -> list[Span]:
+def _start_over(span: TimeRange, following: Sequence[TimeRange]) -> list[TimeRange]:
     """The server gave a cursor it gave before: ask for what is left without one, in smaller pieces."""
     logger.warning("Langfuse repeated a cursor; asking for the rest of the window without it")
-    again: list[Span] = []
+    again: list[TimeRange] = []
     for after in following:
         rest = replace(after, cursor=None, newest=None, end=min(after.newest or span.end, span.end))
         smaller = shrink(rest)
@@ -176,11 +176,11 @@ def _start_over(span: Span, following: Sequence[Span]) -> list[Span]:
     return again
 
 
-def _share_done(parts: Sequence[Part]) -> float:
+def _share_done(parts: Sequence[SpoolPart]) -> float:
     total = sum(_size(span) for part in parts for span in part.slice.spans)
     left = sum(_size(span) for part in parts for span in part.remaining)
     return min(max(1 - left / total, 0.0), 1.0) if total else 1.0
 
 
-def _size(span: Span) -> int:
+def _size(span: TimeRange) -> int:
     return ((span.newest or span.end) - span.start) * max(len(span.ids), 1)

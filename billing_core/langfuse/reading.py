@@ -13,7 +13,7 @@ from billing_core.langfuse.rollup import DailyTotal
 from billing_core.langfuse.spool import Spool
 from billing_core.values.usage_frame import USAGE_SCHEMA, RejectedRow
 
-__all__ = ["BATCH_ROWS", "Reading"]
+__all__ = ["BATCH_ROWS", "UpstreamRead"]
 
 BATCH_ROWS = 50_000
 
@@ -21,7 +21,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 @dataclass(slots=True)
-class Reading:
+class UpstreamRead:
     """A finished read. Its rows live in the spool until `discard`, which belongs after booking.
 
     Attributes

@@ -21,7 +21,7 @@ from billing_core.langfuse.double_count import Node, Repeat, double_counted
 from billing_core.langfuse.facts import NOT_ROOT, TRACE_RECORD
 from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
 
-__all__ = ["DailyTotal", "Rolled", "Rollup"]
+__all__ = ["DailyTotal", "RolledPartition", "Rollup"]
 
 CONFLICTS = {
     "customer": "customer_id",
@@ -64,7 +64,7 @@ class DailyTotal(NamedTuple):
     cost_usd: Decimal | None
 
 
-class Rolled(NamedTuple):
+class RolledPartition(NamedTuple):
     """One partition, rolled up. `table` is in `USAGE_SCHEMA`, ordered by timestamp and id."""
 
     table: pa.Table
@@ -344,7 +344,7 @@ class Rollup:
     ) -> None:
         self._engine.close()
 
-    def roll(self, facts: pa.Table) -> Rolled:
+    def roll(self, facts: pa.Table) -> RolledPartition:
         """One partition of whole traces."""
         self._load(facts)
         self._engine.execute(_MODELS)
@@ -358,7 +358,7 @@ class Rollup:
         [(rows,)] = self._engine.execute(_READ).fetchall()
         [(dropped,)] = self._engine.execute("SELECT count(*) FROM duplicate WHERE dropped").fetchall()
         daily = self._engine.execute(_DAILY, self._bounds()).fetchall()
-        return Rolled(
+        return RolledPartition(
             table.cast(USAGE_SCHEMA),
             rows,
             dropped,

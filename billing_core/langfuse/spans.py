@@ -21,9 +21,9 @@ __all__ = [
     "HOUR",
     "MINUTE",
     "REACH",
-    "Kind",
-    "Slice",
-    "Span",
+    "ReadKind",
+    "ReadSlice",
+    "TimeRange",
     "api_time",
     "chunk_ids",
     "halved",
@@ -55,7 +55,7 @@ ID_BYTES_PER_REQUEST = 6_000
 """The ids travel in the URL of a GET: bounded in number and in encoded length."""
 
 
-class Kind(StrEnum):
+class ReadKind(StrEnum):
     """Why rows are read."""
 
     WINDOW = "window"
@@ -71,11 +71,11 @@ class Kind(StrEnum):
     @property
     def is_repeat(self) -> bool:
         """Whether these rows are read a second time by our own wish and count neither as read nor as duplicates."""
-        return self in {Kind.ENDED, Kind.EXPAND, Kind.WHOLE}
+        return self in {ReadKind.ENDED, ReadKind.EXPAND, ReadKind.WHOLE}
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """One question, possibly half answered.
 
     Attributes
@@ -96,7 +96,7 @@ class Span:
     limit: int = 1000
 
     @classmethod
-    def from_json(cls, values: dict[str, object]) -> Span:
+    def from_json(cls, values: dict[str, object]) -> TimeRange:
         """Back from `dataclasses.asdict` and JSON."""
         return cls(**{**values, "ids": tuple(values["ids"])})  # type: ignore[arg-type]
 
@@ -106,11 +106,11 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class ReadSlice:
     """The unit of parallel work and of resuming: one thread works through its spans, newest first."""
 
-    kind: Kind
-    spans: tuple[Span, ...]
+    kind: ReadKind
+    spans: tuple[TimeRange, ...]
     ended_since: int | None = None
 
     @property
@@ -170,12 +170,12 @@ def chunk_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
     return chunks
 
 
-def length(span: Span) -> int:
+def length(span: TimeRange) -> int:
     """Milliseconds of start times that are left to ask for."""
     return (span.end if span.newest is None else min(span.newest, span.end)) - span.start
 
 
-def halved(span: Span) -> Sequence[Span]:
+def halved(span: TimeRange) -> Sequence[TimeRange]:
     """The rest of a span in two, older half first; empty at a minute or where the position in it is not known.
 
     A cursor is a position in the fixed order (newest start first) and stays valid when older rows are left out.
@@ -186,14 +186,14 @@ def halved(span: Span) -> Sequence[Span]:
     return [replace(span, end=middle, cursor=None, newest=None), replace(span, start=middle)]
 
 
-def nearer(kind: Kind, span: Span) -> Span | None:
+def nearer(kind: ReadKind, span: TimeRange) -> TimeRange | None:
     """What is left of a question about other rows of traces when it reaches no further than `REACH` from the window.
 
     `None` if it does not reach further, or is none of that kind.
     """
-    if kind is Kind.EARLIER and span.end - span.start > REACH:
+    if kind is ReadKind.EARLIER and span.end - span.start > REACH:
         return replace(span, start=span.end - REACH)
-    if kind is Kind.LATER and span.end - span.start > REACH:
+    if kind is ReadKind.LATER and span.end - span.start > REACH:
         end = span.start + REACH
         if span.newest is not None and span.newest <= end:
             return replace(span, end=end)
@@ -201,7 +201,7 @@ def nearer(kind: Kind, span: Span) -> Span | None:
     return None
 
 
-def shrink(span: Span) -> Sequence[Span]:
+def shrink(span: TimeRange) -> Sequence[TimeRange]:
     """Smaller questions that together ask the same, oldest first; empty when it cannot get smaller.
 
     Half the remaining time down to a day, then fewer ids, then less time down to a minute, then fewer rows per page:

@@ -19,14 +19,14 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from billing_core.langfuse.decode import Facts
+from billing_core.langfuse.decode import DecodedPage
 from billing_core.langfuse.facts import FACTS_SCHEMA
-from billing_core.langfuse.spans import Slice, Span, milliseconds
+from billing_core.langfuse.spans import ReadSlice, TimeRange, milliseconds
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import naming
 from billing_core.values.usage_frame import RejectedRow
 
-__all__ = ["Part", "Spool"]
+__all__ = ["Spool", "SpoolPart"]
 
 REUSED_FOR = timedelta(hours=6)
 """A slice begun longer ago is read anew: late rows and corrections have come since."""
@@ -38,15 +38,15 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _INFO = b"page"
 
 
-class Part:
+class SpoolPart:
     """The pages of one slice. One thread writes it."""
 
-    def __init__(self, folder: Path, piece: Slice, now: datetime) -> None:
+    def __init__(self, folder: Path, piece: ReadSlice, now: datetime) -> None:
         self.slice = piece
         self.rows = 0
         self.rejected: list[RejectedRow] = []
         self.notes: list[str] = []
-        self.remaining: list[Span] = list(piece.spans)
+        self.remaining: list[TimeRange] = list(piece.spans)
         self._folder = folder
         self._begun = now
         self._pages = 0
@@ -75,7 +75,7 @@ class Part:
         if not (is_fresh and is_quiet):
             return False
         self.rows, self.rejected, self._begun, self._pages = rows, rejected, begun, len(files)
-        self.remaining = [Span.from_json(span) for span in state["remaining"]]
+        self.remaining = [TimeRange.from_json(span) for span in state["remaining"]]
         self.notes = state.get("notes", [])
         return True
 
@@ -84,7 +84,7 @@ class Part:
         if sentence not in self.notes:
             self.notes.append(sentence)
 
-    def write(self, facts: Facts, remaining: Sequence[Span]) -> None:
+    def write(self, facts: DecodedPage, remaining: Sequence[TimeRange]) -> None:
         """Keep a page together with what is left to read after it; an empty page is kept only as the last."""
         self.remaining = list(remaining)
         if not facts.rows and remaining:
@@ -137,7 +137,7 @@ class Spool:
         text = json.dumps([*identity, FACTS_SCHEMA.to_string(show_schema_metadata=False)])
         home = root / hashlib.sha256(text.encode()).hexdigest()[:24]
         self._lane, self._lock = _take_lane(home)
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, SpoolPart] = {}
         self._drop_leftovers()
 
     @property
@@ -145,9 +145,9 @@ class Spool:
         """For partitions and results; emptied when the lane is taken."""
         return self._lane / "work"
 
-    def part(self, piece: Slice) -> Part:
+    def part(self, piece: ReadSlice) -> SpoolPart:
         """The pages of a slice, continued where an earlier run stopped if they are fresh enough."""
-        part = Part(self._lane / piece.key, piece, self._clock())
+        part = SpoolPart(self._lane / piece.key, piece, self._clock())
         self.parts[piece.key] = part
         return part
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from billing_core.langfuse.pieces import shown
 from billing_core.langfuse.plan import LANGFUSE_BEGAN, astray_after
-from billing_core.langfuse.spool import Part
+from billing_core.langfuse.spool import SpoolPart
 from billing_core.values.usage_frame import RejectedRow, Window
 
 __all__ = ["MOST_STRAYS", "Strays"]
@@ -50,7 +50,7 @@ class Strays:
         ordered = sorted(ids)
         return cls(set(ordered[:MOST_STRAYS]), ordered[MOST_STRAYS:])
 
-    def judge(self, parts: Sequence[Part], window: Window, now: datetime, *, is_whole: bool) -> None:
+    def judge(self, parts: Sequence[SpoolPart], window: Window, now: datetime, *, is_whole: bool) -> None:
         """Tell by their other rows which have a place in time; `is_whole`: whether all of those were read."""
         future = astray_after(window, now)
         for part in parts:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import BrokenBody, LangfuseClient
-from billing_core.langfuse.decode import FactReader, Facts
-from billing_core.langfuse.spans import Kind, Slice, Span, api_time
+from billing_core.langfuse.decode import DecodedPage, FactReader
+from billing_core.langfuse.spans import ReadKind, ReadSlice, TimeRange, api_time
 from billing_core.values.usage_frame import MetadataNames
 
 __all__ = ["FIELDS", "PAGE_ROWS", "ObservationsSource"]
@@ -36,7 +36,7 @@ class ObservationsSource:
         self._client = client
         self._facts = FactReader(names)
 
-    def read(self, piece: Slice, span: Span, stop: threading.Event) -> tuple[Facts, list[Span]]:
+    def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
         """One page, and what is left of the span after it."""
         for _ in range(MOST_EMPTY_PAGES):
             facts = self._page(piece, span, stop)
@@ -54,10 +54,10 @@ class ObservationsSource:
             "Report this to the server's operator"
         )
 
-    def _page(self, piece: Slice, span: Span, stop: threading.Event) -> Facts:
-        expanded = piece.kind is Kind.EXPAND
+    def _page(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> DecodedPage:
+        expanded = piece.kind is ReadKind.EXPAND
 
-        def decode(body: bytes) -> Facts:
+        def decode(body: bytes) -> DecodedPage:
             facts = self._facts.observations(body, expanded=expanded, repeat=piece.kind.is_repeat)
             if facts.meta.cursor is None and (facts.meta.total_pages or 0) > (facts.meta.page or 1):
                 raise BrokenBody("a page that names further pages and no cursor")
@@ -71,7 +71,7 @@ class ObservationsSource:
         )
 
     @staticmethod
-    def _params(piece: Slice, span: Span, expand: str | None) -> dict[str, str]:
+    def _params(piece: ReadSlice, span: TimeRange, expand: str | None) -> dict[str, str]:
         """Every parameter is sent with every page: the cursor is only a position."""
         params = {
             "fields": FIELDS,

@@ -19,11 +19,11 @@ from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import Ledger
 from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault
 
-__all__ = ["Brought", "CardBook", "combined", "keep_import", "take_back_import"]
+__all__ = ["ActiveCards", "ImportedCards", "combined", "keep_import", "take_back_import"]
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
+class ImportedCards:
     """What an import brings: cards, and plans, none if it says nothing of them."""
 
     cards: tuple[RateCard, ...]
@@ -35,13 +35,13 @@ class Brought:
         return json.dumps({"cards": cards, "plans": [plan.model_dump(mode="json") for plan in self.plans]})
 
     @classmethod
-    def from_json(cls, text: str) -> Brought:
+    def from_json(cls, text: str) -> ImportedCards:
         """Back from the ledger."""
         found = json.loads(text)
         return cls(tuple(map(RateCard.model_validate, found["cards"])), tuple(map(Plan.model_validate, found["plans"])))
 
 
-class CardBook:
+class ActiveCards:
     """See the module. Thread-safe; reads the ledger again only after an import or an undo."""
 
     def __init__(self, ledger: Ledger, file_cards: RateCardFile) -> None:
@@ -65,14 +65,14 @@ class CardBook:
             return self._known[1]
 
 
-def imported(rows: Rows) -> list[Brought]:
+def imported(rows: Rows) -> list[ImportedCards]:
     """What imports brought that stand, oldest first."""
     query = """SELECT c.content FROM imported_cards c LEFT JOIN imports i ON i.id = c.import_id
                WHERE c.undone_at IS NULL ORDER BY c.imported_at, i.seq"""
-    return [Brought.from_json(row[0]) for row in rows(query, [])]
+    return [ImportedCards.from_json(row[0]) for row in rows(query, [])]
 
 
-def combined(base: RateCardFile, brought: Iterable[Brought]) -> RateCardFile:
+def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFile:
     """`base` and what was brought since, in order; of one id, or one plan's name, the newest.
 
     Raises
@@ -94,7 +94,7 @@ def combined(base: RateCardFile, brought: Iterable[Brought]) -> RateCardFile:
         ) from None
 
 
-def keep_import(writer: Writer, import_id: str, brought: Brought, *, actor: str, now: datetime) -> None:
+def keep_import(writer: Writer, import_id: str, brought: ImportedCards, *, actor: str, now: datetime) -> None:
     """Let what an import brings apply from now on."""
     writer.insert(
         "imported_cards",
@@ -102,8 +102,8 @@ def keep_import(writer: Writer, import_id: str, brought: Brought, *, actor: str,
     )
 
 
-def take_back_import(writer: Writer, import_id: str, *, now: datetime) -> Brought:
+def take_back_import(writer: Writer, import_id: str, *, now: datetime) -> ImportedCards:
     """Let it apply no longer; returns what it brought."""
     content = writer.rows("SELECT content FROM imported_cards WHERE import_id = ?", [import_id])[0][0]
     writer.update("imported_cards", {"import_id": import_id, "undone_at": now}, key="import_id")
-    return Brought.from_json(content)
+    return ImportedCards.from_json(content)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 
-__all__ = ["AnomalyMarks", "Mark"]
+__all__ = ["AnomalyMark", "AnomalyMarks"]
 
 _THIS = "organization_id IS NOT DISTINCT FROM ? AND day = ?"
 
@@ -19,7 +19,7 @@ Key = tuple[str | None, date]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class AnomalyMark:
     """Somebody has seen an anomaly: the day's credits as they saw them, when (aware UTC), who, and what they noted."""
 
     credits: Decimal
@@ -34,15 +34,15 @@ class AnomalyMarks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def all(self) -> Mapping[Key, Mark]:
+    def all(self) -> Mapping[Key, AnomalyMark]:
         """Every mark there is; whoever shows them looks up only what a reader may see."""
         query = "SELECT organization_id, day, credits, seen_at, seen_by, note FROM anomaly_marks"
         return {
-            (organization, date.fromisoformat(day)): Mark(held, at.replace(tzinfo=UTC), who, note)
+            (organization, date.fromisoformat(day)): AnomalyMark(held, at.replace(tzinfo=UTC), who, note)
             for organization, day, held, at, who, note in self._engine.rows(query)
         }
 
-    def put(self, key: Key, mark: Mark) -> None:
+    def put(self, key: Key, mark: AnomalyMark) -> None:
         """Mark as seen; an earlier mark of the same day is replaced. One transaction with its audit entry."""
         organization, day = key
         with self._engine.transaction() as writer:

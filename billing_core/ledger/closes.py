@@ -16,9 +16,9 @@ from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.ledger.queries import Selection, to_freeze
 from billing_core.ledger.schema import EVENT_COLUMNS
-from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet, Tampered, entry_sets, tampered
+from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet, TamperedEvent, entry_sets, tampered
 
-__all__ = ["Close", "ClosingBook"]
+__all__ = ["Close", "CloseStore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ _CLOSE = """SELECT seq, period, timezone, start_at, end_at, closed_at, closed_by
             reopened_by, reopen_reason FROM closes"""
 
 
-class ClosingBook:
+class CloseStore:
     """The tables `closes` and `closed_events`."""
 
     def __init__(self, engine: Engine) -> None:
@@ -166,7 +166,7 @@ class ClosingBook:
             seq=close.seq, start=close.start, end=close.end, closed_at=close.closed_at, columns=columns,
         )  # fmt: skip
 
-    def tampered(self, close: Close) -> list[Tampered]:
+    def tampered(self, close: Close) -> list[TamperedEvent]:
         """Events that are not as a close left them."""
         return tampered(self._engine.rows, seq=close.seq, start=close.start, end=close.end)
 

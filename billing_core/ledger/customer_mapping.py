@@ -20,14 +20,23 @@ from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.late_usage import carry_over
 from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT, SETTINGS_RUN
 from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
-from billing_core.rating.events import Booked, Policy, failed_before, in_order, no_customer
+from billing_core.rating.events import BookedCustomer, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
-__all__ = ["COVERED_EVENTS", "Moved", "Standing", "Unsent", "booked_on_a_bill", "moved_by", "rebill", "standing"]
+__all__ = [
+    "COVERED_EVENTS",
+    "MovedEvents",
+    "StatusAfterRemap",
+    "UnsentEvent",
+    "booked_on_a_bill",
+    "moved_by",
+    "rebill",
+    "standing",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MovedEvents:
     """Events with something to bill that another customer pays for from now on; credits and US dollars are exact.
 
     `old_events` are those that began before the time that was asked about.
@@ -40,7 +49,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class Unsent:
+class UnsentEvent:
     """What decides how an unsent event stands. Texts are the ledger's own.
 
     `rule` is the cause of its active hold by a rule, `kept_back` the reason of its active hold by a person;
@@ -58,7 +67,7 @@ class Unsent:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StatusAfterRemap:
     """How it stands once somebody else pays. `stays_held`: the hold by a rule is not about who pays."""
 
     flags: str
@@ -67,7 +76,7 @@ class Standing:
     stays_held: bool
 
 
-def standing(event: Unsent, *, has_customer: bool, is_mapped: bool) -> Standing:
+def standing(event: UnsentEvent, *, has_customer: bool, is_mapped: bool) -> StatusAfterRemap:
     """What rating would give the event by now, but for what only a person may lift and what a person decided.
 
     What failed in the earlier system waits for a person to retry it, whoever pays; an event that was retried is not
@@ -78,17 +87,17 @@ def standing(event: Unsent, *, has_customer: bool, is_mapped: bool) -> Standing:
     flags = FLAG_SEPARATOR.join(in_order(others | {flag} if flag else others))
     failure = _failure(event)
     if not event.has_credits:
-        return Standing(flags, SyncStatus.EXCLUDED, None, False)
+        return StatusAfterRemap(flags, SyncStatus.EXCLUDED, None, False)
     if failure == MARK_GONE:
-        return Standing(flags, SyncStatus.ERROR, MARK_GONE, has_customer and event.rule == "failed_before")
+        return StatusAfterRemap(flags, SyncStatus.ERROR, MARK_GONE, has_customer and event.rule == "failed_before")
     if not has_customer:
-        return Standing(flags, SyncStatus.ERROR, no_customer(failure), False)
+        return StatusAfterRemap(flags, SyncStatus.ERROR, no_customer(failure), False)
     if failure is not None:
-        return Standing(flags, SyncStatus.ERROR, failure, event.rule == "failed_before")
-    return Standing(flags, SyncStatus.PENDING, event.kept_back, False)
+        return StatusAfterRemap(flags, SyncStatus.ERROR, failure, event.rule == "failed_before")
+    return StatusAfterRemap(flags, SyncStatus.PENDING, event.kept_back, False)
 
 
-def _failure(event: Unsent) -> str | None:
+def _failure(event: UnsentEvent) -> str | None:
     """Why a person has to retry it, whoever pays: the earlier system's error, or that its mark of billing is gone."""
     if event.status != SyncStatus.ERROR:
         return None
@@ -155,24 +164,24 @@ _KIND = """flags, sync_status, sync_error, customer_id IS NULL, credits_total = 
 """What decides how an event stands: events that agree in all of it are decided once."""
 
 
-def booked_on_a_bill(rows: Rows, usage: pa.Table) -> dict[str, Booked]:
+def booked_on_a_bill(rows: Rows, usage: pa.Table) -> dict[str, BookedCustomer]:
     """Of traces that name no customer (columns of `USAGE_SCHEMA`) those that are on a bill already, by id."""
     unnamed = usage["id"].filter(pc.is_null(usage["customer_id"]))
     if not len(unnamed):
         return {}
-    return {row[0]: Booked(row[1], row[2]) for row in rows(_ON_A_BILL, [unnamed.to_pylist()])}
+    return {row[0]: BookedCustomer(row[1], row[2]) for row in rows(_ON_A_BILL, [unnamed.to_pylist()])}
 
 
 def moved_by(
     rows: Rows, customers: Mapping[str, str | None], policy: Policy, *, old_before: datetime
-) -> dict[str, Moved]:
+) -> dict[str, MovedEvents]:
     """Organization → what `rebill` would move now."""
     if policy.overrides or not customers:
         return {}
     query = f"""SELECT organization_id, count(*), sum(credits_total), sum(credits_total * credit_price_usd),
                 count(*) FILTER ("timestamp" < $4) FROM ({_MOVING}) WHERE credits_total <> 0 GROUP BY organization_id"""
     found = rows(query, [*_bound(customers, policy), old_before.astimezone(UTC).replace(tzinfo=None)])
-    return {row[0]: Moved(*row[1:]) for row in found}
+    return {row[0]: MovedEvents(*row[1:]) for row in found}
 
 
 def rebill(
@@ -211,7 +220,7 @@ def _standings(writer: Writer) -> pa.Table:
                   customer_id IS NOT NULL, credits_total <> 0, was_rejected, rule, kept_back FROM moving"""
     )
     decided = [
-        (kind, standing(Unsent(*facts), has_customer=has_customer, is_mapped=is_mapped))
+        (kind, standing(UnsentEvent(*facts), has_customer=has_customer, is_mapped=is_mapped))
         for kind, has_customer, is_mapped, *facts in kinds
     ]
     return pa.table(

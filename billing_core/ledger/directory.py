@@ -23,7 +23,17 @@ from billing_core.ledger.queries import Selection, selected
 from billing_core.rating.events import Policy
 from billing_core.types import Flag
 
-__all__ = ["DirectoryBook", "Line", "Row", "Source", "follow", "mapped_customers", "names_in", "payers", "who_pays"]
+__all__ = [
+    "DirectoryChange",
+    "DirectoryStore",
+    "Line",
+    "Source",
+    "follow",
+    "mapped_customers",
+    "names_in",
+    "payers",
+    "who_pays",
+]
 
 Source = Literal["page", "import"]
 AUDITED_AT_ONCE = 500
@@ -39,7 +49,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DirectoryChange:
     """One change of the directory: what an organization's line was and became, when (aware UTC) and by whom."""
 
     seq: int
@@ -65,17 +75,17 @@ _MAPPED = f"""SELECT DISTINCT organization_id FROM events
 WHERE contains(flags, '{Flag.MAPPED_CUSTOMER}') AND sync_status IN ('pending', 'error', 'excluded')"""
 
 
-class DirectoryBook:
+class DirectoryStore:
     """See the module; over the same engine as `Ledger`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def newest(self) -> dict[str, Row]:
+    def newest(self) -> dict[str, DirectoryChange]:
         """The row that counts, per organization that ever had one."""
         return _newest(self._engine.rows)
 
-    def history(self, *, limit: int, organizations: Sequence[str] | None = None) -> list[Row]:
+    def history(self, *, limit: int, organizations: Sequence[str] | None = None) -> list[DirectoryChange]:
         """Changes, newest first; of some organizations only, if named."""
         if organizations is None:
             found = self._engine.rows(f"{_HISTORY} ORDER BY seq DESC LIMIT ?", [limit])
@@ -84,7 +94,7 @@ class DirectoryBook:
             found = self._engine.rows(query, [list(organizations), limit])
         return [_row(values) for values in found]
 
-    def between(self, first: int, last: int) -> list[Row]:
+    def between(self, first: int, last: int) -> list[DirectoryChange]:
         """Changes by number, both ends included: what one import wrote."""
         query = f"SELECT * FROM ({_HISTORY}) WHERE seq BETWEEN ? AND ? ORDER BY seq"
         return [_row(values) for values in self._engine.rows(query, [first, last])]
@@ -146,7 +156,7 @@ class DirectoryBook:
         return moved
 
 
-def names_in(lines: Mapping[str, Row]) -> dict[str, str]:
+def names_in(lines: Mapping[str, DirectoryChange]) -> dict[str, str]:
     """Organization → name, of the rows that count."""
     return {organization_id: row.after.name for organization_id, row in lines.items() if row.after.name}
 
@@ -181,14 +191,14 @@ def follow(writer: Writer, policy: Policy, *, actor: str, run_id: str, now: date
     rebill(writer, {**names, **dict(writer.rows(_PAYERS))}, policy, actor=actor, run_id=run_id, now=now)
 
 
-def _newest(rows: Rows) -> dict[str, Row]:
+def _newest(rows: Rows) -> dict[str, DirectoryChange]:
     return {row.organization_id: row for row in map(_row, rows(_NEWEST, []))}
 
 
-def _row(values: tuple[Any, ...]) -> Row:
+def _row(values: tuple[Any, ...]) -> DirectoryChange:
     seq, organization_id, old_name, old_customer, name, customer_id, at, by, source = values
     before, after = Line(old_name, old_customer), Line(name, customer_id)
-    return Row(seq, organization_id, before, after, at.replace(tzinfo=UTC), by, source)
+    return DirectoryChange(seq, organization_id, before, after, at.replace(tzinfo=UTC), by, source)
 
 
 def _table(lines: Mapping[str, Line], first: int, *, actor: str, source: Source, now: datetime) -> pa.Table:

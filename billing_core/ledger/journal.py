@@ -19,14 +19,14 @@ from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.values.usage_frame import Window
 
-__all__ = ["Ledger", "Run", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
+__all__ = ["Ledger", "PullRun", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
 
 CHAIN_PIECE = 10_000
 """Entries of the audit chain read at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PullRun:
     """One pull as the run log keeps it; times are aware UTC. `outcome`: running, done, partial, failed."""
 
     run_id: str
@@ -153,7 +153,7 @@ class Ledger:
             writer.update("runs", {"run_id": run_id, "ended_at": writer.clock(), **values}, key="run_id")
             append_audit(writer, actor, action, {"run": run_id, **values, **(detail or {})})
 
-    def last_runs(self, limit: int = 20) -> list[Run]:
+    def last_runs(self, limit: int = 20) -> list[PullRun]:
         """The newest runs first."""
         query = f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY started_at DESC LIMIT ?"
         return [_run(row) for row in self.engine.rows(query, [limit])]
@@ -276,10 +276,10 @@ def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, A
     writer.insert("meta", {"name": "audit_head", "value": f"{seq} {digest}"})
 
 
-def _run(row: tuple[Any, ...]) -> Run:
+def _run(row: tuple[Any, ...]) -> PullRun:
     (run_id, started, ended, actor, api, start, end, incremental, observations, duplicates, new, changed, unchanged,
      rejected, outcome, error) = row  # fmt: skip
-    return Run(
+    return PullRun(
         run_id, started.replace(tzinfo=UTC), ended and ended.replace(tzinfo=UTC), actor, api,
         Window(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)), incremental, observations, duplicates,
         BookingCounts(new, changed, unchanged), rejected, outcome, error,

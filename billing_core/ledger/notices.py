@@ -15,7 +15,7 @@ from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["Notice", "NoticeBooks", "Outcome", "Reached", "Try"]
+__all__ = ["DeliveryOutcome", "DeliveryTry", "Notice", "NoticeStore", "Reached"]
 
 _COLUMNS = (
     "organization_id, customer_id, plan, threshold, period_start, period_end, included, used, raised_at, seen_at, "
@@ -62,7 +62,7 @@ class Notice(Reached):
         return self.seen_at is None
 
 
-class Outcome(StrEnum):
+class DeliveryOutcome(StrEnum):
     """What became of one try to deliver a notice."""
 
     DELIVERED = "delivered"
@@ -73,7 +73,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class DeliveryTry:
     """One line of a notice's delivery log. `status` is the receiver's HTTP status, `error` what was wrong.
 
     `number` counts the tries from 1; 0 stands for a decision without one.
@@ -82,12 +82,12 @@ class Try:
     notice_id: str
     number: int
     at: datetime
-    outcome: Outcome
+    outcome: DeliveryOutcome
     status: int | None = None
     error: str | None = None
 
 
-class NoticeBooks:
+class NoticeStore:
     """Notices over an `Engine`."""
 
     def __init__(self, engine: Engine) -> None:
@@ -113,7 +113,7 @@ class NoticeBooks:
                 top = highest[one.customer_id, one.period_start, one.included]
                 if one.threshold < top:
                     text = f"covered by the notice of {top} %"
-                    _insert_try(writer, Try(one.id, 0, now, Outcome.COVERED, error=text))
+                    _insert_try(writer, DeliveryTry(one.id, 0, now, DeliveryOutcome.COVERED, error=text))
         return fresh
 
     def mark_seen(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
@@ -137,22 +137,22 @@ class NoticeBooks:
 
     def undelivered(self) -> list[Notice]:
         """Those whose way to the webhook is not over: never tried, or every try failed."""
-        over = [outcome.value for outcome in Outcome if outcome is not Outcome.FAILED]
+        over = [outcome.value for outcome in DeliveryOutcome if outcome is not DeliveryOutcome.FAILED]
         return self._read(
             "id NOT IN (SELECT notice_id FROM webhook_attempts WHERE outcome IN (SELECT unnest(?)))", (over,)
         )
 
-    def tries(self, ids: Iterable[str]) -> dict[str, list[Try]]:
+    def tries(self, ids: Iterable[str]) -> dict[str, list[DeliveryTry]]:
         """The delivery log of some notices, in order."""
         query = """SELECT notice_id, attempt, attempted_at, outcome, status, error FROM webhook_attempts
                    WHERE notice_id IN (SELECT unnest(?)) ORDER BY attempted_at, attempt"""
-        found: dict[str, list[Try]] = {}
+        found: dict[str, list[DeliveryTry]] = {}
         for notice_id, number, at, outcome, status, error in self._engine.rows(query, [[*ids]]):
-            one = Try(notice_id, number, at.replace(tzinfo=UTC), Outcome(outcome), status, error)
+            one = DeliveryTry(notice_id, number, at.replace(tzinfo=UTC), DeliveryOutcome(outcome), status, error)
             found.setdefault(notice_id, []).append(one)
         return found
 
-    def record(self, one: Try) -> None:
+    def record(self, one: DeliveryTry) -> None:
         """Append to the delivery log."""
         with self._engine.transaction() as writer:
             _insert_try(writer, one)
@@ -187,7 +187,7 @@ def _told(one: Reached) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _insert_try(writer: Writer, one: Try) -> None:
+def _insert_try(writer: Writer, one: DeliveryTry) -> None:
     writer.insert(
         "webhook_attempts",
         {

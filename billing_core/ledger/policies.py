@@ -16,9 +16,9 @@ from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import (
     NAMED_FACTS,
-    OnABill,
+    PolicyDifference,
     Rated,
-    Reread,
+    ReadUnderPolicy,
     fingerprint,
     policy_from_json,
     policy_json,
@@ -52,7 +52,7 @@ def known_policies(rows: Rows) -> dict[str, Policy]:
     return {name: policy_from_json(content) for name, content in rows("SELECT policy, content FROM policies", [])}
 
 
-def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, OnABill]:
+def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, PolicyDifference]:
     """Of these events those on a bill that were booked under another policy than `policy`, by id."""
     others = [row[0] for row in rows(_OTHERS, [list(ids), fingerprint(policy)])]
     if not others:
@@ -62,14 +62,14 @@ def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> d
     for event_id, name, payer, flag_text, named, *facts in rows(_ON_A_BILL, [others]):
         flags = frozenset(flag_text.split(FLAG_SEPARATOR))
         stored = dict(zip(NAMED_FACTS, facts, strict=True))
-        found[event_id] = OnABill(
+        found[event_id] = PolicyDifference(
             name, policies.get(name), payer, Flag.MAPPED_CUSTOMER in flags, flags,
             {**stored, "named_customer_id": named},
         )  # fmt: skip
     return found
 
 
-def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, Reread]:
+def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, ReadUnderPolicy]:
     """Of these events, what was read of them under `policy` while they stayed as they were sent."""
     query = f"""SELECT event_id, is_legacy, named_customer_id, {", ".join(NAMED_FACTS)} FROM policy_facts
                 WHERE policy = $1 AND event_id IN (SELECT unnest($2))"""
@@ -77,7 +77,7 @@ def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, Re
         return {}
     names = ("named_customer_id", *NAMED_FACTS)
     return {
-        event_id: Reread(dict(zip(names, facts, strict=True)), is_legacy)
+        event_id: ReadUnderPolicy(dict(zip(names, facts, strict=True)), is_legacy)
         for event_id, is_legacy, *facts in rows(query, [fingerprint(policy), list(ids)])
     }
 

@@ -17,8 +17,8 @@ from billing_core.values.usage_frame import Window, hour_of
 
 __all__ = [
     "WHOLE",
-    "Found",
-    "Untried",
+    "ExcessHour",
+    "UntriedEvent",
     "billed_by_hour",
     "conflicting_hours",
     "decided_events",
@@ -33,7 +33,7 @@ WHOLE = Decimal(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExcessHour:
     """An hour in which Stripe counted more than was sent from here: since when that is known, and whether somebody has
     decided that it holds nothing back."""
 
@@ -43,7 +43,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Untried:
+class UntriedEvent:
     """A meter event that was written down and never tried; `value` in whole credits."""
 
     identifier: str
@@ -53,7 +53,7 @@ class Untried:
     event_ids: tuple[str, ...]
 
 
-def untried_intents(engine: Engine) -> list[Untried]:
+def untried_intents(engine: Engine) -> list[UntriedEvent]:
     """Meter events an earlier push wrote down and never tried: by now somebody else may have sent what they carry."""
     rows = engine.rows(
         """SELECT i.identifier, any_value(i.customer_id), any_value(i.stamp), any_value(i.value), list(c.event_id)
@@ -61,7 +61,7 @@ def untried_intents(engine: Engine) -> list[Untried]:
            GROUP BY i.identifier ORDER BY i.identifier"""
     )
     return [
-        Untried(identifier, customer, hour_of(stamp.replace(tzinfo=UTC)), value, tuple(events))
+        UntriedEvent(identifier, customer, hour_of(stamp.replace(tzinfo=UTC)), value, tuple(events))
         for identifier, customer, stamp, value, events in rows
     ]
 
@@ -89,14 +89,16 @@ def conflicting_hours(engine: Engine, state: str, code: str) -> dict[tuple[str, 
     return {(customer, hour.replace(tzinfo=UTC)): at.replace(tzinfo=UTC) for customer, hour, at in rows}
 
 
-def found_before(engine: Engine) -> list[Found]:
+def found_before(engine: Engine) -> list[ExcessHour]:
     """What earlier looks found, oldest first."""
     rows = engine.rows(
         """SELECT customer_id, hour, counted, delivered, found_at, released_at IS NOT NULL FROM sent_elsewhere
            ORDER BY found_at, customer_id, hour"""
     )
     return [
-        Found(Excess(customer, hour.replace(tzinfo=UTC), counted, delivered), found_at.replace(tzinfo=UTC), is_decided)
+        ExcessHour(
+            Excess(customer, hour.replace(tzinfo=UTC), counted, delivered), found_at.replace(tzinfo=UTC), is_decided
+        )
         for customer, hour, counted, delivered, found_at, is_decided in rows
     ]
 

@@ -35,15 +35,15 @@ from billing_core.types import Flag
 from billing_core.values.usage_frame import hour_of
 
 __all__ = [
-    "Answer",
     "Candidates",
     "Excess",
-    "Frozen",
+    "IntentUpdate",
     "KeepBack",
+    "PlannedPush",
     "PushRun",
     "ShownStatus",
     "StoredObject",
-    "SyncBooks",
+    "SyncStore",
 ]
 
 VOID = ("rejected", "void")
@@ -114,7 +114,7 @@ NOTHING_KEPT_BACK = KeepBack()
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class PlannedPush:
     """What one planning wrote down: intents, and how many events it newly holds, some of them `named` with why.
 
     Of the `held_corrections` only a difference is held: their events were sent before. They are among all that is held.
@@ -127,7 +127,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class IntentUpdate:
     """What became of an intent. `state` as stored; `at` aware UTC; `attempts` so far, `None` leaves the count alone."""
 
     identifier: str
@@ -213,7 +213,7 @@ def _nothing(_writer: Writer) -> None:
     """There is nothing to prepare."""
 
 
-class SyncBooks:
+class SyncStore:
     """See the module; over the same engine as `Ledger`."""
 
     def __init__(self, engine: Engine) -> None:
@@ -231,12 +231,12 @@ class SyncBooks:
         keep: bool = True,
         prepare: Callable[[Writer], object] = _nothing,
         keep_back: KeepBack = NOTHING_KEPT_BACK,
-    ) -> tuple[Frozen, pa.Table, int]:
+    ) -> tuple[PlannedPush, pa.Table, int]:
         """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
 
         `prepare` puts in order who pays, before anything else. Events of `keep_back` are put on hold, with the reason,
         until somebody releases them. `make_plan` gets `Candidates` and returns a plan
-        (`billing_core.stripe.intents.Plan`). With `keep` false the transaction is taken back: a preview that goes
+        (`billing_core.stripe.intents.PushPlan`). With `keep` false the transaction is taken back: a preview that goes
         through every step.
         """
         try:
@@ -254,7 +254,7 @@ class SyncBooks:
                 held, corrections = _held(writer)
                 writer.advance(push_id)
                 named = _named_holds(writer, now)
-                result = Frozen(plan.intents.num_rows, newly, named, corrections), plan.intents, held
+                result = PlannedPush(plan.intents.num_rows, newly, named, corrections), plan.intents, held
                 if not keep:
                     raise _TakeBack
         except _TakeBack:
@@ -273,7 +273,7 @@ class SyncBooks:
             pass
         return given
 
-    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[Frozen, int]:
+    def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[PlannedPush, int]:
         """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
@@ -283,7 +283,7 @@ class SyncBooks:
             if newly:
                 writer.advance(push_id)
             held, corrections = _held(writer)
-            return Frozen(0, newly, _named_holds(writer, now), corrections), held
+            return PlannedPush(0, newly, _named_holds(writer, now), corrections), held
 
     def anything_to_send(self, settled_before: datetime) -> bool:
         """Whether a push would find events to look at or intents to go on with."""
@@ -310,7 +310,7 @@ class SyncBooks:
                 [at] * 3 + [list(identifiers)],
             )
 
-    def settle(self, answers: Sequence[Answer], *, push_id: str) -> None:
+    def settle(self, answers: Sequence[IntentUpdate], *, push_id: str) -> None:
         """Write down what became of intents, and the status of the events they are the newest intent of."""
         if not answers:
             return
@@ -487,14 +487,16 @@ class SyncBooks:
                    GROUP BY customer_id ORDER BY customer_id"""
         return [(row[0], _utc(row[1]), _utc(row[2])) for row in self.engine.rows(query, [DUPLICATE])]
 
-    def keep_back(self, answers: Sequence[Answer], found: KeepBack, *, now: datetime, push_id: str) -> Frozen:
+    def keep_back(
+        self, answers: Sequence[IntentUpdate], found: KeepBack, *, now: datetime, push_id: str
+    ) -> PlannedPush:
         """Write down that these intents are not what Stripe has, and keep back what they cover."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
             _settle(writer, answers)
             newly = _hold_sent_elsewhere(writer, found, now=now)
             writer.advance(push_id)
-            return Frozen(0, newly, _named_holds(writer, now))
+            return PlannedPush(0, newly, _named_holds(writer, now))
 
     def events_of(self, identifiers: Iterable[str]) -> dict[str, list[str]]:
         """Intent → the events it covers."""
@@ -847,7 +849,7 @@ def _put_on_hold(writer: Writer, reasons: Mapping[str, str], *, actor: str, now:
 def _withdraw(writer: Writer, identifiers: Sequence[str], *, now: datetime) -> None:
     """Intents that were never tried count for nothing; what they cover is pending again."""
     text = "withdrawn before it was tried: Stripe counts usage of its hour that was not sent from here"
-    _settle(writer, [Answer(identifier, "void", now, text=text) for identifier in identifiers])
+    _settle(writer, [IntentUpdate(identifier, "void", now, text=text) for identifier in identifiers])
 
 
 def _hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> int:
@@ -931,7 +933,7 @@ def _decide_sent_elsewhere(writer: Writer, ids: Sequence[str], *, actor: str, no
     )
 
 
-def _settle(writer: Writer, answers: Sequence[Answer]) -> None:
+def _settle(writer: Writer, answers: Sequence[IntentUpdate]) -> None:
     if not answers:
         return
     writer.amend("intents", _intent_rows(answers), key="identifier")
@@ -962,7 +964,7 @@ def _say(writer: Writer, ids: Sequence[str], text: str | None) -> None:
     writer.rows("UPDATE events SET sync_error = ? WHERE id IN (SELECT unnest(?))", [text, list(ids)])
 
 
-def _intent_rows(answers: Sequence[Answer]) -> pa.Table:
+def _intent_rows(answers: Sequence[IntentUpdate]) -> pa.Table:
     return pa.table(
         {
             "identifier": pa.array([a.identifier for a in answers], pa.string()),
@@ -976,8 +978,8 @@ def _intent_rows(answers: Sequence[Answer]) -> pa.Table:
     )
 
 
-def _by_state(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    grouped: dict[str, list[Answer]] = {}
+def _by_state(answers: Sequence[IntentUpdate]) -> dict[str, list[IntentUpdate]]:
+    grouped: dict[str, list[IntentUpdate]] = {}
     for answer in answers:
         grouped.setdefault(answer.state, []).append(answer)
     return grouped
@@ -986,7 +988,7 @@ def _by_state(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
 STATUS_OF = {"accepted": "processed", "confirmed": "confirmed", "rejected": "error", "void": "pending"}
 
 
-def _show_on_events(writer: Writer, state: str, answers: Sequence[Answer]) -> None:
+def _show_on_events(writer: Writer, state: str, answers: Sequence[IntentUpdate]) -> None:
     status = STATUS_OF.get(state, "sending")
     done = status in {"processed", "confirmed"}
     texts = [None if done or status == "pending" else a.text for a in answers]

@@ -15,7 +15,7 @@ from typing import Any
 from billing_core.ledger.engine import Rows
 from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS, LEARNED
 
-__all__ = ["HASHED_COLUMNS", "EntrySet", "Tampered", "entry_sets", "tampered", "unbooked", "unsent"]
+__all__ = ["HASHED_COLUMNS", "EntrySet", "TamperedEvent", "entry_sets", "tampered", "unbooked", "unsent"]
 
 NAMED = 50
 """Entries that a comparison names."""
@@ -33,7 +33,7 @@ class EntrySet:
 
 
 @dataclass(frozen=True, slots=True)
-class Tampered:
+class TamperedEvent:
     """An event that is not as the close froze it: `fields` differ; none: it is missing, or should not be there."""
 
     event_id: str
@@ -150,19 +150,19 @@ def _sets(columns: Collection[str]) -> Mapping[str, tuple[str, str]]:
 # ── events beside what was frozen ────────────────────────────────────────────────────────────────
 
 
-def tampered(rows: Rows, *, seq: int, start: datetime, end: datetime) -> list[Tampered]:
+def tampered(rows: Rows, *, seq: int, start: datetime, end: datetime) -> list[TamperedEvent]:
     """Events whose stored facts are not those that close `seq` of `[start, end)` froze, and events that count in its
     month, or beside it, without having been frozen or carried over."""
     found = [
-        Tampered(event_id, tuple(fields), f"event {event_id} is not as it was closed: {', '.join(fields)}")
+        TamperedEvent(event_id, tuple(fields), f"event {event_id} is not as it was closed: {', '.join(fields)}")
         for event_id, fields in rows(_CHANGED, [seq])
     ]
     found += [
-        Tampered(event_id, (), f"event {event_id} was closed and the ledger does not know it any more")
+        TamperedEvent(event_id, (), f"event {event_id} was closed and the ledger does not know it any more")
         for (event_id,) in rows(_GONE, [seq])
     ]
     return found + [
-        Tampered(event_id, (), f"event {event_id} {says}") for event_id, says in rows(_ADDED, [seq, start, end])
+        TamperedEvent(event_id, (), f"event {event_id} {says}") for event_id, says in rows(_ADDED, [seq, start, end])
     ]
 
 

@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import events_table
-from billing_core.month_close.rules import ELSEWHERE, NAMED, Standing
+from billing_core.month_close.rules import ELSEWHERE, NAMED, UnfinishedEvents
 from billing_core.stripe_sync.pipeline import open_corrections, staged
 from billing_core.types import Flag
 
@@ -23,7 +23,9 @@ WHOLE = Decimal(1)
 """Smaller corrections wait as fractions do."""
 
 
-def standings(engine: Engine, start: datetime, end: datetime, now: datetime, settle: timedelta) -> list[Standing]:
+def standings(
+    engine: Engine, start: datetime, end: datetime, now: datetime, settle: timedelta
+) -> list[UnfinishedEvents]:
     """Events that count in `[start, end)`, by stage and cause; corrections of a whole credit or more as a stage."""
     t = staged()
     t = t.filter(*_counts_in(t, start, end), t.credits_total != 0)
@@ -36,7 +38,7 @@ def standings(engine: Engine, start: datetime, end: datetime, now: datetime, set
         events=t.count(), credits=t.credits_total.sum()
     )
     found = [
-        Standing(
+        UnfinishedEvents(
             row["stage"], row["cause"], row["is_settled"], row["is_carried"], row["events"], row["credits"],
             tuple(_first(engine, t, row)),
         )
@@ -50,7 +52,7 @@ def standings(engine: Engine, start: datetime, end: datetime, now: datetime, set
     row = engine.read(owed.aggregate(events=owed.count(), credits=owed.owed.abs().sum())).to_pylist()[0]
     if row["events"]:
         ids = engine.read(owed.select("id").order_by("id").limit(NAMED))["id"].to_pylist()
-        found.append(Standing("correction", None, True, False, row["events"], row["credits"], tuple(ids)))
+        found.append(UnfinishedEvents("correction", None, True, False, row["events"], row["credits"], tuple(ids)))
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from billing_core.errors import BadParameter
-from billing_core.month_close.rules import Accepted, Obstacle
+from billing_core.month_close.rules import AcceptedObstacle, Obstacle
 from billing_core.types import Credits
 from billing_core.values.usage_frame import Window
 
@@ -90,7 +90,7 @@ class Closing:
 
     manifest: Mapping[str, Any] | None
     obstacles: tuple[Obstacle, ...] = ()
-    exceptions: tuple[Accepted, ...] = ()
+    exceptions: tuple[AcceptedObstacle, ...] = ()
     was_closed: bool = False
 
     @property

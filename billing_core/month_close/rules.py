@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from billing_core.errors import BadParameter
-from billing_core.reconcile.report import Cause, Reconciliation, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, Reconciliation
 from billing_core.types import plain_decimal
 from billing_core.values.decimals import EXACT
 
@@ -22,10 +22,10 @@ __all__ = [
     "ACCEPTABLE",
     "ELSEWHERE",
     "Acceptance",
-    "Accepted",
-    "Group",
+    "AcceptedObstacle",
     "Obstacle",
-    "Standing",
+    "ObstacleGroup",
+    "UnfinishedEvents",
     "from_reconciliation",
     "from_standings",
     "judge",
@@ -45,7 +45,7 @@ NAMED = 100
 """Events that an obstacle names; their number is exact."""
 
 
-class Group(StrEnum):
+class ObstacleGroup(StrEnum):
     """The four words of CONTRACT section 3, and one for a month that is not over."""
 
     UNSETTLED = "unsettled"
@@ -70,7 +70,7 @@ class Obstacle:
     """
 
     cause: str
-    group: Group
+    group: ObstacleGroup
     says: str
     events: int = 0
     credits: Decimal | None = Decimal(0)
@@ -110,17 +110,20 @@ class Acceptance:
 
     def covers(self, obstacle: Obstacle) -> bool:
         """Whether it accepts this one. That a month is not over cannot be accepted."""
-        return obstacle.group is not Group.NOT_OVER and bool(self.causes & {obstacle.cause, obstacle.group.value})
+        return obstacle.group is not ObstacleGroup.NOT_OVER and bool(
+            self.causes & {obstacle.cause, obstacle.group.value}
+        )
 
 
 ACCEPTABLE = frozenset(
-    {*(cause.value for cause in Cause), *(group.value for group in Group), NOT_CONNECTED, CONTRADICTION} - {NOT_OVER}
+    {*(cause.value for cause in Cause), *(group.value for group in ObstacleGroup), NOT_CONNECTED, CONTRADICTION}
+    - {NOT_OVER}
 )
 """Words that `--accept` takes. Causes that are no obstacle are taken too: a script may name them every month."""
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedObstacle:
     """An obstacle that somebody accepted."""
 
     obstacle: Obstacle
@@ -132,27 +135,29 @@ class Accepted:
         return {**self.obstacle.to_json(), "accepted_by": self.by, "reason": self.reason}
 
 
-def judge(obstacles: Sequence[Obstacle], acceptance: Acceptance) -> tuple[list[Obstacle], list[Accepted]]:
+def judge(obstacles: Sequence[Obstacle], acceptance: Acceptance) -> tuple[list[Obstacle], list[AcceptedObstacle]]:
     """What still stands against the close, and what was accepted."""
     standing = [one for one in obstacles if not acceptance.covers(one)]
-    accepted = [Accepted(one, acceptance.by, acceptance.reason) for one in obstacles if acceptance.covers(one)]
+    accepted = [AcceptedObstacle(one, acceptance.by, acceptance.reason) for one in obstacles if acceptance.covers(one)]
     return standing, accepted
 
 
 def not_over(period: str, end: datetime, settled_at: datetime, now: datetime) -> Obstacle | None:
     """Why it is too early: the month lasts on, or its last traces are not settled."""
     if now < end:
-        return Obstacle(NOT_OVER, Group.NOT_OVER, f"{period} lasts until {end:%Y-%m-%d %H:%M} UTC", credits=None)
+        return Obstacle(
+            NOT_OVER, ObstacleGroup.NOT_OVER, f"{period} lasts until {end:%Y-%m-%d %H:%M} UTC", credits=None
+        )
     if now < settled_at:
         says = f"the last traces of {period} are final for sending at {settled_at:%Y-%m-%d %H:%M} UTC"
-        return Obstacle(UNSETTLED, Group.UNSETTLED, says, credits=None)
+        return Obstacle(UNSETTLED, ObstacleGroup.UNSETTLED, says, credits=None)
     return None
 
 
 _LANGFUSE = {
-    Cause.LATE: (Group.UNSETTLED, "Langfuse and the ledger differ: pull the month, push, close again"),
+    Cause.LATE: (ObstacleGroup.UNSETTLED, "Langfuse and the ledger differ: pull the month, push, close again"),
     Cause.CHANGED_AFTER_SENDING: (
-        Group.UNSETTLED, "Langfuse says otherwise of events that were sent: pull the month, push, close again",
+        ObstacleGroup.UNSETTLED, "Langfuse says otherwise of events that were sent: pull the month, push, close again",
     ),
 }  # fmt: skip
 
@@ -169,13 +174,13 @@ def from_reconciliation(found: Reconciliation) -> list[Obstacle]:
     What was booked and not sent yet is judged by the ledger's own statuses: there parts that were corrected in
     another hour stand on both sides and are no obstacle.
     """
-    sums: dict[tuple[str, Group, str], tuple[Decimal, set[str]]] = {}
+    sums: dict[tuple[str, ObstacleGroup, str], tuple[Decimal, set[str]]] = {}
     for row in found.rows:
         for part in row.parts:
-            if part.step is Step.LANGFUSE_LEDGER and part.cause in _LANGFUSE:
+            if part.step is ComparisonStep.LANGFUSE_LEDGER and part.cause in _LANGFUSE:
                 group, says = _LANGFUSE[part.cause]
             elif part.is_unexplained and part.credits:
-                group, says = Group.UNEXPLAINED, _UNEXPLAINED[part.cause]
+                group, says = ObstacleGroup.UNEXPLAINED, _UNEXPLAINED[part.cause]
             else:
                 continue
             key = (CONTRADICTION if part.cause is None else part.cause.value, group, says)
@@ -188,7 +193,7 @@ def from_reconciliation(found: Reconciliation) -> list[Obstacle]:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class UnfinishedEvents:
     """Events of the month that got no further than `stage`, for `cause` if they are stuck."""
 
     stage: str
@@ -201,43 +206,52 @@ class Standing:
 
 
 _STUCK = {
-    "no_customer": (Cause.NO_CUSTOMER, Group.ERROR, "nobody pays for them: map their organization, or name a customer"),
-    "too_old": (Cause.TOO_OLD, Group.ERROR, "older than Stripe takes: bill them by an invoice item, or write them off"),
-    "closed_period": (Cause.HELD, Group.ERROR, "the invoice of their billing period is final"),
-    "failed_before": (Cause.HELD, Group.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
+    "no_customer": (Cause.NO_CUSTOMER, ObstacleGroup.ERROR, "nobody pays: map their organization, or name a customer"),
+    "too_old": (Cause.TOO_OLD, ObstacleGroup.ERROR, "too old for Stripe: bill by an invoice item, or write off"),
+    "closed_period": (Cause.HELD, ObstacleGroup.ERROR, "the invoice of their billing period is final"),
+    "failed_before": (Cause.HELD, ObstacleGroup.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
     "sent_elsewhere": (
-        Cause.SENT_ELSEWHERE, Group.UNSENT, "Stripe may count them already: release or settle them on Stripe Sync",
+        Cause.SENT_ELSEWHERE, ObstacleGroup.UNSENT,
+        "Stripe may count them already: release or settle them on Stripe Sync",
     ),
-    "on_hold": (Cause.HELD, Group.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
+    "on_hold": (Cause.HELD, ObstacleGroup.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
 }  # fmt: skip
 _ELSEWHERE = (
     "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
     "import a newer export of it, or accept unknown_outcome"
 )
-_REJECTED = (Cause.REJECTED, Group.ERROR, "Stripe rejected them: see Stripe Sync")
+_REJECTED = (Cause.REJECTED, ObstacleGroup.ERROR, "Stripe rejected them: see Stripe Sync")
 
 
-def from_standings(standings: Iterable[Standing]) -> list[Obstacle]:
+def from_standings(standings: Iterable[UnfinishedEvents]) -> list[Obstacle]:
     """What the statuses of the month's own events say against closing."""
-    sums: dict[tuple[str, Group, str], tuple[int, Decimal, set[str]]] = {}
+    sums: dict[tuple[str, ObstacleGroup, str], tuple[int, Decimal, set[str]]] = {}
     for one in standings:
         match one.stage:
             case "pending" if one.is_carried:
                 continue  # waits for its customer's next whole credit
             case "pending" if not one.is_settled:
-                key = UNSETTLED, Group.UNSETTLED, "not final for sending yet: push a little later, then close again"
+                key = (
+                    UNSETTLED,
+                    ObstacleGroup.UNSETTLED,
+                    "not final for sending yet: push a little later, then close again",
+                )
             case "pending":
-                key = UNSENT, Group.UNSENT, "not sent to Stripe yet: push, then close again"
+                key = UNSENT, ObstacleGroup.UNSENT, "not sent to Stripe yet: push, then close again"
             case "sending" if one.cause == ELSEWHERE:
-                key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, _ELSEWHERE
+                key = Cause.UNKNOWN_OUTCOME.value, ObstacleGroup.UNSENT, _ELSEWHERE
             case "sending":
-                key = Cause.UNKNOWN_OUTCOME.value, Group.UNSENT, "nobody knows yet whether Stripe has them: push again"
+                key = (
+                    Cause.UNKNOWN_OUTCOME.value,
+                    ObstacleGroup.UNSENT,
+                    "nobody knows yet whether Stripe has them: push again",
+                )
             case "error" | "held":
                 cause, group, says = _STUCK.get(one.cause or "", _REJECTED)
                 key = cause.value, group, says
             case "correction":
                 says = "sent, changed since, and the difference was not sent: push, or settle it by hand"
-                key = Cause.CHANGED_AFTER_SENDING.value, Group.UNSENT, says
+                key = Cause.CHANGED_AFTER_SENDING.value, ObstacleGroup.UNSENT, says
             case _:
                 continue
         events, total, ids = sums.get(key, (0, Decimal(0), set()))

@@ -19,7 +19,7 @@ from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter, BillingError, NotFound, UpstreamError, WarehouseError
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.ledger import queries
-from billing_core.ledger.closes import Close, ClosingBook
+from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet
@@ -40,9 +40,9 @@ from billing_core.month_close.model import (
 from billing_core.month_close.rules import (
     NOT_CONNECTED,
     Acceptance,
-    Accepted,
-    Group,
+    AcceptedObstacle,
     Obstacle,
+    ObstacleGroup,
     from_reconciliation,
     from_standings,
     judge,
@@ -66,11 +66,11 @@ from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day
 from billing_core.values.usage_frame import Window
 
 if TYPE_CHECKING:
-    from billing_core.exports.service import ExportDesk
+    from billing_core.exports.service import ExportService
     from billing_core.reconcile.report import Reconciliation
-    from billing_core.stripe_sync.service import StripeDesk
+    from billing_core.stripe_sync.service import StripeSyncService
 
-__all__ = ["MonthsDesk"]
+__all__ = ["MonthCloseService"]
 
 READERS = (Role.FINANCE, Role.ADMIN)
 
@@ -97,20 +97,20 @@ UNREADABLE = (BillingError, TypeError, ValueError, KeyError, AttributeError, Ari
 Progress = Callable[[float, str], None]
 
 
-class MonthsDesk:
+class MonthCloseService:
     """See the module. Thread-safe."""
 
     def __init__(
         self,
         settings: Settings,
         ledger: Ledger,
-        stripe: StripeDesk,
-        exports: ExportDesk,
+        stripe: StripeSyncService,
+        exports: ExportService,
         clock: Clock = now,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._book = ClosingBook(ledger.engine)
+        self._book = CloseStore(ledger.engine)
         self._stripe = stripe
         self._exports = exports
         self._clock = clock
@@ -287,7 +287,7 @@ class MonthsDesk:
         early = not_over(period, window.end, window.end + settle, now)
         if early is not None:
             obstacles.append(early)
-            if early.group is Group.NOT_OVER:
+            if early.group is ObstacleGroup.NOT_OVER:
                 return Checklist(period, window, tuple(obstacles), (), self._ledger.version(), now), None
         found = self._stripe.reconcile(
             principal, window.start, window.end, progress=lambda share, doing: say(share * RECONCILED, doing)
@@ -317,14 +317,14 @@ class MonthsDesk:
         only_stripe = not found.rows and len(found.problems) == 1
         if not self._stripe.is_connected and (only_stripe or (found.rows and langfuse_read)):
             says = "Stripe is not connected: what it counts is unknown"
-            return [Obstacle(NOT_CONNECTED, Group.UNEXPLAINED, says, credits=None)]
+            return [Obstacle(NOT_CONNECTED, ObstacleGroup.UNEXPLAINED, says, credits=None)]
         raise UpstreamError(found.problems[0])
 
     def _freeze(
         self,
         checklist: Checklist,
         reconciliation: Reconciliation,
-        accepted: Sequence[Accepted],
+        accepted: Sequence[AcceptedObstacle],
         principal: Principal,
         say: Progress,
     ) -> Close:

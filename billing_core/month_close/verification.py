@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from billing_core.ledger.audit_chain import Anchor, check
-from billing_core.ledger.closes import Close, ClosingBook
+from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.verification import HASHED_COLUMNS, unbooked, unsent
 from billing_core.month_close.manifest import heading
@@ -46,7 +46,7 @@ def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> It
             yield Difference("manifest", says, str(noted), str(value))
 
 
-def in_entries(close: Close, manifest: Mapping[str, Any], book: ClosingBook) -> Iterator[Difference]:
+def in_entries(close: Close, manifest: Mapping[str, Any], book: CloseStore) -> Iterator[Difference]:
     """The hash of every entry set, then each event against its frozen state."""
     noted = manifest.get("sets", {})
     for name, now in book.sets_of(close, manifest.get("columns", HASHED_COLUMNS)).items():
@@ -88,7 +88,7 @@ def in_cards(manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference
             yield Difference("rate cards", says, noted["sha256"], now)
 
 
-def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book: ClosingBook) -> Iterator[Difference]:
+def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book: CloseStore) -> Iterator[Difference]:
     """The reconciliation it was closed on, the audit log, and the close before it."""
     noted = manifest.get("stripe", {}).get("reconciliation_sha256")
     kept = ledger.engine.rows("SELECT result FROM reconciliations WHERE made_at <= ?", [close.closed_at])

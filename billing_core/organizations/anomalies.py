@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from billing_core.ledger.anomaly_marks import Mark
-from billing_core.organizations.variance import Split
+from billing_core.ledger.anomaly_marks import AnomalyMark
+from billing_core.organizations.variance import Variance
 from billing_core.values.decimals import EXACT
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "SMALLEST_MARGIN",
     "Anomaly",
     "AnomalyReport",
-    "Expected",
     "NotJudged",
     "PeriodAnomaly",
+    "UsualRange",
     "expected_day",
     "expected_period",
     "range_around",
@@ -52,7 +52,7 @@ SMALLEST_MARGIN = Decimal(1000)
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class UsualRange:
     """The usual range of a day or a period in credits; `low` is never below 0.
 
     `sample` are positions of the compared days (or the number of the period back, 1 being the last); `is_weekday`
@@ -86,7 +86,7 @@ def _median(values: Sequence[Decimal]) -> Decimal:
     return EXACT.multiply(EXACT.add(ordered[middle - 1], ordered[middle]), HALF)
 
 
-def expected_day(days: Sequence[Decimal], position: int) -> Expected | None:
+def expected_day(days: Sequence[Decimal], position: int) -> UsualRange | None:
     """What was usual for `days[position]`, judged by the days before it; `None` while there are too few.
 
     `days` are consecutive, the first one being the organization's first day.
@@ -98,10 +98,10 @@ def expected_day(days: Sequence[Decimal], position: int) -> Expected | None:
     if not is_weekday:
         sample = list(range(max(0, position - RECENT_DAYS), position))
     level, low, high = range_around([days[at] for at in sample])
-    return Expected(level, low, high, tuple(sample), is_weekday)
+    return UsualRange(level, low, high, tuple(sample), is_weekday)
 
 
-def expected_period(days: Sequence[Decimal], start: int, length: int) -> Expected | None:
+def expected_period(days: Sequence[Decimal], start: int, length: int) -> UsualRange | None:
     """What was usual for `length` days from `days[start]`: the sums of up to 4 equally long periods before.
 
     `None` where fewer than 3 of them lie within the organization's life.
@@ -111,7 +111,7 @@ def expected_period(days: Sequence[Decimal], start: int, length: int) -> Expecte
         return None
     sums = [total(days[start - back * length : start - (back - 1) * length]) for back in whole]
     level, low, high = range_around(sums)
-    return Expected(level, low, high, tuple(whole), is_weekday=False)
+    return UsualRange(level, low, high, tuple(whole), is_weekday=False)
 
 
 def total(days: Sequence[Decimal]) -> Decimal:
@@ -136,12 +136,12 @@ class Anomaly:
     organization_id: str | None
     day: date
     credits: Decimal
-    expected: Expected
+    expected: UsualRange
     compared: tuple[date, ...]
     credits_at_stake: Decimal
     usd_at_stake: Decimal | None
-    mark: Mark | None = None
-    split: Split | None = None
+    mark: AnomalyMark | None = None
+    split: Variance | None = None
 
     @property
     def is_more(self) -> bool:
@@ -172,7 +172,7 @@ class PeriodAnomaly:
     first_day: date
     last_day: date
     credits: Decimal
-    expected: Expected
+    expected: UsualRange
     credits_at_stake: Decimal
     usd_at_stake: Decimal | None
 

@@ -20,7 +20,7 @@ from billing_core.organizations.anomalies import (
     rank,
     total,
 )
-from billing_core.organizations.daily import DailyHistory, Usage
+from billing_core.organizations.daily import DailyHistory, DailyUsage
 from billing_core.organizations.variance import rounded
 from billing_core.values.decimals import EXACT
 
@@ -56,7 +56,7 @@ def judge(past: DailyHistory, first: date, last: date, *, as_of: int) -> Anomaly
     return AnomalyReport(tuple(rows), tuple(periods), tuple(left_out), first, last, as_of)
 
 
-def _outside(organization: str | None, usage: Usage, positions: range) -> list[Anomaly]:
+def _outside(organization: str | None, usage: DailyUsage, positions: range) -> list[Anomaly]:
     found = []
     for at in positions:
         expected = expected_day(usage.credits, at)
@@ -78,7 +78,7 @@ def _outside(organization: str | None, usage: Usage, positions: range) -> list[A
     return found
 
 
-def _period(organization: str | None, usage: Usage, start: int, end: int) -> list[PeriodAnomaly]:
+def _period(organization: str | None, usage: DailyUsage, start: int, end: int) -> list[PeriodAnomaly]:
     length = end - start
     if start < 0 or (expected := expected_period(usage.credits, start, length)) is None:
         return []
@@ -100,7 +100,7 @@ def _period(organization: str | None, usage: Usage, start: int, end: int) -> lis
     ]
 
 
-def _price(usage: Usage, positions: Sequence[int], held: Decimal) -> Decimal | None:
+def _price(usage: DailyUsage, positions: Sequence[int], held: Decimal) -> Decimal | None:
     """US dollars of so many credits (`held`) at what a credit cost on these days; `None` if they had none."""
     basis = total([usage.credits[at] for at in positions])
     if not basis:
@@ -109,7 +109,7 @@ def _price(usage: Usage, positions: Sequence[int], held: Decimal) -> Decimal | N
     return rounded(Fraction(dollars) / Fraction(basis) * Fraction(held), USD_PLACES)
 
 
-def _too_young(usage: Usage, days: int) -> str:
+def _too_young(usage: DailyUsage, days: int) -> str:
     history = "1 day" if days == 1 else f"{days} days"
     return (
         f"{history} of history before the last judged day (first usage on {usage.first_day.isoformat()}); "

@@ -12,14 +12,14 @@ import pyarrow as pa
 from billing_core.usage_events.totals import EPOCH
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Account", "DailyHistory", "Usage", "daily_history", "day_number"]
+__all__ = ["Account", "DailyHistory", "DailyUsage", "daily_history", "day_number"]
 
 Account = tuple[str | None, str | None]
 """An organization and a customer its events are billed to; `None` is "none named"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class DailyUsage:
     """Credits and US dollars per day, consecutive, without gaps; the last day is the one that is not over.
 
     `first_day` is the first one with an event, or the first looked at if there were events before (`is_older`).
@@ -51,10 +51,10 @@ class DailyHistory:
     at: datetime
     first_day: date
     today: date
-    organizations: Mapping[str | None, Usage]
-    accounts: Mapping[Account, Usage]
+    organizations: Mapping[str | None, DailyUsage]
+    accounts: Mapping[Account, DailyUsage]
 
-    def together(self, keys: Iterable[Account]) -> Usage | None:
+    def together(self, keys: Iterable[Account]) -> DailyUsage | None:
         """The sum of some accounts; `None` if none of them is known."""
         parts = [self.accounts[key] for key in keys if key in self.accounts]
         if len(parts) < 2:
@@ -88,13 +88,13 @@ def daily_history(rows: pa.Table, older: Iterable[Account], *, at: datetime, fir
 
 
 def _per_organization(
-    accounts: Mapping[Account, _Days], series: Mapping[Account, Usage], known: set[Account], first: int, last: int
-) -> dict[str | None, Usage]:
+    accounts: Mapping[Account, _Days], series: Mapping[Account, DailyUsage], known: set[Account], first: int, last: int
+) -> dict[str | None, DailyUsage]:
     """An organization with one customer has that account's series; with several, their sum."""
     members: dict[str | None, list[Account]] = {}
     for key in {**accounts, **dict.fromkeys(known)}:
         members.setdefault(key[0], []).append(key)
-    found: dict[str | None, Usage] = {}
+    found: dict[str | None, DailyUsage] = {}
     for organization, keys in members.items():
         used = [key for key in keys if key in accounts]
         if len(keys) == 1 and used:
@@ -113,11 +113,11 @@ def _add(days: _Days, day: int, held: Decimal, dollars: Decimal) -> None:
     days[day] = (held, dollars) if before is None else (EXACT.add(before[0], held), EXACT.add(before[1], dollars))
 
 
-def _usage(days: _Days, first: int, last: int, *, is_older: bool) -> Usage:
+def _usage(days: _Days, first: int, last: int, *, is_older: bool) -> DailyUsage:
     begins = first if is_older else min(days)
     nothing = (Decimal(0), Decimal(0))
     cells = [days.get(day, nothing) for day in range(begins, last + 1)]
-    return Usage(
+    return DailyUsage(
         EPOCH + timedelta(days=begins),
         is_older,
         tuple(held for held, _ in cells),

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from billing_core.access import Principal, Role, Scope, scope_of
 from billing_core.errors import BadParameter
-from billing_core.ledger.customer_mapping import Moved, moved_by
+from billing_core.ledger.customer_mapping import MovedEvents, moved_by
 from billing_core.ledger.directory import (
-    DirectoryBook,
+    DirectoryChange,
+    DirectoryStore,
     Line,
-    Row,
     Source,
     mapped_customers,
     names_in,
@@ -28,7 +28,7 @@ from billing_core.ledger.directory import (
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.sync import SyncBooks
+from billing_core.ledger.sync import SyncStore
 from billing_core.organizations.directory_file import Change, Parsed, can_be_written, csv_lines, faults, parse, shown
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
@@ -41,13 +41,13 @@ from billing_core.values.decimals import EXACT
 if TYPE_CHECKING:
     from billing_core.stripe.model import Customer
 
-__all__ = ["Applied", "Change", "Directory", "Entry", "Parsed", "Preview", "Step"]
+__all__ = ["Applied", "Change", "Directory", "DirectoryEntry", "DirectoryPreview", "Parsed", "PreviewLine"]
 
 REMEMBERED = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class DirectoryEntry:
     """An organization as the directory and its events have it.
 
     Attributes
@@ -68,7 +68,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PreviewLine:
     """One line of a preview.
 
     `moved` are unsent events with something to bill that `after` decides about from then on; `seq` is the number of
@@ -79,7 +79,7 @@ class Step:
     before: Line
     after: Line
     seq: int
-    moved: Moved
+    moved: MovedEvents
     warnings: tuple[str, ...] = ()
 
     @property
@@ -94,24 +94,24 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class DirectoryPreview:
     """What changes would do, before anybody makes them. `unchanged` lines are as they are wanted already.
 
     `notes` concern all of it. `file_sha256` names the file an import came from.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[PreviewLine, ...]
     unchanged: int
     source: Source
     notes: tuple[str, ...] = ()
     file_sha256: str | None = None
 
     @property
-    def moved(self) -> Moved:
+    def moved(self) -> MovedEvents:
         """The events of all steps together."""
         parts = [step.moved for step in self.steps]
         amounts = sum((Amounts(part.events, part.credits, part.amount_usd) for part in parts), Amounts())
-        return Moved(amounts.events, amounts.credits, amounts.amount_usd, sum(part.old_events for part in parts))
+        return MovedEvents(amounts.events, amounts.credits, amounts.amount_usd, sum(part.old_events for part in parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Directory:
 
     def __init__(self, ledger: Ledger, settings: Settings, clock: Clock = now) -> None:
         self._ledger = ledger
-        self._book = DirectoryBook(ledger.engine)
+        self._book = DirectoryStore(ledger.engine)
         self._policy = Policy(settings.default_customer_id, settings.override_customer_id)
         self._clock = clock
         self._entries = lru_cache(REMEMBERED)(self._read_entries)
@@ -148,7 +148,7 @@ class Directory:
         mapped = mapped_customers(self._ledger.engine.rows)
         return {one: customer for one, customer in mapped.items() if scope.holds(one)}
 
-    def entries(self, principal: Principal) -> list[Entry]:
+    def entries(self, principal: Principal) -> list[DirectoryEntry]:
         """Every organization the ledger or the directory knows, as far as the principal may see.
 
         Most credits that nobody pays for first, then those that are not mapped, then by id.
@@ -156,7 +156,7 @@ class Directory:
         principal.require(Role.ADMIN)
         return list(self._entries(scope_of(principal), self._ledger.version()))
 
-    def history(self, principal: Principal, limit: int = 200) -> list[Row]:
+    def history(self, principal: Principal, limit: int = 200) -> list[DirectoryChange]:
         """Changes of the directory, newest first; `seq` is 0 for whom gaps in it would count others' changes."""
         principal.require(Role.ADMIN)
         scope = scope_of(principal)
@@ -166,7 +166,7 @@ class Directory:
     def stripe_customers(self, principal: Principal) -> tuple[Customer, ...] | None:
         """The customers Stripe knew when they were last read, to choose from; `None`: never read."""
         _require_everything(principal)
-        known = remembered(SyncBooks(self._ledger.engine)).customers
+        known = remembered(SyncStore(self._ledger.engine)).customers
         return None if known is None else tuple(one for one in known if not one.is_deleted)
 
     def csv_lines(self, principal: Principal) -> Iterator[str]:
@@ -186,7 +186,9 @@ class Directory:
         """A file's rows as changes, or what is wrong with each."""
         return parse(data)
 
-    def preview(self, principal: Principal, changes: Iterable[Change] | Parsed, *, source: Source = "page") -> Preview:
+    def preview(
+        self, principal: Principal, changes: Iterable[Change] | Parsed, *, source: Source = "page"
+    ) -> DirectoryPreview:
         """What changes would do; nothing is written.
 
         Raises
@@ -210,7 +212,9 @@ class Directory:
             before = Line() if row is None else row.after
             after = Line(_part(change.name, before.name), _part(change.customer_id, before.customer_id))
             if after != before:
-                steps.append(Step(change.organization_id, before, after, 0 if row is None else row.seq, Moved()))
+                steps.append(
+                    PreviewLine(change.organization_id, before, after, 0 if row is None else row.seq, MovedEvents())
+                )
         moved = moved_by(
             self._ledger.engine.rows,
             payers({step.organization_id: (step.before, step.after) for step in steps}),
@@ -219,13 +223,15 @@ class Directory:
         )
         known = self._known_customers()
         finished = tuple(
-            Step(s.organization_id, s.before, s.after, s.seq, m := moved.get(s.organization_id, Moved()),
+            PreviewLine(s.organization_id, s.before, s.after, s.seq, m := moved.get(s.organization_id, MovedEvents()),
                  tuple(_warnings(s, m, known)))
             for s in steps
         )  # fmt: skip
-        return Preview(finished, len(asked) - len(steps), source, tuple(self._notes(finished)), file_sha256)
+        return DirectoryPreview(finished, len(asked) - len(steps), source, tuple(self._notes(finished)), file_sha256)
 
-    def apply(self, principal: Principal, preview: Preview, also: Callable[[Writer], object] | None = None) -> Applied:
+    def apply(
+        self, principal: Principal, preview: DirectoryPreview, also: Callable[[Writer], object] | None = None
+    ) -> Applied:
         """Write what was previewed and move unsent events with it, in one transaction; all or nothing.
 
         `also` writes what belongs to it, in the same transaction.
@@ -250,10 +256,10 @@ class Directory:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _read_lines(self, _version: int) -> Mapping[str, Row]:
+    def _read_lines(self, _version: int) -> Mapping[str, DirectoryChange]:
         return MappingProxyType(self._book.newest())
 
-    def _read_entries(self, scope: Scope, version: int) -> tuple[Entry, ...]:
+    def _read_entries(self, scope: Scope, version: int) -> tuple[DirectoryEntry, ...]:
         lines = self._lines(version)
         named: dict[str, set[str]] = {}
         at_stake: dict[str, Amounts] = {}
@@ -272,15 +278,17 @@ class Directory:
         return tuple(sorted(entries, key=lambda e: (-e.at_stake.credits, e.customer_id is not None, e.organization_id)))
 
     @staticmethod
-    def _entry(organization_id: str, row: Row | None, named: Iterable[str], at_stake: Amounts) -> Entry:
+    def _entry(
+        organization_id: str, row: DirectoryChange | None, named: Iterable[str], at_stake: Amounts
+    ) -> DirectoryEntry:
         line = Line() if row is None else row.after
-        return Entry(organization_id, line.name, line.customer_id, tuple(sorted(named)), at_stake)
+        return DirectoryEntry(organization_id, line.name, line.customer_id, tuple(sorted(named)), at_stake)
 
     def _known_customers(self) -> Mapping[str, Customer] | None:
-        known = remembered(SyncBooks(self._ledger.engine)).customers
+        known = remembered(SyncStore(self._ledger.engine)).customers
         return None if known is None else {one.id: one for one in known}
 
-    def _notes(self, steps: Sequence[Step]) -> Iterator[str]:
+    def _notes(self, steps: Sequence[PreviewLine]) -> Iterator[str]:
         if not any(step.changes_customer for step in steps):
             return
         if self._policy.overrides:
@@ -324,7 +332,7 @@ def _part(wanted: str | None, present: str | None) -> str | None:
     return present if wanted is None else wanted or None
 
 
-def _warnings(step: Step, moved: Moved, known: Mapping[str, Customer] | None) -> Iterator[str]:
+def _warnings(step: PreviewLine, moved: MovedEvents, known: Mapping[str, Customer] | None) -> Iterator[str]:
     if not step.changes_customer:
         return
     customer_id = step.after.customer_id

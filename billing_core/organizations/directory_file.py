@@ -16,7 +16,17 @@ from hashlib import sha256
 from billing_core.values.csv_cells import csv_line, read_back
 from billing_core.values.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows, is_blank, is_separator_line
 
-__all__ = ["COLUMNS", "Change", "Parsed", "Rejected", "can_be_written", "csv_lines", "faults", "parse", "shown"]
+__all__ = [
+    "COLUMNS",
+    "Change",
+    "Parsed",
+    "RejectedDirectoryRow",
+    "can_be_written",
+    "csv_lines",
+    "faults",
+    "parse",
+    "shown",
+]
 
 COLUMNS = ("organization_id", "name", "customer_id")
 
@@ -45,7 +55,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedDirectoryRow:
     """A row that cannot be used: its number in the file (the header is row 1), the column, and why."""
 
     row: int
@@ -58,7 +68,7 @@ class Parsed:
     """A file: what it asks for, or what is wrong with it. `rows` counts rows below the header, `sha256` is in hex."""
 
     changes: tuple[Change, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedDirectoryRow, ...]
     rows: int
     sha256: str
 
@@ -67,7 +77,7 @@ class _Unusable(Exception):
     """The file as a whole cannot be read."""
 
     def __init__(self, row: int, field: str, reason: str) -> None:
-        self.rejected = Rejected(row, field, reason)
+        self.rejected = RejectedDirectoryRow(row, field, reason)
 
 
 def parse(data: bytes) -> Parsed:
@@ -89,12 +99,14 @@ def parse(data: bytes) -> Parsed:
             if not found:
                 change = _change(dict(zip(header, cells, strict=True)))
                 found = [
-                    Rejected(number, field, f"{shown(getattr(change, field))!r} is not accepted; expected {expected}")
+                    RejectedDirectoryRow(
+                        number, field, f"{shown(getattr(change, field))!r} is not accepted; expected {expected}"
+                    )
                     for field, expected in faults(change)
                 ]
                 if not found and (before := first_row.setdefault(change.organization_id, number)) != number:
                     text = f"{shown(change.organization_id)!r} stands in row {before:,} already; keep one of them"
-                    found = [Rejected(number, "organization_id", text)]
+                    found = [RejectedDirectoryRow(number, "organization_id", text)]
                 changes.append(change)
             rejected += found
     except _Unusable as whole:
@@ -189,22 +201,22 @@ def _numbered(reader: Iterator[list[str]], width: int) -> Iterator[tuple[int, li
             yield number, cells[:width] if len(cells) > width and is_blank(cells[width:]) else cells
 
 
-def _faults_of_header(header: Sequence[str]) -> Iterator[Rejected]:
+def _faults_of_header(header: Sequence[str]) -> Iterator[RejectedDirectoryRow]:
     expected = "expected organization_id, name, customer_id (name or customer_id may be missing)"
     if "organization_id" not in header:
-        yield Rejected(1, "organization_id", f"the first row does not name this column; {expected}")
+        yield RejectedDirectoryRow(1, "organization_id", f"the first row does not name this column; {expected}")
     elif len(header) == 1:
-        yield Rejected(1, "name", f"neither name nor customer_id is there; {expected}")
+        yield RejectedDirectoryRow(1, "name", f"neither name nor customer_id is there; {expected}")
     for name in dict.fromkeys(header):
         if name not in COLUMNS:
-            yield Rejected(1, shown(name), f"no such column; {expected}")
+            yield RejectedDirectoryRow(1, shown(name), f"no such column; {expected}")
         elif header.count(name) > 1:
-            yield Rejected(1, name, f"the column is there {header.count(name)} times")
+            yield RejectedDirectoryRow(1, name, f"the column is there {header.count(name)} times")
 
 
-def _faults_of_row(number: int, cells: Sequence[str], header: Sequence[str]) -> Iterator[Rejected]:
+def _faults_of_row(number: int, cells: Sequence[str], header: Sequence[str]) -> Iterator[RejectedDirectoryRow]:
     if len(cells) != len(header):
-        yield Rejected(number, "row", f"has {len(cells):,} cells where the header has {len(header):,}")
+        yield RejectedDirectoryRow(number, "row", f"has {len(cells):,} cells where the header has {len(header):,}")
 
 
 def _change(cells: dict[str, str]) -> Change:

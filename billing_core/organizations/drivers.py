@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from billing_core.values.decimals import EXACT
 
-__all__ = ["DIMENSIONS", "SLOPE_DAYS", "Contribution", "Slope", "slope_driver"]
+__all__ = ["DIMENSIONS", "SLOPE_DAYS", "Contribution", "UsageChange", "slope_driver"]
 
 SLOPE_DAYS = 14
 """Complete days compared with as many before them: two of each weekday on either side."""
@@ -35,7 +35,7 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Slope:
+class UsageChange:
     """Credits of the last days against those of as many before, and who is behind the difference.
 
     `contributions` holds every value of every dimension, largest in the direction of the change first; those of one
@@ -59,7 +59,7 @@ class Slope:
         return None if not self.before else Fraction(self.change) / Fraction(self.before)
 
 
-def slope_driver(before: Slices, now: Slices) -> Slope | None:
+def slope_driver(before: Slices, now: Slices) -> UsageChange | None:
     """Who is behind the change from `before` to `now`; `None` while it is under 10 %, or nothing changed."""
     totals = [_sum(slices[DIMENSIONS[0]]) for slices in (before, now)]
     change = EXACT.subtract(totals[1], totals[0])
@@ -70,7 +70,7 @@ def slope_driver(before: Slices, now: Slices) -> Slope | None:
     found.sort(key=lambda one: (-sign * one.credits, DIMENSIONS.index(one.dimension), one.value or ""))
     telling = {name for name in DIMENSIONS if len({*before[name], *now[name]}) > 1}  # the only model explains nothing
     driver = next((one for one in found if one.dimension in telling), found[0])
-    return Slope(totals[0], totals[1], change, driver, tuple(found))
+    return UsageChange(totals[0], totals[1], change, driver, tuple(found))
 
 
 def _contributions(

@@ -33,8 +33,8 @@ __all__ = [
     "Exhaustion",
     "ExpectedDay",
     "Forecast",
+    "ForecastInput",
     "NotEnough",
-    "Question",
     "forecast",
 ]
 
@@ -76,7 +76,7 @@ _fitting = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ForecastInput:
     """What is known at the moment `at` about the usage a forecast is for.
 
     Attributes
@@ -160,7 +160,7 @@ class Forecast:
     about where that is not obvious. `days` begins with today.
     """
 
-    asked: Question
+    asked: ForecastInput
     expected: Decimal
     low: Decimal
     high: Decimal
@@ -177,10 +177,10 @@ class NotEnough:
     """There is no forecast, and why, in a sentence."""
 
     reason: str
-    asked: Question | None = None
+    asked: ForecastInput | None = None
 
 
-def forecast(question: Question) -> Forecast | NotEnough:
+def forecast(question: ForecastInput) -> Forecast | NotEnough:
     """Answer a question, or say what is missing for an answer."""
     end = question.period_end
     if end is None:
@@ -209,7 +209,7 @@ def _days(number: int) -> str:
     return f"{number} day" if number == 1 else f"{number} days"
 
 
-def _shares_left(question: Question, end: datetime) -> list[float]:
+def _shares_left(question: ForecastInput, end: datetime) -> list[float]:
     """Which share of each day, today being the first, lies ahead of `at` and in the period.
 
     The period may begin after `at`, where usage was last read some time ago. Days of 23 and 25 hours are whole days:
@@ -231,7 +231,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time.min, zone).astimezone(UTC)
 
 
-def _answer(question: Question, coming: Floats, method: str, back_test: BackTest) -> Forecast:
+def _answer(question: ForecastInput, coming: Floats, method: str, back_test: BackTest) -> Forecast:
     sums = np.cumsum(coming, axis=0)
     per_day = np.quantile(coming, (LOW, MIDDLE, HIGH), axis=1)
     until = np.quantile(sums, (LOW, MIDDLE, HIGH), axis=1)
@@ -255,7 +255,7 @@ def _answer(question: Question, coming: Floats, method: str, back_test: BackTest
     )
 
 
-def _exhaustion(question: Question, sums: Floats) -> Exhaustion | None:
+def _exhaustion(question: ForecastInput, sums: Floats) -> Exhaustion | None:
     if question.included is None:
         return None
     left = EXACT.subtract(Decimal(question.included), question.used)

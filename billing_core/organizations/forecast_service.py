@@ -17,23 +17,23 @@ from typing import Protocol
 from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import AccessDenied, BadParameter, NotFound
 from billing_core.ledger import history, queries
-from billing_core.ledger.anomaly_marks import AnomalyMarks, Mark
+from billing_core.ledger.anomaly_marks import AnomalyMark, AnomalyMarks
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, total
 from billing_core.organizations.anomaly_csv import csv_document
 from billing_core.organizations.anomaly_detection import LOOK_BACK, PERIOD_LENGTHS, judge
-from billing_core.organizations.daily import Account, DailyHistory, Usage, daily_history, day_number
-from billing_core.organizations.drivers import DIMENSIONS, SLOPE_DAYS, Slope, slope_driver
-from billing_core.organizations.forecast import Forecast, NotEnough, Question, forecast
+from billing_core.organizations.daily import Account, DailyHistory, DailyUsage, daily_history, day_number
+from billing_core.organizations.drivers import DIMENSIONS, SLOPE_DAYS, UsageChange, slope_driver
+from billing_core.organizations.forecast import Forecast, ForecastInput, NotEnough, forecast
 from billing_core.organizations.limits import Limit
-from billing_core.organizations.variance import Segment, Split, averaged, split
+from billing_core.organizations.variance import Segment, Variance, averaged, split
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["HISTORY_DAYS", "LONGEST_WINDOW", "Foresight", "Limits"]
+__all__ = ["HISTORY_DAYS", "LONGEST_WINDOW", "ForecastService", "Limits"]
 
 HISTORY_DAYS = 120
 """Days a forecast learns from: 17 weeks of rhythm, and nothing so old that it misleads."""
@@ -63,7 +63,7 @@ Segments = dict[tuple[str | None, int], Kinds]
 """Organization and day number → what its events were."""
 
 
-class Reading(Protocol):
+class LimitsSource(Protocol):
     """What is known of limits at a moment."""
 
     @property
@@ -74,11 +74,11 @@ class Reading(Protocol):
 class Limits(Protocol):
     """Where limits are known (`organizations.limits_desk.LimitsDesk`)."""
 
-    def read(self, principal: Principal) -> Reading:
+    def read(self, principal: Principal) -> LimitsSource:
         """The limits of every organization the principal may see."""
 
 
-class Foresight:
+class ForecastService:
     """See the module. Thread-safe; one per service."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: Limits) -> None:
@@ -146,7 +146,7 @@ class Foresight:
             )
         return replace(answer, notes=notes)
 
-    def driver(self, principal: Principal, organization_id: str | None) -> Slope | None:
+    def driver(self, principal: Principal, organization_id: str | None) -> UsageChange | None:
         """Who is behind the change of the last 14 complete days against the 14 before.
 
         `None` for changes under 10 %, and for organizations younger than both. Raises as `forecast`.
@@ -160,7 +160,7 @@ class Foresight:
         today = (selection.end - MOMENT).astimezone(self._zone).date()
         return self._history(selection, today - timedelta(days=HISTORY_DAYS))
 
-    def _month(self, past: DailyHistory, organization_id: str | None) -> Question:
+    def _month(self, past: DailyHistory, organization_id: str | None) -> ForecastInput:
         """The whole organization in the calendar month; nothing is known about what is included."""
         usage = past.organizations.get(organization_id)
         first = self._clock().astimezone(self._zone).date().replace(day=1)
@@ -169,7 +169,7 @@ class Foresight:
         used = Decimal(0) if usage is None or not days else total(usage.credits[-days:])
         return self._question(past, usage, self._midnight(first), self._midnight(following), used, None)
 
-    def _period(self, past: DailyHistory, organization_id: str, limit: Limit) -> tuple[Question, tuple[str, ...]]:
+    def _period(self, past: DailyHistory, organization_id: str, limit: Limit) -> tuple[ForecastInput, tuple[str, ...]]:
         """The customer's credits in its period if it serves this organization alone, else the organization's part."""
         customer = limit.customer_id
         notes: list[str] = []
@@ -195,16 +195,16 @@ class Foresight:
     def _question(
         self,
         past: DailyHistory,
-        usage: Usage | None,
+        usage: DailyUsage | None,
         start: datetime | None,
         end: datetime | None,
         used: Decimal,
         included: int | None,
-    ) -> Question:
+    ) -> ForecastInput:
         days, today = ((), Decimal(0)) if usage is None else (usage.complete, usage.today)
-        return Question(past.at, self._zone, days, today, start, end, used, included)
+        return ForecastInput(past.at, self._zone, days, today, start, end, used, included)
 
-    def _read_slope(self, selection: Selection, organization_id: str | None) -> Slope | None:
+    def _read_slope(self, selection: Selection, organization_id: str | None) -> UsageChange | None:
         past = self._past(selection)
         usage = past.organizations.get(organization_id)
         first = past.today - timedelta(days=2 * SLOPE_DAYS)
@@ -311,7 +311,7 @@ class Foresight:
                 "the page, its usage may have changed"
             )
         seen = found.credits if credits_shown is None else credits_shown
-        self._marks.put((organization_id, day), Mark(seen, self._clock(), principal.name, note))
+        self._marks.put((organization_id, day), AnomalyMark(seen, self._clock(), principal.name, note))
 
     def unmark(self, principal: Principal, organization_id: str | None, day: date) -> None:
         """Take a mark back. Raises `NotFound` if there is none."""
@@ -412,7 +412,7 @@ def _largest(limits: Sequence[Limit]) -> Limit | None:
     return max(known, key=lambda one: one.used or Decimal(0), default=None)
 
 
-def _split(row: Anomaly, found: Segments) -> Split:
+def _split(row: Anomaly, found: Segments) -> Variance:
     """The day against an average one of those it is compared with."""
     sums: Kinds = {}
     for day in row.compared:

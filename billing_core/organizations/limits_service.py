@@ -17,19 +17,19 @@ from typing import Any
 from billing_core.access import Principal, Role, Scope, scope_of
 from billing_core.errors import UpstreamError
 from billing_core.ledger import period_usage
-from billing_core.ledger.directory import DirectoryBook, names_in
+from billing_core.ledger.directory import DirectoryStore, names_in
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.sync import SyncBooks
+from billing_core.ledger.sync import SyncStore
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_csv import limits_csv
-from billing_core.organizations.notices_service import Looked, NoticeDesk
+from billing_core.organizations.notices_service import NoticeRun, NoticeService
 from billing_core.organizations.plan_rows import CustomerPlan, Pairs, limits_of, plans_of
 from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.stripe_sync.account_cache import (
-    Picture,
+    AccountSnapshot,
     known_meter,
     last_plans_failure,
     period_ended,
@@ -37,10 +37,10 @@ from billing_core.stripe_sync.account_cache import (
     remembered,
 )
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.decimals import EXACT
 
-__all__ = ["LimitsDesk", "LimitsReading", "Refreshed"]
+__all__ = ["LimitsReading", "LimitsService", "Refreshed"]
 
 NAMED_WITHIN = timedelta(days=90)
 """A customer that an organization's events have not named for longer is not its customer any more."""
@@ -78,10 +78,10 @@ class Refreshed:
     """A reading of Stripe that came to its end; `problems` are the parts that could not be read."""
 
     problems: tuple[str, ...]
-    looked: Looked
+    looked: NoticeRun
 
 
-class LimitsDesk:
+class LimitsService:
     """See the module. Thread-safe.
 
     Attributes
@@ -95,7 +95,7 @@ class LimitsDesk:
         settings: Settings,
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
-        stripe_desk: StripeDesk,
+        stripe_desk: StripeSyncService,
         clock: Clock = now,
         *,
         pause: Callable[[float], None] = time.sleep,
@@ -104,11 +104,11 @@ class LimitsDesk:
         self._cards = cards
         self._stripe = stripe_desk
         self._clock = clock
-        self._books = SyncBooks(ledger.engine)
-        self._directory = DirectoryBook(ledger.engine)
+        self._books = SyncStore(ledger.engine)
+        self._directory = DirectoryStore(ledger.engine)
         self._picture = lru_cache(1)(self._read_picture)
         self._usage = lru_cache(REMEMBERED)(self._read_usage)
-        self.notices = NoticeDesk(settings, ledger, self._limits, self._clock, pause=pause)
+        self.notices = NoticeService(settings, ledger, self._limits, self._clock, pause=pause)
 
     def read(self, principal: Principal) -> LimitsReading:
         """Limits of every organization the principal may see, by organization and customer.
@@ -165,18 +165,18 @@ class LimitsDesk:
                 raise
             raise UpstreamError(FAILED) from None
         looked = self.notices.look_calmly(principal.name)
-        return Refreshed(problems, looked) if sees_everything else Refreshed((), Looked())
+        return Refreshed(problems, looked) if sees_everything else Refreshed((), NoticeRun())
 
     # ── what Stripe said ─────────────────────────────────────────────────────────────────────────
 
-    def _last_picture(self) -> Picture | None:
+    def _last_picture(self) -> AccountSnapshot | None:
         at = read_at(self._books)
         return None if at is None else self._picture(at)
 
-    def _read_picture(self, _at: datetime) -> Picture:
+    def _read_picture(self, _at: datetime) -> AccountSnapshot:
         return remembered(self._books)
 
-    def _is_outdated(self, picture: Picture | None, now: datetime) -> bool:
+    def _is_outdated(self, picture: AccountSnapshot | None, now: datetime) -> bool:
         if not self._stripe.is_connected:
             return False
         failure = last_plans_failure(self._books)
@@ -186,7 +186,7 @@ class LimitsDesk:
             return True
         return now - picture.read_at >= OUTDATED_AFTER or period_ended(picture, now)
 
-    def _problem_with(self, picture: Picture | None, principal: Principal) -> str | None:
+    def _problem_with(self, picture: AccountSnapshot | None, principal: Principal) -> str | None:
         failure = last_plans_failure(self._books)
         if failure is not None and (picture is None or picture.read_at is None or failure[1] > picture.read_at):
             return failure[0] if principal.organizations is None else FAILED

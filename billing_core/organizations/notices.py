@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from billing_core.ledger.notices import Outcome, Reached, Try
+from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Reached
 from billing_core.organizations.limits import Limit, percent_of
 from billing_core.types import plain_decimal, utc_text
 
@@ -85,13 +85,13 @@ class Delivery:
 
     state: DeliveryState
     tries: int = 0
-    last: Try | None = None
+    last: DeliveryTry | None = None
     next_at: datetime | None = None
 
 
-def due_at(raised_at: datetime, tries: Sequence[Try]) -> datetime | None:
+def due_at(raised_at: datetime, tries: Sequence[DeliveryTry]) -> datetime | None:
     """When the next go may try to deliver; `None` when it is over, one way or another."""
-    if any(one.outcome is not Outcome.FAILED for one in tries):
+    if any(one.outcome is not DeliveryOutcome.FAILED for one in tries):
         return None
     if not tries:
         return raised_at
@@ -99,14 +99,14 @@ def due_at(raised_at: datetime, tries: Sequence[Try]) -> datetime | None:
     return max(one.at for one in tries) + min(FIRST_DISTANCE * (1 << min(goes - 1, 20)), LONGEST_DISTANCE)
 
 
-def delivery_of(raised_at: datetime, tries: Sequence[Try], *, has_webhook: bool) -> Delivery:
+def delivery_of(raised_at: datetime, tries: Sequence[DeliveryTry], *, has_webhook: bool) -> Delivery:
     """How far a notice got, from its delivery log."""
     last = max(tries, key=lambda one: (one.at, one.number), default=None)
     made = sum(one.number > 0 for one in tries)
     for outcome, state in (
-        (Outcome.DELIVERED, DeliveryState.DELIVERED),
-        (Outcome.GIVEN_UP, DeliveryState.GIVEN_UP),
-        (Outcome.COVERED, DeliveryState.COVERED),
+        (DeliveryOutcome.DELIVERED, DeliveryState.DELIVERED),
+        (DeliveryOutcome.GIVEN_UP, DeliveryState.GIVEN_UP),
+        (DeliveryOutcome.COVERED, DeliveryState.COVERED),
     ):
         if any(one.outcome is outcome for one in tries):
             return Delivery(state, made, last)

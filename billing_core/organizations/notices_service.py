@@ -14,9 +14,9 @@ from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
 from billing_core.errors import BillingError
-from billing_core.ledger.directory import DirectoryBook, names_in
+from billing_core.ledger.directory import DirectoryStore, names_in
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.notices import Notice, NoticeBooks, Reached
+from billing_core.ledger.notices import Notice, NoticeStore, Reached
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_csv import notices_csv
 from billing_core.organizations.notices import Delivery, delivery_of, facts_of, passed
@@ -27,7 +27,7 @@ from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings
 from billing_core.types import utc_text
 
-__all__ = ["Board", "Looked", "NoticeDesk", "RaisedNotice"]
+__all__ = ["DueNotices", "NoticeRun", "NoticeService", "RaisedNotice"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class RaisedNotice:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
+class DueNotices:
     """What is to be noticed.
 
     `open` and `seen` come from the journal, newest period first, for whoever sees every organization; `reached` is
@@ -76,14 +76,14 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class NoticeRun:
     """What one look did: notices raised, and what became of those that were on their way to the webhook."""
 
     raised: int = 0
     delivery: Delivered = field(default_factory=Delivered)
 
 
-class NoticeDesk:
+class NoticeService:
     """See the module. Thread-safe."""
 
     def __init__(
@@ -99,17 +99,17 @@ class NoticeDesk:
         self._limits = limits
         self._clock = clock
         self._pause = pause
-        self._books = NoticeBooks(ledger.engine)
-        self._directory = DirectoryBook(ledger.engine)
+        self._books = NoticeStore(ledger.engine)
+        self._directory = DirectoryStore(ledger.engine)
         self._problem: str | None = None
 
-    def board(self, principal: Principal) -> Board:
-        """What is to be noticed, for an admin; see `Board`."""
+    def board(self, principal: Principal) -> DueNotices:
+        """What is to be noticed, for an admin; see `DueNotices`."""
         principal.require(Role.ADMIN)
         if principal.organizations is not None:
-            return Board(reached=tuple(passed(self._limits(scope_of(principal)), self._settings.limit_thresholds)))
+            return DueNotices(reached=tuple(passed(self._limits(scope_of(principal)), self._settings.limit_thresholds)))
         seen = self._books.seen(SHOWN_SEEN)
-        return Board(self._with_delivery(self._books.open()), self._with_delivery(seen), problem=self._problem)
+        return DueNotices(self._with_delivery(self._books.open()), self._with_delivery(seen), problem=self._problem)
 
     def csv(self, principal: Principal) -> Iterator[bytes]:
         """Every notice of the board as CSV, all that were ever seen among them, for whoever may see the board."""
@@ -130,7 +130,7 @@ class NoticeDesk:
         principal.require_everything("notices are marked for everybody")
         return self._books.mark_seen(ids, actor=principal.name, now=self._clock())
 
-    def look(self, actor: str) -> Looked:
+    def look(self, actor: str) -> NoticeRun:
         """Raise the notices that are due and deliver what waits, in the name of whoever gave the occasion.
 
         Raises
@@ -140,9 +140,9 @@ class NoticeDesk:
         """
         due = passed(self._limits(scope_of(system_principal(actor))), self._settings.limit_thresholds)
         raised = self._books.raise_new(due, actor=actor, now=self._clock())
-        return Looked(len(raised), self._deliver())
+        return NoticeRun(len(raised), self._deliver())
 
-    def look_calmly(self, actor: str) -> Looked:
+    def look_calmly(self, actor: str) -> NoticeRun:
         """`look` on the occasion of other work, which must not fail with it: what is wrong is logged and shown."""
         try:
             looked = self.look(actor)
@@ -154,7 +154,7 @@ class NoticeDesk:
         else:
             self._problem = None
             return looked
-        return Looked()
+        return NoticeRun()
 
     def _deliver(self) -> Delivered:
         webhook = Webhook.from_settings(self._settings)

@@ -17,19 +17,19 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.organizations.directory import Directory
 from billing_core.organizations.figures import Figures, OrganizationFigures, Statistics, added
-from billing_core.organizations.forecast_service import Foresight
-from billing_core.organizations.limits_service import LimitsDesk
+from billing_core.organizations.forecast_service import ForecastService
+from billing_core.organizations.limits_service import LimitsService
 from billing_core.organizations.rollup import Rows, percentile, roll_up
 from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.selection import period_before, select
 from billing_core.usage_events.totals import EPOCH, add_up
 from billing_core.values.decimals import EXACT
 
-__all__ = ["ActiveUsers", "OrganizationDesk"]
+__all__ = ["ActiveUsers", "OrganizationService"]
 
 REMEMBERED = 32
 """Answers kept per kind of question. One holds a few kilobytes per organization."""
@@ -44,7 +44,7 @@ class ActiveUsers:
     new: int
 
 
-class OrganizationDesk:
+class OrganizationService:
     """See the module. Thread-safe.
 
     Attributes
@@ -53,7 +53,7 @@ class OrganizationDesk:
         Names, and customers of organizations whose events name none.
     limits:
         Plans, limits and notices.
-    foresight:
+    forecasting:
         Forecasts and anomalies.
     """
 
@@ -62,15 +62,15 @@ class OrganizationDesk:
         settings: Settings,
         ledger: Ledger,
         cards: Callable[[], RateCardFile],
-        stripe: StripeDesk,
+        stripe: StripeSyncService,
         clock: Clock = now,
     ) -> None:
         self._ledger = ledger
         self._zone = settings.zone
         self._clock = clock
         self.directory = Directory(ledger, settings, clock)
-        self.limits = LimitsDesk(settings, ledger, cards, stripe, clock)
-        self.foresight = Foresight(settings, ledger, clock, self.limits)
+        self.limits = LimitsService(settings, ledger, cards, stripe, clock)
+        self.forecasting = ForecastService(settings, ledger, clock, self.limits)
         self._statistics = lru_cache(REMEMBERED)(self._read_statistics)
         self._users = lru_cache(REMEMBERED)(self._read_users)
 

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Segment", "Split", "averaged", "rounded", "split"]
+__all__ = ["Segment", "Variance", "averaged", "rounded", "split"]
 
 SIX_PLACES = 6
 
@@ -33,7 +33,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Variance:
     """Credits of a day minus those of an average day before it (`baseline`), and what the difference is made of.
 
     `volume + price + mix == difference`, to the last digit.
@@ -46,7 +46,7 @@ class Split:
     mix: Decimal
 
 
-def split(actual: Mapping[Hashable, Segment], baseline: Mapping[Hashable, Segment]) -> Split:
+def split(actual: Mapping[Hashable, Segment], baseline: Mapping[Hashable, Segment]) -> Variance:
     """Take the difference between two days apart; six decimal places, what rounding leaves goes to the largest part."""
     n1, c1 = _total(actual)
     n0, c0 = _total(baseline)
@@ -78,7 +78,7 @@ def _total(segments: Mapping[Hashable, Segment]) -> tuple[Fraction, Fraction]:
     )
 
 
-def _rounded(c1: Fraction, c0: Fraction, **parts: Fraction) -> Split:
+def _rounded(c1: Fraction, c0: Fraction, **parts: Fraction) -> Variance:
     baseline = rounded(c0)
     difference = EXACT.subtract(rounded(c1), baseline)
     largest = max(parts, key=lambda name: abs(parts[name]))
@@ -86,4 +86,4 @@ def _rounded(c1: Fraction, c0: Fraction, **parts: Fraction) -> Split:
     rest = difference
     for value in found.values():
         rest = EXACT.subtract(rest, value)
-    return Split(baseline, difference, **{**found, largest: rest})
+    return Variance(baseline, difference, **{**found, largest: rest})

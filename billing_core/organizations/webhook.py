@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from billing_core.ledger.notices import Notice, Outcome, Try
+from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice
 from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at, facts_of
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings, signing_key
@@ -26,7 +26,7 @@ from billing_core.types import utc_text
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "Delivered", "DeliveryLog", "Webhook", "body_of", "deliver", "signature_of"]
+__all__ = ["Delivered", "DeliveryLog", "Webhook", "WebhookResponse", "body_of", "deliver", "signature_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def body_of(notice: Notice, organization_name: str | None) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """What came back: the receiver's status, or why there was none."""
 
     status: int | None
@@ -101,7 +101,7 @@ class Webhook:
             return None
         return cls(settings.webhook_url.get_secret_value(), signing_key(settings.webhook_secret.get_secret_value()))
 
-    def post(self, notice_id: str, body: bytes, at: datetime) -> Answer:
+    def post(self, notice_id: str, body: bytes, at: datetime) -> WebhookResponse:
         """Send once."""
         import httpx  # here: only this needs it
 
@@ -118,9 +118,9 @@ class Webhook:
                 httpx.Client(timeout=self._timeout, follow_redirects=False) as http,
                 http.stream("POST", self._url, content=body, headers=headers) as response,
             ):
-                return Answer(response.status_code)
+                return WebhookResponse(response.status_code)
         except httpx.HTTPError as error:
-            return Answer(None, self._why(error))
+            return WebhookResponse(None, self._why(error))
 
     def _why(self, error: httpx.HTTPError) -> str:
         """In our own words: the library's may name the address."""
@@ -139,10 +139,10 @@ class DeliveryLog(Protocol):
     def undelivered(self) -> list[Notice]:
         """Notices whose way to the webhook is not over."""
 
-    def tries(self, ids: Sequence[str]) -> Mapping[str, list[Try]]:
+    def tries(self, ids: Sequence[str]) -> Mapping[str, list[DeliveryTry]]:
         """Their delivery log."""
 
-    def record(self, one: Try) -> None:
+    def record(self, one: DeliveryTry) -> None:
         """Append to it."""
 
 
@@ -174,7 +174,7 @@ def deliver(
         made = tries.get(notice.id, [])
         if clock() - notice.raised_at >= GIVE_UP_AFTER:
             why = "not delivered within 24 hours"
-            log.record(Try(notice.id, 0, clock(), Outcome.GIVEN_UP, error=why))
+            log.record(DeliveryTry(notice.id, 0, clock(), DeliveryOutcome.GIVEN_UP, error=why))
             given_up += 1
             failed.append(f"{_named(notice)}: {why}, given up")
             continue
@@ -207,21 +207,21 @@ def _go(
     made: int,
     clock: Clock,
     pause: Callable[[float], None],
-) -> Answer:
+) -> WebhookResponse:
     """The tries of one notice in one go; each is written down as soon as it is over."""
-    answer = Answer(None)
+    answer = WebhookResponse(None)
     for number in range(1, TRIES_PER_GO + 1):
         if number > 1:
             pause(PAUSES_SECONDS[number - 2])
         at = clock()
         answer = webhook.post(notice_id, body, at)
-        outcome = Outcome.FAILED
+        outcome = DeliveryOutcome.FAILED
         if answer.is_delivered:
-            outcome = Outcome.DELIVERED
+            outcome = DeliveryOutcome.DELIVERED
         elif answer.status == GONE:
-            outcome = Outcome.GIVEN_UP
+            outcome = DeliveryOutcome.GIVEN_UP
         error = None if answer.is_delivered else answer.text
-        log.record(Try(notice_id, made + number, at, outcome, answer.status, error))
-        if outcome is not Outcome.FAILED:
+        log.record(DeliveryTry(notice_id, made + number, at, outcome, answer.status, error))
+        if outcome is not DeliveryOutcome.FAILED:
             break
     return answer

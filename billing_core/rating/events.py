@@ -29,7 +29,7 @@ __all__ = [
     "LATENCY",
     "NO_CUSTOMER",
     "RATED_FLAGS",
-    "Booked",
+    "BookedCustomer",
     "Policy",
     "failed_before",
     "flag_sets",
@@ -95,7 +95,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class BookedCustomer:
     """Who an event that is on a bill was booked for, and whether the directory said so."""
 
     customer_id: str | None
@@ -182,7 +182,10 @@ EVENT_SCHEMA = pa.schema(
 
 
 def to_events(
-    usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, booked: Mapping[str, Booked] | None = None
+    usage: pa.Table,
+    cards: Sequence[RateCard | None],
+    policy: Policy,
+    booked: Mapping[str, BookedCustomer] | None = None,
 ) -> pa.Table:
     """Rate each row with the card beside it and decide who pays, flags and status.
 
@@ -320,7 +323,9 @@ def _to_micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.where((values < 0) | (values > LARGEST_COMPONENT), 0, values).astype(np.int64)
 
 
-def payers(usage: pa.Table, policy: Policy, booked: Mapping[str, Booked]) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+def payers(
+    usage: pa.Table, policy: Policy, booked: Mapping[str, BookedCustomer]
+) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
     """The customer of each row (see `Policy` and `to_events`), and whether the directory or its booking says so."""
     named = usage["customer_id"].combine_chunks()
     default = pa.scalar(policy.default_customer_id, pa.string())

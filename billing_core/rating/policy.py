@@ -18,12 +18,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.rating.card import RateCard
-from billing_core.rating.events import Booked, Policy, to_events
+from billing_core.rating.events import BookedCustomer, Policy, to_events
 from billing_core.rating.rate import CREDITS
 from billing_core.types import Flag
 from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames
 
-__all__ = ["NAMED_FACTS", "OnABill", "Rated", "Reread", "fingerprint", "policy_from_json", "policy_json", "rate_under"]
+__all__ = [
+    "NAMED_FACTS",
+    "PolicyDifference",
+    "Rated",
+    "ReadUnderPolicy",
+    "fingerprint",
+    "policy_from_json",
+    "policy_json",
+    "rate_under",
+]
 
 NAMED_FACTS = (
     "organization_id", "user_id", "chatflow_id", "chatflow_name", "ai_credentials_ownership", "storage_gb",
@@ -68,7 +77,7 @@ def fingerprint(policy: Policy) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class OnABill:
+class PolicyDifference:
     """An event on a bill that was booked under another policy than the one in force.
 
     `policy` is its fingerprint and `under` the policy itself, both `None` if an older version or an import booked it.
@@ -84,7 +93,7 @@ class OnABill:
 
 
 @dataclass(frozen=True, slots=True)
-class Reread:
+class ReadUnderPolicy:
     """What was read of an event under the settings in force while it stayed as it was sent: `NAMED_FACTS` and
     `named_customer_id`; `is_legacy`: they find the earlier system's mark of having billed it."""
 
@@ -118,8 +127,8 @@ def rate_under(
     usage: pa.Table,
     cards: Cards,
     policy: Policy,
-    booked: Mapping[str, Booked],
-    on_a_bill: Mapping[str, OnABill],
+    booked: Mapping[str, BookedCustomer],
+    on_a_bill: Mapping[str, PolicyDifference],
 ) -> Rated:
     """Rate rows of `USAGE_SCHEMA` under `policy`, those of `on_a_bill` under the policy they were booked with.
 
@@ -165,11 +174,11 @@ def rate_under(
     return Rated(events, now, differs, at_stake)
 
 
-def _same_names(one: OnABill, policy: Policy) -> bool:
+def _same_names(one: PolicyDifference, policy: Policy) -> bool:
     return one.under is not None and one.under.names == policy.names
 
 
-def _cannot_be_rated(one: OnABill, policy: Policy) -> bool:
+def _cannot_be_rated(one: PolicyDifference, policy: Policy) -> bool:
     """What the earlier system recorded is read by metadata names too: without them its record cannot be read again."""
     return Flag.LEGACY_BILLED in one.flags and not _same_names(one, policy)
 
@@ -178,8 +187,8 @@ def _others(
     usage: pa.Table,
     cards: Cards,
     policy: Policy,
-    booked: Mapping[str, Booked],
-    ones: Sequence[OnABill],
+    booked: Mapping[str, BookedCustomer],
+    ones: Sequence[PolicyDifference],
     places: npt.NDArray[np.int64],
 ) -> tuple[pa.Table, pa.Table, Mask, pa.Array]:
     """Of the rows at `places`: as they stay, as they would be, whether that differs, and credits at stake."""
@@ -203,7 +212,7 @@ def _others(
             mine = [ones[row] for row in rows]
             excluded = _exclusion(first)
             payers = {
-                event_id: Booked(one.payer, one.is_mapped)
+                event_id: BookedCustomer(one.payer, one.is_mapped)
                 for event_id, one in zip(some["id"].to_pylist(), mine, strict=True)
             }
             as_it_was = to_events(_as_named_then(some, mine), some_cards, excluded, payers)
@@ -217,14 +226,14 @@ def _others(
     return kept_all, would_all, differs, _at_stake(was_all, would_all)
 
 
-def _exclusion(one: OnABill) -> Policy:
+def _exclusion(one: PolicyDifference) -> Policy:
     """Nobody's policy but for what it excludes: who pays is said row by row."""
     if one.under is not None:
         return Policy(excluded_environments=one.under.excluded_environments)
     return Policy(excluded_environments=("*",) if Flag.EXCLUDED_ENVIRONMENT in one.flags else ())
 
 
-def _as_named_then(usage: pa.Table, ones: Sequence[OnABill]) -> pa.Table:
+def _as_named_then(usage: pa.Table, ones: Sequence[PolicyDifference]) -> pa.Table:
     """Usage as it reads with the metadata names it was booked with, as far as the ledger remembers."""
     rows = len(ones)
     columns: dict[str, pa.Array] = {

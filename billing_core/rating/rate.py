@@ -25,7 +25,7 @@ from billing_core.rating.globs import first_match, fits
 from billing_core.values.decimals import Integers, from_integers, round_half_even, to_integers
 from billing_core.values.time_columns import microseconds_between
 from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_LINE
-from billing_core.values.usage_keys import REST, Counted, read_key, words_of
+from billing_core.values.usage_keys import REST, KeyMeaning, read_key, words_of
 
 __all__ = [
     "CREDITS",
@@ -133,7 +133,9 @@ def price_of_key(card: RateCard, key: str) -> KeyPrice:
         if (mapped := _named(card.token_classes, key)) is not None:
             return KeyPrice(card.token_classes[mapped], None, is_known=True)
     kind = read_key(key)
-    return KeyPrice(TOKEN_CLASSES[kind.token_class] if kind.counted is not Counted.UNITS else None, None, kind.is_known)
+    return KeyPrice(
+        TOKEN_CLASSES[kind.token_class] if kind.counted is not KeyMeaning.UNITS else None, None, kind.is_known
+    )
 
 
 def _named(patterns: Mapping[str, object], key: str) -> str | None:

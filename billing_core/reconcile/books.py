@@ -22,8 +22,8 @@ __all__ = [
     "INTENTS",
     "LEDGER",
     "UPSTREAM",
-    "Books",
-    "LedgerBooks",
+    "ComparisonInput",
+    "LedgerState",
     "active_customers",
     "active_holds",
     "coverage_elsewhere",
@@ -76,7 +76,7 @@ IDS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerBooks:
+class LedgerState:
     """One consistent state of the ledger; columns as `LEDGER`, `COVERAGE`, `INTENTS` and `HOLDS` say."""
 
     events: pa.Table
@@ -86,7 +86,7 @@ class LedgerBooks:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class ComparisonInput:
     """Everything a comparison needs.
 
     Attributes
@@ -105,7 +105,7 @@ class Books:
 
     window: Window
     upstream: pa.Table | None
-    ledger: LedgerBooks
+    ledger: LedgerState
     stripe: Mapping[tuple[str, datetime], Decimal] | None
     stripe_read_at: datetime | None = None
     stripe_unknown: frozenset[str] = field(default=frozenset())
@@ -182,7 +182,7 @@ def _sent(t: ir.Table) -> ir.Table:
     return t.filter(t.state.isin(["accepted", "confirmed"]))
 
 
-def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None) -> LedgerBooks:
+def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None) -> LedgerState:
     """The ledger's books of a window, all from one transaction.
 
     Traces of `upstream` (as `UPSTREAM` says) that are booked outside the window are read as well, with what covers
@@ -195,7 +195,7 @@ def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None
             moved = _rows(writer, _BOOKED, ids, LEDGER)
             events = pa.concat_tables([events, moved])
             coverage = pa.concat_tables([coverage, _rows(writer, _COVERING, moved["id"].to_pylist(), COVERAGE)])
-        return LedgerBooks(
+        return LedgerState(
             events,
             coverage,
             _shaped(writer.read(intents_in(window)), INTENTS),

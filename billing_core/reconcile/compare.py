@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from billing_core.ledger.schema import without_offsets
 from billing_core.reconcile import rules
-from billing_core.reconcile.books import UPSTREAM, Books
+from billing_core.reconcile.books import UPSTREAM, ComparisonInput
 from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, explain_hour
-from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step, added
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation, added
 from billing_core.values.decimals import EXACT
 
 __all__ = ["LAG", "compare"]
@@ -38,7 +38,7 @@ Hour = tuple[str, datetime]
 """Customer and UTC hour, without an offset as the engine has it."""
 
 
-def compare(books: Books, *, now: datetime) -> Reconciliation:
+def compare(books: ComparisonInput, *, now: datetime) -> Reconciliation:
     """One row per customer and UTC day that is active in any book, with the causes of every difference.
 
     Parameters
@@ -46,20 +46,20 @@ def compare(books: Books, *, now: datetime) -> Reconciliation:
     now:
         When this comparison is made, aware UTC.
     """
-    with _Desk(books, now) as desk:
-        parts = desk.parts()
-        ledger_sums = desk.sums()
-        sent_by_hour = desk.sent()
+    with _Comparison(books, now) as comparison:
+        parts = comparison.parts()
+        ledger_sums = comparison.sums()
+        sent_by_hour = comparison.sent()
         stripe = _counted(books)
         if stripe is not None:
-            _add_hours(desk, parts, sent_by_hour, stripe, books.stripe_unknown)
+            _add_hours(comparison, parts, sent_by_hour, stripe, books.stripe_unknown)
     sent, counted = _by_day(sent_by_hour), _by_day(stripe or {})
     rows = []
     for customer, day in sorted(ledger_sums.keys() | parts.keys() | sent.keys() | counted.keys(), key=_in_order):
         key = (customer, day)
         langfuse, ledger = ledger_sums.get(key, (Decimal(0), Decimal(0)))
         is_known = stripe is not None and customer not in books.stripe_unknown
-        row = Row(
+        row = CustomerDay(
             customer,
             day,
             None if books.upstream is None else langfuse,
@@ -72,10 +72,10 @@ def compare(books: Books, *, now: datetime) -> Reconciliation:
     return Reconciliation(books.window, now.replace(microsecond=0), tuple(rows))
 
 
-class _Desk:
+class _Comparison:
     """An in-memory engine with the books laid out; closed at the end, nothing stays."""
 
-    def __init__(self, books: Books, now: datetime) -> None:
+    def __init__(self, books: ComparisonInput, now: datetime) -> None:
         self._books = books
         read_at = books.stripe_read_at or now
         self._engine = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "autoinstall_known_extensions": "false"})
@@ -94,23 +94,25 @@ class _Desk:
         for view in rules.VIEWS:
             self._engine.execute(view)
 
-    def __enter__(self) -> _Desk:
+    def __enter__(self) -> _Comparison:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._engine.close()
 
-    def parts(self) -> defaultdict[Key, list[Part]]:
+    def parts(self) -> defaultdict[Key, list[DifferencePart]]:
         """Between Langfuse and ledger, and between ledger and what was sent."""
         self._engine.execute(rules.ENTRIES)
         self._engine.execute(rules.COVERED)
         if self._books.upstream is not None:
             self._engine.execute(rules.LANGFUSE_LEDGER)
         self._engine.execute(rules.LEDGER_SENT)
-        found: defaultdict[Key, list[Part]] = defaultdict(list)
+        found: defaultdict[Key, list[DifferencePart]] = defaultdict(list)
         for customer, day, step, cause, amount, event_ids, meter_events in self._engine.execute(rules.PARTS).fetchall():
             cause = None if cause is None else Cause(cause)
-            found[customer, day].append(Part(Step(step), cause, amount, tuple(event_ids), tuple(meter_events)))
+            found[customer, day].append(
+                DifferencePart(ComparisonStep(step), cause, amount, tuple(event_ids), tuple(meter_events))
+            )
         return found
 
     def sums(self) -> dict[Key, tuple[Decimal, Decimal]]:
@@ -144,17 +146,17 @@ class _Desk:
             yield key, intents[key], legacy[key], kept_back[key]
 
 
-def _leftovers(row: Row) -> Iterator[Part]:
+def _leftovers(row: CustomerDay) -> Iterator[DifferencePart]:
     """What the parts of a step leave over of its difference: books that contradict each other in a way no rule sees."""
     books = (row.langfuse_credits, row.ledger_credits, row.sent_credits, row.stripe_credits)
-    for step, earlier, later in zip(Step, books, books[1:], strict=False):
+    for step, earlier, later in zip(ComparisonStep, books, books[1:], strict=False):
         if earlier is not None and later is not None:
             claimed = added(part.credits for part in row.parts if part.step is step)
             if rest := EXACT.subtract(EXACT.subtract(earlier, later), claimed):
-                yield Part(step, None, rest)
+                yield DifferencePart(step, None, rest)
 
 
-def _counted(books: Books) -> dict[Hour, Decimal] | None:
+def _counted(books: ComparisonInput) -> dict[Hour, Decimal] | None:
     """What Stripe counts inside the window, hours as they are in the engine: UTC without an offset."""
     if books.stripe is None:
         return None
@@ -167,8 +169,8 @@ def _counted(books: Books) -> dict[Hour, Decimal] | None:
 
 
 def _add_hours(
-    desk: _Desk,
-    parts: defaultdict[Key, list[Part]],
+    comparison: _Comparison,
+    parts: defaultdict[Key, list[DifferencePart]],
     sent: dict[Hour, Decimal],
     counted: dict[Hour, Decimal],
     unknown: frozenset[str],
@@ -180,8 +182,8 @@ def _add_hours(
         for key in sorted(sent.keys() | counted.keys())
         if key[0] not in unknown and (difference := EXACT.subtract(sent.get(key, nothing), counted.get(key, nothing)))
     }
-    merged: dict[tuple[Key, Cause | None, bool], Part] = {}
-    for (customer, hour), intents, legacy, kept_back in desk.hours(list(differences)):
+    merged: dict[tuple[Key, Cause | None, bool], DifferencePart] = {}
+    for (customer, hour), intents, legacy, kept_back in comparison.hours(list(differences)):
         for part in explain_hour(differences[customer, hour], intents, legacy, kept_back):
             key = ((customer, hour.date()), part.cause, part.credits < 0)
             merged[key] = _merged(merged[key], part) if key in merged else part
@@ -189,8 +191,8 @@ def _add_hours(
         parts[row].append(part)
 
 
-def _merged(one: Part, other: Part) -> Part:
-    return Part(
+def _merged(one: DifferencePart, other: DifferencePart) -> DifferencePart:
+    return DifferencePart(
         one.step,
         one.cause,
         EXACT.add(one.credits, other.credits),

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from billing_core.reconcile.report import Finding, added
+from billing_core.reconcile.report import UnbilledFinding, added
 from billing_core.stripe.periods import is_over
 from billing_core.types import plain_decimal
 from billing_core.values.decimals import EXACT
@@ -58,7 +58,7 @@ def no_metered_item(
     subscriptions: Iterable[Subscription],
     meter_id: str,
     now: datetime,
-) -> Iterator[Finding]:
+) -> Iterator[UnbilledFinding]:
     """Customers with credits counted in hours that no subscription with an item on the meter bills."""
     spans: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
     for found in subscriptions:
@@ -80,7 +80,7 @@ def no_metered_item(
             "its subscriptions on the meter did not run then" if customer in spans else "no subscription has the meter"
         )
         says = f"Stripe counts {_grouped(total)} credits of {customer} that no invoice bills: {why}"
-        yield Finding(NO_METERED_ITEM, customer, total, says)
+        yield UnbilledFinding(NO_METERED_ITEM, customer, total, says)
 
 
 def several_subscriptions(
@@ -88,7 +88,7 @@ def several_subscriptions(
     subscriptions: Iterable[Subscription],
     meter_id: str,
     now: datetime,
-) -> Iterator[Finding]:
+) -> Iterator[UnbilledFinding]:
     """Customers with two or more live subscriptions on the meter: each of them bills the same usage."""
     live: dict[str, list[str]] = {}
     for found in subscriptions:
@@ -102,7 +102,7 @@ def several_subscriptions(
                 f"{customer} has {len(ids)} live subscriptions on the meter ({', '.join(sorted(ids))}): each bills its "
                 f"usage, {_grouped(total)} credits of this time; end all but one at Stripe"
             )
-            yield Finding(SEVERAL_SUBSCRIPTIONS, customer, total, says)
+            yield UnbilledFinding(SEVERAL_SUBSCRIPTIONS, customer, total, says)
 
 
 def billed_lines(
@@ -129,7 +129,7 @@ def after_finalization(
     lines: Sequence[BilledLine],
     late: Iterable[Mapping[str, Any]],
     sent_in: Callable[[str, datetime, datetime], int],
-) -> Iterator[Finding]:
+) -> Iterator[UnbilledFinding]:
     """Credits sent for a period after its end of which the final invoice knows nothing.
 
     What was sent after the end but while the invoice was a draft is billed; so only as much counts as was sent for the
@@ -161,7 +161,7 @@ def after_finalization(
                 f"{line.customer_id} for {line.start:%Y-%m-%d %H:%M} to {line.end:%Y-%m-%d %H:%M} UTC: "
                 f"{_grouped(unbilled)} came after it was final"
             )
-            yield Finding(
+            yield UnbilledFinding(
                 AFTER_FINALIZATION, line.customer_id, unbilled, says, tuple(sorted(row["identifier"] for row in rows))
             )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from billing_core.reconcile.report import Cause, Part, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, DifferencePart
 from billing_core.values.decimals import EXACT
 
 __all__ = ["HourIntent", "KeptBack", "LegacyEvent", "explain_hour"]
@@ -51,7 +51,7 @@ def explain_hour(
     intents: Sequence[HourIntent],
     legacy: Sequence[LegacyEvent] = (),
     kept_back: Sequence[KeptBack] = (),
-) -> Iterator[Part]:
+) -> Iterator[DifferencePart]:
     """The parts of `difference` (sent minus counted), which they add up to.
 
     A higher total than sent is never lag, unless a credit given back has not been counted yet.
@@ -73,15 +73,15 @@ def explain_hour(
         billed_before = min(rest, Decimal(sum(math.ceil(event.credits) for event in legacy)))
         if billed_before > 0:
             ids = tuple(sorted(event.event_id for event in legacy))
-            yield Part(Step.SENT_STRIPE, Cause.LEGACY_BILLED, -billed_before, ids)
+            yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LEGACY_BILLED, -billed_before, ids)
             rest = EXACT.subtract(rest, billed_before)
         elsewhere = min(rest, Decimal(math.ceil(sum((event.credits for event in kept_back), Decimal(0)))))
         if elsewhere > 0:
             ids = tuple(sorted(event.event_id for event in kept_back))
-            yield Part(Step.SENT_STRIPE, Cause.SENT_ELSEWHERE, -elsewhere, ids)
+            yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.SENT_ELSEWHERE, -elsewhere, ids)
             rest = EXACT.subtract(rest, elsewhere)
         if rest:
-            yield Part(Step.SENT_STRIPE, Cause.NOT_OURS, -rest)
+            yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, -rest)
 
 
 def _arrived(unknown: Sequence[HourIntent], amount: Decimal) -> list[HourIntent]:
@@ -106,6 +106,8 @@ def _suspects(lost: Decimal, intents: Sequence[HourIntent]) -> list[HourIntent]:
     return fitting if len(fitting) == 1 else old
 
 
-def _part(cause: Cause, amount: Decimal, intents: Sequence[HourIntent]) -> Part:
+def _part(cause: Cause, amount: Decimal, intents: Sequence[HourIntent]) -> DifferencePart:
     ids = sorted({event_id for intent in intents for event_id in intent.event_ids})
-    return Part(Step.SENT_STRIPE, cause, amount, tuple(ids), tuple(sorted(i.identifier for i in intents)))
+    return DifferencePart(
+        ComparisonStep.SENT_STRIPE, cause, amount, tuple(ids), tuple(sorted(i.identifier for i in intents))
+    )

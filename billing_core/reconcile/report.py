@@ -18,13 +18,13 @@ __all__ = [
     "INFORMATIONAL",
     "UNEXPLAINED",
     "Cause",
+    "ComparisonStep",
     "CrossCheck",
+    "CustomerDay",
     "DayDifference",
-    "Finding",
-    "Part",
+    "DifferencePart",
     "Reconciliation",
-    "Row",
-    "Step",
+    "UnbilledFinding",
     "added",
     "waterfall",
 ]
@@ -59,7 +59,7 @@ INFORMATIONAL = frozenset({Cause.EXCLUDED, Cause.UNPRICED})
 """Worth 0 credits: they name events that every book counts as nothing."""
 
 
-class Step(StrEnum):
+class ComparisonStep(StrEnum):
     """Between which two neighbouring books a difference lies."""
 
     LANGFUSE_LEDGER = "langfuse_ledger"
@@ -68,11 +68,11 @@ class Step(StrEnum):
 
 
 _ORDER = {cause: position for position, cause in enumerate(Cause)}
-_STEPS = {step: position for position, step in enumerate(Step)}
+_STEPS = {step: position for position, step in enumerate(ComparisonStep)}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DifferencePart:
     """One piece of a difference between neighbouring books.
 
     Attributes
@@ -86,7 +86,7 @@ class Part:
         Which usage events and which identifiers at Stripe it is about, sorted; empty where nobody can know.
     """
 
-    step: Step
+    step: ComparisonStep
     cause: Cause | None
     credits: Decimal
     event_ids: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CustomerDay:
     """One customer (`None`: usage of nobody) on one UTC day; `None` credits are unknown, not zero.
 
     The parts of a step add up to the difference of its two books, exactly.
@@ -117,7 +117,7 @@ class Row:
     ledger_credits: Decimal
     sent_credits: Decimal
     stripe_credits: Decimal | None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[DifferencePart, ...] = ()
 
     @property
     def unexplained_credits(self) -> Decimal:
@@ -132,7 +132,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class UnbilledFinding:
     """Money that Stripe counts but no invoice will bill. `says` is a sentence for people."""
 
     kind: str
@@ -174,8 +174,8 @@ class Reconciliation:
 
     window: Window
     made_at: datetime
-    rows: tuple[Row, ...]
-    findings: tuple[Finding, ...] = ()
+    rows: tuple[CustomerDay, ...]
+    findings: tuple[UnbilledFinding, ...] = ()
     cross_check: CrossCheck = CrossCheck(None, "not asked for")
     problems: tuple[str, ...] = ()
 
@@ -227,7 +227,7 @@ class Reconciliation:
             _time(document["made_at"]),
             tuple(_row_from_json(row) for row in document["rows"]),
             tuple(
-                Finding(**{**f, "credits": Decimal(f["credits"]), "meter_events": tuple(f["meter_events"])})
+                UnbilledFinding(**{**f, "credits": Decimal(f["credits"]), "meter_events": tuple(f["meter_events"])})
                 for f in document["findings"]
             ),
             CrossCheck(days, check["reason"]),
@@ -249,13 +249,13 @@ def waterfall(reconciliation: Reconciliation) -> list[tuple[str, Decimal]]:
     rows = reconciliation.rows
     has_langfuse = all(row.langfuse_credits is not None for row in rows)
     has_stripe = all(row.stripe_credits is not None for row in rows)
-    steps = [Step.LEDGER_SENT]
+    steps = [ComparisonStep.LEDGER_SENT]
     first, last = ("ledger", [row.ledger_credits for row in rows]), ("sent", [row.sent_credits for row in rows])
     if has_langfuse:
-        steps.append(Step.LANGFUSE_LEDGER)
+        steps.append(ComparisonStep.LANGFUSE_LEDGER)
         first = "langfuse", [row.langfuse_credits or Decimal(0) for row in rows]
     if has_stripe:
-        steps.append(Step.SENT_STRIPE)
+        steps.append(ComparisonStep.SENT_STRIPE)
         last = "stripe", [row.stripe_credits or Decimal(0) for row in rows]
     sums: dict[tuple[int, str, bool], Decimal] = {}
     for part in (part for row in rows for part in row.parts if part.step in steps and part.credits):
@@ -271,7 +271,7 @@ def waterfall(reconciliation: Reconciliation) -> list[tuple[str, Decimal]]:
     return [(first[0], added(first[1])), *(step for step in named if step[1]), (last[0], added(last[1]))]
 
 
-def _row_to_json(row: Row) -> dict[str, Any]:
+def _row_to_json(row: CustomerDay) -> dict[str, Any]:
     return {
         "customer_id": row.customer_id,
         "day": row.day.isoformat(),
@@ -285,9 +285,9 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     }
 
 
-def _row_from_json(row: Mapping[str, Any]) -> Row:
+def _row_from_json(row: Mapping[str, Any]) -> CustomerDay:
     parts = [_part_from_json(part) for part in (*row["causes"], *row["contradictions"])]
-    return Row(
+    return CustomerDay(
         row["customer_id"],
         date.fromisoformat(row["day"]),
         _number(row["langfuse_credits"]),
@@ -298,7 +298,7 @@ def _row_from_json(row: Mapping[str, Any]) -> Row:
     )
 
 
-def _part_to_json(part: Part) -> dict[str, Any]:
+def _part_to_json(part: DifferencePart) -> dict[str, Any]:
     return {
         "cause": part.cause,
         "credits": _text(part.credits),
@@ -308,10 +308,14 @@ def _part_to_json(part: Part) -> dict[str, Any]:
     }
 
 
-def _part_from_json(part: Mapping[str, Any]) -> Part:
+def _part_from_json(part: Mapping[str, Any]) -> DifferencePart:
     cause = None if part["cause"] is None else Cause(part["cause"])
-    return Part(
-        Step(part["step"]), cause, Decimal(part["credits"]), tuple(part["event_ids"]), tuple(part["meter_events"])
+    return DifferencePart(
+        ComparisonStep(part["step"]),
+        cause,
+        Decimal(part["credits"]),
+        tuple(part["event_ids"]),
+        tuple(part["meter_events"]),
     )
 
 

@@ -27,7 +27,7 @@ from billing_core.rating.events import Policy
 from billing_core.rating.policy import Rated
 from billing_core.reconcile.books import (
     UPSTREAM,
-    Books,
+    ComparisonInput,
     active_customers,
     late_candidates,
     read_ledger,
@@ -35,17 +35,17 @@ from billing_core.reconcile.books import (
 )
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item, several_subscriptions
-from billing_core.reconcile.report import CrossCheck, DayDifference, Finding, Reconciliation
+from billing_core.reconcile.report import CrossCheck, DayDifference, Reconciliation, UnbilledFinding
 from billing_core.runtime.clock import Clock, now
 from billing_core.types import Flag
 from billing_core.values.usage_frame import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
-    from billing_core.langfuse.reading import Reading
+    from billing_core.langfuse.reading import UpstreamRead
     from billing_core.langfuse.rollup import DailyTotal
     from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
 
-__all__ = ["LangfuseBook", "Progress", "StripeBook", "reconcile"]
+__all__ = ["LangfuseUsage", "Progress", "StripeSums", "reconcile"]
 
 READERS = 4
 """Customers whose summaries are read at the same time."""
@@ -62,7 +62,7 @@ Progress = Callable[[float, str], None]
 Heard = Callable[[str, "list[SummaryBucket]"], None]
 
 
-class LangfuseBook(Protocol):
+class LangfuseUsage(Protocol):
     """What is asked of `LangfuseProvider`."""
 
     def read(
@@ -72,14 +72,14 @@ class LangfuseBook(Protocol):
         spool: Path,
         progress: Callable[[PullProgress], None] | None = None,
         ended_since: datetime | None = None,
-    ) -> Reading:
+    ) -> UpstreamRead:
         """Every trace with a row in the window, complete."""
 
     def daily_totals(self, window: Window) -> list[DailyTotal] | None:
         """Langfuse's own sums; `None` if it has none."""
 
 
-class StripeBook(Protocol):
+class StripeSums(Protocol):
     """What is asked of `StripeProvider`."""
 
     is_live: bool | None
@@ -130,9 +130,9 @@ def reconcile(
     policy: Policy,
     window: Window,
     *,
-    langfuse: LangfuseBook | None,
+    langfuse: LangfuseUsage | None,
     spool: Path,
-    stripe: StripeBook | None,
+    stripe: StripeSums | None,
     meter_id: str | None,
     clock: Clock = now,
     progress: Progress | None = None,
@@ -169,7 +169,7 @@ def reconcile(
     say(STRIPE_SHARE, "reading the ledger")
     read = read_ledger(ledger.engine, window, fresh.events)
     say(LEDGER_SHARE, "comparing")
-    books = Books(window, fresh.events, read, counted.hours, counted.read_at, frozenset(counted.unknown))
+    books = ComparisonInput(window, fresh.events, read, counted.hours, counted.read_at, frozenset(counted.unknown))
     found = compare(books, now=clock())
     findings = () if meter_id is None else tuple(_findings(ledger, counted, meter_id, window, clock()))
     say(1.0, "done")
@@ -182,7 +182,7 @@ def reconcile(
 
 
 def _read_langfuse(
-    provider: LangfuseBook,
+    provider: LangfuseUsage,
     ledger: Ledger,
     cards: RateCardFile,
     policy: Policy,
@@ -225,7 +225,7 @@ def _narrowed(rated: Rated) -> pa.Table:
     return pa.Table.from_arrays(columns, names=UPSTREAM.names).cast(UPSTREAM)
 
 
-def _cross_checked(provider: LangfuseBook, own: Iterable[DailyTotal], window: Window) -> CrossCheck:
+def _cross_checked(provider: LangfuseUsage, own: Iterable[DailyTotal], window: Window) -> CrossCheck:
     from billing_core.langfuse.metrics import compare_daily
 
     try:
@@ -246,7 +246,7 @@ def _named(table: pa.Table | None) -> set[str]:
 
 
 def _read_stripe(
-    provider: StripeBook,
+    provider: StripeSums,
     meter_id: str,
     window: Window,
     customers: set[str],
@@ -286,7 +286,7 @@ def _read_stripe(
     return counted
 
 
-def _unlisted(provider: StripeBook, counted: _Counted) -> Iterator[Subscription]:
+def _unlisted(provider: StripeSums, counted: _Counted) -> Iterator[Subscription]:
     """Subscriptions of customers with usage that Stripe's lists leave out: those on a test clock."""
     listed = {found.customer_id for found in counted.subscriptions or ()}
     used = {customer for (customer, _), amount in (counted.hours or {}).items() if amount}
@@ -300,7 +300,7 @@ def _unlisted(provider: StripeBook, counted: _Counted) -> Iterator[Subscription]
 
 
 def _summaries(
-    provider: StripeBook, meter_id: str, window: Window, customers: Sequence[str], heard: Heard | None
+    provider: StripeSums, meter_id: str, window: Window, customers: Sequence[str], heard: Heard | None
 ) -> Iterator[tuple[str, list[SummaryBucket] | UpstreamError]]:
     """What Stripe counts per customer, or why that is not known, as the answers come."""
 
@@ -339,7 +339,9 @@ def _summaries(
 # ── money nobody bills ───────────────────────────────────────────────────────────────────────────
 
 
-def _findings(ledger: Ledger, counted: _Counted, meter_id: str, window: Window, now: datetime) -> Iterator[Finding]:
+def _findings(
+    ledger: Ledger, counted: _Counted, meter_id: str, window: Window, now: datetime
+) -> Iterator[UnbilledFinding]:
     if counted.subscriptions is None:
         return
     yield from no_metered_item(counted.hours or {}, counted.subscriptions, meter_id, now)

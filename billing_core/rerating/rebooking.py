@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.ledger.customer_mapping import Unsent, standing
+from billing_core.ledger.customer_mapping import UnsentEvent, standing
 from billing_core.ledger.queries import split_models, with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
 from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE
@@ -140,7 +140,7 @@ def _standings(
 
 def _decided(kind: Kind) -> tuple[str, str | None]:
     flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back, has_customer = kind
-    event = Unsent(flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back)
+    event = UnsentEvent(flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back)
     now = standing(
         event, has_customer=has_customer, is_mapped=Flag.MAPPED_CUSTOMER in event.flags.split(FLAG_SEPARATOR)
     )

@@ -30,7 +30,7 @@ __all__ = [
     "PARTS",
     "RERATED",
     "BookedWith",
-    "Calendar",
+    "CardCalendar",
     "as_booked",
     "billed_by_somebody_else",
     "cannot_be_priced",
@@ -72,7 +72,7 @@ STAYS = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Calendar:
+class CardCalendar:
     """Which card of a file is in force when: between two neighbouring edges it is always the same one.
 
     `edges` are microseconds since 1970, ascending; `cards` has one place more, the first before every edge.
@@ -82,7 +82,7 @@ class Calendar:
     cards: tuple[RateCard | None, ...]
 
     @classmethod
-    def of(cls, file: RateCardFile) -> Calendar:
+    def of(cls, file: RateCardFile) -> CardCalendar:
         """The calendar that agrees with `file.in_force` at any time."""
         ends = {card.effective_to for card in file.cards if card.effective_to is not None}
         edges = sorted({card.effective_from for card in file.cards} | ends)
@@ -95,7 +95,7 @@ class Calendar:
         return np.searchsorted(self.edges, numbers, side="right").astype(np.int64)
 
 
-def rerate(events: pa.Table, calendar: Calendar, booked_with: BookedWith) -> pa.Table:
+def rerate(events: pa.Table, calendar: CardCalendar, booked_with: BookedWith) -> pa.Table:
     """Rate stored events (columns `NEEDED`) with the card that the calendar has for each.
 
     Returns

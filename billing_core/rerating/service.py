@@ -29,21 +29,21 @@ from billing_core.ledger.policies import forget_facts, known_policies, remember_
 from billing_core.ledger.queries import Selection, Snapshot
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS, SETTINGS_RUN
 from billing_core.organizations.limits import Limit
-from billing_core.organizations.limits_service import LimitsDesk
+from billing_core.organizations.limits_service import LimitsService
 from billing_core.rating.card import RateCard, RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import fingerprint, policy_json
 from billing_core.rerating.model import Rerating
 from billing_core.rerating.rebooking import Waiting, to_book, waiting_now
-from billing_core.rerating.rules import NEEDED, Calendar, rerate
+from billing_core.rerating.rules import NEEDED, CardCalendar, rerate
 from billing_core.rerating.settings_rules import SETTINGS_NEEDED, UnderSettings, under_settings
-from billing_core.rerating.totals import Tally, crossings, current_periods, unknown_plans
+from billing_core.rerating.totals import RerateTotals, crossings, current_periods, unknown_plans
 from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings
 from billing_core.types import Flag, utc_text
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["RerateDesk"]
+__all__ = ["ReratingService"]
 
 READ_AT_ONCE = 100_000
 """Events per read: what is in memory at a time."""
@@ -63,7 +63,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class EventSlice:
     """Some events of a selection, about `events` of them: those of its times, or the `part`-th of `parts` of those."""
 
     selection: Selection
@@ -80,11 +80,11 @@ class Slice:
         return t.filter(rest.isin([self.part, self.part - self.parts]))
 
 
-class RerateDesk:
+class ReratingService:
     """See the module. Thread-safe."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, limits: LimitsDesk, policy: Callable[[], Policy] = Policy
+        self, settings: Settings, ledger: Ledger, limits: LimitsService, policy: Callable[[], Policy] = Policy
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -140,7 +140,7 @@ class RerateDesk:
         principal.require_everything(WHY_EVERYTHING)
         whole = self._selection(principal, start, end)
         known = self._known(principal)
-        tally = Tally(current_periods(known.limits))
+        tally = RerateTotals(current_periods(known.limits))
         pieces = self._slices(whole)
         for number, events in enumerate(self._read_ahead(pieces, rule.needed)):
             found = rule.of(events, known, self._ledger.engine.rows)
@@ -203,12 +203,12 @@ class RerateDesk:
             whole = replace(self._selection(principal, start, end), snapshot=Snapshot(0, 0))
             self._ledger.register_cards(rule.cards, actor=principal.name)
             known = self._known(principal)
-            tally = Tally(current_periods(known.limits))
+            tally = RerateTotals(current_periods(known.limits))
             pieces = self._slices(whole)
             done = 0
             for together in _groups(pieces):
                 with self._ledger.engine.transaction() as writer:
-                    own, changed = Tally({}), []
+                    own, changed = RerateTotals({}), []
                     waiting = waiting_now(writer.rows)
                     current = rule.in_transaction(writer)
                     for piece in together:
@@ -225,7 +225,7 @@ class RerateDesk:
 
     @staticmethod
     def _by_cards(cards: RateCardFile) -> _ByCards:
-        return _ByCards(cards.cards, Calendar.of(cards))
+        return _ByCards(cards.cards, CardCalendar.of(cards))
 
     def _by_settings(self) -> _BySettings:
         return _BySettings(self._policy(), known_policies(self._ledger.engine.rows))
@@ -256,14 +256,14 @@ class RerateDesk:
         limits = self._limits.read(system_principal(principal.name))
         return _Known(booked, limits.rows, limits.read_at is not None)
 
-    def _slices(self, whole: Selection) -> list[Slice]:
+    def _slices(self, whole: Selection) -> list[EventSlice]:
         """The selection in order of time, cut so that each part fits in memory."""
         t = queries.selected(whole)
         counted = t.group_by("quarter_hour").aggregate(events=t.count()).order_by("quarter_hour")
         rows = self._ledger.engine.read(counted)
         return slices(whole, rows["quarter_hour"].to_pylist(), rows["events"].to_pylist())
 
-    def _read_ahead(self, pieces: Sequence[Slice], needed: Sequence[str]) -> Iterator[pa.Table]:
+    def _read_ahead(self, pieces: Sequence[EventSlice], needed: Sequence[str]) -> Iterator[pa.Table]:
         """The events of each slice as they were when the first was read; the next is read while one is rated."""
         with ThreadPoolExecutor(1, thread_name_prefix="rerate") as reader:
             coming = None
@@ -272,7 +272,7 @@ class RerateDesk:
                 if ready is not None:
                     yield ready.result()
 
-    def _read(self, piece: Slice, needed: Sequence[str]) -> pa.Table:
+    def _read(self, piece: EventSlice, needed: Sequence[str]) -> pa.Table:
         then = replace(piece.selection.snapshot, latest=self._ledger.version())
         as_of = replace(piece, selection=replace(piece.selection, snapshot=then))
         return self._ledger.engine.read(as_of.rows().select(*needed))
@@ -287,9 +287,9 @@ class _Known:
     plans_were_read: bool
 
 
-def slices(whole: Selection, quarter_hours: Sequence[int], counts: Sequence[int]) -> list[Slice]:
+def slices(whole: Selection, quarter_hours: Sequence[int], counts: Sequence[int]) -> list[EventSlice]:
     """Cut a selection between quarter hours (since 1970, ascending, with their events); a crowded one by ids."""
-    found: list[Slice] = []
+    found: list[EventSlice] = []
     first, events = whole.start, 0
     for place, (quarter, count) in enumerate(zip(quarter_hours, counts, strict=True)):
         events += count
@@ -299,14 +299,14 @@ def slices(whole: Selection, quarter_hours: Sequence[int], counts: Sequence[int]
         end = whole.end if is_last else EPOCH + timedelta(seconds=(quarter + 1) * QUARTER_HOUR_SECONDS)
         parts = -(-events // READ_AT_ONCE)
         selection = replace(whole, start=first, end=end)
-        found += [Slice(selection, events // parts, part, parts) for part in range(parts)]
+        found += [EventSlice(selection, events // parts, part, parts) for part in range(parts)]
         first, events = end, 0
     return found
 
 
-def _groups(pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
+def _groups(pieces: Sequence[EventSlice]) -> Iterator[list[EventSlice]]:
     """Slices that are booked in one transaction."""
-    group: list[Slice] = []
+    group: list[EventSlice] = []
     for piece in pieces:
         if group and sum(one.events for one in group) + piece.events > BOOKED_TOGETHER:
             yield group
@@ -318,11 +318,11 @@ def _groups(pieces: Sequence[Slice]) -> Iterator[list[Slice]]:
 
 def _changed(
     writer: Writer,
-    piece: Slice,
+    piece: EventSlice,
     rule: _ByCards | _BySettings,
     known: _Known,
     waiting: Waiting,
-    tallies: Sequence[Tally],
+    tallies: Sequence[RerateTotals],
 ) -> pa.Table:
     """What of a slice comes out different, as it is inside the transaction, to be booked; all of it is added up."""
     events = writer.read(piece.rows())
@@ -340,7 +340,7 @@ class _ByCards:
     """Another card over history. Who pays stays as it is."""
 
     cards: tuple[RateCard, ...]
-    calendar: Calendar
+    calendar: CardCalendar
     needed = NEEDED
     run = "rerate"
     settings: Mapping[str, object] | None = None
@@ -397,7 +397,9 @@ class _BySettings:
         return booked.append_column("policy_differs", pa.array([False] * rows, pa.bool_()))
 
 
-def _result(whole: Selection, rule: _ByCards | _BySettings, known: _Known, tally: Tally, *, applied: bool) -> Rerating:
+def _result(
+    whole: Selection, rule: _ByCards | _BySettings, known: _Known, tally: RerateTotals, *, applied: bool
+) -> Rerating:
     return Rerating(
         start=whole.start,
         end=whole.end,
@@ -416,7 +418,7 @@ def _result(whole: Selection, rule: _ByCards | _BySettings, known: _Known, tally
     )
 
 
-def _audited(done: Rerating, together: Sequence[Slice]) -> dict[str, object]:
+def _audited(done: Rerating, together: Sequence[EventSlice]) -> dict[str, object]:
     """Who books what is told beside it; `from` and `to` are of the events in this transaction."""
     start, end = together[0].selection.start, together[-1].selection.end
     return {
@@ -436,7 +438,7 @@ def _moved(done: Rerating) -> list[dict[str, object]]:
     return [row.to_json() for row in done.customers if row.delta][:AUDITED_CUSTOMERS]
 
 
-def _tell(progress: Progress | None, done: int, pieces: Sequence[Slice], what: str) -> None:
+def _tell(progress: Progress | None, done: int, pieces: Sequence[EventSlice], what: str) -> None:
     if progress is not None:
         events = sum(piece.events for piece in pieces[:done])
         progress(done / len(pieces), f"{what} {events:,} events")

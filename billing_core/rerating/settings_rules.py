@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.schema import FLAG_SEPARATOR
 from billing_core.rating.events import Policy, flag_sets, matches_any, payers
-from billing_core.rating.policy import NAMED_FACTS, Reread, fingerprint
+from billing_core.rating.policy import NAMED_FACTS, ReadUnderPolicy, fingerprint
 from billing_core.rerating.model import NotRerated
 from billing_core.rerating.rules import (
     NEEDED,
@@ -57,7 +57,7 @@ def under_settings(
     events: pa.Table,
     policy: Policy,
     policies: Mapping[str, Policy],
-    reread: Mapping[str, Reread],
+    reread: Mapping[str, ReadUnderPolicy],
     booked_with: BookedWith,
 ) -> UnderSettings:
     """Bill stored events (columns `SETTINGS_NEEDED`, or all) by `policy`.
@@ -116,7 +116,7 @@ def under_settings(
 
 
 def _facts(
-    events: pa.Table, policy: Policy, policies: Mapping[str, Policy], reread: Mapping[str, Reread]
+    events: pa.Table, policy: Policy, policies: Mapping[str, Policy], reread: Mapping[str, ReadUnderPolicy]
 ) -> tuple[dict[str, pa.Array], pa.Array]:
     """What each trace says by the metadata names in force, as far as the ledger knows; and why an event stays.
 

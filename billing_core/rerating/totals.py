@@ -23,7 +23,7 @@ from billing_core.rerating.model import (
 )
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Tally", "crossings", "current_periods", "unknown_plans"]
+__all__ = ["RerateTotals", "crossings", "current_periods", "unknown_plans"]
 
 Periods = Mapping[str, tuple[datetime, datetime]]
 """Customer → the half-open billing period that runs now, aware UTC."""
@@ -32,7 +32,7 @@ ALL_OF_IT = (100,)
 """The threshold, in percent of what a plan includes, at which a limit is crossed."""
 
 
-class Tally:
+class RerateTotals:
     """What a re-rating comes to, over all slices added so far.
 
     Attributes

@@ -23,7 +23,7 @@ __all__ = [
     "ANSWER_SECONDS",
     "AnswerTooLarge",
     "AnswerTooSlow",
-    "Cutter",
+    "DeadlineCutter",
     "Unpacking",
     "bounded_client",
 ]
@@ -264,7 +264,7 @@ def _short(bounds: _Bounds, timeout: float | None) -> float | None:
         raise httpcore.ReadTimeout("the time for the whole answer is over") from None
 
 
-class Cutter:
+class DeadlineCutter:
     """Cuts connections whose answers do not end in time, for clients that look at no deadline; one thread for all."""
 
     LOOK_SECONDS = 0.1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from billing_core.errors import BillingError
 from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED
-from billing_core.sandbox.http import Mode
+from billing_core.sandbox.http import ApiGeneration
 from billing_core.sandbox.server import run_command
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--events", type=int, default=DEFAULT_EVENTS)
     parser.add_argument("--days", type=int, default=DEFAULT_DAYS)
-    parser.add_argument("--mode", choices=[mode.value for mode in Mode], default=Mode.V4.value)
+    parser.add_argument("--mode", choices=[mode.value for mode in ApiGeneration], default=ApiGeneration.V4.value)
     parser.add_argument("--now", type=datetime.fromisoformat)
     parser.add_argument("--taken-over", type=datetime.fromisoformat, help="an earlier system billed until then")
     parser.add_argument("--latency", type=float, default=0.0)

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
-from billing_core.sandbox.data.dataset import Dataset
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.faults import faults
-from billing_core.sandbox.http import Mode, Refusal, Sandbox, refuse, wall_clock
+from billing_core.sandbox.http import ApiGeneration, HttpError, Sandbox, refuse, wall_clock
 from billing_core.sandbox.langfuse import common, legacy, v2
 from billing_core.sandbox.stripe import routes
 
@@ -25,9 +25,9 @@ async def unknown_route(_: Request, __: Exception) -> Response:
 
 
 def create_app(
-    dataset: Dataset,
+    dataset: SandboxDataset,
     *,
-    mode: Mode | str = Mode.V4,
+    mode: ApiGeneration | str = ApiGeneration.V4,
     latency_seconds: float = 0.0,
     clock: Callable[[], int] = wall_clock,
     stripe_journal: Path | None = None,
@@ -52,8 +52,8 @@ def create_app(
             *routes.routes(),
             *faults.routes(),
         ],
-        exception_handlers={Refusal: refuse, 404: unknown_route},
+        exception_handlers={HttpError: refuse, 404: unknown_route},
     )
-    app.state.sandbox = Sandbox(dataset, Mode(mode), clock)
+    app.state.sandbox = Sandbox(dataset, ApiGeneration(mode), clock)
     app.state.stripe = routes.Account(clock, stripe_journal)
     return faults.FaultLayer(app, latency_seconds)

@@ -16,13 +16,13 @@ from starlette.responses import Response
 
 from billing_core.runtime.clock import now
 from billing_core.sandbox.data.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY
-from billing_core.sandbox.data.dataset import Dataset
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.langfuse.store import RowStore
 from billing_core.sandbox.langfuse.wire import milliseconds
 
 __all__ = [
-    "Mode",
-    "Refusal",
+    "ApiGeneration",
+    "HttpError",
     "Sandbox",
     "bad_request",
     "check_key",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-class Mode(StrEnum):
+class ApiGeneration(StrEnum):
     """Which generation of Langfuse the sandbox plays."""
 
     V4 = "v4"  # v2 observations only: Cloud, and self-hosted v4 as installed
@@ -43,7 +43,7 @@ class Mode(StrEnum):
     DUAL = "dual"  # v4 in dual write mode
 
 
-VERSIONS = {Mode.V4: "4.16.0", Mode.V3: "3.225.4", Mode.DUAL: "4.16.0"}
+VERSIONS = {ApiGeneration.V4: "4.16.0", ApiGeneration.V3: "3.225.4", ApiGeneration.DUAL: "4.16.0"}
 
 
 def wall_clock() -> int:
@@ -54,7 +54,7 @@ def wall_clock() -> int:
 class Sandbox:
     """What the routes serve from. `clock` (milliseconds since 1970) decides which rows have arrived."""
 
-    def __init__(self, dataset: Dataset, mode: Mode, clock: Callable[[], int] = wall_clock) -> None:
+    def __init__(self, dataset: SandboxDataset, mode: ApiGeneration, clock: Callable[[], int] = wall_clock) -> None:
         self.dataset = dataset
         self.mode = mode
         self.clock = clock
@@ -75,7 +75,7 @@ class Sandbox:
         return sandbox
 
 
-class Refusal(Exception):
+class HttpError(Exception):
     """An answer other than 200, raised from anywhere below a route."""
 
     def __init__(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
@@ -86,8 +86,8 @@ class Refusal(Exception):
 
 
 async def refuse(_: Request, refusal: Exception) -> Response:
-    """Starlette's handler for `Refusal`."""
-    assert isinstance(refusal, Refusal)  # noqa: S101 - registered for this class only
+    """Starlette's handler for `HttpError`."""
+    assert isinstance(refusal, HttpError)  # noqa: S101 - registered for this class only
     return json_response(refusal.body, refusal.status, refusal.headers)
 
 
@@ -97,15 +97,15 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
     return Response(body, status, headers, "application/json")
 
 
-def bad_request(parameter: str, message: str) -> Refusal:
+def bad_request(parameter: str, message: str) -> HttpError:
     """400 as Langfuse words schema errors."""
     issue = {"code": "custom", "path": [parameter], "message": message}
-    return Refusal(400, {"message": "Invalid request data", "error": [issue]})
+    return HttpError(400, {"message": "Invalid request data", "error": [issue]})
 
 
-def not_found(message: str, error: str | None = "LangfuseNotFoundError") -> Refusal:
+def not_found(message: str, error: str | None = "LangfuseNotFoundError") -> HttpError:
     """404 with or without the class name, which tells a missing thing from a switched-off route."""
-    return Refusal(404, {"message": message} if error is None else {"message": message, "error": error})
+    return HttpError(404, {"message": message} if error is None else {"message": message, "error": error})
 
 
 def check_key(request: Request) -> None:
@@ -123,7 +123,7 @@ def check_key(request: Request) -> None:
         given = b""
     expected = f"{LANGFUSE_PUBLIC_KEY}:{LANGFUSE_SECRET_KEY}".encode()
     if scheme.lower() != "basic" or not secrets.compare_digest(given, expected):
-        raise Refusal(401, {"message": "Invalid credentials. Confirm that you've configured the correct host."})
+        raise HttpError(401, {"message": "Invalid credentials. Confirm that you've configured the correct host."})
 
 
 def in_text(request: Request, name: str) -> str | None:

@@ -22,8 +22,8 @@ import uvicorn
 from billing_core.errors import SettingsError, UpstreamError
 from billing_core.sandbox.app import create_app
 from billing_core.sandbox.data.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY, STRIPE_KEY
-from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED, Dataset
-from billing_core.sandbox.http import Mode
+from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED, SandboxDataset
+from billing_core.sandbox.http import ApiGeneration
 
 __all__ = ["SandboxProcess", "environment_for", "run_command", "serve"]
 
@@ -58,9 +58,9 @@ class _Server(uvicorn.Server):
 def serve(
     host: str,
     port: int,
-    dataset: Dataset,
+    dataset: SandboxDataset,
     *,
-    mode: Mode | str = Mode.V4,
+    mode: ApiGeneration | str = ApiGeneration.V4,
     latency_seconds: float = 0.0,
     stripe_journal: Path | None = None,
     ready: Callable[[str], None] | None = None,
@@ -141,7 +141,7 @@ def run_command(
     seed: int = DEFAULT_SEED,
     events: int = DEFAULT_EVENTS,
     days: int = DEFAULT_DAYS,
-    mode: Mode | str = Mode.V4,
+    mode: ApiGeneration | str = ApiGeneration.V4,
     *,
     now: datetime | None = None,
     taken_over: datetime | None = None,
@@ -163,8 +163,8 @@ def run_command(
         sys.stdout.flush()
 
     try:
-        dataset = Dataset(seed, events, days, now=now, taken_over=taken_over)
-        chosen = Mode(mode)
+        dataset = SandboxDataset(seed, events, days, now=now, taken_over=taken_over)
+        chosen = ApiGeneration(mode)
     except ValueError as error:
         raise SettingsError(f"sandbox: {error}") from None
     serve(
@@ -199,7 +199,7 @@ class SandboxProcess:
         seed: int = DEFAULT_SEED,
         events: int = DEFAULT_EVENTS,
         days: int = DEFAULT_DAYS,
-        mode: Mode | str = Mode.V4,
+        mode: ApiGeneration | str = ApiGeneration.V4,
         now: datetime | None = None,
         taken_over: datetime | None = None,
         latency_seconds: float = 0.0,
@@ -214,7 +214,7 @@ class SandboxProcess:
             "seed": seed,
             "events": events,
             "days": days,
-            "mode": Mode(mode),
+            "mode": ApiGeneration(mode),
             "latency": latency_seconds,
         }
         if now is not None:

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-__all__ = ["Answer", "one_line"]
+__all__ = ["StripeResponse", "one_line"]
 
 LONGEST_TEXT = 300
 """Characters of a foreign message that are worth showing."""
@@ -32,7 +32,7 @@ def one_line(text: object) -> str:
 
 
 @dataclass(frozen=True)
-class Answer:
+class StripeResponse:
     """Status, headers (case-blind) and body of one answer, and when it came."""
 
     status: int

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from billing_core.stripe.answer import Answer
-from billing_core.stripe.limits import Brake, Patience
+from billing_core.stripe.answer import StripeResponse
+from billing_core.stripe.limits import Brake, RetryLimits
 from billing_core.stripe.model import OutcomeKind
-from billing_core.stripe.run import Run
-from billing_core.stripe.wire import NoAnswer
+from billing_core.stripe.run import SendRun
+from billing_core.stripe.wire import NoResponse
 
 __all__ = [
     "IDEMPOTENCY_ERROR",
     "METER_GONE",
     "METER_GONE_CODES",
     "METER_GONE_SAYS",
-    "Barred",
-    "Ending",
+    "AccountRefused",
+    "CallOutcome",
     "Verdict",
     "key_of_try",
     "try_until_known",
@@ -57,7 +57,7 @@ IDEMPOTENCY_ERROR = "idempotency_error"
 """Stripe knows the key with another content: whatever arrived, it was not this."""
 
 
-class Barred(Exception):
+class AccountRefused(Exception):
     """The account may not do this at all; the text says why."""
 
 
@@ -74,7 +74,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CallOutcome:
     """How all tries of one call ended. `status` is that of the last answer, `None` if there was none."""
 
     kind: OutcomeKind
@@ -92,7 +92,7 @@ def key_of_try(key: str, generation: int) -> str:
     return key if generation == 1 else f"{key}#{generation}"
 
 
-def verdict_of(answer: Answer, is_receipt: Callable[[Answer], bool]) -> Verdict:
+def verdict_of(answer: StripeResponse, is_receipt: Callable[[StripeResponse], bool]) -> Verdict:
     """Judge an answer. `is_receipt` tells whether a 2xx really is about what was sent."""
     if answer.is_success:
         return Verdict.TAKEN if is_receipt(answer) else Verdict.DOUBTFUL
@@ -111,8 +111,13 @@ def verdict_of(answer: Answer, is_receipt: Callable[[Answer], bool]) -> Verdict:
 
 
 def try_until_known(
-    call: Callable[[int], Answer], is_receipt: Callable[[Answer], bool], *, run: Run, brake: Brake, patience: Patience
-) -> Ending:
+    call: Callable[[int], StripeResponse],
+    is_receipt: Callable[[StripeResponse], bool],
+    *,
+    run: SendRun,
+    brake: Brake,
+    patience: RetryLimits,
+) -> CallOutcome:
     """Call until the outcome is known or patience ends. `call` gets the generation of its idempotency key."""
     return _Tries(call, is_receipt, run, brake, patience).end()
 
@@ -122,11 +127,11 @@ class _Tries:
 
     def __init__(
         self,
-        call: Callable[[int], Answer],
-        is_receipt: Callable[[Answer], bool],
-        run: Run,
+        call: Callable[[int], StripeResponse],
+        is_receipt: Callable[[StripeResponse], bool],
+        run: SendRun,
         brake: Brake,
-        patience: Patience,
+        patience: RetryLimits,
     ) -> None:
         self._call, self._is_receipt = call, is_receipt
         self._run, self._brake, self._patience = run, brake, patience
@@ -135,23 +140,23 @@ class _Tries:
         self._generation = 1
         self._is_in_doubt = False
 
-    def end(self) -> Ending:
+    def end(self) -> CallOutcome:
         while True:
             if not self._brake.acquire(self._run.over):
                 return self._open_end(f"{'given up' if self._tries else 'not tried'}: {self._run.reason}")
             self._tries += 1
             try:
                 answer = self._call(self._generation)
-            except NoAnswer as silence:
+            except NoResponse as silence:
                 ending = self._after_silence(silence)
-            except Barred as barred:
+            except AccountRefused as barred:
                 ending = self._barred(str(barred))
             else:
                 ending = self._after(answer)
             if ending is not None:
                 return ending
 
-    def _after(self, answer: Answer) -> Ending | None:
+    def _after(self, answer: StripeResponse) -> CallOutcome | None:
         """The end, or `None` to try again."""
         verdict = verdict_of(answer, self._is_receipt)
         if verdict is Verdict.LIMITED:
@@ -179,11 +184,11 @@ class _Tries:
             return self._ending(OutcomeKind.UNKNOWN, reason, answer)
         return self._ending(OutcomeKind.REJECTED, _rejection(answer), answer)
 
-    def _after_silence(self, silence: NoAnswer) -> Ending | None:
+    def _after_silence(self, silence: NoResponse) -> CallOutcome | None:
         self._is_in_doubt = self._is_in_doubt or silence.was_sent
         return self._failed(str(silence), None)
 
-    def _failed(self, reason: str, answer: Answer | None) -> Ending | None:
+    def _failed(self, reason: str, answer: StripeResponse | None) -> CallOutcome | None:
         self._failures += 1
         if self._failures >= self._patience.send_tries:
             self._run.unanswered(reason)
@@ -193,7 +198,7 @@ class _Tries:
         self._run.over.wait(wait)
         return None
 
-    def _limited(self, answer: Answer) -> Ending | None:
+    def _limited(self, answer: StripeResponse) -> CallOutcome | None:
         self._limits += 1
         # A Retry-After of 0 would be tried again without end.
         wait = answer.retry_after_seconds or self._patience.backoff_seconds(self._limits)
@@ -212,24 +217,24 @@ class _Tries:
             self._brake.pause(wait)
         return None
 
-    def _barred(self, reason: str, answer: Answer | None = None) -> Ending:
+    def _barred(self, reason: str, answer: StripeResponse | None = None) -> CallOutcome:
         self._run.halt(reason)
         return self._open_end(reason, answer)
 
-    def _open_end(self, reason: str, answer: Answer | None = None) -> Ending:
+    def _open_end(self, reason: str, answer: StripeResponse | None = None) -> CallOutcome:
         """Nothing definite: `REFUSED` only if no try can have been processed."""
         kind = OutcomeKind.UNKNOWN if self._is_in_doubt else OutcomeKind.REFUSED
         return self._ending(kind, reason, answer)
 
-    def _ending(self, kind: OutcomeKind, reason: str | None, answer: Answer | None) -> Ending:
+    def _ending(self, kind: OutcomeKind, reason: str | None, answer: StripeResponse | None) -> CallOutcome:
         if answer is None:
-            return Ending(kind, self._tries, reason, after_doubt=self._is_in_doubt)
+            return CallOutcome(kind, self._tries, reason, after_doubt=self._is_in_doubt)
         is_drift = answer.of_error("type") == IDEMPOTENCY_ERROR
         code = IDEMPOTENCY_ERROR if is_drift else answer.of_error("code")
-        return Ending(kind, self._tries, reason, code, answer.request_id, answer.status, self._is_in_doubt)
+        return CallOutcome(kind, self._tries, reason, code, answer.request_id, answer.status, self._is_in_doubt)
 
 
-def _rejection(answer: Answer) -> str:
+def _rejection(answer: StripeResponse) -> str:
     if answer.of_error("type") == IDEMPOTENCY_ERROR:
         return (
             "ALARM: other bytes were sent before under this idempotency key, so the stored meter event is not the one "

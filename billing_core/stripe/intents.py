@@ -24,7 +24,17 @@ import pyarrow.compute as pc
 from billing_core.settings import Granularity
 from billing_core.values.decimals import from_integers, to_integers
 
-__all__ = ["CANDIDATES", "COVERED", "Calendar", "Hold", "Plan", "Rules", "identifier_of", "owed", "plan"]
+__all__ = [
+    "CANDIDATES",
+    "COVERED",
+    "BillingPeriods",
+    "Hold",
+    "PlanningRules",
+    "PushPlan",
+    "identifier_of",
+    "owed",
+    "plan",
+]
 
 OLDEST = timedelta(days=35)
 """Stripe takes no older timestamp."""
@@ -53,7 +63,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-class Calendar(Protocol):
+class BillingPeriods(Protocol):
     """What planning needs to know of a customer's billing periods."""
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
@@ -64,7 +74,7 @@ class Calendar(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PlanningRules:
     """What holds for one plan. `environment` keeps live and test identifiers apart; `now` is aware UTC.
 
     `taken` are identifiers that another ledger gave: Stripe would take an intent with one of them for a repetition.
@@ -87,7 +97,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PushPlan:
     """What to write down.
 
     Attributes
@@ -109,7 +119,7 @@ class Plan:
     holds: list[Hold]
 
 
-def identifier_of(rules: Rules, customer_id: str, source: str, revision: int) -> str:
+def identifier_of(rules: PlanningRules, customer_id: str, source: str, revision: int) -> str:
     """Deterministic, 70 characters: the same fact gets the same identifier whoever computes it, whenever."""
     fact = json.dumps([rules.environment, rules.event_name, customer_id, source, revision])
     return "usage_" + hashlib.sha256(fact.encode()).hexdigest()
@@ -119,10 +129,10 @@ def plan(
     candidates: pa.Table,
     covered: pa.Table,
     carried: Mapping[str, Decimal],
-    calendars: Mapping[str, Calendar],
+    calendars: Mapping[str, BillingPeriods],
     revisions: Mapping[tuple[str, str], int],
-    rules: Rules,
-) -> Plan:
+    rules: PlanningRules,
+) -> PushPlan:
     """Intents for everything that `candidates` owe beyond `covered`.
 
     Parameters
@@ -141,7 +151,7 @@ def plan(
     cut = _cut(entries, carried, rules)
     intents, coverage = _tables(entries, cut, revisions, rules)
     loose = entries.ids.filter(pa.array((cut.intent_of_row < 0) & entries.is_pending))
-    return Plan(intents, coverage, loose.to_pylist(), complete, holds)
+    return PushPlan(intents, coverage, loose.to_pylist(), complete, holds)
 
 
 def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
@@ -192,7 +202,7 @@ class _Entries:
     waited: Mask
 
     @classmethod
-    def of(cls, owed: pa.Table, calendars: Mapping[str, Calendar], rules: Rules) -> _Entries:
+    def of(cls, owed: pa.Table, calendars: Mapping[str, BillingPeriods], rules: PlanningRules) -> _Entries:
         owed = owed.sort_by([("customer_id", "ascending"), ("at", "ascending"), ("id", "ascending")]).combine_chunks()
         customers = _only(owed["customer_id"]).dictionary_encode()
         at = _only(owed["at"]).cast(pa.int64()).to_numpy(zero_copy_only=False)
@@ -216,7 +226,7 @@ def _only(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
-def _slots(at: Ints, codes: Ints, customers: list[str], calendars: Mapping[str, Calendar]) -> Ints:
+def _slots(at: Ints, codes: Ints, customers: list[str], calendars: Mapping[str, BillingPeriods]) -> Ints:
     """The start of each row's UTC hour, or of the billing period that begins inside it."""
     slots = at // HOUR_US * HOUR_US
     bounds = np.searchsorted(codes, np.arange(len(customers) + 1))
@@ -233,7 +243,9 @@ def _slots(at: Ints, codes: Ints, customers: list[str], calendars: Mapping[str, 
     return slots
 
 
-def _sendable(entries: _Entries, calendars: Mapping[str, Calendar], rules: Rules) -> tuple[Mask, list[Hold]]:
+def _sendable(
+    entries: _Entries, calendars: Mapping[str, BillingPeriods], rules: PlanningRules
+) -> tuple[Mask, list[Hold]]:
     """Which rows may be sent with their true time, and why the others may not.
 
     Fractions that waited already are exempt: they were in time, and are carried into whatever comes next.
@@ -277,7 +289,7 @@ class _Cut:
     intent_of_row: Ints
 
 
-def _cut(entries: _Entries, carried: Mapping[str, Decimal], rules: Rules) -> _Cut:
+def _cut(entries: _Entries, carried: Mapping[str, Decimal], rules: PlanningRules) -> _Cut:
     rows = len(entries.at)
     if not rows:
         nothing = np.zeros(0, dtype=np.int64)
@@ -334,7 +346,7 @@ def _whole(sums: Ints, rest: int) -> tuple[Ints, Ints]:
     return values, before
 
 
-def _next(rules: Rules, customer_id: str, source: str, number: int) -> tuple[int, str]:
+def _next(rules: PlanningRules, customer_id: str, source: str, number: int) -> tuple[int, str]:
     """The first number from `number` on whose identifier nobody else has used, and that identifier."""
     while (identifier := identifier_of(rules, customer_id, source, number)) in rules.taken:
         number += 1
@@ -342,7 +354,7 @@ def _next(rules: Rules, customer_id: str, source: str, number: int) -> tuple[int
 
 
 def _tables(
-    entries: _Entries, cut: _Cut, revisions: Mapping[tuple[str, str], int], rules: Rules
+    entries: _Entries, cut: _Cut, revisions: Mapping[tuple[str, str], int], rules: PlanningRules
 ) -> tuple[pa.Table, pa.Table]:
     chosen = np.flatnonzero(cut.values)
     first_rows = cut.starts[chosen]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from billing_core.runtime.pacing import Pace
 
-__all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "Patience"]
+__all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "RetryLimits"]
 
 LIVE_PER_SECOND = 900
 """Stripe allows 1,000 meter events a second in live mode (notes, section 1.4); others may send too."""
@@ -26,7 +26,7 @@ BURST_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """Waits and tries. Stripe's answers decide more often than these do; tests shorten them."""
 
     connect_seconds: float = 5.0

@@ -19,9 +19,9 @@ __all__ = [
     "Invoice",
     "InvoiceLine",
     "MeterEvent",
-    "Outcome",
     "OutcomeKind",
     "ReportedError",
+    "SendOutcome",
     "Sink",
     "Subscription",
     "SubscriptionItem",
@@ -58,7 +58,7 @@ class OutcomeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SendOutcome:
     """The end of all tries for one meter event in one run; `reason` is one line without secrets.
 
     `after_doubt`: an earlier try of this run may have arrived. A duplicate without one was sent by somebody else.
@@ -77,7 +77,7 @@ class Outcome:
 class Sink(Protocol):
     """Sends meter events. One in flight per customer; one bad event never blocks the rest."""
 
-    def send(self, events: Sequence[MeterEvent]) -> Iterator[Outcome]:
+    def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
         """Exactly one outcome per event, in the order they become known; never raises for a single event.
 
         When the account itself refuses (key, permission) or Stripe cannot be reached at all, what was not tried
@@ -193,7 +193,7 @@ class ErrorReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class HourlySum:
     """What Stripe counts for one customer in the UTC hour that begins at `start`."""
 
     start: datetime

@@ -16,10 +16,10 @@ from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamE
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import MeterApi, Settings
 from billing_core.stripe import shapes
-from billing_core.stripe.limits import LIVE_PER_SECOND, STREAM_LIVE_PER_SECOND, TEST_PER_SECOND, Patience
+from billing_core.stripe.limits import LIVE_PER_SECOND, STREAM_LIVE_PER_SECOND, TEST_PER_SECOND, RetryLimits
 from billing_core.stripe.meter import Meter
 from billing_core.stripe.model import Customer, ErrorReport, Invoice, Sink, Subscription, SummaryBucket
-from billing_core.stripe.reading import Reader, ReadFailed
+from billing_core.stripe.reading import JsonReader, ReadFailed
 from billing_core.stripe.stream_sink import StreamSink
 from billing_core.stripe.v1_sink import V1Sink
 from billing_core.stripe.wire import Connection
@@ -59,7 +59,7 @@ class StripeProvider:
         is_live: bool | None = None,
         account: str | None = None,
         paces_itself: bool = True,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
     ) -> None:
         self.is_live = is_live
         """Whether the key says live; `None` if it says nothing."""
@@ -68,11 +68,13 @@ class StripeProvider:
         self._connection = connection
         self._meter_event_name = meter_event_name
         self._paces_itself = paces_itself
-        self._patience = patience or Patience()
-        self._reader = Reader(connection, self._patience)
+        self._patience = patience or RetryLimits()
+        self._reader = JsonReader(connection, self._patience)
 
     @classmethod
-    def from_settings(cls, settings: Settings, patience: Patience | None = None, clock: Clock = now) -> StripeProvider:
+    def from_settings(
+        cls, settings: Settings, patience: RetryLimits | None = None, clock: Clock = now
+    ) -> StripeProvider:
         """Connect as the environment says.
 
         Only Stripe itself is sent at a pace of our own; another base limits by 429 if it wants to.
@@ -87,7 +89,7 @@ class StripeProvider:
         key = settings.stripe_api_key.get_secret_value()
         if not key.isascii() or not key.isprintable() or " " in key:
             raise SettingsError("STRIPE_API_KEY: holds blanks or characters no key has; copy it once more")
-        patience = patience or Patience()
+        patience = patience or RetryLimits()
         base = settings.stripe_api_base
         return cls(
             Connection(key, base, (patience.connect_seconds, patience.answer_seconds), clock=clock),
@@ -325,5 +327,5 @@ def _naming(customer_id: str | None) -> Iterator[None]:
 def _shaped(what: str, shape: Callable[[dict[str, Any]], Shaped], raw: dict[str, Any]) -> Shaped:
     try:
         return shape(raw)
-    except shapes.Odd as odd:
+    except shapes.UnexpectedShape as odd:
         raise UpstreamError(f"Stripe: reading {what} failed: {odd}") from None

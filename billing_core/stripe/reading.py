@@ -8,11 +8,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from billing_core.errors import UpstreamError
-from billing_core.stripe.answer import Answer
-from billing_core.stripe.limits import Patience
-from billing_core.stripe.wire import Connection, NoAnswer
+from billing_core.stripe.answer import StripeResponse
+from billing_core.stripe.limits import RetryLimits
+from billing_core.stripe.wire import Connection, NoResponse
 
-__all__ = ["ReadFailed", "Reader"]
+__all__ = ["JsonReader", "ReadFailed"]
 
 PAGE = 100
 """Objects per page; Stripe's own default is 10 and reads are rationed."""
@@ -31,19 +31,19 @@ class ReadFailed(UpstreamError):
         As Stripe's error names them.
     """
 
-    def __init__(self, text: str, answer: Answer | None = None) -> None:
+    def __init__(self, text: str, answer: StripeResponse | None = None) -> None:
         super().__init__(text)
         self.status = answer.status if answer else None
         self.code = answer.of_error("code") if answer else None
         self.param = answer.of_error("param") if answer else None
 
 
-class Reader:
+class JsonReader:
     """Reads JSON objects; every number is exact. `what` names the thing in errors: "customers"."""
 
-    def __init__(self, connection: Connection, patience: Patience | None = None) -> None:
+    def __init__(self, connection: Connection, patience: RetryLimits | None = None) -> None:
         self._connection = connection
-        self._patience = patience or Patience()
+        self._patience = patience or RetryLimits()
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -63,11 +63,11 @@ class Reader:
         failures = limits = 0
         limited_seconds = 0.0
         while True:
-            answer: Answer | None = None
+            answer: StripeResponse | None = None
             silence = ""
             try:
                 answer = self._connection.call(method, path, params or {})
-            except NoAnswer as error:
+            except NoResponse as error:
                 silence = str(error)
             if answer and answer.is_success and (found := answer.document) is not None and not answer.error:
                 return found
@@ -122,14 +122,14 @@ class Reader:
             raise ReadFailed(f"Stripe: reading {what} failed: the answer is not a list of objects")
         return rows
 
-    def _failed(self, what: str, answer: Answer | None, silence: str) -> ReadFailed:
+    def _failed(self, what: str, answer: StripeResponse | None, silence: str) -> ReadFailed:
         status = f"HTTP {answer.status}" if answer else "no answer"
         request = f", request {answer.request_id}" if answer and answer.request_id else ""
         text = f"Stripe: reading {what} failed ({status}{request}): {_said(answer) or silence}{_advice(answer)}"
         return ReadFailed(self._connection.without_key(text), answer)
 
 
-def _said(answer: Answer | None) -> str | None:
+def _said(answer: StripeResponse | None) -> str | None:
     if answer is None:
         return None
     if not answer.is_rate_limit:
@@ -137,7 +137,7 @@ def _said(answer: Answer | None) -> str | None:
     return f"rate limit {answer.limit_reason or 'without a reason'}: {answer.message}"
 
 
-def _may_pass(answer: Answer | None) -> bool:
+def _may_pass(answer: StripeResponse | None) -> bool:
     """Whether the same question may be answered a moment later. Stripe's own opinion comes first."""
     if answer is None or answer.is_success:
         return True  # silence, or a broken body
@@ -147,7 +147,7 @@ def _may_pass(answer: Answer | None) -> bool:
     return answer.status >= 500 or answer.status in PASSING
 
 
-def _advice(answer: Answer | None) -> str:
+def _advice(answer: StripeResponse | None) -> str:
     status = answer.status if answer else None
     if status is None:
         return "; check the network and STRIPE_API_BASE"

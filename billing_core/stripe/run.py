@@ -8,20 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
-from billing_core.stripe.model import Outcome
+from billing_core.stripe.model import SendOutcome
 
-__all__ = ["Run", "carry"]
+__all__ = ["SendRun", "carry"]
 
 Item = TypeVar("Item")
 
 _Ready: TypeAlias = "queue.SimpleQueue[deque[Item] | None]"
-_Results: TypeAlias = "queue.SimpleQueue[list[Outcome] | Exception]"
+_Results: TypeAlias = "queue.SimpleQueue[list[SendOutcome] | Exception]"
 
 MOST_UNANSWERED = 8
 """Deliveries in a row, over all threads, without an answer: Stripe is down, not one event odd."""
 
 
-class Run:
+class SendRun:
     """What the threads of one `send` share. Once `over` is set no new call begins."""
 
     def __init__(self) -> None:
@@ -64,11 +64,11 @@ class Run:
 
 def carry(
     lanes: Sequence[deque[Item]],
-    deliver: Callable[[Item], Iterable[Outcome]],
+    deliver: Callable[[Item], Iterable[SendOutcome]],
     *,
-    run: Run,
+    run: SendRun,
     workers: int,
-) -> Iterator[Outcome]:
+) -> Iterator[SendOutcome]:
     """The outcomes of every item, as they become known.
 
     A lane is worked off in its order and never by two threads at once. `deliver` must return quickly once
@@ -103,7 +103,9 @@ def carry(
                 thread.join()
 
 
-def _work(ready: _Ready[Item], results: _Results, deliver: Callable[[Item], Iterable[Outcome]], run: Run) -> None:
+def _work(
+    ready: _Ready[Item], results: _Results, deliver: Callable[[Item], Iterable[SendOutcome]], run: SendRun
+) -> None:
     """One thread: take a lane, deliver its first item, put the lane back."""
     while (lane := ready.get()) is not None and not run.is_abandoned:
         try:

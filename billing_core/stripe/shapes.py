@@ -24,7 +24,7 @@ from billing_core.stripe.model import (
     SummaryBucket,
 )
 
-__all__ = ["Odd", "customer", "error_report", "invoice", "line", "meter", "part", "subscription", "summary"]
+__all__ = ["UnexpectedShape", "customer", "error_report", "invoice", "line", "meter", "part", "subscription", "summary"]
 
 UNREADABLE = "unreadable"
 """Code of an error report that could not be understood: a person has to look at it in the dashboard."""
@@ -32,7 +32,7 @@ UNREADABLE = "unreadable"
 Raw = dict[str, Any]
 
 
-class Odd(ValueError):
+class UnexpectedShape(ValueError):
     """Not shaped as Stripe documents; the text names the object and the field."""
 
 
@@ -129,7 +129,7 @@ def summary(raw: Raw) -> SummaryBucket:
     """One row of a meter's summaries; the number is exact as Stripe wrote it."""
     start, end, value = _time(raw, "start_time"), _time(raw, "end_time"), _decimal(raw, "aggregated_value")
     if start is None or end is None or value is None:
-        raise Odd(f"{_name(raw)}: start_time, end_time or aggregated_value is missing")
+        raise UnexpectedShape(f"{_name(raw)}: start_time, end_time or aggregated_value is missing")
     return SummaryBucket(start, end, value)
 
 
@@ -184,7 +184,7 @@ def _objects(value: object) -> list[Raw]:
 def _text(raw: Raw, key: str) -> str:
     found = raw.get(key)
     if not isinstance(found, str) or not found:
-        raise Odd(f"{_name(raw)}: {key} is missing")
+        raise UnexpectedShape(f"{_name(raw)}: {key} is missing")
     return found
 
 
@@ -196,7 +196,7 @@ def _optional_text(raw: Raw, key: str) -> str | None:
 def _reference(raw: Raw, key: str) -> str:
     found = _optional_reference(raw.get(key))
     if found is None:
-        raise Odd(f"{_name(raw)}: {key} is missing")
+        raise UnexpectedShape(f"{_name(raw)}: {key} is missing")
     return found
 
 
@@ -221,7 +221,7 @@ def _decimal(raw: Raw, key: str) -> Decimal | None:
     except (InvalidOperation, TypeError, ValueError):
         number = Decimal("nan")
     if not number.is_finite():
-        raise Odd(f"{_name(raw)}: {key} is not a number")
+        raise UnexpectedShape(f"{_name(raw)}: {key} is not a number")
     return number
 
 
@@ -233,12 +233,12 @@ def _time(raw: Raw, key: str) -> datetime | None:
     try:
         return datetime.fromtimestamp(int(str(found)), UTC)
     except (OverflowError, OSError, ValueError):
-        raise Odd(f"{_name(raw)}: {key} is not a time") from None
+        raise UnexpectedShape(f"{_name(raw)}: {key} is not a time") from None
 
 
 def _iso(raw: Raw, key: str) -> datetime:
     try:
         found = datetime.fromisoformat(_text(raw, key))
     except ValueError:
-        raise Odd(f"{_name(raw)}: {key} is not a time") from None
+        raise UnexpectedShape(f"{_name(raw)}: {key} is not a time") from None
     return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from billing_core.stripe.answer import Answer
+from billing_core.stripe.answer import StripeResponse
 from billing_core.stripe.bodies import v2_body
-from billing_core.stripe.delivery import Barred, key_of_try, try_until_known
-from billing_core.stripe.limits import Patience
-from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind
-from billing_core.stripe.run import Run
+from billing_core.stripe.delivery import AccountRefused, key_of_try, try_until_known
+from billing_core.stripe.limits import RetryLimits
+from billing_core.stripe.model import MeterEvent, OutcomeKind, SendOutcome
+from billing_core.stripe.run import SendRun
 from billing_core.stripe.threaded_sink import ThreadedSink
-from billing_core.stripe.wire import Connection, NoAnswer
+from billing_core.stripe.wire import Connection, NoResponse
 
 __all__ = ["StreamSink"]
 
@@ -54,7 +54,7 @@ class StreamSink(ThreadedSink[Batch]):
         connection: Connection,
         per_second: float | None,
         *,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(connection, per_second, patience, BATCHES_IN_FLIGHT)
@@ -68,24 +68,24 @@ class StreamSink(ThreadedSink[Batch]):
         batches = (tuple(events[first : first + MOST_EVENTS]) for first in range(0, len(events), MOST_EVENTS))
         return [deque([batch]) for batch in batches]
 
-    def _deliver(self, run: Run, parcel: Batch) -> Sequence[Outcome]:
+    def _deliver(self, run: SendRun, parcel: Batch) -> Sequence[SendOutcome]:
         request = _request_of(parcel)
 
-        def post(generation: int, token: str) -> Answer:
+        def post(generation: int, token: str) -> StripeResponse:
             key = key_of_try(request["idempotency_key"], generation)
             return self._connection.call(
                 "post", request["path"], request["body"], host="meter_events", idempotency_key=key, token=token
             )
 
-        def call(generation: int) -> Answer:
+        def call(generation: int) -> StripeResponse:
             token = self._sessions.token()
             answer = post(generation, token)
             if answer.of_error("type") == EXPIRED:
                 answer = post(generation, self._sessions.token(instead_of=token))
                 if answer.of_error("type") == EXPIRED:
-                    raise Barred(f"Stripe calls a new stream session expired: {answer.message}")
+                    raise AccountRefused(f"Stripe calls a new stream session expired: {answer.message}")
             if answer.status == 404 and answer.error:
-                raise Barred(f"Stripe does not offer the stream to this account: {answer.message} (HTTP 404)")
+                raise AccountRefused(f"Stripe does not offer the stream to this account: {answer.message} (HTTP 404)")
             return answer
 
         ending = try_until_known(call, _is_receipt, run=run, brake=self._brake, patience=self._patience)
@@ -124,17 +124,17 @@ class _Sessions:
     def _open(self, asked_at: float) -> _Session:
         try:
             answer = self._connection.call("post", SESSION_PATH, {})
-        except NoAnswer as silence:
-            raise NoAnswer(f"no stream session: {silence}", was_sent=False) from None
+        except NoResponse as silence:
+            raise NoResponse(f"no stream session: {silence}", was_sent=False) from None
         if not answer.is_success:
             text = f"no stream session: {answer.message} (HTTP {answer.status})"
             if answer.error and 400 <= answer.status < 500 and answer.status != 409 and not answer.is_rate_limit:
-                raise Barred(text)
-            raise NoAnswer(text, was_sent=False)
+                raise AccountRefused(text)
+            raise NoResponse(text, was_sent=False)
         found = answer.document or {}
         token = found.get("authentication_token")
         if not isinstance(token, str) or not token:
-            raise NoAnswer(f"no stream session: {answer.message}", was_sent=False)
+            raise NoResponse(f"no stream session: {answer.message}", was_sent=False)
         lasts = _lifetime(found.get("created"), found.get("expires_at"))
         return _Session(token, asked_at + (lasts - RENEWED_BEFORE_END).total_seconds())
 
@@ -164,6 +164,6 @@ def _request_of(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _is_receipt(answer: Answer) -> bool:
+def _is_receipt(answer: StripeResponse) -> bool:
     """The stream answers with nothing or an empty object."""
     return not answer.body.strip() or (answer.document is not None and "error" not in answer.document)

@@ -10,10 +10,10 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from billing_core.stripe.bodies import check
-from billing_core.stripe.delivery import Ending
-from billing_core.stripe.limits import Brake, Patience
-from billing_core.stripe.model import MeterEvent, Outcome, OutcomeKind
-from billing_core.stripe.run import Run, carry
+from billing_core.stripe.delivery import CallOutcome
+from billing_core.stripe.limits import Brake, RetryLimits
+from billing_core.stripe.model import MeterEvent, OutcomeKind, SendOutcome
+from billing_core.stripe.run import SendRun, carry
 from billing_core.stripe.wire import Connection
 
 __all__ = ["ThreadedSink"]
@@ -34,18 +34,18 @@ class ThreadedSink(ABC, Generic[Parcel]):
     """
 
     def __init__(
-        self, connection: Connection, per_second: float | None, patience: Patience | None, workers: int
+        self, connection: Connection, per_second: float | None, patience: RetryLimits | None, workers: int
     ) -> None:
         self._connection = connection
-        self._patience = patience or Patience()
+        self._patience = patience or RetryLimits()
         self._brake = Brake(per_second)
         self._workers = workers
-        self._runs: WeakSet[Run] = WeakSet()
+        self._runs: WeakSet[SendRun] = WeakSet()
         self._is_closed = False
 
-    def send(self, events: Sequence[MeterEvent]) -> Iterator[Outcome]:
+    def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
         """See `Sink.send`. Nothing happens before the first outcome is asked for."""
-        run = Run()
+        run = SendRun()
         self._runs.add(run)
         if self._is_closed:
             run.halt("the connection is closed")
@@ -54,7 +54,9 @@ class ThreadedSink(ABC, Generic[Parcel]):
             try:
                 check(event)
             except ValueError as fault:
-                yield Outcome(event.identifier, OutcomeKind.REJECTED, self._connection.clock(), 0, f"not sent: {fault}")
+                yield SendOutcome(
+                    event.identifier, OutcomeKind.REJECTED, self._connection.clock(), 0, f"not sent: {fault}"
+                )
             else:
                 good.append(event)
         yield from carry(self._lanes(good), partial(self._deliver, run), run=run, workers=self._workers)
@@ -74,12 +76,12 @@ class ThreadedSink(ABC, Generic[Parcel]):
         """Parcels in lanes: those of one lane go one after the other."""
 
     @abstractmethod
-    def _deliver(self, run: Run, parcel: Parcel) -> Sequence[Outcome]:
+    def _deliver(self, run: SendRun, parcel: Parcel) -> Sequence[SendOutcome]:
         """Every outcome of one parcel; quick once `run` is over."""
 
-    def _outcome(self, event: MeterEvent, ending: Ending) -> Outcome:
+    def _outcome(self, event: MeterEvent, ending: CallOutcome) -> SendOutcome:
         reason = None if ending.reason is None else self._connection.without_key(ending.reason)
         now = self._connection.clock()
-        return Outcome(
+        return SendOutcome(
             event.identifier, ending.kind, now, ending.tries, reason, ending.code, ending.request_id, ending.after_doubt
         )

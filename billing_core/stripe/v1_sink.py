@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from billing_core.stripe.answer import Answer
+from billing_core.stripe.answer import StripeResponse
 from billing_core.stripe.bodies import v1_body
 from billing_core.stripe.delivery import key_of_try, try_until_known
-from billing_core.stripe.limits import Patience
-from billing_core.stripe.model import MeterEvent, Outcome
-from billing_core.stripe.run import Run
+from billing_core.stripe.limits import RetryLimits
+from billing_core.stripe.model import MeterEvent, SendOutcome
+from billing_core.stripe.run import SendRun
 from billing_core.stripe.threaded_sink import ThreadedSink
 from billing_core.stripe.wire import Connection
 
@@ -29,7 +29,7 @@ class V1Sink(ThreadedSink[MeterEvent]):
         connection: Connection,
         per_second: float | None,
         *,
-        patience: Patience | None = None,
+        patience: RetryLimits | None = None,
         workers: int = WORKERS,
     ) -> None:
         super().__init__(connection, per_second, patience, workers)
@@ -43,14 +43,14 @@ class V1Sink(ThreadedSink[MeterEvent]):
             lanes.setdefault(event.customer_id, deque()).append(event)
         return list(lanes.values())
 
-    def _deliver(self, run: Run, parcel: MeterEvent) -> Sequence[Outcome]:
+    def _deliver(self, run: SendRun, parcel: MeterEvent) -> Sequence[SendOutcome]:
         request = self.request_of(parcel)
 
-        def call(generation: int) -> Answer:
+        def call(generation: int) -> StripeResponse:
             key = key_of_try(request["idempotency_key"], generation)
             return self._connection.call("post", request["path"], request["body"], idempotency_key=key)
 
-        def is_receipt(answer: Answer) -> bool:
+        def is_receipt(answer: StripeResponse) -> bool:
             found = answer.document
             return (
                 found is not None

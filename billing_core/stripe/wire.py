@@ -18,14 +18,14 @@ import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from billing_core.runtime.bounded_http import AnswerTooLarge, Cutter, Unpacking
+from billing_core.runtime.bounded_http import AnswerTooLarge, DeadlineCutter, Unpacking
 from billing_core.runtime.clock import Clock, now
-from billing_core.stripe.answer import Answer
+from billing_core.stripe.answer import StripeResponse
 
 if TYPE_CHECKING:
     from stripe._base_address import BaseAddresses
 
-__all__ = ["Connection", "NoAnswer"]
+__all__ = ["Connection", "NoResponse"]
 
 Host = Literal["api", "meter_events"]
 
@@ -38,7 +38,7 @@ ANSWER_BYTES = 32 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """Nothing came back.
 
     Attributes
@@ -107,7 +107,7 @@ class Connection:
         host: Host = "api",
         idempotency_key: str | None = None,
         token: str | None = None,
-    ) -> Answer:
+    ) -> StripeResponse:
         """Exchange once, without repeating anything. `token` replaces the key for this call.
 
         Raises
@@ -197,7 +197,7 @@ class _Asked(threading.local):
 
 
 _ASKED = _Asked()
-_CUTTER = Cutter()
+_CUTTER = DeadlineCutter()
 
 
 class _Adapter(HTTPAdapter):
@@ -241,9 +241,9 @@ class _Wire(stripe.RequestsClient):
         self.gets = 0
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[list[Answer]]:
+    def listening(self) -> Iterator[list[StripeResponse]]:
         """The answers this thread receives meanwhile."""
-        heard: list[Answer] = []
+        heard: list[StripeResponse] = []
         self._ears.heard = heard
         try:
             yield heard
@@ -257,7 +257,7 @@ class _Wire(stripe.RequestsClient):
             with self._lock:
                 self.gets += 1
         body, status, answered = super().request(method, url, headers, post_data)
-        self._ears.heard.append(Answer(status, answered, body, self._clock()))
+        self._ears.heard.append(StripeResponse(status, answered, body, self._clock()))
         return body, status, answered
 
 
@@ -277,7 +277,7 @@ NOT_SENT: tuple[type[BaseException], ...] = (
 """Faults before the first byte of a request."""
 
 
-def _silence(error: stripe.APIConnectionError) -> NoAnswer:
+def _silence(error: stripe.APIConnectionError) -> NoResponse:
     """Why nothing came back, without addresses or headers."""
     faults = list(_causes(error))
 
@@ -286,12 +286,12 @@ def _silence(error: stripe.APIConnectionError) -> NoAnswer:
 
     was_sent = not any_is(*NOT_SENT)
     if any_is(requests.exceptions.SSLError, ssl.SSLError):
-        return NoAnswer("its certificate could not be verified or TLS failed", was_sent=was_sent)
+        return NoResponse("its certificate could not be verified or TLS failed", was_sent=was_sent)
     if not was_sent:
-        return NoAnswer("it could not be reached (no connection)", was_sent=False)
+        return NoResponse("it could not be reached (no connection)", was_sent=False)
     if any_is(requests.exceptions.Timeout):
-        return NoAnswer("it did not answer in time", was_sent=True)
-    return NoAnswer("it broke the connection", was_sent=True)
+        return NoResponse("it did not answer in time", was_sent=True)
+    return NoResponse("it broke the connection", was_sent=True)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,22 +14,22 @@ from typing import TypeVar
 import msgspec
 
 from billing_core.errors import NotFound, SettingsError, UpstreamError
-from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
+from billing_core.ledger.sync import IntentUpdate, StoredObject, SyncStore
 from billing_core.runtime.clock import Clock
 from billing_core.stripe.delivery import METER_GONE_CODES
-from billing_core.stripe.model import Bucket, Customer, ErrorReport, Invoice, Subscription
+from billing_core.stripe.model import Customer, ErrorReport, HourlySum, Invoice, Subscription
 from billing_core.stripe.periods import BillingCalendar, calendar_of
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
 from billing_core.stripe_sync.confirmation import resolve
-from billing_core.stripe_sync.read_ration import Ration
+from billing_core.stripe_sync.read_ration import ReadRation
 from billing_core.values.usage_frame import HOUR, Window, hour_of, whole_hours
 
 __all__ = [
     "FRESH",
+    "AccountCache",
+    "AccountSnapshot",
     "KeptSummary",
-    "Picture",
-    "StripeReads",
     "keep_plans_failure",
     "known_meter",
     "last_plans_failure",
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class AccountSnapshot:
     """Customers, subscriptions and draft invoices as they were at `read_at`; `None` customers: could not be read.
 
     `knows_subscriptions` is false where the server offered no list of them: having none then says nothing. `asked` are
@@ -81,7 +81,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPicture:
+class KeptSnapshot:
     """What is remembered of a picture beside its lists."""
 
     knows_subscriptions: bool = True
@@ -102,7 +102,7 @@ class KeptSummary:
 
     start: datetime
     end: datetime
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[HourlySum, ...]
 
 
 def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]]:
@@ -114,14 +114,14 @@ def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]
     return found
 
 
-class StripeReads:
+class AccountCache:
     """Reads through the ledger's memory."""
 
-    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
+    def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
         self._provider = provider
         self._clock = clock
-        self.ration = Ration(books, provider, clock)
+        self.ration = ReadRation(books, provider, clock)
 
     def meter(self, *, keep: bool = True) -> tuple[str, bool | None]:
         """Id and mode of the meter credits go to, checked; while reads are spared as it was within the hour.
@@ -146,7 +146,7 @@ class StripeReads:
 
     def picture(
         self, *, fresh: timedelta, keep: bool = True, of: Collection[str] = ()
-    ) -> tuple[Picture, tuple[str, ...]]:
+    ) -> tuple[AccountSnapshot, tuple[str, ...]]:
         """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
 
         What was read within `fresh`, or within the hour while reads are spared, is not read again, unless a billing
@@ -168,7 +168,9 @@ class StripeReads:
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
         drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
         customers = or_say(problems, lambda: tuple(self._provider.customers()))
-        asked = self._unlisted(Picture(customers, subscriptions or ()), of) if subscriptions is not None else set()
+        asked = (
+            self._unlisted(AccountSnapshot(customers, subscriptions or ()), of) if subscriptions is not None else set()
+        )
         for customer_id in sorted(asked):
             with suppress(NotFound):
                 subscriptions = (*(subscriptions or ()), *self._provider.subscriptions(customer_id))
@@ -178,15 +180,15 @@ class StripeReads:
             self._keep("draft", drafts or (), now)
             if customers is not None:
                 self._keep("customer", customers, now)
-            content = msgspec.json.encode(KeptPicture(subscriptions is not None, tuple(sorted(asked)))).decode()
+            content = msgspec.json.encode(KeptSnapshot(subscriptions is not None, tuple(sorted(asked)))).decode()
             self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
-        picture = Picture(
+        picture = AccountSnapshot(
             customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
             tuple(asked),
         )  # fmt: skip
         return picture, tuple(problems)
 
-    def _unlisted(self, picture: Picture, of: Collection[str]) -> set[str]:
+    def _unlisted(self, picture: AccountSnapshot, of: Collection[str]) -> set[str]:
         """Customers that no list names. In live mode there are no test clocks, and every customer is listed."""
         if self._provider.is_live or not of or picture.customers is None:
             return set()
@@ -219,7 +221,7 @@ class StripeReads:
         last = self._books.objects("reports_read")
         return not last or not self._is_spared(last[0].read_at)
 
-    def error_reports(self, now: datetime) -> tuple[list[Answer], tuple[str, ...]]:
+    def error_reports(self, now: datetime) -> tuple[list[IntentUpdate], tuple[str, ...]]:
         """Rejections Stripe told of that our intents do not show yet, as answers to them; every report is kept.
 
         Beside them, in words, what new reports count and do not name: they hold samples only.
@@ -239,7 +241,7 @@ class StripeReads:
         )
         self._books.store_objects("reports_read", [StoredObject("cursor", None, "{}", now)])
         answers = {
-            identifier: Answer(
+            identifier: IntentUpdate(
                 identifier, "void" if error.code in METER_GONE_CODES else "rejected", report.created,
                 text=f"Stripe rejected it after accepting it ({error.code}): {error.message}", code=error.code,
             )
@@ -250,11 +252,11 @@ class StripeReads:
         }  # fmt: skip
         return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
 
-    def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[Bucket]:
+    def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[HourlySum]:
         """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
         hours = whole_hours(Window(start, end))
         try:
-            buckets = [Bucket(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
+            buckets = [HourlySum(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
         except NotFound:
             buckets = []
         self.keep_summary(customer_id, hours.start, hours.end, buckets)
@@ -273,7 +275,7 @@ class StripeReads:
         """Whether the ration allows a look before sending that could be done without."""
         return self.ration.may_look(GUARDING)
 
-    def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[Bucket]) -> None:
+    def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[HourlySum]) -> None:
         """Remember what Stripe counts per hour in `[start, end)`, in place of what was read before."""
         content = msgspec.json.encode(KeptSummary(start, end, tuple(buckets))).decode()
         stored = StoredObject(customer_id, customer_id, content, self._clock())
@@ -286,11 +288,11 @@ class StripeReads:
 
     def resolve_unknown(
         self, meter_id: str, *, older_than: datetime
-    ) -> tuple[list[Answer], tuple[str, ...], dict[str, list[Bucket]]]:
+    ) -> tuple[list[IntentUpdate], tuple[str, ...], dict[str, list[HourlySum]]]:
         """The fate of intents that can no longer be repeated, where a summary decides it; and the sums read."""
-        answers: list[Answer] = []
+        answers: list[IntentUpdate] = []
         problems: list[str] = []
-        read: dict[str, list[Bucket]] = {}
+        read: dict[str, list[HourlySum]] = {}
         looked_at = self._looked_at()
         for customer, first, last in self._books.unknown_customers(older_than):
             if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_LOOKS:
@@ -337,13 +339,13 @@ def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def remembered(books: SyncBooks) -> Picture:
+def remembered(books: SyncStore) -> AccountSnapshot:
     """What was read last, whenever that was."""
     read = books.objects("picture")
     if not read:
-        return Picture()
-    about = msgspec.json.decode(read[0].content, type=KeptPicture)
-    return Picture(
+        return AccountSnapshot()
+    about = msgspec.json.decode(read[0].content, type=KeptSnapshot)
+    return AccountSnapshot(
         tuple(msgspec.json.decode(row.content, type=Customer) for row in books.objects("customer")),
         tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
         tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
@@ -353,13 +355,13 @@ def remembered(books: SyncBooks) -> Picture:
     )
 
 
-def read_at(books: SyncBooks) -> datetime | None:
+def read_at(books: SyncStore) -> datetime | None:
     """When the remembered picture was taken; `None` before the first."""
     read = books.objects("picture")
     return read[0].read_at if read else None
 
 
-def known_meter(books: SyncBooks) -> str | None:
+def known_meter(books: SyncStore) -> str | None:
     """The id of the meter credits go to, as last read, else the one the ledger is bound to."""
     read = books.objects("meter")
     return read[0].id if read else books.bound_meter()
@@ -368,12 +370,12 @@ def known_meter(books: SyncBooks) -> str | None:
 PLANS_FAILED = "plans_failed"
 
 
-def keep_plans_failure(books: SyncBooks, problem: str, now: datetime) -> None:
+def keep_plans_failure(books: SyncStore, problem: str, now: datetime) -> None:
     """Remember why plans could not be read just now."""
     books.store_objects(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
 
 
-def last_plans_failure(books: SyncBooks) -> tuple[str, datetime] | None:
+def last_plans_failure(books: SyncStore) -> tuple[str, datetime] | None:
     """Why plans could not be read the last time that failed, and when; a newer picture makes it past."""
     kept = books.objects(PLANS_FAILED)
     return (kept[0].content, kept[0].read_at) if kept else None
@@ -392,7 +394,7 @@ def _customer_of(row: Customer | Subscription | Invoice) -> str:
     return row.id if isinstance(row, Customer) else row.customer_id
 
 
-def period_ended(picture: Picture, now: datetime) -> bool:
+def period_ended(picture: AccountSnapshot, now: datetime) -> bool:
     """Whether a billing period, or the time a draft stays open, has ended since the picture was taken."""
     ends = [item.period_end for s in picture.subscriptions for item in s.items]
     ends += [draft.finalizes_at for draft in picture.drafts]

@@ -13,11 +13,11 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
-from billing_core.ledger.sync import DELIVERED, DUPLICATE, Answer
-from billing_core.stripe.model import Bucket
+from billing_core.ledger.sync import DELIVERED, DUPLICATE, IntentUpdate
+from billing_core.stripe.model import HourlySum
 from billing_core.values.usage_frame import hour_of
 
-__all__ = ["OtherValue", "agreeing", "judge_duplicates", "resolve"]
+__all__ = ["ValueMismatch", "agreeing", "judge_duplicates", "resolve"]
 
 MOST_UNKNOWN = 12
 """Unknown intents of one hour that are told apart by their sums; more stay unknown."""
@@ -27,7 +27,7 @@ SETTLED_AFTER = timedelta(hours=4)
 lag (Stripe notes, section 4: allow an hour at least)."""
 
 
-def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket]) -> list[str]:
+def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum]) -> list[str]:
     """Accepted intents of hours whose sum at Stripe is exactly what was delivered, with nothing unknown in between."""
     sums = {bucket.start: bucket.value for bucket in buckets}
     chosen: list[str] = []
@@ -40,8 +40,8 @@ def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket]) ->
 
 
 def resolve(
-    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, older_than: datetime, now: datetime
-) -> list[Answer]:
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum], *, older_than: datetime, now: datetime
+) -> list[IntentUpdate]:
     """The fate of intents whose outcome has been unknown since before `older_than`.
 
     Within an hour, exactly one set of unknown intents must explain the sum: those arrived (`accepted`), the
@@ -49,7 +49,7 @@ def resolve(
     happened so lately (answers `answered_at`, tries `last_attempt_at`) that its sum may still change.
     """
     sums = {bucket.start: bucket.value for bucket in buckets}
-    answers: list[Answer] = []
+    answers: list[IntentUpdate] = []
     for hour, rows in _by_hour(intents).items():
         unknown = [row for row in rows if row["state"] not in DELIVERED]
         if not unknown or any(row["unknown_since"] is None or row["unknown_since"] >= older_than for row in unknown):
@@ -64,15 +64,15 @@ def resolve(
         for row in unknown:
             if row["identifier"] in arrived:
                 text = f"no answer came, but Stripe's sum for the hour from {shown} contains it"
-                answers.append(Answer(row["identifier"], "accepted", now, text=text))
+                answers.append(IntentUpdate(row["identifier"], "accepted", now, text=text))
             else:
                 text = f"never arrived: Stripe's sum for the hour from {shown} does not contain it"
-                answers.append(Answer(row["identifier"], "void", now, text=text))
+                answers.append(IntentUpdate(row["identifier"], "void", now, text=text))
     return answers
 
 
 @dataclass(frozen=True, slots=True)
-class OtherValue:
+class ValueMismatch:
     """An hour in which Stripe has something else under identifiers of ours than was to be sent: what it `counted`, what
     of it was `delivered` from here, and which intents never arrived."""
 
@@ -83,16 +83,16 @@ class OtherValue:
 
 
 def judge_duplicates(
-    intents: Iterable[Mapping[str, Any]], buckets: Iterable[Bucket], *, now: datetime
-) -> tuple[list[Answer], list[OtherValue]]:
+    intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum], *, now: datetime
+) -> tuple[list[IntentUpdate], list[ValueMismatch]]:
     """Of intents that Stripe had before they were tried from here: those that are what it has, and those that are not.
 
     "Already there" says nothing of the value that is there; the hour's sum does. While it may lag, or another outcome
     in the hour is unknown, nothing is said.
     """
     sums = {bucket.start: bucket.value for bucket in buckets}
-    same: list[Answer] = []
-    other: list[OtherValue] = []
+    same: list[IntentUpdate] = []
+    other: list[ValueMismatch] = []
     for hour, rows in _by_hour(intents).items():
         doubtful = [row for row in rows if row["state"] == "sending" and row.get("code") == DUPLICATE]
         if not doubtful or any(row["state"] not in DELIVERED and row not in doubtful for row in rows):
@@ -104,11 +104,11 @@ def judge_duplicates(
             text = (
                 f"Stripe had it before, and its sum for the hour from {hour:%Y-%m-%d %H:%M} UTC is what was to be sent"
             )
-            same += [Answer(row["identifier"], "accepted", now, text=text, code=DUPLICATE) for row in doubtful]
+            same += [IntentUpdate(row["identifier"], "accepted", now, text=text, code=DUPLICATE) for row in doubtful]
         elif counted > expected or all(_touched(row) < now - SETTLED_AFTER for row in rows) or (
             len(rows) == 1 and counted > 0
         ):  # fmt: skip
-            other.append(OtherValue(hour, counted, delivered, tuple(row["identifier"] for row in doubtful)))
+            other.append(ValueMismatch(hour, counted, delivered, tuple(row["identifier"] for row in doubtful)))
     return same, other
 
 

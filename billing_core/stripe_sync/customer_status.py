@@ -16,7 +16,15 @@ from billing_core.stripe.model import Invoice, Subscription
 from billing_core.stripe.periods import choose
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["NO_SUBSCRIPTION", "UNKNOWN", "CustomerStatus", "Standing", "plan_of", "standing_of", "used_according_to"]
+__all__ = [
+    "NO_SUBSCRIPTION",
+    "UNKNOWN",
+    "CustomerStatus",
+    "SubscriptionState",
+    "plan_of",
+    "standing_of",
+    "used_according_to",
+]
 
 UNKNOWN = "unknown"
 NO_SUBSCRIPTION = "none"
@@ -65,7 +73,7 @@ class CustomerStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SubscriptionState:
     """The subscription a person means by "the" subscription of a customer, and what follows from it.
 
     `plan` is `None` where no price of it is on the card; the period is that of its item on the meter, else of its
@@ -79,14 +87,16 @@ class Standing:
     period_end: datetime | None
 
 
-def standing_of(subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]) -> Standing | None:
+def standing_of(
+    subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]
+) -> SubscriptionState | None:
     """Where a customer with these subscriptions stands, `None` without any; no meter known: no item is metered."""
     subscription = choose(subscriptions, meter_id)
     if subscription is None:
         return None
     metered = [item for item in subscription.items if item.meter_id is not None and item.meter_id == meter_id]
     item = next(iter(metered or subscription.items), None)
-    return Standing(
+    return SubscriptionState(
         subscription,
         plan_of(subscription, plans),
         tuple(item.price_id for item in metered),

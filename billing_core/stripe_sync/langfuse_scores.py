@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from billing_core.errors import BillingError
 from billing_core.langfuse.scores import SCORE_NAME, ScoreWriter, StatusScore
-from billing_core.ledger.sync import ShownStatus, SyncBooks
+from billing_core.ledger.sync import ShownStatus, SyncStore
 from billing_core.settings import Settings
 
 __all__ = ["MOST_EVENTS", "WriteBack", "write_back"]
@@ -40,7 +40,7 @@ class WriteBack:
     problem: str | None = None
 
 
-def write_back(books: SyncBooks, settings: Settings, *, now: datetime) -> WriteBack:
+def write_back(books: SyncStore, settings: Settings, *, now: datetime) -> WriteBack:
     """Write statuses that Langfuse does not show yet; nothing if it is switched off or has no Langfuse keys.
 
     Never raises a `BillingError`: it becomes the `problem`.

@@ -27,13 +27,13 @@ __all__ = [
     "WOULD_WAIT",
     "Action",
     "Amounts",
-    "Carried",
-    "Fate",
+    "CarriedFraction",
+    "DecisionPreview",
     "Pipeline",
-    "Preview",
+    "PipelineStage",
     "Problem",
+    "PushOutlook",
     "RetryOutlook",
-    "Stage",
     "read_outlook",
     "read_pipeline",
     "read_problems",
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-class Stage(StrEnum):
+class PipelineStage(StrEnum):
     """Where an event stands. `held` are those a push or a person keeps back; `error` those Stripe rejected, and those
     that cannot be sent and that no push has seen yet: it writes them down as held."""
 
@@ -79,7 +79,7 @@ class Amounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class CarriedFraction:
     """The fraction of a credit a customer carries on; below 0 after an intent was rejected."""
 
     customer_id: str
@@ -100,9 +100,9 @@ class Pipeline:
         Start of the oldest event that is pending or sending.
     """
 
-    stages: dict[Stage, Amounts]
+    stages: dict[PipelineStage, Amounts]
     corrections: Amounts
-    carried: tuple[Carried, ...]
+    carried: tuple[CarriedFraction, ...]
     oldest_unsent: datetime | None
 
     @property
@@ -127,7 +127,7 @@ class Problem:
 WOULD_BE_SENT, WOULD_WAIT = "sent", "waiting"
 
 
-class Fate(NamedTuple):
+class PushOutlook(NamedTuple):
     """What a push would do with an event, and with how many credits of it.
 
     `what` is `WOULD_BE_SENT`, `WOULD_WAIT`, or the cause for which it would be held.
@@ -157,7 +157,7 @@ class RetryOutlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class DecisionPreview:
     """What a decision would touch, before anybody makes it."""
 
     action: Action
@@ -253,19 +253,19 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     grouped = t.group_by("stage").aggregate(
         events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
     )
-    stages = dict.fromkeys(Stage, Amounts())
+    stages = dict.fromkeys(PipelineStage, Amounts())
     oldest: list[datetime] = []
     for row in engine.read(grouped).to_pylist():
-        stage = Stage(row["stage"])
+        stage = PipelineStage(row["stage"])
         stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
-        if stage in {Stage.PENDING, Stage.SENDING}:
+        if stage in {PipelineStage.PENDING, PipelineStage.SENDING}:
             oldest.append(row["oldest"].replace(tzinfo=UTC))
     c = carried()
     rest = engine.read(c.filter(c.carried != 0).order_by("customer_id")).to_pylist()
     return Pipeline(
         stages,
         _corrections(engine, now),
-        tuple(Carried(row["customer_id"], row["carried"]) for row in rest),
+        tuple(CarriedFraction(row["customer_id"], row["carried"]) for row in rest),
         min(oldest, default=None),
     )
 
@@ -308,7 +308,7 @@ def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
 def read_problems(engine: Engine, now: datetime) -> list[Problem]:
     """Stuck events by cause, most credits first; then corrections that may not be sent."""
     t = staged()
-    stuck = t.filter(t.stage.isin([Stage.ERROR, Stage.HELD]))
+    stuck = t.filter(t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]))
     grouped = stuck.group_by("cause").aggregate(
         events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
         customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
@@ -335,15 +335,15 @@ def _advice(cause: str) -> tuple[str, str, tuple[Action, ...]]:
 
 def read_choice(
     engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
-) -> Preview:
+) -> DecisionPreview:
     """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
     t = staged()
     match action:
         case Action.RETRY:
-            wanted = t.stage.isin([Stage.ERROR, Stage.HELD]) & (t.sync_status == SyncStatus.ERROR)
+            wanted = t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]) & (t.sync_status == SyncStatus.ERROR)
             wanted &= t.customer_id.notnull() | t.meter_event_identifier.notnull()
         case Action.HOLD:
-            wanted = t.stage == Stage.PENDING
+            wanted = t.stage == PipelineStage.PENDING
         case Action.RELEASE:
             wanted = t.hold.isin(DECIDED_BY_PEOPLE)
     t = t.filter(wanted)
@@ -356,10 +356,10 @@ def read_choice(
     rows = engine.read(t.select("id", "credits_total", "amount_usd").order_by("id"))
     sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
     total = Amounts(rows.num_rows, *sums)
-    return Preview(action, total, tuple(rows["id"].to_pylist()))
+    return DecisionPreview(action, total, tuple(rows["id"].to_pylist()))
 
 
-def read_outlook(engine: Engine, fates: Mapping[str, Fate]) -> RetryOutlook:
+def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlook:
     """Events and money of what would become of each retried event."""
     t = events_table()
     rows = engine.read(t.filter(t.id.isin(list(fates))).select("id", "credit_price_usd")).to_pylist()

@@ -27,21 +27,30 @@ from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import DUPLICATE, Answer, Candidates, Excess, Frozen, KeepBack, SyncBooks, retry_events
+from billing_core.ledger.sync import (
+    DUPLICATE,
+    Candidates,
+    Excess,
+    IntentUpdate,
+    KeepBack,
+    PlannedPush,
+    SyncStore,
+    retry_events,
+)
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR, METER_GONE, METER_GONE_SAYS
-from billing_core.stripe.model import Bucket, MeterEvent, Outcome, OutcomeKind, Sink
+from billing_core.stripe.model import HourlySum, MeterEvent, OutcomeKind, SendOutcome, Sink
 from billing_core.stripe.provider import MISSING, StripeProvider
 from billing_core.stripe_sync import sent_elsewhere
-from billing_core.stripe_sync.account_cache import FRESH, Picture, StripeReads
-from billing_core.stripe_sync.confirmation import OtherValue, agreeing, judge_duplicates
+from billing_core.stripe_sync.account_cache import FRESH, AccountCache, AccountSnapshot
+from billing_core.stripe_sync.confirmation import ValueMismatch, agreeing, judge_duplicates
 from billing_core.stripe_sync.langfuse_scores import write_back
-from billing_core.stripe_sync.pipeline import WOULD_BE_SENT, WOULD_WAIT, Fate
+from billing_core.stripe_sync.pipeline import WOULD_BE_SENT, WOULD_WAIT, PushOutlook
 from billing_core.stripe_sync.read_ration import reads_this_month
-from billing_core.stripe_sync.sent_elsewhere import Cleared
+from billing_core.stripe_sync.sent_elsewhere import ClearedToSend
 from billing_core.types import Flag, plain_decimal, utc_text
 from billing_core.values.usage_frame import HOUR, hour_of
 
@@ -132,9 +141,9 @@ class _Looked(NamedTuple):
 
     meter_id: str
     livemode: bool | None
-    picture: Picture
+    picture: AccountSnapshot
     problems: tuple[str, ...]
-    cleared: Cleared
+    cleared: ClearedToSend
 
 
 class _Push:
@@ -150,14 +159,14 @@ class _Push:
         clock: Clock,
         progress: Progress | None,
     ) -> None:
-        self._books = SyncBooks(ledger.engine)
+        self._books = SyncStore(ledger.engine)
         self._ledger = ledger
         self._provider = provider
         self._settings = settings
         self._actor = actor
         self._clock = clock
         self._progress = progress
-        self._reads = StripeReads(self._books, provider, clock)
+        self._reads = AccountCache(self._books, provider, clock)
         self._id = uuid.uuid4().hex
         self._customers: set[str] | None = None
         self._is_meter_gone = False
@@ -190,13 +199,13 @@ class _Push:
             reads_this_month=reads_this_month(self._books, self._clock()),
         )  # fmt: skip
 
-    def fates(self, event_ids: Sequence[str]) -> dict[str, Fate]:
+    def fates(self, event_ids: Sequence[str]) -> dict[str, PushOutlook]:
         """See `fates_of_retried`."""
         self._retried = tuple(event_ids)
         found = self._look()
         if found.cleared.unread:
             raise UpstreamError(_unread(found.cleared.unread))
-        planned: list[tuple[Candidates, planning.Plan]] = []
+        planned: list[tuple[Candidates, planning.PushPlan]] = []
         self._freeze(found, keep=False, seen=lambda *made: planned.append(made))
         return _fates(self._retried, *planned[-1], found.cleared.keep_back.reasons)
 
@@ -212,7 +221,7 @@ class _Push:
         meter_id, livemode = self._reads.meter()
         self._books.bind(meter_id, livemode, keep=True)
         self._books.start_push(self._id, actor=self._actor, now=self._clock())
-        cleared = Cleared()
+        cleared = ClearedToSend()
         try:
             if self._read_error_reports():  # without them a sum may lack what counts as delivered here
                 self._resolve(meter_id)
@@ -250,7 +259,7 @@ class _Push:
     def _settled_before(self) -> datetime:
         return self._clock() - timedelta(minutes=self._settings.settle_minutes)
 
-    def _clear(self, meter_id: str) -> Cleared:
+    def _clear(self, meter_id: str) -> ClearedToSend:
         """Where usage may be sent to, as far as Stripe's sums and this ledger's memory tell."""
         settled = self._settled_before()
         given = self._books.candidates(settled, prepare=self._prepare)
@@ -259,7 +268,7 @@ class _Push:
             may_ask=self._reads.may_guard,
         )  # fmt: skip
 
-    def _cleared(self, ready: pa.Table, cleared: Cleared) -> pa.Table:
+    def _cleared(self, ready: pa.Table, cleared: ClearedToSend) -> pa.Table:
         """Without intents of an earlier push that carry usage into hours whose sums could not be read."""
         keep = [
             row["value"] < 0
@@ -272,15 +281,15 @@ class _Push:
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
 
     def _freeze(
-        self, found: _Looked, *, keep: bool, seen: Callable[[Candidates, planning.Plan], None] | None = None
-    ) -> tuple[Frozen, pa.Table, int]:
+        self, found: _Looked, *, keep: bool, seen: Callable[[Candidates, planning.PushPlan], None] | None = None
+    ) -> tuple[PlannedPush, pa.Table, int]:
         now, settled = self._clock(), self._settled_before()
         environment = {True: "live", False: "test", None: "unknown"}[found.livemode]
-        rules = planning.Rules(
+        rules = planning.PlanningRules(
             self._settings.stripe_meter_event_name, environment, self._settings.push_granularity, now
         )
 
-        def make(given: Candidates) -> planning.Plan:
+        def make(given: Candidates) -> planning.PushPlan:
             events = found.cleared.sendable(given, now)
             customers = pc.unique(events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
@@ -296,7 +305,7 @@ class _Push:
             keep_back=found.cleared.keep_back,
         )  # fmt: skip
 
-    def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[Picture, tuple[str, ...]]:
+    def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[AccountSnapshot, tuple[str, ...]]:
         """Billing periods, also of those customers of this push that Stripe's lists leave out."""
         if self._customers is None:
             self._customers = set() if self._provider.is_live else self._books.customers_of_a_push()
@@ -337,7 +346,7 @@ class _Push:
         self._note(problems=problems, duplicates=len(arrived), intents=len(arrived))
         self._note(credits_sent=self._books.values_of(arrived))
 
-    def _confirm_read(self, customer: str, buckets: Sequence[Bucket]) -> None:
+    def _confirm_read(self, customer: str, buckets: Sequence[HourlySum]) -> None:
         """What sums that were read anyway agree with."""
         if buckets:
             hours = [bucket.start for bucket in buckets]
@@ -345,17 +354,17 @@ class _Push:
             confirmed = self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=self._id)
             self._note(confirmed=confirmed)
 
-    def _withdraw(self, picture: Picture, meter_id: str) -> None:
+    def _withdraw(self, picture: AccountSnapshot, meter_id: str) -> None:
         """Intents written down and never tried that are too late by now: their events are planned anew, and held."""
         now, waiting = self._clock(), self._books.open_intents()
         late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
         answers = [
-            Answer(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
+            IntentUpdate(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
             for identifier, why in late.items()
         ]
         self._books.settle(answers, push_id=self._id)
 
-    def _resendable(self, waiting: pa.Table, picture: Picture, meter_id: str) -> pa.Table:
+    def _resendable(self, waiting: pa.Table, picture: AccountSnapshot, meter_id: str) -> pa.Table:
         """Intents that may be sent: in time, and never tried or so lately that Stripe would recognise them.
 
         One that was tried in time and is too late by now waits for Stripe's sum: if it never arrived, sending it
@@ -373,7 +382,7 @@ class _Push:
             )
         )
 
-    def _too_late(self, waiting: pa.Table, picture: Picture, meter_id: str) -> dict[str, str]:
+    def _too_late(self, waiting: pa.Table, picture: AccountSnapshot, meter_id: str) -> dict[str, str]:
         """Intents that Stripe would not take, or not bill, any more → why."""
         now, late = self._clock(), {}
         calendars = picture.calendars(set(waiting["customer_id"].to_pylist()), meter_id, now)
@@ -384,7 +393,7 @@ class _Push:
                 late[row["identifier"]] = why
         return late
 
-    def _note_held(self, frozen: Frozen, held: int) -> None:
+    def _note_held(self, frozen: PlannedPush, held: int) -> None:
         corrections = frozen.held_corrections
         self._note(held=held, newly_held=frozen.newly_held, held_corrections=corrections, failures=frozen.named)
 
@@ -428,7 +437,7 @@ class _Push:
         if self._is_meter_gone:
             self._leave_pending()
 
-    def _withdrawn_if_gone(self, answers: list[Answer]) -> list[Answer]:
+    def _withdrawn_if_gone(self, answers: list[IntentUpdate]) -> list[IntentUpdate]:
         """Without an active meter nothing arrived that was refused: its usage is pending again."""
         if not self._is_meter_gone:
             return answers
@@ -439,7 +448,7 @@ class _Push:
         waiting = self._books.open_intents()
         untried = waiting.filter(pc.is_null(waiting["unknown_since"]))["identifier"].to_pylist()
         now = self._clock()
-        self._books.settle([Answer(one, "void", now, text=METER_GONE_SAYS) for one in untried], push_id=self._id)
+        self._books.settle([IntentUpdate(one, "void", now, text=METER_GONE_SAYS) for one in untried], push_id=self._id)
         said = self._said["problems"]
         for text in [text for text in said if METER_GONE_SAYS in text]:
             del said[text]
@@ -450,7 +459,7 @@ class _Push:
         )
         self._note(problems=(text,))
 
-    def _judge(self, outcome: Outcome, row: Mapping[str, Any], tried_at: datetime) -> Answer:
+    def _judge(self, outcome: SendOutcome, row: Mapping[str, Any], tried_at: datetime) -> IntentUpdate:
         """The answer to store, counted. An outcome is unknown since before the first call that may have arrived."""
         attempts = row["attempts"] + outcome.tries
         unknown_since = None if row["unknown_since"] is None else row["unknown_since"].replace(tzinfo=UTC)
@@ -466,7 +475,7 @@ class _Push:
                 # Somebody else sent it, maybe with another value: the hour's sum will tell.
                 state, unknown_since = "sending", tried_at
                 text = "Stripe had a meter event under this identifier before it was sent from here"
-                return Answer(outcome.identifier, state, outcome.answered_at, attempts, text, DUPLICATE,
+                return IntentUpdate(outcome.identifier, state, outcome.answered_at, attempts, text, DUPLICATE,
                               outcome.request_id, unknown_since)  # fmt: skip
             case OutcomeKind.DUPLICATE:
                 self._note(duplicates=1, credits_sent=row["value"])
@@ -488,7 +497,7 @@ class _Push:
                 self._note(unknown=1, problems=(outcome.reason or "no answer",))
         if state == "accepted":
             unknown_since = None
-        return Answer(
+        return IntentUpdate(
             outcome.identifier, state, outcome.answered_at, attempts, text, outcome.code, outcome.request_id,
             unknown_since,
         )  # fmt: skip
@@ -535,14 +544,14 @@ class _Push:
                     )
                     self._note(unknown=1, problems=(text,))
 
-    def _keep_back_other(self, customer: str, hour: OtherValue) -> None:
+    def _keep_back_other(self, customer: str, hour: ValueMismatch) -> None:
         """What Stripe has under identifiers of ours is something else: what was to be sent waits for a decision."""
         now, shown = self._clock(), f"{hour.hour:%Y-%m-%d %H:%M} UTC"
         text = (
             f"never arrived: Stripe had a meter event under this identifier before; it counts {hour.counted:,} credits "
             f"in the hour from {shown}, of which {hour.delivered:,} are known to this ledger"
         )
-        answers = [Answer(identifier, "void", now, text=text, code=DUPLICATE) for identifier in hour.identifiers]
+        answers = [IntentUpdate(identifier, "void", now, text=text, code=DUPLICATE) for identifier in hour.identifiers]
         excess = Excess(customer, hour.hour, hour.counted, hour.delivered)
         if excess.credits <= 0:  # nothing of it counts: the next push sends it under an identifier of its own
             self._books.settle(answers, push_id=self._id)
@@ -627,7 +636,7 @@ def fates_of_retried(
     *,
     actor: str,
     clock: Clock,
-) -> dict[str, Fate]:
+) -> dict[str, PushOutlook]:
     """What the next push would do with events if they were retried now, by a push's own planning; nothing is changed.
 
     Raises
@@ -640,7 +649,9 @@ def fates_of_retried(
     return _Push(ledger, provider, settings, actor=actor, clock=clock, progress=None).fates(event_ids)
 
 
-def _fates(ids: Sequence[str], given: Candidates, plan: planning.Plan, kept_back: Mapping[str, str]) -> dict[str, Fate]:
+def _fates(
+    ids: Sequence[str], given: Candidates, plan: planning.PushPlan, kept_back: Mapping[str, str]
+) -> dict[str, PushOutlook]:
     wanted, owed, covered = set(ids), Counter[str](), Counter[str]()
     rows = planning.owed(given.events, given.covered)[0]
     for event_id, delta in zip(rows["id"].to_pylist(), rows["delta"].to_pylist(), strict=True):
@@ -651,7 +662,7 @@ def _fates(ids: Sequence[str], given: Candidates, plan: planning.Plan, kept_back
         covered[event_id] += round(credits_ * planning.UNIT)
     causes = {hold.event_id: hold.cause for hold in plan.holds} | dict.fromkeys(kept_back, Flag.SENT_ELSEWHERE.value)
     return {
-        event_id: Fate(
+        event_id: PushOutlook(
             causes.get(event_id, WOULD_BE_SENT if event_id in covered else WOULD_WAIT),
             Decimal(covered[event_id] if event_id in covered else owed[event_id]) / planning.UNIT,
         )
@@ -685,7 +696,7 @@ def _mixed(waiting: pa.Table) -> Iterator[pa.Table]:
 
 
 def _confirm_delivered(
-    books: SyncBooks, reads: StripeReads, meter_id: str, *, now: datetime, push_id: str
+    books: SyncStore, reads: AccountCache, meter_id: str, *, now: datetime, push_id: str
 ) -> tuple[int, tuple[str, ...]]:
     """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
     waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}

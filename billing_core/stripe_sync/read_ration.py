@@ -10,13 +10,13 @@ from calendar import monthrange
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_core.ledger.sync import StoredObject, SyncBooks
+from billing_core.ledger.sync import StoredObject, SyncStore
 from billing_core.runtime.clock import Clock
 
 if TYPE_CHECKING:
     from billing_core.stripe.provider import StripeProvider
 
-__all__ = ["LOOKS_A_DAY", "MONTHLY_READS", "OTHER_READS", "Ration", "other_reads_are_due", "reads_this_month"]
+__all__ = ["LOOKS_A_DAY", "MONTHLY_READS", "OTHER_READS", "ReadRation", "other_reads_are_due", "reads_this_month"]
 
 MONTHLY_READS = 10_000
 """What Stripe grants a small account."""
@@ -41,10 +41,10 @@ def other_reads_are_due(used: int, now: datetime) -> bool:
     return used < OTHER_READS * min((now - start + HEAD_START) / whole, 1.0)
 
 
-class Ration:
+class ReadRation:
     """The reads of one connection, added to what the ledger remembers."""
 
-    def __init__(self, books: SyncBooks, provider: StripeProvider, clock: Clock) -> None:
+    def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
         self._provider = provider
         self._clock = clock
@@ -90,6 +90,6 @@ class Ration:
         return {row.id: int(row.content) for row in self._books.objects(KIND)}
 
 
-def reads_this_month(books: SyncBooks, now: datetime) -> int:
+def reads_this_month(books: SyncStore, now: datetime) -> int:
     """GETs of all commands and pages over this ledger since the month began (UTC)."""
     return sum(int(row.content) for row in books.objects(KIND) if row.id == f"{now:%Y-%m}")

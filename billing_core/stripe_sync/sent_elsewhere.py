@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from billing_core.errors import NotFound, UpstreamError
 from billing_core.ledger import sent_elsewhere as known
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.sent_elsewhere import WHOLE, Found, Untried
+from billing_core.ledger.sent_elsewhere import WHOLE, ExcessHour, UntriedEvent
 from billing_core.ledger.sync import DUPLICATE, Candidates, Excess, KeepBack
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
@@ -29,7 +29,7 @@ from billing_core.stripe_sync.confirmation import SETTLED_AFTER
 from billing_core.values.time_columns import cut_to
 from billing_core.values.usage_frame import HOUR, Window
 
-__all__ = ["MEMORY", "Cleared", "Sums", "clear", "excesses", "hours_to_clear", "reason_of", "usage_to_keep_back"]
+__all__ = ["MEMORY", "ClearedToSend", "Sums", "clear", "excesses", "hours_to_clear", "reason_of", "usage_to_keep_back"]
 
 MEMORY = timedelta(hours=20)
 """Stripe recognises an identifier for at least 24 hours; this leaves a margin."""
@@ -45,7 +45,7 @@ Sums = Callable[[str, datetime, datetime], Mapping[datetime, Decimal]]
 
 
 @dataclass(frozen=True, slots=True)
-class Cleared:
+class ClearedToSend:
     """What may be sent now.
 
     Attributes
@@ -92,7 +92,7 @@ def excesses(
     customer_id: str,
     counted: Mapping[datetime, Decimal],
     delivered: Mapping[datetime, Decimal],
-    before: Iterable[Found],
+    before: Iterable[ExcessHour],
 ) -> list[Excess]:
     """Hours in which Stripe counts a whole credit or more beyond what is known, and more than was found before."""
     known_already: dict[datetime, Decimal] = defaultdict(Decimal)
@@ -106,7 +106,7 @@ def excesses(
 
 
 def usage_to_keep_back(
-    usage: Iterable[tuple[str, datetime]], found: Iterable[Found], decided: Mapping[str, datetime]
+    usage: Iterable[tuple[str, datetime]], found: Iterable[ExcessHour], decided: Mapping[str, datetime]
 ) -> dict[str, Excess]:
     """Of one customer's unsent usage (event, UTC hour) what Stripe may count, with the hour that says so.
 
@@ -125,7 +125,7 @@ def usage_to_keep_back(
 
 def clear(
     engine: Engine, given: Candidates, sums: Sums, *, now: datetime, may_ask: Callable[[], bool] = lambda: True
-) -> Cleared:
+) -> ClearedToSend:
     """Find out where a push may send to, asking Stripe's sums where this ledger cannot know.
 
     An hour this ledger sent into within `MEMORY` needs no look: whoever sends the same is recognised. When `may_ask`
@@ -178,11 +178,13 @@ def clear(
             for hour in hours
             if (customer, hour) in refused and hour not in shown
         ]
-    found = [*before, *(Found(excess, now, is_decided=False) for excess in new)]
-    return Cleared(frozenset(cleared), _keep_back(rows, untried, found, new, known.decided_events(engine)), unread)
+    found = [*before, *(ExcessHour(excess, now, is_decided=False) for excess in new)]
+    return ClearedToSend(
+        frozenset(cleared), _keep_back(rows, untried, found, new, known.decided_events(engine)), unread
+    )
 
 
-def _not_looked_at(conflicts: Mapping[Place, datetime], before: Iterable[Found]) -> set[Place]:
+def _not_looked_at(conflicts: Mapping[Place, datetime], before: Iterable[ExcessHour]) -> set[Place]:
     """Of hours in which Stripe has other bytes under an identifier of ours those without a finding since it said so."""
     looked: dict[Place, datetime] = {}
     for one in before:
@@ -192,15 +194,15 @@ def _not_looked_at(conflicts: Mapping[Place, datetime], before: Iterable[Found])
 
 def _keep_back(
     rows: pa.Table,
-    untried: Iterable[Untried],
-    found: Iterable[Found],
+    untried: Iterable[UntriedEvent],
+    found: Iterable[ExcessHour],
     new: list[Excess],
     decided: Mapping[str, datetime],
 ) -> KeepBack:
-    by_customer: dict[str, list[Found]] = defaultdict(list)
+    by_customer: dict[str, list[ExcessHour]] = defaultdict(list)
     for one in found:
         by_customer[one.excess.customer_id].append(one)
-    waiting: dict[str, list[Untried]] = defaultdict(list)
+    waiting: dict[str, list[UntriedEvent]] = defaultdict(list)
     for intent in untried:
         waiting[intent.customer_id].append(intent)
     reasons: dict[str, str] = {}

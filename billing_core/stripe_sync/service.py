@@ -21,14 +21,14 @@ import msgspec
 from billing_core.access import Principal, Role
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import PushRun, StoredObject, SyncBooks
+from billing_core.ledger.sync import PushRun, StoredObject, SyncStore
 from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
-from billing_core.stripe.model import Bucket
+from billing_core.stripe.model import HourlySum
 from billing_core.stripe_sync import pipeline as pipelines
-from billing_core.stripe_sync.account_cache import KeptSummary, StripeReads, keep_plans_failure, or_say, remembered
+from billing_core.stripe_sync.account_cache import AccountCache, KeptSummary, keep_plans_failure, or_say, remembered
 from billing_core.stripe_sync.confirmation import agreeing
 from billing_core.stripe_sync.customer_status import (
     NO_SUBSCRIPTION,
@@ -37,8 +37,8 @@ from billing_core.stripe_sync.customer_status import (
     standing_of,
     used_according_to,
 )
-from billing_core.stripe_sync.pipeline import Action, Pipeline, Preview, Problem, RetryOutlook
-from billing_core.stripe_sync.read_ration import Ration, reads_this_month
+from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Pipeline, Problem, RetryOutlook
+from billing_core.stripe_sync.read_ration import ReadRation, reads_this_month
 from billing_core.values.usage_frame import Window, hour_of, window_in
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from billing_core.stripe.provider import StripeProvider
     from billing_core.stripe_sync.push import Progress, PushResult
 
-__all__ = ["ConnectStripe", "Deadline", "StripeDesk"]
+__all__ = ["ConnectStripe", "Deadline", "StripeSyncService"]
 
 ConnectStripe = Callable[[Settings], "StripeProvider"]
 
@@ -78,7 +78,7 @@ class Deadline:
     read_at: datetime | None
 
 
-class StripeDesk:
+class StripeSyncService:
     """See the module. Thread-safe."""
 
     def __init__(
@@ -94,7 +94,7 @@ class StripeDesk:
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._books = SyncBooks(ledger.engine)
+        self._books = SyncStore(ledger.engine)
         self._cards = cards
         self._has_its_own = connect is not None
         self._connect = connect or (lambda settings: connect_stripe(settings, clock))
@@ -173,14 +173,14 @@ class StripeDesk:
         cause: str | None = None,
         customer_ids: Sequence[str] = (),
         event_ids: Sequence[str] = (),
-    ) -> Preview:
+    ) -> DecisionPreview:
         """What a decision would touch; nothing is changed."""
         _require_everything(principal, *READERS)
         return pipelines.read_choice(
             self._ledger.engine, action, cause=cause, customer_ids=customer_ids, event_ids=event_ids
         )
 
-    def retry_outlook(self, principal: Principal, preview: Preview) -> RetryOutlook:
+    def retry_outlook(self, principal: Principal, preview: DecisionPreview) -> RetryOutlook:
         """What the next push would do with the events of a preview of retrying them, by its own planning.
 
         Raises
@@ -199,7 +199,7 @@ class StripeDesk:
             )
         return pipelines.read_outlook(self._ledger.engine, fates)
 
-    def decide(self, principal: Principal, preview: Preview, *, reason: str = "") -> int:
+    def decide(self, principal: Principal, preview: DecisionPreview, *, reason: str = "") -> int:
         """Carry out what a preview showed, for the events that are still as they were; returns how many.
 
         Raises
@@ -224,7 +224,7 @@ class StripeDesk:
         return count
 
     def intents_of(self, event_id: str, principal: Principal) -> list[dict[str, Any]]:
-        """The intents that ever covered an event the principal may see, for its passport.
+        """The intents that ever covered an event the principal may see, for its explanation.
 
         An intent may cover events of other organizations of the same customer: who may not see those gets this
         event's own part only.
@@ -299,7 +299,7 @@ class StripeDesk:
 
     def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
         """Rejections Stripe decided on since the last push explain differences."""
-        reads = StripeReads(self._books, provider, self._clock)
+        reads = AccountCache(self._books, provider, self._clock)
         heard = or_say(problems, lambda: reads.error_reports(self._clock()))
         if heard is not None:
             answers, unnamed = heard
@@ -309,9 +309,9 @@ class StripeDesk:
     def _confirm_heard(
         self, provider: StripeProvider, window: Window, hours: Mapping[str, Sequence[SummaryBucket]]
     ) -> None:
-        reads = StripeReads(self._books, provider, self._clock)
+        reads = AccountCache(self._books, provider, self._clock)
         for customer, counted in hours.items():
-            buckets = [Bucket(row.start, row.value) for row in counted]
+            buckets = [HourlySum(row.start, row.value) for row in counted]
             reads.keep_summary(customer, window.start, window.end, buckets)
             rows = self._books.intents_at(customer, window.start, window.end)
             self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=RECONCILIATION)
@@ -365,7 +365,7 @@ class StripeDesk:
         problems: list[str] = []
         try:
             with self._connected() as provider:
-                reads = StripeReads(self._books, provider, self._clock)
+                reads = AccountCache(self._books, provider, self._clock)
                 meter = or_say(problems, provider.preflight)
                 if meter is not None:
                     reads.keep_meter(meter.id, meter.livemode)
@@ -415,7 +415,7 @@ class StripeDesk:
     def _connected(self, *, looks: bool = False) -> Iterator[StripeProvider]:
         """Stripe, with every read counted; `looks`: they are looks at customers' sums."""
         with closing(self._connect(self._settings)) as provider:
-            ration = Ration(self._books, provider, self._clock)
+            ration = ReadRation(self._books, provider, self._clock)
             try:
                 yield provider
             finally:

@@ -1,4 +1,4 @@
-"""An event's passport: every step from the trace to its credits, with the arithmetic written out.
+"""The explanation of an event: every step from the trace to its credits, with the arithmetic written out.
 
 Pure; the command `explain` and the detail drawer of the page show the same steps.
 """
@@ -20,7 +20,7 @@ from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is
 from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["FLAG_MEANINGS", "Passport", "Step", "explain"]
+__all__ = ["FLAG_MEANINGS", "EventExplanation", "ExplanationStep", "explain"]
 
 Intents = Sequence[Mapping[str, Any]]
 """The intents that ever covered an event, oldest first: ledger rows with `part`, this event's credits in each, and
@@ -50,7 +50,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ExplanationStep:
     """One step: a short name, what happened in a sentence, and the arithmetic or facts line by line."""
 
     name: str
@@ -59,11 +59,11 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Passport:
+class EventExplanation:
     """An event with the steps that led to its credits. `metadata` is the logical root's own."""
 
     event: UsageEvent
-    steps: tuple[Step, ...]
+    steps: tuple[ExplanationStep, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def explain(
     card: RateCard | None,
     intents: Intents = (),
     closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
-) -> Passport:
+) -> EventExplanation:
     """Explain one event.
 
     Parameters
@@ -112,7 +112,7 @@ def explain(
         *_closed(stored, closed),
         _stripe(event, intents),
     ]
-    return Passport(event, tuple(steps), _metadata(stored.get("metadata")))
+    return EventExplanation(event, tuple(steps), _metadata(stored.get("metadata")))
 
 
 def _metadata(text: str | None) -> Mapping[str, Any]:
@@ -123,9 +123,9 @@ def _metadata(text: str | None) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {"value": value}
 
 
-def _read(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+def _read(event: UsageEvent, stored: Mapping[str, Any]) -> ExplanationStep:
     rows = stored["observations"]
-    return Step(
+    return ExplanationStep(
         "Read",
         f"Trace {event.id} of project {stored['project_id'] or 'unknown'}, {rows:,} observation{'s'[: rows != 1]}.",
         (
@@ -144,7 +144,7 @@ _ERRORS = {
 }
 
 
-def _attributes(event: UsageEvent) -> Step:
+def _attributes(event: UsageEvent) -> ExplanationStep:
     named = {
         "organization": event.organization_id,
         "customer": event.customer_id,
@@ -154,33 +154,33 @@ def _attributes(event: UsageEvent) -> Step:
         "environment": event.environment,
         "AI credentials": event.ai_credentials_ownership or "platform (not named)",
     }
-    return Step(
+    return ExplanationStep(
         "Attribute",
         "Taken from the logical root first, then from any other row of the trace.",
         tuple(f"{name}: {value or 'unknown'}" for name, value in named.items()),
     )
 
 
-def _usage(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+def _usage(event: UsageEvent, stored: Mapping[str, Any]) -> ExplanationStep:
     lines = []
     for use in stored["usage"] or ():
         tokens = ", ".join(f"{use[c]:,} {c.replace('_', ' ')}" for c in TOKEN_CLASSES if use[c])
         cost = "cost unknown" if use["cost_usd"] is None else f"cost {plain_decimal(use['cost_usd'])} USD"
         lines.append(f"{use['model'] or 'no model named'}: {tokens or 'no tokens'}; {cost}")
     total = "unknown" if event.tokens_total is None else f"{event.tokens_total:,}"
-    return Step("Use", f"{total} tokens in all.", tuple(lines))
+    return ExplanationStep("Use", f"{total} tokens in all.", tuple(lines))
 
 
-def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> ExplanationStep:
     price = plain_decimal(stored["credit_price_usd"])
     if event.rate_card_version == LEGACY_VERSION:
-        return Step(
+        return ExplanationStep(
             "Rate card", "None: the credits are those the earlier system recorded.", (f"1 credit = {price} USD",)
         )
     if card is None:
-        return Step("Rate card", "No card was in force at that time, so nothing could be rated.")
+        return ExplanationStep("Rate card", "No card was in force at that time, so nothing could be rated.")
     basis = "counted tokens" if card.ai.basis is Basis.TOKENS else "Langfuse's cost"
-    return Step(
+    return ExplanationStep(
         "Rate card",
         f"{card.id}, in force from {utc_text(card.effective_from)}; AI by {basis}.",
         (f"1 credit = {price} USD", f"margin on AI = {plain_decimal(card.margin)}"),
@@ -195,16 +195,16 @@ def _not_rated(event: UsageEvent, card: RateCard | None) -> str | None:
     return "0: no rate card" if card is None else None
 
 
-def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> ExplanationStep:
     booked = event.credits.ai_tokens
     if (reason := _not_rated(event, card)) is not None or card is None:
-        return Step("AI tokens", f"{plain_decimal(booked)} credits, {reason}.")
+        return ExplanationStep("AI tokens", f"{plain_decimal(booked)} credits, {reason}.")
     if (event.ai_credentials_ownership or "").lower() == OWN_KEY:
-        return Step("AI tokens", "0 credits: the customer brought the key.")
+        return ExplanationStep("AI tokens", "0 credits: the customer brought the key.")
     if card.ai.basis is Basis.COST:
         billed = _billed_cost(event, stored, card)
         if billed is None:
-            return Step("AI tokens", f"{plain_decimal(booked)} credits: no cost is known; flagged unpriced.")
+            return ExplanationStep("AI tokens", f"{plain_decimal(booked)} credits: no cost is known; flagged unpriced.")
         cost, margin, price = (plain_decimal(v) for v in (billed, card.margin, card.credit_price_usd))
         text = f"{cost} USD × {margin} ÷ {price} USD per credit"
         units, exact = _lines(stored, card)
@@ -279,27 +279,27 @@ def _lines(stored: Mapping[str, Any], card: RateCard) -> tuple[list[str], Fracti
     return lines, exact
 
 
-def _compute(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> Step:
+def _compute(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> ExplanationStep:
     booked = event.credits.compute
     if (reason := _not_rated(event, card)) is not None or card is None:
-        return Step("Compute", f"{plain_decimal(booked)} credits, {reason}.")
+        return ExplanationStep("Compute", f"{plain_decimal(booked)} credits, {reason}.")
     per_minute = card.compute.credits_per_minute
     is_active = card.compute.basis is ComputeBasis.ACTIVE
     seconds = stored.get("active_seconds") if is_active else event.latency_seconds
     if seconds is None:
-        return Step("Compute", f"{plain_decimal(booked)} credits: the active time is not known.")
+        return ExplanationStep("Compute", f"{plain_decimal(booked)} credits: the active time is not known.")
     exact = Fraction(seconds) / 60 * Fraction(per_minute)
     what = " in which an observation ran" if is_active else ""
     text = f"{plain_decimal(seconds)} s{what} ÷ 60 × {plain_decimal(per_minute)} per minute"
     return _rounded("Compute", (text,), exact, booked)
 
 
-def _storage(event: UsageEvent, card: RateCard | None) -> Step:
+def _storage(event: UsageEvent, card: RateCard | None) -> ExplanationStep:
     booked = event.credits.storage
     if (reason := _not_rated(event, card)) is not None or card is None:
-        return Step("Storage", f"{plain_decimal(booked)} credits, {reason}.")
+        return ExplanationStep("Storage", f"{plain_decimal(booked)} credits, {reason}.")
     if event.storage_gb is None:
-        return Step("Storage", "0 credits: the trace names no storage.")
+        return ExplanationStep("Storage", "0 credits: the trace names no storage.")
     rate = card.storage.credits_per_gb_month
     text = f"{plain_decimal(event.storage_gb)} GB-months × {plain_decimal(rate)}"
     return _rounded("Storage", (text,), Fraction(event.storage_gb) * Fraction(rate), booked)
@@ -311,20 +311,20 @@ def _exact_text(value: Fraction) -> str:
     return plain_decimal(shown) if Fraction(shown) == value else f"{plain_decimal(shown)}…"
 
 
-def _rounded(name: str, lines: tuple[str, ...], exact: Fraction, booked: Decimal) -> Step:
+def _rounded(name: str, lines: tuple[str, ...], exact: Fraction, booked: Decimal) -> ExplanationStep:
     digits = (Decimal(exact.numerator) / Decimal(exact.denominator)).quantize(Decimal("0.000001"), ROUND_HALF_EVEN)
     agrees = (
         "" if digits == booked else f" The card gives {plain_decimal(digits)}: part of it was not rated, see the flags."
     )
     rounding = f"= {_exact_text(exact)}, rounded once half-even to 6 places = {plain_decimal(digits)}"
-    return Step(name, f"{plain_decimal(booked)} credits.{agrees}", (*lines, rounding))
+    return ExplanationStep(name, f"{plain_decimal(booked)} credits.{agrees}", (*lines, rounding))
 
 
-def _total(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
+def _total(event: UsageEvent, stored: Mapping[str, Any]) -> ExplanationStep:
     c = event.credits
     parts = " + ".join(plain_decimal(part) for part in (c.ai_tokens, c.compute, c.storage))
     price = plain_decimal(stored["credit_price_usd"])
-    return Step(
+    return ExplanationStep(
         "Total",
         f"{plain_decimal(c.total)} credits, {plain_decimal(event.amount_usd)} USD.",
         (
@@ -334,15 +334,15 @@ def _total(event: UsageEvent, stored: Mapping[str, Any]) -> Step:
     )
 
 
-def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[Step]:
+def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[ExplanationStep]:
     if not event.flags:
         return []
     lines = [f"{flag}: {FLAG_MEANINGS[flag]}" for flag in event.flags]
     problems = [text for text in (stored.get("problems") or "").split("\n") if text]
-    return [Step("Flags", f"{len(event.flags)} to know about.", (*lines, *problems))]
+    return [ExplanationStep("Flags", f"{len(event.flags)} to know about.", (*lines, *problems))]
 
 
-def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> Step:
+def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> ExplanationStep:
     lines = []
     for old, new in pairwise([*revisions, stored]):
         changes = ", ".join(
@@ -352,14 +352,14 @@ def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) 
         )
         lines.append(f"revision {new['revision']}, {_when(new['booked_at'])}: {changes}; was {old['sync_status']}")
     first = revisions[0] if revisions else stored
-    return Step(
+    return ExplanationStep(
         "Book",
         f"Revision {stored['revision']}, first booked {_when(first['booked_at'])}.",
         tuple(lines),
     )
 
 
-def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Step]:
+def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, Any]]]) -> list[ExplanationStep]:
     """Where it counts, if its month was closed."""
     counted = stored.get("accounted_at")
     lines = [
@@ -369,10 +369,12 @@ def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, 
     if not closed and counted is None:
         return []
     if counted is None or any(row["revision"] == stored["revision"] for _, row in closed):
-        return [Step("Close", "Its month is closed: there it stays as it was then.", tuple(lines))]
+        return [ExplanationStep("Close", "Its month is closed: there it stays as it was then.", tuple(lines))]
     lines.append(f"since {_when(counted)}: the difference to {plain_decimal(stored['credits_total'])} credits")
     return [
-        Step("Close", "It came or changed after its month was closed: that counts when it was booked.", tuple(lines))
+        ExplanationStep(
+            "Close", "It came or changed after its month was closed: that counts when it was booked.", tuple(lines)
+        )
     ]
 
 
@@ -402,7 +404,7 @@ _STATUS_SENTENCES = {
 }
 
 
-def _stripe(event: UsageEvent, intents: Intents) -> Step:
+def _stripe(event: UsageEvent, intents: Intents) -> ExplanationStep:
     lines = []
     if event.sync_error:
         lines.append(event.sync_error)
@@ -412,7 +414,7 @@ def _stripe(event: UsageEvent, intents: Intents) -> Step:
         lines += _intent(intent)
     if event.synced_at:
         lines.append(f"last answer at {utc_text(event.synced_at)}")
-    return Step("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))
+    return ExplanationStep("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))
 
 
 _INTENT_STATES = {

@@ -14,7 +14,7 @@ from billing_core.rating.rate import rate
 from billing_core.types import Flag, plain_decimal
 from billing_core.values.usage_frame import USAGE_SCHEMA
 
-__all__ = ["IMPLAUSIBLE_LATENCY_SECONDS", "Finding", "lint_event"]
+__all__ = ["IMPLAUSIBLE_LATENCY_SECONDS", "LintFinding", "lint_event"]
 
 IMPLAUSIBLE_LATENCY_SECONDS = Decimal(24 * 3600)
 """A trace longer than a day is more often a reused trace id than one long request."""
@@ -23,7 +23,7 @@ _NEVER_RERATED = {Flag.LEGACY_BILLED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LintFinding:
     """`rule` in one word, `says` in a sentence with the values."""
 
     event_id: str
@@ -31,27 +31,27 @@ class Finding:
     says: str
 
 
-def lint_event(row: Mapping[str, Any], card: RateCard | None) -> Iterator[Finding]:
+def lint_event(row: Mapping[str, Any], card: RateCard | None) -> Iterator[LintFinding]:
     """Check one ledger row (all stored columns) against the card it names."""
     flags = set((row["flags"] or "").split(","))
     if Flag.UNPRICED in flags and (row["tokens_total"] or 0) > 0:
-        yield Finding(row["id"], "unpriced", f"{row['tokens_total']:,} tokens, and not all of them have a price")
+        yield LintFinding(row["id"], "unpriced", f"{row['tokens_total']:,} tokens, and not all of them have a price")
     if row["latency_seconds"] > IMPLAUSIBLE_LATENCY_SECONDS:
         hours = row["latency_seconds"] / 3600
-        yield Finding(
+        yield LintFinding(
             row["id"], "latency", f"lasts {hours:,.1f} h, {plain_decimal(row['credits_compute'])} compute credits"
         )
     if card is not None and not flags & _NEVER_RERATED:
         yield from _not_from_the_card(row, card)
 
 
-def _not_from_the_card(row: Mapping[str, Any], card: RateCard) -> Iterator[Finding]:
+def _not_from_the_card(row: Mapping[str, Any], card: RateCard) -> Iterator[LintFinding]:
     usage = pa.Table.from_pylist([_usage_row(row)], schema=USAGE_SCHEMA)
     given = rate(usage, card).to_pylist()[0]
     for name in ("credits_ai_tokens", "credits_compute", "credits_storage"):
         if given[name] != row[name]:
             booked, due = plain_decimal(row[name]), plain_decimal(given[name])
-            yield Finding(row["id"], "credits", f"{name} is {booked}, but card {card.id} gives {due}")
+            yield LintFinding(row["id"], "credits", f"{name} is {booked}, but card {card.id} gives {due}")
 
 
 def _usage_row(row: Mapping[str, Any]) -> dict[str, Any]:

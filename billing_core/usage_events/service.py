@@ -24,8 +24,8 @@ from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.runtime.clock import Clock
 from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage_events import rows as published
-from billing_core.usage_events.explain import Passport, explain
-from billing_core.usage_events.lint import Finding, lint_event
+from billing_core.usage_events.explain import EventExplanation, explain
+from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.selection import period_before, select
 from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
@@ -115,8 +115,8 @@ class UsageEventsService:
         )
         return list(self._facet(selection, dimension))
 
-    def explain(self, event_id: str, principal: Principal) -> Passport:
-        """An event's passport.
+    def explain(self, event_id: str, principal: Principal) -> EventExplanation:
+        """The explanation of an event.
 
         Raises
         ------
@@ -137,7 +137,7 @@ class UsageEventsService:
         states = [(months[row["close_seq"]], row) for row in closed]
         return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
 
-    def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[Finding]:
+    def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
         selection = self._select(params, principal)
         expression = queries.selected(selection).order_by("timestamp", "id")

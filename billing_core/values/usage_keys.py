@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["CACHE_WRITE", "IN", "NEITHER", "OUT", "REST", "Counted", "UsageKey", "read_key", "words_of"]
+__all__ = ["CACHE_WRITE", "IN", "NEITHER", "OUT", "REST", "KeyMeaning", "UsageKey", "read_key", "words_of"]
 
 INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, REASONING, OTHER = range(len(TOKEN_CLASSES))
 
@@ -24,7 +24,7 @@ REST = ""
 """The key of tokens that a total contains and no key names."""
 
 
-class Counted(StrEnum):
+class KeyMeaning(StrEnum):
     """What the number behind a key is."""
 
     TOTAL = "total"
@@ -51,7 +51,7 @@ class UsageKey(NamedTuple):
         Every word of it is one we know; otherwise its class is a guess.
     """
 
-    counted: Counted
+    counted: KeyMeaning
     token_class: int
     side: int
     is_whole: bool
@@ -131,13 +131,13 @@ def read_key(key: str) -> UsageKey:
     if key == REST:
         return _unknown(key, [], is_known=True)
     if not names_tokens and _is_unit(spelled, found):
-        return UsageKey(Counted.UNITS, OTHER, NEITHER, False, False, False, tuple(words), True)
+        return UsageKey(KeyMeaning.UNITS, OTHER, NEITHER, False, False, False, tuple(words), True)
 
     if found & {"per", "first"}:  # tokens per second, time to first token: rates and times, no usage
-        return UsageKey(Counted.UNITS, OTHER, NEITHER, False, False, False, tuple(words), True)
+        return UsageKey(KeyMeaning.UNITS, OTHER, NEITHER, False, False, False, tuple(words), True)
     left = found - _NOISE
     if found and left <= _TOTAL and (left or names_tokens):
-        return UsageKey(Counted.TOTAL, OTHER, NEITHER, False, False, False, (), True)
+        return UsageKey(KeyMeaning.TOTAL, OTHER, NEITHER, False, False, False, (), True)
     if "request" in left and names_tokens:  # request_tokens, response_tokens: older names of some agent libraries
         left = (left - {"request"}) | {"input"}
     if "eval" in left:  # prompt_eval_count, eval_count
@@ -163,11 +163,11 @@ def read_key(key: str) -> UsageKey:
         is_whole = not rest and not is_detail
         is_side_total = is_whole and bool(left & _TOTAL)
         return UsageKey(
-            Counted.TOKENS, token_class, side, is_whole, is_side_total, is_detail, (token_class, *sorted(rest)),
+            KeyMeaning.TOKENS, token_class, side, is_whole, is_side_total, is_detail, (token_class, *sorted(rest)),
             rest <= _KNOWN,
         )  # fmt: skip
     named = (token_class, *sorted(meaning | rest))
-    return UsageKey(Counted.TOKENS, token_class, side, False, False, is_detail, named, rest <= _KNOWN)
+    return UsageKey(KeyMeaning.TOKENS, token_class, side, False, False, is_detail, named, rest <= _KNOWN)
 
 
 def _side(key: str, otherwise: int) -> int:
@@ -188,9 +188,9 @@ def _unknown(key: str, words: list[str], *, is_known: bool = False) -> UsageKey:
     for hint, token_class, side in _HINTS:
         if hint in small:
             return UsageKey(
-                Counted.TOKENS, token_class, _side(key, side), False, False, False, (OTHER, *words), is_known
+                KeyMeaning.TOKENS, token_class, _side(key, side), False, False, False, (OTHER, *words), is_known
             )
-    return UsageKey(Counted.TOKENS, OTHER, NEITHER, False, False, False, (OTHER, *words), is_known)
+    return UsageKey(KeyMeaning.TOKENS, OTHER, NEITHER, False, False, False, (OTHER, *words), is_known)
 
 
 def _is_unit(spelled: tuple[str, ...], found: set[str]) -> bool:

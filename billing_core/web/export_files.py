@@ -43,12 +43,12 @@ async def export_download(request: Request) -> Response:
 
     def answer(principal: Principal) -> Response:
         asked, wants_manifest = request_in(query_of(request))
-        desk = wiring.service().exports
+        exports = wiring.service().exports
         if wants_manifest:
-            return JSONResponse(desk.digest(asked, principal).to_json(), headers=_NO_STORE)
+            return JSONResponse(exports.digest(asked, principal).to_json(), headers=_NO_STORE)
         with tempfile.TemporaryDirectory(prefix="billing-download-") as folder:
-            path = Path(folder) / desk.file_name(asked)
-            result = desk.write(asked, principal, path)
+            path = Path(folder) / exports.file_name(asked)
+            result = exports.write(asked, principal, path)
             file = path.open("rb")  # once open it needs no name: nothing is left, however this ends
         return _file(file, result)
 

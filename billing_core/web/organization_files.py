@@ -28,9 +28,9 @@ async def organizations_csv(request: Request) -> Response:
         from billing_core.organizations import table  # brings the engine
 
         params, find, sort, descending = _table_query(query_of(request), table.DEFAULT_SORT)
-        desk = wiring.service().organizations
-        found = desk.statistics(params, principal)
-        return table.organizations_csv(found, desk.directory.names(principal), find, sort, descending)
+        organizations = wiring.service().organizations
+        found = organizations.statistics(params, principal)
+        return table.organizations_csv(found, organizations.directory.names(principal), find, sort, descending)
 
     return await csv_download(request, "organizations.csv", lines)
 
@@ -52,8 +52,8 @@ async def anomalies_csv(request: Request) -> Response:
         params = parse_query(query)
         if len(params.organization) > 1:
             raise BadParameter("organization", list(params.organization), "one organization, or none for all")
-        desk = wiring.service().organizations.foresight
-        return desk.anomalies_csv(principal, params.from_, params.to, next(iter(params.organization), None))
+        forecasting = wiring.service().organizations.forecasting
+        return forecasting.anomalies_csv(principal, params.from_, params.to, next(iter(params.organization), None))
 
     return await csv_download(request, "anomalies.csv", pieces)
 

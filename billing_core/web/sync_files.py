@@ -15,7 +15,7 @@ from billing_core.web import wiring
 from billing_core.web.usage_api import csv_download
 
 if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
-    from billing_core.reconcile.report import Reconciliation, Row
+    from billing_core.reconcile.report import CustomerDay, Reconciliation
     from billing_core.stripe_sync.pipeline import Problem
 
 __all__ = ["problems_csv", "problems_lines", "reconciliation_csv", "reconciliation_lines"]
@@ -73,7 +73,7 @@ def reconciliation_lines(found: Reconciliation) -> Iterable[str]:
         yield _line(_cells(row))
 
 
-def _cells(row: Row) -> tuple[Any, ...]:
+def _cells(row: CustomerDay) -> tuple[Any, ...]:
     return (
         row.customer_id, row.day.isoformat(), row.langfuse_credits, row.ledger_credits, row.sent_credits,
         row.stripe_credits, row.unexplained_credits, [part.cause or CONTRADICTION for part in row.parts],

@@ -8,7 +8,7 @@ from datetime import datetime
 import streamlit as st
 
 from billing_core.access import Principal, Role
-from billing_core.audit.service import AuditPage, AuditQuery, Entry
+from billing_core.audit.service import AuditEntry, AuditPage, AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
 from billing_core.service import BillingService
 from components.audit.texts import (
@@ -174,7 +174,7 @@ def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> Non
         _entry(service, entry)
 
 
-def _entry(service: BillingService, entry: Entry) -> None:
+def _entry(service: BillingService, entry: AuditEntry) -> None:
     with st.container(border=True, key="audit-entry"):
         st.markdown(f"**{plain(entry_title(entry, service.settings.zone))}**")
         facts = detail_facts(entry)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from billing_core.audit.service import AuditQuery, Entry
+from billing_core.audit.service import AuditEntry, AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
 from billing_core.types import utc_text
 from components.shared.formats import moment
@@ -65,7 +65,7 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def detail_facts(entry: Entry) -> list[tuple[str, str]]:
+def detail_facts(entry: AuditEntry) -> list[tuple[str, str]]:
     """The circumstances of an entry, name and value; what is no JSON any more stands as it is."""
     try:
         document = json.loads(entry.detail)
@@ -76,7 +76,7 @@ def detail_facts(entry: Entry) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), value) for name, value in _facts(document)]
 
 
-def detail_line(entry: Entry) -> str:
+def detail_line(entry: AuditEntry) -> str:
     """The circumstances in a line; hashes are shortened, and a long line is cut."""
     parts = []
     for name, value in detail_facts(entry):
@@ -87,13 +87,13 @@ def detail_line(entry: Entry) -> str:
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…"
 
 
-def hashes_of(entry: Entry) -> list[tuple[str, str]]:
+def hashes_of(entry: AuditEntry) -> list[tuple[str, str]]:
     """Every hash an entry tells of, and its own two."""
     told = [(name, value) for name, value in detail_facts(entry) if _HASH.fullmatch(value)]
     return [*told, ("hash of this entry", entry.hash), ("hash of the entry before", entry.previous_hash)]
 
 
-def entry_rows(entries: Sequence[Entry], zone: ZoneInfo) -> dict[str, list[str]]:
+def entry_rows(entries: Sequence[AuditEntry], zone: ZoneInfo) -> dict[str, list[str]]:
     """A page of the log, as it comes: newest first."""
     return {
         "Entry": [f"{entry.seq:,}" for entry in entries],
@@ -105,7 +105,7 @@ def entry_rows(entries: Sequence[Entry], zone: ZoneInfo) -> dict[str, list[str]]
     }
 
 
-def entry_title(entry: Entry, zone: ZoneInfo) -> str:
+def entry_title(entry: AuditEntry, zone: ZoneInfo) -> str:
     """`Entry 12: close by fay, 2026-11-03 09:00:00`."""
     return f"Entry {entry.seq:,}: {action_label(entry.action)} by {entry.actor}, {moment(entry.happened_at, zone)}"
 

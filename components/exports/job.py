@@ -9,7 +9,7 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
-from billing_core.exports.model import ExportRequest, ExportResult, Format, Preview
+from billing_core.exports.model import ExportPreview, ExportRequest, ExportResult, Format
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.exports.state import Place, current_job, forget_job, remember_job
@@ -37,15 +37,15 @@ LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownExport:
     """A preview and the export that was started from it."""
 
     job_id: str
-    preview: Preview | None
+    preview: ExportPreview | None
 
 
 def start_export(
-    service: BillingService, principal: Principal, request: ExportRequest, preview: Preview | None
+    service: BillingService, principal: Principal, request: ExportRequest, preview: ExportPreview | None
 ) -> None:
     """Begin in the background. For callbacks; a refusal is said where the progress would stand."""
     st.session_state.pop(FAILED, None)
@@ -55,7 +55,7 @@ def start_export(
         st.session_state[FAILED] = str(error)
         return
     remember_job(job_id)
-    st.session_state[SHOWN] = Shown(job_id, preview)
+    st.session_state[SHOWN] = ShownExport(job_id, preview)
 
 
 def is_exporting(principal: Principal) -> bool:
@@ -131,7 +131,7 @@ def _file(place: Place, job_id: str, result: ExportResult) -> None:
                 "FOCUS metadata", f"{FILE_PATH}/{job_id}.focus-metadata.json", key=f"export-{place}-focus-metadata",
                 note="What the columns are, as FOCUS wants it beside the file.",
             )  # fmt: skip
-    shown: Shown | None = st.session_state.get(SHOWN)
+    shown: ShownExport | None = st.session_state.get(SHOWN)
     preview = shown.preview if shown is not None and shown.job_id == job_id else None
     if preview is not None:
         wrong = differing(preview, result)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError, NotFound, WarehouseError
-from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Grain, Preview
+from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRequest, Grain
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.exports.filters import export_filters, narrowed_text, period_boxes
@@ -47,12 +47,12 @@ FIGURES = ("tokens_", "credits_", "cost_", "amount_", "latency_", "storage_gb", 
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class PreviewResult:
     """A preview or why there is none, for one reader, question and state of the ledger."""
 
     reader: Principal
     request: ExportRequest
-    preview: Preview | None
+    preview: ExportPreview | None
     error: BillingError | None = None
 
 
@@ -213,22 +213,22 @@ def _look_and_start(service: BillingService, principal: Principal, place: Place,
     job_box(place, principal)
 
 
-def _look(service: BillingService, principal: Principal, request: ExportRequest) -> Looked:
+def _look(service: BillingService, principal: Principal, request: ExportRequest) -> PreviewResult:
     """The preview, made once per question and state of the ledger."""
-    kept: Looked | None = st.session_state.get(PREVIEW)
+    kept: PreviewResult | None = st.session_state.get(PREVIEW)
     if kept is not None and (kept.reader, kept.request) == (principal, request):
         return kept
     with st.spinner("Counting…"):
         try:
-            looked = Looked(principal, request, service.exports.preview(request, principal, PREVIEW_ROWS))
+            looked = PreviewResult(principal, request, service.exports.preview(request, principal, PREVIEW_ROWS))
         except BillingError as error:
-            return Looked(principal, request, None, error)  # which may be over the next time
+            return PreviewResult(principal, request, None, error)  # which may be over the next time
     st.session_state[PREVIEW] = looked
     return looked
 
 
 def _start(
-    service: BillingService, principal: Principal, place: Place, request: ExportRequest, preview: Preview | None
+    service: BillingService, principal: Principal, place: Place, request: ExportRequest, preview: ExportPreview | None
 ) -> None:
     """The button. The request names a state of the ledger: the file holds what the preview counted."""
     is_busy = is_exporting(principal)
@@ -252,7 +252,7 @@ def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> 
         )  # fmt: skip
 
 
-def _preview(place: Place, request: ExportRequest, preview: Preview) -> None:
+def _preview(place: Place, request: ExportRequest, preview: ExportPreview) -> None:
     st.markdown(f"**Preview:** {plain(totals_text(preview.total_rows, preview.totals))}")
     if preview.total_rows:
         _rows(place, request, preview)
@@ -265,7 +265,7 @@ def _preview(place: Place, request: ExportRequest, preview: Preview) -> None:
         )  # fmt: skip
 
 
-def _rows(place: Place, request: ExportRequest, preview: Preview) -> None:
+def _rows(place: Place, request: ExportRequest, preview: ExportPreview) -> None:
     rows = preview_rows(preview)
     config = {
         name: st.column_config.TextColumn(

@@ -1,4 +1,4 @@
-"""What the export panel says, as an address and as a request to the export desk. Pure."""
+"""What the export panel says, as an address and as a request to the export service. Pure."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def days(choice: Choice, at: datetime, reporting: ZoneInfo) -> Days:
 
 
 def request_of(choice: Choice, *, at: datetime, reporting: ZoneInfo, as_of: int) -> ExportRequest:
-    """The choice as the export desk takes it, without what does not apply. `as_of` pins the state of the ledger.
+    """The choice as the export service takes it, without what does not apply. `as_of` pins the state of the ledger.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from billing_core.exports.model import Dataset, ExportProgress, ExportResult, Format, Grain, Preview
+from billing_core.exports.model import Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
 from components.shared.formats import UNKNOWN, count, exact, plural, usd
 
 __all__ = [
@@ -138,7 +138,7 @@ def totals_text(rows: int, totals: Figures) -> str:
     return " · ".join(parts)
 
 
-def preview_rows(preview: Preview) -> dict[str, list[str]]:
+def preview_rows(preview: ExportPreview) -> dict[str, list[str]]:
     """The first rows by column; an empty cell stays empty."""
     return {
         name: ["" if row[position] is None else str(row[position]) for row in preview.rows]
@@ -164,7 +164,7 @@ def _named(totals: Figures) -> Sequence[tuple[str, str]]:
     return [*ordered, *((name, name.replace("_", " ").capitalize()) for name in totals if name not in known)]
 
 
-def compared_rows(preview: Preview | None, result: ExportResult | None) -> dict[str, list[str]]:
+def compared_rows(preview: ExportPreview | None, result: ExportResult | None) -> dict[str, list[str]]:
     """Totals of the preview and of the file beside each other, whichever there are."""
     sides: dict[str, Figures] = {}
     if preview is not None:
@@ -179,7 +179,7 @@ def compared_rows(preview: Preview | None, result: ExportResult | None) -> dict[
     }
 
 
-def differing(preview: Preview, result: ExportResult) -> list[str]:
+def differing(preview: ExportPreview, result: ExportResult) -> list[str]:
     """Names of totals that the file and its preview disagree on; there should be none."""
     before = {"rows": preview.total_rows, **preview.totals}
     after = {"rows": result.rows, **result.totals}

@@ -8,14 +8,14 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.imports.model import ImportPlan, ImportProgress, Rejected
+from billing_core.imports.model import ImportPlan, ImportProgress, RejectedLine
 from billing_core.service import BillingService
 from billing_core.values.csv_cells import csv_line
 from components.exports.query import timezones
 from components.imports.log import import_log
 from components.imports.state import (
     SAID,
-    Reading,
+    FilePlan,
     Spooled,
     ask_to_apply,
     close_dialogs,
@@ -118,9 +118,9 @@ def _read(
             file.path, principal, name=file.name, skip_bad_rows=skip_bad_rows, timezone=timezone, progress=see
         )  # fmt: skip
     except BillingError as error:
-        keep(Reading(file, version, None, str(error)))
+        keep(FilePlan(file, version, None, str(error)))
     else:
-        keep(Reading(file, version, plan, timezone=timezone))
+        keep(FilePlan(file, version, plan, timezone=timezone))
     finally:
         bar.empty()
 
@@ -128,7 +128,7 @@ def _read(
 # ── what it would do ─────────────────────────────────────────────────────────────────────────────
 
 
-def _show(service: BillingService, principal: Principal, read: Reading) -> None:
+def _show(service: BillingService, principal: Principal, read: FilePlan) -> None:
     with st.container(border=True, key="import-plan"):
         plan = read.plan
         if plan is None:
@@ -170,7 +170,7 @@ def _counts(plan: ImportPlan) -> None:
     )
 
 
-def _timezone(service: BillingService, principal: Principal, read: Reading, plan: ImportPlan) -> None:
+def _timezone(service: BillingService, principal: Principal, read: FilePlan, plan: ImportPlan) -> None:
     """Whose clock the times without an offset were read off: never guessed, so nothing is chosen beforehand."""
     if not plan.without_offset:
         return
@@ -184,7 +184,7 @@ def _timezone(service: BillingService, principal: Principal, read: Reading, plan
         st.rerun()
 
 
-def _rejected(service: BillingService, principal: Principal, read: Reading, plan: ImportPlan) -> None:
+def _rejected(service: BillingService, principal: Principal, read: FilePlan, plan: ImportPlan) -> None:
     if not plan.rejected_rows and plan.is_whole:
         return
     st.error(plain(rejected_text(plan)), icon=":material/error:")
@@ -203,7 +203,7 @@ def _rejected(service: BillingService, principal: Principal, read: Reading, plan
                 st.rerun()
 
 
-def _rejected_csv(rejected: Sequence[Rejected]) -> bytes:
+def _rejected_csv(rejected: Sequence[RejectedLine]) -> bytes:
     lines = [("row", "field", "reason"), *((one.row, one.field, one.reason) for one in rejected)]
     return "".join(csv_line(line) for line in lines).encode()
 
@@ -229,7 +229,7 @@ def _details(plan: ImportPlan) -> None:
         st.code(plan.sha256, language=None, wrap_lines=True)
 
 
-def _decide(service: BillingService, principal: Principal, read: Reading, plan: ImportPlan) -> None:
+def _decide(service: BillingService, principal: Principal, read: FilePlan, plan: ImportPlan) -> None:
     if service.version() != read.version:
         st.caption("The ledger has changed since this was worked out. Preview again to see what it would do now.")
     with st.container(horizontal=True, vertical_alignment="center", key="import-decide"):

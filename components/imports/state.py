@@ -17,7 +17,7 @@ from billing_core.imports.temp_folder import Scratch
 
 __all__ = [
     "SAID",
-    "Reading",
+    "FilePlan",
     "Spooled",
     "ask_to_apply",
     "ask_to_undo",
@@ -60,7 +60,7 @@ class Spooled:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class FilePlan:
     """A file as it was read: its plan at a state of the ledger, or why there is none.
 
     `timezone` is whose its times without an offset are, once somebody said it.
@@ -85,14 +85,14 @@ def spool(name: str, file: IO[bytes]) -> Spooled:
     return taken
 
 
-def keep(read: Reading) -> None:
+def keep(read: FilePlan) -> None:
     """This is the file the view is about."""
     st.session_state[READING] = read
 
 
-def reading() -> Reading | None:
+def reading() -> FilePlan | None:
     """The file the view is about."""
-    read: Reading | None = st.session_state.get(READING)
+    read: FilePlan | None = st.session_state.get(READING)
     return read
 
 

@@ -8,13 +8,13 @@ from functools import reduce
 from zoneinfo import ZoneInfo
 
 from billing_core.imports.model import (
-    Effect,
+    FileKind,
     ImportPlan,
     ImportProgress,
     ImportRecord,
     ImportResult,
-    Kind,
-    Rejected,
+    OrganizationEffect,
+    RejectedLine,
     UndoResult,
 )
 from billing_core.values.decimals import EXACT
@@ -43,20 +43,24 @@ __all__ = [
     "without_offset_text",
 ]
 
-KIND_WORDS: Mapping[Kind, str] = {
-    Kind.USAGE_EVENTS: "usage events",
-    Kind.RATE_CARD: "rate cards",
-    Kind.CUSTOMERS: "customer map",
-    Kind.BUNDLE: "bundle",
-    Kind.UNKNOWN: "not recognised",
+KIND_WORDS: Mapping[FileKind, str] = {
+    FileKind.USAGE_EVENTS: "usage events",
+    FileKind.RATE_CARD: "rate cards",
+    FileKind.CUSTOMERS: "customer map",
+    FileKind.BUNDLE: "bundle",
+    FileKind.UNKNOWN: "not recognised",
 }
 
-_NOUNS: Mapping[Kind, str] = {Kind.USAGE_EVENTS: "event", Kind.RATE_CARD: "card", Kind.CUSTOMERS: "organization"}
+_NOUNS: Mapping[FileKind, str] = {
+    FileKind.USAGE_EVENTS: "event",
+    FileKind.RATE_CARD: "card",
+    FileKind.CUSTOMERS: "organization",
+}
 
 NOBODY = "No organization"
 
 
-def _noun(kind: Kind) -> str:
+def _noun(kind: FileKind) -> str:
     return _NOUNS.get(kind, "row")
 
 
@@ -93,7 +97,7 @@ def without_offset_text(plan: ImportPlan) -> str:
     return f"{plural(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
 
 
-def rejected_rows(rejected: Sequence[Rejected]) -> dict[str, list[str]]:
+def rejected_rows(rejected: Sequence[RejectedLine]) -> dict[str, list[str]]:
     """Reasons as a table; row 0 is the header or the file as a whole."""
     return {
         "Row": [f"{one.row:,}" if one.row else "file" for one in rejected],
@@ -110,12 +114,12 @@ def _signed_usd(value: Decimal) -> str:
     return f"+{usd(value)}" if value > 0 else usd(value)
 
 
-def real_effects(effects: Sequence[Effect]) -> tuple[Effect, ...]:
+def real_effects(effects: Sequence[OrganizationEffect]) -> tuple[OrganizationEffect, ...]:
     """Those that change a sum: a name or a status alone changes none."""
     return tuple(one for one in effects if one.events or one.credits or one.amount_usd)
 
 
-def effect_text(effects: Sequence[Effect]) -> str:
+def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     """What all of it comes to: `Sums change by +1,200 events, +180,000 credits, +$7.20 over 3 organizations`."""
     effects = real_effects(effects)
     if not effects:
@@ -126,7 +130,7 @@ def effect_text(effects: Sequence[Effect]) -> str:
     return f"Sums change by {events} events, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
 
 
-def effect_rows(effects: Sequence[Effect]) -> dict[str, list[str]]:
+def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:
     """Per organization, the largest change of credits first; signed and exact."""
     ordered = sorted(effects, key=lambda one: (-abs(one.credits), one.organization_id or ""))
     return {
@@ -181,7 +185,7 @@ def applied_text(result: ImportResult) -> str:
 
 def refused_text(plan: ImportPlan, reason: str) -> str:
     """Why an import did not happen. A bundle's files are imported one after another: some may stand."""
-    if plan.kind is Kind.BUNDLE:
+    if plan.kind is FileKind.BUNDLE:
         return f"Not imported to the end: {reason} What was imported before that stands in the list below."
     return f"Not imported, nothing has changed: {reason}"
 

@@ -55,7 +55,7 @@ LONGEST_REASON = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CloseCheck:
     """What the last check, or the last close that did not happen, found about a month."""
 
     number: int
@@ -103,15 +103,15 @@ def _newest(period: str) -> CloseState | None:
     return max(runs, key=lambda run: run.number, default=None)
 
 
-def _found(state: CloseState | None) -> Found | None:
+def _found(state: CloseState | None) -> CloseCheck | None:
     if state is None or state.ended_at is None:
         return None
     number, by, result = state.number, state.started_by, state.result
     if isinstance(result, Checklist):
-        return Found(number, by_cause(result.obstacles), result.notes, result.checked_at, by, result.version)
+        return CloseCheck(number, by_cause(result.obstacles), result.notes, result.checked_at, by, result.version)
     if isinstance(result, Closing) and not result.ok:
         obstacles = (*result.obstacles, *(one.obstacle for one in result.exceptions))
-        return Found(number, by_cause(obstacles), (), state.ended_at, by, None)
+        return CloseCheck(number, by_cause(obstacles), (), state.ended_at, by, None)
     return None
 
 
@@ -122,7 +122,7 @@ def _check(service: BillingService, principal: Principal, period: str) -> None:
 # ── the checklist ────────────────────────────────────────────────────────────────────────────────
 
 
-def _checklist(service: BillingService, month: Month, found: Found, *, is_busy: bool) -> None:
+def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_busy: bool) -> None:
     verdict = plain(standing_text(month, found.groups))
     if found.groups:
         st.warning(verdict, icon=":material/warning:")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from billing_core.month_close.model import Difference, Month, MonthState
-from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Group, Obstacle
+from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Obstacle, ObstacleGroup
 from billing_core.values.decimals import EXACT
 from components.shared.colours import StatusMark
 from components.shared.formats import UNKNOWN, count, credits_text, day_text, exact, moment, plural, usd
@@ -181,7 +181,7 @@ class CauseGroup:
     @property
     def is_acceptable(self) -> bool:
         """Whether the month may be closed in spite of it."""
-        return all(one.group is not Group.NOT_OVER for one in self.obstacles)
+        return all(one.group is not ObstacleGroup.NOT_OVER for one in self.obstacles)
 
     @property
     def events(self) -> int:
@@ -225,14 +225,14 @@ def what_to_do(obstacle: Obstacle) -> str:
 
 
 _STATUS_OF = {
-    (UNSETTLED, Group.UNSETTLED): {"status": "pending"},
-    (UNSENT, Group.UNSENT): {"status": "pending"},
-    ("unknown_outcome", Group.UNSENT): {"status": "sending"},
-    ("no_customer", Group.ERROR): {"status": "error", "without": "customer"},
-    ("too_old", Group.ERROR): {"status": "error"},
-    ("rejected", Group.ERROR): {"status": "error"},
-    ("held", Group.ERROR): {"status": "error"},
-    ("held", Group.UNSENT): {"status": "pending"},
+    (UNSETTLED, ObstacleGroup.UNSETTLED): {"status": "pending"},
+    (UNSENT, ObstacleGroup.UNSENT): {"status": "pending"},
+    ("unknown_outcome", ObstacleGroup.UNSENT): {"status": "sending"},
+    ("no_customer", ObstacleGroup.ERROR): {"status": "error", "without": "customer"},
+    ("too_old", ObstacleGroup.ERROR): {"status": "error"},
+    ("rejected", ObstacleGroup.ERROR): {"status": "error"},
+    ("held", ObstacleGroup.ERROR): {"status": "error"},
+    ("held", ObstacleGroup.UNSENT): {"status": "pending"},
 }
 """Filters of the Usage Events page that hold at least the events of an obstacle."""
 

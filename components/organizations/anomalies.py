@@ -18,7 +18,7 @@ from billing_core.service import BillingService
 from billing_core.types import utc_text
 from components.organizations.anomaly_charts import split_figure
 from components.organizations.anomaly_texts import (
-    Shown,
+    AnomalyFilter,
     anomaly_rows,
     chosen,
     period_rows,
@@ -83,7 +83,7 @@ def _view(service: BillingService, window: Window) -> None:
     principal = sign_in.guard(Role.ADMIN)
     with quiet():
         with st.spinner("Comparing days…"):
-            report = service.organizations.foresight.anomalies(principal, *window)
+            report = service.organizations.forecasting.anomalies(principal, *window)
         names, zone = names_of(service, principal), service.settings.zone
         with st.container(horizontal=True, vertical_alignment="center"):
             st.header("Unusual days", anchor=False, width="stretch", help=NOTE)
@@ -117,7 +117,7 @@ def _days(
     if not found:
         st.info("No unusual day of this kind. Choose All to see every one.", icon=":material/done_all:")
         return
-    shown = service.organizations.foresight.explained(principal, report, _page_of(found))
+    shown = service.organizations.forecasting.explained(principal, report, _page_of(found))
     picked = _grid(shown, names)
     _paging(len(found))
     if picked:
@@ -138,13 +138,13 @@ def _days(
 
 def _filter(report: AnomalyReport) -> str:
     said = st.query_params.get(SEEN)
-    value = said if said in Shown.CHOICES else Shown.NEW
-    counts = {choice: len(chosen(report.rows, choice)) for choice in Shown.CHOICES}
+    value = said if said in AnomalyFilter.CHOICES else AnomalyFilter.NEW
+    counts = {choice: len(chosen(report.rows, choice)) for choice in AnomalyFilter.CHOICES}
     key = f"{widget('seen')}-{value}"
 
     def changed() -> None:
         picked = st.session_state[key]
-        if picked == Shown.NEW:
+        if picked == AnomalyFilter.NEW:
             st.query_params.pop(SEEN, None)
         else:
             st.query_params[SEEN] = picked
@@ -152,7 +152,8 @@ def _filter(report: AnomalyReport) -> str:
 
     return str(
         st.radio(  # a segmented control is too pale on the dark theme
-            "Show", Shown.CHOICES, Shown.CHOICES.index(value), key=key, label_visibility="collapsed", horizontal=True,
+            "Show", AnomalyFilter.CHOICES, AnomalyFilter.CHOICES.index(value), key=key,
+            label_visibility="collapsed", horizontal=True,
             format_func=lambda choice: f"{choice} ({counts[choice]:,})", on_change=changed,
         )
     )  # fmt: skip
@@ -216,10 +217,10 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
 
 def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]) -> None:
     note = st.session_state.get("org-anomaly-note", "")
-    desk = service.organizations.foresight
+    forecasting = service.organizations.forecasting
     try:
         for row in rows:
-            desk.mark(principal, row.organization_id, row.day, note, credits_shown=row.credits)
+            forecasting.mark(principal, row.organization_id, row.day, note, credits_shown=row.credits)
     except BillingError as error:
         remember_outcome(SAID, f"Not all marked: {error}", is_done=False)
     else:
@@ -230,7 +231,7 @@ def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]
 def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]) -> None:
     try:
         for row in rows:
-            service.organizations.foresight.unmark(principal, row.organization_id, row.day)
+            service.organizations.forecasting.unmark(principal, row.organization_id, row.day)
     except BillingError as error:
         remember_outcome(SAID, f"Not all taken back: {error}", is_done=False)
     else:

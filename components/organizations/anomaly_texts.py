@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
-from billing_core.organizations.anomalies import Anomaly, AnomalyReport, Expected, PeriodAnomaly
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly, UsualRange
 from billing_core.organizations.table import label
 from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural, usd
 
 __all__ = [
-    "Shown",
+    "AnomalyFilter",
     "anomaly_rows",
     "chosen",
     "period_rows",
@@ -36,7 +36,7 @@ def part(value: Decimal) -> str:
     return f"+{amount(value)}" if value > 0 else amount(value)
 
 
-def range_text(expected: Expected) -> str:
+def range_text(expected: UsualRange) -> str:
     """`7,500.00 – 12,500.00`."""
     return f"{amount(expected.low)} – {amount(expected.high)}"
 
@@ -55,7 +55,7 @@ def state_text(row: Anomaly) -> str:
     return f"changed since seen by {row.mark.seen_by}" if row.has_changed else f"seen by {row.mark.seen_by}"
 
 
-class Shown:
+class AnomalyFilter:
     """The choices of the filter; the value is both the label and what stands in the URL."""
 
     NEW = "Not seen"
@@ -66,9 +66,9 @@ class Shown:
 
 def chosen(rows: Sequence[Anomaly], shown: str) -> list[Anomaly]:
     """The rows of a choice; one that changed since somebody saw it is not seen."""
-    if shown == Shown.ALL:
+    if shown == AnomalyFilter.ALL:
         return list(rows)
-    return [row for row in rows if row.is_seen == (shown == Shown.SEEN)]
+    return [row for row in rows if row.is_seen == (shown == AnomalyFilter.SEEN)]
 
 
 def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:

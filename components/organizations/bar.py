@@ -7,21 +7,21 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from components.organizations.query import Address, View
+from components.organizations.query import Address, OrganizationView
 from components.organizations.state import choose, widget
 from components.shared.periods import Period
 
 __all__ = ["nothing_yet", "period_bar", "view_switch"]
 
 
-def view_switch(address: Address) -> View:
+def view_switch(address: Address) -> OrganizationView:
     """The parts of the page. Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too."""
     key = widget("view")
     chosen = st.radio(
-        "View", list(View), index=list(View).index(address.view), key=key, horizontal=True,
+        "View", list(OrganizationView), index=list(OrganizationView).index(address.view), key=key, horizontal=True,
         label_visibility="collapsed", on_change=choose, args=("view", key),
     )  # fmt: skip
-    return View(chosen)
+    return OrganizationView(chosen)
 
 
 def period_bar(address: Address, zone: ZoneInfo) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.organizations.directory import Change, Entry, Preview
+from billing_core.organizations.directory import Change, DirectoryEntry, DirectoryPreview
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from components.organizations.directory_import import import_panel
@@ -72,7 +72,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
         dialog(_editor)(service)
 
 
-def _at_stake(entries: Sequence[Entry]) -> None:
+def _at_stake(entries: Sequence[DirectoryEntry]) -> None:
     text = plain(stake_text(entries))
     if any(entry.at_stake.events for entry in entries):
         st.warning(f"{text} They come first below.", icon=":material/money_off:")
@@ -83,7 +83,7 @@ def _at_stake(entries: Sequence[Entry]) -> None:
 # ── the lines ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _lines(entries: Sequence[Entry], *, may_change: bool) -> None:
+def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     address = current()
     found = [entry for entry in entries if fits(entry, address.find)]
     names = {entry.organization_id: entry.name for entry in entries if entry.name}
@@ -125,7 +125,7 @@ def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
     )  # fmt: skip
 
 
-def _grid(shown: Sequence[Entry], *, may_change: bool) -> None:
+def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     """One page of lines; its identity changes with them, so that a click never means another one's line."""
     cells: dict[str, list[str]] = entry_rows(shown)
     config = {
@@ -187,7 +187,9 @@ def _editor(service: BillingService) -> None:
         st.button("Cancel", key="org-directory-cancel", on_click=close)
 
 
-def _customer_box(service: BillingService, principal: Principal, organization_id: str, entry: Entry | None) -> str:
+def _customer_box(
+    service: BillingService, principal: Principal, organization_id: str, entry: DirectoryEntry | None
+) -> str:
     """The customer to map to, empty for none: that is a choice, for a box that shows something cannot be emptied."""
     known = service.organizations.directory.stripe_customers(principal)
     called = {one.id: one.name for one in known or () if one.name}
@@ -204,7 +206,7 @@ def _customer_box(service: BillingService, principal: Principal, organization_id
     )  # fmt: skip
 
 
-def _preview(preview: Preview) -> None:
+def _preview(preview: DirectoryPreview) -> None:
     if not preview.steps:
         st.caption("Nothing is changed yet.")
         return
@@ -216,7 +218,7 @@ def _preview(preview: Preview) -> None:
         st.caption(plain(note))
 
 
-def _apply(service: BillingService, principal: Principal, preview: Preview) -> None:
+def _apply(service: BillingService, principal: Principal, preview: DirectoryPreview) -> None:
     """Write what was shown. A callback runs before the dialog, which then finds that it is over."""
     try:
         applied = service.organizations.directory.apply(principal, preview)

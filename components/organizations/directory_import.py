@@ -8,7 +8,7 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.organizations.directory import Parsed, Preview
+from billing_core.organizations.directory import DirectoryPreview, Parsed
 from billing_core.service import BillingService
 from components.organizations.directory_state import SAID
 from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
@@ -36,13 +36,13 @@ FORM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DirectoryFile:
     """A file as it was read: what it would do, unless it has rows that cannot be used."""
 
     file_id: str
     version: int
     parsed: Parsed
-    preview: Preview | None
+    preview: DirectoryPreview | None
 
 
 def import_panel(service: BillingService) -> None:
@@ -69,16 +69,16 @@ def _panel(service: BillingService) -> None:
             _dry_run(service, principal, reading.preview)
 
 
-def _read(service: BillingService, principal: Principal, file_id: str, data: bytes) -> Reading:
+def _read(service: BillingService, principal: Principal, file_id: str, data: bytes) -> DirectoryFile:
     """Read and compared once per file and state of the ledger, not with every click."""
     version = service.version()
-    kept: Reading | None = st.session_state.get(READ)
+    kept: DirectoryFile | None = st.session_state.get(READ)
     if kept is not None and (kept.file_id, kept.version) == (file_id, version):
         return kept
     directory = service.organizations.directory
     parsed = directory.parse_import(data)
     preview = None if parsed.rejected else directory.preview(principal, parsed)
-    reading = st.session_state[READ] = Reading(file_id, version, parsed, preview)
+    reading = st.session_state[READ] = DirectoryFile(file_id, version, parsed, preview)
     return reading
 
 
@@ -89,7 +89,7 @@ def _rejected(parsed: Parsed) -> None:
     _more(len(parsed.rejected))
 
 
-def _dry_run(service: BillingService, principal: Principal, preview: Preview) -> None:
+def _dry_run(service: BillingService, principal: Principal, preview: DirectoryPreview) -> None:
     st.markdown(plain(import_text(preview)))
     for note in preview.notes:
         st.caption(plain(note))
@@ -112,7 +112,7 @@ def _more(total: int) -> None:
         st.caption(f"and {total - SHOWN_ROWS:,} more")
 
 
-def _apply(service: BillingService, principal: Principal, preview: Preview) -> None:
+def _apply(service: BillingService, principal: Principal, preview: DirectoryPreview) -> None:
     """Write what was shown, then draw the whole page as it is."""
     try:
         applied = service.organizations.directory.apply(principal, preview)

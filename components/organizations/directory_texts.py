@@ -11,9 +11,9 @@ from components.shared.formats import count, exact, moment, plural, usd
 from components.stripe_sync.texts import amounts_text
 
 if TYPE_CHECKING:
-    from billing_core.ledger.directory import Line, Row
-    from billing_core.organizations.directory import Applied, Entry, Preview, Step
-    from billing_core.organizations.directory_file import Rejected
+    from billing_core.ledger.directory import DirectoryChange, Line
+    from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
+    from billing_core.organizations.directory_file import RejectedDirectoryRow
 
 __all__ = [
     "applied_text",
@@ -34,7 +34,7 @@ NONE = "none"
 """What stands for a name or a customer that is not there: the directory knows it to be so."""
 
 
-def stake_text(entries: Sequence[Entry]) -> str:
+def stake_text(entries: Sequence[DirectoryEntry]) -> str:
     """What is not billed because nobody is named, in a sentence."""
     open_ones = [entry for entry in entries if entry.at_stake.events]
     if not open_ones:
@@ -44,14 +44,14 @@ def stake_text(entries: Sequence[Entry]) -> str:
     return f"{who} unsent events that nobody pays for: {amounts_text(total)} at stake."
 
 
-def fits(entry: Entry, text: str) -> bool:
+def fits(entry: DirectoryEntry, text: str) -> bool:
     """Whether an organization is found by a text: case-blind in its id, name and customers."""
     wanted = text.strip().casefold()
     said = (entry.organization_id, entry.name or "", entry.customer_id or "", *entry.named_customers)
     return any(wanted in one.casefold() for one in said)
 
 
-def entry_rows(entries: Sequence[Entry]) -> Rows:
+def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
     """Organizations with what the directory and their events say."""
     return {
         "Organization": [entry.organization_id for entry in entries],
@@ -64,7 +64,7 @@ def entry_rows(entries: Sequence[Entry]) -> Rows:
     }
 
 
-def moved_text(step: Step) -> str:
+def moved_text(step: PreviewLine) -> str:
     """What becomes of an organization's unsent events."""
     if not step.changes_customer:
         return "Nothing changes about who pays."
@@ -80,12 +80,12 @@ def moved_text(step: Step) -> str:
     return f"Moves from {old} to {new}: {what}."
 
 
-def save_label(step: Step) -> str:
+def save_label(step: PreviewLine) -> str:
     """The button that saves one organization, with what it is about."""
     return f"Save and move {plural(step.moved.events, 'event')}" if step.moved.events else "Save"
 
 
-def import_text(preview: Preview) -> str:
+def import_text(preview: DirectoryPreview) -> str:
     """What a file would do, in a sentence."""
     new = sum(step.is_new for step in preview.steps)
     counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
@@ -96,7 +96,7 @@ def import_text(preview: Preview) -> str:
     return f"{counts}. Who pays changes for {what}."
 
 
-def step_rows(steps: Sequence[Step]) -> Rows:
+def step_rows(steps: Sequence[PreviewLine]) -> Rows:
     """What would change, line by line."""
     return {
         "Organization": [step.organization_id for step in steps],
@@ -109,7 +109,7 @@ def step_rows(steps: Sequence[Step]) -> Rows:
     }
 
 
-def rejected_rows(rejected: Sequence[Rejected]) -> Rows:
+def rejected_rows(rejected: Sequence[RejectedDirectoryRow]) -> Rows:
     """Rows of a file that cannot be used."""
     return {
         "Row": [count(one.row) for one in rejected],
@@ -118,7 +118,7 @@ def rejected_rows(rejected: Sequence[Rejected]) -> Rows:
     }
 
 
-def history_rows(rows: Sequence[Row], zone: ZoneInfo) -> Rows:
+def history_rows(rows: Sequence[DirectoryChange], zone: ZoneInfo) -> Rows:
     """Changes: when, who, what it was and became."""
     return {
         f"Changed ({zone.key})": [moment(row.changed_at, zone) for row in rows],

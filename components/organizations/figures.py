@@ -14,7 +14,7 @@ from billing_core.organizations.figures import MEANINGS, Figures
 from billing_core.organizations.table import Value, figure, margin_share
 from components.shared.formats import UNKNOWN, compact, count, credits_text, duration, exact, usd
 
-__all__ = ["KINDS", "TILES", "Kind", "kind_of", "percent", "short_duration"]
+__all__ = ["KINDS", "TILES", "FigureKind", "kind_of", "percent", "short_duration"]
 
 TENTH = Decimal("0.1")
 
@@ -66,7 +66,7 @@ def _dollars(value: Value) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FigureKind:
     """One figure: published field, words, how a cell, a tile and the help text write it, its meaning."""
 
     field: str
@@ -93,11 +93,11 @@ def _kind(
     *,
     growth_is_bad: bool = False,
     value: Callable[[Figures], Value] | None = None,
-) -> Kind:
+) -> FigureKind:
     """`meaning` only where `MEANINGS` has none of that field."""
     cell, tile, whole = writers
     read = value or (lambda figures: figure(figures, field))
-    return Kind(field, label, read, cell, tile, whole, meaning or MEANINGS[field], width, growth_is_bad)
+    return FigureKind(field, label, read, cell, tile, whole, meaning or MEANINGS[field], width, growth_is_bad)
 
 
 CREDITS = (credits_text, compact, _exact_credits)
@@ -162,6 +162,6 @@ TILES = (
 _BY_FIELD = {kind.field: kind for kind in KINDS}
 
 
-def kind_of(field: str) -> Kind:
+def kind_of(field: str) -> FigureKind:
     """The figure of a published field."""
     return _BY_FIELD[field]

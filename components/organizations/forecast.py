@@ -7,7 +7,7 @@ from datetime import datetime
 import streamlit as st
 
 from billing_core.access import Principal
-from billing_core.organizations.drivers import Slope
+from billing_core.organizations.drivers import UsageChange
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.service import BillingService
 from components.organizations.forecast_charts import SHOWN_DAYS, days_figure, history_figure, sum_figure
@@ -40,11 +40,11 @@ METHOD_NOTE = (
 
 def forecast_panel(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
     """The section of an organization's page."""
-    foresight = service.organizations.foresight
+    forecasting = service.organizations.forecasting
     st.header("Forecast", anchor=False)
     with st.spinner("Looking ahead…"):
-        answer = foresight.forecast(principal, organization_id)
-    slope = foresight.driver(principal, organization_id)
+        answer = forecasting.forecast(principal, organization_id)
+    slope = forecasting.driver(principal, organization_id)
     if isinstance(answer, NotEnough):
         _not_enough(answer)
     else:
@@ -100,7 +100,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
     st.caption(plain(f"Method: {found.method}; {found.history_days} complete days of history."))
 
 
-def _driver(slope: Slope | None, organization_id: str | None) -> None:
+def _driver(slope: UsageChange | None, organization_id: str | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="org-driver"):
         st.text(driver_text(slope), width="stretch")  # names in it: Markdown would make links of addresses
         if slope is None or slope.driver.value is None:

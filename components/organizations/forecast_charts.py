@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from billing_core.organizations.forecast import Forecast, Question
+from billing_core.organizations.forecast import Forecast, ForecastInput
 from components.organizations.forecast_texts import sums_so_far
 from components.shared.colours import Shade
 from components.shared.formats import credits_text
@@ -41,7 +41,7 @@ def _base(theme: str, zone_name: str) -> Figure:
     return figure
 
 
-def _past_bars(figure: Figure, question: Question, theme: str) -> None:
+def _past_bars(figure: Figure, question: ForecastInput, theme: str) -> None:
     first = max(0, len(question.days) - SHOWN_DAYS)
     days = [question.day(at).isoformat() for at in range(first, len(question.days))]
     values = question.days[first:]
@@ -55,7 +55,7 @@ def _past_bars(figure: Figure, question: Question, theme: str) -> None:
     )
 
 
-def history_figure(question: Question, theme: str) -> Figure:
+def history_figure(question: ForecastInput, theme: str) -> Figure:
     """The days there are, where a forecast is not possible."""
     figure = _base(theme, question.zone.key)
     _past_bars(figure, question, theme)

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from zoneinfo import ZoneInfo
 
-from billing_core.organizations.drivers import SLOPE_DAYS, Slope
+from billing_core.organizations.drivers import SLOPE_DAYS, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
 from billing_core.values.decimals import EXACT
 from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural
@@ -75,7 +75,7 @@ def error_text(tested: BackTest) -> str:
     )
 
 
-def driver_text(slope: Slope | None) -> str:
+def driver_text(slope: UsageChange | None) -> str:
     """Who is behind a changed slope, in one sentence."""
     days = f"the last {SLOPE_DAYS} complete days"
     if slope is None:

@@ -13,7 +13,7 @@ from components.shared.formats import compact, credits_text, exact
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["Expected", "bullet"]
+__all__ = ["ExpectedCredits", "bullet"]
 
 WITHIN = Shade("#0072B2", "#56B4E9")
 BEYOND = Shade("#B4540A", "#F2A24E")
@@ -25,7 +25,7 @@ NARROWEST = 0.07
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedCredits:
     """Credits expected at the period's end, with their interval."""
 
     credits: Decimal
@@ -33,7 +33,9 @@ class Expected:
     high: Decimal
 
 
-def bullet(used: Decimal, included: int, thresholds: Sequence[int], expected: Expected | None, theme: str) -> Figure:
+def bullet(
+    used: Decimal, included: int, thresholds: Sequence[int], expected: ExpectedCredits | None, theme: str
+) -> Figure:
     """One bar: used within and beyond the plan on the room the plan gives, thresholds as lines, the forecast as a
     diamond with its interval.
     """

@@ -12,7 +12,7 @@ from billing_core.access import Principal
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
-from components.organizations.limit_charts import Expected, bullet
+from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_texts import (
     LIMITS_NOTE,
     age_text,
@@ -46,7 +46,7 @@ def limit_panel(service: BillingService, principal: Principal, organization_id: 
         )  # fmt: skip
         return
     names, live = names_of(service, principal), [row for row in rows if not row.is_without]
-    forecast = service.organizations.foresight.forecast(principal, organization_id) if live else None
+    forecast = service.organizations.forecasting.forecast(principal, organization_id) if live else None
     for row in live:
         _box(service, row, forecast, names, now)
     for row in rows:
@@ -112,19 +112,19 @@ def _shared(row: Limit, names: Mapping[str, str]) -> list[str]:
     return [f"Shared with {shared_text(row, names)}; own part {exact(row.own_used)} credits"]
 
 
-def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> Expected | None:
+def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCredits | None:
     if not isinstance(forecast, Forecast) or not is_about(forecast, row):
         return None
-    return Expected(forecast.expected, forecast.low, forecast.high)
+    return ExpectedCredits(forecast.expected, forecast.low, forecast.high)
 
 
-def legend_text(expected: Expected | None) -> str:
+def legend_text(expected: ExpectedCredits | None) -> str:
     """What the figure's parts are."""
     text = "Bar: used, its part over the plan in orange. Solid line: the plan. Dotted lines: thresholds of notices."
     return text if expected is None else f"{text} Diamond: expected at the period's end, with its range."
 
 
-def bullet_text(row: Limit, thresholds: Sequence[int], expected: Expected | None) -> str:
+def bullet_text(row: Limit, thresholds: Sequence[int], expected: ExpectedCredits | None) -> str:
     """The figure in words, for people who do not see it."""
     lines = ", ".join(f"{threshold:,} %" for threshold in thresholds)
     text = f"{share_text(row)}. Thresholds at {lines}."

@@ -88,7 +88,7 @@ def _table(service: BillingService) -> None:
         if st.session_state.get(DRAWN) != asked:  # a new forecast takes a moment, and the rest need not wait for it
             with place:
                 _grid(shown, names, now, zone, None)
-        forecasts = service.organizations.foresight.forecasts(principal, {row.organization_id for row in shown})
+        forecasts = service.organizations.forecasting.forecasts(principal, {row.organization_id for row in shown})
         st.session_state[DRAWN] = asked
         with place:
             _grid(shown, names, now, zone, forecasts)

@@ -10,7 +10,7 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.organizations.notices_service import Board, RaisedNotice
+from billing_core.organizations.notices_service import DueNotices, RaisedNotice
 from billing_core.service import BillingService
 from components.organizations.limit_texts import notice_rows, reached_rows
 from components.organizations.names import names as names_of
@@ -68,7 +68,7 @@ def _note(service: BillingService) -> str:
     )
 
 
-def _reached(board: Board, names: Mapping[str, str], zone: ZoneInfo) -> None:
+def _reached(board: DueNotices, names: Mapping[str, str], zone: ZoneInfo) -> None:
     """What an admin of some organizations sees: made of their events alone, with nothing to mark."""
     if not board.reached:
         st.success("No threshold is reached in the current periods.", icon=":material/check_circle:")
@@ -78,7 +78,7 @@ def _reached(board: Board, names: Mapping[str, str], zone: ZoneInfo) -> None:
 
 
 def _open(
-    service: BillingService, principal: Principal, board: Board, names: Mapping[str, str], zone: ZoneInfo
+    service: BillingService, principal: Principal, board: DueNotices, names: Mapping[str, str], zone: ZoneInfo
 ) -> None:
     if not board.open:
         st.success("No open notice.", icon=":material/check_circle:")

@@ -19,7 +19,17 @@ from billing_core.types import GetUsageEventsParams
 from components.shared.periods import Days, Period, days_of, window_of
 from components.usage_events.query import csv_query
 
-__all__ = ["COMPARED", "PAGE_SIZES", "Address", "View", "csv_address", "days", "events_of", "of_day", "question"]
+__all__ = [
+    "COMPARED",
+    "PAGE_SIZES",
+    "Address",
+    "OrganizationView",
+    "csv_address",
+    "days",
+    "events_of",
+    "of_day",
+    "question",
+]
 
 PAGE_SIZES = (5, 10, 25, 50, 100)
 
@@ -32,7 +42,7 @@ LAST_PART = 10**6
 """Far behind the last page of any table."""
 
 
-class View(StrEnum):
+class OrganizationView(StrEnum):
     """The parts of the page; the value is both the label and what stands in the URL."""
 
     OVERVIEW = "Overview"
@@ -51,7 +61,7 @@ class Address:
     shown; `open_none` asks for that of the events without one.
     """
 
-    view: View = View.OVERVIEW
+    view: OrganizationView = OrganizationView.OVERVIEW
     span: Period = Period.LAST_30_DAYS
     from_day: date | None = None
     to_day: date | None = None
@@ -124,7 +134,7 @@ def _texts(values: Sequence[str]) -> tuple[str, ...]:
 
 
 _READ: Mapping[str, Callable[[Sequence[str]], Any]] = {
-    "view": _choice(View),
+    "view": _choice(OrganizationView),
     "span": _choice(Period),
     "from_day": _choice(date.fromisoformat),
     "to_day": _choice(date.fromisoformat),

@@ -21,7 +21,7 @@ from components.shared.notice import plain
 
 __all__ = [
     "PAGE",
-    "Pin",
+    "PinnedState",
     "choose",
     "current",
     "current_pin",
@@ -48,16 +48,16 @@ NAMES = tuple(field.name for field in fields(Address))
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class PinnedState:
     """The ledger's booking number and the present: what one run of the page shows, its fragments included."""
 
     as_of: int
     at: datetime
 
 
-def current_pin(service: BillingService) -> Pin:
+def current_pin(service: BillingService) -> PinnedState:
     """The newest state. The page takes it once per run and hands it on, so that all its figures agree."""
-    return Pin(service.version(), service.now())
+    return PinnedState(service.version(), service.now())
 
 
 def current() -> Address:

@@ -22,7 +22,7 @@ from components.shared.formats import UNKNOWN, change, count, credits_text, plur
 from components.shared.links import file_link
 from components.shared.widgets import quiet
 
-__all__ = ["COLUMNS", "Column", "footer_text", "organizations_table", "page_of", "thinned", "toggled"]
+__all__ = ["COLUMNS", "TableColumn", "footer_text", "organizations_table", "page_of", "thinned", "toggled"]
 
 OPEN = "open"
 """The grid's own column of buttons."""
@@ -37,7 +37,7 @@ HEADER_PIXELS = 38
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """A column: what it is sorted by (its name in the URL), its header, how a cell is written, its width in pixels."""
 
     field: str
@@ -48,9 +48,9 @@ class Column:
     help: str = ""
 
 
-def _figure_column(field: str) -> Column:
+def _figure_column(field: str) -> TableColumn:
     kind = kind_of(field)
-    return Column(field, kind.label, lambda one: kind.cell(kind.value(one.now)), kind.width, help=kind.meaning)
+    return TableColumn(field, kind.label, lambda one: kind.cell(kind.value(one.now)), kind.width, help=kind.meaning)
 
 
 def change_text(one: OrganizationFigures) -> str:
@@ -66,11 +66,11 @@ def change_text(one: OrganizationFigures) -> str:
 
 COLUMNS = (
     _figure_column("credits_total"),
-    Column("share", "Share", lambda _: "", 110, help="Part of all organizations' credits."),
-    Column(DAILY, "Credits per day", lambda _: "", 130, help="From the first day of the period to the last."),
-    Column("change", "Change", change_text, 100, help="Of credits, against the equally long period before."),
+    TableColumn("share", "Share", lambda _: "", 110, help="Part of all organizations' credits."),
+    TableColumn(DAILY, "Credits per day", lambda _: "", 130, help="From the first day of the period to the last."),
+    TableColumn("change", "Change", change_text, 100, help="Of credits, against the equally long period before."),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
-    Column(
+    TableColumn(
         "customers", "Customers", lambda one: ", ".join(one.customer_ids) or UNKNOWN, 160, "left",
         "Stripe customers that the organization's events are billed to; sorted by how many there are.",
     ),
@@ -234,7 +234,7 @@ def _arrow(field: str, address: Address) -> str:
     return " ↑" if address.up else " ↓"
 
 
-def _config(column: Column, address: Address) -> Any:
+def _config(column: TableColumn, address: Address) -> Any:
     name = column.label + _arrow(column.field, address)
     if column.field == DAILY:
         return st.column_config.BarChartColumn(name, width=column.width, help=column.help, y_min=0)
@@ -247,7 +247,7 @@ def _config(column: Column, address: Address) -> Any:
 
 
 def _frame(
-    shown: Sequence[OrganizationFigures], columns: Sequence[Column], names: Mapping[str, str], whole: Decimal
+    shown: Sequence[OrganizationFigures], columns: Sequence[TableColumn], names: Mapping[str, str], whole: Decimal
 ) -> Any:
     import pyarrow as pa  # here: the sign-in form must not wait for it
 

@@ -1,4 +1,4 @@
-"""Figures as people read them. For the eye only: passport, CSV and API keep the exact values.
+"""Figures as people read them. For the eye only: explanation, CSV and API keep the exact values.
 
 Nothing here knows Streamlit. An unknown value is the word `unknown`, never a zero.
 """

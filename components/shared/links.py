@@ -23,7 +23,7 @@ def usage_link(label: str, **filters: str | Sequence[str]) -> None:
 
 
 def event_link(event_id: str) -> None:
-    """A link to an event's passport."""
+    """A link to an event's explanation."""
     query = {"period": Period.ALL_TIME.value, EVENT_PARAMETER: event_id}
     st.page_link(USAGE_PAGE, label=plain(event_id), icon=":material/receipt_long:", query_params=query)
 

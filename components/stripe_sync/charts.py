@@ -21,7 +21,7 @@ from components.usage_events.charts import label_of
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from billing_core.reconcile.report import Row
+    from billing_core.reconcile.report import CustomerDay
 
 __all__ = ["heat_map", "stage_bar", "used_bar", "waterfall_figure"]
 
@@ -95,14 +95,14 @@ def _shade(value: float) -> float:
     return math.copysign(math.log10(1 + abs(value)), value)
 
 
-def _shade_of(row: Row | None, value: Decimal | None) -> float | None:
+def _shade_of(row: CustomerDay | None, value: Decimal | None) -> float | None:
     """Nothing where there was no activity; neutral where the difference is unknown."""
     if row is None:
         return None
     return 0.0 if value is None else _shade(float(value))
 
 
-def _mark(row: Row | None, value: Decimal | None) -> str:
+def _mark(row: CustomerDay | None, value: Decimal | None) -> str:
     """What stands in a cell: colour never carries the news alone."""
     if row is None:
         return ""
@@ -171,7 +171,7 @@ def heat_map(grid: HeatGrid, measure: Measure, theme: str) -> Figure:
     return figure
 
 
-def _told(customer: str | None, day: date, row: Row | None, measure: Measure) -> str:
+def _told(customer: str | None, day: date, row: CustomerDay | None, measure: Measure) -> str:
     """A cell in words, for the hand that points at it."""
     where = f"{label_of(customer or NOBODY)}, {day.isoformat()} (UTC)"
     if row is None:

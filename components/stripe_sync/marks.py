@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billing_core.stripe_sync.pipeline import Action, Stage
+from billing_core.stripe_sync.pipeline import Action, PipelineStage
 from billing_core.types import SyncStatus
 from components.shared.colours import STATUS_MARKS, Shade, StatusMark
 
 __all__ = ["ACTION_WORDS", "CAUSE_WORDS", "STAGE_MARKS", "STAGE_SHADES", "ActionWords", "CauseWords", "cause_words"]
 
-STAGE_MARKS: dict[Stage, StatusMark] = {
-    Stage.PENDING: STATUS_MARKS[SyncStatus.PENDING],
-    Stage.SENDING: STATUS_MARKS[SyncStatus.SENDING],
-    Stage.PROCESSED: STATUS_MARKS[SyncStatus.PROCESSED],
-    Stage.CONFIRMED: STATUS_MARKS[SyncStatus.CONFIRMED],
-    Stage.ERROR: StatusMark(
+STAGE_MARKS: dict[PipelineStage, StatusMark] = {
+    PipelineStage.PENDING: STATUS_MARKS[SyncStatus.PENDING],
+    PipelineStage.SENDING: STATUS_MARKS[SyncStatus.SENDING],
+    PipelineStage.PROCESSED: STATUS_MARKS[SyncStatus.PROCESSED],
+    PipelineStage.CONFIRMED: STATUS_MARKS[SyncStatus.CONFIRMED],
+    PipelineStage.ERROR: StatusMark(
         "✕",
         "error",
         "#B3261E",
         "Stripe rejected it, or it cannot be sent and no push has held it yet; the problems below say why.",
     ),
-    Stage.HELD: StatusMark("‖", "held", "#7A4B9D", "Kept back by a rule or a person; the problems below say why."),
-    Stage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
+    PipelineStage.HELD: StatusMark(
+        "‖", "held", "#7A4B9D", "Kept back by a rule or a person; the problems below say why."
+    ),
+    PipelineStage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
 }
 """In the order an event goes through them."""
 
-STAGE_SHADES: dict[Stage, Shade] = {
-    Stage.PENDING: Shade("#C98300", "#E69F00"),
-    Stage.SENDING: Shade("#0072B2", "#56B4E9"),
-    Stage.PROCESSED: Shade("#009E73", "#1FB58A"),
-    Stage.CONFIRMED: Shade("#0B6B62", "#0E8F83"),
-    Stage.ERROR: Shade("#C23B22", "#EE6B4D"),
-    Stage.HELD: Shade("#8A5BB0", "#B58BD6"),
-    Stage.EXCLUDED: Shade("#8A94A0", "#7D8894"),
+STAGE_SHADES: dict[PipelineStage, Shade] = {
+    PipelineStage.PENDING: Shade("#C98300", "#E69F00"),
+    PipelineStage.SENDING: Shade("#0072B2", "#56B4E9"),
+    PipelineStage.PROCESSED: Shade("#009E73", "#1FB58A"),
+    PipelineStage.CONFIRMED: Shade("#0B6B62", "#0E8F83"),
+    PipelineStage.ERROR: Shade("#C23B22", "#EE6B4D"),
+    PipelineStage.HELD: Shade("#8A5BB0", "#B58BD6"),
+    PipelineStage.EXCLUDED: Shade("#8A94A0", "#7D8894"),
 }
 """Of areas in charts; the tiles beside them name every figure, so that no colour carries it alone."""
 

@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
-from billing_core.stripe_sync.pipeline import Amounts, Pipeline, Stage
+from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.decimals import EXACT
 from components.shared.formats import ago, exact, moment, plural, signed, usd
@@ -24,7 +24,7 @@ from components.stripe_sync.texts import amounts_text, deadline_text, in_words, 
 
 __all__ = ["overview", "whole_ledger"]
 
-LINKED = frozenset(Stage) - {Stage.HELD}
+LINKED = frozenset(PipelineStage) - {PipelineStage.HELD}
 """Stages that are a sync status too; held events are spread over `pending` and `error`."""
 
 
@@ -56,7 +56,7 @@ def overview(service: BillingService, principal: Principal, pipeline: Pipeline, 
     _carried(pipeline)
 
 
-def _stage_tile(grid: DeltaGenerator, stage: Stage, amounts: Amounts) -> None:
+def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts) -> None:
     mark = STAGE_MARKS[stage]
     note = f"{mark.meaning} Exactly {exact(amounts.amount_usd)} US dollars."
     key = f"sync-stage-{stage}"

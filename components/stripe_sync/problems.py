@@ -11,7 +11,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.stripe_sync.pipeline import Action, Preview, Problem
+from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Problem
 from billing_core.types import GetUsageEventsParams, SyncStatus
 from components.shared import sign_in
 from components.shared.formats import count, exact, plural, usd
@@ -39,7 +39,7 @@ LINKED_EVENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PendingDecision:
     """What a dialog asks about: a group of stuck events, or a customer's pending ones."""
 
     action: Action
@@ -60,7 +60,7 @@ def problems_panel(service: BillingService, principal: Principal, found: Sequenc
     for problem in found:
         _group(problem, principal)
     _hold_form(service, principal)
-    question: Question | None = st.session_state.get(DECIDING)
+    question: PendingDecision | None = st.session_state.get(DECIDING)
     if question is not None:
         dialog = st.dialog(plain(question.title), width="large", icon=":material/gavel:", on_dismiss=_close)
         dialog(_decision)(service, question)
@@ -87,7 +87,7 @@ def _group(problem: Problem, principal: Principal) -> None:
                     words = ACTION_WORDS[action]
                     st.button(
                         f"{words.verb}…", icon=words.icon, key=f"sync-{action}-{problem.cause}", on_click=open_decision,
-                        args=(Question(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
+                        args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
                     )  # fmt: skip
             status = SyncStatus.PENDING if Action.RELEASE in problem.actions else SyncStatus.ERROR
             usage_link(f"Usage events with status {status}", status=status.value)
@@ -108,11 +108,11 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
             st.button(
                 "Hold…", icon=ACTION_WORDS[Action.HOLD].icon, key="sync-hold-open", disabled=not customer,
                 on_click=open_decision,
-                args=(Question(Action.HOLD, f"Hold: pending events of {customer}", customer_id=customer),),
+                args=(PendingDecision(Action.HOLD, f"Hold: pending events of {customer}", customer_id=customer),),
             )  # fmt: skip
 
 
-def open_decision(question: Question) -> None:
+def open_decision(question: PendingDecision) -> None:
     """Open the dialog with the next run."""
     st.session_state[DECIDING] = question
 
@@ -121,7 +121,7 @@ def _close() -> None:
     st.session_state.pop(DECIDING, None)
 
 
-def _decision(service: BillingService, question: Question) -> None:
+def _decision(service: BillingService, question: PendingDecision) -> None:
     """Preview first, then a button that says how many credits and how much money it is about."""
     principal = sign_in.guard(Role.ADMIN, Role.FINANCE)
     if DECIDING not in st.session_state:  # decided a moment ago: close, and draw the page as it is now
@@ -158,10 +158,10 @@ def _decision(service: BillingService, question: Question) -> None:
         st.caption("A hold needs a reason: somebody will ask for it.")
 
 
-def _narrowed(service: BillingService, principal: Principal, question: Question) -> Preview:
+def _narrowed(service: BillingService, principal: Principal, question: PendingDecision) -> DecisionPreview:
     """The whole group, or the customers and events somebody picked of it."""
 
-    def ask(customers: list[str], events: list[str]) -> Preview:
+    def ask(customers: list[str], events: list[str]) -> DecisionPreview:
         return service.stripe.preview(
             principal, question.action, cause=question.cause, customer_ids=customers, event_ids=events
         )
@@ -184,7 +184,7 @@ def _narrowed(service: BillingService, principal: Principal, question: Question)
     return ask(customers, chosen) if chosen else whole
 
 
-def _picked(whole: Preview) -> list[str]:
+def _picked(whole: DecisionPreview) -> list[str]:
     listed = list(whole.event_ids[:SHOWN_EVENTS])
     if not listed:
         st.caption("No event fits.")
@@ -202,7 +202,7 @@ def _picked(whole: Preview) -> list[str]:
     return chosen
 
 
-def _decide(service: BillingService, principal: Principal, preview: Preview, reason: str) -> None:
+def _decide(service: BillingService, principal: Principal, preview: DecisionPreview, reason: str) -> None:
     """Carry out what was shown. A callback runs before the dialog, which then finds that it is over."""
     try:
         decided = service.stripe.decide(principal, preview, reason=reason)

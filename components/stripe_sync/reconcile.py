@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from billing_core.access import Principal, Role
-from billing_core.reconcile.report import Part, Reconciliation, Row, waterfall
+from billing_core.reconcile.report import CustomerDay, DifferencePart, Reconciliation, waterfall
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
@@ -229,9 +229,9 @@ def _look_at(point: Sequence[Any]) -> None:
     st.session_state[PLACE] = (str(point[0]), str(point[1]))
 
 
-def _closer_look(found: Reconciliation, rows: Sequence[Row], measure: Measure) -> None:
+def _closer_look(found: Reconciliation, rows: Sequence[CustomerDay], measure: Measure) -> None:
     """One customer's day: its books, its causes, the events behind them."""
-    by_place: dict[Place, Row] = {_place(row): row for row in rows[:SHOWN_PLACES]}
+    by_place: dict[Place, CustomerDay] = {_place(row): row for row in rows[:SHOWN_PLACES]}
     asked: Place | None = st.session_state.get(PLACE)
     if asked is not None and asked not in by_place:
         row = next((row for row in found.rows if _place(row) == asked), None)
@@ -252,18 +252,18 @@ def _closer_look(found: Reconciliation, rows: Sequence[Row], measure: Measure) -
             _causes(by_place[chosen])
 
 
-def _place(row: Row) -> Place:
+def _place(row: CustomerDay) -> Place:
     return row.customer_id or "", row.day.isoformat()
 
 
-def _place_text(row: Row, measure: Measure) -> str:
+def _place_text(row: CustomerDay, measure: Measure) -> str:
     value = difference(row, measure)
     shown = "unknown" if value is None else f"{exact(value)} credits"
     mark = f", {exact(row.unexplained_credits)} unexplained" if row.unexplained_credits else ""
     return f"{row.customer_id or NOBODY}, {day_text(row.day)}: {shown}{mark}"
 
 
-def _causes(row: Row) -> None:
+def _causes(row: CustomerDay) -> None:
     books = (
         f"Langfuse {exact(row.langfuse_credits)} · ledger {exact(row.ledger_credits)} · "
         f"sent {exact(row.sent_credits)} · Stripe {exact(row.stripe_credits)} credits on {row.day.isoformat()} UTC"
@@ -280,8 +280,8 @@ def _causes(row: Row) -> None:
         _evidence(part)
 
 
-def _evidence(part: Part) -> None:
-    """Which events and meter events a cause is about; events lead to their passports."""
+def _evidence(part: DifferencePart) -> None:
+    """Which events and meter events a cause is about; events lead to their explanations."""
     if not part.event_ids and not part.meter_events:
         return
     label = cause_words(part.cause or "contradiction").label

@@ -17,8 +17,8 @@ from components.stripe_sync.texts import outcome_word
 
 if TYPE_CHECKING:
     from billing_core.ledger.sync import PushRun
-    from billing_core.reconcile.report import CrossCheck, Reconciliation, Row
-    from billing_core.stripe_sync.pipeline import Carried
+    from billing_core.reconcile.report import CrossCheck, CustomerDay, Reconciliation
+    from billing_core.stripe_sync.pipeline import CarriedFraction
 
 __all__ = [
     "NOBODY",
@@ -62,7 +62,7 @@ class Measure(StrEnum):
     UNEXPLAINED = "Unexplained"
 
 
-def difference(row: Row, measure: Measure) -> Decimal | None:
+def difference(row: CustomerDay, measure: Measure) -> Decimal | None:
     """Credits the earlier book has more than the later one; `None`: one of them is unknown."""
     match measure:
         case Measure.LANGFUSE_STRIPE:
@@ -109,7 +109,7 @@ class HeatGrid:
 
     customers: tuple[str | None, ...]
     days: tuple[date, ...]
-    rows: Mapping[tuple[str | None, date], Row]
+    rows: Mapping[tuple[str | None, date], CustomerDay]
     left_out: int
 
 
@@ -132,7 +132,7 @@ def heat_grid(found: Reconciliation, measure: Measure, shown: int = MOST_CUSTOME
     )
 
 
-def worth_a_look(found: Reconciliation, measure: Measure) -> list[Row]:
+def worth_a_look(found: Reconciliation, measure: Measure) -> list[CustomerDay]:
     """Rows whose books differ: what nobody can explain first, then by the size of the difference."""
     return sorted(
         (row for row in found.rows if row.differs),
@@ -140,7 +140,7 @@ def worth_a_look(found: Reconciliation, measure: Measure) -> list[Row]:
     )
 
 
-def difference_rows(rows: Sequence[Row]) -> Rows:
+def difference_rows(rows: Sequence[CustomerDay]) -> Rows:
     """Every row with its books, beside each other."""
     return {
         "Customer": [row.customer_id or NOBODY for row in rows],
@@ -158,7 +158,7 @@ def difference_rows(rows: Sequence[Row]) -> Rows:
     }
 
 
-def cause_rows(row: Row) -> Rows:
+def cause_rows(row: CustomerDay) -> Rows:
     """Why one customer's day differs."""
     return {
         "Cause": [cause_words(part.cause or "contradiction").label for part in row.parts],
@@ -194,7 +194,7 @@ def cross_check_rows(check: CrossCheck) -> Rows:
     }
 
 
-def carried_rows(carried: Sequence[Carried]) -> Rows:
+def carried_rows(carried: Sequence[CarriedFraction]) -> Rows:
     """Fractions of a credit per customer."""
     return {"Customer": [one.customer_id for one in carried], "Credits": [exact(one.credits) for one in carried]}
 

@@ -11,14 +11,14 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Pipeline, Problem
 
-__all__ = ["Reading", "pipeline_reading"]
+__all__ = ["PipelineView", "pipeline_reading"]
 
 READING = "sync.reading"
 """Session state: the last look at the pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PipelineView:
     """The pipeline and its problems, as one reader saw them at one state of the ledger."""
 
     reader: Principal
@@ -28,7 +28,7 @@ class Reading:
     problems: tuple[Problem, ...]
 
 
-def pipeline_reading(service: BillingService, principal: Principal, now: datetime) -> Reading:
+def pipeline_reading(service: BillingService, principal: Principal, now: datetime) -> PipelineView:
     """The pipeline as it is; the last look serves again within a minute while the ledger stays as it was.
 
     Looking goes over every event: a click elsewhere on the page must not wait for that. Minutes pass because events
@@ -40,10 +40,10 @@ def pipeline_reading(service: BillingService, principal: Principal, now: datetim
         For people who may not see every organization.
     """
     version, minute = service.version(), now.replace(second=0, microsecond=0)
-    kept: Reading | None = st.session_state.get(READING)
+    kept: PipelineView | None = st.session_state.get(READING)
     if kept is not None and (kept.reader, kept.version, kept.minute) == (principal, version, minute):
         return kept
-    desk = service.stripe
-    reading = Reading(principal, version, minute, desk.pipeline(principal), tuple(desk.problems(principal)))
-    st.session_state[READING] = reading
-    return reading
+    stripe = service.stripe
+    view = PipelineView(principal, version, minute, stripe.pipeline(principal), tuple(stripe.problems(principal)))
+    st.session_state[READING] = view
+    return view

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from billing_core.stripe_sync.pipeline import Action, Amounts, Preview, RetryOutlook, title_of
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook, title_of
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
 from components.shared.formats import ago, exact, moment, plural, usd
 from components.stripe_sync.marks import ACTION_WORDS
@@ -191,7 +191,7 @@ def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
     return f"{plural(amounts.events, 'event')} with {what}" if events else what
 
 
-def decision_text(preview: Preview, count: int) -> str:
+def decision_text(preview: DecisionPreview, count: int) -> str:
     """What a decision did: fewer events than shown mean that the others had moved on by then."""
     done = ACTION_WORDS[preview.action].done
     told = f"{plural(count, 'event')} {'is' if count == 1 else 'are'} {done}."

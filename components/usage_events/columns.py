@@ -10,14 +10,14 @@ from zoneinfo import ZoneInfo
 from billing_core.types import FLAT_FIELDS, UsageEvent
 from components.shared.formats import UNKNOWN, count, credits_text, duration, moment, usd
 
-__all__ = ["COLUMNS", "DEFAULT_COLUMNS", "SORT_LABELS", "Column", "cells", "column_of", "sort_field"]
+__all__ = ["COLUMNS", "DEFAULT_COLUMNS", "SORT_LABELS", "EventColumn", "cells", "column_of", "sort_field"]
 
 EMPTY = ""
 """What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class EventColumn:
     """A column: its published field (by which the engine sorts), its header, its text, its width in pixels."""
 
     field: str
@@ -33,38 +33,48 @@ def _words(items: list[str]) -> str:
 
 
 COLUMNS = (
-    Column("sync_status", "Status", lambda e, _: e.sync_status.value, 105, help="How far it got on its way to Stripe."),
-    Column("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
-    Column("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
-    Column("amount_usd", "Amount", lambda e, _: usd(e.amount_usd), 90, "right", "US dollars: credits × credit price."),
-    Column("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
-    Column("customer_id", "Customer", lambda e, _: e.customer_id or UNKNOWN, 125, help="Who is billed, in Stripe."),
-    Column("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
-    Column("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
-    Column("models", "Models", lambda e, _: ", ".join(e.models), 140),
-    Column("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),
-    Column("tokens_out", "Tokens out", lambda e, _: count(e.tokens_out), 95, "right"),
-    Column("latency_seconds", "Latency", lambda e, _: duration(e.latency_seconds), 100, "right", "First start to end."),
-    Column("credits_ai_tokens", "AI credits", lambda e, _: credits_text(e.credits.ai_tokens), 95, "right"),
-    Column("credits_compute", "Compute credits", lambda e, _: credits_text(e.credits.compute), 125, "right"),
-    Column("credits_storage", "Storage credits", lambda e, _: credits_text(e.credits.storage), 120, "right"),
-    Column("flags", "Flags", lambda e, _: _words([flag.value for flag in e.flags]), 150, help="What to know about it."),
-    Column("sync_error", "Error", lambda e, _: e.sync_error, 240, help="Why it was not sent."),
-    Column("trace_url", "Langfuse", lambda e, _: e.trace_url, 80, help="The trace in Langfuse."),
-    Column("id", "Event id", lambda e, _: e.id, 260),
-    Column("session_id", "Session", lambda e, _: e.session_id, 140),
-    Column("chatflow_id", "Chatflow id", lambda e, _: e.chatflow_id, 140),
-    Column("environment", "Environment", lambda e, _: e.environment, 110),
-    Column("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 95, "right"),
-    Column("storage_gb", "Storage (GB-months)", lambda e, _: _optional(credits_text, e.storage_gb), 150, "right"),
-    Column(
+    EventColumn(
+        "sync_status", "Status", lambda e, _: e.sync_status.value, 105, help="How far it got on its way to Stripe."
+    ),
+    EventColumn("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
+    EventColumn("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
+    EventColumn(
+        "amount_usd", "Amount", lambda e, _: usd(e.amount_usd), 90, "right", "US dollars: credits × credit price."
+    ),
+    EventColumn("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
+    EventColumn(
+        "customer_id", "Customer", lambda e, _: e.customer_id or UNKNOWN, 125, help="Who is billed, in Stripe."
+    ),
+    EventColumn("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
+    EventColumn("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
+    EventColumn("models", "Models", lambda e, _: ", ".join(e.models), 140),
+    EventColumn("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),
+    EventColumn("tokens_out", "Tokens out", lambda e, _: count(e.tokens_out), 95, "right"),
+    EventColumn(
+        "latency_seconds", "Latency", lambda e, _: duration(e.latency_seconds), 100, "right", "First start to end."
+    ),
+    EventColumn("credits_ai_tokens", "AI credits", lambda e, _: credits_text(e.credits.ai_tokens), 95, "right"),
+    EventColumn("credits_compute", "Compute credits", lambda e, _: credits_text(e.credits.compute), 125, "right"),
+    EventColumn("credits_storage", "Storage credits", lambda e, _: credits_text(e.credits.storage), 120, "right"),
+    EventColumn(
+        "flags", "Flags", lambda e, _: _words([flag.value for flag in e.flags]), 150, help="What to know about it."
+    ),
+    EventColumn("sync_error", "Error", lambda e, _: e.sync_error, 240, help="Why it was not sent."),
+    EventColumn("trace_url", "Langfuse", lambda e, _: e.trace_url, 80, help="The trace in Langfuse."),
+    EventColumn("id", "Event id", lambda e, _: e.id, 260),
+    EventColumn("session_id", "Session", lambda e, _: e.session_id, 140),
+    EventColumn("chatflow_id", "Chatflow id", lambda e, _: e.chatflow_id, 140),
+    EventColumn("environment", "Environment", lambda e, _: e.environment, 110),
+    EventColumn("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 95, "right"),
+    EventColumn("storage_gb", "Storage (GB-months)", lambda e, _: _optional(credits_text, e.storage_gb), 150, "right"),
+    EventColumn(
         "cost_usd", "Langfuse cost", lambda e, _: usd(e.cost_usd), 115, "right", "US dollars, as Langfuse knows it."
     ),
-    Column("ai_credentials_ownership", "AI key of", lambda e, _: e.ai_credentials_ownership, 100),
-    Column("rate_card_version", "Rate card", lambda e, _: e.rate_card_version, 130),
-    Column("ended_at", "End", lambda e, zone: moment(e.ended_at, zone), 160, help="Last end in the trace."),
-    Column("meter_event_identifier", "Meter event", lambda e, _: e.meter_event_identifier, 200),
-    Column("synced_at", "Synced", lambda e, zone: _moment_or_none(e, zone), 160),
+    EventColumn("ai_credentials_ownership", "AI key of", lambda e, _: e.ai_credentials_ownership, 100),
+    EventColumn("rate_card_version", "Rate card", lambda e, _: e.rate_card_version, 130),
+    EventColumn("ended_at", "End", lambda e, zone: moment(e.ended_at, zone), 160, help="Last end in the trace."),
+    EventColumn("meter_event_identifier", "Meter event", lambda e, _: e.meter_event_identifier, 200),
+    EventColumn("synced_at", "Synced", lambda e, zone: _moment_or_none(e, zone), 160),
 )
 
 DEFAULT_COLUMNS = tuple(column.label for column in COLUMNS[:18])
@@ -84,7 +94,7 @@ def _moment_or_none(event: UsageEvent, zone: ZoneInfo) -> str:
     return EMPTY if event.synced_at is None else moment(event.synced_at, zone)
 
 
-def column_of(field: str) -> Column:
+def column_of(field: str) -> EventColumn:
     """The column of a published field."""
     return _BY_FIELD[field]
 
@@ -94,6 +104,6 @@ def sort_field(label: str) -> str:
     return _BY_LABEL[label].field
 
 
-def cells(events: list[UsageEvent], columns: list[Column], zone: ZoneInfo) -> dict[str, list[str]]:
+def cells(events: list[UsageEvent], columns: list[EventColumn], zone: ZoneInfo) -> dict[str, list[str]]:
     """Field → one text per event."""
     return {column.field: [column.text(event, zone) or EMPTY for event in events] for column in columns}

@@ -1,4 +1,4 @@
-"""An event's passport in a drawer: every step from the trace to its credits, as the command `explain` prints it."""
+"""The explanation of an event in a drawer: every step from the trace to its credits, as `explain` prints it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.usage_events.explain import FLAG_MEANINGS, Passport
+from billing_core.usage_events.explain import FLAG_MEANINGS, EventExplanation
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.formats import credits_text, duration, moment, usd
@@ -40,21 +40,21 @@ def show_event(service: BillingService, event_id: str) -> None:
     """The drawer. Asks for the reader again: a dialog runs on its own."""
     principal = sign_in.guard()
     try:
-        passport = service.explain(event_id, principal)
+        explanation = service.explain(event_id, principal)
     except BillingError as error:
         notice_of_error(error)
         return
-    _facts(passport, service.settings.zone)
-    _steps(passport)
+    _facts(explanation, service.settings.zone)
+    _steps(explanation)
     st.subheader("Metadata of the trace", anchor=False, divider="gray")
-    if passport.metadata:
-        st.json(dict(passport.metadata), expanded=1)
+    if explanation.metadata:
+        st.json(dict(explanation.metadata), expanded=1)
     else:
         st.caption("The trace carries none.")
 
 
-def _facts(passport: Passport, zone: ZoneInfo) -> None:
-    event = passport.event
+def _facts(explanation: EventExplanation, zone: ZoneInfo) -> None:
+    event = explanation.event
     mark = STATUS_MARKS[event.sync_status]
     st.code(event.id, language=None, wrap_lines=True)
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -85,9 +85,9 @@ _BADGES: dict[str, Literal["orange", "blue", "green", "red", "gray"]] = {
 }
 
 
-def _steps(passport: Passport) -> None:
+def _steps(explanation: EventExplanation) -> None:
     st.subheader("Step by step", anchor=False, divider="gray")
-    for number, step in enumerate(passport.steps, start=1):
+    for number, step in enumerate(explanation.steps, start=1):
         st.markdown(f"**{number}. {plain(step.name)}**")
         st.text(step.summary)
         if step.lines:

@@ -19,7 +19,7 @@ from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, chips
 from components.usage_events.state import (
     DAY_KEYS,
     PANEL_KEYS,
-    Pin,
+    PinnedView,
     address_epoch,
     choose,
     chosen_day,
@@ -44,7 +44,7 @@ CHIPS = 12
 """Active filters shown one by one."""
 
 
-def filter_bar(service: BillingService, principal: Principal, pin: Pin) -> Filters:
+def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -> Filters:
     """Draw the bar and return what it says."""
     zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
@@ -94,7 +94,7 @@ def _custom_days() -> None:
         )
 
 
-def _more_filters(service: BillingService, principal: Principal, pin: Pin, *, is_open: bool) -> None:
+def _more_filters(service: BillingService, principal: Principal, pin: PinnedView, *, is_open: bool) -> None:
     st.caption("Several values of one filter mean any of them. Values you do not find can be typed.")
     with st.container(width=PANEL_PIXELS):
         grid = st.grid(2, min_column_width=200, gap="small")
@@ -166,7 +166,7 @@ def _several(
     )
 
 
-def _counted(service: BillingService, principal: Principal, pin: Pin, facet: Facet) -> list[tuple[str, int]]:
+def _counted(service: BillingService, principal: Principal, pin: PinnedView, facet: Facet) -> list[tuple[str, int]]:
     """The values of a filter within the chosen period and how many events have each, most frequent first."""
     zone = service.settings.zone
     try:

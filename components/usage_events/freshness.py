@@ -9,7 +9,7 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.ingest.service import Freshness
-from billing_core.ledger.journal import Run
+from billing_core.ledger.journal import PullRun
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import PullState
@@ -34,7 +34,7 @@ LOOK_SECONDS = 1.0
 """Between two looks at a running pull."""
 
 
-def stamp(last_success: Run | None, now: datetime, zone: ZoneInfo) -> str:
+def stamp(last_success: PullRun | None, now: datetime, zone: ZoneInfo) -> str:
     """`Langfuse read 3 min ago, up to 14:05 UTC`, on the clocks of the reporting timezone."""
     if last_success is None:
         return "Langfuse has not been read yet"

@@ -27,7 +27,7 @@ __all__ = [
     "DAY_KEYS",
     "DESCENDING",
     "PANEL_KEYS",
-    "Pin",
+    "PinnedView",
     "add_value",
     "address_epoch",
     "choose",
@@ -63,25 +63,25 @@ SEEN, EPOCH = "usage.seen-address", "usage.address-epoch"
 
 
 @dataclass(frozen=True, slots=True)
-class Pin:
+class PinnedView:
     """The ledger's booking number and the present as this view knows them: pages cut from it never overlap."""
 
     as_of: int
     at: datetime
 
 
-def current_pin(service: BillingService, zone: ZoneInfo) -> Pin:
+def current_pin(service: BillingService, zone: ZoneInfo) -> PinnedView:
     """The pin of this session; a new one at the first look, after `unpin`, on a new day, and while there is nothing."""
     now = service.now()
-    pin: Pin | None = st.session_state.get(PIN)
+    pin: PinnedView | None = st.session_state.get(PIN)
     if pin is None or pin.as_of == 0 or pin.at.astimezone(zone).date() != now.astimezone(zone).date():
-        pin = st.session_state[PIN] = Pin(service.version(), now)
+        pin = st.session_state[PIN] = PinnedView(service.version(), now)
     return pin
 
 
 def unpin_if_younger(time: datetime) -> None:
     """Let go of a view that was opened after `time`, when a pull began: it showed the half that was read by then."""
-    pin: Pin | None = st.session_state.get(PIN)
+    pin: PinnedView | None = st.session_state.get(PIN)
     if pin is not None and pin.at >= time and st.session_state.get("page", 1) == 1:
         unpin()
 

@@ -13,7 +13,15 @@ from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams, SyncStatus, UsageEvent, UsageEventsResponse
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.formats import count, credits_text, plural, rows_range, usd
-from components.usage_events.columns import COLUMNS, DEFAULT_COLUMNS, SORT_LABELS, Column, cells, column_of, sort_field
+from components.usage_events.columns import (
+    COLUMNS,
+    DEFAULT_COLUMNS,
+    SORT_LABELS,
+    EventColumn,
+    cells,
+    column_of,
+    sort_field,
+)
 from components.usage_events.details import open_event
 from components.usage_events.query import Paging, csv_query
 from components.usage_events.state import ASCENDING, DESCENDING, generation, order_changed, set_sort, unpin
@@ -117,7 +125,7 @@ def _show_new() -> None:
     st.rerun()
 
 
-def chosen_columns() -> list[Column]:
+def chosen_columns() -> list[EventColumn]:
     """The columns to show, in the table's own order; choosing none means all."""
     chosen = set(st.session_state.get("columns", DEFAULT_COLUMNS))
     return [column for column in COLUMNS if not chosen or column.label in chosen]
@@ -164,13 +172,13 @@ def event_grid(response: UsageEventsResponse, sorted_by: Paging, zone: ZoneInfo)
     )
 
 
-def _frame(events: list[UsageEvent], columns: list[Column], zone: ZoneInfo) -> Any:
+def _frame(events: list[UsageEvent], columns: list[EventColumn], zone: ZoneInfo) -> Any:
     import pyarrow as pa  # here: the sign-in form must not wait for it
 
     return pa.table({DETAILS: ["Details"] * len(events), **cells(events, columns, zone)})
 
 
-def _config(columns: list[Column], sorted_by: Paging, button: str, ids: Sequence[str]) -> dict[str, Any]:
+def _config(columns: list[EventColumn], sorted_by: Paging, button: str, ids: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {
         DETAILS: st.column_config.ButtonColumn(
             "Event", width=70, type="tertiary", key=button, on_click=_on_details, args=(button, ids)
@@ -184,7 +192,7 @@ def _config(columns: list[Column], sorted_by: Paging, button: str, ids: Sequence
     return config
 
 
-def _column_config(column: Column, label: str) -> Any:
+def _column_config(column: EventColumn, label: str) -> Any:
     help_text = f"{column.help or column.label} Click to sort." if column.help else "Click to sort."
     if column.field == "sync_status":
         return st.column_config.MultiselectColumn(

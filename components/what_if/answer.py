@@ -12,7 +12,7 @@ from components.shared.metric_tiles import metric_tiles
 from components.shared.notice import plain
 from components.shared.url_state import PART
 from components.shared.widgets import table
-from components.what_if.state import URL, Answer
+from components.what_if.state import URL, RerateResult
 from components.what_if.texts import (
     cards_line,
     crossing_rows,
@@ -42,7 +42,7 @@ WORDS = ("Organization", "Customer", "Organizations", "Plan", "What happens", "R
 """Columns that hold no figures."""
 
 
-def show_answer(service: BillingService, principal: Principal, kept: Answer) -> None:
+def show_answer(service: BillingService, principal: Principal, kept: RerateResult) -> None:
     """All of it, in the order in which people ask."""
     found, zone = kept.found, service.settings.zone
     st.markdown(f"**{plain(verdict_text(found))}**")
@@ -63,7 +63,7 @@ def show_answer(service: BillingService, principal: Principal, kept: Answer) -> 
         _table("Events per card", version_rows(found), f"what-if-cards-{kept.number}")
 
 
-def _organizations(service: BillingService, principal: Principal, kept: Answer) -> None:
+def _organizations(service: BillingService, principal: Principal, kept: RerateResult) -> None:
     found = kept.found
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Organizations, the largest difference first**", width="stretch")
@@ -83,7 +83,7 @@ def _organizations(service: BillingService, principal: Principal, kept: Answer) 
         st.caption(plain(text))
 
 
-def _tie(service: BillingService, principal: Principal, kept: Answer) -> str | None:
+def _tie(service: BillingService, principal: Principal, kept: RerateResult) -> str | None:
     """Compared with the screen as long as the ledger is as it was."""
     if service.version() != kept.version:
         return None
@@ -91,7 +91,7 @@ def _tie(service: BillingService, principal: Principal, kept: Answer) -> str | N
     return tie_text(kept.found, service.get_usage_events(asked, principal).totals.credits.total)
 
 
-def _plans(service: BillingService, kept: Answer) -> None:
+def _plans(service: BillingService, kept: RerateResult) -> None:
     found: Rerating = kept.found
     rows = found.plan_limits[:SHOWN_CROSSINGS]
     if rows:

@@ -14,7 +14,7 @@ from components.shared.notice import notice_of_error, plain
 from components.what_if.state import URL
 from components.what_if.texts import card_text, cards_line
 
-__all__ = ["LARGEST_CHARACTERS", "Source", "cards_box", "cards_of"]
+__all__ = ["LARGEST_CHARACTERS", "CardSource", "cards_box", "cards_of"]
 
 LARGEST_MB = 1
 LARGEST_CHARACTERS = LARGEST_MB * 2**20
@@ -29,7 +29,7 @@ SOURCE = "source"
 """In the URL: where the cards come from."""
 
 
-class Source(StrEnum):
+class CardSource(StrEnum):
     """Where the cards come from; the value stands in the URL."""
 
     TEXT = "text"
@@ -38,15 +38,15 @@ class Source(StrEnum):
 
 
 LABELS = {
-    Source.TEXT: "Write or paste cards",
-    Source.FILE: "Upload a file",
-    Source.CURRENT: "The cards in force",
+    CardSource.TEXT: "Write or paste cards",
+    CardSource.FILE: "Upload a file",
+    CardSource.CURRENT: "The cards in force",
 }
 
 NOTES = {
-    Source.TEXT: "Starts with the cards in force, as YAML: change a figure, give the changed card an id of its own.",
-    Source.FILE: "A rate card file, YAML or JSON.",
-    Source.CURRENT: "Usage keeps the card it was first rated with; this prices all of it with the cards in force now.",
+    CardSource.TEXT: "The cards in force, as YAML: change a figure and give the changed card an id of its own.",
+    CardSource.FILE: "A rate card file, YAML or JSON.",
+    CardSource.CURRENT: "Usage keeps the card it was first rated with; this prices all of it with those in force now.",
 }
 
 
@@ -88,10 +88,10 @@ def cards_of(text: str, name: str) -> RateCardFile:
         raise RateCardError(NESTED.format(name)) from None
 
 
-def _source() -> Source:
-    offered = list(Source)
+def _source() -> CardSource:
+    offered = list(CardSource)
     said = URL.one(SOURCE)
-    source = Source(said) if said in offered else offered[0]
+    source = CardSource(said) if said in offered else offered[0]
     key = URL.key(SOURCE)
     st.radio(
         "Cards", offered, index=offered.index(source), key=key, horizontal=True, format_func=LABELS.__getitem__,
@@ -100,10 +100,10 @@ def _source() -> Source:
     return source
 
 
-def _read(service: BillingService, source: Source) -> tuple[RateCardFile, str] | None:
-    if source is Source.CURRENT:
+def _read(service: BillingService, source: CardSource) -> tuple[RateCardFile, str] | None:
+    if source is CardSource.CURRENT:
         return _current(service), "the cards in force"
-    if source is Source.TEXT:
+    if source is CardSource.TEXT:
         return _written(service)
     file = st.file_uploader(
         "Rate card file", type=["yaml", "yml", "json"], key="what-if-file", max_upload_size=LARGEST_MB

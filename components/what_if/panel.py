@@ -19,7 +19,7 @@ from components.what_if.cards import cards_box
 from components.what_if.state import (
     SAID,
     URL,
-    Answer,
+    RerateResult,
     answer,
     ask_to_apply,
     await_work,
@@ -119,7 +119,7 @@ def _work_out(service: BillingService, principal: Principal, cards: RateCardFile
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _decide(service: BillingService, principal: Principal, kept: Answer, *, is_busy: bool) -> None:
+def _decide(service: BillingService, principal: Principal, kept: RerateResult, *, is_busy: bool) -> None:
     is_current = kept.version == service.version()
     if not kept.found.applied and not is_current:
         st.caption("The ledger has changed since this was worked out. Work it out again to see what it would do now.")
@@ -158,7 +158,7 @@ def _confirm(service: BillingService) -> None:
         st.button("Cancel", key="what-if-cancel", on_click=close_dialog)
 
 
-def _apply(service: BillingService, principal: Principal, kept: Answer) -> None:
+def _apply(service: BillingService, principal: Principal, kept: RerateResult) -> None:
     await_work(wiring.rerate_job().start(service, principal, kept.cards, kept.start, kept.end))
     close_dialog()
 

@@ -16,7 +16,7 @@ from components.shared.url_state import PART, UrlState
 __all__ = [
     "SAID",
     "URL",
-    "Answer",
+    "RerateResult",
     "answer",
     "ask_to_apply",
     "await_work",
@@ -39,7 +39,7 @@ BUSY = "Somebody is applying other cards at this moment. Wait until that is done
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RerateResult:
     """What cards would change, worked out at a state of the ledger; or, once applied, what they changed.
 
     `start` and `end` are the window that was asked for: applying asks for the same one.
@@ -60,13 +60,13 @@ def keep(
     """This is the answer the view shows."""
     before = answer()
     number = 1 if before is None else before.number + 1
-    st.session_state[ANSWER] = Answer(cards, label, *window, found, version, number)
+    st.session_state[ANSWER] = RerateResult(cards, label, *window, found, version, number)
     close_dialog()
 
 
-def answer() -> Answer | None:
+def answer() -> RerateResult | None:
     """The answer the view shows."""
-    kept: Answer | None = st.session_state.get(ANSWER)
+    kept: RerateResult | None = st.session_state.get(ANSWER)
     return kept
 
 

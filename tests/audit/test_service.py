@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.audit.service import AuditDesk, AuditQuery
+from billing_core.audit.service import AuditQuery, AuditService
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.audit_chain import entry_hash
 from tests.factories import EVERYONE, ledger_at
@@ -34,7 +34,7 @@ def ledger(tmp_path):
 
 @pytest.fixture
 def desk(ledger):
-    return AuditDesk(ledger, ZoneInfo("Europe/Berlin"))
+    return AuditService(ledger, ZoneInfo("Europe/Berlin"))
 
 
 def numbers(desk, **query):

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from billing_core.auth.users import UserFile
-from billing_core.reconcile.report import Row
+from billing_core.reconcile.report import CustomerDay
 from billing_core.sandbox import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
@@ -90,7 +90,7 @@ def events_in(page: Page, stage: str) -> int:
     return int(found[1].replace(",", ""))
 
 
-def click_cell(page: Page, grid: HeatGrid, row: Row) -> None:
+def click_cell(page: Page, grid: HeatGrid, row: CustomerDay) -> None:
     """Click the cell of a customer's day on the map."""
     area = section(page, "sync-chart-heat").locator(".heatmaplayer image").first
     area.scroll_into_view_if_needed()

@@ -13,7 +13,7 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.organizations.directory import Change, Directory
 from billing_core.rating.card import RateCard, RateCardFile, builtin_cards
-from billing_core.reconcile.report import Cause, Part, Row, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart
 from billing_core.runtime import clock
 from tests.exports.exported import asked, read
 from tests.factories import EVERYONE, service_over, usage_row
@@ -103,9 +103,9 @@ def test_the_customer_map_is_read_back_by_its_own_import_in_every_csv(world, tmp
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────
 
 BOOKS = (
-    Row("cus_a", date(2026, 10, 5), Decimal(150), Decimal(150), Decimal(150), Decimal(100),
-        (Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), (), ("m1",)),)),
-    Row(None, date(2026, 10, 5), None, Decimal(150), Decimal(0), None),
+    CustomerDay("cus_a", date(2026, 10, 5), Decimal(150), Decimal(150), Decimal(150), Decimal(100),
+        (DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), (), ("m1",)),)),
+    CustomerDay(None, date(2026, 10, 5), None, Decimal(150), Decimal(0), None),
 )  # fmt: skip
 
 

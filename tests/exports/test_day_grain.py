@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.exports.day_grain import local_days, month_windows, named_month
-from billing_core.exports.event_slices import EPOCH, Span
+from billing_core.exports.event_slices import EPOCH, TimeSpan
 
 ZONES = st.sampled_from(
     ["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "America/Havana"]
@@ -18,7 +18,7 @@ HOURS = st.lists(st.integers(380_000, 500_000), min_size=1, max_size=20, unique=
 
 @given(ZONES, HOURS, st.integers(1, 100))
 def test_parts_are_whole_days_that_do_not_overlap_and_hold_every_slice(zone, hours, most):
-    spans = [Span(3600 * hour, 3600 * (hour + 1), 7) for hour in sorted(hours)]
+    spans = [TimeSpan(3600 * hour, 3600 * (hour + 1), 7) for hour in sorted(hours)]
     parts = local_days(zone, spans, most)
     assert sum(part.rows for part in parts) == 7 * len(spans)
     assert all(before.end <= after.start for before, after in pairwise(parts))

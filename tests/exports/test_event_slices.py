@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from billing_core.access import Scope
 from billing_core.exports.event_slices import (
-    Span,
+    TimeSpan,
     in_order,
     pinned,
     plan,
@@ -22,7 +22,7 @@ from billing_core.ledger.queries import ClosedSpan, Selection, Snapshot
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
 CELLS = st.dictionaries(st.integers(0, 500), st.integers(1, 50)).map(
-    lambda found: [Span(900 * at, 900 * (at + 1), rows) for at, rows in found.items()]
+    lambda found: [TimeSpan(900 * at, 900 * (at + 1), rows) for at, rows in found.items()]
 )
 
 

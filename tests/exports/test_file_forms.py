@@ -17,7 +17,7 @@ from billing_core.exports.csv_file import SEPARATORS, write_csv
 from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.json_file import write_json
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.exports.xlsx_file import MOST_ROWS, write_xlsx
 from billing_core.values.csv_cells import neutralised, read_back
 
@@ -29,7 +29,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
 def written(write, schema, rows, **more):
     """The bytes of a file with these rows."""
     table = pa.Table.from_pylist(rows, schema=schema)
-    source = Source(schema, table.num_rows, {}, {}, lambda: iter((table,)))
+    source = RowSource(schema, table.num_rows, {}, {}, lambda: iter((table,)))
     target = io.BytesIO()
     if write is write_csv:
         write_csv(HashingSink(target), source, source.tables(), **more)
@@ -98,7 +98,7 @@ def test_a_spreadsheet_adds_amounts_up_to_the_total_shown():
     rows = [{"n": amount * Decimal("0.000043216789"), "m": amount, "t": None} for amount in amounts]
     total = sum((row["n"] for row in rows), Decimal(0))
     table = pa.Table.from_pylist(rows, schema=NUMBERS)
-    source = Source(NUMBERS, table.num_rows, {"n": total}, {}, lambda: iter((table,)))
+    source = RowSource(NUMBERS, table.num_rows, {"n": total}, {}, lambda: iter((table,)))
     target = io.BytesIO()
     write_xlsx(HashingSink(target), source, source.tables(), {"rows": table.num_rows})
     book = openpyxl.load_workbook(target)
@@ -110,7 +110,7 @@ def test_a_spreadsheet_adds_amounts_up_to_the_total_shown():
 
 
 def test_a_workbook_of_too_many_rows_is_refused_with_what_to_do():
-    source = Source(TWO_TEXTS, MOST_ROWS + 1, {}, {}, lambda: iter(()))
+    source = RowSource(TWO_TEXTS, MOST_ROWS + 1, {}, {}, lambda: iter(()))
     with pytest.raises(BadParameter, match="choose csv or parquet"):
         write_xlsx(HashingSink(), source, source.tables(), {"rows": source.rows})
 

@@ -12,7 +12,7 @@ import pytest
 from billing_core.errors import BadParameter
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports import bundle as import_bundle
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 from tests.factories import EVERYONE
 from tests.imports.test_cards import ACME
 from tests.imports.world import ImportWorld, as_csv, booked, line
@@ -62,7 +62,7 @@ def test_a_bundle_as_exported_comes_in_as_it_went_out(tmp_path):
     there.service.exports.write(ExportRequest(Dataset.BUNDLE, None), EVERYONE, path)
     here = ImportWorld(tmp_path, (), "here")
     result = here.bring(path)
-    assert [part.plan.kind for part in result.parts] == [Kind.RATE_CARD, Kind.CUSTOMERS, Kind.USAGE_EVENTS]
+    assert [part.plan.kind for part in result.parts] == [FileKind.RATE_CARD, FileKind.CUSTOMERS, FileKind.USAGE_EVENTS]
     assert here.published() == there.published()
     assert here.rows("SELECT id, usage, observations, problems FROM events ORDER BY id") == there.rows(
         "SELECT id, usage, observations, problems FROM events ORDER BY id"
@@ -89,7 +89,7 @@ def test_cards_come_before_the_events_that_name_them(world, tmp_path):
     assert (plan.rejected, plan.outcome.new) == ((), 4)
     result = world.desk.apply(plan, EVERYONE)
     assert len(result.import_ids) == 3
-    assert {record.kind for record in world.desk.imports(EVERYONE)} == set(list(Kind)[:3])
+    assert {record.kind for record in world.desk.imports(EVERYONE)} == set(list(FileKind)[:3])
     assert world.desk.imports(EVERYONE)[0].file_name.startswith("bundle.zip: ")
     document = result.to_json()
     assert [part["kind"] for part in document["parts"]] == ["rate-card", "customers", "usage-events"]

@@ -12,7 +12,7 @@ import pytest
 from billing_core.errors import BadParameter
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.detection import CARD_COLUMNS
-from billing_core.imports.model import Kind, Outcome
+from billing_core.imports.model import FileKind, ImportOutcome
 from billing_core.rating.card import parse_rate_cards
 from tests.factories import CARD, EVERYONE, events_table
 from tests.imports.world import ImportWorld, booked, line
@@ -47,7 +47,7 @@ def file(world, text, name="card.yaml"):
 
 def refused(world, text, name="card.yaml"):
     plan = world.plan(world.folder / name if text is None else file(world, text, name))
-    assert (plan.kind, plan.can_apply, plan.outcome) == (Kind.RATE_CARD, False, Outcome())
+    assert (plan.kind, plan.can_apply, plan.outcome) == (FileKind.RATE_CARD, False, ImportOutcome())
     with pytest.raises(BadParameter):
         world.desk.apply(plan, EVERYONE)
     return plan.rejected[0]
@@ -55,7 +55,7 @@ def refused(world, text, name="card.yaml"):
 
 def test_a_card_that_was_imported_applies_from_then_on(world):
     result = world.bring(file(world, ACME))
-    assert (result.plan.kind, result.outcome) == (Kind.RATE_CARD, Outcome(2, 0, 0))
+    assert (result.plan.kind, result.outcome) == (FileKind.RATE_CARD, ImportOutcome(2, 0, 0))
     current = world.service._cards()
     assert [card.id for card in current.cards] == ["builtin-1", "acme-2026-12"]
     assert current.plans[-1].name == "Business"
@@ -66,13 +66,13 @@ def test_a_card_that_was_imported_applies_from_then_on(world):
 def test_the_same_card_again_changes_nothing(world):
     world.bring(file(world, ACME))
     before = world.content()
-    assert world.bring(file(world, ACME)).outcome == Outcome(0, 0, 2)
+    assert world.bring(file(world, ACME)).outcome == ImportOutcome(0, 0, 2)
     assert world.content() == before
 
 
 def test_a_card_no_event_names_may_be_changed(world):
     world.bring(file(world, ACME))
-    assert world.bring(file(world, ACME.replace("margin: 1.25", "margin: 2"))).outcome == Outcome(0, 1, 1)
+    assert world.bring(file(world, ACME.replace("margin: 1.25", "margin: 2"))).outcome == ImportOutcome(0, 1, 1)
     assert world.service._cards().by_id("acme-2026-12").margin == 2
 
 

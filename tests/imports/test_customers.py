@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.imports.model import Kind, Outcome
+from billing_core.imports.model import FileKind, ImportOutcome
 from tests.factories import EVERYONE, usage_row
 from tests.imports.world import ImportWorld
 
@@ -35,7 +35,7 @@ def lines(world):
 
 def test_a_map_says_who_pays_and_unsent_events_follow_at_once(world):
     result = world.bring(file(world, MAP))
-    assert (result.plan.kind, result.outcome) == (Kind.CUSTOMERS, Outcome(2, 0, 0))
+    assert (result.plan.kind, result.outcome) == (FileKind.CUSTOMERS, ImportOutcome(2, 0, 0))
     assert any("1 unsent events move" in warning for warning in result.plan.warnings)
     assert lines(world) == {"org_a": ("Acme", "cus_1"), "org_b": (None, "cus_2")}
     assert (world.event("a").customer_id, world.event("a").sync_status) == ("cus_1", "pending")
@@ -44,13 +44,13 @@ def test_a_map_says_who_pays_and_unsent_events_follow_at_once(world):
 def test_the_same_map_again_changes_nothing(world):
     world.bring(file(world, MAP))
     before = world.content()
-    assert world.bring(file(world, MAP)).outcome == Outcome(0, 0, 2)
+    assert world.bring(file(world, MAP)).outcome == ImportOutcome(0, 0, 2)
     assert world.content() == before
 
 
 def test_lines_that_are_there_already_count_as_changed_or_unchanged(world):
     world.bring(file(world, MAP))
-    assert world.plan(file(world, MAP.replace("cus_1", "cus_9"))).outcome == Outcome(0, 1, 1)
+    assert world.plan(file(world, MAP.replace("cus_1", "cus_9"))).outcome == ImportOutcome(0, 1, 1)
 
 
 @pytest.mark.parametrize("form", ["csv", "utf-16", "json", "parquet"])
@@ -81,7 +81,7 @@ def test_bad_rows_are_named_by_the_rows_of_data_and_stop_everything(world):
     with pytest.raises(BadParameter):
         world.desk.apply(plan, EVERYONE)
     assert lines(world) == {}
-    assert world.bring(file(world, content), skip_bad_rows=True).outcome == Outcome(2, 0, 0)
+    assert world.bring(file(world, content), skip_bad_rows=True).outcome == ImportOutcome(2, 0, 0)
 
 
 def test_a_map_with_wrong_columns_or_without_end_is_never_imported(world):
@@ -121,5 +121,5 @@ def test_a_map_that_repeats_one_name_very_often_is_not_unpacked(world):
     names = pa.array(["x" * 50_000] * 1_000)
     pq.write_table(pa.table({"organization_id": names, "name": names}), world.folder / "map", compression="zstd")
     plan = world.plan(world.folder / "map")
-    assert (plan.kind, plan.can_apply) == (Kind.CUSTOMERS, False)
+    assert (plan.kind, plan.can_apply) == (FileKind.CUSTOMERS, False)
     assert "unpacks to more than 5,242,880 characters" in plan.rejected[0].reason

@@ -14,7 +14,7 @@ import pytest
 
 from billing_core.errors import BadParameter
 from billing_core.imports.detection import Form, look
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 from billing_core.types import FLAT_FIELDS
 from tests.imports.world import as_csv, as_json, as_parquet, line
 
@@ -29,7 +29,7 @@ def seen(path, content):
 def test_the_name_says_nothing_of_what_a_file_is(tmp_path):
     path = as_csv(tmp_path / "holiday.jpg", [line()])
     file, fault = look(path, name="../../etc/passwd\n")
-    assert (file.kind, file.form, fault) == (Kind.USAGE_EVENTS, Form.DELIMITED, None)
+    assert (file.kind, file.form, fault) == (FileKind.USAGE_EVENTS, Form.DELIMITED, None)
     assert file.name == "passwd?"
     assert file.sha256 == sha256(path.read_bytes()).hexdigest()
     assert file.bytes == path.stat().st_size
@@ -43,18 +43,18 @@ def test_separators_and_byte_order_marks_are_understood(tmp_path, separator, enc
 
 
 def test_json_and_parquet_are_recognised(tmp_path):
-    assert look(as_json(tmp_path / "a", [line()]))[0].kind is Kind.USAGE_EVENTS
-    assert look(as_json(tmp_path / "b", [line()], meta={}))[0].kind is Kind.USAGE_EVENTS
-    assert look(as_json(tmp_path / "c", [], meta={"dataset": "usage-events"}))[0].kind is Kind.USAGE_EVENTS
-    assert look(as_parquet(tmp_path / "d", [line()]))[0].kind is Kind.USAGE_EVENTS
+    assert look(as_json(tmp_path / "a", [line()]))[0].kind is FileKind.USAGE_EVENTS
+    assert look(as_json(tmp_path / "b", [line()], meta={}))[0].kind is FileKind.USAGE_EVENTS
+    assert look(as_json(tmp_path / "c", [], meta={"dataset": "usage-events"}))[0].kind is FileKind.USAGE_EVENTS
+    assert look(as_parquet(tmp_path / "d", [line()]))[0].kind is FileKind.USAGE_EVENTS
 
 
 def test_rate_cards_and_maps_are_recognised(tmp_path):
-    assert seen(tmp_path / "a", CARD)[0].kind is Kind.RATE_CARD
-    assert seen(tmp_path / "b", "# our prices\n\ncards:\n  - id: acme\n")[0].kind is Kind.RATE_CARD
-    assert seen(tmp_path / "c", '{"cards": [], "plans": []}')[0].kind is Kind.RATE_CARD
-    assert seen(tmp_path / "d", "id,effective_from,credit_price_usd\n")[0].kind is Kind.RATE_CARD
-    assert seen(tmp_path / "e", "organization_id;customer_id\norg_a;cus_a\n")[0].kind is Kind.CUSTOMERS
+    assert seen(tmp_path / "a", CARD)[0].kind is FileKind.RATE_CARD
+    assert seen(tmp_path / "b", "# our prices\n\ncards:\n  - id: acme\n")[0].kind is FileKind.RATE_CARD
+    assert seen(tmp_path / "c", '{"cards": [], "plans": []}')[0].kind is FileKind.RATE_CARD
+    assert seen(tmp_path / "d", "id,effective_from,credit_price_usd\n")[0].kind is FileKind.RATE_CARD
+    assert seen(tmp_path / "e", "organization_id;customer_id\norg_a;cus_a\n")[0].kind is FileKind.CUSTOMERS
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from billing_core.imports.bounds import Unusable
 from billing_core.imports.detection import NUMBERS, look
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
 from tests.imports.world import ImportWorld, line, reasons
@@ -187,4 +187,4 @@ def test_a_header_alone_is_a_file_of_no_rows(tmp_path, end):
     world = ImportWorld(tmp_path)
     (tmp_path / "f").write_bytes((";".join(FLAT_FIELDS) + end).encode())
     plan = world.plan(tmp_path / "f")
-    assert (plan.kind, plan.rows, plan.rejected_rows, plan.outcome.changes) == (Kind.USAGE_EVENTS, 0, 0, 0)
+    assert (plan.kind, plan.rows, plan.rejected_rows, plan.outcome.changes) == (FileKind.USAGE_EVENTS, 0, 0, 0)

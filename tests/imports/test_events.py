@@ -9,7 +9,7 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
-from billing_core.imports.model import Effect, Kind, Outcome
+from billing_core.imports.model import FileKind, ImportOutcome, OrganizationEffect
 from billing_core.ledger.sync import candidates
 from billing_core.types import FLAT_FIELDS
 from tests.factories import EVERYONE, NOON, events_table, usage_row
@@ -68,8 +68,8 @@ def test_a_dry_run_changes_nothing(world):
 def test_an_event_that_moves_to_another_organization_leaves_the_old_one(world):
     plan = world.plan_lines(line("a", organization_id="org_z"))
     assert plan.outcome.organizations == (
-        Effect("org_a", -1, Decimal(-150), Decimal("-0.006")),
-        Effect("org_z", 1, Decimal(150), Decimal("0.006")),
+        OrganizationEffect("org_a", -1, Decimal(-150), Decimal("-0.006")),
+        OrganizationEffect("org_z", 1, Decimal(150), Decimal("0.006")),
     )
 
 
@@ -127,14 +127,14 @@ def test_applying_a_file_twice_changes_nothing_and_leaves_no_second_record(empty
     before = empty.content()
     second = empty.bring_lines(line("a"), line("b", sync_status="processed", meter_event_identifier="usage_1"))
     assert first.outcome.new == 2
-    assert (second.outcome, second.import_ids) == (Outcome(0, 0, 2), ())
+    assert (second.outcome, second.import_ids) == (ImportOutcome(0, 0, 2), ())
     assert empty.content() == before
 
 
 def test_an_import_is_remembered_with_its_hash_and_in_the_audit_log(empty):
     result = empty.bring_lines(line())
     [record] = empty.desk.imports(EVERYONE)
-    assert (record.import_id, record.kind, record.new) == (result.import_ids[0], Kind.USAGE_EVENTS, 1)
+    assert (record.import_id, record.kind, record.new) == (result.import_ids[0], FileKind.USAGE_EVENTS, 1)
     assert (record.sha256, record.imported_by, record.imported_at) == (result.plan.sha256, "tester", NOW)
     entry = empty.ledger.audit_entries()[0]
     assert (entry["action"], entry["actor"]) == ("import", "tester")
@@ -246,7 +246,7 @@ def test_an_exported_file_that_comes_back_changes_nothing_although_it_says_less_
     world = ImportWorld(tmp_path, rows)
     before = world.content()
     result = world.bring(world.export())
-    assert result.outcome == Outcome(0, 0, 3)
+    assert result.outcome == ImportOutcome(0, 0, 3)
     assert world.content() == before
 
 
@@ -293,7 +293,7 @@ def test_an_older_state_of_an_event_does_not_replace_a_newer_one(tmp_path):
     world = ImportWorld(tmp_path, [booked("a", updated_at=NOON + timedelta(days=2))])
     header = (*FLAT_FIELDS, "updated_at")
     older = line("a", user_id="before", updated_at="2026-11-02T12:00:00Z")
-    assert world.bring(as_csv(world.folder / "f", [older], header=header)).outcome == Outcome(0, 0, 1)
+    assert world.bring(as_csv(world.folder / "f", [older], header=header)).outcome == ImportOutcome(0, 0, 1)
 
 
 # ── never sent twice ─────────────────────────────────────────────────────────────────────────────
@@ -324,18 +324,18 @@ def test_it_is_not_sent_either_once_a_pull_reads_it_with_other_usage(empty):
 
 def test_a_push_leaves_imported_statuses_alone(empty):
     empty.bring_lines(line(sync_status="processed", flags='["changed_after_sending"]'))
-    from billing_core.ledger.sync import SyncBooks
+    from billing_core.ledger.sync import SyncStore
 
-    SyncBooks(empty.ledger.engine).hold_hopeless(now=NOW, push_id="p")
+    SyncStore(empty.ledger.engine).hold_hopeless(now=NOW, push_id="p")
     assert empty.statuses() == {"trace-1": "processed"}
 
 
 def test_an_intent_of_ours_with_the_same_identifier_does_not_touch_what_was_billed_elsewhere(empty):
     """Identifiers follow from customer and hour: the other ledger's and ours may be the same text."""
-    from billing_core.ledger.sync import Answer, SyncBooks
+    from billing_core.ledger.sync import IntentUpdate, SyncStore
 
     empty.bring_lines(line(sync_status="processed", meter_event_identifier="usage_1"))
-    SyncBooks(empty.ledger.engine).settle([Answer("usage_1", "rejected", NOW, text="no")], push_id="p")
+    SyncStore(empty.ledger.engine).settle([IntentUpdate("usage_1", "rejected", NOW, text="no")], push_id="p")
     assert empty.statuses() == {"trace-1": "processed"}
 
 
@@ -344,13 +344,13 @@ def test_what_was_on_its_way_elsewhere_is_settled_by_a_newer_export_and_never_se
     empty.bring_lines(line(sync_status="sending", meter_event_identifier="usage_1"), line("other"))
     newer = line(sync_status=status, meter_event_identifier="usage_2", synced_at="2026-11-02T00:00:00.000Z")
     plan = empty.plan_lines(newer)
-    assert plan.outcome == Outcome(0, 1, 0, (Effect("org_a", 0, Decimal(0), Decimal(0)),))
+    assert plan.outcome == ImportOutcome(0, 1, 0, (OrganizationEffect("org_a", 0, Decimal(0), Decimal(0)),))
     assert "whose outcome was not known, were billed according to the file" in plan.warnings[0]
     result = empty.desk.apply(plan, EVERYONE)
     assert (empty.event().sync_status, empty.event().meter_event_identifier) == (status, "usage_2")
     assert candidate_ids(empty) == ["other"]
-    assert empty.plan_lines(newer).outcome == Outcome(0, 0, 1)
-    assert empty.plan_lines(line(sync_status="sending")).outcome == Outcome(0, 0, 1)
+    assert empty.plan_lines(newer).outcome == ImportOutcome(0, 0, 1)
+    assert empty.plan_lines(line(sync_status="sending")).outcome == ImportOutcome(0, 0, 1)
     empty.undo(result)
     assert (empty.event().sync_status, empty.event().meter_event_identifier) == ("sending", "usage_1")
     assert candidate_ids(empty) == ["other"]
@@ -367,7 +367,7 @@ def test_a_newer_export_that_changes_usage_as_well_settles_it_too(empty):
 def test_what_failed_elsewhere_is_not_sent_from_here_as_long_as_the_first_import_stands(empty, status):
     first = empty.bring_lines(line(sync_status="sending"))
     newer = line(sync_status=status)
-    assert empty.plan_lines(newer).outcome == Outcome(0, 0, 1)
+    assert empty.plan_lines(newer).outcome == ImportOutcome(0, 0, 1)
     empty.undo(first)
     empty.bring_lines(newer)
     assert empty.statuses() == {"trace-1": status}
@@ -376,7 +376,7 @@ def test_what_failed_elsewhere_is_not_sent_from_here_as_long_as_the_first_import
 def test_what_is_on_its_way_from_here_is_not_settled_by_a_file(world):
     with world.ledger.engine.transaction() as writer:
         writer.rows("UPDATE events SET sync_status = 'sending' WHERE id = 'a'")
-    assert world.plan_lines(line("a", sync_status="processed")).outcome == Outcome(0, 0, 1)
+    assert world.plan_lines(line("a", sync_status="processed")).outcome == ImportOutcome(0, 0, 1)
 
 
 def test_pending_events_of_a_file_are_sent_by_the_next_push(empty):
@@ -386,7 +386,7 @@ def test_pending_events_of_a_file_are_sent_by_the_next_push(empty):
 
 def test_unsent_events_that_a_file_says_were_billed_are_lifted_and_never_sent(world):
     plan = world.plan_lines(line("a", sync_status="processed", meter_event_identifier="usage_9"))
-    assert plan.outcome == Outcome(0, 1, 0, (Effect("org_a", 0, Decimal(0), Decimal(0)),))
+    assert plan.outcome == ImportOutcome(0, 1, 0, (OrganizationEffect("org_a", 0, Decimal(0), Decimal(0)),))
     assert (
         "1 events that are not sent here, or whose outcome was not known, were billed according to" in plan.warnings[0]
     )
@@ -394,14 +394,14 @@ def test_unsent_events_that_a_file_says_were_billed_are_lifted_and_never_sent(wo
     assert (world.event("a").sync_status, world.event("a").meter_event_identifier) == ("processed", "usage_9")
     assert candidate_ids(world) == ["b"]
     assert world.rows("SELECT sync_status, changed_columns FROM event_revisions") == [("pending", "sync_status")]
-    assert world.plan_lines(line("a", sync_status="processed")).outcome == Outcome(0, 0, 1)
+    assert world.plan_lines(line("a", sync_status="processed")).outcome == ImportOutcome(0, 0, 1)
 
 
 def test_an_event_on_a_bill_of_ours_is_not_lifted(world):
     with world.ledger.engine.transaction() as writer:
         writer.insert("intents", {"identifier": "ours", "customer_id": "cus_a", "state": "accepted", "created_at": NOW})
         writer.insert("coverage", {"identifier": "ours", "event_id": "a", "customer_id": "cus_a", "credits": 50})
-    assert world.plan_lines(line("a", sync_status="processed")).outcome == Outcome(0, 0, 1)
+    assert world.plan_lines(line("a", sync_status="processed")).outcome == ImportOutcome(0, 0, 1)
 
 
 def test_the_ledgers_own_sync_state_stays_whatever_a_file_says(tmp_path):

@@ -12,7 +12,7 @@ from billing_core.exports.event_slices import SLICE_ROWS
 from billing_core.exports.flat_schema import EXTRA_SCHEMA, FLAT_SCHEMA
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.parquet_file import write_parquet
-from billing_core.exports.source import Source
+from billing_core.exports.source import RowSource
 from billing_core.imports.detection import Unusable, look
 from billing_core.imports.parquet_pages import measured
 from billing_core.imports.readers import batches
@@ -102,7 +102,7 @@ def test_an_export_of_ours_is_read_even_if_no_column_ever_repeats_a_value(tmp_pa
         return pc.equal(numbers, 0) if pa.types.is_boolean(kind) else numbers.cast(kind)
 
     table = pa.Table.from_arrays([different(field) for field in schema], schema=schema)
-    source = Source(schema, SLICE_ROWS, {}, {}, lambda: iter((table,)))
+    source = RowSource(schema, SLICE_ROWS, {}, {}, lambda: iter((table,)))
     with (tmp_path / "f").open("w+b") as file:
         write_parquet(HashingSink(file), source, [table], {})
         file.flush()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from openpyxl.utils.escape import unescape
 
 from billing_core.exports.model import Dataset, ExportRequest, Format
-from billing_core.imports.model import Outcome
+from billing_core.imports.model import ImportOutcome
 from billing_core.ledger.sync import candidates
 from billing_core.types import FLAT_FIELDS, SyncStatus
 from tests.exports.exported import mixed_rows
@@ -130,7 +130,7 @@ def test_a_ledger_with_something_of_everything_round_trips(tmp_path, form):
     path = exported(there, form, tmp_path / "exported")
     assert here.bring(path).plan.rejected_rows == 0
     assert here.published() == there.published()
-    assert there.bring(path).outcome == Outcome(0, 0, here.plan(path).outcome.unchanged)
+    assert there.bring(path).outcome == ImportOutcome(0, 0, here.plan(path).outcome.unchanged)
 
 
 @pytest.mark.parametrize(("separator", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), ("|", "utf-8")])
@@ -231,7 +231,7 @@ def test_what_is_exported_of_closed_months_is_in_an_empty_ledger_what_it_is_now(
     assert here.published()["totals"] == there.service.get_usage_events(_everything(), EVERYONE).to_json()["totals"]
     before = there.shown({})
     again = there.service.imports.plan(path, EVERYONE)
-    assert again.outcome == Outcome(0, 0, 3)
+    assert again.outcome == ImportOutcome(0, 0, 3)
     assert there.shown({}) == before
 
 

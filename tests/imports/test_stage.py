@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from billing_core.imports.model import MOST_LISTED
-from billing_core.imports.stage import Stage
+from billing_core.imports.stage import StagedRows
 from tests.imports.test_validation import checked
 from tests.imports.world import line
 
@@ -21,7 +21,7 @@ CORRECTED = {"credits_ai_tokens": "40", "credits_total": "90", "amount_usd": "0.
 
 def staged(*rows):
     """Events that are left, reasons, and how many rows are rejected."""
-    stage = Stage()
+    stage = StagedRows()
     found = checked(*rows)
     assert found.rejected == []
     stage.add(found.table)
@@ -38,7 +38,7 @@ def test_every_event_once_is_left_alone():
 
 
 def test_an_event_that_is_there_again_is_rejected_naming_the_row_it_is_in_already():
-    stage = Stage()
+    stage = StagedRows()
     stage.add(checked(line("a"), line("b"), line("a"), line("a")).table)
     rejected, count = stage.finish()
     assert [(one.row, one.reason) for one in rejected] == [
@@ -86,7 +86,7 @@ def test_usage_that_came_after_the_close_is_an_event_like_any_other():
 
 
 def test_of_very_many_repetitions_the_first_are_listed_and_all_are_counted():
-    stage = Stage()
+    stage = StagedRows()
     table = checked(line()).table
     for number in range(1, MOST_LISTED + 20):
         stage.add(table.set_column(0, table.schema.field(0), [[number]]))
@@ -95,7 +95,7 @@ def test_of_very_many_repetitions_the_first_are_listed_and_all_are_counted():
 
 
 def test_nothing_is_left_on_disk_once_nobody_needs_it():
-    stage = Stage()
+    stage = StagedRows()
     stage.add(checked(line()).table)
     stage.finish()
     assert stage.exists()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from billing_core.errors import BadParameter, NotFound
-from billing_core.imports.model import Outcome
-from billing_core.ledger.sync import SyncBooks, candidates
+from billing_core.imports.model import ImportOutcome
+from billing_core.ledger.sync import SyncStore, candidates
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
 from tests.imports.world import NOW, ImportWorld, as_csv, booked, line
@@ -132,7 +132,7 @@ def test_a_second_import_keeps_the_first_from_being_taken_back(world):
 
 def test_holds_of_events_that_left_are_over(world):
     result = world.bring_lines(line("c"))
-    SyncBooks(world.ledger.engine).hold(["c"], reason="ask", actor="fay", now=NOW)
+    SyncStore(world.ledger.engine).hold(["c"], reason="ask", actor="fay", now=NOW)
     world.undo(result)
     assert world.rows("SELECT count(*) FROM holds WHERE released_at IS NULL AND event_id = 'c'") == [(0,)]
 
@@ -148,7 +148,7 @@ def test_nothing_of_an_import_that_was_taken_back_counts_in_any_sum(world):
     totals = world.service.get_usage_events(GetUsageEventsParams(), EVERYONE).totals
     world.undo(world.bring_lines(line("c"), line("a", **CORRECTED)))
     assert world.service.get_usage_events(GetUsageEventsParams(), EVERYONE).totals == totals
-    assert world.plan_lines(line("c"), line("a")).outcome == Outcome(
+    assert world.plan_lines(line("c"), line("a")).outcome == ImportOutcome(
         1, 0, 1, world.plan_lines(line("c")).outcome.organizations
     )
 

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.imports.readers import Batch
-from billing_core.imports.validation import Rules, check, header_faults
+from billing_core.imports.readers import RowBatch
+from billing_core.imports.validation import ValidationRules, check, header_faults
 from billing_core.rating.rate import CREDITS
 from billing_core.types import FLAT_FIELDS, Flag
 from tests.factories import CARD, events_table, model_usage, usage_row
 from tests.imports.world import NOW, ImportWorld, free, line
 
-RULES = Rules(ZoneInfo("Europe/Berlin"), NOW, {"builtin-1": Decimal("0.00004"), "dear": Decimal("0.5")})
+RULES = ValidationRules(ZoneInfo("Europe/Berlin"), NOW, {"builtin-1": Decimal("0.00004"), "dear": Decimal("0.5")})
 
 
 def checked(*rows, rules=RULES):
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: pa.array([row[name] or None for row in rows], pa.string()) for name in names}
-    return check(Batch(list(range(1, len(rows) + 1)), columns), rules)
+    return check(RowBatch(list(range(1, len(rows) + 1)), columns), rules)
 
 
 def fault(**cells):

@@ -20,7 +20,7 @@ from billing_core.errors import BadParameter
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.bounds import Unusable
 from billing_core.imports.detection import Form, look
-from billing_core.imports.model import Kind
+from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
 from tests.factories import EVERYONE, NOON
@@ -87,7 +87,7 @@ def test_a_workbook_is_told_by_its_content_and_its_sheet_data_is_read(tmp_path):
     book.create_sheet("Data").append(HEADER)
     book.save(tmp_path / "f.csv")
     file, fault = look(tmp_path / "f.csv")
-    assert (file.form, file.kind, file.header, fault) == (Form.XLSX, Kind.USAGE_EVENTS, HEADER, None)
+    assert (file.form, file.kind, file.header, fault) == (Form.XLSX, FileKind.USAGE_EVENTS, HEADER, None)
 
 
 def test_without_a_sheet_data_the_first_one_is_read_and_blank_rows_and_columns_are_nothing(tmp_path):

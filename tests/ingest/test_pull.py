@@ -10,7 +10,7 @@ import pytest
 from billing_core.errors import BadParameter, RateCardError, UpstreamError
 from billing_core.ingest.pull import incremental_window, within_retention
 from billing_core.ledger.engine import BookingCounts
-from billing_core.sandbox import Dataset, SandboxProcess
+from billing_core.sandbox import SandboxDataset, SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams
@@ -57,7 +57,7 @@ def everything(service, **params):
 
 
 def test_every_trace_becomes_one_event_with_the_facts_the_generator_meant(pulled):
-    truth = Dataset(SEED, EVENTS, DAYS, now=THEN).truth()
+    truth = SandboxDataset(SEED, EVENTS, DAYS, now=THEN).truth()
     events = {event.id: event for event in everything(pulled).events}
     assert len(events) == EVENTS == len(truth)
     for trace_id, meant in truth.items():

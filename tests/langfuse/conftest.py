@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from billing_core.langfuse.provider import LangfuseProvider, Reading
+from billing_core.langfuse.provider import LangfuseProvider
+from billing_core.langfuse.reading import UpstreamRead
 from billing_core.values.usage_frame import USAGE_SCHEMA, Window
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse
 
@@ -42,10 +43,10 @@ def connect(langfuse: FakeLangfuse) -> Iterator[Callable[..., LangfuseProvider]]
 
 
 @pytest.fixture
-def read(connect: Callable[..., LangfuseProvider], tmp_path: Path) -> Callable[..., Reading]:
+def read(connect: Callable[..., LangfuseProvider], tmp_path: Path) -> Callable[..., UpstreamRead]:
     """Read a window given as two ISO times."""
 
-    def read(start: str, end: str, *, provider: LangfuseProvider | None = None, **options: Any) -> Reading:
+    def read(start: str, end: str, *, provider: LangfuseProvider | None = None, **options: Any) -> UpstreamRead:
         window = Window(datetime.fromisoformat(start), datetime.fromisoformat(end))
         return (provider or connect()).read(window, spool=tmp_path / "spool", **options)
 
@@ -53,10 +54,10 @@ def read(connect: Callable[..., LangfuseProvider], tmp_path: Path) -> Callable[.
 
 
 @pytest.fixture
-def events() -> Callable[[Reading], dict[str, dict[str, Any]]]:
+def events() -> Callable[[UpstreamRead], dict[str, dict[str, Any]]]:
     """Trace id → usage row."""
 
-    def events(reading: Reading) -> dict[str, dict[str, Any]]:
+    def events(reading: UpstreamRead) -> dict[str, dict[str, Any]]:
         tables = [USAGE_SCHEMA.empty_table(), *reading.batches()]
         return {row["id"]: row for row in pa.concat_tables(tables).to_pylist()}
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
-from billing_core.langfuse.provider import LangfuseProvider, Reading
-from billing_core.sandbox import Dataset, SandboxProcess, Truth
+from billing_core.langfuse.provider import LangfuseProvider
+from billing_core.langfuse.reading import UpstreamRead
+from billing_core.sandbox import ExpectedEvent, SandboxDataset, SandboxProcess
 from billing_core.settings import ApiChoice
 from billing_core.values.usage_frame import Window
 
@@ -56,8 +57,8 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture(scope="module")
-def truth() -> dict[str, Truth]:
-    return dict(Dataset(seed=SEED, events=EVENTS, days=DAYS, now=NOW).truth())
+def truth() -> dict[str, ExpectedEvent]:
+    return dict(SandboxDataset(seed=SEED, events=EVENTS, days=DAYS, now=NOW).truth())
 
 
 def connect(environment: dict[str, str], api: ApiChoice) -> LangfuseProvider:
@@ -65,13 +66,13 @@ def connect(environment: dict[str, str], api: ApiChoice) -> LangfuseProvider:
     return LangfuseProvider(environment["LANGFUSE_HOST"], *keys, api)
 
 
-def rows(reading: Reading) -> dict[str, dict[str, Any]]:
+def rows(reading: UpstreamRead) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in pa.concat_tables(reading.batches()).to_pylist()}
 
 
 @pytest.mark.parametrize("api", [ApiChoice.V2, ApiChoice.LEGACY])
 def test_every_trace_is_read_as_it_was_meant(
-    sandbox: SandboxProcess, truth: dict[str, Truth], api: ApiChoice, tmp_path: Path
+    sandbox: SandboxProcess, truth: dict[str, ExpectedEvent], api: ApiChoice, tmp_path: Path
 ) -> None:
     provider = connect(sandbox.environment, api)
     found = rows(provider.read(WINDOW, spool=tmp_path))
@@ -100,7 +101,7 @@ def test_every_trace_is_read_as_it_was_meant(
 
 
 def test_rows_and_duplicates_are_counted_exactly(
-    sandbox: SandboxProcess, truth: dict[str, Truth], tmp_path: Path
+    sandbox: SandboxProcess, truth: dict[str, ExpectedEvent], tmp_path: Path
 ) -> None:
     provider = connect(sandbox.environment, ApiChoice.AUTO)
     reading = provider.read(WINDOW, spool=tmp_path)
@@ -145,7 +146,9 @@ def test_a_read_killed_at_any_moment_continues_and_ends_the_same(sandbox: Sandbo
     assert kept <= {(path, path.stat().st_mtime_ns) for path in (tmp_path / "killed").rglob("*.arrow")}
 
 
-def test_one_trace_reads_the_same_alone(sandbox: SandboxProcess, truth: dict[str, Truth], tmp_path: Path) -> None:
+def test_one_trace_reads_the_same_alone(
+    sandbox: SandboxProcess, truth: dict[str, ExpectedEvent], tmp_path: Path
+) -> None:
     provider = connect(sandbox.environment, ApiChoice.V2)
     found = rows(provider.read(WINDOW, spool=tmp_path))
     for oddity in ("far_apart", "long_name", "moved_duplicate", "legacy_nested"):

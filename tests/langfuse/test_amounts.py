@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from billing_core.langfuse.amounts import NO_TOKENS, _counted, read_cost, read_tokens
 from billing_core.values.usage_frame import TOKEN_CLASSES
-from billing_core.values.usage_keys import Counted, read_key
+from billing_core.values.usage_keys import KeyMeaning, read_key
 
 
 def classes(details: dict[str, Any]) -> dict[str, int]:
@@ -260,7 +260,7 @@ def test_whatever_is_sent_classes_sum_to_the_total_and_keys_to_the_classes(detai
 
 
 def is_token(key: str) -> bool:
-    return read_key(key).counted is not Counted.UNITS
+    return read_key(key).counted is not KeyMeaning.UNITS
 
 
 def test_half_a_surrogate_in_a_key_can_be_stored() -> None:

@@ -13,14 +13,15 @@ import pytest
 
 from billing_core.errors import BadParameter, UpstreamError
 from billing_core.langfuse.metrics import DailyDifference, compare_daily
-from billing_core.langfuse.provider import LangfuseProvider, Project, Reading
+from billing_core.langfuse.provider import LangfuseProvider, Project
+from billing_core.langfuse.reading import UpstreamRead
 from billing_core.langfuse.rollup import DailyTotal
 from billing_core.values.usage_frame import Window
 from tests.langfuse.fake import JSON, Answer, FakeLangfuse, Request, observation
 
 Connect = Callable[..., LangfuseProvider]
-Read = Callable[..., Reading]
-Events = Callable[[Reading], dict[str, JSON]]
+Read = Callable[..., UpstreamRead]
+Events = Callable[[UpstreamRead], dict[str, JSON]]
 
 DAY = ("2026-11-10T00:00:00Z", "2026-11-11T00:00:00Z")
 NOON = "2026-11-10T12:00:00.000Z"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.client import TRIES, BrokenBody, LangfuseClient, NotOffered, TooHeavy
+from billing_core.langfuse.client import TRIES, BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, Answer, FakeLangfuse
 
 PATH = "v2/observations"
@@ -80,7 +80,7 @@ def test_a_fault_that_does_not_pass_is_one_line_with_what_to_do(
 def test_an_overloaded_server_is_not_asked_the_same_again(
     ask: Callable[..., Any], langfuse: FakeLangfuse, answer: Answer
 ) -> None:
-    with pytest.raises(TooHeavy):
+    with pytest.raises(QuestionTooLarge):
         ask(answer)
     assert len(langfuse.requests) == 1
 

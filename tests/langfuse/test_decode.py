@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from billing_core.langfuse.client import BrokenBody
-from billing_core.langfuse.decode import FactReader, Facts
+from billing_core.langfuse.decode import DecodedPage, FactReader
 from billing_core.langfuse.facts import FACTS_SCHEMA, MARKED_ROOT, NOT_ROOT, ROOT, TRACE_RECORD
 from billing_core.values.usage_frame import MetadataNames, RejectedRow
 from tests.langfuse.fake import observation
@@ -18,7 +18,7 @@ from tests.langfuse.fake import observation
 START = "2026-11-01T00:00:00.000Z"
 
 
-def decode(*rows: Any, meta: Any = None) -> Facts:
+def decode(*rows: Any, meta: Any = None) -> DecodedPage:
     return FactReader(MetadataNames()).observations(json.dumps({"data": rows, "meta": meta or {}}).encode())
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from billing_core.langfuse.provider import LangfuseProvider, Reading
+from billing_core.langfuse.provider import LangfuseProvider
+from billing_core.langfuse.reading import UpstreamRead
 from tests.langfuse.fake import JSON, Answer, FakeLangfuse, Request
 
-Read = Callable[..., Reading]
-Events = Callable[[Reading], dict[str, JSON]]
+Read = Callable[..., UpstreamRead]
+Events = Callable[[UpstreamRead], dict[str, JSON]]
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from billing_core.langfuse.limiter import RateLimiter, Stopped
+from billing_core.langfuse.limiter import RateLimiter, ReadStopped
 
 
 def test_requests_are_spaced_evenly() -> None:
@@ -51,7 +51,7 @@ def test_a_waiting_reader_can_be_called_off() -> None:
     stop = threading.Event()
     threading.Timer(0.02, stop.set).start()
     began = time.monotonic()
-    with pytest.raises(Stopped):
+    with pytest.raises(ReadStopped):
         limiter.acquire(stop)
     assert time.monotonic() - began < 60
 

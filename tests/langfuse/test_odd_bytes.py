@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.langfuse.client import BrokenBody
-from billing_core.langfuse.decode import FactReader, Facts, read_meta
+from billing_core.langfuse.decode import DecodedPage, FactReader, read_meta
 from billing_core.langfuse.pieces import BrokenJson, elements, members, shown
 from billing_core.langfuse.texts import PLACEHOLDERS, present
 from billing_core.values.usage_frame import MetadataNames
@@ -63,7 +63,7 @@ def page(*rows: bytes, meta: bytes = b"{}") -> bytes:
     return b'{"data":[%s],"meta":%s}' % (b",".join(rows), meta)
 
 
-def read(*rows: bytes) -> Facts:
+def read(*rows: bytes) -> DecodedPage:
     return READER.observations(page(*rows))
 
 

@@ -12,15 +12,16 @@ import pytest
 from pydantic import SecretStr
 
 from billing_core.errors import BadParameter, SettingsError, UpstreamError
-from billing_core.langfuse.provider import LangfuseProvider, Project, Reading
+from billing_core.langfuse.provider import LangfuseProvider, Project
+from billing_core.langfuse.reading import UpstreamRead
 from billing_core.settings import ApiChoice, load_settings
 from billing_core.values.usage_frame import MetadataNames, PullProgress, RejectedRow
 from tests.langfuse.conftest import NOW
 from tests.langfuse.fake import JSON, Answer, FakeLangfuse, observation
 
 Connect = Callable[..., LangfuseProvider]
-Read = Callable[..., Reading]
-Events = Callable[[Reading], dict[str, JSON]]
+Read = Callable[..., UpstreamRead]
+Events = Callable[[UpstreamRead], dict[str, JSON]]
 
 
 def test_missing_keys_are_named() -> None:

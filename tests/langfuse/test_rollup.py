@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.langfuse.decode import FactReader
-from billing_core.langfuse.rollup import DailyTotal, Rolled, Rollup
+from billing_core.langfuse.rollup import DailyTotal, RolledPartition, Rollup
 from billing_core.values.usage_frame import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
-from billing_core.values.usage_keys import Counted, read_key
+from billing_core.values.usage_keys import KeyMeaning, read_key
 from tests.langfuse.fake import JSON, observation
 
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
@@ -31,7 +31,7 @@ def child(identity: str, trace: str, start: str, end: str | None = None, **more:
     return observation(identity, trace, start, end, **{"parentObservationId": "root", **more})
 
 
-def roll_up(*rows: JSON, repeated: tuple[JSON, ...] = (), expanded: tuple[JSON, ...] = ()) -> Rolled:
+def roll_up(*rows: JSON, repeated: tuple[JSON, ...] = (), expanded: tuple[JSON, ...] = ()) -> RolledPartition:
     reader = FactReader(MetadataNames())
 
     def facts(some: tuple[JSON, ...], **options: bool) -> pa.Table:
@@ -394,7 +394,7 @@ def test_lines_by_key_add_up_to_what_is_kept_by_model_and_class(used: list[tuple
     by_model: Counter[tuple[str | None, str]] = Counter()
     for line in row["usage_lines"]:
         kind = read_key(line["key"])
-        if kind.counted is not Counted.UNITS:
+        if kind.counted is not KeyMeaning.UNITS:
             by_model[line["model"], TOKEN_CLASSES[kind.token_class]] += line["quantity"]
     kept = {(one["model"], name): one[name] for one in row["usage"] for name in TOKEN_CLASSES if one[name]}
     assert dict(by_model) == kept

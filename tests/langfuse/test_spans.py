@@ -14,9 +14,9 @@ from billing_core.langfuse.spans import (
     HOUR,
     MINUTE,
     MOST_SLICES,
-    Kind,
-    Slice,
-    Span,
+    ReadKind,
+    ReadSlice,
+    TimeRange,
     api_time,
     chunk_ids,
     milliseconds,
@@ -62,23 +62,26 @@ def test_slices_cover_the_window_once_newest_first(start: int, length: int) -> N
 
 
 def test_an_overloaded_server_is_asked_for_fewer_traces_first() -> None:
-    assert shrink(Span(0, 4 * DAY, ids=("a", "b"))) == [
-        Span(0, 2 * DAY, ("a", "b")),
-        Span(2 * DAY, 4 * DAY, ("a", "b")),
+    assert shrink(TimeRange(0, 4 * DAY, ids=("a", "b"))) == [
+        TimeRange(0, 2 * DAY, ("a", "b")),
+        TimeRange(2 * DAY, 4 * DAY, ("a", "b")),
     ]
-    assert [span.ids for span in shrink(Span(0, DAY, ids=("a", "b", "c")))] == [("b", "c"), ("a",)]
+    assert [span.ids for span in shrink(TimeRange(0, DAY, ids=("a", "b", "c")))] == [("b", "c"), ("a",)]
 
 
 def test_then_for_half_the_time_still_left() -> None:
-    assert shrink(Span(0, 100 * HOUR)) == [Span(0, 50 * HOUR), Span(50 * HOUR, 100 * HOUR)]
-    half_read = Span(0, 100 * HOUR, cursor="c", newest=20 * HOUR)
-    assert shrink(half_read) == [Span(0, 10 * HOUR), Span(10 * HOUR, 100 * HOUR, cursor="c", newest=20 * HOUR)]
+    assert shrink(TimeRange(0, 100 * HOUR)) == [TimeRange(0, 50 * HOUR), TimeRange(50 * HOUR, 100 * HOUR)]
+    half_read = TimeRange(0, 100 * HOUR, cursor="c", newest=20 * HOUR)
+    assert shrink(half_read) == [
+        TimeRange(0, 10 * HOUR),
+        TimeRange(10 * HOUR, 100 * HOUR, cursor="c", newest=20 * HOUR),
+    ]
 
 
 def test_down_to_a_minute_and_then_for_fewer_rows_and_then_not_at_all() -> None:
-    assert [span.limit for span in shrink(Span(0, MINUTE))] == [500]
-    assert shrink(Span(0, MINUTE, limit=10)) == []
-    assert [span.limit for span in shrink(Span(0, DAY, cursor="order unknown"))] == [500]
+    assert [span.limit for span in shrink(TimeRange(0, MINUTE))] == [500]
+    assert shrink(TimeRange(0, MINUTE, limit=10)) == []
+    assert [span.limit for span in shrink(TimeRange(0, DAY, cursor="order unknown"))] == [500]
 
 
 def test_ids_share_a_request_up_to_a_hundred_and_up_to_the_length_of_a_url() -> None:
@@ -87,7 +90,7 @@ def test_ids_share_a_request_up_to_a_hundred_and_up_to_the_length_of_a_url() -> 
 
 
 def test_the_same_question_has_the_same_key() -> None:
-    one = Slice(Kind.WINDOW, (Span(0, 5),))
-    assert one.key == Slice(Kind.WINDOW, (Span(0, 5),)).key
-    assert one.key != Slice(Kind.ENDED, (Span(0, 5),)).key
-    assert one.key != Slice(Kind.WINDOW, (Span(0, 6),)).key
+    one = ReadSlice(ReadKind.WINDOW, (TimeRange(0, 5),))
+    assert one.key == ReadSlice(ReadKind.WINDOW, (TimeRange(0, 5),)).key
+    assert one.key != ReadSlice(ReadKind.ENDED, (TimeRange(0, 5),)).key
+    assert one.key != ReadSlice(ReadKind.WINDOW, (TimeRange(0, 6),)).key

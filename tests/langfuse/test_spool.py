@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from billing_core.langfuse.decode import FactReader, Facts
-from billing_core.langfuse.spans import DAY, Kind, Slice, Span, milliseconds
+from billing_core.langfuse.decode import DecodedPage, FactReader
+from billing_core.langfuse.spans import DAY, ReadKind, ReadSlice, TimeRange, milliseconds
 from billing_core.langfuse.spool import Spool
 from billing_core.values.usage_frame import MetadataNames
 from tests.langfuse.fake import observation
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 OLD = milliseconds(NOW) - 10 * DAY
-SLICE = Slice(Kind.WINDOW, (Span(OLD, OLD + DAY),))
-REST = Span(OLD, OLD + DAY, cursor="c1", newest=OLD + 5)
+SLICE = ReadSlice(ReadKind.WINDOW, (TimeRange(OLD, OLD + DAY),))
+REST = TimeRange(OLD, OLD + DAY, cursor="c1", newest=OLD + 5)
 
 
-def page(*ids: str) -> Facts:
+def page(*ids: str) -> DecodedPage:
     rows = [observation(identity, "t", "2026-11-12T12:00:00.000Z") for identity in ids]
     return FactReader(MetadataNames()).observations(json.dumps({"data": [*rows, {"id": "odd"}], "meta": {}}).encode())
 
@@ -56,11 +56,11 @@ def test_a_finished_slice_is_not_read_again(tmp_path: Path) -> None:
     [
         (SLICE, timedelta(hours=6, seconds=1)),
         (SLICE, timedelta(hours=-1)),
-        (Slice(Kind.WINDOW, (Span(OLD, milliseconds(NOW - timedelta(hours=47))),)), timedelta(minutes=1)),
+        (ReadSlice(ReadKind.WINDOW, (TimeRange(OLD, milliseconds(NOW - timedelta(hours=47))),)), timedelta(minutes=1)),
     ],
     ids=["read too long ago", "the clock went back", "data that still moves"],
 )
-def test_pages_that_cannot_be_trusted_are_read_anew(tmp_path: Path, piece: Slice, later: timedelta) -> None:
+def test_pages_that_cannot_be_trusted_are_read_anew(tmp_path: Path, piece: ReadSlice, later: timedelta) -> None:
     first = spool(tmp_path)
     first.part(piece).write(page("a"), [])
     first.release()

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter
-from billing_core.ledger.closes import ClosingBook
-from billing_core.ledger.directory import DirectoryBook, Line
+from billing_core.ledger.closes import CloseStore
+from billing_core.ledger.directory import DirectoryStore, Line
 from billing_core.ledger.queries import Selection
-from billing_core.ledger.sync import SyncBooks
+from billing_core.ledger.sync import SyncStore
 from billing_core.ledger.verification import HASHED_COLUMNS, unbooked
 from billing_core.rating.events import Policy
 from billing_core.types import GetUsageEventsParams
@@ -43,7 +43,7 @@ def book(service, *rows):
 def close(service, window=OCTOBER, period="2026-10", now=NOW):
     ledger = service._ledger
     selection = Selection(scope_of(EVERYONE), ledger.snapshot(), *window)
-    return ClosingBook(ledger.engine).close(
+    return CloseStore(ledger.engine).close(
         selection, lambda seq, sets, head: ("{}", "0" * 64), period=period, timezone="UTC", actor="fay", now=now
     )
 
@@ -151,7 +151,7 @@ def test_days_charts_and_totals_of_an_open_month_tie_out_with_what_came_late(ser
 def test_a_reopened_month_has_its_late_usage_in_its_own_time(service):
     frozen = close(service)
     book(service, trace("late"), trace("a", latency_seconds=120))
-    ClosingBook(service._ledger.engine).reopen(frozen, actor="fay", reason="wrong card", now=NOW)
+    CloseStore(service._ledger.engine).reopen(frozen, actor="fay", reason="wrong card", now=NOW)
     assert shown(service, OCTOBER) == [("a", "200", False), ("b", "150", False), ("late", "150", False)]
     assert shown(service, NOVEMBER) == [("open", "150", False)]
     close(service)
@@ -162,7 +162,7 @@ def test_only_the_month_that_was_closed_last_can_be_reopened(service):
     october = close(service)
     close(service, NOVEMBER, "2026-11")
     with pytest.raises(BadParameter, match="2026-11 was closed after it"):
-        ClosingBook(service._ledger.engine).reopen(october, actor="fay", reason="x", now=NOW)
+        CloseStore(service._ledger.engine).reopen(october, actor="fay", reason="x", now=NOW)
 
 
 def test_months_of_two_timezones_do_not_overlap(service):
@@ -176,7 +176,7 @@ def test_a_ledger_that_changed_since_it_was_checked_is_not_closed(service):
     selection = Selection(scope_of(EVERYONE), service._ledger.snapshot(), *OCTOBER)
     book(service, trace("late"))
     with pytest.raises(BadParameter, match="at rest"):
-        ClosingBook(service._ledger.engine).close(
+        CloseStore(service._ledger.engine).close(
             selection, lambda *_: ("", ""), period="2026-10", timezone="UTC", actor="fay", now=NOW
         )
     assert service._ledger.engine.rows("SELECT count(*) FROM closed_events") == [(0,)]
@@ -201,7 +201,7 @@ def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_kn
     windows = {
         "2026-09": (datetime(2026, 9, 1, tzinfo=UTC), OCTOBER[0]), "2026-10": OCTOBER,
     }  # fmt: skip
-    frozen, book_of = {}, ClosingBook(service._ledger.engine)
+    frozen, book_of = {}, CloseStore(service._ledger.engine)
     try:
         for step in steps:
             match step:
@@ -233,13 +233,13 @@ def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_kn
 def edited(service, close_row, statement):
     with service._ledger.engine.transaction() as writer:
         writer.rows(statement)
-    book_of = ClosingBook(service._ledger.engine)
+    book_of = CloseStore(service._ledger.engine)
     return [one.says for one in book_of.tampered(close_row)], book_of.sets_of(close_row)
 
 
 def test_an_untouched_month_shows_no_difference_also_after_late_usage_and_pushes(service):
     frozen = close(service)
-    sets = ClosingBook(service._ledger.engine).sets_of(frozen)
+    sets = CloseStore(service._ledger.engine).sets_of(frozen)
     book(service, trace("late"), trace("a", latency_seconds=120))
     found, now = edited(service, frozen, "UPDATE events SET sync_status = 'processed', meter_event_identifier = 'x'")
     assert (found, now) == ([], sets)
@@ -322,14 +322,14 @@ def test_an_event_that_no_booking_wrote_is_named_in_whatever_month_it_is(service
 )  # fmt: skip
 def test_an_edit_of_frozen_rows_or_of_what_stands_behind_them_changes_the_hash_of_their_set(service, statement, name):
     frozen = close(service)
-    before = ClosingBook(service._ledger.engine).sets_of(frozen)
+    before = CloseStore(service._ledger.engine).sets_of(frozen)
     after = edited(service, frozen, statement)[1]
     assert {one for one in before if before[one] != after[one]} == {name}
 
 
 def test_hashes_of_a_close_are_of_the_columns_that_there_were(service):
     """A later version may add columns: what was closed before is proven without them."""
-    frozen, book_of = close(service), ClosingBook(service._ledger.engine)
+    frozen, book_of = close(service), CloseStore(service._ledger.engine)
     fewer = [name for name in HASHED_COLUMNS if name != "chatflow_name"]
     then = book_of.sets_of(frozen, fewer)
     now = edited(service, frozen, "UPDATE closed_events SET chatflow_name = 'x'")
@@ -344,7 +344,7 @@ def test_a_trace_that_moved_to_the_next_month_counts_once_after_that_one_is_reop
     close(service)
     book(service, trace("a", timestamp=datetime(2026, 11, 2, 12, tzinfo=UTC)))
     november = close(service, NOVEMBER, "2026-11", NOW + timedelta(days=30))
-    ClosingBook(service._ledger.engine).reopen(november, actor="fay", reason="x", now=NOW + timedelta(days=31))
+    CloseStore(service._ledger.engine).reopen(november, actor="fay", reason="x", now=NOW + timedelta(days=31))
     assert credits_of(service) == Decimal(450)
     close(service, NOVEMBER, "2026-11", NOW + timedelta(days=32))
     assert credits_of(service) == Decimal(450)
@@ -367,7 +367,7 @@ def test_who_may_see_the_former_organization_only_does_not_read_how_the_event_fa
 
 def test_what_says_when_a_frozen_row_counts_and_whether_it_takes_one_back_is_hashed_too(service):
     frozen = close(service)
-    before = ClosingBook(service._ledger.engine).sets_of(frozen)
+    before = CloseStore(service._ledger.engine).sets_of(frozen)
     for statement in (
         "UPDATE closed_events SET is_reversal = true", "UPDATE closed_events SET moment = TIMESTAMP '2026-10-06'",
     ):  # fmt: skip
@@ -376,12 +376,12 @@ def test_what_says_when_a_frozen_row_counts_and_whether_it_takes_one_back_is_has
 
 def test_entries_whose_time_was_taken_before_a_close_they_waited_for_are_no_part_of_it(service):
     frozen = close(service)
-    book_of = ClosingBook(service._ledger.engine)
+    book_of = CloseStore(service._ledger.engine)
     before = book_of.sets_of(frozen)
-    directory = DirectoryBook(service._ledger.engine)
+    directory = DirectoryStore(service._ledger.engine)
     earlier = NOW - timedelta(seconds=1)
     directory.change({"org_a": Line("Acme")}, seen={}, policy=Policy(), actor="ada", source="page", now=earlier)
-    SyncBooks(service._ledger.engine).hold(["a"], reason="x", actor="ada", now=earlier)
+    SyncStore(service._ledger.engine).hold(["a"], reason="x", actor="ada", now=earlier)
     assert book_of.sets_of(frozen) == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.customer_mapping import Standing, Unsent, standing
+from billing_core.ledger.customer_mapping import StatusAfterRemap, UnsentEvent, standing
 from billing_core.ledger.sync import MARK_GONE
 from billing_core.rating.events import NO_CUSTOMER, RATED_FLAGS, in_order, no_customer
 from billing_core.types import Flag
@@ -24,15 +24,15 @@ def unsent_events(draw):
     if status == "error":
         error = draw(TEXTS) if has_customer else no_customer(draw(st.sampled_from([None, "card declined"])))
     rule = draw(st.sampled_from([None, "failed_before", "too_old"] if has_customer else [None, "no_customer"]))
-    return Unsent(
+    return UnsentEvent(
         ",".join(in_order(draw(OTHER_FLAGS) | {flag})), status, error, has_customer, status != "excluded",
         has_customer and draw(st.booleans()), rule, draw(st.sampled_from([None, "on hold by ben: why"])),
     )  # fmt: skip
 
 
-def after(event: Unsent, now: Standing, *, has_customer: bool) -> Unsent:
+def after(event: UnsentEvent, now: StatusAfterRemap, *, has_customer: bool) -> UnsentEvent:
     """The event as it is then."""
-    return Unsent(
+    return UnsentEvent(
         now.flags, now.status, now.error, has_customer, event.has_credits, False,
         event.rule if now.stays_held else None, event.kept_back,
     )  # fmt: skip
@@ -69,12 +69,12 @@ def test_to_lose_a_customer_and_get_one_again_changes_nothing(event):
     assert (again.flags, again.status, again.error) == (first.flags, first.status, first.error)
 
 
-def mapped(status: str, error: str | None, **facts: object) -> Unsent:
+def mapped(status: str, error: str | None, **facts: object) -> UnsentEvent:
     rest = {"has_credits": True, "was_rejected": False, "rule": None, "kept_back": None, **facts}
-    return Unsent("mapped_customer", status, error, True, **rest)  # type: ignore[arg-type]
+    return UnsentEvent("mapped_customer", status, error, True, **rest)  # type: ignore[arg-type]
 
 
-def moved(event: Unsent) -> tuple[str, str | None, bool]:
+def moved(event: UnsentEvent) -> tuple[str, str | None, bool]:
     found = standing(event, has_customer=True, is_mapped=True)
     return found.status, found.error, found.stays_held
 
@@ -95,6 +95,6 @@ def test_what_only_a_person_may_lift_waits_for_that_person():
 
 def test_a_vanished_mark_of_the_earlier_system_is_not_forgotten_for_want_of_a_customer():
     gone = standing(mapped("error", MARK_GONE, rule="failed_before"), has_customer=False, is_mapped=False)
-    assert gone == Standing("no_customer", "error", MARK_GONE, False)
+    assert gone == StatusAfterRemap("no_customer", "error", MARK_GONE, False)
     plain = standing(mapped("pending", None), has_customer=False, is_mapped=False)
-    assert plain == Standing("no_customer", "error", NO_CUSTOMER, False)
+    assert plain == StatusAfterRemap("no_customer", "error", NO_CUSTOMER, False)

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
 from billing_core.ingest.pull import book_usage
-from billing_core.ledger.customer_mapping import Moved, booked_on_a_bill, moved_by
-from billing_core.ledger.directory import DirectoryBook, Line, follow, mapped_customers
+from billing_core.ledger.customer_mapping import MovedEvents, booked_on_a_bill, moved_by
+from billing_core.ledger.directory import DirectoryStore, Line, follow, mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import Answer, SyncBooks
+from billing_core.ledger.sync import IntentUpdate, SyncStore
 from billing_core.rating.events import NO_CUSTOMER, Policy, to_events
 from billing_core.settings import Granularity
-from billing_core.stripe.intents import Rules, plan
+from billing_core.stripe.intents import PlanningRules, plan
 from tests.factories import CARD, ledger_at, usage_table
 from tests.stripe_sync.push_world import use
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TEN = datetime(2026, 11, 20, 10, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(days=365)
-RULES = Rules("credits", "test", Granularity.HOUR, NOW)
+RULES = PlanningRules("credits", "test", Granularity.HOUR, NOW)
 
 
 class Books:
@@ -36,8 +36,8 @@ class Books:
     def __init__(self, path, policy=None):
         self.ledger = Ledger(DuckDBEngine(path))
         self.engine = self.ledger.engine
-        self.sync = SyncBooks(self.engine)
-        self.directory = DirectoryBook(self.engine)
+        self.sync = SyncStore(self.engine)
+        self.directory = DirectoryStore(self.engine)
         self.policy = policy or Policy()
         self.pushes = 0
 
@@ -71,7 +71,7 @@ class Books:
         return intents["identifier"].to_pylist()
 
     def answer(self, state, identifiers):
-        answers = [Answer(identifier, state, NOW, text="No such customer") for identifier in identifiers]
+        answers = [IntentUpdate(identifier, state, NOW, text="No such customer") for identifier in identifiers]
         self.sync.settle(answers, push_id="answers")
 
     def push(self, state="accepted"):
@@ -468,7 +468,7 @@ def test_what_a_change_would_move_is_known_before_it_is_made(books):
         use("4", TEN, customer="cus_t"),
     )  # fmt: skip
     found = moved_by(books.engine.rows, {"org_a": "cus_m"}, Policy(), old_before=NOW - timedelta(days=35))
-    assert found == {"org_a": Moved(2, Decimal("170.5"), Decimal("0.00682"), 1)}
+    assert found == {"org_a": MovedEvents(2, Decimal("170.5"), Decimal("0.00682"), 1)}
     assert books.map() == {"org_a": 2}
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from billing_core.errors import SettingsError
-from billing_core.ledger.sync import Answer, StoredObject, SyncBooks
+from billing_core.ledger.sync import IntentUpdate, StoredObject, SyncStore
 from billing_core.settings import Granularity
-from billing_core.stripe.intents import Rules, plan
+from billing_core.stripe.intents import PlanningRules, plan
 from tests.factories import events_table, ledger_at
 from tests.stripe_sync.push_world import use
 
@@ -27,13 +27,13 @@ class Shelf:
 
     def __init__(self, path):
         self.ledger = ledger_at(path)
-        self.books = SyncBooks(self.ledger.engine)
+        self.books = SyncStore(self.ledger.engine)
 
     def book(self, *rows, run="pull"):
         self.ledger.book(events_table(rows), run_id=run)
 
     def freeze(self, granularity=Granularity.HOUR, *, keep=True, settled_before=NOW, push="push-1", make=None):
-        rules = Rules("credits", "test", granularity, NOW)
+        rules = PlanningRules("credits", "test", granularity, NOW)
 
         def make_plan(given):
             return plan(given.events, given.covered, given.carried, {}, given.revisions, rules)
@@ -50,7 +50,7 @@ class Shelf:
         return [row["identifier"] for row in fresh]
 
     def answer(self, state, *identifiers, text=None, **more):
-        answers = [Answer(identifier, state, ANSWERED, text=text, **more) for identifier in identifiers]
+        answers = [IntentUpdate(identifier, state, ANSWERED, text=text, **more) for identifier in identifiers]
         self.books.settle(answers, push_id="push-1")
 
     def rows(self, query):

@@ -8,14 +8,14 @@ import pytest
 from billing_core.errors import BadParameter
 from billing_core.month_close.rules import (
     Acceptance,
-    Group,
-    Standing,
+    ObstacleGroup,
+    UnfinishedEvents,
     from_reconciliation,
     from_standings,
     judge,
     not_over,
 )
-from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation
 from billing_core.values.usage_frame import Window
 
 START, END = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
@@ -23,7 +23,7 @@ SETTLED = datetime(2026, 11, 1, 0, 30, tzinfo=UTC)
 
 
 def stands(stage, cause=None, *, settled=True, carried=False):
-    one = Standing(stage, cause, settled, carried, 2, Decimal("1.5"), ("b", "a"))
+    one = UnfinishedEvents(stage, cause, settled, carried, 2, Decimal("1.5"), ("b", "a"))
     return [(o.cause, o.group.value, o.events, o.credits, o.event_ids) for o in from_standings([one])]
 
 
@@ -59,18 +59,20 @@ def test_what_arrived_or_is_not_billed_is_no_obstacle(stage):
 
 
 def compared(*parts):
-    row = Row("cus_a", date(2026, 10, 5), Decimal(1), Decimal(1), Decimal(1), Decimal(1), parts)
+    row = CustomerDay("cus_a", date(2026, 10, 5), Decimal(1), Decimal(1), Decimal(1), Decimal(1), parts)
     return from_reconciliation(Reconciliation(Window(START, END), END, (row,)))
 
 
-def part(cause, step=Step.SENT_STRIPE, credits_="3", ids=("a",)):
-    return Part(step, cause, Decimal(credits_), ids)
+def part(cause, step=ComparisonStep.SENT_STRIPE, credits_="3", ids=("a",)):
+    return DifferencePart(step, cause, Decimal(credits_), ids)
 
 
 @pytest.mark.parametrize("cause", [Cause.NOT_OURS, Cause.LOST_AT_STRIPE])
 def test_what_nobody_can_explain_is_unexplained_whatever_its_sign(cause):
     both = compared(part(cause, credits_="3"), part(cause, credits_="-2", ids=("b",)))
-    assert [(o.cause, o.group, o.credits, o.events) for o in both] == [(cause.value, Group.UNEXPLAINED, Decimal(5), 2)]
+    assert [(o.cause, o.group, o.credits, o.events) for o in both] == [
+        (cause.value, ObstacleGroup.UNEXPLAINED, Decimal(5), 2)
+    ]
 
 
 def test_a_contradiction_of_the_ledger_is_unexplained():
@@ -79,18 +81,23 @@ def test_a_contradiction_of_the_ledger_is_unexplained():
 
 @pytest.mark.parametrize("cause", [Cause.LATE, Cause.CHANGED_AFTER_SENDING])
 def test_what_langfuse_says_otherwise_is_unsettled_until_it_is_pulled(cause):
-    assert [(o.cause, o.group) for o in compared(part(cause, Step.LANGFUSE_LEDGER))] == [(cause.value, Group.UNSETTLED)]
+    assert [(o.cause, o.group) for o in compared(part(cause, ComparisonStep.LANGFUSE_LEDGER))] == [
+        (cause.value, ObstacleGroup.UNSETTLED)
+    ]
 
 
 @pytest.mark.parametrize(
     "cause", [Cause.SUMMARY_LAG, Cause.CARRIED_FRACTION, Cause.EXCLUDED, Cause.UNPRICED, Cause.LEGACY_BILLED]
 )
 def test_explained_differences_are_no_obstacle(cause):
-    assert compared(part(cause), part(cause, Step.LEDGER_SENT)) == []
+    assert compared(part(cause), part(cause, ComparisonStep.LEDGER_SENT)) == []
 
 
 def test_a_cause_or_its_group_may_be_accepted_by_somebody_for_a_reason():
-    obstacles = [*from_standings([Standing("held", "too_old", True, False, 1, Decimal(1), ())]), *compared(part(None))]
+    obstacles = [
+        *from_standings([UnfinishedEvents("held", "too_old", True, False, 1, Decimal(1), ())]),
+        *compared(part(None)),
+    ]
     for word in ("too_old", "error"):
         standing, accepted = judge(obstacles, Acceptance.parse([word], by="fay", reason=" written  off "))
         assert [o.cause for o in standing] == ["contradiction"]
@@ -114,5 +121,5 @@ def test_that_a_month_is_not_over_cannot_be_accepted():
 def test_a_month_is_over_once_its_last_traces_are_settled():
     soon = not_over("2026-10", END, SETTLED, END)
     assert soon is not None
-    assert soon.group is Group.UNSETTLED
+    assert soon.group is ObstacleGroup.UNSETTLED
     assert not_over("2026-10", END, SETTLED, SETTLED) is None

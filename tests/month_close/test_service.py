@@ -11,10 +11,10 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError, WarehouseError
 from billing_core.exports.model import Dataset, ExportRequest, Format
-from billing_core.imports.model import ImportRecord, Kind
+from billing_core.imports.model import FileKind, ImportRecord
 from billing_core.imports.undo import undo_events
 from billing_core.month_close.model import MonthState, window_of
-from billing_core.reconcile.report import Cause, Part, Row, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
 from tests.imports.world import as_csv, line
@@ -34,7 +34,7 @@ def world(tmp_path):
 
 def row_with(*parts, **books):
     values = dict.fromkeys(("langfuse", "ledger", "sent", "stripe"), Decimal(300)) | books
-    return Row("cus_a", date(2026, 10, 5), *values.values(), parts)
+    return CustomerDay("cus_a", date(2026, 10, 5), *values.values(), parts)
 
 
 # ── refusing ─────────────────────────────────────────────────────────────────────────────────────
@@ -93,14 +93,20 @@ def test_what_is_unsent_is_named_without_the_fractions_that_wait_by_rule(world):
 
 
 def test_what_stripe_counts_and_nobody_sent_keeps_the_month_open(world):
-    world.books.rows = (row_with(Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),)
+    world.books.rows = (
+        row_with(DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),
+    )
     assert [(o.cause, o.credits) for o in world.close().obstacles] == [("not_ours", Decimal(7))]
     manifest = world.close(accept=["unexplained"]).manifest
     assert (manifest["stripe"]["unexplained_credits"], manifest["stripe"]["stripe_credits"]) == ("7", "307")
 
 
 def test_usage_that_langfuse_has_and_the_ledger_has_not_keeps_the_month_open(world):
-    world.books.rows = (row_with(Part(Step.LANGFUSE_LEDGER, Cause.LATE, Decimal(5), ("new",)), langfuse=Decimal(305)),)
+    world.books.rows = (
+        row_with(
+            DifferencePart(ComparisonStep.LANGFUSE_LEDGER, Cause.LATE, Decimal(5), ("new",)), langfuse=Decimal(305)
+        ),
+    )
     assert [(o.cause, o.group.value) for o in world.close().obstacles] == [("late", "unsettled")]
 
 
@@ -379,7 +385,9 @@ def test_the_reconciliation_of_a_closed_month_is_the_one_it_was_closed_on(world)
     asked = ExportRequest(Dataset.RECONCILIATION, Format.JSON, GetUsageEventsParams.parse(OCTOBER))
     world.close()
     before = world.service.exports.digest(asked, FINANCE).sha256
-    world.books.rows = (row_with(Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),)
+    world.books.rows = (
+        row_with(DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, Decimal(-7)), stripe=Decimal(307)),
+    )
     world.books.made_at = datetime(2026, 12, 1, tzinfo=UTC)
     world.books.reconcile(FINANCE, datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
     assert world.service.exports.digest(asked, FINANCE).sha256 == before
@@ -434,7 +442,9 @@ def test_an_import_that_is_undone_after_a_close_leaves_no_event_out_of_every_mon
     world.close()
     with world.ledger.engine.transaction() as writer:
         undo_events(
-            writer, ImportRecord("one", Kind.USAGE_EVENTS, "f.csv", "0", 0, 1, 0, 0, world.now, "ada"), now=world.now
+            writer,
+            ImportRecord("one", FileKind.USAGE_EVENTS, "f.csv", "0", 0, 1, 0, 0, world.now, "ada"),
+            now=world.now,
         )
     assert [one for one in world.shown(NOVEMBER) if one[0] == "x"] == [("x", "150", "processed", True)]
     assert world.verify() == []

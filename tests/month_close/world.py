@@ -11,8 +11,8 @@ from typing import Any
 
 from billing_core.access import Principal, Role
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import SyncBooks
-from billing_core.reconcile.report import Reconciliation, Row
+from billing_core.ledger.sync import SyncStore
+from billing_core.reconcile.report import CustomerDay, Reconciliation
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams
@@ -37,7 +37,7 @@ class Books:
     """What stands in for Stripe's desk: three books that agree, or what the test puts in their place."""
 
     ledger: Ledger
-    rows: tuple[Row, ...] = ()
+    rows: tuple[CustomerDay, ...] = ()
     problems: tuple[str, ...] = ()
     is_connected: bool = True
     asked: list[Window] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Books:
         self.asked.append(window)
         found = Reconciliation(window, made_at, self.rows, problems=self.problems)
         document = json.dumps(found.to_json())
-        SyncBooks(self.ledger.engine).store_reconciliation(
+        SyncStore(self.ledger.engine).store_reconciliation(
             actor=who.name, now=made_at, start=start, end=end, result=document
         )
         if self.meanwhile is not None:

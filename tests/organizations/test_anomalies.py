@@ -9,18 +9,18 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.anomaly_marks import Mark
+from billing_core.ledger.anomaly_marks import AnomalyMark
 from billing_core.organizations.anomalies import expected_day, expected_period, range_around
 from billing_core.organizations.anomaly_detection import judge
-from billing_core.organizations.daily import DailyHistory, Usage
+from billing_core.organizations.daily import DailyHistory, DailyUsage
 
 MONDAY = date(2026, 8, 3)
 WEEK = [5000, 6000, 6000, 6000, 5000, 0, 0]
 
 
-def usage(days, first_day=MONDAY, is_older=False) -> Usage:
+def usage(days, first_day=MONDAY, is_older=False) -> DailyUsage:
     held = tuple(Decimal(str(value)) for value in days)
-    return Usage(first_day, is_older, held, tuple(value * Decimal("0.00004") for value in held))
+    return DailyUsage(first_day, is_older, held, tuple(value * Decimal("0.00004") for value in held))
 
 
 def past(**organizations) -> DailyHistory:
@@ -169,8 +169,8 @@ def test_a_week_that_is_unusual_as_a_whole_is_named():
 def test_seen_is_what_is_marked_and_still_the_same():
     [row] = judged(63, 63, a=[*WEEK * 9, 9000]).rows
     now = datetime(2026, 11, 1, tzinfo=UTC)
-    seen = replace(row, mark=Mark(Decimal(9000), now, "ann", ""))
-    changed = replace(row, mark=Mark(Decimal(8999), now, "ann", ""))
+    seen = replace(row, mark=AnomalyMark(Decimal(9000), now, "ann", ""))
+    changed = replace(row, mark=AnomalyMark(Decimal(8999), now, "ann", ""))
     assert (row.is_seen, row.has_changed) == (False, False)
     assert (seen.is_seen, seen.has_changed) == (True, False)
     assert (changed.is_seen, changed.has_changed) == (False, True)

@@ -12,8 +12,8 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.directory import Line
-from billing_core.ledger.sync import StoredObject, SyncBooks
-from billing_core.organizations.directory import Applied, Change, Directory, Entry
+from billing_core.ledger.sync import StoredObject, SyncStore
+from billing_core.organizations.directory import Applied, Change, Directory, DirectoryEntry
 from billing_core.settings import load_settings
 from billing_core.stripe.model import Customer
 from billing_core.stripe_sync.pipeline import Amounts
@@ -43,7 +43,7 @@ class Office:
     def knows(self, *customers):
         """Stripe's customers, as last read."""
         rows = [StoredObject(c.id, c.id, msgspec.json.encode(c).decode(), NOW) for c in customers]
-        books = SyncBooks(self.ledger.engine)
+        books = SyncStore(self.ledger.engine)
         books.store_objects("customer", rows)
         books.store_objects("picture", [StoredObject("picture", None, "{}", NOW)])
 
@@ -73,17 +73,17 @@ def office(tmp_path):
 def test_organizations_nobody_pays_for_come_first_with_what_is_at_stake(office):
     office.change(Change("org_new", "New Ltd", "cus_n"), Change("org_c", "Cedar"))
     assert office.directory.entries(EVERYONE) == [
-        Entry("org_b", None, None, (), Amounts(1, Decimal(500), Decimal("0.02"))),
-        Entry("org_a", None, None, (), Amounts(2, Decimal(120), Decimal("0.0048"))),
-        Entry("org_c", "Cedar", None, ("cus_c", "cus_d"), Amounts()),
-        Entry("org_new", "New Ltd", "cus_n", (), Amounts()),
+        DirectoryEntry("org_b", None, None, (), Amounts(1, Decimal(500), Decimal("0.02"))),
+        DirectoryEntry("org_a", None, None, (), Amounts(2, Decimal(120), Decimal("0.0048"))),
+        DirectoryEntry("org_c", "Cedar", None, ("cus_c", "cus_d"), Amounts()),
+        DirectoryEntry("org_new", "New Ltd", "cus_n", (), Amounts()),
     ]
 
 
 def test_nothing_is_at_stake_once_the_organization_is_mapped(office):
     office.change(Change("org_b", None, "cus_b"))
     (found,) = [entry for entry in office.directory.entries(EVERYONE) if entry.organization_id == "org_b"]
-    assert found == Entry("org_b", None, "cus_b", (), Amounts())
+    assert found == DirectoryEntry("org_b", None, "cus_b", (), Amounts())
 
 
 def test_what_the_earlier_system_billed_and_what_is_not_billed_is_not_at_stake(tmp_path):
@@ -92,7 +92,7 @@ def test_what_the_earlier_system_billed_and_what_is_not_billed_is_not_at_stake(t
         use("1", TODAY, customer=None, legacy_status="processed"),
         use("2", TODAY, customer=None, environment="sdk-experiment"),
     )
-    assert office.directory.entries(EVERYONE) == [Entry("org_a", None, None, (), Amounts())]
+    assert office.directory.entries(EVERYONE) == [DirectoryEntry("org_a", None, None, (), Amounts())]
     office.ledger.engine.close()
 
 

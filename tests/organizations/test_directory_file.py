@@ -9,7 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from billing_core.organizations.directory_file import Change, Rejected, can_be_written, csv_lines, faults, parse
+from billing_core.organizations.directory_file import (
+    Change,
+    RejectedDirectoryRow,
+    can_be_written,
+    csv_lines,
+    faults,
+    parse,
+)
 
 HEADER = "organization_id,name,customer_id\n"
 
@@ -154,7 +161,7 @@ def test_whatever_is_uploaded_is_either_used_or_refused_with_a_reason(data):
     found = parse(data)
     assert not (found.changes and found.rejected)
     for one in found.rejected:
-        assert isinstance(one, Rejected)
+        assert isinstance(one, RejectedDirectoryRow)
         assert one.row >= 1
         assert one.reason
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing_core.organizations.forecast import Exhaustion, Forecast, NotEnough, Question, forecast
+from billing_core.organizations.forecast import Exhaustion, Forecast, ForecastInput, NotEnough, forecast
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -18,14 +18,14 @@ WORKING_WEEK = (120, 100, 110, 100, 90, 10, 5)
 """Credits from Tuesday on: 10 November 2026 is a Tuesday, so whole weeks before it begin with one."""
 
 
-def question(days, **facts) -> Question:
+def question(days, **facts) -> ForecastInput:
     """Half of 10 November has passed; 20 whole days of November are to come."""
     known = {
         "at": NOON, "zone": ZoneInfo("UTC"), "days": tuple(Decimal(str(day)) for day in days), "today": Decimal(0),
         "period_start": datetime(2026, 11, 1, tzinfo=UTC), "period_end": DECEMBER, "used": Decimal(1000),
         "included": None,
     }  # fmt: skip
-    return Question(**{**known, **facts})
+    return ForecastInput(**{**known, **facts})
 
 
 def answered(days, **facts) -> Forecast:

@@ -14,7 +14,7 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound
 from billing_core.organizations.forecast import Forecast, NotEnough
-from billing_core.organizations.forecast_service import Foresight
+from billing_core.organizations.forecast_service import ForecastService
 from billing_core.organizations.limits import Limit
 from billing_core.settings import load_settings
 from billing_core.values.usage_frame import Window
@@ -68,7 +68,7 @@ def desk(tmp_path):
     """Makes the part of the service over a ledger with these rows; everything until noon of 10 November is read."""
     opened = []
 
-    def make(rows, limits=(), *, timezone="UTC", now=NOW, read_until=NOW) -> Foresight:
+    def make(rows, limits=(), *, timezone="UTC", now=NOW, read_until=NOW) -> ForecastService:
         path = tmp_path / f"{len(opened)}.duckdb"
         ledger = ledger_at(path, rows)
         opened.append(ledger)
@@ -80,7 +80,7 @@ def desk(tmp_path):
             {"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_TIMEZONE": timezone, "BILLING_MODE": "live"},
             env_file=None,
         )
-        return Foresight(settings, ledger, lambda: now, Known(tuple(limits)))
+        return ForecastService(settings, ledger, lambda: now, Known(tuple(limits)))
 
     yield make
     for ledger in opened:
@@ -371,7 +371,7 @@ def odd(desk):
     return desk([*daily(70, 10_000), used(3, 30_000, hour=11)])
 
 
-def audited(part: Foresight) -> list[tuple]:
+def audited(part: ForecastService) -> list[tuple]:
     entries = part._ledger.audit_entries()
     return [
         (entry["actor"], entry["action"], json.loads(entry["detail"]))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.notices import Outcome, Reached, Try
+from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Reached
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.notices import DeliveryState, delivery_of, due_at, facts_of, passed
 
@@ -70,7 +70,10 @@ def test_programs_read_exact_numbers_as_text():
 
 
 def failures(count, first=RAISED):
-    return [Try("n", n + 1, first + n * timedelta(seconds=1), Outcome.FAILED, 500, "500") for n in range(count)]
+    return [
+        DeliveryTry("n", n + 1, first + n * timedelta(seconds=1), DeliveryOutcome.FAILED, 500, "500")
+        for n in range(count)
+    ]
 
 
 def test_goes_grow_apart_and_never_more_than_six_hours():
@@ -85,9 +88,9 @@ def test_a_go_that_was_cut_off_counts_as_one():
     assert due_at(RAISED, failures(4)) == failures(4)[-1].at + 10 * MINUTE
 
 
-@pytest.mark.parametrize("outcome", [Outcome.DELIVERED, Outcome.GIVEN_UP, Outcome.COVERED])
+@pytest.mark.parametrize("outcome", [DeliveryOutcome.DELIVERED, DeliveryOutcome.GIVEN_UP, DeliveryOutcome.COVERED])
 def test_what_is_over_is_never_due_again(outcome):
-    assert due_at(RAISED, [*failures(2), Try("n", 3, RAISED, outcome)]) is None
+    assert due_at(RAISED, [*failures(2), DeliveryTry("n", 3, RAISED, outcome)]) is None
 
 
 @given(st.integers(1, 200))
@@ -97,8 +100,11 @@ def test_a_failed_notice_is_always_due_later_than_its_last_try(count):
 
 
 def test_a_delivery_tells_how_far_it_got():
-    done = [*failures(2), Try("n", 3, RAISED + MINUTE, Outcome.DELIVERED, 204)]
-    late = [*failures(3), Try("n", 0, RAISED + timedelta(days=1), Outcome.GIVEN_UP, None, "not delivered")]
+    done = [*failures(2), DeliveryTry("n", 3, RAISED + MINUTE, DeliveryOutcome.DELIVERED, 204)]
+    late = [
+        *failures(3),
+        DeliveryTry("n", 0, RAISED + timedelta(days=1), DeliveryOutcome.GIVEN_UP, None, "not delivered"),
+    ]
 
     def state(tries, has_webhook=True):
         found = delivery_of(RAISED, tries, has_webhook=has_webhook)
@@ -109,6 +115,6 @@ def test_a_delivery_tells_how_far_it_got():
     assert state(failures(3)) == (DeliveryState.FAILED, 3)
     assert state(done) == (DeliveryState.DELIVERED, 3)
     assert state(late) == (DeliveryState.GIVEN_UP, 3)
-    assert state([Try("n", 0, RAISED, Outcome.COVERED)]) == (DeliveryState.COVERED, 0)
+    assert state([DeliveryTry("n", 0, RAISED, DeliveryOutcome.COVERED)]) == (DeliveryState.COVERED, 0)
     assert delivery_of(RAISED, failures(3), has_webhook=True).next_at == failures(3)[-1].at + 5 * MINUTE
     assert delivery_of(RAISED, done, has_webhook=True).next_at is None

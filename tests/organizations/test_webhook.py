@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from billing_core.ledger.notices import Notice, Outcome
+from billing_core.ledger.notices import DeliveryOutcome, Notice
 from billing_core.organizations.webhook import Webhook, deliver, signature_of
 from billing_core.runtime import clock
 from billing_core.settings import signing_key
@@ -36,7 +36,7 @@ class Log:
     dies_when_writing: bool = False
 
     def undelivered(self):
-        over = {one.notice_id for one in self.made if one.outcome is not Outcome.FAILED}
+        over = {one.notice_id for one in self.made if one.outcome is not DeliveryOutcome.FAILED}
         return [one for one in self.notices if one.id not in over]
 
     def tries(self, ids):

@@ -15,21 +15,21 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, WarehouseError
 from billing_core.exports.model import (
     Dataset,
+    ExportPreview,
     ExportProgress,
     ExportRequest,
     ExportResult,
     Format,
     Grain,
-    Preview,
 )
 from billing_core.imports.model import (
-    Effect,
+    FileKind,
+    ImportOutcome,
     ImportPlan,
     ImportRecord,
     ImportResult,
-    Kind,
-    Outcome,
-    Rejected,
+    OrganizationEffect,
+    RejectedLine,
     UndoResult,
 )
 from billing_core.runtime import clock
@@ -61,7 +61,7 @@ class Exports:
         assert request.columns == ()
         return ("id", "chatflow_name", "credits_total")
 
-    def preview(self, request: ExportRequest, principal: Principal, rows: int) -> Preview:
+    def preview(self, request: ExportRequest, principal: Principal, rows: int) -> ExportPreview:
         self.asked.append((request, principal))
         if self.error is not None:
             raise self.error
@@ -69,7 +69,7 @@ class Exports:
         totals = {"credits_total": Decimal("1450.5") if self.rows else Decimal(0), "amount_usd": Decimal("0.05802")}
         as_of = request.params.as_of
         assert as_of is not None
-        return Preview(("id", "chatflow_name", "credits_total"), shown, self.rows, totals, as_of, NOW)
+        return ExportPreview(("id", "chatflow_name", "credits_total"), shown, self.rows, totals, as_of, NOW)
 
 
 @dataclass
@@ -114,8 +114,8 @@ def finished(rows: int = 3, **totals: Decimal) -> JobState:
 
 
 PLAN = ImportPlan(
-    Kind.USAGE_EVENTS, "october.csv", SHA, 1536, 4,
-    Outcome(2, 1, 1, (Effect("org_<b>a</b>", 2, Decimal("300"), Decimal("0.012")),)),
+    FileKind.USAGE_EVENTS, "october.csv", SHA, 1536, 4,
+    ImportOutcome(2, 1, 1, (OrganizationEffect("org_<b>a</b>", 2, Decimal("300"), Decimal("0.012")),)),
     columns=("id", "*timestamp*"), warnings=("2 events with 300 credits are pending and would be sent",),
 )  # fmt: skip
 
@@ -140,7 +140,7 @@ class Imports:
         if isinstance(self.found, Exception):
             raise self.found
         read = replace(self.found, skip_bad_rows=skip_bad_rows)
-        return read if read.is_whole else replace(read, outcome=Outcome())  # what cannot be read is not compared
+        return read if read.is_whole else replace(read, outcome=ImportOutcome())  # what cannot be read is not compared
 
     def apply(self, plan: ImportPlan, principal, progress=None) -> ImportResult:
         if self.refusal is not None:
@@ -159,7 +159,7 @@ class Imports:
             raise self.refusal
         self.undone.append(import_id)
         self.records = [replace(one, undone_at=NOW, undone_by=principal.name) for one in self.records]
-        return UndoResult(import_id, Kind.USAGE_EVENTS, 2, 1)
+        return UndoResult(import_id, FileKind.USAGE_EVENTS, 2, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -545,7 +545,9 @@ def test_a_plan_that_no_longer_holds_is_refused_and_stays_to_be_previewed_again(
 
 
 def test_whose_times_those_without_an_offset_are_is_asked_and_nothing_is_chosen_beforehand(imports):
-    imports.found = replace(PLAN, without_offset=2, rejected_rows=1, rejected=(Rejected(1, "timestamp", "no offset"),))
+    imports.found = replace(
+        PLAN, without_offset=2, rejected_rows=1, rejected=(RejectedLine(1, "timestamp", "no offset"),)
+    )
     run = uploaded()
     (asked,) = (
         box for box in run.selectbox if box.label.startswith("2 times in this file do not say how far from UTC")
@@ -561,7 +563,7 @@ def test_whose_times_those_without_an_offset_are_is_asked_and_nothing_is_chosen_
 
 def test_rejected_rows_are_named_and_may_be_left_out_on_purpose(imports):
     imports.found = replace(
-        PLAN, rejected_rows=1200, rejected=(Rejected(3, "credits_total", "'=SUM(A1)' is no number"),)
+        PLAN, rejected_rows=1200, rejected=(RejectedLine(3, "credits_total", "'=SUM(A1)' is no number"),)
     )
     run = uploaded()
     assert [one.value for one in run.metric] == ["2", "1", "1", "1,200"]
@@ -576,7 +578,9 @@ def test_rejected_rows_are_named_and_may_be_left_out_on_purpose(imports):
 
 
 def test_a_file_that_is_not_whole_is_never_imported(imports):
-    imports.found = replace(PLAN, is_whole=False, rejected_rows=1, rejected=(Rejected(0, "", "the file is cut off"),))
+    imports.found = replace(
+        PLAN, is_whole=False, rejected_rows=1, rejected=(RejectedLine(0, "", "the file is cut off"),)
+    )
     run = uploaded()
     assert "This file cannot be used; nothing of it is imported." in texts(run)
     assert [(one.label, one.value) for one in run.metric] == [("Rejected", "1")]
@@ -593,15 +597,15 @@ def test_a_file_that_cannot_be_read_says_why_and_can_be_put_away(imports):
 
 
 def test_what_is_there_already_is_nothing_to_import(imports):
-    imports.found = replace(PLAN, outcome=Outcome(0, 0, 4))
+    imports.found = replace(PLAN, outcome=ImportOutcome(0, 0, 4))
     run = uploaded()
     assert "Everything in this file is in the ledger already" in texts(run)
     assert "import-apply" not in keys(run)
 
 
 def test_a_bundle_is_shown_file_by_file(imports):
-    card = replace(PLAN, kind=Kind.RATE_CARD, file_name="rate-card.json", outcome=Outcome(1))
-    imports.found = replace(PLAN, kind=Kind.BUNDLE, parts=(card, PLAN))
+    card = replace(PLAN, kind=FileKind.RATE_CARD, file_name="rate-card.json", outcome=ImportOutcome(1))
+    imports.found = replace(PLAN, kind=FileKind.BUNDLE, parts=(card, PLAN))
     rows = frame(uploaded(), "Kind")
     assert list(rows["File"]) == ["rate-card.json", "october.csv"]
     assert list(rows["Kind"]) == ["rate cards", "usage events"]
@@ -643,7 +647,7 @@ def test_an_import_is_undone_after_saying_what_that_takes_back(imports):
 
 
 def test_an_undo_that_is_refused_says_why(imports):
-    imports.records = [ImportRecord("imp_1", Kind.USAGE_EVENTS, "october.csv", SHA, 2, 1, 1, 0, NOW, "admin")]
+    imports.records = [ImportRecord("imp_1", FileKind.USAGE_EVENTS, "october.csv", SHA, 2, 1, 1, 0, NOW, "admin")]
     imports.refusal = BadParameter("import", "imp_1", "one of which nothing was sent; 2 events were")
     run = opened(view="import")
     run.selectbox(key="import-undo-choice").set_value("imp_1").run()

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.web import wiring
-from components.organizations.query import View as OrganizationView
+from components.organizations.query import OrganizationView
 from components.shared.transfer_views import OFFERED
 from tests.factories import ledger_at
 from tests.lived_in import copied

@@ -15,8 +15,8 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import UpstreamError
-from billing_core.month_close.service import MonthsDesk
-from billing_core.reconcile.report import Cause, Part, Row, Step
+from billing_core.month_close.service import MonthCloseService
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart
 from billing_core.runtime import clock
 from billing_core.web import jobs, wiring
 from billing_core.web.jobs import MonthTask
@@ -274,9 +274,9 @@ def test_a_close_that_finds_something_new_does_not_happen_and_says_what(world):
     assert run.button(key="months-close").disabled
 
 
-def lost(event_id: str) -> Row:
-    part = Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(7), (event_id,), ())
-    return Row(
+def lost(event_id: str) -> CustomerDay:
+    part = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(7), (event_id,), ())
+    return CustomerDay(
         "cus_a",
         datetime(2026, 10, 5, tzinfo=UTC).date(),
         Decimal(150),
@@ -435,8 +435,8 @@ def test_a_verdict_about_an_earlier_close_is_not_shown_for_the_next_one(world, m
 
 def test_looking_again_asks_the_ledger_only_after_a_change(world, monkeypatch):
     asked = []
-    months = MonthsDesk.months
-    monkeypatch.setattr(MonthsDesk, "months", lambda self, who: asked.append(who) or months(self, who))
+    months = MonthCloseService.months
+    monkeypatch.setattr(MonthCloseService, "months", lambda self, who: asked.append(who) or months(self, who))
     monkeypatch.setattr("components.months.state.datetime", Frozen)
     run = opened()
     run.run()

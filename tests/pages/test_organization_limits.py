@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import WarehouseError
-from billing_core.organizations.limits_service import LimitsDesk
+from billing_core.organizations.limits_service import LimitsService
 from billing_core.runtime import clock
 from billing_core.sandbox.data.catalog import STRIPE_KEY
 from billing_core.settings import load_settings
@@ -147,7 +147,7 @@ def test_a_reading_whose_failure_cannot_even_be_remembered_is_not_repeated_by_ev
     def fails(*_):
         raise WarehouseError("the ledger is full")
 
-    monkeypatch.setattr(LimitsDesk, "refresh", fails)
+    monkeypatch.setattr(LimitsService, "refresh", fails)
     run = opened()
     for _ in range(2):
         wiring.plans_job().wait(20)

@@ -19,11 +19,11 @@ from streamlit.testing.v1 import AppTest
 from billing_core.access import Principal, Role
 from billing_core.errors import WarehouseError
 from billing_core.organizations.directory import Directory
-from billing_core.organizations.service import OrganizationDesk
+from billing_core.organizations.service import OrganizationService
 from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.stripe_sync.customer_status import CustomerStatus
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.web import wiring
 from components.organizations import overview
 from components.shared import sign_in
@@ -218,7 +218,7 @@ def _params():
 
 def test_figures_that_do_not_tie_out_are_called_out(monkeypatch):
     book(usage())
-    monkeypatch.setattr(OrganizationDesk, "_ties_out", lambda *_: False)
+    monkeypatch.setattr(OrganizationService, "_ties_out", lambda *_: False)
     run = opened()
     (warning,) = run.warning
     assert "do not tie out" in warning.value
@@ -486,7 +486,7 @@ def test_stripe_is_asked_only_when_somebody_presses_the_button(monkeypatch):
         asked.append(customer)
         return CustomerStatus(customer, "active", "Pro", 500_000, Decimal(7), None, None, None, clock.now())
 
-    monkeypatch.setattr(StripeDesk, "status", status)
+    monkeypatch.setattr(StripeSyncService, "status", status)
     run = opened(open="org_acme")
     assert "cus_2 was never read from Stripe." in texts(run)
     assert asked == []
@@ -558,15 +558,15 @@ def test_only_the_chosen_view_runs(monkeypatch, view, line):
     def refuse(*_):
         raise AssertionError("statistics were asked for")
 
-    monkeypatch.setattr(OrganizationDesk, "statistics", refuse)
+    monkeypatch.setattr(OrganizationService, "statistics", refuse)
     assert line in texts(opened(view=view))
 
 
 def test_statistics_are_asked_for_once_per_run(monkeypatch):
     book(usage())
     asked: list[object] = []
-    genuine = OrganizationDesk.statistics
-    monkeypatch.setattr(OrganizationDesk, "statistics", lambda *who: asked.append(who) or genuine(*who))
+    genuine = OrganizationService.statistics
+    monkeypatch.setattr(OrganizationService, "statistics", lambda *who: asked.append(who) or genuine(*who))
     opened()
     assert len(asked) == 1
 
@@ -599,7 +599,7 @@ def test_a_ledger_that_cannot_be_read_is_one_calm_line(monkeypatch):
     def refuse(*_):
         raise WarehouseError("the ledger is busy: another process holds it; try again in a moment")
 
-    monkeypatch.setattr(OrganizationDesk, "statistics", refuse)
+    monkeypatch.setattr(OrganizationService, "statistics", refuse)
     run = opened()
     (error,) = run.error
     assert error.value.startswith(r"the ledger is busy\:")

@@ -13,13 +13,21 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import UpstreamError
-from billing_core.reconcile.report import Cause, CrossCheck, Finding, Part, Reconciliation, Row, Step
+from billing_core.reconcile.report import (
+    Cause,
+    ComparisonStep,
+    CrossCheck,
+    CustomerDay,
+    DifferencePart,
+    Reconciliation,
+    UnbilledFinding,
+)
 from billing_core.runtime import clock
 from billing_core.stripe.model import Invoice
 from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.stripe_sync.push import PushResult
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
@@ -170,7 +178,7 @@ def test_stages_that_do_not_add_up_are_called_out(monkeypatch):
 
 
 def test_without_a_stripe_key_everything_else_can_be_read(monkeypatch):
-    monkeypatch.setattr(StripeDesk, "is_connected", property(lambda _: False))
+    monkeypatch.setattr(StripeSyncService, "is_connected", property(lambda _: False))
     run = opened()
     assert run.info[0].value.startswith("Not connected to Stripe. Set STRIPE_API_KEY")
     assert "**300 credits**" in texts(run)
@@ -191,7 +199,7 @@ def test_a_book_that_cannot_be_read_leaves_the_other_sections_alone(monkeypatch)
     def fail(*_):
         raise UpstreamError("the reconciliation is unreadable")
 
-    monkeypatch.setattr(StripeDesk, "last_reconciliation", fail)
+    monkeypatch.setattr(StripeSyncService, "last_reconciliation", fail)
     run = opened()
     assert "the reconciliation is unreadable" in texts(run)
     assert [one.value for one in run.header][-2:] == ["Customer status", "Push log"]
@@ -226,7 +234,7 @@ class Pushes:
 
 
 def previewed(monkeypatch, pushes: Pushes) -> AppTest:
-    monkeypatch.setattr(StripeDesk, "push", lambda _, *asked, **how: pushes(*asked, **how))
+    monkeypatch.setattr(StripeSyncService, "push", lambda _, *asked, **how: pushes(*asked, **how))
     run = opened()
     run.button(key="sync-preview").click().run()
     return run
@@ -300,7 +308,7 @@ def test_a_preview_that_fails_is_one_calm_line(monkeypatch):
     def fail(*_, **__):
         raise UpstreamError("Stripe cannot be reached: no route")
 
-    monkeypatch.setattr(StripeDesk, "push", fail)
+    monkeypatch.setattr(StripeSyncService, "push", fail)
     run = opened()
     run.button(key="sync-preview").click().run()
     assert [one.value.replace("\\", "") for one in run.error] == ["Stripe cannot be reached: no route"]
@@ -390,21 +398,23 @@ def number(value: str | None) -> Decimal | None:
     return None if value is None else Decimal(value)
 
 
-def row(customer: str | None, books: tuple[str | None, str, str, str | None], *parts: Part, day: date = TODAY) -> Row:
+def row(
+    customer: str | None, books: tuple[str | None, str, str, str | None], *parts: DifferencePart, day: date = TODAY
+) -> CustomerDay:
     langfuse, ledger, sent, stripe = books
-    return Row(customer, day, number(langfuse), Decimal(ledger), Decimal(sent), number(stripe), parts)
+    return CustomerDay(customer, day, number(langfuse), Decimal(ledger), Decimal(sent), number(stripe), parts)
 
 
-def reconciled(monkeypatch, *rows: Row, **more) -> AppTest:
+def reconciled(monkeypatch, *rows: CustomerDay, **more) -> AppTest:
     midnight = datetime.combine(TODAY, datetime.min.time(), UTC)
     window = Window(midnight - timedelta(days=1), midnight + timedelta(days=1))
     found = Reconciliation(window, ago(2), rows, **more)
-    monkeypatch.setattr(StripeDesk, "last_reconciliation", lambda *_: found)
+    monkeypatch.setattr(StripeSyncService, "last_reconciliation", lambda *_: found)
     return opened("finance")
 
 
-LATE = Part(Step.LEDGER_SENT, Cause.LATE, Decimal(150), ("a1", "a2"))
-LOST = Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), ("a3",), ("usage_1",))
+LATE = DifferencePart(ComparisonStep.LEDGER_SENT, Cause.LATE, Decimal(150), ("a1", "a2"))
+LOST = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), ("a3",), ("usage_1",))
 
 
 def test_before_the_first_reconciliation_the_page_says_what_to_do():
@@ -465,7 +475,7 @@ def test_every_chart_can_be_read_as_a_table(monkeypatch):
 
 
 def test_money_no_invoice_will_bill_and_the_cross_check_are_said(monkeypatch):
-    finding = Finding("no_metered_item", "cus_a", Decimal(10), "Stripe counts 10 credits that no invoice bills")
+    finding = UnbilledFinding("no_metered_item", "cus_a", Decimal(10), "Stripe counts 10 credits that no invoice bills")
     check = CrossCheck(None, "the server offers none")
     shown = texts(reconciled(monkeypatch, row("cus_a", ("1", "1", "1", "1")), findings=(finding,), cross_check=check))
     assert "Stripe counts 10 credits that no invoice bills" in shown
@@ -476,7 +486,7 @@ def test_a_reconciliation_runs_over_the_chosen_utc_days(monkeypatch):
     asked: list[tuple[datetime, datetime]] = []
     result = Reconciliation(Window(ago(2), ago(1)), ago(0), ())
     monkeypatch.setattr(
-        StripeDesk, "reconcile", lambda _, who, start, end, progress: asked.append((start, end)) or result
+        StripeSyncService, "reconcile", lambda _, who, start, end, progress: asked.append((start, end)) or result
     )
     run = opened("finance")
     run.date_input(key="sync.days").set_value((date(2026, 11, 1), date(2026, 11, 2))).run()
@@ -499,7 +509,7 @@ def status(**facts) -> CustomerStatus:
 
 
 def looked_up(monkeypatch, found: CustomerStatus) -> AppTest:
-    monkeypatch.setattr(StripeDesk, "status", lambda *_: found)
+    monkeypatch.setattr(StripeSyncService, "status", lambda *_: found)
     run = opened("finance")
     run.selectbox(key="sync-customer").set_value("cus_a").run()
     run.button(key="sync-customer-read").click().run()

@@ -356,7 +356,7 @@ def test_the_passport_of_another_organization_reads_as_if_it_did_not_exist():
     assert refusals[0].replace("b1", "never") == refusals[1]
 
 
-# ── the passport ─────────────────────────────────────────────────────────────────────────────────
+# ── the explanation ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_link_to_an_event_opens_its_passport_with_the_arithmetic():

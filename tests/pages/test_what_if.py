@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import RateCardError
-from billing_core.rerating.service import RerateDesk
+from billing_core.rerating.service import ReratingService
 from billing_core.web import jobs, wiring
 from components.shared import sign_in
 from components.what_if.state import answer
@@ -175,7 +175,7 @@ def test_a_desk_that_fails_is_said_calmly(monkeypatch):
     def fail(*_args, **_options):
         raise RateCardError("no card is in force")
 
-    monkeypatch.setattr(RerateDesk, "what_if", fail)
+    monkeypatch.setattr(ReratingService, "what_if", fail)
     assert "Not worked out: no card is in force" in texts(asked())
 
 

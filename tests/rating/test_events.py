@@ -7,7 +7,7 @@ from billing_core.rating.events import (
     EVENT_SCHEMA,
     NO_CUSTOMER,
     RATED_FLAGS,
-    Booked,
+    BookedCustomer,
     Policy,
     failed_before,
     in_order,
@@ -186,8 +186,8 @@ def test_an_event_on_a_bill_stays_with_its_customer_as_long_as_its_trace_names_n
         usage_row(id=id_, customer_id=named) for id_, named in [("1", None), ("2", None), ("3", None), ("4", "cus_t")]
     ]
     booked = {
-        "1": Booked("cus_old", True), "2": Booked("cus_old", False), "3": Booked(None, False),
-        "4": Booked("cus_old", True),
+        "1": BookedCustomer("cus_old", True), "2": BookedCustomer("cus_old", False), "3": BookedCustomer(None, False),
+        "4": BookedCustomer("cus_old", True),
     }  # fmt: skip
     found = to_events(usage_table(rows), [CARD] * 4, Policy("cus_d", customers=MAP), booked)
     assert found["customer_id"].to_pylist() == ["cus_old", "cus_old", None, "cus_t"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, Books, LedgerBooks
-from billing_core.reconcile.report import Reconciliation, Row
+from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, ComparisonInput, LedgerState
+from billing_core.reconcile.report import CustomerDay, Reconciliation
 from billing_core.values.usage_frame import Window
 
 MIDNIGHT = datetime(2026, 11, 1)
@@ -61,7 +61,7 @@ def books(
     holds: Mapping[str, str] | None = None,
     window: Window = WINDOW,
     **more: Any,
-) -> Books:
+) -> ComparisonInput:
     """Books of literal rows; unless given, Langfuse says what the ledger says and Stripe counts what was sent."""
     events = list(events)
     upstream = events if upstream is None else list(upstream)
@@ -76,14 +76,14 @@ def books(
         for event_id, amount in i["covers"].items()
     ]  # fmt: skip
     inside = [i for i in intents if window.start <= i["stamp"].replace(tzinfo=UTC) < window.end]
-    ledger = LedgerBooks(
+    ledger = LedgerState(
         _table(events, LEDGER),
         _table(coverage, COVERAGE),
         _table(inside, INTENTS),
         _table([{"event_id": e, "cause": c} for e, c in (holds or {}).items()], HOLDS),
     )
     summaries = {(customer, at(hour).replace(tzinfo=UTC)): Decimal(str(v)) for (customer, hour), v in stripe.items()}
-    return Books(window, _table(upstream, UPSTREAM), ledger, summaries, stripe_read_at=NOW, **more)
+    return ComparisonInput(window, _table(upstream, UPSTREAM), ledger, summaries, stripe_read_at=NOW, **more)
 
 
 def counted(intents: Iterable[dict]) -> dict[tuple[str, float], int]:
@@ -96,12 +96,12 @@ def counted(intents: Iterable[dict]) -> dict[tuple[str, float], int]:
     return sums
 
 
-def causes(row: Row) -> list[tuple[str, str, Decimal]]:
+def causes(row: CustomerDay) -> list[tuple[str, str, Decimal]]:
     """(step, cause, credits) of a row, contradictions as `None`."""
     return [(str(part.step), part.cause and str(part.cause), part.credits) for part in row.parts]
 
 
-def the_row(found: Reconciliation, customer: str | None = "cus_a", day: int = 1) -> Row:
+def the_row(found: Reconciliation, customer: str | None = "cus_a", day: int = 1) -> CustomerDay:
     """The one row of a customer on a day of November."""
     [row] = [row for row in found.rows if row.customer_id == customer and row.day.day == day]
     return row

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from billing_core.reconcile.compare import compare
-from billing_core.reconcile.report import Reconciliation, Row, Step, added, waterfall
+from billing_core.reconcile.report import ComparisonStep, CustomerDay, Reconciliation, added, waterfall
 from tests.reconcile.literal import NOW, WINDOW, books, counted, meter_event, usage
 
 few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,7 +95,7 @@ def sound_ledger(draw, *, states=("accepted", "confirmed", "sending", "rejected"
     return events, intents
 
 
-def step_sum(row: Row, step: Step) -> Decimal:
+def step_sum(row: CustomerDay, step: ComparisonStep) -> Decimal:
     return added(part.credits for part in row.parts if part.step is step)
 
 
@@ -103,13 +103,13 @@ def step_sum(row: Row, step: Step) -> Decimal:
 @given(any_books())
 def test_the_parts_of_every_row_add_up_to_the_differences_of_its_books(given_books):
     for row in compare(given_books, now=NOW).rows:
-        assert step_sum(row, Step.LANGFUSE_LEDGER) == row.langfuse_credits - row.ledger_credits
-        assert step_sum(row, Step.LEDGER_SENT) == row.ledger_credits - row.sent_credits
+        assert step_sum(row, ComparisonStep.LANGFUSE_LEDGER) == row.langfuse_credits - row.ledger_credits
+        assert step_sum(row, ComparisonStep.LEDGER_SENT) == row.ledger_credits - row.sent_credits
         if row.stripe_credits is not None:
-            assert step_sum(row, Step.SENT_STRIPE) == row.sent_credits - row.stripe_credits
+            assert step_sum(row, ComparisonStep.SENT_STRIPE) == row.sent_credits - row.stripe_credits
             assert added(part.credits for part in row.parts) == row.langfuse_credits - row.stripe_credits
         else:
-            assert step_sum(row, Step.SENT_STRIPE) == 0
+            assert step_sum(row, ComparisonStep.SENT_STRIPE) == 0
 
 
 @few

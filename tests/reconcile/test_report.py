@@ -6,13 +6,13 @@ from decimal import Decimal
 
 from billing_core.reconcile.report import (
     Cause,
+    ComparisonStep,
     CrossCheck,
+    CustomerDay,
     DayDifference,
-    Finding,
-    Part,
+    DifferencePart,
     Reconciliation,
-    Row,
-    Step,
+    UnbilledFinding,
     waterfall,
 )
 from billing_core.values.usage_frame import Window
@@ -22,10 +22,10 @@ DAY = date(2026, 11, 1)
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 2, tzinfo=UTC))
 MADE_AT = datetime(2026, 11, 3, 4, 5, 6, tzinfo=UTC)
 
-LATE = Part(Step.LANGFUSE_LEDGER, Cause.LATE, D("20.500000"), ("e2",))
-CARRIED = Part(Step.LEDGER_SENT, Cause.CARRIED_FRACTION, D("0.25"))
-FOREIGN = Part(Step.SENT_STRIPE, Cause.NOT_OURS, D(-7))
-ROW = Row("cus_a", DAY, D("120.75"), D("100.25"), D(100), D(107), (LATE, CARRIED, FOREIGN))
+LATE = DifferencePart(ComparisonStep.LANGFUSE_LEDGER, Cause.LATE, D("20.500000"), ("e2",))
+CARRIED = DifferencePart(ComparisonStep.LEDGER_SENT, Cause.CARRIED_FRACTION, D("0.25"))
+FOREIGN = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, D(-7))
+ROW = CustomerDay("cus_a", DAY, D("120.75"), D("100.25"), D(100), D(107), (LATE, CARRIED, FOREIGN))
 
 
 def report(*rows, **more):
@@ -56,8 +56,8 @@ def test_unknown_credits_are_null_and_not_0():
 
 
 def test_a_contradiction_is_no_cause_but_stands_beside_them():
-    part = Part(Step.LEDGER_SENT, None, D(3), ("e9",), ("m9",))
-    row = Row("cus_a", DAY, D(3), D(3), D(0), D(0), (part,))
+    part = DifferencePart(ComparisonStep.LEDGER_SENT, None, D(3), ("e9",), ("m9",))
+    row = CustomerDay("cus_a", DAY, D(3), D(3), D(0), D(0), (part,))
     [shown] = report(row).to_json()["rows"]
     assert (shown["causes"], shown["unexplained_credits"]) == ([], "3")
     assert shown["contradictions"][0]["event_ids"] == ["e9"]
@@ -65,9 +65,17 @@ def test_a_contradiction_is_no_cause_but_stands_beside_them():
 
 def test_a_stored_document_can_be_read_back():
     found = report(
-        replace(ROW, parts=(*ROW.parts, Part(Step.SENT_STRIPE, None, D(-1), (), ("m1",)))),
-        Row(None, DAY, None, D(5), D(0), None, (Part(Step.LEDGER_SENT, Cause.NO_CUSTOMER, D(5), ("e1",)),)),
-        findings=(Finding("no_metered_item", "cus_a", D("7.5"), "nobody bills it", ("m1",)),),
+        replace(ROW, parts=(*ROW.parts, DifferencePart(ComparisonStep.SENT_STRIPE, None, D(-1), (), ("m1",)))),
+        CustomerDay(
+            None,
+            DAY,
+            None,
+            D(5),
+            D(0),
+            None,
+            (DifferencePart(ComparisonStep.LEDGER_SENT, Cause.NO_CUSTOMER, D(5), ("e1",)),),
+        ),
+        findings=(UnbilledFinding("no_metered_item", "cus_a", D("7.5"), "nobody bills it", ("m1",)),),
         cross_check=CrossCheck((DayDifference(DAY, 2, 100, D("0.000004")),)),
         problems=("Stripe: no answer",),
     )
@@ -78,14 +86,25 @@ def test_a_stored_document_can_be_read_back():
 
 
 def test_rows_that_agree_are_no_differences():
-    same = Row("cus_b", DAY, D(5), D("5.000000"), D(5), D(5), (Part(Step.LEDGER_SENT, Cause.EXCLUDED, D(0), ("x",)),))
-    unknown = Row("cus_c", DAY, None, D(5), D(5), None)
+    same = CustomerDay(
+        "cus_b",
+        DAY,
+        D(5),
+        D("5.000000"),
+        D(5),
+        D(5),
+        (DifferencePart(ComparisonStep.LEDGER_SENT, Cause.EXCLUDED, D(0), ("x",)),),
+    )
+    unknown = CustomerDay("cus_c", DAY, None, D(5), D(5), None)
     assert report(same, unknown, ROW).only_differences().rows == (ROW,)
 
 
 def test_books_that_agree_by_opposite_errors_are_differences():
-    lost, foreign = Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, D(5)), Part(Step.SENT_STRIPE, Cause.NOT_OURS, D(-5))
-    row = Row("cus_a", DAY, D(9), D(9), D(9), D(9), (lost, foreign))
+    lost, foreign = (
+        DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, D(5)),
+        DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, D(-5)),
+    )
+    row = CustomerDay("cus_a", DAY, D(9), D(9), D(9), D(9), (lost, foreign))
     assert (row.differs, row.unexplained_credits) == (True, 10)
 
 
@@ -97,19 +116,25 @@ def test_the_waterfall_steps_from_langfuse_to_stripe():
 
 
 def test_a_cause_that_works_both_ways_is_two_steps_of_the_waterfall():
-    more, less = Part(Step.LANGFUSE_LEDGER, Cause.LATE, D(5)), Part(Step.LANGFUSE_LEDGER, Cause.LATE, D(-2))
-    rows = Row("cus_a", DAY, D(5), D(0), D(0), D(0), (more,)), Row("cus_b", DAY, D(0), D(2), D(2), D(2), (less,))
+    more, less = (
+        DifferencePart(ComparisonStep.LANGFUSE_LEDGER, Cause.LATE, D(5)),
+        DifferencePart(ComparisonStep.LANGFUSE_LEDGER, Cause.LATE, D(-2)),
+    )
+    rows = (
+        CustomerDay("cus_a", DAY, D(5), D(0), D(0), D(0), (more,)),
+        CustomerDay("cus_b", DAY, D(0), D(2), D(2), D(2), (less,)),
+    )
     assert waterfall(report(*rows)) == [("langfuse", 5), ("late −", -5), ("late +", 2), ("stripe", 2)]
 
 
 def test_fractions_carried_out_of_one_day_and_into_another_are_one_step():
     out, into = (
-        Part(Step.LEDGER_SENT, Cause.CARRIED_FRACTION, D("0.75")),
-        Part(Step.LEDGER_SENT, Cause.CARRIED_FRACTION, D("-0.5")),
+        DifferencePart(ComparisonStep.LEDGER_SENT, Cause.CARRIED_FRACTION, D("0.75")),
+        DifferencePart(ComparisonStep.LEDGER_SENT, Cause.CARRIED_FRACTION, D("-0.5")),
     )
     rows = (
-        Row("cus_a", DAY, D("1.75"), D("1.75"), D(1), D(1), (out,)),
-        Row("cus_b", DAY, D("1.5"), D("1.5"), D(2), D(2), (into,)),
+        CustomerDay("cus_a", DAY, D("1.75"), D("1.75"), D(1), D(1), (out,)),
+        CustomerDay("cus_b", DAY, D("1.5"), D("1.5"), D(2), D(2), (into,)),
     )
     assert waterfall(report(*rows)) == [("langfuse", D("3.25")), ("carried_fraction", D("-0.25")), ("stripe", 3)]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.rating.card import RateCardFile
 from billing_core.rating.events import Policy, to_events
-from billing_core.rerating.rules import RERATED, Calendar, rerate
+from billing_core.rerating.rules import RERATED, CardCalendar, rerate
 from tests.factories import CARD, NOON, model_usage, usage_row, usage_table
 from tests.rerating.world import BY_COST, DEAR, ONLY_GPT, as_stored, card, ledger_columns, only
 
@@ -22,7 +22,7 @@ MADE_ANEW = [name for name in RERATED.names if name not in {"is_changed", "not_r
 
 
 def under(rate_card, events):
-    return rerate(events, Calendar.of(only(rate_card)), KNOWN.get)
+    return rerate(events, CardCalendar.of(only(rate_card)), KNOWN.get)
 
 
 def one(rate_card=DEAR, *, booked=CARD, columns=None, **facts):
@@ -162,7 +162,7 @@ def test_each_event_is_rated_with_the_card_of_its_own_time():
     file = only(card("old", margin=2), card("new", margin=3, effective_from=new_year))
     times = [new_year - timedelta(microseconds=1), new_year]
     rows = [usage_row(id=str(n), timestamp=time, ended_at=time) for n, time in enumerate(times)]
-    found = rerate(as_stored(rows), Calendar.of(file), KNOWN.get).to_pylist()
+    found = rerate(as_stored(rows), CardCalendar.of(file), KNOWN.get).to_pylist()
     assert [(row["rate_card_version"], amounts(row)[0]) for row in found] == [("old", "2E+2"), ("new", "3E+2")]
 
 
@@ -242,7 +242,7 @@ def test_a_row_is_changed_where_and_only_where_something_is_different(rows, befo
 def test_neither_order_nor_batches_matter(rows, rate_card, data):
     rows = [*rows, usage_row(id="legacy", legacy_status="processed"), usage_row(id="sum", usage=[])]
     events = booked(rows, CARD)
-    calendar = Calendar.of(only(card(rate_card.id, effective_from=NOON + timedelta(days=1))))
+    calendar = CardCalendar.of(only(card(rate_card.id, effective_from=NOON + timedelta(days=1))))
     whole = rerate(events, calendar, KNOWN.get)
     order = pa.array(data.draw(st.permutations(range(len(rows)))), pa.int64())
     shuffled = events.take(order)
@@ -267,7 +267,7 @@ def test_the_calendar_agrees_with_the_file_at_any_time(begins, lengths, at):
         end = None if length is None else NOON + min(begin + length, following) * day
         cards.append(card(f"c{place}", effective_from=NOON + begin * day, effective_to=end))
     file = RateCardFile(cards=tuple(cards))
-    calendar = Calendar.of(file)
+    calendar = CardCalendar.of(file)
     for time in (NOON + at * day, NOON + at * day - timedelta(microseconds=1)):
         column = pa.chunked_array([pa.array([time.replace(tzinfo=None)], pa.timestamp("us"))])
         assert calendar.cards[calendar.places(column)[0]] == file.in_force(time)

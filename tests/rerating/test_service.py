@@ -13,7 +13,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, RateCardError
 from billing_core.ingest.pull import book_usage, cards_for
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.sync import SyncBooks
+from billing_core.ledger.sync import SyncStore
 from billing_core.rating.card import builtin_cards
 from billing_core.rating.events import Policy
 from billing_core.rerating import service as rerating
@@ -343,7 +343,7 @@ def test_what_becomes_free_is_excluded_and_what_becomes_billable_is_pending_or_l
 
 def test_what_a_person_keeps_back_stays_kept_back_and_what_failed_before_waits_for_a_retry(make):
     service = make([*ROWS, usage_row(id="failed", legacy_error="card declined")])
-    SyncBooks(service._ledger.engine).hold(["a-1"], reason="wait", actor="ben", now=NOON)
+    SyncStore(service._ledger.engine).hold(["a-1"], reason="wait", actor="ben", now=NOON)
     service.rerating.apply(EVERYONE, only(DEAR))
     stands = {id_: (e.sync_status.value, e.sync_error) for id_, e in events(service).items()}
     assert stands["a-1"] == ("pending", "on hold by ben: wait")
@@ -354,7 +354,7 @@ def test_what_failed_before_waits_for_a_person_also_after_it_was_free_for_a_whil
     failed = usage_row(id="failed", legacy_error="card declined")
     nobodys = usage_row(id="nobodys", legacy_error="card declined", customer_id=None)
     service = make([usage_row(id="fine"), failed, nobodys, usage_row(id="retried", legacy_error="card declined")])
-    SyncBooks(service._ledger.engine).retry(["retried"], actor="ben", now=NOON)
+    SyncStore(service._ledger.engine).retry(["retried"], actor="ben", now=NOON)
     before = {id_: (e.sync_status.value, e.sync_error) for id_, e in events(service).items()}
     assert before["nobodys"][1].endswith("card declined")
     service.rerating.apply(EVERYONE, only(FREE))

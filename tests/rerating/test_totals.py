@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.organizations.limits import Limit
-from billing_core.rerating.rules import Calendar, rerate
-from billing_core.rerating.totals import Tally, crossings, current_periods, unknown_plans
+from billing_core.rerating.rules import CardCalendar, rerate
+from billing_core.rerating.totals import RerateTotals, crossings, current_periods, unknown_plans
 from tests.factories import CARD, NOON, usage_row
 from tests.rerating.world import DEAR, as_stored, card, only
 
@@ -27,11 +27,11 @@ def limit(customer="cus_a", *, included=1000, used="900", state="active", sharin
 
 
 def tally(events, rate_card=DEAR, periods=None, cuts=()):
-    total = Tally(periods or {})
+    total = RerateTotals(periods or {})
     edges = [0, *sorted(cuts), events.num_rows]
     for start, end in pairwise(edges):
         part = events[start:end]
-        total.add(part, rerate(part, Calendar.of(only(rate_card)), {CARD.id: CARD}.get))
+        total.add(part, rerate(part, CardCalendar.of(only(rate_card)), {CARD.id: CARD}.get))
     return total
 
 
@@ -105,7 +105,7 @@ SOME_CARD = st.sampled_from([CARD, DEAR, CENT, card("cheap", margin="0.123456", 
 @given(rows=ROWS, rate_card=SOME_CARD)
 def test_the_difference_is_new_less_old_for_each_and_in_sum(rows, rate_card):
     events = as_stored(rows)
-    rerated = rerate(events, Calendar.of(only(rate_card)), {CARD.id: CARD}.get)
+    rerated = rerate(events, CardCalendar.of(only(rate_card)), {CARD.id: CARD}.get)
     total = tally(events, rate_card)
 
     def of(table, organization):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.client import LangfuseClient, TooHeavy
+from billing_core.langfuse.client import LangfuseClient, QuestionTooLarge
 from billing_core.runtime.bounded_http import AnswerTooLarge, AnswerTooSlow, Unpacking, bounded_client
-from billing_core.stripe.wire import Connection, NoAnswer
+from billing_core.stripe.wire import Connection, NoResponse
 from tests import misbehaving
 from tests.misbehaving import serving
 
@@ -65,7 +65,7 @@ def test_an_answer_of_langfuse_has_an_end_in_time_and_size(talk, error, in_time)
 def test_an_answer_of_stripe_has_an_end_in_time_and_size_and_what_was_sent_may_have_arrived(talk, method, in_time):
     with serving(talk) as url:
         connection = Connection("sk_test_x", url, (5.0, 5.0), answer_seconds=SECONDS, answer_bytes=BYTES)
-        with pytest.raises(NoAnswer) as caught:
+        with pytest.raises(NoResponse) as caught:
             connection.call(method, "/v1/customers", {})
         connection.close()
     assert caught.value.was_sent
@@ -87,7 +87,7 @@ def test_a_server_of_langfuse_that_goes_on_like_that_is_one_line(talk, in_time):
 def test_an_answer_that_is_too_large_is_a_reason_to_ask_for_less(in_time):
     with serving(misbehaving.without_end) as url:
         client = LangfuseClient(url, "pk", SecretStr("sk"), answer_bytes=BYTES)
-        with pytest.raises(TooHeavy):
+        with pytest.raises(QuestionTooLarge):
             client.get("v2/observations", {}, bytes)
         client.close()
 

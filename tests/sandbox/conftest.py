@@ -15,7 +15,7 @@ from openapi_schema_validator import OAS30Validator, oas30_format_checker
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-from billing_core.sandbox import Dataset, SandboxProcess
+from billing_core.sandbox import SandboxDataset, SandboxProcess
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 WORLD = {"seed": 7, "events": 900, "days": 30}
@@ -31,8 +31,8 @@ def now() -> datetime:
 
 
 @pytest.fixture(scope="session")
-def dataset() -> Dataset:
-    return Dataset(**WORLD, now=NOW)
+def dataset() -> SandboxDataset:
+    return SandboxDataset(**WORLD, now=NOW)
 
 
 def _client(process: SandboxProcess) -> httpx.Client:
@@ -100,7 +100,7 @@ def read_all() -> Callable[..., Rows]:
 
 
 @pytest.fixture(scope="session")
-def all_rows(dataset: Dataset) -> Rows:
+def all_rows(dataset: SandboxDataset) -> Rows:
     """Every row as the server keeps it, metadata whole."""
     store = dataset.store()
     return [store.row(position) for position in range(len(store))]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import stripe
 
-from billing_core.sandbox import Dataset, create_app
+from billing_core.sandbox import SandboxDataset, create_app
 from billing_core.sandbox.data.catalog import ORGANIZATIONS, STRIPE_KEY
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -35,7 +35,9 @@ class World:
 
     def __init__(self, at: datetime = NOON, **options: Any) -> None:
         self.now = at
-        self._app = create_app(Dataset(1, 1, now=at), clock=lambda: round(self.now.timestamp() * 1000), **options)
+        self._app = create_app(
+            SandboxDataset(1, 1, now=at), clock=lambda: round(self.now.timestamp() * 1000), **options
+        )
         self.stripe = stripe.StripeClient(STRIPE_KEY, http_client=_InProcess(self))
 
     def wait(self, **duration: float) -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.sandbox import Dataset, Oddity
+from billing_core.sandbox import Oddity, SandboxDataset
 from billing_core.sandbox.data import traces
 from billing_core.sandbox.langfuse.wire import CUT_LENGTH
 
@@ -16,7 +16,7 @@ from billing_core.sandbox.langfuse.wire import CUT_LENGTH
 @pytest.fixture(scope="module")
 def world(now):
     """Large enough for every oddity several times: truth, and the newest version of every row by trace."""
-    dataset = Dataset(11, 2500, now=now)
+    dataset = SandboxDataset(11, 2500, now=now)
     store = dataset.store()
     served, newest = defaultdict(list), defaultdict(dict)
     for position in range(len(store)):
@@ -223,7 +223,7 @@ def test_whether_an_empty_trace_failed_is_not_known(world):
 
 def test_a_failure_changes_no_other_value(now, monkeypatch):
     def rows():
-        store = Dataset(11, 400, now=now).store()
+        store = SandboxDataset(11, 400, now=now).store()
         return [store.row(position) for position in range(len(store))]
 
     def without_level(row):

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 
-from billing_core.sandbox import Dataset
+from billing_core.sandbox import SandboxDataset
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
-from billing_core.sandbox.stripe.subscriptions import Subscription
+from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.switches import Switches
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
@@ -12,11 +12,11 @@ ACME = next(o.customer for o in ORGANIZATIONS if o.name == "Acme")
 
 
 def truths(**options):
-    return Dataset(7, 900, 60, now=NOW, **options).truth()
+    return SandboxDataset(7, 900, 60, now=NOW, **options).truth()
 
 
 def test_traces_before_the_current_billing_period_are_marked_as_billed_and_later_ones_are_not():
-    begins = datetime.fromtimestamp(Subscription.of(ACME, Switches(), int(NOW.timestamp())).period.start, UTC)
+    begins = datetime.fromtimestamp(SandboxSubscription.of(ACME, Switches(), int(NOW.timestamp())).period.start, UTC)
     mine = [t for t in truths(taken_over=NOW).values() if t.customer_id == ACME and t.oddity == "plain"]
     assert {t.legacy_status for t in mine if t.timestamp < begins} == {"processed"}
     assert {t.legacy_status for t in mine if t.timestamp >= begins} == {None}

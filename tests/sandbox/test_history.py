@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing_core.sandbox import Dataset
+from billing_core.sandbox import SandboxDataset
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from billing_core.sandbox import Dataset
     ],
 )
 def test_exactly_as_many_traces_as_asked_start_within_the_last_days(events, days, now):
-    truth = Dataset(3, events, days, now=now).truth()
+    truth = SandboxDataset(3, events, days, now=now).truth()
 
     assert len(truth) == events
     assert all(now - timedelta(days=days) <= trace.timestamp < now for trace in truth.values())
@@ -28,7 +28,7 @@ def test_exactly_as_many_traces_as_asked_start_within_the_last_days(events, days
 
 def test_two_builds_serve_the_same_bytes_and_another_seed_serves_others(now):
     def text(seed):
-        store = Dataset(seed, 50, now=now).store()
+        store = SandboxDataset(seed, 50, now=now).store()
         return b"\n".join(store.text(position) for position in range(len(store)))
 
     assert text(1) == text(1)
@@ -37,8 +37,8 @@ def test_two_builds_serve_the_same_bytes_and_another_seed_serves_others(now):
 
 def test_tomorrow_tells_the_same_about_the_past(now):
     def rows(moment):
-        store = Dataset(7, 600, now=moment).store()
-        return {store.text(p) for p in range(len(store))}, Dataset(7, 600, now=moment).truth()
+        store = SandboxDataset(7, 600, now=moment).store()
+        return {store.text(p) for p in range(len(store))}, SandboxDataset(7, 600, now=moment).truth()
 
     (today, truth_today), (tomorrow, truth_tomorrow) = rows(now), rows(now + timedelta(days=1))
 
@@ -53,7 +53,7 @@ def test_tomorrow_tells_the_same_about_the_past(now):
 
 
 def test_weekends_are_quieter_and_organizations_differ_widely_in_size(now):
-    truth = Dataset(7, 4000, 28, now=now).truth().values()
+    truth = SandboxDataset(7, 4000, 28, now=now).truth().values()
 
     days = Counter(trace.timestamp.date() for trace in truth)
     weekday = [n for day, n in days.items() if day.weekday() < 5]
@@ -67,4 +67,4 @@ def test_weekends_are_quieter_and_organizations_differ_widely_in_size(now):
 @pytest.mark.parametrize(("name", "arguments"), [("events", {"events": 0}), ("days", {"days": 0})])
 def test_a_dataset_needs_positive_numbers(name, arguments):
     with pytest.raises(ValueError, match=f"{name}: 0 is not accepted"):
-        Dataset(**arguments)
+        SandboxDataset(**arguments)

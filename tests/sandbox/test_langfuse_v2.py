@@ -7,7 +7,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from billing_core.sandbox import Dataset, Oddity, create_app
+from billing_core.sandbox import Oddity, SandboxDataset, create_app
 
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"
@@ -180,7 +180,7 @@ def test_a_nested_object_too_long_arrives_as_cut_text(langfuse, read_all, datase
 
 
 def test_rows_show_up_when_their_time_comes(now, call):
-    dataset = Dataset(7, 900, now=now)
+    dataset = SandboxDataset(7, 900, now=now)
     late = next(trace for trace in dataset.truth().values() if trace.oddity is Oddity.LATE)
     moment = late.ended_at + timedelta(minutes=1)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from billing_core.sandbox import Dataset
+from billing_core.sandbox import SandboxDataset
 from billing_core.sandbox.langfuse.store import BadCursor, Query
 from billing_core.sandbox.langfuse.wire import iso, milliseconds
 
@@ -15,7 +15,7 @@ FOREVER = 2**62
 
 @pytest.fixture
 def store(now):
-    return Dataset(5, 150, now=now).store()
+    return SandboxDataset(5, 150, now=now).store()
 
 
 def pages(store, query, now=FOREVER):
@@ -137,7 +137,7 @@ def test_an_added_row_needs_id_trace_and_start(store):
 
 
 def test_traces_started_in_a_window_come_oldest_first(store, now):
-    truth = Dataset(5, 150, now=now).truth()
+    truth = SandboxDataset(5, 150, now=now).truth()
     expected = [trace.id for trace in sorted(truth.values(), key=lambda trace: trace.timestamp)]
 
     assert store.traces_started((-FOREVER, FOREVER), FOREVER) == expected

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from billing_core.settings import load_settings
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.provider import StripeProvider
 
 KEY = "rk_test_do_not_show_me"
 
-QUICK = Patience(
+QUICK = RetryLimits(
     connect_seconds=2.0,
     answer_seconds=10.0,
     first_backoff_seconds=0.002,
@@ -60,7 +60,7 @@ class Reply:
     reset: bool = False
 
 
-def patience_with(reply: Reply) -> Patience:
+def patience_with(reply: Reply) -> RetryLimits:
     """Nobody needs to wait long for an answer that will not come."""
     return HASTY if reply.hang else QUICK
 
@@ -107,7 +107,7 @@ class FakeStripe:
     def keys(self) -> list[str | None]:
         return [asked.key for asked in self.asked]
 
-    def provider(self, patience: Patience = QUICK, key: str = KEY, **environment: str) -> StripeProvider:
+    def provider(self, patience: RetryLimits = QUICK, key: str = KEY, **environment: str) -> StripeProvider:
         given = {"BILLING_MODE": "live", "STRIPE_API_KEY": key, "STRIPE_API_BASE": self.base, **environment}
         return StripeProvider.from_settings(load_settings(given, env_file=None), patience)
 

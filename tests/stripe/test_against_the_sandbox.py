@@ -11,12 +11,12 @@ from billing_core.runtime import clock
 from billing_core.sandbox import SandboxProcess
 from billing_core.settings import load_settings
 from billing_core.stripe.delivery import METER_GONE
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import MeterEvent, OutcomeKind
 from billing_core.stripe.periods import calendar_of, choose
 from billing_core.stripe.provider import StripeProvider
 
-PATIENCE = Patience(answer_seconds=1.0, first_backoff_seconds=0.01)
+PATIENCE = RetryLimits(answer_seconds=1.0, first_backoff_seconds=0.01)
 ACCEPTED, DUPLICATE, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.REFUSED
 DELIVERED = {ACCEPTED, DUPLICATE}
 """Stripe may give its stored receipt once more instead of calling it a duplicate."""

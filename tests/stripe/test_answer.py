@@ -6,14 +6,14 @@ from email.utils import format_datetime
 import pytest
 from requests.structures import CaseInsensitiveDict
 
-from billing_core.stripe.answer import Answer, one_line
+from billing_core.stripe.answer import StripeResponse, one_line
 
 NOON = datetime(2026, 6, 17, 12, tzinfo=UTC)
 
 
 def answer(status=200, body=b"{}", **headers):
     named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return Answer(status, CaseInsensitiveDict(named), body, NOON)
+    return StripeResponse(status, CaseInsensitiveDict(named), body, NOON)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from billing_core.settings import Granularity
 from billing_core.stripe import intents
-from billing_core.stripe.intents import CANDIDATES, COVERED, Hold, Rules, identifier_of
+from billing_core.stripe.intents import CANDIDATES, COVERED, Hold, PlanningRules, identifier_of
 from billing_core.types import plain_decimal
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -27,7 +27,9 @@ def at(text):
 
 
 def rules(granularity=HOUR, **changes):
-    return Rules(**{"event_name": "credits", "environment": "test", "granularity": granularity, "now": NOW, **changes})
+    return PlanningRules(
+        **{"event_name": "credits", "environment": "test", "granularity": granularity, "now": NOW, **changes}
+    )
 
 
 def usage(id_, time, amount, customer="cus_a", status="pending", marks=""):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from billing_core.stripe.limits import LIVE_PER_SECOND, TEST_PER_SECOND, Brake, Patience
+from billing_core.stripe.limits import LIVE_PER_SECOND, TEST_PER_SECOND, Brake, RetryLimits
 
 
 @pytest.mark.parametrize(("per_second", "stripes_limit"), [(LIVE_PER_SECOND, 1000), (TEST_PER_SECOND, 25)])
@@ -64,7 +64,7 @@ def test_waiting_ends_when_the_run_is_over():
 
 
 def test_pauses_double_with_jitter_up_to_a_longest():
-    patience = Patience()
+    patience = RetryLimits()
     for failures, longest in [(1, 0.5), (2, 1.0), (3, 2.0), (9, 20.0), (60, 20.0)]:
         found = [patience.backoff_seconds(failures) for _ in range(50)]
         assert longest / 2 <= min(found) <= max(found) <= longest

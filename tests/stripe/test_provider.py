@@ -10,7 +10,7 @@ import stripe as sdk
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.runtime import clock
 from billing_core.settings import load_settings
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import Customer, ErrorReport, InvoiceLine, ReportedError, SummaryBucket
 from billing_core.stripe.provider import StripeProvider
 from tests.stripe import objects
@@ -220,7 +220,7 @@ class TestWhatGoesWrong:
         limit = error(
             429, "Too many requests", headers={"Retry-After": after, "Stripe-Rate-Limited-Reason": "global-rate"}
         )
-        text = refused(limit, lambda p: p.customers(), patience=Patience())
+        text = refused(limit, lambda p: p.customers(), patience=RetryLimits())
         assert "HTTP 429" in text
         assert "rate limit global-rate: Too many requests" in text
 

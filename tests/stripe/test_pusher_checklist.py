@@ -11,7 +11,7 @@ import pytest
 from billing_core.errors import SettingsError, UpstreamError
 from billing_core.runtime import clock
 from billing_core.settings import load_settings
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.provider import StripeProvider
 from tests.stripe import objects
@@ -97,7 +97,7 @@ def test_the_global_pace_stays_below_stripes_limit(key, per_second):
 
 
 def test_retries_are_ours_alone_and_timeouts_are_short():
-    patience = Patience()
+    patience = RetryLimits()
     assert patience.connect_seconds + patience.answer_seconds <= 20
     with stripe_that(lambda asked: error(500, headers={"Stripe-Should-Retry": "true"})) as fake:
         (outcome,) = fake.provider().sink().send([event()])

@@ -75,5 +75,5 @@ def test_an_item_whose_price_says_nothing_of_metering_may_be_metered():
     ],
 )  # fmt: skip
 def test_what_the_house_cannot_do_without_is_demanded_by_name(shape, raw, says):
-    with pytest.raises(shapes.Odd, match=says):
+    with pytest.raises(shapes.UnexpectedShape, match=says):
         shape(raw)

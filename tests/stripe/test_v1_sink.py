@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from billing_core.runtime import clock
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import OutcomeKind
 from tests.stripe.events import NOON, event, events
 from tests.stripe.fake import (
@@ -234,7 +234,7 @@ class TestARateLimit:
 
     def test_that_asks_for_an_hour_is_not_waited_for(self):
         with stripe_that(answers(error(429, headers={"Retry-After": "3600"}))) as fake:
-            outcome = only(fake, patience=Patience())
+            outcome = only(fake, patience=RetryLimits())
         assert (outcome.kind, outcome.tries) == (REFUSED, 1)
 
     @pytest.mark.parametrize("reason", ["endpoint-concurrency", "resource-specific", None])
@@ -342,7 +342,7 @@ class TestManyCustomers:
             return receipt(asked)
 
         with stripe_that(answer) as fake:
-            outcomes = sent(fake, events(40, customers=4), Patience())
+            outcomes = sent(fake, events(40, customers=4), RetryLimits())
         assert {o.kind for o in outcomes} == {ACCEPTED}
         assert set(most.values()) == {1}
         assert order["cus_1"] == [f"evt-{n}" for n in range(1, 40, 4)]
@@ -380,7 +380,7 @@ class TestStoppingEarly:
             return error(429, headers={"Retry-After": "60"})
 
         with stripe_that(answer) as fake:
-            outcomes = fake.provider(Patience()).sink().send(events(2))
+            outcomes = fake.provider(RetryLimits()).sink().send(events(2))
             assert next(outcomes).kind == ACCEPTED
             assert limited.wait(5)
             began = time.monotonic()

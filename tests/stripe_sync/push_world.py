@@ -13,7 +13,7 @@ import httpx
 import uvicorn
 
 from billing_core.runtime import clock
-from billing_core.sandbox import Dataset, create_app
+from billing_core.sandbox import SandboxDataset, create_app
 from billing_core.sandbox.data.catalog import STRIPE_KEY
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
@@ -40,7 +40,7 @@ class Stripe:
     def __init__(self) -> None:
         self.offset = timedelta()
         self.url = ""
-        app = create_app(Dataset(1, 1), clock=lambda: round(self.now().timestamp() * 1000))
+        app = create_app(SandboxDataset(1, 1), clock=lambda: round(self.now().timestamp() * 1000))
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._http = httpx.Client(timeout=10)

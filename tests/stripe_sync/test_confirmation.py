@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 
-from billing_core.stripe.model import Bucket
+from billing_core.stripe.model import HourlySum
 from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, agreeing, resolve
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -26,7 +26,7 @@ def intent(identifier, value, state="accepted", stamp=TEN, **changes):
 
 
 def bucket(value, hour=TEN):
-    return Bucket(hour, Decimal(value))
+    return HourlySum(hour, Decimal(value))
 
 
 def fates(intents, *buckets):

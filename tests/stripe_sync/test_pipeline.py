@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.stripe_sync.pipeline import Action, Amounts, Carried, Stage
+from billing_core.stripe_sync.pipeline import Action, Amounts, CarriedFraction, PipelineStage
 from tests.stripe_sync.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
@@ -20,7 +20,7 @@ LATER = "meter_event_customer_not_found"
 def stages(world):
     """Stage → (events, credits), empty ones left out."""
     found = world.desk.pipeline(ADMIN).stages
-    assert set(found) == set(Stage)
+    assert set(found) == set(PipelineStage)
     return {stage.value: (a.events, str(a.credits.normalize())) for stage, a in found.items() if a.events}
 
 
@@ -112,11 +112,11 @@ def test_corrections_are_what_sent_events_owe_beyond_what_was_sent_for_them(worl
 def test_the_fraction_each_customer_carries_is_shown_also_below_0(world, stripe):
     world.book(use("1", at(0), "10.6"), use("b", at(0), "3", customer="cus_b"))
     world.push()
-    assert world.desk.pipeline(ADMIN).carried == (Carried("cus_a", Decimal("0.6")),)
+    assert world.desk.pipeline(ADMIN).carried == (CarriedFraction("cus_a", Decimal("0.6")),)
     stripe.switch(async_errors={world.intents()[0]["identifier"]: LATER})
     world.book(use("2", at(1), "10.6"))
     world.push()
-    assert world.desk.pipeline(ADMIN).carried == (Carried("cus_a", Decimal("0.2")),)
+    assert world.desk.pipeline(ADMIN).carried == (CarriedFraction("cus_a", Decimal("0.2")),)
 
 
 def test_after_a_rejection_the_fraction_its_neighbour_used_is_owed_back(world, stripe):
@@ -129,11 +129,11 @@ def test_after_a_rejection_the_fraction_its_neighbour_used_is_owed_back(world, s
     world.wait(seconds=5)
     world.push()
     assert world.statuses() == {"1": "error", "2": "processed"}  # its sum was read a moment before
-    assert world.desk.pipeline(ADMIN).carried == (Carried("cus_a", Decimal("-0.4")),)
+    assert world.desk.pipeline(ADMIN).carried == (CarriedFraction("cus_a", Decimal("-0.4")),)
     world.desk.decide(ADMIN, preview(world, Action.RETRY))
     world.push()
     assert stripe.sums() == {"cus_a": 21}
-    assert world.desk.pipeline(ADMIN).carried == (Carried("cus_a", Decimal("0.2")),)
+    assert world.desk.pipeline(ADMIN).carried == (CarriedFraction("cus_a", Decimal("0.2")),)
 
 
 # ── decisions ────────────────────────────────────────────────────────────────────────────────────

@@ -561,7 +561,7 @@ def test_a_report_that_was_read_by_a_push_that_was_killed_is_not_lost(world, str
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("billing_core.ledger.sync.SyncBooks.settle", killed)
+        patch.setattr("billing_core.ledger.sync.SyncStore.settle", killed)
         with pytest.raises(KeyboardInterrupt):
             world.push()
     world.wait(hours=5)
@@ -716,7 +716,7 @@ def test_intents_written_down_and_never_tried_are_sent_by_the_next_push_with_the
     world.book(use("1", at(0)))
     shown = world.push(dry_run=True).requests[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("billing_core.ledger.sync.SyncBooks.mark_attempt", _killed)
+        patch.setattr("billing_core.ledger.sync.SyncStore.mark_attempt", _killed)
         with pytest.raises(KeyboardInterrupt):
             world.push()
     assert [row["state"] for row in world.intents()] == ["open"]
@@ -736,7 +736,7 @@ def _killed(*given, **more):
 def test_intents_never_tried_are_withdrawn_when_they_have_become_too_late(world, stripe):
     world.book(use("1", at(0)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("billing_core.ledger.sync.SyncBooks.mark_attempt", _killed)
+        patch.setattr("billing_core.ledger.sync.SyncStore.mark_attempt", _killed)
         with pytest.raises(KeyboardInterrupt):
             world.push()
     world.wait(days=36)
@@ -943,7 +943,7 @@ def test_an_event_on_its_way_to_its_new_customer_says_so_while_the_give_back_is_
     world.push()
     world.wait(days=25)
     world.book(use("1", at(0), "150", customer="cus_b"))
-    monkeypatch.setattr("billing_core.ledger.sync.SyncBooks.mark_attempt", _killed)
+    monkeypatch.setattr("billing_core.ledger.sync.SyncStore.mark_attempt", _killed)
     with pytest.raises(KeyboardInterrupt):
         world.push()
     assert world.statuses() == {"1": "sending"}

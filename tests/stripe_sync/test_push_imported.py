@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from billing_core.errors import UpstreamError
 from billing_core.exports.model import Dataset, ExportRequest, Format
-from billing_core.ledger.sent_elsewhere import Found
-from billing_core.ledger.sync import SyncBooks
+from billing_core.ledger.sent_elsewhere import ExcessHour
+from billing_core.ledger.sync import SyncStore
 from billing_core.ledger.verification import unsent
 from billing_core.stripe_sync.sent_elsewhere import excesses, usage_to_keep_back
 from tests.factories import EVERYONE
@@ -88,7 +88,7 @@ def test_a_person_who_knows_better_releases_it(world, restored, stripe, tmp_path
     restored.bring(exported(world, tmp_path / "usage.csv"))
     stripe.plant("cus_a", 40, at(0, 30))
     assert restored.push().newly_held == 1
-    SyncBooks(restored.ledger.engine).release(["1"], actor="ada", now=stripe.now())
+    SyncStore(restored.ledger.engine).release(["1"], actor="ada", now=stripe.now())
     assert (restored.push().credits_sent, stripe.sums()) == (150, {"cus_a": 190})
 
 
@@ -199,5 +199,5 @@ credits_ = st.decimals(0, 1000, places=6)
 def test_events_are_kept_back_exactly_when_stripe_counts_a_whole_credit_more_than_is_known(billed, counted):
     usage = [(name, HOUR + timedelta(hours=hour)) for name, hour in (("before", -2), ("within", 0), ("after", 1))]
     found = excesses("cus_a", {HOUR: counted}, {HOUR: billed}, [])
-    kept = usage_to_keep_back(usage, [Found(excess, HOUR, is_decided=False) for excess in found], {})
+    kept = usage_to_keep_back(usage, [ExcessHour(excess, HOUR, is_decided=False) for excess in found], {})
     assert list(kept) == (["before", "within"] if counted - billed >= Decimal(1) else [])

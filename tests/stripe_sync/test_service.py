@@ -1,4 +1,4 @@
-"""What people do with Stripe, through the one door: who may, what is shown of a customer, what a passport tells."""
+"""What people do with Stripe, through the one door: who may, what is shown of a customer, what a explanation tells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from billing_core.ingest.pull import book_usage
 from billing_core.organizations.directory import Change
 from billing_core.rating.events import Policy
 from billing_core.runtime import clock
-from billing_core.stripe_sync.pipeline import Action, Amounts, Preview, Stage
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, PipelineStage
 from tests.factories import CARD, EVERYONE, usage_table
 from tests.stripe_sync.push_world import CUSTOMERS, World, at, use
 
@@ -40,7 +40,7 @@ READS = {
     "next_deadline": lambda desk, who: desk.next_deadline(who),
     "pushes": lambda desk, who: desk.pushes(who),
     "preview": lambda desk, who: desk.preview(who, Action.RETRY),
-    "retry_outlook": lambda desk, who: desk.retry_outlook(who, Preview(Action.RETRY, Amounts(), ())),
+    "retry_outlook": lambda desk, who: desk.retry_outlook(who, DecisionPreview(Action.RETRY, Amounts(), ())),
     "status": lambda desk, who: desk.status(who, "cus_a"),
     "last_status": lambda desk, who: desk.last_status(who, "cus_a"),
 }
@@ -300,11 +300,11 @@ def test_a_reason_is_kept_as_one_line_of_bearable_length(world):
     assert len(error) < 330
 
 
-# ── passports ────────────────────────────────────────────────────────────────────────────────────
+# ── explanations ────────────────────────────────────────────────────────────────────────────────────
 
 
-def passport(world, id_, who=EVERYONE):
-    """The last step of an event's passport: summary and lines."""
+def explanation(world, id_, who=EVERYONE):
+    """The last step of an event's explanation: summary and lines."""
     step = world.service.explain(id_, who).steps[-1]
     assert step.name == "Stripe"
     return step.summary, "\n".join(step.lines)
@@ -314,7 +314,7 @@ def test_a_passport_tells_the_intent_the_attempts_stripes_answer_and_what_stripe
     world.book(use("1", at(0, 10), "150.25"), use("2", at(0, 20), "20.5", organization_id="org_b"))
     world.push()
     (intent,) = world.intents()
-    summary, lines = passport(world, "1")
+    summary, lines = explanation(world, "1")
     assert summary == "confirmed: Accepted, and Stripe's own summary agrees."
     hour = f"{at(0):%Y-%m-%dT%H:%M:%SZ}"
     assert f"meter event {intent['identifier']} (customer cus_a, from {hour}, revision 1)" in lines
@@ -330,7 +330,7 @@ def test_a_passport_tells_every_correction_in_order(world, stripe):
     world.push()
     world.book(use("1", at(0), "100"))
     world.push()
-    _, lines = passport(world, "1")
+    _, lines = explanation(world, "1")
     first, second = world.intents()
     assert lines.index(first["identifier"]) < lines.index(second["identifier"])
     assert "-50 credits + 0 carried before = -50 whole credits sent" in lines
@@ -339,7 +339,7 @@ def test_a_passport_tells_every_correction_in_order(world, stripe):
 def test_a_passport_tells_why_stripe_rejected_it(world, stripe):
     world.book(use("1", at(0), customer="cus_typo"))
     world.push()
-    summary, lines = passport(world, "1")
+    summary, lines = explanation(world, "1")
     assert summary == "error: Not sent."
     assert "revision 1): rejected" in lines
     assert "No such customer: 'cus_typo'" in lines
@@ -349,7 +349,7 @@ def test_a_passport_tells_of_an_outcome_nobody_knows(world, stripe):
     stripe.fault("reset", times=MANY)
     world.book(use("1", at(0)))
     world.push()
-    summary, lines = passport(world, "1")
+    summary, lines = explanation(world, "1")
     assert summary == "sending: An intent is written; Stripe's answer is not known yet."
     assert "tried, the outcome is not known" in lines
     assert "4 attempts" in lines
@@ -365,14 +365,14 @@ def test_a_passport_counts_no_attempt_that_was_never_made(world, stripe):
 
 def test_a_passport_of_an_unsent_event_names_no_meter_event(world):
     world.book(use("1", at(0)))
-    assert passport(world, "1") == ("pending: Not sent yet.", "")
+    assert explanation(world, "1") == ("pending: Not sent yet.", "")
 
 
 def test_whoever_is_limited_to_an_organization_sees_its_own_part_and_no_totals_of_others(world, stripe):
     world.book(use("mine", at(0, 10), "150.25"), use("theirs", at(0, 20), "4321.5", organization_id="org_b"))
     world.push()
     for who in LIMITED.values():
-        _, lines = passport(world, "mine", who)
+        _, lines = explanation(world, "mine", who)
         assert "it carries 150.25 credits of this event" in lines
         for total in ("4471", "4321", "0.75", "2 events", "Stripe counts", "whole credits"):
             assert total not in lines
@@ -387,7 +387,7 @@ def test_a_passport_keeps_the_sum_of_an_older_hour_when_newer_hours_are_read(wor
     world.push()
     world.wait(hours=1, minutes=1)  # a customer's sums are looked at once an hour
     world.push()
-    _, newer = passport(world, "2")
+    _, newer = explanation(world, "2")
     assert "Stripe counts 20 credits" in newer
 
 
@@ -530,7 +530,7 @@ def test_tiles_preview_result_and_log_count_what_is_held_alike(world):
 
     def held():
         stages = world.desk.pipeline(EVERYONE).stages
-        return stages[Stage.HELD].events
+        return stages[PipelineStage.HELD].events
 
     before = held()
     preview, result = world.push(dry_run=True), world.push()

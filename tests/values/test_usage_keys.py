@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.values.usage_frame import TOKEN_CLASSES
-from billing_core.values.usage_keys import Counted, read_key
+from billing_core.values.usage_keys import KeyMeaning, read_key
 
 SPELLINGS = {
     "total": """total total_tokens totalTokens totalTokenCount total_token_count TOTAL_TOKENS totaltokens tokens
@@ -46,7 +46,7 @@ KNOWN = [(name, key) for name, keys in SPELLINGS.items() for key in keys.split()
 
 def kind_of(key: str) -> str:
     found = read_key(key)
-    return TOKEN_CLASSES[found.token_class] if found.counted is Counted.TOKENS else found.counted.value
+    return TOKEN_CLASSES[found.token_class] if found.counted is KeyMeaning.TOKENS else found.counted.value
 
 
 @pytest.mark.parametrize(("kind", "key"), KNOWN)
@@ -85,5 +85,5 @@ def test_what_nobody_told_us_is_not_known(key: str) -> None:
 def test_any_text_is_a_key_of_some_kind(key: str) -> None:
     kind = read_key(key)
     assert 0 <= kind.token_class < len(TOKEN_CLASSES)
-    if "input" in key.lower() and kind.counted is Counted.TOKENS:
+    if "input" in key.lower() and kind.counted is KeyMeaning.TOKENS:
         assert kind.side == 0

@@ -12,9 +12,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation
 from billing_core.stripe_sync.pipeline import Action, Amounts, Problem
-from billing_core.stripe_sync.service import StripeDesk
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
 from billing_core.web.sync_files import problems_csv, problems_lines, reconciliation_csv, reconciliation_lines
@@ -23,10 +23,10 @@ from tests.web.client import Client, get_as
 
 PROBLEMS, RECONCILIATION = "/download/sync-problems.csv", "/download/reconciliation.csv"
 START = datetime(2026, 11, 16, tzinfo=UTC)
-LATE = Part(Step.LEDGER_SENT, Cause.LATE, Decimal("0.5"), ("e1", "e2"))
-FOREIGN = Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-3))
-ROW = Row("cus_a", date(2026, 11, 16), Decimal("1.5"), Decimal("1.5"), Decimal(1), Decimal(4), (LATE, FOREIGN))
-UNKNOWN = Row(None, date(2026, 11, 16), None, Decimal(2), Decimal(0), None)
+LATE = DifferencePart(ComparisonStep.LEDGER_SENT, Cause.LATE, Decimal("0.5"), ("e1", "e2"))
+FOREIGN = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, Decimal(-3))
+ROW = CustomerDay("cus_a", date(2026, 11, 16), Decimal("1.5"), Decimal("1.5"), Decimal(1), Decimal(4), (LATE, FOREIGN))
+UNKNOWN = CustomerDay(None, date(2026, 11, 16), None, Decimal(2), Decimal(0), None)
 FOUND = Reconciliation(Window(START, START + timedelta(days=1)), START, (ROW, UNKNOWN))
 
 
@@ -71,7 +71,7 @@ def test_a_reconciliation_that_was_never_made_is_one_sentence(files):
 
 
 def test_the_last_reconciliation_comes_row_by_row(files, monkeypatch):
-    monkeypatch.setattr(StripeDesk, "last_reconciliation", lambda *_: FOUND)
+    monkeypatch.setattr(StripeSyncService, "last_reconciliation", lambda *_: FOUND)
     first, second = rows(get(files, RECONCILIATION).text)
     assert (first["customer_id"], first["day_utc"], first["stripe_credits"]) == ("cus_a", "2026-11-16", "4")
     assert first["unexplained_credits"] == "3"
@@ -86,6 +86,6 @@ def test_text_that_a_spreadsheet_would_run_is_neutralised():
     (found,) = rows("".join(problems_lines([problem])))
     assert found["example"] == '\'=HYPERLINK("http://evil")'
     assert found["credits"] == "-5"
-    evil = Row("@cus", ROW.day, Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+    evil = CustomerDay("@cus", ROW.day, Decimal(1), Decimal(1), Decimal(1), Decimal(1))
     text = "".join(reconciliation_lines(Reconciliation(FOUND.window, START, (evil,))))
     assert rows(text)[0]["customer_id"] == "'@cus"

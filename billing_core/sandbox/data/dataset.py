@@ -9,17 +9,17 @@ from threading import Lock
 from billing_core.runtime import clock
 from billing_core.sandbox.data import history
 from billing_core.sandbox.data.earlier_system import billed_before
-from billing_core.sandbox.data.plan import EPOCH, Plan, Truth, truth_of
+from billing_core.sandbox.data.plan import EPOCH, ExpectedEvent, TracePlan, truth_of
 from billing_core.sandbox.langfuse.store import RowStore, StoreBuilder
 
-__all__ = ["DEFAULT_DAYS", "DEFAULT_EVENTS", "DEFAULT_SEED", "Dataset"]
+__all__ = ["DEFAULT_DAYS", "DEFAULT_EVENTS", "DEFAULT_SEED", "SandboxDataset"]
 
 DEFAULT_SEED = 2026
 DEFAULT_EVENTS = 20_000
 DEFAULT_DAYS = 30
 
 
-class Dataset:
+class SandboxDataset:
     """Exactly `events` traces that start within the last `days` days before `now` (default: this moment).
 
     Equal arguments give equal data, byte for byte, and data of a later `now` agrees with it wherever both have
@@ -59,7 +59,7 @@ class Dataset:
         self._store: RowStore | None = None
         self._lock = Lock()
 
-    def plans(self) -> Iterator[Plan]:
+    def plans(self) -> Iterator[TracePlan]:
         """Every trace as the generator intends it, oldest day first; generated anew on every call."""
         now = (self.now - EPOCH) // timedelta(milliseconds=1)
         plans = history.plans(self.seed, events=self.events, days=self.days, now=now)
@@ -75,7 +75,7 @@ class Dataset:
                 self._store = builder.build()
             return self._store
 
-    def truth(self) -> Mapping[str, Truth]:
+    def truth(self) -> Mapping[str, ExpectedEvent]:
         """What a correct reader finds, by trace id, from the generator's intent and not from the rows.
 
         Rows appended later are not part of it.

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
-from billing_core.sandbox.data.plan import Plan
-from billing_core.sandbox.stripe.subscriptions import Subscription
+from billing_core.sandbox.data.plan import TracePlan
+from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.switches import Switches
 
 __all__ = ["billed_before"]
 
 
-def billed_before(plans: Iterable[Plan], taken_over: datetime) -> Iterator[Plan]:
+def billed_before(plans: Iterable[TracePlan], taken_over: datetime) -> Iterator[TracePlan]:
     """Mark every trace of a customer that began before the billing period current at `taken_over`."""
     at = int(taken_over.timestamp())
     ends = {o.customer: _billed_until(o.customer, at) * 1000 for o in ORGANIZATIONS if o.customer is not None}
@@ -26,5 +26,5 @@ def billed_before(plans: Iterable[Plan], taken_over: datetime) -> Iterator[Plan]
 
 def _billed_until(customer: str, at: int) -> int:
     """Unix seconds: the start of the current period; for a customer without a subscription, the handover itself."""
-    subscription = Subscription.of(customer, Switches(), at)
+    subscription = SandboxSubscription.of(customer, Switches(), at)
     return at if subscription is None else subscription.period.start

@@ -15,8 +15,8 @@ from random import Random
 
 from billing_core.sandbox.data.catalog import CHATFLOWS, ORGANIZATIONS
 from billing_core.sandbox.data.oddities import MAKERS
-from billing_core.sandbox.data.plan import Oddity, Plan
-from billing_core.sandbox.data.traces import Circumstances, plain_trace
+from billing_core.sandbox.data.plan import Oddity, TracePlan
+from billing_core.sandbox.data.traces import TraceContext, plain_trace
 
 __all__ = ["DAY", "plans", "start_times"]
 
@@ -95,7 +95,7 @@ def _fill_up(seed: int, begin: int, end: int, count: int) -> list[int]:
     return sorted(begin + int(random.random() * (end - begin)) for _ in range(count))
 
 
-def plans(seed: int, *, events: int, days: int, now: int) -> Iterator[Plan]:
+def plans(seed: int, *, events: int, days: int, now: int) -> Iterator[TracePlan]:
     """Every trace of the window, oldest day first."""
     for day, starts in start_times(seed, events=events, days=days, now=now).items():
         if day == FILLING:
@@ -104,7 +104,7 @@ def plans(seed: int, *, events: int, days: int, now: int) -> Iterator[Plan]:
             yield from _day_plans(Random(f"{seed}/{day}/traces"), day, starts)
 
 
-def _day_plans(random: Random, day: int, starts: Sequence[int]) -> Iterator[Plan]:
+def _day_plans(random: Random, day: int, starts: Sequence[int]) -> Iterator[TracePlan]:
     growth = max(1 + 0.02 * (day - FIRST_MONDAY) / 7, 0.2)
     shares = [o.share * (1 + 0.25 * math.sin(day / 9 + 2.1 * i)) for i, o in enumerate(ORGANIZATIONS)]
     organizations = list(accumulate(shares))
@@ -117,7 +117,7 @@ def _day_plans(random: Random, day: int, starts: Sequence[int]) -> Iterator[Plan
         user = users[int(len(users) * draw() ** 2)]  # a few people do most of the work
         flow = CHATFLOWS[bisect(chatflows, draw() * chatflows[-1])]
         at = start if start >= 0 else day * DAY
-        circumstances = Circumstances(random, at, organization, user, flow, growth)
+        circumstances = TraceContext(random, at, organization, user, flow, growth)
         if draw() < ODD_SHARE:
             oddity = ODDITIES[odd % len(ODDITIES)]
             odd += 1

@@ -7,8 +7,8 @@ from copy import copy
 from dataclasses import replace
 
 from billing_core.sandbox.data.catalog import BEDROCK_MODEL, CHATFLOWS, MODELS, NUMERIC_CUSTOMER
-from billing_core.sandbox.data.plan import Oddity, Plan, Row
-from billing_core.sandbox.data.traces import Carriers, Circumstances, plain_trace, spend
+from billing_core.sandbox.data.plan import ObservationData, Oddity, TracePlan
+from billing_core.sandbox.data.traces import Carriers, TraceContext, plain_trace, spend
 
 __all__ = ["MAKERS"]
 
@@ -19,12 +19,12 @@ DAY = 24 * HOUR
 CHAT, LOOP = (next(flow for flow in CHATFLOWS if flow.shape == shape) for shape in ("chat", "loop"))
 
 
-def _last_call(plan: Plan) -> Row:
+def _last_call(plan: TracePlan) -> ObservationData:
     """The answer: the last row with a model's usage."""
     return next(row for row in reversed(plan.rows) if row.type == "GENERATION")
 
 
-def _leftover(row: Row, *, first: bool) -> Row:
+def _leftover(row: ObservationData, *, first: bool) -> ObservationData:
     """An earlier version of `row`, half way through; `first` serves it before the newer one at equal start."""
     older = copy(row)
     older.usage = {key: tokens // 2 for key, tokens in row.usage.items()}
@@ -35,13 +35,13 @@ def _leftover(row: Row, *, first: bool) -> Row:
     return older
 
 
-def _duplicate(at: Circumstances) -> Plan:
+def _duplicate(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.rows.append(_leftover(_last_call(plan), first=at.random.random() < 0.5))
     return plan
 
 
-def _moved_duplicate(at: Circumstances) -> Plan:
+def _moved_duplicate(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     older = _leftover(_last_call(plan), first=True)
     older.start += MINUTE + int(at.random.random() * 20 * MINUTE)
@@ -50,21 +50,21 @@ def _moved_duplicate(at: Circumstances) -> Plan:
     return plan
 
 
-def _postpone(row: Row, by: int) -> None:
+def _postpone(row: ObservationData, by: int) -> None:
     row.start += by
     row.written += by
     row.end = None if row.end is None else row.end + by
     row.first_token = None if row.first_token is None else row.first_token + by
 
 
-def _far_apart(at: Circumstances) -> Plan:
+def _far_apart(at: TraceContext) -> TracePlan:
     """Somebody answered a question of the agent much later. The root closed long before."""
     plan = plain_trace(at)
     _postpone(_last_call(plan), 3 * HOUR + int(at.random.random() * 3 * DAY))
     return plan
 
 
-def _across_midnight(at: Circumstances) -> Plan:
+def _across_midnight(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     call = _last_call(plan)
     midnight = (plan.rows[0].start // DAY + 1) * DAY
@@ -72,7 +72,7 @@ def _across_midnight(at: Circumstances) -> Plan:
     return plan
 
 
-def _cost_without_total(at: Circumstances) -> Plan:
+def _cost_without_total(at: TraceContext) -> TracePlan:
     plan = plain_trace(replace(at, chatflow=LOOP))
     call = _last_call(plan)
     del call.cost["total"]
@@ -81,11 +81,11 @@ def _cost_without_total(at: Circumstances) -> Plan:
     return plan
 
 
-def _unpriced(at: Circumstances) -> Plan:
+def _unpriced(at: TraceContext) -> TracePlan:
     return plain_trace(at, model=MODELS[BEDROCK_MODEL])
 
 
-def _numeric_customer(at: Circumstances) -> Plan:
+def _numeric_customer(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.metadata.pop("stripeCustomerId", None)
     plan.metadata["customerId"] = int(NUMERIC_CUSTOMER)
@@ -93,14 +93,14 @@ def _numeric_customer(at: Circumstances) -> Plan:
     return plan
 
 
-def _long_name(at: Circumstances) -> Plan:
+def _long_name(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.chatflow_name = f"{plan.name} – " + "copy of " * 28 + f"the one of {at.user}"
     plan.metadata["chatflowName"] = plan.chatflow_name
     return plan
 
 
-def _nested_metadata(at: Circumstances) -> Plan:
+def _nested_metadata(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.metadata |= {
         "client": {"app": "web", "build": [5, 0, 4]},
@@ -111,7 +111,7 @@ def _nested_metadata(at: Circumstances) -> Plan:
     return plan
 
 
-def _synthetic_root(at: Circumstances) -> Plan:
+def _synthetic_root(at: TraceContext) -> TracePlan:
     """From before v4: the server wrote a root of its own and hung the rest under it."""
     plan = plain_trace(at, carriers=Carriers.ALL if at.random.random() < 0.5 else Carriers.ROOT)
     root = _synthetic(plan)
@@ -123,9 +123,9 @@ def _synthetic_root(at: Circumstances) -> Plan:
     return plan
 
 
-def _synthetic(plan: Plan) -> Row:
+def _synthetic(plan: TracePlan) -> ObservationData:
     first = plan.rows[0]
-    return Row(
+    return ObservationData(
         id=f"t-{plan.trace_id}",
         parent=None,
         type="SPAN",
@@ -138,7 +138,7 @@ def _synthetic(plan: Plan) -> Row:
     )
 
 
-def _empty_trace(at: Circumstances) -> Plan:
+def _empty_trace(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.rows = [_synthetic(plan)]
     plan.tokens_in = plan.tokens_out = plan.cost = None
@@ -146,7 +146,7 @@ def _empty_trace(at: Circumstances) -> Plan:
     return plan
 
 
-def _not_customer_traffic(at: Circumstances, environment: str, name: str) -> Plan:
+def _not_customer_traffic(at: TraceContext, environment: str, name: str) -> TracePlan:
     plan = plain_trace(replace(at, chatflow=CHAT), carriers=Carriers.ROOT)
     plan.organization = plan.customer = plan.user = plan.session = plan.chatflow_id = plan.chatflow_name = None
     plan.ownership = plan.storage_gb = None
@@ -157,15 +157,15 @@ def _not_customer_traffic(at: Circumstances, environment: str, name: str) -> Pla
     return plan
 
 
-def _evaluator(at: Circumstances) -> Plan:
+def _evaluator(at: TraceContext) -> TracePlan:
     return _not_customer_traffic(at, "langfuse-llm-as-a-judge", "Execute evaluator: helpfulness")
 
 
-def _experiment(at: Circumstances) -> Plan:
+def _experiment(at: TraceContext) -> TracePlan:
     return _not_customer_traffic(at, "sdk-experiment", "experiment-item-run")
 
 
-def _without_input(plan: Plan, reported: int) -> Plan:
+def _without_input(plan: TracePlan, reported: int) -> TracePlan:
     """Replace the answer's input count by nonsense: what was really read is unknown, the output stands."""
     call = _last_call(plan)
     received = sum(tokens for key, tokens in call.usage.items() if "input" in key)
@@ -181,15 +181,15 @@ def _without_input(plan: Plan, reported: int) -> Plan:
     return plan
 
 
-def _negative_usage(at: Circumstances) -> Plan:
+def _negative_usage(at: TraceContext) -> TracePlan:
     return _without_input(plain_trace(replace(at, chatflow=LOOP)), -1)
 
 
-def _absurd_usage(at: Circumstances) -> Plan:
+def _absurd_usage(at: TraceContext) -> TracePlan:
     return _without_input(plain_trace(replace(at, chatflow=LOOP)), 4_000_000_000_000)
 
 
-def _bad_storage(at: Circumstances) -> Plan:
+def _bad_storage(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.metadata.pop("storageGB", None)
     plan.metadata["storageGb"] = "a lot" if at.random.random() < 0.5 else -2.5
@@ -198,7 +198,7 @@ def _bad_storage(at: Circumstances) -> Plan:
     return plan
 
 
-def _total_only(at: Circumstances) -> Plan:
+def _total_only(at: TraceContext) -> TracePlan:
     plan = plain_trace(replace(at, chatflow=CHAT))
     for row in plan.rows:
         if row.usage:
@@ -209,13 +209,13 @@ def _total_only(at: Circumstances) -> Plan:
     return plan
 
 
-def _legacy_credits(plan: Plan, at: Circumstances) -> tuple[int, int, int]:
+def _legacy_credits(plan: TracePlan, at: TraceContext) -> tuple[int, int, int]:
     """As the earlier system counted: whole credits, rounded up part by part."""
     del plan
     return 40 + int(at.random.random() * 900), 5 + int(at.random.random() * 60), int(at.random.random() * 3)
 
 
-def _legacy_dotted(at: Circumstances) -> Plan:
+def _legacy_dotted(at: TraceContext) -> TracePlan:
     plan = plain_trace(at, carriers=Carriers.ROOT)
     parts = _legacy_credits(plan, at)
     plan.metadata["billing_status"] = "processed"
@@ -225,7 +225,7 @@ def _legacy_dotted(at: Circumstances) -> Plan:
     return _billed_before(plan, parts)
 
 
-def _legacy_nested(at: Circumstances) -> Plan:
+def _legacy_nested(at: TraceContext) -> TracePlan:
     plan = plain_trace(at, carriers=Carriers.ROOT)
     parts = _legacy_credits(plan, at)
     plan.metadata["billing_status"] = "processed"
@@ -240,14 +240,14 @@ def _legacy_nested(at: Circumstances) -> Plan:
     return _billed_before(plan, parts)
 
 
-def _billed_before(plan: Plan, parts: tuple[int, int, int]) -> Plan:
+def _billed_before(plan: TracePlan, parts: tuple[int, int, int]) -> TracePlan:
     ai_tokens, compute, storage = parts
     plan.legacy_status = "processed"
     plan.legacy_credits = (str(ai_tokens), str(compute), str(storage), str(sum(parts)))
     return plan
 
 
-def _legacy_error(at: Circumstances) -> Plan:
+def _legacy_error(at: TraceContext) -> TracePlan:
     plan = plain_trace(at, carriers=Carriers.ROOT)
     plan.legacy_status = "error"
     plan.legacy_error = "No such customer: 'cus_gone'"
@@ -255,7 +255,7 @@ def _legacy_error(at: Circumstances) -> Plan:
     return plan
 
 
-def _conflicting_users(at: Circumstances) -> Plan:
+def _conflicting_users(at: TraceContext) -> TracePlan:
     plan = plain_trace(at, carriers=Carriers.ALL)
     plan.user_in_metadata = False
     plan.metadata.pop("userId", None)
@@ -264,7 +264,7 @@ def _conflicting_users(at: Circumstances) -> Plan:
     return plan
 
 
-def _double_count(at: Circumstances) -> Plan:
+def _double_count(at: TraceContext) -> TracePlan:
     """The agent reports its children's sum as its own; Langfuse adds both, and so must a reader that says so."""
     plan = plain_trace(replace(at, chatflow=LOOP))
     calls = [row for row in plan.rows if row.usage]
@@ -281,32 +281,32 @@ def _double_count(at: Circumstances) -> Plan:
     return plan
 
 
-def _late(at: Circumstances) -> Plan:
+def _late(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     _last_call(plan).written += 5 * MINUTE + int(at.random.random() * 9 * HOUR)
     return plan
 
 
-def _unfinished(at: Circumstances) -> Plan:
+def _unfinished(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     plan.rows[0].end = None
     return plan
 
 
-def _app_root(at: Circumstances) -> Plan:
+def _app_root(at: TraceContext) -> TracePlan:
     plan = plain_trace(at, carriers=Carriers.ROOT)
     plan.rows[0].parent = f"{at.random.getrandbits(64):016x}"
     return plan
 
 
-def _no_organization(at: Circumstances) -> Plan:
+def _no_organization(at: TraceContext) -> TracePlan:
     plan = plain_trace(at)
     del plan.metadata["organizationId"]
     plan.organization = None
     return plan
 
 
-MAKERS: dict[Oddity, Callable[[Circumstances], Plan]] = {
+MAKERS: dict[Oddity, Callable[[TraceContext], TracePlan]] = {
     Oddity.DUPLICATE: _duplicate,
     Oddity.MOVED_DUPLICATE: _moved_duplicate,
     Oddity.FAR_APART: _far_apart,

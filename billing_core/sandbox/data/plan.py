@@ -10,7 +10,7 @@ from typing import Any
 
 from billing_core.sandbox.data.catalog import Model
 
-__all__ = ["Oddity", "Plan", "Row", "Truth", "truth_of"]
+__all__ = ["ExpectedEvent", "ObservationData", "Oddity", "TracePlan", "truth_of"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -48,7 +48,7 @@ class Oddity(StrEnum):
 
 
 @dataclass(slots=True)
-class Row:
+class ObservationData:
     """One observation as served. Times are milliseconds since 1970, costs USD × 10⁻¹²."""
 
     id: str
@@ -76,7 +76,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Plan:
+class TracePlan:
     """One trace: attributes, rows, and the running sums a correct reader must arrive at.
 
     `tokens_in`, `tokens_out`, `tokens_other` and `cost` are added up where usage is invented, not read back from
@@ -84,7 +84,7 @@ class Plan:
     """
 
     trace_id: str
-    rows: list[Row]
+    rows: list[ObservationData]
     organization: str | None
     customer: str | None
     user: str | None
@@ -110,7 +110,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class ExpectedEvent:
     """What a correct reader finds for one trace once all its rows have arrived. `None` means unknown.
 
     `observations` counts neither synthetic roots nor leftover versions; `rows` counts every row served.
@@ -152,12 +152,12 @@ def moment(milliseconds: int) -> datetime:
     return EPOCH + timedelta(milliseconds=milliseconds)
 
 
-def truth_of(plan: Plan) -> Truth:
+def truth_of(plan: TracePlan) -> ExpectedEvent:
     """The published form of the plan's intent."""
     counted = [row for row in plan.rows if row.version == 0]
     real = [row for row in counted if not row.id.startswith("t-")]
     parts = [part for part in (plan.tokens_in, plan.tokens_out, plan.tokens_other) if part is not None]
-    return Truth(
+    return ExpectedEvent(
         id=plan.trace_id,
         oddity=plan.oddity,
         timestamp=moment(min(row.start for row in counted)),

@@ -8,9 +8,9 @@ from random import Random
 from typing import Any
 
 from billing_core.sandbox.data.catalog import EMBEDDING_MODEL, MODELS, Chatflow, Model, Organization
-from billing_core.sandbox.data.plan import Plan, Row
+from billing_core.sandbox.data.plan import ObservationData, TracePlan
 
-__all__ = ["Carriers", "Circumstances", "plain_trace", "spend"]
+__all__ = ["Carriers", "TraceContext", "plain_trace", "spend"]
 
 LONGEST_TRACE = 240_000
 SHORTEST_TRACE = 300
@@ -26,7 +26,7 @@ class Carriers(StrEnum):
 
 
 @dataclass(slots=True)
-class Circumstances:
+class TraceContext:
     """Who runs what, and when (milliseconds since 1970)."""
 
     random: Random
@@ -39,7 +39,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ObservationShape:
     """One observation of a shape: `parent` is an index into the shape, `weight` its part of the trace's time."""
 
     type: str
@@ -50,46 +50,46 @@ class Step:
     """`answer` and `plan` are model calls, `embed` an embedding; everything else costs nothing."""
 
 
-SHAPES: dict[str, tuple[Step, ...]] = {
+SHAPES: dict[str, tuple[ObservationShape, ...]] = {
     "chat": (
-        Step("SPAN", "", None),
-        Step("SPAN", "load history", 0, 0.05),
-        Step("GENERATION", "draft", 0, 0.3, "plan"),
-        Step("GENERATION", "answer", 0, 0.6, "answer"),
-        Step("EVENT", "answer sent", 0, 0.0, "event"),
+        ObservationShape("SPAN", "", None),
+        ObservationShape("SPAN", "load history", 0, 0.05),
+        ObservationShape("GENERATION", "draft", 0, 0.3, "plan"),
+        ObservationShape("GENERATION", "answer", 0, 0.6, "answer"),
+        ObservationShape("EVENT", "answer sent", 0, 0.0, "event"),
     ),
     "retrieval": (
-        Step("CHAIN", "", None),
-        Step("RETRIEVER", "search documents", 0, 0.15),
-        Step("EMBEDDING", "embed question", 1, 0.4, "embed"),
-        Step("TOOL", "rerank", 0, 0.1),
-        Step("GENERATION", "answer", 0, 0.75, "answer"),
+        ObservationShape("CHAIN", "", None),
+        ObservationShape("RETRIEVER", "search documents", 0, 0.15),
+        ObservationShape("EMBEDDING", "embed question", 1, 0.4, "embed"),
+        ObservationShape("TOOL", "rerank", 0, 0.1),
+        ObservationShape("GENERATION", "answer", 0, 0.75, "answer"),
     ),
     "assistant": (
-        Step("AGENT", "", None),
-        Step("GUARDRAIL", "check input", 0, 0.03),
-        Step("GENERATION", "plan", 0, 0.2, "plan"),
-        Step("RETRIEVER", "search help centre", 0, 0.1),
-        Step("EMBEDDING", "embed question", 3, 0.4, "embed"),
-        Step("TOOL", "look up account", 0, 0.12),
-        Step("GENERATION", "answer", 0, 0.55, "answer"),
+        ObservationShape("AGENT", "", None),
+        ObservationShape("GUARDRAIL", "check input", 0, 0.03),
+        ObservationShape("GENERATION", "plan", 0, 0.2, "plan"),
+        ObservationShape("RETRIEVER", "search help centre", 0, 0.1),
+        ObservationShape("EMBEDDING", "embed question", 3, 0.4, "embed"),
+        ObservationShape("TOOL", "look up account", 0, 0.12),
+        ObservationShape("GENERATION", "answer", 0, 0.55, "answer"),
     ),
     "loop": (
-        Step("AGENT", "", None),
-        Step("GENERATION", "plan", 0, 0.1, "plan"),
-        Step("TOOL", "run query", 0, 0.15),
-        Step("GENERATION", "reflect", 0, 0.15, "plan"),
-        Step("TOOL", "open page", 0, 0.15),
-        Step("GENERATION", "reflect", 0, 0.15, "plan"),
-        Step("GENERATION", "answer", 0, 0.3, "answer"),
+        ObservationShape("AGENT", "", None),
+        ObservationShape("GENERATION", "plan", 0, 0.1, "plan"),
+        ObservationShape("TOOL", "run query", 0, 0.15),
+        ObservationShape("GENERATION", "reflect", 0, 0.15, "plan"),
+        ObservationShape("TOOL", "open page", 0, 0.15),
+        ObservationShape("GENERATION", "reflect", 0, 0.15, "plan"),
+        ObservationShape("GENERATION", "answer", 0, 0.3, "answer"),
     ),
     "indexing": (
-        Step("CHAIN", "", None),
-        Step("TOOL", "split document", 0, 0.1),
-        Step("EMBEDDING", "embed chunks", 0, 0.3, "embed"),
-        Step("EMBEDDING", "embed chunks", 0, 0.3, "embed"),
-        Step("GENERATION", "describe document", 0, 0.2, "answer"),
-        Step("SPAN", "write index", 0, 0.1),
+        ObservationShape("CHAIN", "", None),
+        ObservationShape("TOOL", "split document", 0, 0.1),
+        ObservationShape("EMBEDDING", "embed chunks", 0, 0.3, "embed"),
+        ObservationShape("EMBEDDING", "embed chunks", 0, 0.3, "embed"),
+        ObservationShape("GENERATION", "describe document", 0, 0.2, "answer"),
+        ObservationShape("SPAN", "write index", 0, 0.1),
     ),
 }
 
@@ -107,7 +107,7 @@ FAILURES = (
 TYPICAL_SECONDS = {"chat": 4.0, "retrieval": 6.0, "assistant": 9.0, "loop": 38.0, "indexing": 55.0}
 
 
-def plain_trace(at: Circumstances, *, carriers: Carriers | None = None, model: Model | None = None) -> Plan:
+def plain_trace(at: TraceContext, *, carriers: Carriers | None = None, model: Model | None = None) -> TracePlan:
     """An ordinary trace: complete, written seconds after it ended. `model` takes the place of the flow's own."""
     draw = at.random.random
     if carriers is None:
@@ -121,7 +121,7 @@ def plain_trace(at: Circumstances, *, carriers: Carriers | None = None, model: M
     return plan
 
 
-def _trace_of(at: Circumstances) -> Plan:
+def _trace_of(at: TraceContext) -> TracePlan:
     random, organization, flow = at.random, at.organization, at.chatflow
     draw = random.random
     trace_id = f"{random.getrandbits(128):032x}"
@@ -146,7 +146,7 @@ def _trace_of(at: Circumstances) -> Plan:
     if user_in_metadata:
         metadata["userId"] = at.user
     two_hours = at.start // 7_200_000
-    return Plan(
+    return TracePlan(
         trace_id=trace_id,
         rows=[],
         organization=organization.id,
@@ -164,7 +164,7 @@ def _trace_of(at: Circumstances) -> Plan:
     )
 
 
-def _add_rows(plan: Plan, at: Circumstances, length: int, carriers: Carriers, model: Model | None) -> None:
+def _add_rows(plan: TracePlan, at: TraceContext, length: int, carriers: Carriers, model: Model | None) -> None:
     random = at.random
     draw = random.random
     end_of_all = at.start + length
@@ -182,7 +182,7 @@ def _add_rows(plan: Plan, at: Circumstances, length: int, carriers: Carriers, mo
         else:
             start = parent.start
             end = start + int(((parent.end or start) - start) * step.weight)
-        row = Row(
+        row = ObservationData(
             id=f"{random.getrandbits(64):016x}",
             parent=None if parent is None else parent.id,
             type=step.type,
@@ -206,7 +206,7 @@ def _add_rows(plan: Plan, at: Circumstances, length: int, carriers: Carriers, mo
             spend(plan, row, MODELS[EMBEDDING_MODEL], {"input": _around(random, reads * at.growth)})
 
 
-def _fail(plan: Plan) -> None:
+def _fail(plan: TracePlan) -> None:
     """Let one model call of every fiftieth trace fail. The trace's id is the lot: nothing else is drawn for it."""
     lot, rest = divmod(int(plan.trace_id[-12:], 16), FAILURE_EVERY)
     if rest == 0:
@@ -219,7 +219,7 @@ def _around(random: Random, typical: float) -> int:
     return 1 + int(typical * random.lognormvariate(0, 0.7))
 
 
-def _call_model(plan: Plan, row: Row, model: Model, at: Circumstances, reads: int, writes: int) -> None:
+def _call_model(plan: TracePlan, row: ObservationData, model: Model, at: TraceContext, reads: int, writes: int) -> None:
     """Invent one model call: input, part of it from the cache, output, part of it reasoning; buckets never overlap."""
     random = at.random
     draw = random.random
@@ -237,7 +237,7 @@ def _call_model(plan: Plan, row: Row, model: Model, at: Circumstances, reads: in
     spend(plan, row, model, usage)
 
 
-def spend(plan: Plan, row: Row, model: Model, usage: dict[str, int]) -> None:
+def spend(plan: TracePlan, row: ObservationData, model: Model, usage: dict[str, int]) -> None:
     """Book usage on a row and on the trace's intended sums; an unknown model leaves the cost unknown."""
     row.model = model
     received = written = 0

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from billing_core.sandbox.faults.asgi import held_back, read_ahead, reset
 from billing_core.sandbox.faults.fault_answers import Kind, refusal, server_error
-from billing_core.sandbox.http import Refusal, Sandbox, json_response
+from billing_core.sandbox.http import HttpError, Sandbox, json_response
 from billing_core.sandbox.langfuse.wire import milliseconds
 from billing_core.sandbox.planted import Planted
 
@@ -192,7 +192,7 @@ async def add_fault(request: Request) -> Response:
     try:
         fault = msgspec.json.decode(await request.body(), type=Fault)
     except msgspec.MsgspecError as error:
-        raise Refusal(400, {"message": f"no fault: {error}"}) from None
+        raise HttpError(400, {"message": f"no fault: {error}"}) from None
     fault.id, fault.hits = next(layer.ids), 0
     layer.faults.append(fault)
     return json_response(fault)
@@ -228,7 +228,7 @@ async def append_observations(request: Request) -> Response:
         rows = msgspec.json.decode(await request.body(), type=list[dict[str, Any]])
         store.append(rows, sandbox.clock())
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Refusal(400, {"message": str(error)}) from None
+        raise HttpError(400, {"message": str(error)}) from None
     return json_response({"appended": len(rows)})
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from billing_core.sandbox.data.catalog import PROJECT_ID
 from billing_core.sandbox.http import (
     VERSIONS,
-    Refusal,
+    HttpError,
     Sandbox,
     bad_request,
     check_key,
@@ -79,7 +79,7 @@ async def create_scores(request: Request) -> Response:
     for given in body:
         try:
             _store_score(sandbox, given)
-        except Refusal as refusal:
+        except HttpError as refusal:
             errors.append({"message": refusal.body["error"][0]["message"]})
     if not errors:
         return json_response({"message": "Accepted"}, 202)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from billing_core.sandbox.data.catalog import PROJECT_ID
 from billing_core.sandbox.http import (
-    Mode,
+    ApiGeneration,
     Sandbox,
     bad_request,
     check_key,
@@ -38,7 +38,7 @@ SIMPLE_OBSERVATION_FILTERS = ("name", "level", "parentObservationId", "version")
 
 def _check_offered(request: Request) -> None:
     """The rejection comes before authentication and has no class name: it says nothing about the key."""
-    if Sandbox.of(request).mode is Mode.V4:
+    if Sandbox.of(request).mode is ApiGeneration.V4:
         raise not_found("This endpoint is not available in the current write mode", error=None)
     check_key(request)
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from billing_core.sandbox.data.plan import Plan
+from billing_core.sandbox.data.plan import TracePlan
 from billing_core.sandbox.langfuse.wire import encode_mapping, encode_plan, iso, milliseconds
 
 __all__ = ["BadCursor", "Page", "Query", "RowStore", "StoreBuilder"]
@@ -117,7 +117,7 @@ class StoreBuilder:
         self._columns = Columns()
         self._traces, self._environments, self._types, self._models = Codes(), Codes(), Codes(), Codes()
 
-    def add(self, plan: Plan) -> None:
+    def add(self, plan: TracePlan) -> None:
         """Take in the rows of one trace."""
         columns = self._columns
         trace = self._traces.code(plan.trace_id)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from billing_core.sandbox.data.plan import moment
 from billing_core.sandbox.http import (
-    Mode,
+    ApiGeneration,
     Sandbox,
     bad_request,
     check_key,
@@ -42,7 +42,7 @@ SIMPLE_FILTERS = ("userId", "sessionId", "name", "level", "version", "parentObse
 def _check_offered(request: Request) -> None:
     """The key is looked at before the mode: a bad key is 401 even where the route is switched off."""
     check_key(request)
-    if Sandbox.of(request).mode is Mode.V3:
+    if Sandbox.of(request).mode is ApiGeneration.V3:
         raise not_found("This API is not available on this Langfuse version")
 
 

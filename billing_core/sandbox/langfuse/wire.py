@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from billing_core.sandbox.data.catalog import PROJECT_ID
-from billing_core.sandbox.data.plan import Plan, Row, moment
+from billing_core.sandbox.data.plan import ObservationData, TracePlan, moment
 
 __all__ = ["GROUPS", "cut_metadata", "encode_mapping", "encode_plan", "iso", "milliseconds", "select_groups"]
 
@@ -147,7 +147,7 @@ NO_USAGE = (
 )
 
 
-def encode_plan(plan: Plan) -> Iterator[tuple[Row, bytes, bytes | None]]:
+def encode_plan(plan: TracePlan) -> Iterator[tuple[ObservationData, bytes, bytes | None]]:
     """Every row with its stored text and, where metadata is cut in it, the text with whole metadata."""
     trace_id = plan.trace_id
     name = _cached_text(plan.name)

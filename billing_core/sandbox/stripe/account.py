@@ -12,13 +12,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from billing_core.sandbox.stripe.answers import Answers
-from billing_core.sandbox.stripe.book import REMEMBERED_MILLISECONDS, MeterBook
+from billing_core.sandbox.stripe.answers import IdempotentResponses
+from billing_core.sandbox.stripe.book import REMEMBERED_MILLISECONDS, ReceivedEvents
 from billing_core.sandbox.stripe.catalog import customer, deleted_customer, meter, organization_customers
-from billing_core.sandbox.stripe.events import BrokenRule, MeterEvent, Source, examine
-from billing_core.sandbox.stripe.invoices import Invoice, invoices_of
+from billing_core.sandbox.stripe.events import BrokenRule, ReceivedEvent, Source, examine
+from billing_core.sandbox.stripe.invoices import SandboxInvoice, invoices_of
 from billing_core.sandbox.stripe.reports import Report
-from billing_core.sandbox.stripe.subscriptions import Subscription
+from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.summaries import aggregate
 from billing_core.sandbox.stripe.switches import Switches
 
@@ -51,8 +51,8 @@ class Account:
         self._clock = clock
         self._organizations = organization_customers()
         self.switches = Switches()
-        self.book = MeterBook(journal)
-        self.answers = Answers()
+        self.book = ReceivedEvents(journal)
+        self.answers = IdempotentResponses()
         self.sessions: dict[str, int] = {}
         """Tokens of meter event sessions, with their end in milliseconds since 1970."""
         self.meters: list[dict[str, Any]] = []
@@ -117,18 +117,18 @@ class Account:
             case _:
                 return None
 
-    def subscription_of(self, customer_id: str) -> Subscription | None:
+    def subscription_of(self, customer_id: str) -> SandboxSubscription | None:
         """Its subscription; deleting a customer ends and hides it."""
         if self.state_of(customer_id) != "known":
             return None
-        return Subscription.of(customer_id, self.switches, self.now_seconds())
+        return SandboxSubscription.of(customer_id, self.switches, self.now_seconds())
 
-    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
+    def subscriptions(self, customer_id: str | None = None) -> list[SandboxSubscription]:
         """All that lists show, in the order of the customers; of one customer those on a test clock as well."""
         customers = self.listed_customers() if customer_id is None else [customer_id]
         return [found for one in customers for found in self._subscriptions_of(one)]
 
-    def _subscriptions_of(self, customer_id: str) -> list[Subscription]:
+    def _subscriptions_of(self, customer_id: str) -> list[SandboxSubscription]:
         first = self.subscription_of(customer_id)
         if first is None:
             return []
@@ -138,7 +138,7 @@ class Account:
         """Customers without those on a test clock, whom lists leave out."""
         return [id_ for id_ in self.customer_ids() if id_ not in self.switches.test_clocks]
 
-    def invoices(self, subscription: Subscription) -> list[Invoice]:
+    def invoices(self, subscription: SandboxSubscription) -> list[SandboxInvoice]:
         """Newest first."""
         return invoices_of(subscription, self.now_seconds())
 
@@ -166,7 +166,7 @@ class Account:
         *,
         source: Source,
         idempotency_key: str | None = None,
-    ) -> MeterEvent:
+    ) -> ReceivedEvent:
         """Take one event with everything but the duplicate rule subject to the switches; `timestamp` in Unix seconds.
 
         Raises
@@ -186,7 +186,7 @@ class Account:
         if self.book.is_remembered(event_name, identifier, now):
             raise Refused(f"An event already exists with identifier {identifier}.")
         code = facts.broken.report_code if facts.broken is not None else self._planted(facts.customer, identifier)
-        event = MeterEvent(
+        event = ReceivedEvent(
             identifier=identifier,
             event_name=event_name,
             payload=payload,

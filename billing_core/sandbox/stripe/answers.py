@@ -8,14 +8,14 @@ from urllib.parse import parse_qsl
 
 from billing_core.sandbox.stripe.wire import invalid
 
-__all__ = ["Answer", "Answers"]
+__all__ = ["IdempotentResponses", "SentResponse"]
 
 KEPT_MILLISECONDS = 24 * 3600 * 1000
 LONGEST_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SentResponse:
     """What went out."""
 
     status: int
@@ -28,16 +28,16 @@ class _Asked:
     path: str
     body: bytes
     at: int
-    answer: Answer | None = None
+    answer: SentResponse | None = None
 
 
-class Answers:
+class IdempotentResponses:
     """Answers by Idempotency-Key, for 24 hours."""
 
     def __init__(self) -> None:
         self._asked: dict[str, _Asked] = {}
 
-    def begin(self, key: str, path: str, body: bytes, now: int) -> Answer | None:
+    def begin(self, key: str, path: str, body: bytes, now: int) -> SentResponse | None:
         """The kept answer, or `None`: then the caller works, and ends with `keep` or `forget`.
 
         Raises
@@ -63,7 +63,7 @@ class Answers:
             raise invalid(message, code="idempotency_key_in_use", status=409, kind="idempotency_error")
         return known.answer
 
-    def keep(self, key: str, answer: Answer) -> None:
+    def keep(self, key: str, answer: SentResponse) -> None:
         """End with an answer that is given again."""
         self._asked[key].answer = answer
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from decimal import Context, Decimal
 from pathlib import Path
 
-from billing_core.sandbox.stripe.events import MeterEvent
-from billing_core.sandbox.stripe.journal import Accepted, Cancelled, Dropped, Entry, Journal, Reported
+from billing_core.sandbox.stripe.events import ReceivedEvent
+from billing_core.sandbox.stripe.journal import Entry, EventCancelled, EventLost, EventReceived, Journal, Reported
 from billing_core.sandbox.stripe.reports import Report, group
 
-__all__ = ["EXACT", "REMEMBERED_MILLISECONDS", "MeterBook"]
+__all__ = ["EXACT", "REMEMBERED_MILLISECONDS", "ReceivedEvents"]
 
 HOUR = 3600
 REMEMBERED_MILLISECONDS = 24 * HOUR * 1000
@@ -24,18 +24,18 @@ Key = tuple[str, str]
 """Event name and identifier: what Stripe deduplicates by."""
 
 
-class MeterBook:
+class ReceivedEvents:
     """Received events, indexed by event name, customer and hour. Moments are milliseconds since 1970."""
 
     def __init__(self, journal: Path | None = None) -> None:
-        self.events: list[MeterEvent] = []
+        self.events: list[ReceivedEvent] = []
         """In the order of their receipt; lost ones are not among them."""
         self.reports: list[Report] = []
         """Error reports that went out, oldest first."""
         self._received: dict[Key, int] = {}
-        self._latest: dict[Key, MeterEvent] = {}
-        self._hours: dict[Key, dict[int, list[MeterEvent]]] = defaultdict(lambda: defaultdict(list))
-        self._rejected: list[MeterEvent] = []
+        self._latest: dict[Key, ReceivedEvent] = {}
+        self._hours: dict[Key, dict[int, list[ReceivedEvent]]] = defaultdict(lambda: defaultdict(list))
+        self._rejected: list[ReceivedEvent] = []
         self._journal = None if journal is None else Journal(journal)
         self.catch_up()
 
@@ -48,17 +48,17 @@ class MeterBook:
         for entry in self._journal.unread():
             self._apply(entry)
 
-    def add(self, event: MeterEvent) -> None:
+    def add(self, event: ReceivedEvent) -> None:
         """Book an event as received."""
-        self._do(Accepted(event))
+        self._do(EventReceived(event))
 
-    def cancel(self, event: MeterEvent, at: int) -> None:
+    def cancel(self, event: ReceivedEvent, at: int) -> None:
         """It does not count from `at` on."""
-        self._do(Cancelled(event.event_name, event.identifier, at))
+        self._do(EventCancelled(event.event_name, event.identifier, at))
 
-    def drop(self, event: MeterEvent) -> None:
+    def drop(self, event: ReceivedEvent) -> None:
         """Lose it without a trace; its identifier stays refused."""
-        self._do(Dropped(event.event_name, event.identifier))
+        self._do(EventLost(event.event_name, event.identifier))
 
     def report(self, now: int, meter_ids: Mapping[str, str]) -> None:
         """Send out reports about the rejections that are due."""
@@ -77,13 +77,13 @@ class MeterBook:
         received = self._received.get((event_name, identifier))
         return received is not None and now - received < REMEMBERED_MILLISECONDS
 
-    def find(self, identifier: str, event_name: str | None = None) -> MeterEvent | None:
+    def find(self, identifier: str, event_name: str | None = None) -> ReceivedEvent | None:
         """The latest event of that identifier that is not lost."""
         if event_name is not None:
             return self._latest.get((event_name, identifier))
         return next((event for event in reversed(self.events) if event.identifier == identifier), None)
 
-    def counted(self, event_name: str, customer: str, start: int, end: int, as_of: int) -> Iterator[MeterEvent]:
+    def counted(self, event_name: str, customer: str, start: int, end: int, as_of: int) -> Iterator[ReceivedEvent]:
         """Events of one customer with a timestamp in `[start, end)` (Unix seconds) that count at `as_of`."""
         by_hour = self._hours.get((event_name, customer), {})
         asked = range(start // HOUR, -(-end // HOUR))
@@ -113,12 +113,12 @@ class MeterBook:
 
     def _apply(self, entry: Entry) -> None:
         match entry:
-            case Accepted(event):
+            case EventReceived(event):
                 self._insert(event)
-            case Cancelled(event_name, identifier, at):
+            case EventCancelled(event_name, identifier, at):
                 if (cancelled := self._latest.get((event_name, identifier))) is not None:
                     cancelled.cancelled = at
-            case Dropped(event_name, identifier):
+            case EventLost(event_name, identifier):
                 if (lost := self._latest.pop((event_name, identifier), None)) is not None:
                     self._remove(lost)
             case Reported(report):
@@ -129,7 +129,7 @@ class MeterBook:
                         rejected.reported = report.created
                 self._rejected = [event for event in self._rejected if event.reported is None]
 
-    def _insert(self, event: MeterEvent) -> None:
+    def _insert(self, event: ReceivedEvent) -> None:
         key = event.event_name, event.identifier
         self.events.append(event)
         self._received[key] = event.received
@@ -139,7 +139,7 @@ class MeterBook:
         elif event.customer is not None and event.amount is not None:
             self._hours[(event.event_name, event.customer)][event.timestamp // HOUR].append(event)
 
-    def _remove(self, event: MeterEvent) -> None:
+    def _remove(self, event: ReceivedEvent) -> None:
         self.events.remove(event)
         if event in self._rejected:
             self._rejected.remove(event)

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from billing_core.sandbox.data.catalog import STRIPE_KEY
-from billing_core.sandbox.http import Refusal, json_response
+from billing_core.sandbox.http import HttpError, json_response
 from billing_core.sandbox.planted import Planted
 from billing_core.sandbox.stripe.account import Account
-from billing_core.sandbox.stripe.answers import Answer
+from billing_core.sandbox.stripe.answers import SentResponse
 from billing_core.sandbox.stripe.catalog import PRICES, PRODUCTS
 from billing_core.sandbox.stripe.wire import expansions, invalid, v2_refusal
 
@@ -22,7 +22,7 @@ __all__ = ["Endpoint", "account_of", "creating", "flight", "reading", "too_many"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Work = Callable[[Request, Account], Awaitable[object]]
-"""The content of a good answer; anything else is a `Refusal`."""
+"""The content of a good answer; anything else is a `HttpError`."""
 
 
 def account_of(request: Request) -> Account:
@@ -44,7 +44,7 @@ def reading(work: Work) -> Endpoint:
                 content = deepcopy(content)
                 for path in paths:
                     _expand(content, path.split("."), account)
-        except Refusal as refusal:
+        except HttpError as refusal:
             return _refused(refusal, account)
         return json_response(content, headers={"Request-Id": account.request_id()})
 
@@ -63,14 +63,14 @@ def creating(work: Work, *, checks_key: bool = True) -> Endpoint:
             if checks_key:
                 _admit(request, account)
             answer = await _worked(request, account, work)
-        except Refusal as refusal:
+        except HttpError as refusal:
             return _refused(refusal, account)
         return Response(answer.body, answer.status, answer.headers, "application/json")
 
     return endpoint
 
 
-async def _worked(request: Request, account: Account, work: Work) -> Answer:
+async def _worked(request: Request, account: Account, work: Work) -> SentResponse:
     key, path = request.headers.get("idempotency-key"), request.url.path
     if key is None:
         return await _attempt(request, account, work)
@@ -78,7 +78,7 @@ async def _worked(request: Request, account: Account, work: Work) -> Answer:
     if kept is not None:
         if path.startswith("/v2/"):
             return kept
-        return Answer(kept.status, kept.body, {**kept.headers, "Idempotent-Replayed": "true"})
+        return SentResponse(kept.status, kept.body, {**kept.headers, "Idempotent-Replayed": "true"})
     try:
         answer = await _attempt(request, account, work)
     except BaseException:
@@ -91,16 +91,16 @@ async def _worked(request: Request, account: Account, work: Work) -> Answer:
     return answer
 
 
-async def _attempt(request: Request, account: Account, work: Work) -> Answer:
+async def _attempt(request: Request, account: Account, work: Work) -> SentResponse:
     """Do the work, or fail before or after it as planted."""
     planted: Planted | None = request.scope.get(Planted.KEY)
     headers = {"Request-Id": account.request_id()}
     if planted is not None and not planted.works:
-        return Answer(planted.status, planted.body, headers)
+        return SentResponse(planted.status, planted.body, headers)
     content = await work(request, account)
     if planted is not None:
-        return Answer(planted.status, planted.body, headers)
-    return Answer(200, content if isinstance(content, bytes) else msgspec.json.encode(content), headers)
+        return SentResponse(planted.status, planted.body, headers)
+    return SentResponse(200, content if isinstance(content, bytes) else msgspec.json.encode(content), headers)
 
 
 def _admit(request: Request, account: Account) -> None:
@@ -112,19 +112,19 @@ def _admit(request: Request, account: Account) -> None:
         raise too_many()
 
 
-def too_many() -> Refusal:
+def too_many() -> HttpError:
     """429, which the SDK never tries again by itself."""
     headers = {"Stripe-Rate-Limited-Reason": "global-rate"}
     return invalid("Request rate limit exceeded.", code="rate_limit", headers=headers, status=429)
 
 
-def flight(path: str) -> Refusal:
+def flight(path: str) -> HttpError:
     """409 for a second call at a time for one customer and meter."""
     code, message = "too_many_concurrent_requests", "Another call for this customer and meter is in flight."
     return v2_refusal(409, code, message) if path.startswith("/v2/") else invalid(message, code=code, status=409)
 
 
-def _refused(refusal: Refusal, account: Account) -> Response:
+def _refused(refusal: HttpError, account: Account) -> Response:
     return json_response(refusal.body, refusal.status, {**(refusal.headers or {}), "Request-Id": account.request_id()})
 
 

@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from billing_core.sandbox.data.catalog import METER_EVENT_NAME
-from billing_core.sandbox.http import Refusal, json_response
+from billing_core.sandbox.http import HttpError, json_response
 from billing_core.sandbox.stripe.calls import account_of
-from billing_core.sandbox.stripe.events import NUMBER, MeterEvent
+from billing_core.sandbox.stripe.events import NUMBER, ReceivedEvent
 from billing_core.sandbox.stripe.switches import patched
 from billing_core.sandbox.stripe.wire import decimal_text
 
@@ -42,7 +42,7 @@ async def set_switches(request: Request) -> Response:
     try:
         account.switch(patched(account.switches, await request.body()))
     except msgspec.MsgspecError as error:
-        raise Refusal(400, {"message": f"no switch: {error}"}) from None
+        raise HttpError(400, {"message": f"no switch: {error}"}) from None
     return json_response(account.switches)
 
 
@@ -72,7 +72,7 @@ async def plant_events(request: Request) -> Response:
         given = msgspec.json.decode(await request.body(), type=Plant | list[Plant])
         planted = [_event(plant, number, account.now()) for number, plant in enumerate(_listed(given))]
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Refusal(400, {"message": f"no event: {error}"}) from None
+        raise HttpError(400, {"message": f"no event: {error}"}) from None
     for event in planted:
         account.book.add(event)
     return json_response(planted)
@@ -82,11 +82,11 @@ def _listed(given: Plant | list[Plant]) -> list[Plant]:
     return given if isinstance(given, list) else [given]
 
 
-def _event(plant: Plant, number: int, now: int) -> MeterEvent:
+def _event(plant: Plant, number: int, now: int) -> ReceivedEvent:
     if not NUMBER.fullmatch(plant.value):
         raise ValueError(f"value: {plant.value!r} is not a number")
     made_up = hashlib.sha256(f"planted/{now}/{number}/{plant.customer}".encode()).hexdigest()[:32]
-    return MeterEvent(
+    return ReceivedEvent(
         identifier=plant.identifier or made_up,
         event_name=plant.event_name,
         payload={"stripe_customer_id": plant.customer, "value": plant.value},
@@ -103,7 +103,7 @@ async def lose_event(request: Request) -> Response:
     account, identifier = account_of(request), request.path_params["identifier"]
     event = account.book.find(identifier)
     if event is None:
-        raise Refusal(404, {"message": f"no event with identifier {identifier}"})
+        raise HttpError(404, {"message": f"no event with identifier {identifier}"})
     account.book.drop(event)
     return json_response(event)
 

@@ -16,7 +16,16 @@ import msgspec
 
 from billing_core.sandbox.stripe.wire import invalid
 
-__all__ = ["ASYNC_MESSAGES", "LONGEST_TEXT", "BrokenRule", "Facts", "MeterEvent", "Source", "examine", "v1_timestamp"]
+__all__ = [
+    "ASYNC_MESSAGES",
+    "LONGEST_TEXT",
+    "BrokenRule",
+    "EventFacts",
+    "ReceivedEvent",
+    "Source",
+    "examine",
+    "v1_timestamp",
+]
 
 OLDEST_SECONDS = 35 * 24 * 3600
 AHEAD_SECONDS = 5 * 60
@@ -42,7 +51,7 @@ ASYNC_MESSAGES = {
 Source = Literal["v1", "v2", "stream", "planted"]
 
 
-class MeterEvent(msgspec.Struct, eq=False, gc=False):
+class ReceivedEvent(msgspec.Struct, eq=False, gc=False):
     """One received event.
 
     Attributes
@@ -96,7 +105,7 @@ class BrokenRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class EventFacts:
     """What an event says, read leniently; `broken` is the first rule it breaks."""
 
     customer: str | None
@@ -113,7 +122,7 @@ def examine(
     now: int,
     meters: Sequence[Mapping[str, Any]],
     state_of: Callable[[str], Literal["known", "deleted", "unknown"]],
-) -> Facts:
+) -> EventFacts:
     """Hold one event against every rule but the one about duplicates. Times are Unix seconds."""
     named = [meter for meter in meters if meter["event_name"] == event_name]
     active = [meter for meter in named if meter["status"] == "active"]
@@ -129,7 +138,7 @@ def examine(
         or _value_rule(text, number, value_key)
         or _time_rule(timestamp, now)
     )
-    return Facts(customer, number, timestamp, broken)
+    return EventFacts(customer, number, timestamp, broken)
 
 
 DEFAULT_KEYS = {

@@ -12,10 +12,10 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from billing_core.sandbox.stripe.catalog import PRICES
-from billing_core.sandbox.stripe.subscriptions import Period, Subscription, edge
+from billing_core.sandbox.stripe.subscriptions import SandboxPeriod, SandboxSubscription, edge
 from billing_core.sandbox.stripe.wire import decimal_text
 
-__all__ = ["DRAFT_SECONDS", "Invoice", "Usage", "invoice_object", "invoices_of", "preview_object"]
+__all__ = ["DRAFT_SECONDS", "SandboxInvoice", "Usage", "invoice_object", "invoices_of", "preview_object"]
 
 DRAFT_SECONDS = 3600
 PAYMENT_SECONDS = 3600
@@ -26,10 +26,10 @@ Usage = Callable[[str, int, int, int | None], Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class Invoice:
+class SandboxInvoice:
     """Number `number` of a subscription: opened at `opened`, finalized at `finalized` (Unix seconds)."""
 
-    subscription: Subscription
+    subscription: SandboxSubscription
     number: int
     status: str
     opened: int
@@ -41,38 +41,38 @@ class Invoice:
         return f"in_{self.subscription.id.removeprefix('sub_')}_{self.number:04d}"
 
     @property
-    def covered(self) -> Period | None:
+    def covered(self) -> SandboxPeriod | None:
         """The period whose usage it bills; the first invoice bills none."""
         return _period(self.subscription, self.number - 1) if self.number else None
 
     @property
-    def coming(self) -> Period | None:
+    def coming(self) -> SandboxPeriod | None:
         """The period whose fees it bills; the invoice of a cancellation bills none."""
         ended = self.subscription.ended_at
         return _period(self.subscription, self.number) if ended is None or self.opened < ended else None
 
 
-def _period(subscription: Subscription, number: int) -> Period:
-    return Period(number, edge(subscription.anchor, number), edge(subscription.anchor, number + 1))
+def _period(subscription: SandboxSubscription, number: int) -> SandboxPeriod:
+    return SandboxPeriod(number, edge(subscription.anchor, number), edge(subscription.anchor, number + 1))
 
 
-def invoices_of(subscription: Subscription, now: int) -> list[Invoice]:
+def invoices_of(subscription: SandboxSubscription, now: int) -> list[SandboxInvoice]:
     """All up to `now`, newest first."""
     last = subscription.period.number + (1 if subscription.ended_at == subscription.period.end else 0)
     found = []
     for number in range(last, -1, -1):
         opened = edge(subscription.anchor, number)
         finalized = opened + (DRAFT_SECONDS if number else 0)
-        found.append(Invoice(subscription, number, "", opened, finalized))
+        found.append(SandboxInvoice(subscription, number, "", opened, finalized))
     unpaid = next((one.number for one in found if one.finalized <= now), None)
     unpaid = unpaid if subscription.profile.status == "past_due" else None
     return [
-        Invoice(subscription, one.number, _status(one, now, one.number == unpaid), one.opened, one.finalized)
+        SandboxInvoice(subscription, one.number, _status(one, now, one.number == unpaid), one.opened, one.finalized)
         for one in found
     ]
 
 
-def _status(invoice: Invoice, now: int, unpaid: bool) -> str:
+def _status(invoice: SandboxInvoice, now: int, unpaid: bool) -> str:
     if now < invoice.finalized:
         return "draft"
     if unpaid or (invoice.number and now < invoice.finalized + PAYMENT_SECONDS):
@@ -85,10 +85,10 @@ def _cents(quantity: Decimal, unit_cents: str) -> int:
 
 
 def _lines(
-    subscription: Subscription,
+    subscription: SandboxSubscription,
     invoice_id: str,
-    covered: Period | None,
-    coming: Period | None,
+    covered: SandboxPeriod | None,
+    coming: SandboxPeriod | None,
     used: Callable[[str], Decimal],
 ) -> list[dict[str, Any]]:
     """Usage first, then fees; in a trial everything is free."""
@@ -111,7 +111,7 @@ def _line(
     item_id: str,
     number: int,
     price: dict[str, Any],
-    period: Period,
+    period: SandboxPeriod,
     quantity: Decimal,
 ) -> dict[str, Any]:
     amount = _cents(quantity, price["unit_amount_decimal"])
@@ -153,7 +153,12 @@ def _line(
 
 
 def _object(
-    subscription: Subscription, id_: str, status: str, created: int, period: Period, lines: list[dict[str, Any]]
+    subscription: SandboxSubscription,
+    id_: str,
+    status: str,
+    created: int,
+    period: SandboxPeriod,
+    lines: list[dict[str, Any]],
 ) -> dict[str, Any]:
     total = sum(line["amount"] for line in lines)
     paid = total if status == "paid" else 0
@@ -230,7 +235,7 @@ def _object(
     }
 
 
-def invoice_object(invoice: Invoice, usage: Usage, now: int) -> dict[str, Any]:
+def invoice_object(invoice: SandboxInvoice, usage: Usage, now: int) -> dict[str, Any]:
     """One invoice; a finalized one counts what had come in when it was finalized, cancellations included."""
     subscription, draft, first = invoice.subscription, invoice.status == "draft", invoice.number == 0
     covered, coming = invoice.covered, invoice.coming
@@ -244,7 +249,7 @@ def invoice_object(invoice: Invoice, usage: Usage, now: int) -> dict[str, Any]:
     for line in lines if trial else []:
         line.update(amount=0, subtotal=0, description="Trial period")
     fallback = _period(subscription, 0)
-    period = covered or Period(0, fallback.start, fallback.start)
+    period = covered or SandboxPeriod(0, fallback.start, fallback.start)
     shown = _object(subscription, invoice.id, invoice.status, invoice.opened, period, lines)
     shown["lines"]["url"] = f"/v1/invoices/{invoice.id}/lines"
     shown["billing_reason"] = "subscription_create" if first else "subscription_cycle"
@@ -267,7 +272,7 @@ def invoice_object(invoice: Invoice, usage: Usage, now: int) -> dict[str, Any]:
     return shown
 
 
-def preview_object(subscription: Subscription, usage: Usage) -> dict[str, Any]:
+def preview_object(subscription: SandboxSubscription, usage: Usage) -> dict[str, Any]:
     """The invoice of the next edge as it stands: provisional, usage with lag. In a trial usage is free."""
     period = subscription.period
     coming = _period(subscription, period.number + 1)

@@ -13,19 +13,19 @@ from pathlib import Path
 import msgspec
 
 from billing_core.errors import SettingsError
-from billing_core.sandbox.stripe.events import MeterEvent
+from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.reports import Report
 
-__all__ = ["Accepted", "Cancelled", "Dropped", "Entry", "Journal", "Reported"]
+__all__ = ["Entry", "EventCancelled", "EventLost", "EventReceived", "Journal", "Reported"]
 
 
-class Accepted(msgspec.Struct, tag="accepted"):
+class EventReceived(msgspec.Struct, tag="accepted"):
     """An event was received."""
 
-    event: MeterEvent
+    event: ReceivedEvent
 
 
-class Cancelled(msgspec.Struct, tag="cancelled"):
+class EventCancelled(msgspec.Struct, tag="cancelled"):
     """An adjustment cancelled an event; `at` is milliseconds since 1970."""
 
     event_name: str
@@ -33,7 +33,7 @@ class Cancelled(msgspec.Struct, tag="cancelled"):
     at: int
 
 
-class Dropped(msgspec.Struct, tag="dropped"):
+class EventLost(msgspec.Struct, tag="dropped"):
     """An event was lost."""
 
     event_name: str
@@ -46,7 +46,7 @@ class Reported(msgspec.Struct, tag="reported"):
     report: Report
 
 
-Entry = Accepted | Cancelled | Dropped | Reported
+Entry = EventReceived | EventCancelled | EventLost | Reported
 
 
 class Journal:

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from billing_core.sandbox.http import Refusal
+from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.stripe.account import Account, Refused
 from billing_core.sandbox.stripe.calls import creating, flight, reading
 from billing_core.sandbox.stripe.events import LONGEST_TEXT, v1_timestamp
@@ -88,7 +88,7 @@ async def create_meter_event(request: Request, account: Account) -> Content:
     }
 
 
-def v1_refusal(refused: Refused) -> Refusal:
+def v1_refusal(refused: Refused) -> HttpError:
     """400; a duplicate carries no code, and the SDK is told not to try again."""
     if refused.broken is None:
         return invalid(refused.message, headers={"Stripe-Should-Retry": "false"})

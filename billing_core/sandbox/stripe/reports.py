@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from billing_core.sandbox.langfuse.wire import iso
-from billing_core.sandbox.stripe.events import ASYNC_MESSAGES, MeterEvent
+from billing_core.sandbox.stripe.events import ASYNC_MESSAGES, ReceivedEvent
 from billing_core.sandbox.stripe.switches import Switches
 
 __all__ = ["NO_METER_FOUND", "REPORT_TRIGGERED", "Rejection", "Report", "group", "shown"]
@@ -47,9 +47,9 @@ class Report(msgspec.Struct, frozen=True):
     rejections: list[Rejection]
 
 
-def group(due: Iterable[MeterEvent], meter_ids: dict[str, str]) -> list[Report]:
+def group(due: Iterable[ReceivedEvent], meter_ids: dict[str, str]) -> list[Report]:
     """Reports about rejected events whose time has come, oldest first; `meter_ids` is by event name."""
-    groups: dict[tuple[int, str, str | None], list[MeterEvent]] = defaultdict(list)
+    groups: dict[tuple[int, str, str | None], list[ReceivedEvent]] = defaultdict(list)
     for event in due:
         assert event.due is not None  # noqa: S101 - due
         meter_id = None if event.code == "no_meter" else meter_ids.get(event.event_name)
@@ -73,7 +73,7 @@ def group(due: Iterable[MeterEvent], meter_ids: dict[str, str]) -> list[Report]:
     return reports
 
 
-def _rejection(event: MeterEvent) -> Rejection:
+def _rejection(event: ReceivedEvent) -> Rejection:
     code = event.code or ""
     message = event.message or ASYNC_MESSAGES.get(code, f"The event was rejected: {code}.")
     return Rejection(event.event_name, event.identifier, code, message, event.idempotency_key)

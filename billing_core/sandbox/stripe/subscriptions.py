@@ -13,7 +13,15 @@ from typing import Any
 from billing_core.sandbox.stripe.catalog import PRICES, PROFILES, Profile, profile_of, start_of
 from billing_core.sandbox.stripe.switches import Switches
 
-__all__ = ["STATUSES", "Period", "Subscription", "edge", "item_objects", "period_at", "subscription_object"]
+__all__ = [
+    "STATUSES",
+    "SandboxPeriod",
+    "SandboxSubscription",
+    "edge",
+    "item_objects",
+    "period_at",
+    "subscription_object",
+]
 
 DAY = 86_400
 CANCELED_AT_LEAST_SECONDS = 3 * DAY
@@ -27,7 +35,7 @@ ITEMS_URL = "/v1/subscription_items"
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class SandboxPeriod:
     """Billing period number `number` of a subscription, `[start, end)` in Unix seconds."""
 
     number: int
@@ -43,17 +51,17 @@ def edge(anchor: int, months: int) -> int:
     return int(moment.replace(year=year, month=month + 1, day=day).timestamp())
 
 
-def period_at(anchor: int, now: int) -> Period:
+def period_at(anchor: int, now: int) -> SandboxPeriod:
     """The period `now` is in; its number is negative before the anchor."""
     then, moment = (datetime.fromtimestamp(seconds, UTC) for seconds in (anchor, now))
     number = (moment.year - then.year) * 12 + moment.month - then.month
     if edge(anchor, number) > now:
         number -= 1
-    return Period(number, edge(anchor, number), edge(anchor, number + 1))
+    return SandboxPeriod(number, edge(anchor, number), edge(anchor, number + 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class SandboxSubscription:
     """What follows from profile, anchor and clock.
 
     Attributes
@@ -73,7 +81,7 @@ class Subscription:
     customer_id: str
     profile: Profile
     anchor: int
-    period: Period
+    period: SandboxPeriod
     ended_at: int | None
     number: int = 1
     is_on_test_clock: bool = False
@@ -88,7 +96,7 @@ class Subscription:
         return self.customer_id.removeprefix("cus_") + ("" if self.number == 1 else f"-{self.number}")
 
     @classmethod
-    def of(cls, customer_id: str, switches: Switches, now: int) -> Subscription | None:
+    def of(cls, customer_id: str, switches: Switches, now: int) -> SandboxSubscription | None:
         """The subscription of a customer at `now`; `None` if there is none (yet)."""
         profile = PROFILES[switches.profiles.get(customer_id, profile_of(customer_id))]
         anchor = switches.anchors.get(customer_id, start_of(customer_id))
@@ -96,11 +104,11 @@ class Subscription:
             return None
         period, ended_at = period_at(anchor, now), None
         if profile.status == "trialing":
-            anchor, period = period.start, Period(0, period.start, period.end)
+            anchor, period = period.start, SandboxPeriod(0, period.start, period.end)
         elif profile.status == "canceled":
             last = period_at(anchor, max(now - CANCELED_AT_LEAST_SECONDS, anchor))
             number = max(last.number - 1, 0)
-            period = Period(number, edge(anchor, number), edge(anchor, number + 1))
+            period = SandboxPeriod(number, edge(anchor, number), edge(anchor, number + 1))
             ended_at = min(period.end, now)
         on_clock = customer_id in switches.test_clocks
         return cls(customer_id, profile, anchor, period, ended_at, is_on_test_clock=on_clock)
@@ -110,7 +118,7 @@ class Subscription:
         return f"si_{self._name}_{position + 1}"
 
 
-def item_objects(subscription: Subscription) -> list[dict[str, Any]]:
+def item_objects(subscription: SandboxSubscription) -> list[dict[str, Any]]:
     """The items, with the current period."""
     return [
         {
@@ -161,7 +169,9 @@ def _plan(price: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def subscription_object(subscription: Subscription, latest_invoice: str | None, items_page: int) -> dict[str, Any]:
+def subscription_object(
+    subscription: SandboxSubscription, latest_invoice: str | None, items_page: int
+) -> dict[str, Any]:
     """The object as the API answers it, with at most `items_page` items inside."""
     items = item_objects(subscription)
     trial = subscription.profile.status == "trialing"

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from billing_core.sandbox.stripe.book import EXACT, MeterBook
-from billing_core.sandbox.stripe.events import MeterEvent
+from billing_core.sandbox.stripe.book import EXACT, ReceivedEvents
+from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.wire import decimal_text, invalid
 
 __all__ = ["aggregate", "summaries"]
@@ -23,7 +23,7 @@ BOUNDARIES = {None: (MINUTE, "minute"), "hour": (HOUR, "hour"), "day": (DAY, "UT
 
 
 def summaries(
-    book: MeterBook,
+    book: ReceivedEvents,
     meter: Mapping[str, Any],
     customer: str,
     start: int,
@@ -39,7 +39,7 @@ def summaries(
         400 for an unknown grouping, or times that are not on its boundaries.
     """
     _check_alignment(start, end, grouping)
-    windows: dict[tuple[int, int], list[MeterEvent]] = defaultdict(list)
+    windows: dict[tuple[int, int], list[ReceivedEvent]] = defaultdict(list)
     for event in book.counted(meter["event_name"], customer, start, end, as_of):
         size = WINDOWS.get(grouping or "")
         first = start if size is None else event.timestamp - event.timestamp % size
@@ -60,7 +60,7 @@ def _check_alignment(start: int, end: int, grouping: str | None) -> None:
 
 
 def _row(
-    meter: Mapping[str, Any], customer: str, window: tuple[int, int], events: Iterable[MeterEvent]
+    meter: Mapping[str, Any], customer: str, window: tuple[int, int], events: Iterable[ReceivedEvent]
 ) -> dict[str, Any]:
     name = f"{meter['id']}/{customer}/{window[0]}/{window[1]}"
     text = decimal_text(aggregate(events, meter))
@@ -75,11 +75,11 @@ def _row(
     }
 
 
-def aggregate(events: Iterable[MeterEvent], meter: Mapping[str, Any]) -> Decimal:
+def aggregate(events: Iterable[ReceivedEvent], meter: Mapping[str, Any]) -> Decimal:
     """By the meter's formula. With an `event_time_window` the last received event of a window replaces the others."""
     chosen = list(events)
     if (size := WINDOWS.get(meter["event_time_window"] or "")) is not None:
-        latest: dict[int, MeterEvent] = {}
+        latest: dict[int, ReceivedEvent] = {}
         for event in sorted(chosen, key=lambda event: event.received):
             latest[event.timestamp // size] = event
         chosen = list(latest.values())

@@ -10,8 +10,8 @@ from starlette.routing import Route
 from billing_core.sandbox.stripe.account import Account
 from billing_core.sandbox.stripe.calls import creating, reading
 from billing_core.sandbox.stripe.catalog import ACCOUNT, PRICES, PRODUCTS
-from billing_core.sandbox.stripe.invoices import Invoice, invoice_object, preview_object
-from billing_core.sandbox.stripe.subscriptions import STATUSES, Subscription, item_objects, subscription_object
+from billing_core.sandbox.stripe.invoices import SandboxInvoice, invoice_object, preview_object
+from billing_core.sandbox.stripe.subscriptions import STATUSES, SandboxSubscription, item_objects, subscription_object
 from billing_core.sandbox.stripe.wire import Page, form, invalid, missing, page
 
 __all__ = ["routes"]
@@ -87,7 +87,7 @@ def _customer_filter(request: Request, account: Account) -> str | None:
     return id_
 
 
-def _shown(subscription: Subscription, account: Account) -> Content:
+def _shown(subscription: SandboxSubscription, account: Account) -> Content:
     invoices = account.invoices(subscription)
     return subscription_object(
         subscription, invoices[0].id if invoices else None, account.switches.subscription_items_page
@@ -120,7 +120,7 @@ def _has_status(status: str, asked: str | None) -> bool:
             return status == asked
 
 
-def _subscription(id_: str | None, account: Account, param: str, status: int) -> Subscription:
+def _subscription(id_: str | None, account: Account, param: str, status: int) -> SandboxSubscription:
     """The subscription of that id; in the path an unknown one is a 404, in a parameter a 400."""
     if not id_:
         raise invalid(f"Missing required param: {param}.", param, "parameter_missing")
@@ -141,7 +141,7 @@ async def list_subscription_items(request: Request, account: Account) -> Page:
     return page(request, item_objects(_subscription(id_, account, "subscription", 400)))
 
 
-def _invoice_content(invoice: Invoice, account: Account) -> Content:
+def _invoice_content(invoice: SandboxInvoice, account: Account) -> Content:
     return invoice_object(invoice, account.usage(invoice.subscription.customer_id), account.now_seconds())
 
 
@@ -198,7 +198,7 @@ async def create_preview(request: Request, account: Account) -> Content:
     given = await form(request)
     subscription_id, customer_id = given.get("subscription"), given.get("customer")
     if subscription_id is not None:
-        subscription: Subscription | None = _subscription(subscription_id, account, "subscription", 400)
+        subscription: SandboxSubscription | None = _subscription(subscription_id, account, "subscription", 400)
     elif customer_id is not None:
         if account.state_of(customer_id) == "unknown":
             raise invalid(f"No such customer: '{customer_id}'", "customer", "resource_missing")

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
-from billing_core.sandbox.http import Refusal
+from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.langfuse.wire import iso
 from billing_core.sandbox.stripe.account import Account, Refused
 from billing_core.sandbox.stripe.calls import creating, flight, reading, too_many
@@ -248,7 +248,7 @@ async def get_event(request: Request, account: Account) -> Content:
     raise _not_found(request.path_params["id"])
 
 
-def _not_found(id_: str) -> Refusal:
+def _not_found(id_: str) -> HttpError:
     return v2_refusal(404, "not_found", f"No such event: {id_}")
 
 

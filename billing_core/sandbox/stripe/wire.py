@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from billing_core.sandbox.http import Refusal
+from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.langfuse.wire import milliseconds
 
 __all__ = [
@@ -43,21 +43,21 @@ def invalid(
     *,
     status: int = 400,
     kind: str = "invalid_request_error",
-) -> Refusal:
+) -> HttpError:
     """An error in v1's words; `param` and `code` are left out where Stripe leaves them out."""
     error = {"type": kind, "message": message, "param": param, "code": code}
-    return Refusal(status, {"error": {key: value for key, value in error.items() if value is not None}}, headers)
+    return HttpError(status, {"error": {key: value for key, value in error.items() if value is not None}}, headers)
 
 
-def missing(what: str, id_: object, param: str = "id") -> Refusal:
+def missing(what: str, id_: object, param: str = "id") -> HttpError:
     """404 for an id in the path that nobody has."""
     return invalid(f"No such {what}: '{id_}'", param, "resource_missing", status=404)
 
 
-def v2_refusal(status: int, code: str, message: str, kind: str | None = None) -> Refusal:
+def v2_refusal(status: int, code: str, message: str, kind: str | None = None) -> HttpError:
     """An error in v2's words: a code and a message, a type only where the SDK maps one to a class."""
     error = {"code": code, "message": message}
-    return Refusal(status, {"error": error if kind is None else {"type": kind, **error}})
+    return HttpError(status, {"error": error if kind is None else {"type": kind, **error}})
 
 
 def unflatten(body: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.audit.service import AuditQuery, Entry
+from billing_core.audit.service import AuditEntry, AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
 from components.audit.texts import (
     LONGEST_LINE,
@@ -28,9 +28,9 @@ AT = datetime(2026, 11, 3, 8, tzinfo=UTC)
 SHA = "ab" * 32
 
 
-def entry(detail: object, action: str = "rate_card") -> Entry:
+def entry(detail: object, action: str = "rate_card") -> AuditEntry:
     text = detail if isinstance(detail, str) else json.dumps(detail)
-    return Entry(1234, AT, "fay", action, text, "0" * 64, "ef" * 32)
+    return AuditEntry(1234, AT, "fay", action, text, "0" * 64, "ef" * 32)
 
 
 def test_an_entry_is_a_line_with_short_hashes():

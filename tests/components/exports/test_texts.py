@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.exports.model import FORMATS, Dataset, ExportProgress, ExportResult, Format, Grain, Preview
+from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
 from components.exports.texts import (
     DATASET_WORDS,
     FORMAT_WORDS,
@@ -26,8 +26,10 @@ from components.exports.texts import (
 TOTALS = {"credits_total": Decimal("1234.5"), "amount_usd": Decimal("0.04938"), "cost_usd": None, "tokens_total": 4000}
 
 
-def preview(rows=(("e1", "100"), ("e2", None)), total_rows=1200, **totals) -> Preview:
-    return Preview(("id", "tokens_total"), rows, total_rows, {**TOTALS, **totals}, 7, datetime(2026, 11, 1, tzinfo=UTC))
+def preview(rows=(("e1", "100"), ("e2", None)), total_rows=1200, **totals) -> ExportPreview:
+    return ExportPreview(
+        ("id", "tokens_total"), rows, total_rows, {**TOTALS, **totals}, 7, datetime(2026, 11, 1, tzinfo=UTC)
+    )
 
 
 def result(rows=1200, size=1536, **totals) -> ExportResult:

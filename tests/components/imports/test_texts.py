@@ -8,14 +8,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.imports.model import (
-    Effect,
+    FileKind,
+    ImportOutcome,
     ImportPlan,
     ImportProgress,
     ImportRecord,
     ImportResult,
-    Kind,
-    Outcome,
-    Rejected,
+    OrganizationEffect,
+    RejectedLine,
     UndoResult,
 )
 from components.imports.texts import (
@@ -40,24 +40,39 @@ from components.imports.texts import (
 
 BERLIN = ZoneInfo("Europe/Berlin")
 EFFECTS = (
-    Effect("org_a", 2, Decimal("300"), Decimal("0.012")),
-    Effect(None, -1, Decimal("-1150.5"), Decimal("-0.04602")),
+    OrganizationEffect("org_a", 2, Decimal("300"), Decimal("0.012")),
+    OrganizationEffect(None, -1, Decimal("-1150.5"), Decimal("-0.04602")),
 )
 PLAN = ImportPlan(
-    Kind.USAGE_EVENTS, "october.csv", "ab" * 32, 1536, 1204, Outcome(1200, 3, 1, EFFECTS), columns=("id", "timestamp")
+    FileKind.USAGE_EVENTS,
+    "october.csv",
+    "ab" * 32,
+    1536,
+    1204,
+    ImportOutcome(1200, 3, 1, EFFECTS),
+    columns=("id", "timestamp"),
 )
 RECORD = ImportRecord(
-    "imp_1", Kind.USAGE_EVENTS, "october.csv", "ab" * 32, 1200, 1, 0, 2, datetime(2026, 11, 1, 12, tzinfo=UTC), "ada"
+    "imp_1",
+    FileKind.USAGE_EVENTS,
+    "october.csv",
+    "ab" * 32,
+    1200,
+    1,
+    0,
+    2,
+    datetime(2026, 11, 1, 12, tzinfo=UTC),
+    "ada",
 )
 
 
-def with_outcome(new: int, changed: int, kind: Kind = Kind.USAGE_EVENTS) -> ImportPlan:
-    return replace(PLAN, kind=kind, outcome=Outcome(new, changed))
+def with_outcome(new: int, changed: int, kind: FileKind = FileKind.USAGE_EVENTS) -> ImportPlan:
+    return replace(PLAN, kind=kind, outcome=ImportOutcome(new, changed))
 
 
 def test_a_file_is_named_with_what_it_is():
     assert file_text(PLAN) == "october.csv: usage events, 1,204 rows, 1.5 KiB"
-    assert set(KIND_WORDS) == set(Kind)
+    assert set(KIND_WORDS) == set(FileKind)
 
 
 def test_what_happens_to_its_rows_is_counted():
@@ -69,7 +84,7 @@ def test_the_effect_is_signed_exact_and_has_units():
     assert (
         effect_text(EFFECTS) == "Sums change by +1 events, −850.5 credits, −$0.034 over 2 organizations."
     )  # 300 - 1150.5, 0.012 - 0.04602
-    assert effect_text(()) == effect_text([Effect("org_a", 0, Decimal(0), Decimal(0))]) == "No sum changes."
+    assert effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == "No sum changes."
     assert effect_rows(EFFECTS) == {
         "Organization": ["No organization", "org_a"],
         "Events": ["−1", "+2"],
@@ -79,7 +94,7 @@ def test_the_effect_is_signed_exact_and_has_units():
 
 
 def test_rejections_name_row_field_and_reason():
-    assert rejected_rows([Rejected(1204, "id", "twice"), Rejected(0, "", "no header")]) == {
+    assert rejected_rows([RejectedLine(1204, "id", "twice"), RejectedLine(0, "", "no header")]) == {
         "Row": ["1,204", "file"], "Field": ["id", ""], "Reason": ["twice", "no header"],
     }  # fmt: skip
 
@@ -100,13 +115,15 @@ def test_what_rejections_mean_for_the_file_is_said(changes, says):
 def test_the_confirmation_says_how_many_of_what():
     assert confirm_label(PLAN) == "Import 1,200 new and 3 changed events"
     assert confirm_label(with_outcome(1, 0)) == "Import 1 new event"
-    assert confirm_label(with_outcome(0, 2, Kind.CUSTOMERS)) == "Import 2 changed organizations"
-    assert confirm_label(with_outcome(1, 1, Kind.BUNDLE)) == "Import 1 new and 1 changed rows"
-    assert confirm_label(with_outcome(1, 0, Kind.RATE_CARD)) == "Import 1 new card"
+    assert confirm_label(with_outcome(0, 2, FileKind.CUSTOMERS)) == "Import 2 changed organizations"
+    assert confirm_label(with_outcome(1, 1, FileKind.BUNDLE)) == "Import 1 new and 1 changed rows"
+    assert confirm_label(with_outcome(1, 0, FileKind.RATE_CARD)) == "Import 1 new card"
 
 
 def test_the_files_of_a_bundle_are_listed_in_their_order():
-    part = replace(PLAN, file_name="rate-card.json", kind=Kind.RATE_CARD, rejected_rows=2, outcome=Outcome(1, 0, 4))
+    part = replace(
+        PLAN, file_name="rate-card.json", kind=FileKind.RATE_CARD, rejected_rows=2, outcome=ImportOutcome(1, 0, 4)
+    )
     assert part_rows([part, PLAN]) == {
         "File": ["rate-card.json", "october.csv"],
         "Kind": ["rate cards", "usage events"],
@@ -121,17 +138,17 @@ def test_what_an_import_did_is_told():
     assert applied_text(ImportResult(PLAN, PLAN.outcome, ("imp_1",))) == (
         "Imported october.csv: 1,200 new, 3 changed, 1 unchanged. It can be undone below."
     )
-    assert "nothing has changed" in applied_text(ImportResult(PLAN, Outcome(0, 0, 9), ()))
-    empty = replace(PLAN, rows=0, outcome=Outcome())
+    assert "nothing has changed" in applied_text(ImportResult(PLAN, ImportOutcome(0, 0, 9), ()))
+    empty = replace(PLAN, rows=0, outcome=ImportOutcome())
     assert nothing_to_do_text(empty) == "This file holds 0 rows: there is nothing to import."
-    assert "0 rows" in applied_text(ImportResult(empty, Outcome(), ()))
+    assert "0 rows" in applied_text(ImportResult(empty, ImportOutcome(), ()))
     assert nothing_to_do_text(PLAN).startswith("Everything in this file is in the ledger already")
     assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("Of the rows that can be used")
 
 
 def test_an_import_that_was_refused_says_what_stands():
     assert refused_text(PLAN, "preview again") == "Not imported, nothing has changed: preview again"
-    assert "What was imported before that stands" in refused_text(with_outcome(1, 0, Kind.BUNDLE), "preview again")
+    assert "What was imported before that stands" in refused_text(with_outcome(1, 0, FileKind.BUNDLE), "preview again")
 
 
 def test_progress_is_told():
@@ -153,6 +170,6 @@ def test_an_undo_says_what_it_takes_back_before_and_after():
         "All of it or nothing: refused if any was sent, changed since or closed."
     )
     assert undo_text(replace(RECORD, new=0, changed=0)).startswith("Nothing would change.")
-    assert undone_text(UndoResult("imp_1", Kind.USAGE_EVENTS, 1200, 1), "october.csv") == (
+    assert undone_text(UndoResult("imp_1", FileKind.USAGE_EVENTS, 1200, 1), "october.csv") == (
         "Undone october.csv: 1,200 events removed, 1 event restored. History keeps what they were."
     )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.month_close.model import Closing, Difference, Month, MonthState, window_of
-from billing_core.month_close.rules import ACCEPTABLE, Group, Obstacle, not_over
+from billing_core.month_close.rules import ACCEPTABLE, Obstacle, ObstacleGroup, not_over
 from billing_core.types import Credits
 from billing_core.web.jobs import CloseProgress, MonthTask
 from components.months.texts import (
@@ -51,12 +51,12 @@ NOVEMBER = replace(
     OCTOBER, period="2026-11", window=window_of("2026-11", BERLIN), state=MonthState.OPEN, late_events=1,
     late_credits=Decimal("-150.000001"),
 )  # fmt: skip
-NOBODY = Obstacle("no_customer", Group.ERROR, "nobody pays for them", 2, Decimal("300.5"), ("a", "b"))
-UNSENT = Obstacle("unsent", Group.UNSENT, "not sent to Stripe yet: push", 1000, Decimal(5), ("c",))
-ON_HOLD = Obstacle("held", Group.UNSENT, "somebody keeps them back", 3, Decimal(3), ("d",))
-FINAL = Obstacle("held", Group.ERROR, "the invoice is final", 4, Decimal(4), ("e", "d"))
-LOST = Obstacle("lost_at_stripe", Group.UNEXPLAINED, "Stripe does not count them", 0, Decimal(7))
-UNKNOWN = Obstacle("not_connected", Group.UNEXPLAINED, "Stripe is not connected", credits=None)
+NOBODY = Obstacle("no_customer", ObstacleGroup.ERROR, "nobody pays for them", 2, Decimal("300.5"), ("a", "b"))
+UNSENT = Obstacle("unsent", ObstacleGroup.UNSENT, "not sent to Stripe yet: push", 1000, Decimal(5), ("c",))
+ON_HOLD = Obstacle("held", ObstacleGroup.UNSENT, "somebody keeps them back", 3, Decimal(3), ("d",))
+FINAL = Obstacle("held", ObstacleGroup.ERROR, "the invoice is final", 4, Decimal(4), ("e", "d"))
+LOST = Obstacle("lost_at_stripe", ObstacleGroup.UNEXPLAINED, "Stripe does not count them", 0, Decimal(7))
+UNKNOWN = Obstacle("not_connected", ObstacleGroup.UNEXPLAINED, "Stripe is not connected", credits=None)
 
 
 def test_the_table_names_month_state_and_figures_and_nothing_that_no_month_has():

@@ -12,13 +12,13 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import NotFound
-from billing_core.ledger.anomaly_marks import Mark
-from billing_core.organizations.anomalies import Anomaly, AnomalyReport, Expected, NotJudged, PeriodAnomaly
-from billing_core.organizations.variance import Split
+from billing_core.ledger.anomaly_marks import AnomalyMark
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport, NotJudged, PeriodAnomaly, UsualRange
+from billing_core.organizations.variance import Variance
 from components.organizations.anomalies import CSV_PATH, grid_key
 from components.organizations.anomaly_charts import split_figure
 from components.organizations.anomaly_texts import (
-    Shown,
+    AnomalyFilter,
     anomaly_rows,
     chosen,
     split_rows,
@@ -33,8 +33,8 @@ from tests.factories import EVERYONE
 UTC_ZONE = ZoneInfo("UTC")
 NAMES = {"org_a": "Acme"}
 SEEN_AT = datetime(2026, 11, 9, 8, tzinfo=UTC)
-USUAL = Expected(Decimal(10_000), Decimal(7_500), Decimal(12_500), (0, 7, 14, 21), is_weekday=True)
-PARTS = Split(Decimal(10_100), Decimal(29_900), Decimal(20_000), Decimal(10_000), Decimal(-100))
+USUAL = UsualRange(Decimal(10_000), Decimal(7_500), Decimal(12_500), (0, 7, 14, 21), is_weekday=True)
+PARTS = Variance(Decimal(10_100), Decimal(29_900), Decimal(20_000), Decimal(10_000), Decimal(-100))
 
 
 def anomaly(organization: str | None = "org_a", day: date = date(2026, 11, 7), **facts) -> Anomaly:
@@ -46,8 +46,8 @@ def anomaly(organization: str | None = "org_a", day: date = date(2026, 11, 7), *
     return Anomaly(organization, day, **{**known, **facts})
 
 
-def mark(held: int = 40_000, note: str = "") -> Mark:
-    return Mark(Decimal(held), SEEN_AT, "ann", note)
+def mark(held: int = 40_000, note: str = "") -> AnomalyMark:
+    return AnomalyMark(Decimal(held), SEEN_AT, "ann", note)
 
 
 def report(*rows: Anomaly, **facts) -> AnomalyReport:
@@ -78,9 +78,9 @@ def test_the_state_says_who_has_seen_it_and_whether_it_changed_since():
 
 def test_what_changed_since_somebody_saw_it_counts_as_not_seen():
     rows = [anomaly(), anomaly(mark=mark()), anomaly(mark=mark(1))]
-    assert chosen(rows, Shown.NEW) == [rows[0], rows[2]]
-    assert chosen(rows, Shown.SEEN) == [rows[1]]
-    assert chosen(rows, Shown.ALL) == rows
+    assert chosen(rows, AnomalyFilter.NEW) == [rows[0], rows[2]]
+    assert chosen(rows, AnomalyFilter.SEEN) == [rows[1]]
+    assert chosen(rows, AnomalyFilter.ALL) == rows
     assert summary_text(report(*rows), UTC_ZONE) == (
         "3 unusual days, 2 not seen. Judged: 1 Nov 2026 – 9 Nov 2026, complete days in UTC."
     )
@@ -160,7 +160,7 @@ def view(monkeypatch):
     def draw(answer: AnomalyReport, *, refuses: bool = False, picked: tuple[int, ...] = (), **query: str):
         desk = Desk(answer, refuses)
         service = SimpleNamespace(
-            organizations=SimpleNamespace(foresight=desk, directory=SimpleNamespace(names=lambda principal: NAMES)),
+            organizations=SimpleNamespace(forecasting=desk, directory=SimpleNamespace(names=lambda principal: NAMES)),
             settings=SimpleNamespace(zone=UTC_ZONE),
         )
         window = (datetime(2026, 11, 1, tzinfo=UTC), None)

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from billing_core.ledger.customer_mapping import Moved
-from billing_core.ledger.directory import Line, Row
-from billing_core.organizations.directory import Applied, Entry, Preview, Step
-from billing_core.organizations.directory_file import Rejected
+from billing_core.ledger.customer_mapping import MovedEvents
+from billing_core.ledger.directory import DirectoryChange, Line
+from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
+from billing_core.organizations.directory_file import RejectedDirectoryRow
 from billing_core.stripe_sync.pipeline import Amounts
 from components.organizations.directory_texts import (
     applied_text,
@@ -24,13 +24,13 @@ from components.organizations.directory_texts import (
     step_rows,
 )
 
-TWELVE = Moved(12, Decimal("1234.5"), Decimal("0.04938"))
-OPEN = Entry("org_a", "Acme", None, ("cus_1", "cus_2"), Amounts(12, Decimal("1234.5"), Decimal("0.04938")))
-FINE = Entry("org_b", None, "cus_b", (), Amounts())
+TWELVE = MovedEvents(12, Decimal("1234.5"), Decimal("0.04938"))
+OPEN = DirectoryEntry("org_a", "Acme", None, ("cus_1", "cus_2"), Amounts(12, Decimal("1234.5"), Decimal("0.04938")))
+FINE = DirectoryEntry("org_b", None, "cus_b", (), Amounts())
 
 
 def step(old=None, new=None, moved=TWELVE, **names):
-    return Step("org_a", Line(names.get("was"), old), Line(names.get("becomes"), new), 0, moved, ("Look.",))
+    return PreviewLine("org_a", Line(names.get("was"), old), Line(names.get("becomes"), new), 0, moved, ("Look.",))
 
 
 def test_what_is_at_stake_is_a_sentence():
@@ -77,7 +77,7 @@ def test_organizations_as_a_table():
             ),
         ),
         (
-            step(None, "cus_m", Moved()),
+            step(None, "cus_m", MovedEvents()),
             "No unsent event moves. Events that name no customer follow this from now on.",
         ),
     ],
@@ -88,16 +88,16 @@ def test_what_becomes_of_unsent_events_is_said_before_it_happens(one, says):
 
 def test_the_button_says_how_many_events_move():
     assert save_label(step(None, "cus_m")) == "Save and move 12 events"
-    assert save_label(step(becomes="Acme", moved=Moved())) == "Save"
+    assert save_label(step(becomes="Acme", moved=MovedEvents())) == "Save"
 
 
 def test_a_file_in_a_sentence_and_line_by_line():
     changed = step("cus_m", "cus_n", was="Acme", becomes="Acme")
-    preview = Preview((step(None, "cus_m", becomes="Acme"), changed), 3, "import")
+    preview = DirectoryPreview((step(None, "cus_m", becomes="Acme"), changed), 3, "import")
     assert import_text(preview) == (
         "1 new, 1 changed, 3 unchanged. Who pays changes for 24 events, 2,469 credits ($0.0988)."
     )
-    assert import_text(Preview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent event moves."
+    assert import_text(DirectoryPreview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent event moves."
     rows = step_rows(preview.steps)
     assert rows["Name"] == ["none → Acme", "Acme"]
     assert rows["Customer"] == ["none → cus_m", "cus_m → cus_n"]
@@ -107,13 +107,13 @@ def test_a_file_in_a_sentence_and_line_by_line():
 
 
 def test_bad_rows_are_named():
-    assert rejected_rows([Rejected(1_204, "name", "no white space")]) == {
+    assert rejected_rows([RejectedDirectoryRow(1_204, "name", "no white space")]) == {
         "Row": ["1,204"], "Field": ["name"], "Reason": ["no white space"],
     }  # fmt: skip
 
 
 def test_the_history_says_when_who_and_what():
-    row = Row(
+    row = DirectoryChange(
         3, "org_a", Line("Acme", None), Line("Acme", "cus_m"), datetime(2026, 11, 20, 12, tzinfo=UTC), "ben", "page"
     )
     assert history_rows([row], ZoneInfo("Europe/Berlin")) == {

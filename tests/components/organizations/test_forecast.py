@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from billing_core.organizations.drivers import Contribution, Slope
-from billing_core.organizations.forecast import BackTest, Exhaustion, NotEnough, Question, forecast
+from billing_core.organizations.drivers import Contribution, UsageChange
+from billing_core.organizations.forecast import BackTest, Exhaustion, ForecastInput, NotEnough, forecast
 from components.organizations.forecast_charts import days_figure, history_figure, sum_figure
 from components.organizations.forecast_texts import (
     driver_text,
@@ -30,14 +30,14 @@ from tests.factories import EVERYONE
 UTC_ZONE = ZoneInfo("UTC")
 
 
-def question(days=60, **facts) -> Question:
+def question(days=60, **facts) -> ForecastInput:
     """100 credits on each day until 10 November, 18:00; the period began on 8 November at noon."""
     known = {
         "at": datetime(2026, 11, 10, 18, tzinfo=UTC), "zone": UTC_ZONE, "days": (Decimal(100),) * days,
         "today": Decimal(80), "period_start": datetime(2026, 11, 8, 12, tzinfo=UTC),
         "period_end": datetime(2026, 11, 13, tzinfo=UTC), "used": Decimal(230), "included": 1000,
     }  # fmt: skip
-    return Question(**{**known, **facts})
+    return ForecastInput(**{**known, **facts})
 
 
 FOUND = forecast(question())
@@ -93,9 +93,9 @@ def test_the_period_and_the_interval_are_named():
     assert interval_text(FOUND) == "no day of the history differed from the rhythm"
 
 
-def slope(**facts) -> Slope:
+def slope(**facts) -> UsageChange:
     driver = Contribution("chatflow", "flow-1", Decimal(75), "Support")
-    return Slope(**{"before": Decimal(100), "now": Decimal(150), "change": Decimal(50), "driver": driver,
+    return UsageChange(**{"before": Decimal(100), "now": Decimal(150), "change": Decimal(50), "driver": driver,
                     "contributions": (driver,), **facts})  # fmt: skip
 
 
@@ -153,9 +153,9 @@ def panel(answer, driver=None) -> AppTest:
 
         forecast_panel(service, principal, "org_a", now)
 
-    foresight = SimpleNamespace(forecast=lambda *_: answer, driver=lambda *_: driver)
+    forecasting = SimpleNamespace(forecast=lambda *_: answer, driver=lambda *_: driver)
     service = SimpleNamespace(
-        organizations=SimpleNamespace(foresight=foresight), settings=SimpleNamespace(zone=UTC_ZONE)
+        organizations=SimpleNamespace(forecasting=forecasting), settings=SimpleNamespace(zone=UTC_ZONE)
     )
     now = datetime(2026, 11, 10, 18, 30, tzinfo=UTC)
     run = AppTest.from_function(script, args=(service, EVERYONE, now), default_timeout=30).run()

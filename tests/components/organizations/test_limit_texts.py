@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from billing_core.ledger.notices import Notice, Outcome, Try
-from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast, NotEnough, Question
+from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice
+from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast, ForecastInput, NotEnough
 from billing_core.organizations.limits import Limit, by_plan
 from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
-from components.organizations.limit_charts import Expected, bullet
+from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_panel import bullet_text, legend_text
 from components.organizations.limit_table import scale_of
 from components.organizations.limit_texts import (
@@ -148,7 +148,7 @@ def test_totals_by_plan_say_what_they_do_not_know():
 
 
 def forecast(exhaustion, *, included=1000, error="0.09"):
-    asked = Question(NOW, ZoneInfo("UTC"), (), Decimal(0), START, END, Decimal("950.5"), included)
+    asked = ForecastInput(NOW, ZoneInfo("UTC"), (), Decimal(0), START, END, Decimal("950.5"), included)
     test = BackTest(None if error is None else Decimal(error), 4)
     return Forecast(asked, Decimal(1900), Decimal(1500), Decimal(2300), exhaustion, (), "ETS", 60, test)
 
@@ -175,12 +175,12 @@ def test_not_enough_data_is_said_and_a_forecast_about_another_customer_is_not_sh
 def raised(*tries, seen=False, has_webhook=True):
     mark = (NOW, "ada") if seen else (None, None)
     notice = Notice("org_a", "cus_a", "Pro", 90, START, END, 1000, Decimal("950.5"), NOW, *mark)
-    made = [Try(notice.id, *one) for one in tries]
+    made = [DeliveryTry(notice.id, *one) for one in tries]
     return RaisedNotice(notice, delivery_of(NOW, made, has_webhook=has_webhook))
 
 
 def test_a_notice_is_a_row_with_its_way_to_the_webhook():
-    rows = notice_rows([raised((1, NOW, Outcome.DELIVERED, 204))], ACME, BERLIN)
+    rows = notice_rows([raised((1, NOW, DeliveryOutcome.DELIVERED, 204))], ACME, BERLIN)
     assert {name: cells[0] for name, cells in rows.items()} == {
         "Organization": "Acme (org_a)", "Customer": "cus_a", "Plan": "Pro", "Reached": "90 %", "Used": "95.05 %",
         "Credits": "950.5 of 1,000", "Period ends (Europe/Berlin)": "2026-12-03 09:15:30",
@@ -196,11 +196,14 @@ def test_a_notice_is_a_row_with_its_way_to_the_webhook():
         (raised(), "waiting to be sent"),
         (raised(has_webhook=False), "no webhook is set"),
         (
-            raised((1, NOW, Outcome.FAILED, 500, "the receiver answered 500")),
+            raised((1, NOW, DeliveryOutcome.FAILED, 500, "the receiver answered 500")),
             "failed after 1 try: the receiver answered 500; next try from 2026-11-18 09:20:30",
         ),
-        (raised((1, NOW, Outcome.GIVEN_UP, 410, "gone")), "given up after 1 try: gone"),
-        (raised((0, NOW, Outcome.COVERED, None, "covered by the notice of 100 %")), "covered by the notice of 100 %"),
+        (raised((1, NOW, DeliveryOutcome.GIVEN_UP, 410, "gone")), "given up after 1 try: gone"),
+        (
+            raised((0, NOW, DeliveryOutcome.COVERED, None, "covered by the notice of 100 %")),
+            "covered by the notice of 100 %",
+        ),
     ],
 )
 def test_the_way_to_the_webhook_in_words(one, says):
@@ -211,7 +214,7 @@ def test_the_way_to_the_webhook_in_words(one, says):
 
 
 def test_the_figure_shows_used_beyond_the_plan_thresholds_and_what_is_expected():
-    expected = Expected(Decimal(1900), Decimal(1500), Decimal(2300))
+    expected = ExpectedCredits(Decimal(1900), Decimal(1500), Decimal(2300))
     figure = bullet(Decimal("1224"), 1000, (75, 90, 100, 150, 900), expected, "light")
     bars = {
         trace.name: (trace.base[0] if trace.base else 0, trace.x[0]) for trace in figure.data if trace.type == "bar"
@@ -226,7 +229,7 @@ def test_the_figure_shows_used_beyond_the_plan_thresholds_and_what_is_expected()
 
 
 def test_the_figure_in_words_says_the_same():
-    expected = Expected(Decimal(1900), Decimal(1500), Decimal(2300))
+    expected = ExpectedCredits(Decimal(1900), Decimal(1500), Decimal(2300))
     assert bullet_text(limit(), (75, 100), expected) == (
         "950.5 of 1,000 credits used: 95.05 %. Thresholds at 75 %, 100 %. "
         "Expected at the period's end: 1,900.00 (1,500.00 – 2,300.00)."

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
 from billing_core.organizations.table import SORTS
-from components.organizations.query import PAGE_SIZES, Address, View, csv_address, events_of, of_day, question
+from components.organizations.query import (
+    PAGE_SIZES,
+    Address,
+    OrganizationView,
+    csv_address,
+    events_of,
+    of_day,
+    question,
+)
 from components.shared.periods import Period
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -21,7 +29,7 @@ AT = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)  # already the 23rd in Berlin
 IDS = st.text(min_size=1, max_size=6)
 ADDRESSES = st.builds(
     Address,
-    view=st.sampled_from(View),
+    view=st.sampled_from(OrganizationView),
     span=st.sampled_from(Period),
     from_day=st.none() | st.dates(date(1970, 1, 2)),
     to_day=st.none() | st.dates(date(1970, 1, 2)),
@@ -45,7 +53,7 @@ def test_every_view_can_be_shared_by_its_address(address):
 
 def test_what_is_usual_does_not_stand_in_the_address():
     assert Address().query() == {}
-    assert Address(view=View.CHARTS, up=True, compare=("a", "b")).query() == {
+    assert Address(view=OrganizationView.CHARTS, up=True, compare=("a", "b")).query() == {
         "view": ["Charts"], "up": ["1"], "compare": ["a", "b"],
     }  # fmt: skip
 
@@ -69,7 +77,7 @@ def test_no_more_than_six_organizations_are_compared_and_none_twice():
 
 
 def test_an_organization_opens_in_the_same_period_and_its_way_back_leads_where_one_was():
-    here = Address(view=View.CHARTS, span=Period.LAST_MONTH, find="acme", part=3)
+    here = Address(view=OrganizationView.CHARTS, span=Period.LAST_MONTH, find="acme", part=3)
     there = here.opening("org_a")
     assert there.query() == {**here.query(), "open": ["org_a"]}
     assert there.is_open

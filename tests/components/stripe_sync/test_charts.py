@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.reconcile.report import Cause, Part, Reconciliation, Row, Step, waterfall
-from billing_core.stripe_sync.pipeline import Amounts, Pipeline, Stage
+from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation, waterfall
+from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.values.usage_frame import Window
 from components.stripe_sync.charts import heat_map, stage_bar, used_bar, waterfall_figure
 from components.stripe_sync.marks import CAUSE_WORDS, STAGE_MARKS, STAGE_SHADES, cause_words
@@ -16,23 +16,23 @@ from components.stripe_sync.rows import Measure, heat_grid
 
 MONDAY = date(2026, 11, 16)
 START = datetime(2026, 11, 16, tzinfo=UTC)
-LOST = Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(5))
-LATE = Part(Step.LEDGER_SENT, Cause.LATE, Decimal("2.5"))
+LOST = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(5))
+LATE = DifferencePart(ComparisonStep.LEDGER_SENT, Cause.LATE, Decimal("2.5"))
 
 
-def row(customer, books, *parts, day=MONDAY) -> Row:
-    return Row(customer, day, *(None if value is None else Decimal(value) for value in books), parts)
+def row(customer, books, *parts, day=MONDAY) -> CustomerDay:
+    return CustomerDay(customer, day, *(None if value is None else Decimal(value) for value in books), parts)
 
 
-def found(*rows: Row) -> Reconciliation:
+def found(*rows: CustomerDay) -> Reconciliation:
     return Reconciliation(Window(START, START + timedelta(days=2)), START, rows)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_bar_holds_every_credit_once(theme):
-    stages = dict.fromkeys(Stage, Amounts()) | {
-        Stage.PENDING: Amounts(2, Decimal("10.5"), Decimal(1)),
-        Stage.HELD: Amounts(1, Decimal(4), Decimal(1)),
+    stages = dict.fromkeys(PipelineStage, Amounts()) | {
+        PipelineStage.PENDING: Amounts(2, Decimal("10.5"), Decimal(1)),
+        PipelineStage.HELD: Amounts(1, Decimal(4), Decimal(1)),
     }
     figure = stage_bar(Pipeline(stages, Amounts(), (), None), theme)
     assert [(part.name, part.x[0]) for part in figure.data] == [("pending", 10.5), ("held", 4.0)]
@@ -40,7 +40,7 @@ def test_the_bar_holds_every_credit_once(theme):
 
 
 def test_every_stage_has_a_mark_and_a_colour_and_every_cause_its_words():
-    assert set(STAGE_MARKS) == set(STAGE_SHADES) == set(Stage)
+    assert set(STAGE_MARKS) == set(STAGE_SHADES) == set(PipelineStage)
     assert set(CAUSE_WORDS) == set(Cause) | {"contradiction"}
     assert cause_words("late −").label == "Late (−)"
 

@@ -9,7 +9,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.ledger.sync import PushRun
-from billing_core.reconcile.report import Cause, CrossCheck, DayDifference, Part, Reconciliation, Row, Step
+from billing_core.reconcile.report import (
+    Cause,
+    ComparisonStep,
+    CrossCheck,
+    CustomerDay,
+    DayDifference,
+    DifferencePart,
+    Reconciliation,
+)
 from billing_core.stripe.bodies import v1_body, v2_body
 from billing_core.stripe.model import MeterEvent
 from billing_core.values.usage_frame import Window
@@ -29,16 +37,16 @@ from components.stripe_sync.rows import (
 
 MONDAY = date(2026, 11, 16)
 START = datetime(2026, 11, 16, tzinfo=UTC)
-LOST = Part(Step.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(5))
-FOREIGN = Part(Step.SENT_STRIPE, Cause.NOT_OURS, Decimal(-5))
+LOST = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(5))
+FOREIGN = DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, Decimal(-5))
 
 
-def row(customer, langfuse, ledger, sent, stripe, *parts, day=MONDAY) -> Row:
+def row(customer, langfuse, ledger, sent, stripe, *parts, day=MONDAY) -> CustomerDay:
     books = [None if value is None else Decimal(value) for value in (langfuse, ledger, sent, stripe)]
-    return Row(customer, day, *books, parts)
+    return CustomerDay(customer, day, *books, parts)
 
 
-def found(*rows: Row, days: int = 3) -> Reconciliation:
+def found(*rows: CustomerDay, days: int = 3) -> Reconciliation:
     return Reconciliation(Window(START, START + timedelta(days=days)), START, rows)
 
 
@@ -106,7 +114,9 @@ def test_the_table_has_every_book_every_digit_and_the_causes():
 
 
 def test_a_contradiction_of_the_ledger_has_a_name_of_its_own():
-    rows = cause_rows(row("cus_a", "1", "1", "0", "0", Part(Step.LEDGER_SENT, None, Decimal(1), ("e1",))))
+    rows = cause_rows(
+        row("cus_a", "1", "1", "0", "0", DifferencePart(ComparisonStep.LEDGER_SENT, None, Decimal(1), ("e1",)))
+    )
     assert (rows["Cause"], rows["Credits"], rows["Events"]) == (["Contradiction"], ["+1"], ["1"])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from billing_core.ledger.sync import PushRun
 from billing_core.stripe_sync.customer_status import CustomerStatus
-from billing_core.stripe_sync.pipeline import Action, Amounts, Preview, RetryOutlook
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook
 from billing_core.stripe_sync.push import PushProgress, PushResult
 from billing_core.stripe_sync.service import Deadline
 from billing_core.web.jobs import PushState
@@ -96,7 +96,7 @@ def test_the_last_push_in_words(last, is_pushing, said):
 
 
 def test_a_decision_tells_what_it_did_and_what_had_moved_on_by_then():
-    preview = Preview(Action.RETRY, TWO, ("a", "b"))
+    preview = DecisionPreview(Action.RETRY, TWO, ("a", "b"))
     assert decision_button(Action.RETRY, TWO) == "Retry 2 events: 1,234.5 credits ($0.0494)"
     assert decision_button(Action.RETRY, TWO, ONE) == "Retry 2 events: 1,000 credits ($0.04)"
     assert decision_text(preview, 2) == "2 events are pending again."

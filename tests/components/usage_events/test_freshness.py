@@ -7,7 +7,7 @@ from billing_core.access import Principal, Role
 from billing_core.ingest.pull import PullResult
 from billing_core.ingest.service import Freshness
 from billing_core.ledger.engine import BookingCounts
-from billing_core.ledger.journal import Run
+from billing_core.ledger.journal import PullRun
 from billing_core.values.usage_frame import PullProgress, Window
 from billing_core.web.jobs import PullState
 from components.usage_events.freshness import outcome_text, partial_text, progress_text, stamp
@@ -20,7 +20,7 @@ LIMITED = Principal("ada", Role.ANALYST, frozenset({"org_a"}))
 
 def run(end=READ_AT):
     window = Window(end - timedelta(days=2), end)
-    return Run("r", READ_AT, READ_AT, "ada", "v2", window, True, 9, 0, BookingCounts(), 0, "done", None)
+    return PullRun("r", READ_AT, READ_AT, "ada", "v2", window, True, 9, 0, BookingCounts(), 0, "done", None)
 
 
 def state(**more):

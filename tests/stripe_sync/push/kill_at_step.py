@@ -18,7 +18,7 @@ import ibis
 from billing_core.ledger.sync import candidates, carried, covered, open_intents
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.stripe.limits import Patience
+from billing_core.stripe.limits import RetryLimits
 from tests.factories import EVERYONE
 from tests.stripe_sync.push.mortal import METER_EVENTS, Fuse, MortalEngine, impatient_stripe
 from tests.stripe_sync.push.stripe_server import at
@@ -46,7 +46,7 @@ def push(environment: Mapping[str, str], now: datetime, kill_at: int | None, wai
     service = BillingService(
         settings,
         engine=MortalEngine(settings.warehouse_path, fuse),
-        connect_stripe=impatient_stripe(fuse, lambda: now, only=METER_EVENTS, patience=Patience()),
+        connect_stripe=impatient_stripe(fuse, lambda: now, only=METER_EVENTS, patience=RetryLimits()),
         clock=lambda: now,
     )
     if kill_at is not None:

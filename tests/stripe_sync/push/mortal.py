@@ -15,15 +15,15 @@ from typing import Any
 
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.settings import Settings
-from billing_core.stripe.limits import Patience
-from billing_core.stripe.model import MeterEvent, Outcome, Sink
+from billing_core.stripe.limits import RetryLimits
+from billing_core.stripe.model import MeterEvent, SendOutcome, Sink
 from billing_core.stripe.provider import StripeProvider
 
 __all__ = ["Crash", "Fuse", "MortalEngine", "impatient_stripe"]
 
 METER_EVENTS = "/v1/billing/meter_events"
 
-SHORT = Patience(
+SHORT = RetryLimits(
     connect_seconds=2, answer_seconds=0.6, send_tries=2, read_tries=2, first_backoff_seconds=0.005,
     longest_backoff_seconds=0.01, limited_send_seconds=0.02, limited_read_seconds=0.02,
 )  # fmt: skip
@@ -90,7 +90,7 @@ class _OnOurClock:
         self.request_of = sink.request_of
         self.close = sink.close
 
-    def send(self, events: Sequence[MeterEvent]) -> Iterator[Outcome]:
+    def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
         """See `Sink.send`."""
         outcomes = self._sink.send(events)
         with closing(outcomes):  # type: ignore[type-var]  # a generator
@@ -99,7 +99,7 @@ class _OnOurClock:
 
 
 def impatient_stripe(
-    fuse: Fuse, clock: Callable[[], datetime], *, only: str = "", patience: Patience = SHORT
+    fuse: Fuse, clock: Callable[[], datetime], *, only: str = "", patience: RetryLimits = SHORT
 ) -> Callable[[Settings], StripeProvider]:
     """Stripe through its SDK, called by a process that may die before every call (to paths like `only`)."""
 

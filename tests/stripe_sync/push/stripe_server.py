@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl
 
 import uvicorn
 
-from billing_core.sandbox import Dataset, create_app
+from billing_core.sandbox import SandboxDataset, create_app
 from billing_core.sandbox.faults.faults import Fault
 from billing_core.sandbox.server import environment_for
 from billing_core.sandbox.stripe.account import Account
-from billing_core.sandbox.stripe.events import MeterEvent
+from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.switches import Switches
 from tests.stripe_sync.push.mortal import METER_EVENTS
 
@@ -35,7 +35,7 @@ class StripeServer:
         """Somebody waits at the closed gate."""
         self._gate = threading.Event()
         self.open_the_gate()
-        self._layer: Any = create_app(Dataset(1, 1, now=now), clock=lambda: round(self.now.timestamp() * 1000))
+        self._layer: Any = create_app(SandboxDataset(1, 1, now=now), clock=lambda: round(self.now.timestamp() * 1000))
         self.account: Account = self._layer._app.state.stripe
 
     def reset(self, now: datetime, **switches: Any) -> None:
@@ -67,7 +67,7 @@ class StripeServer:
         """Book usage that somebody else sent."""
         stamp, number = int(time.timestamp()), len(self.account.book.events)
         payload = {"stripe_customer_id": customer, "value": str(value)}
-        event = MeterEvent(
+        event = ReceivedEvent(
             identifier or f"planted-{number}",
             "credits",
             payload,
@@ -94,7 +94,7 @@ class StripeServer:
         return {customer: total for customer, total in self.account.book.sums(self.account.now()).items() if total}
 
     @property
-    def received(self) -> list[MeterEvent]:
+    def received(self) -> list[ReceivedEvent]:
         """Every event taken, in order; also those rejected afterwards."""
         return self.account.book.events
 

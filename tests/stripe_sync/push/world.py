@@ -22,7 +22,7 @@ from billing_core.sandbox.stripe.invoices import DRAFT_SECONDS
 from billing_core.sandbox.stripe.subscriptions import period_at
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from billing_core.stripe_sync.pipeline import Action, Amounts, Preview
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview
 from billing_core.stripe_sync.push import PushResult
 from tests.factories import CARD, EVERYONE, events_table, ledger_at, model_usage, usage_row, usage_table
 from tests.stripe_sync.push.mortal import Crash, Fuse, MortalEngine, impatient_stripe
@@ -172,7 +172,7 @@ class World:
     def decide(self, action: Action, customer: str | None = None) -> int:
         """Retry, hold or release whatever may be (of one customer)."""
         chosen = tuple(name for name, usage in self.usage.items() if customer in {None, usage.customer})
-        return self.service.stripe.decide(EVERYONE, Preview(action, Amounts(), chosen), reason="a test")
+        return self.service.stripe.decide(EVERYONE, DecisionPreview(action, Amounts(), chosen), reason="a test")
 
     # ── what is written down ─────────────────────────────────────────────────────────────────────
 
