@@ -27,7 +27,7 @@ test-dates: $(VENV)/.test
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict billing_core
+	$(BIN)/mypy --strict
 	PYTHONPATH=. $(BIN)/lint-imports
 
 bench: $(VENV)/.test

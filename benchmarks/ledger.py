@@ -85,8 +85,8 @@ def _daily(service: BillingService) -> dict[str, float]:
     own, hand = [], []
     for number in range(10):
         params = GetUsageEventsParams.parse({"from": end - timedelta(days=365, seconds=number), "to": end})
-        selection = service._select(params, WHO)  # noqa: SLF001
-        own += timed([lambda chosen=selection: service._days(chosen)])  # type: ignore[misc]  # noqa: SLF001
+        selection = service.events._select(params, WHO)  # noqa: SLF001
+        own += timed([lambda chosen=selection: service.events._days(chosen)])  # type: ignore[misc]  # noqa: SLF001
         hand += timed([lambda: engine.rows(hand_sql)])
     return _compared(own, hand)
 

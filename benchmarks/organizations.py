@@ -94,7 +94,7 @@ def _by_service(service: BillingService, start: datetime, end: datetime, *, befo
     if before:
         service.organizations.statistics(params, WHO)
     else:
-        service.organizations._read_statistics(service._select(params, WHO), None)  # noqa: SLF001
+        service.organizations._read_statistics(service.events._select(params, WHO), None)  # noqa: SLF001
 
 
 if __name__ == "__main__":

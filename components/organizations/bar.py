@@ -21,7 +21,7 @@ def view_switch(address: Address) -> OrganizationView:
         "View", list(OrganizationView), index=list(OrganizationView).index(address.view), key=key, horizontal=True,
         label_visibility="collapsed", on_change=choose, args=("view", key),
     )  # fmt: skip
-    return OrganizationView(chosen)
+    return OrganizationView(chosen or address.view)
 
 
 def period_bar(address: Address, zone: ZoneInfo) -> None:

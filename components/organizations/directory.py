@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -128,7 +129,7 @@ def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
 def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     """One page of lines; its identity changes with them, so that a click never means another one's line."""
     cells: dict[str, list[str]] = entry_rows(shown)
-    config = {
+    config: dict[str, Any] = {
         name: st.column_config.TextColumn(
             name, alignment="right" if name in FIGURES else "left", pinned=name == "Organization"
         )

@@ -42,7 +42,7 @@ def top_movers(statistics: Statistics, *, shown: int = SHOWN) -> Movers:
     moves = movers(statistics.organizations)
     whole = Decimal(0) if statistics.previous_total is None else statistics.previous_total.credits.total
     telling = [move for move in moves if move.relative is not None and _is_telling(move, whole)]
-    telling.sort(key=lambda move: -abs(move.relative or 0))
+    telling.sort(key=lambda move: abs(move.relative or Decimal(0)), reverse=True)
     return Movers(
         up=tuple(move for move in moves if move.change > 0)[:shown],
         down=tuple(move for move in moves if move.change < 0)[:shown],

@@ -108,10 +108,11 @@ def _controls(service: BillingService, principal: Principal, state: ReconcileSta
         chosen = st.date_input(
             "Days (UTC), both included", default_days(today), max_value=today, key=DAYS, format="YYYY-MM-DD", width=280
         )
-        is_whole = isinstance(chosen, tuple) and len(chosen) == 2
+        days = list(chosen) if isinstance(chosen, tuple) else []
+        is_whole = len(days) == 2
         args: tuple[Any, ...] = (service, principal)
         if is_whole:
-            args += window_of_days(*chosen, now)
+            args += window_of_days(days[0], days[-1], now)
         st.button(
             "Reconcile", icon=":material/balance:", key="sync-reconcile", disabled=is_running or not is_whole,
             on_click=_start, args=args,
