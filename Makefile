@@ -1,4 +1,4 @@
-# `make run` and `make test` are all a fresh machine with Python 3.11 or newer needs.
+# `make run` and `make test` are all a fresh machine with Python 3.11 or newer needs. `make help` names the rest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,37 +7,52 @@ DATED := tests/runtime/test_clock.py tests/test_previous_period.py tests/compone
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
-.PHONY: run test test-dates check lock bench clean
+PYTEST_RUN := $(BIN)/python -m pytest -n 2 --dist worksteal
+# What a change of nearly anything breaks first: rules as pure functions, components, one way through the whole product.
+FAST := tests/values tests/rating tests/ledger tests/components tests/auth tests/test_layers.py tests/test_settings.py
+COVERED_PERCENT := 94
 
-run: $(VENV)/.run
+.PHONY: run help test test-fast test-dates coverage check lock bench clean
+
+run: $(VENV)/.run ## the dashboard; ARGS="--server.port 8080" goes to Streamlit
 	$(BIN)/streamlit run app.py $(ARGS)
 
-test: $(VENV)/.test
+test: $(VENV)/.test ## checks, then every test; PYTEST="-k months" goes to pytest
 	@sh tests/ensure_chromium.sh
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST)
+	$(PYTEST_RUN) $(PYTEST)
+
+test-fast: $(VENV)/.test ## after each edit: rules, components, one way through the product; no browser
+	$(PYTEST_RUN) -q $(FAST) $(PYTEST)
 
 # What knows dates, with the clock at moments at which programs about dates go wrong.
-test-dates: $(VENV)/.test
+test-dates: $(VENV)/.test ## what knows dates, at month ends, on a leap day, at changes of daylight saving time
 	set -e; for moment in $$($(BIN)/python -m tests.fixed_clock); do \
 	  echo "The clock says $$moment"; \
-	  TESTS_NOW=$$moment $(BIN)/python -m pytest -q -n 2 --dist loadfile $(DATED) $(PYTEST); \
+	  TESTS_NOW=$$moment $(PYTEST_RUN) -q $(DATED) $(PYTEST); \
 	done
 
-check: $(VENV)/.test
+coverage: $(VENV)/.test ## every test under the branch tracer (slow); fails below COVERED_PERCENT
+	@sh tests/ensure_chromium.sh
+	$(PYTEST_RUN) --cov --cov-report=term --cov-fail-under=$(COVERED_PERCENT) $(PYTEST)
+
+check: $(VENV)/.test ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	PYTHONPATH=. $(BIN)/lint-imports
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test ## the figures of docs/benchmarks.md
 	$(BIN)/python -m billing_core bench
 
-lock: $(VENV)/.test
+lock: $(VENV)/.test ## both lock files from requirements*.in
 	$(LOCK) requirements.in -o requirements.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
 
-clean:
+help: ## these lines
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+clean: ## what the other targets left
 	rm -rf $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:

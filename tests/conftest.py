@@ -1,16 +1,15 @@
 """What tests of every part share."""
 
+import gc
 import os
 
 import pytest
-from hypothesis import settings
 
 from billing_core.sandbox import SandboxProcess
-from tests import fixed_clock  # noqa: F401 - sets the clock before anything looks at it
-
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")  # how fast something is, is measured in benchmarks/, not here
-
+from tests import (
+    examples,  # noqa: F401 - loads the profile of Hypothesis
+    fixed_clock,  # noqa: F401 - sets the clock before anything looks at it
+)
 
 UNSTEADY = ("frozenset(", " at 0x")
 """What differs from process to process where it stands in the name of a test."""
@@ -23,6 +22,12 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(
                 f"{item.nodeid}: name its parameters with ids=; this name changes with each process"
             )
+
+
+def pytest_collection_finish():
+    """What the imports left stays for the whole run: the collector need not walk over it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -15,9 +18,11 @@ from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.journal import Ledger
 from billing_core.rating.card import RateCard, builtin_cards
 from billing_core.rating.events import Policy, to_events
+from billing_core.runtime.private_files import FILE
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.values.usage_frame import TOKEN_CLASSES, USAGE_SCHEMA
+from tests import fixed_clock
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 CARD = builtin_cards().cards[0]
@@ -57,8 +62,34 @@ def events_table(rows: Iterable[dict[str, Any]], card: RateCard = CARD, policy: 
     return to_events(usage, [card] * usage.num_rows, policy or Policy())
 
 
+@lru_cache(4)
+def _ledger_file(pickled_rows: bytes = pickle.dumps([])) -> bytes:
+    """A ledger's file, made once for many tests: its tables and its bookings take most of a small test's time."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "made.duckdb")
+        if rows := pickle.loads(pickled_rows):  # noqa: S301 - pickled here
+            path.write_bytes(_ledger_file())
+        ledger = Ledger(DuckDBEngine(path, clock=lambda: fixed_clock.NOW))
+        if rows:
+            ledger.book(events_table(rows), run_id="seed")
+        else:
+            ledger.register_cards([CARD], actor="tester")
+        ledger.engine.close()
+        return path.read_bytes()
+
+
+def new_ledger_at(path: Path, rows: Sequence[dict[str, Any]] = ()) -> None:
+    """Put a ledger with `rows` booked where there is none yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(FILE, exist_ok=False)
+    path.write_bytes(_ledger_file(pickle.dumps(list(rows))))
+
+
 def ledger_at(path: Path, rows: Sequence[dict[str, Any]] = ()) -> Ledger:
-    """A ledger file with `rows` booked."""
+    """A ledger file with `rows` booked, made if it is missing."""
+    if not path.exists():
+        new_ledger_at(path, rows)
+        return Ledger(DuckDBEngine(path))
     ledger = Ledger(DuckDBEngine(path))
     ledger.register_cards([CARD], actor="tester")
     if rows:

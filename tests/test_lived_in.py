@@ -21,6 +21,7 @@ from billing_core.ledger.queries import DIMENSIONS
 from billing_core.rating.card import builtin_cards
 from billing_core.stripe_sync.pipeline import Action, PipelineStage
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams, SyncStatus
+from tests.examples import examples
 from tests.factories import EVERYONE, ledger_at
 from tests.lived_in import ACME, FINANCE, WINDOWS, copied, service_at
 
@@ -164,7 +165,7 @@ QUESTIONS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=QUESTIONS, who=st.sampled_from(sorted(WHO)), age=st.integers(0, 60))
 def test_any_question_about_any_state_of_the_ledger_is_answered_and_adds_up(lived_in, asked, who, age):
     if WHO[who].organizations is not None:  # who asks for another organization is refused

@@ -13,6 +13,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
 from billing_core.ledger.queries import local_quarter_hour, offsets
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams
+from tests.examples import examples
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
 from tests.month_close.world import MonthWorld, trace
 
@@ -181,7 +182,7 @@ def test_any_text_can_be_searched_for(mixed, text):
         unique=True,
     )
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_an_id_looks_like_it_is_found_as_itself_and_nothing_else(tmp_path_factory, names):
     rows = [usage_row(id=f"t{n}", user_id=name, customer_id=name) for n, name in enumerate(names)]
     service = service_over(tmp_path_factory.mktemp("ids") / "l.duckdb", rows)
@@ -407,7 +408,7 @@ def test_header_days_and_previous_period(mixed):
     st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)),
     st.integers(1, 800),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_offsets_follow_the_zone_exactly_through_every_change(name, start, days):
     zone = ZoneInfo(name)
     start = start.replace(tzinfo=UTC)
@@ -428,7 +429,7 @@ def test_one_offset_needs_no_case():
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**6)), min_size=1, max_size=6))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_row_page_chart_and_csv_tell_the_same_credits(tmp_path_factory, usage):
     rows = [
         usage_row(id=f"t{n}", latency_seconds=ms / 1000, usage=[model_usage(input=tokens)])

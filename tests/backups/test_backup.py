@@ -28,6 +28,7 @@ from billing_core.exports.hashing_file import HashingSink
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.journal import Ledger
 from billing_core.settings import load_settings
+from tests.examples import examples
 from tests.factories import EVERYONE, ledger_at, usage_row
 from tests.month_close.world import MonthWorld, trace
 from tests.stripe_sync.push_world import World, at, use
@@ -449,7 +450,7 @@ def test_other_files_are_no_backup(content, tmp_path):
     refused(tmp_path, tmp_path)
 
 
-@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 0.999999), is_cut=st.booleans())
 def test_a_damaged_archive_restores_what_was_backed_up_or_nothing(share, is_cut, archive, tmp_path_factory):
     done, *_ = archive

@@ -20,6 +20,7 @@ from billing_core.exports.json_file import write_json
 from billing_core.exports.source import RowSource
 from billing_core.exports.xlsx_file import MOST_ROWS, write_xlsx
 from billing_core.values.csv_cells import neutralised, read_back
+from tests.examples import examples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.text(
     "'=+-@＝＋－＠﹢\t\r,;|\"\n _x0A", max_size=8
@@ -49,7 +50,7 @@ def test_any_text_comes_back_from_a_csv_and_no_cell_is_a_formula(rows, separator
     assert [row["a"] for row in found] == [neutralised(row["a"]) for row in rows]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.fixed_dictionaries({"a": TEXT, "b": TEXT}), max_size=5))
 def test_any_text_comes_back_from_a_workbook_and_no_cell_is_a_formula(rows):
     book = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, TWO_TEXTS, rows)))
@@ -71,7 +72,7 @@ numbers = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.lists(numbers.filter(lambda row: row["n"] is not None), min_size=1, max_size=4))
 def test_every_number_of_a_workbook_is_a_number_and_a_further_column_has_the_digits_it_lacks(rows):
     sheet = openpyxl.load_workbook(io.BytesIO(written(write_xlsx, NUMBERS, rows)))["data"]

@@ -24,6 +24,7 @@ from billing_core.exports.focus_check import check, check_file, read_focus
 from billing_core.ledger import queries
 from billing_core.ledger.queries import Selection
 from billing_core.values.decimals import EXACT
+from tests.examples import examples
 from tests.exports.focus_events import LATER, NOON, focus, late, profile, stored, table_of, written
 from tests.factories import ledger_at, model_usage, usage_row
 from tests.month_close.world import MonthWorld, october, trace
@@ -387,7 +388,7 @@ def stored_events(draw):
     )  # fmt: skip
 
 
-@settings(max_examples=30)  # each example is checked twice by an engine of its own
+@settings(max_examples=examples(30))  # each example is checked twice by an engine of its own
 @given(st.lists(stored_events(), max_size=6), st.sampled_from(["1.2", "1.4"]), st.booleans())
 def test_whatever_events_say_no_credit_is_lost_and_the_file_keeps_every_rule(rows, version, everything):
     """Typed and as text; costs are price × quantity, any text is text, sums are the events' sums."""
@@ -400,7 +401,7 @@ def test_whatever_events_say_no_credit_is_lost_and_the_file_keeps_every_rule(row
     assert check(focus_text(table), version=version, credits=total) == []
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(stored_events(), max_size=4))
 def test_what_is_taken_back_cancels_out_to_the_last_place(rows):
     """A frozen event and its reversal leave nothing in any measure that is summed."""
@@ -415,7 +416,7 @@ def test_what_is_taken_back_cancels_out_to_the_last_place(rows):
         assert reduce(EXACT.add, (line[measure] for line in lines), Decimal(0)) == 0
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(stored_events(), max_size=5), st.integers(0, 5))
 def test_slices_give_the_rows_of_the_whole(rows, cut):
     """As long as both rows of a correction stay together; here no two events are booked late with one id."""

@@ -17,9 +17,10 @@ from billing_core.imports.detection import NUMBERS, look
 from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
+from tests.examples import examples
 from tests.imports.world import ImportWorld, line, reasons
 
-LIKE_A_SPREADSHEET = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+LIKE_A_SPREADSHEET = settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 FIRST = len(FLAT_FIELDS)
 
 decimals = st.decimals(0, 10**6, places=6).map(lambda number: f"{number.normalize():f}")

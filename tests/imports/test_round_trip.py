@@ -19,6 +19,7 @@ from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.model import ImportOutcome
 from billing_core.ledger.sync import candidates
 from billing_core.types import FLAT_FIELDS, SyncStatus
+from tests.examples import examples
 from tests.exports.exported import mixed_rows
 from tests.factories import EVERYONE, NOON, model_usage, usage_row
 from tests.imports.world import NOW, ImportWorld, as_csv, line, reasons
@@ -98,7 +99,7 @@ def exported(world, form, path):
     return path
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(
     ledgers, st.lists(states, max_size=5), st.sampled_from([Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET, None])
 )

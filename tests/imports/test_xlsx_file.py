@@ -23,6 +23,7 @@ from billing_core.imports.detection import Form, look
 from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
+from tests.examples import examples
 from tests.factories import EVERYONE, NOON
 from tests.imports.world import ImportWorld, booked, line, reasons
 
@@ -129,7 +130,7 @@ def test_dates_are_times_without_an_offset_unless_the_heading_says_utc(tmp_path,
     assert read(utc)[0][0]["timestamp"] == "2026-11-01T12:00:00.000Z"
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)))
 def test_a_date_cell_is_the_millisecond_it_was_written_as(moment):
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
@@ -262,7 +263,7 @@ def exported(tmp_path_factory):
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@settings(max_examples=80, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_workbook_with_any_part_changed_is_read_or_refused_and_never_breaks(exported, data):
     name = data.draw(st.sampled_from(sorted(exported)))
@@ -281,7 +282,7 @@ def test_a_workbook_with_any_part_changed_is_read_or_refused_and_never_breaks(ex
             assert len(read(Path(folder) / "f")[0]) <= 3
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_workbook_that_is_cut_off_or_damaged_is_read_or_refused(exported, data):
     target = io.BytesIO()

@@ -16,6 +16,7 @@ from billing_core.ingest.pull import book_rated
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import fingerprint, policy_from_json, policy_json
 from billing_core.values.usage_frame import MetadataNames
+from tests.examples import examples
 from tests.factories import CARD, EVERYONE, usage_table
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse, observation
 from tests.stripe_sync.push_world import World, at, use
@@ -152,7 +153,7 @@ def test_an_event_booked_before_policies_were_known_stays_as_it_was_sent(world, 
 STEPS = st.lists(st.one_of(st.sampled_from(POLICIES), st.just("push")), min_size=1, max_size=6)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(steps=STEPS)
 def test_no_pull_moves_what_stripe_has_and_the_first_settings_bring_everything_back(stripe_server, steps):
     """Whatever pulls come in between: of what was sent under the first policy nothing moves, and nothing stays."""

@@ -14,6 +14,7 @@ from billing_core.langfuse.decode import DecodedPage, FactReader, read_meta
 from billing_core.langfuse.pieces import BrokenJson, elements, members, shown
 from billing_core.langfuse.texts import PLACEHOLDERS, present
 from billing_core.values.usage_frame import MetadataNames
+from tests.examples import examples
 
 HALF = b'"hi \\ud83d"'
 ODD = {
@@ -74,7 +75,7 @@ def one(**odd: bytes) -> dict[str, object]:
     return found
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(KEYS), st.sampled_from(sorted(ODD)), st.booleans())
 def test_an_odd_value_costs_at_most_its_row_and_is_never_silent(key: str, name: str, comes_first: bool) -> None:
     rows = [row(**{key: ODD[name]}), GOOD]

@@ -17,6 +17,7 @@ from billing_core.langfuse.decode import FactReader
 from billing_core.langfuse.rollup import DailyTotal, RolledPartition, Rollup
 from billing_core.values.usage_frame import TOKEN_CLASSES, USAGE_SCHEMA, MetadataNames, Window
 from billing_core.values.usage_keys import KeyMeaning, read_key
+from tests.examples import examples
 from tests.langfuse.fake import JSON, observation
 
 WINDOW = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 3, tzinfo=UTC))
@@ -365,7 +366,7 @@ def test_a_trace_whose_only_row_has_no_time_keeps_the_one_it_has() -> None:
 INTERVALS = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 120)), min_size=1, max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(INTERVALS)
 def test_active_time_is_the_union_of_the_times_in_which_observations_ran(intervals: list[tuple[int, int]]) -> None:
     rows = [observation(f"o{n}", "t", at(start), at(start + lasts)) for n, (start, lasts) in enumerate(intervals)]
@@ -383,7 +384,7 @@ USED = st.dictionaries(
 KIND = st.tuples(st.sampled_from(["gpt-5", "ada", None]), st.sampled_from(["call", "agent run", None]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.lists(st.tuples(KIND, USED), min_size=1, max_size=8))
 def test_lines_by_key_add_up_to_what_is_kept_by_model_and_class(used: list[tuple[Any, dict[str, int]]]) -> None:
     rows = [

@@ -16,6 +16,7 @@ from billing_core.ledger.sync import SyncStore
 from billing_core.ledger.verification import HASHED_COLUMNS, unbooked
 from billing_core.rating.events import Policy
 from billing_core.types import GetUsageEventsParams
+from tests.examples import examples
 from tests.factories import EVERYONE, events_table, service_over, usage_row
 
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
@@ -194,7 +195,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_known(tmp_path_factory, steps):
     """Nothing is lost, nothing counts twice, and a closed month never moves."""
     service = service_over(tmp_path_factory.mktemp("ledger") / "billing.duckdb")

@@ -21,6 +21,7 @@ from billing_core.ledger.sync import IntentUpdate, SyncStore
 from billing_core.rating.events import NO_CUSTOMER, Policy, to_events
 from billing_core.settings import Granularity
 from billing_core.stripe.intents import PlanningRules, plan
+from tests.examples import examples
 from tests.factories import CARD, ledger_at, usage_table
 from tests.stripe_sync.push_world import use
 
@@ -499,7 +500,7 @@ def empty(tmp_path_factory):
     return path
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=9), default=st.sampled_from([None, None, "cus_d"]))
 @example(  # came back after two changes of the map
     steps=[("map", "org_a", "cus_m"), ("push", "open"), ("map", "org_a", "cus_n"), ("push", "void")], default=None

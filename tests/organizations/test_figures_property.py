@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_core.types import GetUsageEventsParams, SyncStatus
+from tests.examples import examples
 from tests.factories import EVERYONE, NOON, service_over, usage_row
 
 UNSYNCED = {SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR}
@@ -34,7 +35,7 @@ def present(values):
     return {value for value in values if value}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(event, max_size=12))
 def test_every_figure_is_what_a_recount_gives(events, tmp_path_factory):
     rows = [usage_row(**facts, id=f"e{n}") for n, facts in enumerate(events)]

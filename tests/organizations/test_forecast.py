@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.organizations.forecast import Exhaustion, Forecast, ForecastInput, NotEnough, forecast
+from tests.examples import examples
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -230,7 +231,7 @@ def test_a_short_history_allows_fewer_tests():
 amounts = st.decimals(min_value=0, max_value=10**9, places=6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     days=st.one_of(
         st.lists(amounts, min_size=21, max_size=70),

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.report import ComparisonStep, CustomerDay, Reconciliation, added, waterfall
+from tests.examples import examples
 from tests.reconcile.literal import NOW, WINDOW, books, counted, meter_event, usage
 
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=examples(25), suppress_health_check=[HealthCheck.too_slow])
 
 CUSTOMERS = ("cus_a", "cus_b")
 MILLIONTH = Decimal("0.000001")

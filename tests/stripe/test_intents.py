@@ -16,6 +16,7 @@ from billing_core.settings import Granularity
 from billing_core.stripe import intents
 from billing_core.stripe.intents import CANDIDATES, COVERED, Hold, PlanningRules, identifier_of
 from billing_core.types import plain_decimal
+from tests.examples import examples
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR, EVENT = Granularity.HOUR, Granularity.EVENT
@@ -435,7 +436,7 @@ def floor(amount):
     return int(amount.to_integral_value(ROUND_FLOOR))
 
 
-@profile(max_examples=60, deadline=None)
+@profile(max_examples=examples(60))
 @given(ROWS, GRANULARITIES)
 def test_what_is_sent_is_the_rounded_down_sum_of_what_is_owed_for_any_split_into_runs(rows, granularity):
     books = Books(granularity)
@@ -451,7 +452,7 @@ def test_what_is_sent_is_the_rounded_down_sum_of_what_is_owed_for_any_split_into
     assert 0 not in [row["value"] for row in books.intents]
 
 
-@profile(max_examples=60, deadline=None)
+@profile(max_examples=examples(60))
 @given(ROWS, st.lists(st.tuples(st.integers(0, 23), CREDITS, st.sampled_from(["cus_a", "cus_b"]))), GRANULARITIES)
 def test_sent_never_exceeds_owed_and_is_short_by_less_than_a_credit_however_usage_changes(rows, changes, granularity):
     books = Books(granularity)
@@ -466,7 +467,7 @@ def test_sent_never_exceeds_owed_and_is_short_by_less_than_a_credit_however_usag
         assert 0 <= books.owed(customer) - books.sent(customer) < 1
 
 
-@profile(max_examples=40, deadline=None)
+@profile(max_examples=examples(40))
 @given(ROWS, GRANULARITIES, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows, granularity, chance):
     given_rows = []
@@ -482,7 +483,7 @@ def test_the_order_of_rows_does_not_matter(rows, granularity, chance):
     assert (again.carried, again.holds) == (found.carried, found.holds)
 
 
-@profile(max_examples=40, deadline=None)
+@profile(max_examples=examples(40))
 @given(st.lists(st.tuples(NEAR_EDGES, st.sampled_from(["cus_a", "cus_b"]), CREDITS), min_size=1, max_size=8))
 def test_by_hour_no_meter_event_straddles_a_period_or_leaves_its_hour(rows):
     given_rows = []

@@ -19,7 +19,7 @@ from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.provider import StripeProvider
 from billing_core.types import GetUsageEventsParams
-from tests.factories import CARD, EVERYONE, events_table, usage_row
+from tests.factories import CARD, EVERYONE, events_table, new_ledger_at, usage_row
 from tests.stripe.fake import QUICK
 
 MORNING = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=6)
@@ -123,6 +123,7 @@ class World:
     def __init__(self, folder: Any, stripe: Stripe, **environment: str) -> None:
         self.stripe = stripe
         self.path = folder / "billing.duckdb"
+        new_ledger_at(self.path)
         self.environment = {
             "BILLING_MODE": "live",
             "BILLING_WAREHOUSE_URL": f"duckdb:///{self.path}",
@@ -132,7 +133,6 @@ class World:
         }
         self.connect = lambda settings: StripeProvider.from_settings(settings, QUICK)
         self.service = self._service()
-        self._knows_card = False
 
     def _service(self, **environment: str) -> BillingService:
         settings = load_settings({**self.environment, **environment}, env_file=None)
@@ -160,9 +160,6 @@ class World:
 
     def book(self, *rows: dict[str, Any], **facts: Any) -> None:
         """Book usage (`use`), as a pull would."""
-        if not self._knows_card:
-            self.ledger.register_cards([CARD], actor="tester")
-            self._knows_card = True
         self.ledger.book(events_table(rows, **facts), run_id="pull")
 
     def push(self, **options: Any) -> Any:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.stripe.model import HourlySum
 from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, agreeing, resolve
+from tests.examples import examples
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TEN = datetime(2026, 11, 18, 10, tzinfo=UTC)
@@ -137,7 +138,7 @@ def test_the_answer_says_in_words_how_it_is_known():
     assert lost.text == "never arrived: Stripe's sum for the hour from 2026-11-18 10:00 UTC does not contain it"
 
 
-@profile(max_examples=80, deadline=None)
+@profile(max_examples=examples(80))
 @given(
     st.lists(st.integers(-40, 60).filter(bool), max_size=3),
     st.lists(st.tuples(st.integers(-40, 60).filter(bool), st.booleans()), min_size=1, max_size=6),

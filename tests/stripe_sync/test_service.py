@@ -17,6 +17,7 @@ from billing_core.organizations.directory import Change
 from billing_core.rating.events import Policy
 from billing_core.runtime import clock
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, PipelineStage
+from tests.examples import examples
 from tests.factories import CARD, EVERYONE, usage_table
 from tests.stripe_sync.push_world import CUSTOMERS, World, at, use
 
@@ -500,7 +501,7 @@ def test_a_retry_says_what_the_next_push_then_sends(world, stripe):
     assert (pushed.sent, pushed.credits_sent, pushed.newly_held, pushed.held) == (1, 70, 3, 3)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(-24 * 45, -1), st.integers(1, 4000), st.sampled_from(CUSTOMERS)), max_size=6))
 def test_a_retry_never_promises_what_the_push_does_not_send(tmp_path_factory, stripe, usage):
     stripe.reset()

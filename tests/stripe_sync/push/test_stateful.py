@@ -24,10 +24,11 @@ from hypothesis.stateful import (
 )
 
 from billing_core.stripe_sync.pipeline import Action
+from tests.examples import examples
 from tests.stripe_sync.push.stripe_server import StripeServer, at
 from tests.stripe_sync.push.world import FLAT, HALF_PAST, ON_THE_HOUR, START, SWITCHES, World
 
-EXAMPLES = int(os.environ.get("PUSHING_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("PUSHING_EXAMPLES", examples(12)))
 STEPS = int(os.environ.get("PUSHING_STEPS", "25"))
 
 WHO = st.sampled_from([HALF_PAST, HALF_PAST, ON_THE_HOUR, FLAT, "cus_unknown", None])
