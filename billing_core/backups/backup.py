@@ -18,10 +18,10 @@ from billing_core.backups.places import BOOKS, LOG, SESSIONS, environment_of, pl
 from billing_core.errors import BadParameter, NotFound, WarehouseError
 from billing_core.exports.atomic_file import replacing
 from billing_core.exports.hashing_file import HashingSink
+from billing_core.ledger.duckdb_migrations import SCHEMA_VERSION
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.place import is_missing
-from billing_core.ledger.schema import SCHEMA_VERSION
 from billing_core.settings import Settings
 
 __all__ = ["BackedUp", "back_up"]

@@ -22,8 +22,8 @@ from billing_core.backups.archive import PIECE, Archive, FileEntry, Manifest, op
 from billing_core.backups.places import BOOKS, LOG, TOKENS, environment_of, places
 from billing_core.errors import SettingsError
 from billing_core.ledger.duckdb_engine import table_rows
+from billing_core.ledger.duckdb_migrations import SCHEMA_VERSION
 from billing_core.ledger.place import log_of
-from billing_core.ledger.schema import SCHEMA_VERSION
 from billing_core.runtime.faults import naming, one_line
 from billing_core.runtime.locks import try_lock
 from billing_core.runtime.private_files import FILE, FOLDER

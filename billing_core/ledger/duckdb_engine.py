@@ -22,22 +22,18 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import WarehouseError
+from billing_core.ledger.duckdb_migrations import SCHEMA_VERSION, statements_since
 from billing_core.ledger.engine import BookingCounts, Still
 from billing_core.ledger.late_usage import carry_over
 from billing_core.ledger.place import is_missing, remove
 from billing_core.ledger.process_lock import PATIENCE_SECONDS, Lease
 from billing_core.ledger.schema import (
-    ADDED_LATER,
-    CLOSED_COLUMNS,
     COMPARED,
     COMPARED_IF_KNOWN,
     EVENT_COLUMNS,
     FLAG_SEPARATOR,
     LEARNED,
-    REVISION_COLUMNS,
-    SCHEMA_VERSION,
     SENT,
-    SYNC_TABLES,
     UNDONE,
     Column,
     stored,
@@ -54,71 +50,12 @@ MEMORY_LIMIT = "4GB"
 RETRY_SECONDS = 0.05
 
 
-def _ddl(table: str, columns: Sequence[Column]) -> str:
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(f'{_quoted(c.name)} {c.duckdb}' for c in columns)})"
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
 def _names(columns: Sequence[Column], table: str = "") -> str:
     return ", ".join(f"{table}{_quoted(column.name)}" for column in columns)
-
-
-TABLES = (
-    _ddl("events", EVENT_COLUMNS),
-    _ddl("event_revisions", REVISION_COLUMNS),
-    """CREATE TABLE IF NOT EXISTS bookings (seq BIGINT, booked_at TIMESTAMP, run_id VARCHAR,
-       events_new BIGINT, events_changed BIGINT, events_unchanged BIGINT)""",
-    """CREATE TABLE IF NOT EXISTS runs (run_id VARCHAR, started_at TIMESTAMP, ended_at TIMESTAMP, actor VARCHAR,
-       api VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP, incremental BOOLEAN, observations BIGINT,
-       duplicates BIGINT, events_new BIGINT, events_changed BIGINT, events_unchanged BIGINT, rejected BIGINT,
-       outcome VARCHAR, error VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS rate_cards (card_id VARCHAR, fingerprint VARCHAR, content VARCHAR,
-       registered_at TIMESTAMP)""",
-    """CREATE TABLE IF NOT EXISTS audit (seq BIGINT, happened_at TIMESTAMP, actor VARCHAR, action VARCHAR,
-       detail VARCHAR, previous_hash VARCHAR, hash VARCHAR)""",
-    "CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)",
-    *(_ddl(name, columns) for name, columns in SYNC_TABLES.items()),
-    """CREATE TABLE IF NOT EXISTS pushes (push_id VARCHAR, started_at TIMESTAMP, ended_at TIMESTAMP, actor VARCHAR,
-       outcome VARCHAR, result VARCHAR, error VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS stripe_objects (kind VARCHAR, id VARCHAR, customer_id VARCHAR, content VARCHAR,
-       read_at TIMESTAMP)""",
-    """CREATE TABLE IF NOT EXISTS reconciliations (id VARCHAR, made_at TIMESTAMP, actor VARCHAR, window_start TIMESTAMP,
-       window_end TIMESTAMP, result VARCHAR)""",
-    "CREATE TABLE IF NOT EXISTS write_backs (event_id VARCHAR, status VARCHAR, written_at TIMESTAMP)",
-    """CREATE TABLE IF NOT EXISTS organization_directory (seq BIGINT, organization_id VARCHAR, name VARCHAR,
-       customer_id VARCHAR, changed_at TIMESTAMP, changed_by VARCHAR, source VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS limit_notices (id VARCHAR, organization_id VARCHAR, customer_id VARCHAR, plan VARCHAR,
-       threshold BIGINT, period_start TIMESTAMP, period_end TIMESTAMP, included BIGINT, used DECIMAL(38,6),
-       raised_at TIMESTAMP, seen_at TIMESTAMP, seen_by VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS webhook_attempts (notice_id VARCHAR, attempt BIGINT, attempted_at TIMESTAMP,
-       outcome VARCHAR, status BIGINT, error VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS anomaly_marks (organization_id VARCHAR, day VARCHAR, credits DECIMAL(38,6),
-       seen_at TIMESTAMP, seen_by VARCHAR, note VARCHAR)""",
-    _ddl("closed_events", CLOSED_COLUMNS),
-    """CREATE TABLE IF NOT EXISTS closes (seq BIGINT, period VARCHAR, timezone VARCHAR, start_at TIMESTAMP,
-       end_at TIMESTAMP, closed_at TIMESTAMP, closed_by VARCHAR, manifest VARCHAR, sha256 VARCHAR,
-       reopened_seq BIGINT, reopened_at TIMESTAMP, reopened_by VARCHAR, reopen_reason VARCHAR)""",
-    """CREATE TABLE IF NOT EXISTS imports (id VARCHAR, kind VARCHAR, file_name VARCHAR, sha256 VARCHAR, seq BIGINT,
-       imported_at TIMESTAMP, imported_by VARCHAR, result VARCHAR, undone_seq BIGINT, undone_at TIMESTAMP,
-       undone_by VARCHAR)""",
-    "CREATE TABLE IF NOT EXISTS policies (policy VARCHAR, content VARCHAR, first_used_at TIMESTAMP)",
-    """CREATE TABLE IF NOT EXISTS policy_facts (event_id VARCHAR, policy VARCHAR, named_customer_id VARCHAR,
-       organization_id VARCHAR, user_id VARCHAR, chatflow_id VARCHAR, chatflow_name VARCHAR,
-       ai_credentials_ownership VARCHAR, storage_gb DECIMAL(24,12), is_legacy BOOLEAN)""",
-    """CREATE TABLE IF NOT EXISTS imported_cards (import_id VARCHAR, content VARCHAR, imported_at TIMESTAMP,
-       imported_by VARCHAR, undone_at TIMESTAMP)""",
-)
-
-"""What is missing is created; a ledger of an older version has most of it."""
-
-ADDITIONS = tuple(
-    f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {_quoted(column.name)} {column.duckdb}"
-    for table in ("events", "event_revisions", "closed_events")
-    for column in ADDED_LATER
-)
 
 
 class DuckDBEngine:
@@ -276,28 +213,30 @@ def table_rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
 
 
 def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Create what is missing; refuse a ledger of a later version, and what is no ledger."""
+    """Make the schema changes the ledger lacks; refuse a ledger of a later version, and what is no ledger."""
+    version = _schema_of(connection, path)
+    if version > SCHEMA_VERSION:
+        raise WarehouseError(
+            f"the ledger {path} was written by a later version (schema {version}, this one knows "
+            f"{SCHEMA_VERSION}); update the program"
+        )
+    if version < SCHEMA_VERSION:
+        connection.begin()
+        for statement in statements_since(version):
+            connection.execute(statement)
+        connection.commit()
+
+
+def _schema_of(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """The number of the last schema change made; 0 in an empty file."""
     names = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-    if names and "meta" not in names:
-        raise WarehouseError(f"the ledger {path} is the database of another program; name another file")
-    if names:
+    if not names:
+        return 0
+    if "meta" in names:
         found = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
-        version = found[0] if found else None
-        if version is not None and not str(version).isdecimal():
-            raise WarehouseError(f"the ledger {path} is the database of another program; name another file")
-        if version is not None and int(version) > SCHEMA_VERSION:
-            raise WarehouseError(
-                f"the ledger {path} was written by a later version (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}); update the program"
-            )
-        if version is not None and int(version) == SCHEMA_VERSION:
-            return
-    connection.begin()
-    for statement in (*TABLES, *ADDITIONS):  # later versions have only added so far
-        connection.execute(statement)
-    connection.execute("DELETE FROM meta WHERE name = 'schema_version'")
-    connection.execute("INSERT INTO meta VALUES ('schema_version', ?)", [str(SCHEMA_VERSION)])
-    connection.commit()
+        if found and str(found[0]).isdecimal():
+            return int(found[0])
+    raise WarehouseError(f"the ledger {path} is the database of another program; name another file")
 
 
 class _Writer:

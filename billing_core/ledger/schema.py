@@ -29,7 +29,6 @@ __all__ = [
     "MODEL_SEPARATOR",
     "POLICY_COLUMNS",
     "QUARTER_HOUR_SECONDS",
-    "SCHEMA_VERSION",
     "SENT",
     "SETTINGS_RUN",
     "SYNC_TABLES",
@@ -45,8 +44,6 @@ __all__ = [
     "stored",
     "without_offsets",
 ]
-
-SCHEMA_VERSION = 6
 
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""

@@ -1,20 +1,28 @@
-"""A ledger written before `has_error` was kept (schema 2), before months were closed (3), before the billing policy of
-events was kept (4), or their usage by observation and key (5), is brought up to date."""
+"""Ledgers written by every earlier version are brought up to date, whole or not at all, and lose nothing."""
 
 from decimal import Decimal
+from itertools import chain
+from pathlib import Path
 
 import duckdb
 import pytest
 
+from billing_core.errors import WarehouseError
+from billing_core.ledger import duckdb_migrations
+from billing_core.ledger.duckdb_engine import DuckDBEngine
+from billing_core.ledger.duckdb_migrations import MIGRATIONS, SCHEMA_VERSION
 from billing_core.ledger.engine import BookingCounts
-from billing_core.ledger.schema import LEARNED
+from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS, REVISION_COLUMNS, SYNC_TABLES
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
 
 GROWN = {"tokens_in": 700, "tokens_total": 1100, "usage": [model_usage(input=700, output=400)]}
-ADDED_TABLES = ("organization_directory", "limit_notices", "webhook_attempts", "anomaly_marks")
-CLOSING_TABLES = ("closed_events", "closes", "imports", "imported_cards")
-POLICY_TABLES = ("policies", "policy_facts")
+SCHEMAS = {int(file.stem): file.read_text("utf-8") for file in (Path(__file__).parent / "schemas").glob("*.sql")}
+"""What each version of the program made of an empty file: taken from ledgers those versions wrote, never edited."""
+
+
+def tables_of(connection):
+    return dict(connection.execute("SELECT table_name, sql FROM duckdb_tables() ORDER BY table_name").fetchall())
 
 
 def columns_of(path, table):
@@ -22,17 +30,62 @@ def columns_of(path, table):
         return connection.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
 
 
-def age(path, version=2):
-    """Take out of the file what came after a schema version."""
-    later = {2: ("has_error",), 3: ("accounted_at", "billed_elsewhere"), 4: ("named_customer_id", "policy"), 5: LEARNED}
-    tables = {2: ADDED_TABLES, 3: CLOSING_TABLES, 4: POLICY_TABLES, 5: ()}
+def age(path, version):
+    """The file as that version of the program would have written it: its tables, and of each row what it kept."""
+    new = path.with_suffix(".now")
+    path.rename(new)
     with duckdb.connect(str(path)) as connection:
-        for table in ("events", "event_revisions", "closed_events"):
-            for column in (column for since, columns in later.items() if since >= version for column in columns):
-                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for table in (table for since, names in tables.items() if since >= version for table in names):
-            connection.execute(f"DROP TABLE {table}")
-        connection.execute(f"UPDATE meta SET value = '{version}' WHERE name = 'schema_version'")
+        connection.execute(SCHEMAS[version])
+        old = {name: columns(connection, name) for name in tables_of(connection)}
+        connection.execute(f"ATTACH '{new}' AS now (READ_ONLY)")
+        for table, names in old.items():
+            kept = ", ".join(f'"{name}"' for name in names)
+            connection.execute(f"INSERT INTO {table} BY NAME SELECT {kept} FROM now.{table}")
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", [str(version)])
+    new.unlink()
+
+
+def columns(connection, table):
+    return [name for (name,) in connection.execute(f"SELECT column_name FROM (DESCRIBE {table})").fetchall()]
+
+
+@pytest.mark.parametrize("version", SCHEMAS)
+def test_each_number_is_the_schema_that_version_wrote(version):
+    with duckdb.connect() as made, duckdb.connect() as written:
+        for statement in chain.from_iterable(MIGRATIONS[:version]):
+            made.execute(statement)
+        written.execute(SCHEMAS[version])
+        assert tables_of(made) == tables_of(written)
+
+
+def test_the_newest_number_is_known_and_is_what_the_program_reads_and_writes(tmp_path):
+    assert max(SCHEMAS) == SCHEMA_VERSION, "add tests/ledger/schemas/N.sql for the new number"
+    ledger_at(tmp_path / "new.duckdb").engine.close()
+    for table, expected in (
+        ("events", EVENT_COLUMNS), ("event_revisions", REVISION_COLUMNS), ("closed_events", CLOSED_COLUMNS),
+        *SYNC_TABLES.items(),
+    ):  # fmt: skip
+        found = columns_of(tmp_path / "new.duckdb", table)
+        assert [name for name, _ in found] == [column.name for column in expected]
+        with duckdb.connect() as connection:
+            body = ", ".join(f'"{column.name}" {column.duckdb}' for column in expected)
+            connection.execute(f"CREATE TABLE t ({body})")
+            assert found == connection.execute("SELECT column_name, column_type FROM (DESCRIBE t)").fetchall()
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_change_that_fails_leaves_the_ledger_as_it_was(version, tmp_path, monkeypatch):
+    path = tmp_path / "old.duckdb"
+    ledger_at(path, [usage_row()]).engine.close()
+    age(path, version)
+    with duckdb.connect(str(path)) as connection:
+        before = tables_of(connection), connection.execute("SELECT * FROM meta ORDER BY name").fetchall()
+    broken = (*MIGRATIONS[:-1], (*MIGRATIONS[-1], "SELECT error('the disk is full')"))
+    monkeypatch.setattr(duckdb_migrations, "MIGRATIONS", broken)
+    with pytest.raises(WarehouseError, match="the disk is full"):
+        DuckDBEngine(path).rows("SELECT 1")
+    with duckdb.connect(str(path)) as connection:
+        assert (tables_of(connection), connection.execute("SELECT * FROM meta ORDER BY name").fetchall()) == before
 
 
 @pytest.fixture
@@ -44,7 +97,7 @@ def path(tmp_path):
     with ledger.engine.transaction() as writer:
         writer.update("events", {"id": "sent", "sync_status": "processed"}, key="id")
     ledger.engine.close()
-    age(path)
+    age(path, 2)
     return path
 
 
@@ -59,17 +112,21 @@ def state(ledger, table="events"):
     return ledger.engine.rows(f"SELECT id, has_error, tokens_in, revision, marks FROM {table} ORDER BY id")
 
 
-@pytest.mark.parametrize("version", [2, 3, 4, 5])
-def test_it_gets_what_is_missing_and_looks_like_a_new_one(version, tmp_path):
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_an_older_ledger_is_brought_up_to_date_and_keeps_its_rows(version, tmp_path):
     path = tmp_path / "old.duckdb"
-    ledger_at(path, [usage_row()]).engine.close()
+    ledger_at(path, [usage_row(id="a"), usage_row(id="b", customer_id=None)]).engine.close()
     age(path, version)
+    with duckdb.connect(str(path)) as connection:
+        names = ", ".join(f'"{name}"' for name in columns(connection, "events"))
+        before = connection.execute(f"SELECT {names} FROM events ORDER BY id").fetchall()
     ledger_at(path).engine.close()
     ledger_at(tmp_path / "new.duckdb").engine.close()
-    for table in ("events", "event_revisions", *ADDED_TABLES, *CLOSING_TABLES, *POLICY_TABLES):
-        assert columns_of(path, table) == columns_of(tmp_path / "new.duckdb", table)
-    with duckdb.connect(str(path)) as connection:
-        assert connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("6",)]
+    with duckdb.connect(str(path)) as old, duckdb.connect(str(tmp_path / "new.duckdb")) as new:
+        assert tables_of(old) == tables_of(new)
+        assert old.execute(f"SELECT {names} FROM events ORDER BY id").fetchall() == before
+        found = old.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall()
+    assert found == [(str(SCHEMA_VERSION),)]
 
 
 def test_of_what_was_booked_before_errors_are_not_known(ledger):
