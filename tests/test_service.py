@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
-from billing_core.ledger.queries import local_quarter_hour, offsets
+from billing_core.ledger.queries import local_quarter_hour, local_time, offsets
 from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams
 from tests.examples import examples
 from tests.factories import EVERYONE, NOON, events_table, ledger_at, model_usage, service_over, usage_row
@@ -424,7 +424,7 @@ def test_one_offset_needs_no_case():
 
     column = ibis.table({"q": "int32"}, name="t").q
     zone = ZoneInfo("Asia/Kolkata")
-    expression = local_quarter_hour(column, zone, NOON, NOON + timedelta(days=400))
+    expression = local_quarter_hour(column, local_time(zone, NOON, NOON + timedelta(days=400)))
     assert "CASE" not in str(ibis.to_sql(expression, dialect="duckdb"))
 
 

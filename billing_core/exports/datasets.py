@@ -126,8 +126,7 @@ def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any])
     shown = add_up(ledger.read_rows(queries.totals(selection)))
     totals = totals_of(shown.totals)
     compare(_sums(rows, totals), totals, sum(row["events"] for row in rows), shown.events)
-    t = queries.selected(selection)
-    versions = ledger.read_rows(t.select("rate_card_version").distinct())
+    versions = ledger.read_rows(queries.distinct_values(selection, "rate_card_version"))
     named = sorted(row["rate_card_version"] for row in versions)
     return _source(ORGANIZATIONS, rows, totals, {**meta, "rate_card_versions": named})
 
@@ -191,8 +190,8 @@ def customers(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> 
     lines = directory_lines(ledger, selection)
     asked = dict(selection.any_of).get("organization_id")
     named = {one for one in lines if selection.scope.holds(one) and (asked is None or one in asked)}
-    t = queries.selected(pinned(selection))
-    seen = {row["organization_id"] for row in ledger.read_rows(t.select("organization_id").distinct())}
+    everyone = ledger.read_rows(queries.distinct_values(pinned(selection), "organization_id"))
+    seen = {row["organization_id"] for row in everyone}
     known = sorted(one for one in named | seen if one is not None and can_be_written(one))
     rows = [_customer(one, lines.get(one, Line())) for one in known]
     return _source(CUSTOMERS, rows, {}, {**meta, "rate_card_versions": []})

@@ -13,14 +13,18 @@ import pyarrow as pa
 from billing_core.exports.arrow_text import json_list, mapped, whole
 from billing_core.exports.event_slices import EPOCH, SLICE_ROWS, TimeSpan, within
 from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
+from billing_core.ledger.compiled import ask
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import (
-    QUARTERS_PER_DAY,
+    Chosen,
+    LocalTime,
     Selection,
     amount,
-    local_quarter_hour,
+    choose,
+    local_day,
+    local_time,
     split_models,
-    to_freeze,
+    with_moment,
 )
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 from billing_core.types import Credits
@@ -62,30 +66,40 @@ class DayRead:
 
     def rows(self) -> int:
         """How many there are."""
-        grouped = self._grouped()
-        return int(self.ledger.read_rows(grouped.aggregate(rows=grouped.count()))[0]["rows"])
+        return int(self.ledger.read_rows(ask(_row_count, *self._chosen()))[0]["rows"])
 
     def table(self) -> pa.Table:
         """The rows in order: by day, then by every key, unknown ones last."""
-        keys = ("day", *KEYS)
-        grouped = self._grouped()
-        stored = self.ledger.engine.read(
-            grouped.order_by(*(grouped[name].asc(nulls_first=False) for name in keys)).select(*DAY_SCHEMA.names)
-        )
+        stored = self.ledger.engine.read(ask(_rows, *self._chosen()))
         columns = [_typed(stored, wanted) for wanted in DAY_SCHEMA]
         return pa.Table.from_arrays(columns, schema=DAY_SCHEMA)
 
-    def _grouped(self) -> ir.Table:
+    def _chosen(self) -> tuple[Chosen, LocalTime]:
         start, end = self.selection.start, self.selection.end
         if start is None or end is None:
             raise ValueError("days have a beginning and an end")
-        t = to_freeze(self.selection)
-        quarter = (t.moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
-        t = t.mutate(day=local_quarter_hour(quarter, self.zone, start, end) // QUARTERS_PER_DAY, amount=amount(t))
-        summed = (*COUNTED, "storage_gb", "cost_usd", *_CREDITS)
-        return t.group_by("day", *KEYS).aggregate(
-            events=t.count(), amount_usd=t.amount.sum(), **{name: t[name].sum() for name in summed}
-        )
+        return choose(self.selection), local_time(self.zone, start, end)
+
+
+def _grouped(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    t = with_moment(chosen)
+    quarter = (t.moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
+    t = t.mutate(day=local_day(quarter, clock), amount=amount(t))
+    summed = (*COUNTED, "storage_gb", "cost_usd", *_CREDITS)
+    return t.group_by("day", *KEYS).aggregate(
+        events=t.count(), amount_usd=t.amount.sum(), **{name: t[name].sum() for name in summed}
+    )
+
+
+def _row_count(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    grouped = _grouped(chosen, clock)
+    return grouped.aggregate(rows=grouped.count())
+
+
+def _rows(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    grouped = _grouped(chosen, clock)
+    keys = (grouped[name].asc(nulls_first=False) for name in ("day", *KEYS))
+    return grouped.order_by(*keys).select(*DAY_SCHEMA.names)
 
 
 def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[TimeSpan]) -> list[DayRead]:

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.ledger.compiled import Bound, Question, ask, bound_number
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.queries import Selection, to_freeze
+from billing_core.ledger.queries import Chosen, Selection, choose, with_moment
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
 __all__ = [
@@ -58,7 +59,7 @@ def pinned(selection: Selection) -> Selection:
     return replace(selection, snapshot=replace(now, latest=max(now.latest, now.as_of + 1)))
 
 
-def read_at(ledger: Ledger, selection: Selection, question: Callable[[Selection], ir.Table]) -> pa.Table:
+def read_at(ledger: Ledger, selection: Selection, question: Callable[[Selection], Question]) -> pa.Table:
     """The answer about a pinned selection.
 
     While nothing is booked, what is asked for is simply what is there, which is half the work to read. Whether
@@ -104,21 +105,27 @@ def within(selection: Selection, span: TimeSpan) -> Selection:
     )
 
 
-def in_order(selection: Selection, columns: Sequence[str]) -> ir.Table:
-    """The events of a selection as files have them: by when they count, then by id.
+def in_order(selection: Selection, columns: Sequence[str], rows: int) -> Question:
+    """The first `rows` events of a selection as files have them: by when they count, then by id.
 
     What takes back an event of a closed month has its id and its time: it comes first, having fewer credits, or where
     nothing was charged, no latency.
     """
-    t = to_freeze(selection)
-    keys = (t[key].asc(nulls_first=False) for key in _keys(selection))
-    return t.order_by(*keys).select(*columns, "moment")
+    return ask(_in_order, choose(selection), _keys(selection), (*columns, "moment"), bound_number(rows))
 
 
-def unordered(selection: Selection, columns: Sequence[str]) -> ir.Table:
+def _in_order(chosen: Chosen, keys: tuple[str, ...], columns: tuple[str, ...], rows: Bound) -> ir.Table:
+    t = with_moment(chosen)
+    return t.order_by(*(t[key].asc(nulls_first=False) for key in keys)).limit(rows.rows).select(*columns)
+
+
+def unordered(selection: Selection, columns: Sequence[str]) -> Question:
     """The events of a selection with what they are ordered by, in any order: for `sorted_slice`."""
-    t = to_freeze(selection)
-    return t.select(*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment")
+    return ask(_unordered, choose(selection), (*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment"))
+
+
+def _unordered(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
+    return with_moment(chosen).select(*columns)
 
 
 def sorted_slice(table: pa.Table, selection: Selection) -> pa.Table:
@@ -141,8 +148,11 @@ def _keys(selection: Selection) -> tuple[str, ...]:
 
 
 def _counted(ledger: Ledger, selection: Selection, seconds: int) -> list[TimeSpan]:
-    t = to_freeze(selection)
-    cells = t.mutate(cell=t.moment.epoch_seconds() // seconds).group_by("cell").aggregate(rows=lambda c: c.count())
-    return [
-        TimeSpan(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in ledger.read_rows(cells)
-    ]
+    cells = ledger.read_rows(ask(_cells, choose(selection), bound_number(seconds)))
+    return [TimeSpan(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in cells]
+
+
+def _cells(chosen: Chosen, seconds: Bound) -> ir.Table:
+    t = with_moment(chosen)
+    cells = t.mutate(cell=t.moment.epoch_seconds() // seconds.scalar)
+    return cells.group_by("cell").aggregate(rows=cells.count())

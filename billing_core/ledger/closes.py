@@ -110,8 +110,7 @@ class CloseStore:
                         f"a month that no closed one overlaps; {other.period} was closed in {other.timezone}",
                     )  # fmt: skip
             seq = version + 1
-            frozen = to_freeze(selection).mutate(close_seq=seq)
-            writer.append_from("closed_events", frozen)
+            writer.append_from("closed_events", to_freeze(selection, seq))
             sets = entry_sets(writer.rows, seq=seq, start=start, end=end, closed_at=now)
             head = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
             anchor = {"seq": head[0][0], "hash": head[0][1]} if head else {"seq": 0, "hash": None}

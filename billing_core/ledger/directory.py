@@ -15,11 +15,12 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import BadParameter
+from billing_core.ledger.compiled import Question, ask
 from billing_core.ledger.customer_mapping import rebill
 from billing_core.ledger.engine import Engine, Rows, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.ledger.late_usage import after_closes
-from billing_core.ledger.queries import Selection, selected
+from billing_core.ledger.queries import Chosen, Selection, choose, selected
 from billing_core.rating.events import Policy
 from billing_core.types import Flag
 
@@ -171,9 +172,13 @@ def payers(lines: Mapping[str, tuple[Line, Line]]) -> dict[str, str | None]:
     return {one: new.customer_id for one, (old, new) in lines.items() if new.customer_id != old.customer_id}
 
 
-def who_pays(selection: Selection) -> ir.Table:
+def who_pays(selection: Selection) -> Question:
     """Events of each organization by who pays for them, whether the directory says so, and whether they are unsent."""
-    t = selected(selection)
+    return ask(_who_pays, choose(selection))
+
+
+def _who_pays(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     t = t.filter(t.organization_id.notnull())
     kinds = t.mutate(
         is_mapped=t.flags.contains(Flag.MAPPED_CUSTOMER), is_unsent=t.sync_status.isin(["pending", "error"])

@@ -1,7 +1,8 @@
 """The seam between the ledger and the engine below it.
 
-Reads are Ibis expressions, compiled for the engine's dialect. Writes differ too much between engines to be
-shared: each engine has one file with the few statements the ledger needs. DuckDB is the only one so far.
+Reads are questions (`compiled.py`): Ibis expressions, compiled once per shape for the engine's dialect, and their
+values. Writes differ too much between engines to be shared: each engine has one file with the few statements the
+ledger needs. DuckDB is the only one so far.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import ibis.expr.types as ir
 import pyarrow as pa
 
+from billing_core.ledger.compiled import Question
 from billing_core.runtime.clock import Clock
 
 __all__ = ["BookingCounts", "Engine", "Rows", "Still", "Writer"]
@@ -62,8 +64,8 @@ class Writer(Protocol):
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read inside the transaction."""
 
-    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """Run an Ibis expression inside the transaction, over tables `given` by name for this one read as well."""
+    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Answer a question inside the transaction, over tables `given` by name for this one read as well."""
 
     def differing(self, events: pa.Table) -> pa.Table:
         """See `Engine.differing`, inside the transaction."""
@@ -71,8 +73,8 @@ class Writer(Protocol):
     def append(self, table: str, rows: pa.Table) -> None:
         """Append many rows; columns not given stay null."""
 
-    def append_from(self, table: str, expression: ir.Table) -> None:
-        """Append what an expression gives, column by name, without it leaving the engine."""
+    def append_from(self, table: str, question: Question | ir.Table) -> None:
+        """Append the answer to a question, column by name, without it leaving the engine."""
 
     def amend(self, table: str, rows: pa.Table, *, key: str, unless: str | None = None) -> None:
         """Set the given columns of every row whose `key` is among `rows` (sync state only, never what was used).
@@ -94,8 +96,8 @@ class Still:
 class Engine(Protocol):
     """Where the ledger lives. Thread-safe."""
 
-    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """Run an Ibis expression over the unbound ledger tables, and over those `given` by name for this one read."""
+    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+        """Answer a question about the ledger's tables, and those `given` by name for this one read."""
 
     def differing(self, events: pa.Table) -> pa.Table:
         """Ids of those of `events` (`EVENT_SCHEMA`) that are in the ledger and that `Writer.book` would change."""

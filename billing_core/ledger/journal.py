@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
 from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
+from billing_core.ledger.compiled import Question
 from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
 from billing_core.rating.card import RateCard, card_from_json
@@ -54,14 +55,14 @@ _RUN_COLUMNS = (
 
 
 class Ledger:
-    """Bookings and journals over an `Engine`; reads of events are expressions from `queries`."""
+    """Bookings and journals over an `Engine`; reads of events are questions from `queries`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def read_rows(self, expression: ir.Table) -> list[dict[str, Any]]:
-        """The rows of a question to the ledger, times as what they are: UTC."""
-        rows: list[dict[str, Any]] = with_utc(self.engine.read(expression)).to_pylist()
+    def read_rows(self, question: Question | ir.Table) -> list[dict[str, Any]]:
+        """The rows that answer a question, times as what they are: UTC."""
+        rows: list[dict[str, Any]] = with_utc(self.engine.read(question)).to_pylist()
         return rows
 
     def version(self) -> int:

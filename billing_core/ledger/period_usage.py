@@ -1,4 +1,4 @@
-"""Credits per organization and customer inside each customer's own billing period, as an Ibis expression. Pure.
+"""Credits per organization and customer inside each customer's own billing period, as a question. Pure.
 
 Billing periods differ from customer to customer and begin at any second, so they come along as a table.
 """
@@ -12,7 +12,8 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from billing_core.ledger.queries import Selection, instant, selected
+from billing_core.ledger.compiled import Bound, Question, ask, bound_time
+from billing_core.ledger.queries import Chosen, Selection, choose, selected
 
 __all__ = ["GIVEN", "customers_and_usage", "periods_table"]
 
@@ -33,17 +34,21 @@ def periods_table(periods: Iterable[tuple[str, datetime, datetime]]) -> pa.Table
     return pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items())))
 
 
-def customers_and_usage(selection: Selection, named_since: datetime) -> ir.Table:
+def customers_and_usage(selection: Selection, named_since: datetime) -> Question:
     """Every organization and customer named together by an event of the selection.
 
     `used` is the credits of the pair inside the customer's period, null where it has none; `is_named` says whether
     one of their events began at `named_since` or later.
     """
-    events = selected(selection).select("organization_id", "customer_id", "timestamp", "credits_total")
+    return ask(_customers_and_usage, choose(selection), bound_time(named_since))
+
+
+def _customers_and_usage(chosen: Chosen, named_since: Bound) -> ir.Table:
+    events = selected(chosen).select("organization_id", "customer_id", "timestamp", "credits_total")
     periods = ibis.table(_COLUMNS, name=GIVEN)
     t = events.left_join(periods, "customer_id")
     inside = (t.timestamp >= t.period_start) & (t.timestamp < t.period_end)
     return t.group_by("organization_id", "customer_id").aggregate(
         used=ibis.ifelse(inside, t.credits_total, ibis.null("decimal(18, 6)")).sum(),
-        is_named=(t.timestamp >= instant(named_since)).any(),
+        is_named=(t.timestamp >= named_since.scalar).any(),
     )

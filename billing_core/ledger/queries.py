@@ -1,6 +1,7 @@
-"""Every question the ledger answers about usage events, as Ibis expressions. Pure: nothing here runs anything.
+"""Every question the ledger answers about usage events. Pure: nothing here runs anything.
 
-All of them start from `selected`, which needs a `Scope`: a query that forgets who is asking cannot be written.
+All of them start from `selected`, which needs what `choose` makes of a `Selection`, and that has a `Scope`: a query
+that forgets who is asking cannot be written. The functions with an underscore build expressions, once per shape.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from zoneinfo import ZoneInfo
 
 import ibis
@@ -16,6 +17,18 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.access import Scope
+from billing_core.ledger.compiled import (
+    Bound,
+    Listed,
+    Question,
+    among,
+    ask,
+    bound_decimal,
+    bound_list,
+    bound_number,
+    bound_text,
+    bound_time,
+)
 from billing_core.ledger.schema import (
     EVENT_COLUMNS,
     FLAG_SEPARATOR,
@@ -28,21 +41,30 @@ from billing_core.ledger.schema import (
 from billing_core.types import Flag
 
 __all__ = [
+    "Chosen",
     "ClosedSpan",
+    "LocalTime",
     "Selection",
     "Snapshot",
     "breakdown",
     "by_hour_of_week",
+    "choose",
     "closed_states",
     "daily",
+    "distinct_values",
     "event",
     "facet",
+    "in_time_order",
     "instant",
+    "local_day",
+    "local_quarter_hour",
+    "local_time",
     "page",
     "revisions",
     "selected",
     "to_freeze",
     "totals",
+    "with_moment",
 ]
 
 QUARTERS_PER_DAY = 24 * 4
@@ -50,6 +72,9 @@ THURSDAY = 3
 """Weekday of 1970-01-01, Monday being 0."""
 
 PART_COLUMNS = ("credits_ai_tokens", "credits_compute", "credits_storage")
+
+AMOUNT_PLACES = 18
+WIDE = Context(prec=60)
 
 LATE = Flag.LATE_AFTER_CLOSE.value
 
@@ -99,41 +124,139 @@ class Selection:
     without: tuple[str, ...] = ()
 
 
-def _at(snapshot: Snapshot) -> ir.Table:
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The window of a closed month, half open."""
+
+    start: Bound
+    end: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A `Selection` as questions are compiled from it: values are bound, and what follows from them is decided.
+
+    Attributes
+    ----------
+    as_of:
+        The booking number after which the events are looked at; `None` is now.
+    met, met_seqs:
+        Closed months that the window touches; whose events count as frozen.
+    closed, closed_seqs:
+        All closed months, where anything came late; else there is no need to know.
+    has_closed, is_frozen, has_late:
+        Whether any month is closed; whether the whole window is inside one; whether anything came late.
+    """
+
+    organizations: Listed | None
+    as_of: Bound | None
+    start: Bound | None
+    end: Bound | None
+    any_of: tuple[tuple[str, Listed], ...]
+    models: tuple[Bound, ...]
+    amount_min: Bound | None
+    amount_max: Bound | None
+    search: Bound | None
+    without: tuple[str, ...]
+    met: tuple[_Span, ...]
+    met_seqs: Listed
+    closed: tuple[_Span, ...]
+    closed_seqs: Listed
+    has_closed: bool
+    is_frozen: bool
+    has_late: bool
+
+
+def choose(selection: Selection) -> Chosen:
+    """What questions about a selection are compiled from."""
+    snapshot, start, end = selection.snapshot, selection.start, selection.end
+    met = [one for one in snapshot.closed if (end is None or one.start < end) and (start is None or start < one.end)]
+    is_frozen = start is not None and end is not None and any(one.start <= start and end <= one.end for one in met)
+    has_late = bool(snapshot.closed) and snapshot.has_late and not is_frozen
+    closed = snapshot.closed if has_late else ()
+    return Chosen(
+        organizations=None if selection.scope.organizations is None else bound_list(selection.scope.organizations),
+        as_of=None if snapshot.as_of >= snapshot.latest else bound_number(snapshot.as_of),
+        start=None if start is None else bound_time(start),
+        end=None if end is None else bound_time(end),
+        any_of=tuple((column, bound_list(values)) for column, values in selection.any_of),
+        models=tuple(bound_text(f"{MODEL_SEPARATOR}{name}{MODEL_SEPARATOR}") for name in selection.models),
+        amount_min=None if selection.amount_min is None else _amount(selection.amount_min, ROUND_CEILING),
+        amount_max=None if selection.amount_max is None else _amount(selection.amount_max, ROUND_FLOOR),
+        search=bound_text(selection.search.strip().lower()) if selection.search else None,
+        without=selection.without,
+        met=tuple(map(_span, met)),
+        met_seqs=_seqs(met),
+        closed=tuple(map(_span, closed)),
+        closed_seqs=_seqs(closed),
+        has_closed=bool(snapshot.closed),
+        is_frozen=is_frozen,
+        has_late=has_late,
+    )
+
+
+def _amount(limit: Decimal, rounding: str) -> Bound:
+    """An inclusive limit that compares with amounts as `limit` does, and has no more digits than an engine takes.
+
+    Amounts have as many decimals, and digits before them, as `AMOUNT_PLACES`.
+    """
+    largest = Decimal(10) ** AMOUNT_PLACES
+    nearest = max(-largest, min(limit, largest)).quantize(Decimal(1).scaleb(-AMOUNT_PLACES), rounding, WIDE)
+    return bound_decimal(nearest, AMOUNT_PLACES)
+
+
+def _span(closed: ClosedSpan) -> _Span:
+    return _Span(bound_time(closed.start), bound_time(closed.end))
+
+
+def _seqs(closed: Sequence[ClosedSpan]) -> tuple[Bound, ...]:
+    return tuple(bound_number(span.seq) for span in closed)
+
+
+def _at(as_of: Bound | None) -> ir.Table:
     """The events as they stood at a booking: current ones of that age, and states superseded since."""
     events = events_table()
-    if snapshot.as_of >= snapshot.latest:
+    if as_of is None:
         return events
-    then = events.filter(events.seq <= snapshot.as_of)
+    then = events.filter(events.seq <= as_of.scalar)
     old = revisions_table()
-    superseded = old.filter((old.seq <= snapshot.as_of) & (old.superseded_seq > snapshot.as_of))
+    superseded = old.filter((old.seq <= as_of.scalar) & (old.superseded_seq > as_of.scalar))
     return then.union(superseded.select(*events.columns))
 
 
-def selected(selection: Selection) -> ir.Table:
+def selected(chosen: Chosen) -> ir.Table:
     """The events of a selection, all stored columns. The principal's scope is always part of it.
 
     The window is about when events count: when they began, or for what came after its month was closed, when that
     was booked. Their `quarter_hour` is of the same moment, so that days add up to the window.
     """
-    return _together(_parts(selection))
+    return _together(_parts(chosen))
 
 
-def _parts(selection: Selection) -> list[ir.Table]:
+def _parts(chosen: Chosen) -> list[ir.Table]:
     columns = [column.name for column in EVENT_COLUMNS]
-    return [_filtered(book.events, book.moment, selection).select(*columns) for book in _books(selection)]
+    return [_filtered(book.events, book.moment, chosen).select(*columns) for book in _books(chosen)]
 
 
 def _together(parts: Sequence[ir.Table]) -> ir.Table:
     return parts[0] if len(parts) == 1 else ibis.union(*parts, distinct=False)
 
 
-def to_freeze(selection: Selection) -> ir.Table:
-    """`selected` as a close keeps it: with the `moment` at which each row counts, and whether it takes one back."""
+def to_freeze(selection: Selection, close_seq: int) -> Question:
+    """The events of a selection as the close with this number keeps them."""
+    return ask(_to_freeze, choose(selection), bound_number(close_seq))
+
+
+def _to_freeze(chosen: Chosen, close_seq: Bound) -> ir.Table:
+    return with_moment(chosen).mutate(close_seq=close_seq.scalar)
+
+
+def with_moment(chosen: Chosen) -> ir.Table:
+    """`selected` with the `bound_time` at which each row counts, and whether it takes one back."""
     columns = [column.name for column in EVENT_COLUMNS]
     parts = []
-    for book in _books(selection):
-        t = _filtered(book.events, book.moment, selection)
+    for book in _books(chosen):
+        t = _filtered(book.events, book.moment, chosen)
         parts.append(t.select(*columns, moment=t[book.moment], is_reversal=ibis.literal(book.is_reversal)))
     return _together(parts)
 
@@ -147,41 +270,39 @@ class _Book:
     is_reversal: bool = False
 
 
-def _books(selection: Selection) -> list[_Book]:
+def _books(chosen: Chosen) -> list[_Book]:
     """Where the events of a window are: without closed months all of them are in one place, as they are inside one.
 
     What cannot be in the window is left out, because an engine takes its time to plan it.
     """
-    snapshot, start, end = selection.snapshot, selection.start, selection.end
-    events, closed = _at(snapshot), snapshot.closed
-    if not closed:
+    events, met = _at(chosen.as_of), chosen.met
+    if not chosen.has_closed:
         return [_Book(events, "timestamp")]
-    met = [one for one in closed if (end is None or one.start < end) and (start is None or start < one.end)]
-    frozen = [_Book(_frozen(met), "moment")] if met else []
-    if start is not None and end is not None and any(one.start <= start and end <= one.end for one in met):
+    frozen = [_Book(_frozen(chosen.met_seqs), "moment")] if met else []
+    if chosen.is_frozen:
         return frozen
     outside = events.filter(~_inside(events.timestamp, met)) if met else events
-    if not snapshot.has_late:
+    if not chosen.has_late:
         return [_Book(outside, "timestamp"), *frozen]
-    late = _late(events, closed)
+    late = _late(events, chosen.closed)
     return [
         _Book(outside.filter(outside.accounted_at.isnull()), "timestamp"),
         *frozen,
         _Book(late, "accounted_at"),
-        _Book(_taken_back(late, closed), "accounted_at", is_reversal=True),
+        _Book(_taken_back(late, chosen.closed_seqs), "accounted_at", is_reversal=True),
     ]
 
 
-def _inside(moment: ir.TimestampColumn, closed: Sequence[ClosedSpan]) -> ir.BooleanValue:
-    return ibis.or_(*((moment >= instant(span.start)) & (moment < instant(span.end)) for span in closed))
+def _inside(moment: ir.TimestampColumn, closed: Sequence[_Span]) -> ir.BooleanValue:
+    return ibis.or_(*((moment >= span.start.scalar) & (moment < span.end.scalar) for span in closed))
 
 
-def _frozen(closed: Sequence[ClosedSpan]) -> ir.Table:
+def _frozen(close_seqs: Listed) -> ir.Table:
     t = closed_events_table()
-    return t.filter(t.close_seq.isin([span.seq for span in closed]))
+    return t.filter(among(t.close_seq, close_seqs))
 
 
-def _late(events: ir.Table, closed: Sequence[ClosedSpan]) -> ir.Table:
+def _late(events: ir.Table, closed: Sequence[_Span]) -> ir.Table:
     """Events that came, or changed, after their month was closed, as they are now."""
     t = events.filter(events.accounted_at.notnull(), ~_inside(events.accounted_at, closed))
     return t.mutate(marks=_with_late_flag(t.marks), quarter_hour=_quarter_hour(t.accounted_at))
@@ -194,12 +315,12 @@ TAKEN_BACK = (
 """What a reversal has with the opposite sign. It lasted no time: a latency is never negative."""
 
 
-def _taken_back(late: ir.Table, closed: Sequence[ClosedSpan]) -> ir.Table:
+def _taken_back(late: ir.Table, close_seqs: Listed) -> ir.Table:
     """What closed months already say of `late` events, with the opposite sign: both together are the difference.
 
     The newest frozen state counts; each came with its own reversal of the one before.
     """
-    t = _frozen(closed)
+    t = _frozen(close_seqs)
     t = t.filter(~t.is_reversal)
     newest = t.mutate(place=ibis.row_number().over(group_by=t.id, order_by=t.close_seq.desc()))
     newest = newest.filter(newest.place == 0)
@@ -232,31 +353,30 @@ def _quarter_hour(moment: ir.TimestampColumn) -> ir.IntegerValue:
     return (moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
 
 
-def _filtered(t: ir.Table, moment: str, selection: Selection) -> ir.Table:
+def _filtered(t: ir.Table, moment: str, chosen: Chosen) -> ir.Table:
     conditions: list[ir.BooleanValue] = []
-    if selection.scope.organizations is not None:
-        conditions.append(_within(t, selection.scope.organizations))
-    if selection.start is not None:
-        conditions.append(t[moment] >= instant(selection.start))
-    if selection.end is not None:
-        conditions.append(t[moment] < instant(selection.end))
-    conditions += [t[column].isin(list(values)) for column, values in selection.any_of]
-    if selection.models:
-        wrapped = [f"{MODEL_SEPARATOR}{name}{MODEL_SEPARATOR}" for name in selection.models]
-        conditions.append(ibis.or_(*(t.models.contains(text) for text in wrapped)))
-    if selection.amount_min is not None:
-        conditions.append(amount(t) >= selection.amount_min)
-    if selection.amount_max is not None:
-        conditions.append(amount(t) <= selection.amount_max)
-    if selection.search:
-        conditions.append(_mentions(t, selection.search))
-    conditions += [t[column].fill_null("") == "" for column in selection.without]
+    if chosen.organizations is not None:
+        conditions.append(_within(t, chosen.organizations))
+    if chosen.start is not None:
+        conditions.append(t[moment] >= chosen.start.scalar)
+    if chosen.end is not None:
+        conditions.append(t[moment] < chosen.end.scalar)
+    conditions += [among(t[column], values) for column, values in chosen.any_of]
+    if chosen.models:
+        conditions.append(ibis.or_(*(t.models.contains(name.scalar) for name in chosen.models)))
+    if chosen.amount_min is not None:
+        conditions.append(amount(t) >= chosen.amount_min.scalar)
+    if chosen.amount_max is not None:
+        conditions.append(amount(t) <= chosen.amount_max.scalar)
+    if chosen.search is not None:
+        conditions.append(_mentions(t, chosen.search))
+    conditions += [t[column].fill_null("") == "" for column in chosen.without]
     return t.filter(*conditions) if conditions else t
 
 
-def _within(t: ir.Table, organizations: tuple[str, ...]) -> ir.BooleanValue:
+def _within(t: ir.Table, organizations: Listed) -> ir.BooleanValue:
     """Only these organizations: an event without one is nobody's, and an empty scope sees nothing."""
-    return t.organization_id.isin(list(organizations)) if organizations else ibis.literal(False)
+    return among(t.organization_id, organizations)
 
 
 SEARCHED = (
@@ -264,10 +384,9 @@ SEARCHED = (
 )  # fmt: skip
 
 
-def _mentions(t: ir.Table, text: str) -> ir.BooleanValue:
-    """Case-blind containment; `%` and `_` are ordinary characters because nothing here is a pattern."""
-    needle = text.strip().lower()
-    return ibis.or_(*(t[name].fill_null("").lower().contains(needle) for name in SEARCHED))
+def _mentions(t: ir.Table, needle: Bound) -> ir.BooleanValue:
+    """Case-blind containment of lower-case text; `%` and `_` are ordinary characters: nothing here is a pattern."""
+    return ibis.or_(*(t[name].fill_null("").lower().contains(needle.scalar) for name in SEARCHED))
 
 
 def instant(time: datetime) -> ir.TimestampScalar:
@@ -307,25 +426,37 @@ STATE_ORDER = ("accounted_at", "credits_total", "latency_seconds", "tokens_total
 """Columns by which the states of one event stand on a page, in this order: a reversal is before what replaces it."""
 
 
-def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> ir.Table:
-    """Rows of one page in a total order: the sort column, unknown values last, then the id.
+def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> Question:
+    """Rows of one page in a total order: the sort column, unknown values last, then the id."""
+    rows, skipped, until = bound_number(limit), bound_number(offset), bound_number(limit + offset)
+    return ask(_page, choose(selection), sort, descending, rows, skipped, until)
 
-    With closed months every part gives its first rows only: an engine finds those without reading the others whole.
-    """
+
+def _page(chosen: Chosen, sort: str, descending: bool, limit: Bound, offset: Bound, until: Bound) -> ir.Table:
+    """With closed months every part gives its first rows only: an engine finds those without reading it whole."""
 
     def ordered(t: ir.Table) -> ir.Table:
         fields = _sort_keys(t, sort)
         keys = [field.desc(nulls_first=False) if descending else field.asc(nulls_first=False) for field in fields]
         further = [t.id]
-        if selection.snapshot.closed:  # an event, its correction and what the correction takes back may all be there
+        if chosen.has_closed:  # an event, its correction and what the correction takes back may all be there
             further += [t[name] for name in STATE_ORDER]
         keys += [one.asc(nulls_first=True) for one in further if not any(one.equals(field) for field in fields)]
         return t.order_by(*keys)
 
-    parts = _parts(selection)
+    parts = _parts(chosen)
     if len(parts) > 1:
-        parts = [ordered(part).limit(offset + limit) for part in parts]
-    return ordered(_together(parts)).limit(limit, offset=offset).select(*PAGE_COLUMNS)
+        parts = [ordered(part).limit(until.rows) for part in parts]
+    return ordered(_together(parts)).limit(limit.rows, offset=offset.rows).select(*PAGE_COLUMNS)
+
+
+def in_time_order(selection: Selection, *, limit: int, offset: int) -> Question:
+    """Every stored column of some events of a selection, oldest first."""
+    return ask(_in_time_order, choose(selection), bound_number(limit), bound_number(offset))
+
+
+def _in_time_order(chosen: Chosen, limit: Bound, offset: Bound) -> ir.Table:
+    return selected(chosen).order_by("timestamp", "id").limit(limit.rows, offset=offset.rows)
 
 
 SUMMED = (*PART_COLUMNS, "cost_usd", "tokens_in", "tokens_out", "tokens_total")
@@ -342,29 +473,40 @@ def _sums(t: ir.Table, *keys: str) -> ir.Table:
     )
 
 
-def totals(selection: Selection) -> ir.Table:
+def totals(selection: Selection) -> Question:
     """Sums over the whole selection, per sync status and credit price."""
-    return _sums(selected(selection))
+    return ask(_totals, choose(selection))
 
 
-def extent(selection: Selection) -> ir.Table:
+def _totals(chosen: Chosen) -> ir.Table:
+    return _sums(selected(chosen))
+
+
+def extent(selection: Selection) -> Question:
     """First and last time of a selection: when events began, or count."""
-    t = selected(selection)
+    return ask(_extent, choose(selection))
+
+
+def _extent(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     return t.aggregate(
         first=t.timestamp.min(), last=ibis.greatest(t.timestamp, t.accounted_at.fill_null(t.timestamp)).max()
     )
 
 
-def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime, *, only_late: bool = False) -> ir.Table:
+def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime, *, only_late: bool = False) -> Question:
     """The rows of `totals` per day of the reporting timezone, days counted from 1970-01-01.
 
     `start` and `end` bound the selection's times. `only_late`: of what was carried over from closed months.
     """
-    t = selected(selection)
+    return ask(_daily, choose(selection), local_time(zone, start, end), only_late)
+
+
+def _daily(chosen: Chosen, clock: LocalTime, only_late: bool) -> ir.Table:
+    t = selected(chosen)
     if only_late:
         t = t.filter(t.marks.contains(LATE))
-    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
-    return _sums(t.mutate(day=day), "day")
+    return _sums(t.mutate(day=local_day(t.quarter_hour, clock)), "day")
 
 
 DIMENSIONS = {
@@ -380,72 +522,129 @@ DIMENSIONS = {
 """What events can be broken down by → the stored column. `model` groups by the set of models of an event."""
 
 
-def breakdown(selection: Selection, dimensions: Sequence[str], *, limit: int | None = None) -> ir.Table:
+def breakdown(selection: Selection, dimensions: Sequence[str], *, limit: int | None = None) -> Question:
     """Credits by type, largest first, per value of one or more dimensions."""
-    t = selected(selection)
+    return ask(_breakdown, choose(selection), tuple(dimensions), None if limit is None else bound_number(limit))
+
+
+def _breakdown(chosen: Chosen, dimensions: tuple[str, ...], limit: Bound | None) -> ir.Table:
+    t = selected(chosen)
     keys = [t[DIMENSIONS[name]].name(name) for name in dimensions]
     parts = {name: t[name].sum().fill_null(0) for name in (*PART_COLUMNS, "credits_total")}
     grouped = t.group_by(keys).aggregate(events=t.count(), **parts)
     ranked = grouped.order_by(
         grouped.credits_total.desc(), *(grouped[name].asc(nulls_first=False) for name in dimensions)
     )
-    return ranked if limit is None else ranked.limit(limit)
+    return ranked if limit is None else ranked.limit(limit.rows)
 
 
-def by_hour_of_week(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+def by_hour_of_week(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
     """Credits per weekday (0 = Monday) and hour of the reporting timezone."""
-    t = selected(selection)
-    quarter = local_quarter_hour(t.quarter_hour, zone, start, end)
+    return ask(_by_hour_of_week, choose(selection), local_time(zone, start, end))
+
+
+def _by_hour_of_week(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    t = selected(chosen)
+    quarter = local_quarter_hour(t.quarter_hour, clock)
     sliced = t.mutate(weekday=(quarter // QUARTERS_PER_DAY + THURSDAY) % 7, hour=quarter // 4 % 24)
     return sliced.group_by("weekday", "hour").aggregate(credits_total=sliced.credits_total.sum(), events=sliced.count())
 
 
-def facet(selection: Selection, dimension: str, *, limit: int) -> ir.Table:
+def facet(selection: Selection, dimension: str, *, limit: int) -> Question:
     """Values of a dimension with their event counts, most frequent first; unknown is not a value."""
-    t = selected(selection)
-    column = t[DIMENSIONS[dimension]].name("value")
+    return ask(_facet, choose(selection), DIMENSIONS[dimension], bound_number(limit))
+
+
+def _facet(chosen: Chosen, stored: str, limit: Bound) -> ir.Table:
+    t = selected(chosen)
+    column = t[stored].name("value")
     grouped = t.group_by(column).aggregate(events=t.count())
     present = grouped.filter(grouped.value.notnull() & (grouped.value != ""))
-    return present.order_by(present.events.desc(), present.value.asc()).limit(limit)
+    return present.order_by(present.events.desc(), present.value.asc()).limit(limit.rows)
 
 
-def event(scope: Scope, event_id: str) -> ir.Table:
+def distinct_values(selection: Selection, *columns: str) -> Question:
+    """What stored columns of a selection hold together, each combination once."""
+    return ask(_distinct_values, choose(selection), columns)
+
+
+def _distinct_values(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
+    return selected(chosen).select(*columns).distinct()
+
+
+def event(scope: Scope, event_id: str) -> Question:
     """Every stored column of one event, if the scope may see it."""
-    t = selected(Selection(scope, Snapshot(0, 0)))
-    return t.filter(t.id == event_id)
+    return ask(_event, choose(Selection(scope, Snapshot(0, 0))), bound_text(event_id))
 
 
-def revisions(scope: Scope, event_id: str) -> ir.Table:
+def _event(chosen: Chosen, event_id: Bound) -> ir.Table:
+    t = selected(chosen)
+    return t.filter(t.id == event_id.scalar)
+
+
+def revisions(scope: Scope, event_id: str) -> Question:
     """Superseded states of one event, oldest first."""
-    t = revisions_table()
-    mine = t.filter(t.id == event_id)
-    if scope.organizations is not None:
-        mine = mine.filter(_within(mine, scope.organizations))
+    return ask(_revisions, _seen_by(scope), bound_text(event_id))
+
+
+def _revisions(organizations: Listed | None, event_id: Bound) -> ir.Table:
+    mine = _states(revisions_table(), organizations, event_id)
     return mine.order_by(mine.revision.asc())
 
 
-def closed_states(scope: Scope, event_id: str, closed: Sequence[ClosedSpan]) -> ir.Table:
+def closed_states(scope: Scope, event_id: str, closed: Sequence[ClosedSpan]) -> Question:
     """What closed months say of one event, oldest close first: all stored columns, `close_seq` and `is_reversal`."""
-    t = _frozen(closed)
-    mine = t.filter(t.id == event_id)
-    if scope.organizations is not None:
-        mine = mine.filter(_within(mine, scope.organizations))
+    return ask(_closed_states, _seen_by(scope), bound_text(event_id), _seqs(closed))
+
+
+def _closed_states(organizations: Listed | None, event_id: Bound, close_seqs: Listed) -> ir.Table:
+    mine = _states(_frozen(close_seqs), organizations, event_id)
     return mine.order_by(mine.close_seq.asc(), mine.is_reversal.desc())
 
 
-def local_quarter_hour(column: ir.IntegerColumn, zone: ZoneInfo, start: datetime, end: datetime) -> ir.IntegerColumn:
-    """Quarter hours of `zone`'s wall clock, exact for events between `start` and `end`.
+def _seen_by(scope: Scope) -> Listed | None:
+    return None if scope.organizations is None else bound_list(scope.organizations)
+
+
+def _states(t: ir.Table, organizations: Listed | None, event_id: Bound) -> ir.Table:
+    """Those of one event, as far as it was of these organizations."""
+    mine = t.filter(t.id == event_id.scalar)
+    return mine if organizations is None else mine.filter(_within(mine, organizations))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTime:
+    """Offsets of a zone during a span, in quarter hours, and the quarter hours since 1970 at which each gives way."""
+
+    shifts: tuple[Bound, ...]
+    changes: tuple[Bound, ...]
+
+
+def local_time(zone: ZoneInfo, start: datetime, end: datetime) -> LocalTime:
+    """The wall clock of `zone` for times between `start` and `end`.
 
     The zone's changes of offset within the span become constants, so no engine needs timezone data; every
     zone's offset since 1972 is a multiple of fifteen minutes.
     """
     steps = offsets(zone, start, end)
-    shifts = [int(offset.total_seconds()) // QUARTER_HOUR_SECONDS for _, offset in steps]
-    if len(steps) == 1:
-        return column + shifts[0]
-    changes = [int(until.timestamp()) // QUARTER_HOUR_SECONDS for until, _ in steps[:-1]]
-    branches = [(column < change, column + shift) for change, shift in zip(changes, shifts[:-1], strict=True)]
-    return ibis.cases(*branches, else_=column + shifts[-1])
+    return LocalTime(
+        tuple(bound_number(int(offset.total_seconds()) // QUARTER_HOUR_SECONDS, "int8") for _, offset in steps),
+        tuple(bound_number(int(until.timestamp()) // QUARTER_HOUR_SECONDS, "int32") for until, _ in steps[:-1]),
+    )
+
+
+def local_quarter_hour(column: ir.IntegerColumn, clock: LocalTime) -> ir.IntegerColumn:
+    """Quarter hours of a wall clock, exact for events of its span."""
+    *shifts, last = [shift.scalar for shift in clock.shifts]
+    if not shifts:
+        return column + last
+    branches = [(column < change.scalar, column + shift) for change, shift in zip(clock.changes, shifts, strict=True)]
+    return ibis.cases(*branches, else_=column + last)
+
+
+def local_day(column: ir.IntegerColumn, clock: LocalTime) -> ir.IntegerColumn:
+    """Days of a wall clock, counted from 1970-01-01."""
+    return local_quarter_hour(column, clock) // QUARTERS_PER_DAY
 
 
 def offsets(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, timedelta]]:

@@ -1,4 +1,4 @@
-"""Questions about organizations, as Ibis expressions over a `Selection`. Pure: nothing here runs anything.
+"""Questions about organizations, as questions about a `Selection`. Pure: nothing here runs anything.
 
 Sums and counts of different kinds are separate, small queries: together in one they would make the engine carry every
 column through every grouping.
@@ -13,7 +13,17 @@ from zoneinfo import ZoneInfo
 import ibis
 import ibis.expr.types as ir
 
-from billing_core.ledger.queries import QUARTERS_PER_DAY, Selection, instant, local_quarter_hour, selected
+from billing_core.ledger.compiled import Bound, Question, ask, bound_time
+from billing_core.ledger.queries import (
+    Chosen,
+    LocalTime,
+    Selection,
+    choose,
+    distinct_values,
+    local_day,
+    local_time,
+    selected,
+)
 from billing_core.types import Flag
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
@@ -33,12 +43,16 @@ P95 = 0.95
 ORGANIZATION = "organization_id"
 
 
-def sums(selection: Selection) -> ir.Table:
+def sums(selection: Selection) -> Question:
     """Sums per organization, sync status, credit price and whether the event's cost is known and ours.
 
     `cost_kind`: `ours`, `theirs` (the customer's own key) or `unknown`. Amounts follow exactly from these rows.
     """
-    t = selected(selection)
+    return ask(_sums, choose(selection))
+
+
+def _sums(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     kind = ibis.cases((t.flags.contains(Flag.OWN_KEY), "theirs"), (t.cost_usd.isnull(), "unknown"), else_="ours")
     summed = ("credits_ai_tokens", "credits_compute", "credits_storage", "cost_usd", "tokens_in", "tokens_out",
               "tokens_total", "latency_seconds")  # fmt: skip
@@ -47,9 +61,13 @@ def sums(selection: Selection) -> ir.Table:
     return grouped.aggregate(events=t.count(), **{name: t[name].sum() for name in summed})
 
 
-def counts(selection: Selection) -> ir.Table:
+def counts(selection: Selection) -> Question:
     """Distinct people, chats and chatflows, answers and failures per organization; unknown ids count for nothing."""
-    t = selected(selection)
+    return ask(_counts, choose(selection))
+
+
+def _counts(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     return t.group_by(ORGANIZATION).aggregate(
         chats=_present(t.session_id).nunique(),
         users=_present(t.user_id).nunique(),
@@ -64,59 +82,80 @@ def _present(column: ir.StringValue) -> ir.StringValue:
     return column.nullif("")
 
 
-def latency(selection: Selection, *, by_organization: bool) -> ir.Table:
+def latency(selection: Selection, *, by_organization: bool) -> Question:
     """The 95th percentile of latency in seconds, per organization or of all events; binary floats."""
-    t = selected(selection)
+    return ask(_latency, choose(selection), by_organization)
+
+
+def _latency(chosen: Chosen, by_organization: bool) -> ir.Table:
+    t = selected(chosen)
     seconds = t.latency_seconds.cast("float64")
     grouped = t.group_by(ORGANIZATION) if by_organization else t
     return grouped.aggregate(p95=seconds.quantile(P95))
 
 
-def models(selection: Selection) -> ir.Table:
+def models(selection: Selection) -> Question:
     """The sets of models each organization used, as stored."""
-    t = selected(selection)
-    return t.select(ORGANIZATION, "models").distinct()
+    return distinct_values(selection, ORGANIZATION, "models")
 
 
-def customers(selection: Selection) -> ir.Table:
+def customers(selection: Selection) -> Question:
     """The customers each organization's events are billed to."""
-    t = selected(selection)
+    return ask(_customers, choose(selection))
+
+
+def _customers(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     return t.filter(t.customer_id.notnull()).select(ORGANIZATION, "customer_id").distinct()
 
 
-def token_classes(selection: Selection) -> ir.Table:
+def token_classes(selection: Selection) -> Question:
     """Tokens by class per organization, of the events that name any."""
-    t = selected(selection)
+    return ask(_token_classes, choose(selection))
+
+
+def _token_classes(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
     part = t.filter(t.usage.length() > 0).select(ORGANIZATION, part=t.usage.unnest())
     return part.group_by(ORGANIZATION).aggregate(**{name: part.part[name].sum() for name in TOKEN_CLASSES})
 
 
-def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
     """Credits and events per organization and day of the reporting timezone, days counted from 1970-01-01."""
-    t = selected(selection)
-    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
-    t = t.mutate(day=day)
+    return ask(_credits_per_day, choose(selection), local_time(zone, start, end))
+
+
+def _credits_per_day(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    t = selected(chosen)
+    t = t.mutate(day=local_day(t.quarter_hour, clock))
     return t.group_by(ORGANIZATION, "day").aggregate(events=t.count(), credits_total=t.credits_total.sum())
 
 
-def active_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+def active_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
     """How many people (per organization) were active on each day of the reporting timezone."""
-    t = selected(selection)
-    day = local_quarter_hour(t.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
-    pairs = t.mutate(day=day, user=_present(t.user_id)).select("day", ORGANIZATION, "user").distinct()
+    return ask(_active_users, choose(selection), local_time(zone, start, end))
+
+
+def _active_users(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    t = selected(chosen)
+    t = t.mutate(day=local_day(t.quarter_hour, clock), user=_present(t.user_id))
+    pairs = t.select("day", ORGANIZATION, "user").distinct()
     named = pairs.filter(pairs.user.notnull())
     return named.group_by("day").aggregate(users=named.count())
 
 
-def new_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> ir.Table:
+def new_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
     """How many of them had their first event on that day: the first of all history, not of the period."""
-    t = selected(replace(selection, start=None))
+    return ask(_new_users, choose(replace(selection, start=None)), local_time(zone, start, end), bound_time(start))
+
+
+def _new_users(chosen: Chosen, clock: LocalTime, start: Bound) -> ir.Table:
+    t = selected(chosen)
     t = t.mutate(user=_present(t.user_id))
     named = t.filter(t.user.notnull())
     firsts = named.group_by(ORGANIZATION, "user").aggregate(
         quarter_hour=named.quarter_hour.min(), at=named.timestamp.min()
     )
-    firsts = firsts.filter(firsts.at >= instant(start))
-    day = local_quarter_hour(firsts.quarter_hour, zone, start, end) // QUARTERS_PER_DAY
-    firsts = firsts.mutate(day=day)
+    firsts = firsts.filter(firsts.at >= start.scalar)
+    firsts = firsts.mutate(day=local_day(firsts.quarter_hour, clock))
     return firsts.group_by("day").aggregate(users=firsts.count())

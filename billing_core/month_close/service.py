@@ -385,8 +385,8 @@ class MonthCloseService:
         return {status: add_up(rows[status]) for status in sorted(rows)}
 
     def _cards_of(self, selection: Selection) -> list[dict[str, Any]]:
-        t = queries.selected(selection)
-        names = [row["rate_card_version"] for row in self._ledger.read_rows(t.select("rate_card_version").distinct())]
+        versions = self._ledger.read_rows(queries.distinct_values(selection, "rate_card_version"))
+        names = [row["rate_card_version"] for row in versions]
         cards = {name: self._ledger.card(name) for name in sorted(names)}
         return [{"id": name, "sha256": None if card is None else card.fingerprint()} for name, card in cards.items()]
 

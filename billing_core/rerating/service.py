@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from billing_core.access import Principal, Role, scope_of, system_principal
 from billing_core.errors import BadParameter
 from billing_core.ledger import queries
+from billing_core.ledger.compiled import Bound, Question, ask, bound_number
 from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import Ledger, append_audit
@@ -71,13 +72,23 @@ class EventSlice:
     part: int = 0
     parts: int = 1
 
-    def rows(self) -> ir.Table:
-        """All stored columns."""
-        t = queries.selected(self.selection)
-        if self.parts == 1:
-            return t
-        rest = t.id.hash() % self.parts  # below 0 where the engine's hashes are signed
-        return t.filter(rest.isin([self.part, self.part - self.parts]))
+    def rows(self, columns: Sequence[str] = ()) -> Question:
+        """Some stored columns, or all."""
+        numbers = (self.parts, self.part, self.part - self.parts) if self.parts > 1 else ()
+        return ask(_part, queries.choose(self.selection), tuple(map(bound_number, numbers)), tuple(columns))
+
+
+def _part(chosen: queries.Chosen, part: tuple[Bound, ...], columns: tuple[str, ...]) -> ir.Table:
+    t = queries.selected(chosen)
+    if part:
+        parts, this, below = (number.scalar for number in part)  # below 0 where the engine's hashes are signed
+        t = t.filter((t.id.hash() % parts).isin([this, below]))
+    return t.select(*columns) if columns else t
+
+
+def _per_quarter_hour(chosen: queries.Chosen) -> ir.Table:
+    t = queries.selected(chosen)
+    return t.group_by("quarter_hour").aggregate(events=t.count()).order_by("quarter_hour")
 
 
 class ReratingService:
@@ -256,12 +267,10 @@ class ReratingService:
         limits = self._limits.read(system_principal(principal.name))
         return _Known(booked, limits.rows, limits.read_at is not None)
 
-    def _slices(self, whole: Selection) -> list[EventSlice]:
+    def _slices(self, selection: Selection) -> list[EventSlice]:
         """The selection in order of time, cut so that each part fits in memory."""
-        t = queries.selected(whole)
-        counted = t.group_by("quarter_hour").aggregate(events=t.count()).order_by("quarter_hour")
-        rows = self._ledger.engine.read(counted)
-        return slices(whole, rows["quarter_hour"].to_pylist(), rows["events"].to_pylist())
+        rows = self._ledger.engine.read(ask(_per_quarter_hour, queries.choose(selection)))
+        return slices(selection, rows["quarter_hour"].to_pylist(), rows["events"].to_pylist())
 
     def _read_ahead(self, pieces: Sequence[EventSlice], needed: Sequence[str]) -> Iterator[pa.Table]:
         """The events of each slice as they were when the first was read; the next is read while one is rated."""
@@ -275,7 +284,7 @@ class ReratingService:
     def _read(self, piece: EventSlice, needed: Sequence[str]) -> pa.Table:
         then = replace(piece.selection.snapshot, latest=self._ledger.version())
         as_of = replace(piece, selection=replace(piece.selection, snapshot=then))
-        return self._ledger.engine.read(as_of.rows().select(*needed))
+        return self._ledger.engine.read(as_of.rows(needed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,9 +140,8 @@ class UsageEventsService:
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
         """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
         selection = self._select(params, principal)
-        expression = queries.selected(selection).order_by("timestamp", "id")
         for offset in range(0, self._totals(selection).events, READ_AT_ONCE):
-            for row in self._ledger.read_rows(expression.limit(READ_AT_ONCE, offset=offset)):
+            for row in self._ledger.read_rows(queries.in_time_order(selection, limit=READ_AT_ONCE, offset=offset)):
                 yield from lint_event(row, self._card(row["rate_card_version"]))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
