@@ -199,7 +199,7 @@ SYNC_TABLES: dict[str, tuple[Column, ...]] = {
 }  # fmt: skip
 """What is on its way to Stripe: meter events written down before they are sent (`stamp` is their timestamp, `value`
 whole credits, `credits` the exact sum they cover), which part of which event each covers, what is kept back, and what
-Stripe `counted` in an hour beyond what was `delivered` from here, until somebody decided about it."""
+Stripe `counted` in an hour that is not what was `delivered` from here, until somebody decided about it."""
 
 COMPARED = tuple(
     name

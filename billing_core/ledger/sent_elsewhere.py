@@ -1,30 +1,30 @@
 """What the ledger knows about usage that somebody else may have sent: what was delivered from here hour by hour, what
-earlier looks at Stripe's sums found, what people decided, and where imported usage was when its file was written."""
+earlier looks at Stripe's sums found, what people decided, and for whom and when usage was booked before it moved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-
-import pyarrow as pa
+from typing import NamedTuple
 
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.schema import IMPORT_RUN, UNDO_RUN
-from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEWHERE, Excess
+from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEWHERE, Difference
 from billing_core.types import Flag, SyncStatus
 from billing_core.values.usage_frame import Window, hour_of
 
 __all__ = [
     "WHOLE",
-    "ExcessHour",
+    "Billed",
+    "DifferingHour",
     "UntriedEvent",
     "billed_by_hour",
     "conflicting_hours",
     "decided_events",
+    "former_places",
     "found_before",
     "sent_into_since",
-    "told_times",
     "untried_intents",
 ]
 
@@ -32,12 +32,19 @@ WHOLE = Decimal(1)
 """Less than a credit is a fraction: it waits, and is carried from hour to hour."""
 
 
+class Billed(NamedTuple):
+    """Credits of a customer and an hour that Stripe has to count at `least`, and may count at `most`."""
+
+    least: Decimal
+    most: Decimal
+
+
 @dataclass(frozen=True, slots=True)
-class ExcessHour:
-    """An hour in which Stripe counted more than was sent from here: since when that is known, and whether somebody has
+class DifferingHour:
+    """An hour in which Stripe did not count what was sent from here: since when that is known, and whether somebody has
     decided that it holds nothing back."""
 
-    excess: Excess
+    difference: Difference
     found_at: datetime
     is_decided: bool
 
@@ -89,22 +96,22 @@ def conflicting_hours(engine: Engine, state: str, code: str) -> dict[tuple[str, 
     return {(customer, hour.replace(tzinfo=UTC)): at.replace(tzinfo=UTC) for customer, hour, at in rows}
 
 
-def found_before(engine: Engine) -> list[ExcessHour]:
+def found_before(engine: Engine) -> list[DifferingHour]:
     """What earlier looks found, oldest first."""
     rows = engine.rows(
         """SELECT customer_id, hour, counted, delivered, found_at, released_at IS NOT NULL FROM sent_elsewhere
            ORDER BY found_at, customer_id, hour"""
     )
     return [
-        ExcessHour(
-            Excess(customer, hour.replace(tzinfo=UTC), counted, delivered), found_at.replace(tzinfo=UTC), is_decided
+        DifferingHour(
+            Difference(customer, hour.replace(tzinfo=UTC), counted, delivered), found_at.replace(tzinfo=UTC), is_decided
         )
         for customer, hour, counted, delivered, found_at, is_decided in rows
     ]
 
 
 def decided_events(engine: Engine) -> dict[str, datetime]:
-    """Events that somebody released although Stripe counts more → when. That an import was undone decides nothing."""
+    """Events that somebody released although Stripe's sums differ → when. That an import was undone decides nothing."""
     rows = engine.rows(
         f"""SELECT event_id, max(released_at) FROM holds WHERE cause = ? AND released_at IS NOT NULL
             AND NOT starts_with(released_by, '{UNDO_RUN}') AND NOT starts_with(released_by, '{IMPORT_RUN}')
@@ -126,40 +133,48 @@ SELECT * FROM ({_STATES}) QUALIFY row_number() OVER (PARTITION BY id ORDER BY re
 
 _BILLED = f"""
 WITH told AS ({_TOLD})
-SELECT date_trunc('hour', moment), sum(credits) FROM (
-    SELECT stamp AS moment, CAST(value AS DECIMAL(38, 6)) AS credits FROM intents
-    WHERE customer_id = $1 AND stamp >= $2 AND stamp < $3 AND (
-        (state IN {DELIVERED!r} AND NOT (value < 0 AND state = 'accepted' AND answered_at >= $4))
-        OR (state = 'sending' AND unknown_since IS NOT NULL AND value > 0))
+SELECT date_trunc('hour', moment), sum(least), sum(most) FROM (
+    SELECT stamp AS moment, CASE WHEN is_sure OR value < 0 THEN value ELSE 0 END AS least,
+           CASE WHEN is_sure OR value > 0 THEN value ELSE 0 END AS most
+    FROM (SELECT stamp, CAST(value AS DECIMAL(38, 6)) AS value,
+                 state = 'confirmed' OR (state = 'accepted' AND answered_at < $4) AS is_sure
+          FROM intents WHERE customer_id = $1 AND stamp >= $2 AND stamp < $3
+          AND (state IN {DELIVERED!r} OR (state = 'sending' AND unknown_since IS NOT NULL)))
     UNION ALL
-    SELECT "timestamp", CAST(credits_total AS DECIMAL(38, 6)) FROM told
+    SELECT "timestamp", 0, CAST(credits_total AS DECIMAL(38, 6)) FROM told
     WHERE customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3 AND coalesce({ELSEWHERE}, false)
       AND sync_status IN ('{SyncStatus.PROCESSED}', '{SyncStatus.CONFIRMED}')
     UNION ALL
-    SELECT "timestamp", CAST(ceil(credits_total) AS DECIMAL(38, 6)) FROM events
+    SELECT "timestamp", 0, CAST(ceil(credits_total) AS DECIMAL(38, 6)) FROM events
     WHERE customer_id = $1 AND "timestamp" >= $2 AND "timestamp" < $3 AND contains(flags, '{Flag.LEGACY_BILLED}')
       AND NOT coalesce({ELSEWHERE}, false)
 ) GROUP BY ALL"""
 
 
-def billed_by_hour(engine: Engine, customer_id: str, window: Window, *, recent: datetime) -> dict[datetime, Decimal]:
-    """UTC hour → credits of a customer that Stripe may count for usage that is known here: delivered from here, billed
-    by what an import came from (as its file said), or by the earlier system, which rounded every event up.
+def billed_by_hour(engine: Engine, customer_id: str, window: Window, *, recent: datetime) -> dict[datetime, Billed]:
+    """UTC hour → credits of a customer that Stripe may count for usage that is known here.
 
-    What was tried without an answer may have arrived. What was given back since `recent` may not be in a sum yet.
+    At most: delivered from here, billed by what an import came from (as its file said), or by the earlier system, which
+    rounded every event up. At least: delivered from here. What was tried without an answer may have arrived; what was
+    answered since `recent` may not be in a sum yet.
     """
     rows = engine.rows(_BILLED, [customer_id, window.start, window.end, recent])
-    return {hour.replace(tzinfo=UTC): credits_ for hour, credits_ in rows}
+    return {hour.replace(tzinfo=UTC): Billed(least, most) for hour, least, most in rows}
 
 
-def told_times(engine: Engine) -> pa.Table | None:
-    """Pending events that an import brought, with when they began as the file told it (`told_at`): there another ledger
-    may have sent them. `None` without imports."""
-    if not engine.rows("SELECT 1 FROM imports LIMIT 1"):
-        return None
-    rows = engine.rows(
-        f"""SELECT t.id, t."timestamp" FROM ({_TOLD}) t JOIN events e ON e.id = t.id
-            WHERE e.sync_status = '{SyncStatus.PENDING}'"""
-    )
-    ids, times = [row[0] for row in rows], [row[1] for row in rows]
-    return pa.table({"id": pa.array(ids, pa.string()), "told_at": pa.array(times, pa.timestamp("us"))})
+_FORMER = f"""
+WITH owing AS (SELECT id, customer_id, "timestamp" FROM events WHERE sync_status = '{SyncStatus.PENDING}'
+               OR contains(coalesce(marks, ''), '{Flag.CHANGED_AFTER_SENDING}'))
+SELECT DISTINCT r.id, r.customer_id, date_trunc('hour', r."timestamp") AS hour
+FROM event_revisions r JOIN owing o ON o.id = r.id
+WHERE r.customer_id IS NOT NULL AND (r.customer_id IS DISTINCT FROM o.customer_id
+      OR date_trunc('hour', r."timestamp") <> date_trunc('hour', o."timestamp"))"""
+
+
+def former_places(engine: Engine) -> dict[str, list[tuple[str, datetime]]]:
+    """Event that may owe something → customers and UTC hours it was booked for before: another copy of this ledger, or
+    the ledger its file came from, may have sent it as that."""
+    found: dict[str, list[tuple[str, datetime]]] = {}
+    for event_id, customer, hour in engine.rows(_FORMER):
+        found.setdefault(event_id, []).append((customer, hour.replace(tzinfo=UTC)))
+    return found

@@ -36,7 +36,7 @@ from billing_core.values.usage_frame import hour_of
 
 __all__ = [
     "Candidates",
-    "Excess",
+    "Difference",
     "IntentUpdate",
     "KeepBack",
     "PlannedPush",
@@ -76,9 +76,9 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, slots=True)
-class Excess:
-    """Credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and what of them was
-    `delivered` from here or is known to have been billed before."""
+class Difference:
+    """Credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and those `delivered` from
+    here or known to have been billed before."""
 
     customer_id: str
     hour: datetime
@@ -87,7 +87,7 @@ class Excess:
 
     @property
     def credits(self) -> Decimal:
-        """What somebody else sent."""
+        """What somebody else sent; negative if somebody else took usage back."""
         return self.counted - self.delivered
 
 
@@ -99,14 +99,14 @@ class KeepBack:
     ----------
     reasons:
         Events to be put on hold → why.
-    excesses:
+    differences:
         What Stripe's sums showed now for the first time.
     withdrawn:
         Intents that were written down and never tried, and carry such usage.
     """
 
     reasons: Mapping[str, str] = field(default_factory=dict)
-    excesses: Sequence[Excess] = ()
+    differences: Sequence[Difference] = ()
     withdrawn: Sequence[str] = ()
 
 
@@ -848,19 +848,19 @@ def _put_on_hold(writer: Writer, reasons: Mapping[str, str], *, actor: str, now:
 
 def _withdraw(writer: Writer, identifiers: Sequence[str], *, now: datetime) -> None:
     """Intents that were never tried count for nothing; what they cover is pending again."""
-    text = "withdrawn before it was tried: Stripe counts usage of its hour that was not sent from here"
+    text = "withdrawn before it was tried: what Stripe counts of its hour is not what was sent from here"
     _settle(writer, [IntentUpdate(identifier, "void", now, text=text) for identifier in identifiers])
 
 
 def _hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> int:
     """Keep back usage that Stripe may count already, sent events' corrections too; returns how many are newly held."""
-    if found.excesses:
+    if found.differences:
         rows = {
-            "customer_id": [one.customer_id for one in found.excesses],
-            "hour": _times([one.hour for one in found.excesses]),
-            "counted": pa.array([one.counted for one in found.excesses], CREDITS),
-            "delivered": pa.array([one.delivered for one in found.excesses], CREDITS),
-            "found_at": _times([now] * len(found.excesses)),
+            "customer_id": [one.customer_id for one in found.differences],
+            "hour": _times([one.hour for one in found.differences]),
+            "counted": pa.array([one.counted for one in found.differences], CREDITS),
+            "delivered": pa.array([one.delivered for one in found.differences], CREDITS),
+            "found_at": _times([now] * len(found.differences)),
         }
         writer.append("sent_elsewhere", pa.table(rows))
     if not found.reasons:
@@ -885,23 +885,34 @@ def _hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> i
 def _leave_out_fractions_sent_elsewhere(writer: Writer, carried: dict[str, Decimal]) -> None:
     """Take off what customers carry the fractions that another ledger had carried into what it sent.
 
-    What it sent beyond the usage that is kept back here, below a credit, is such a fraction: this ledger has it too.
+    What it sent beyond the usage that is kept back here, below a credit, is such a fraction: this ledger has it too. So
+    is what it took back less than the corrections that are kept back here.
     """
     beyond = f"""
         WITH found AS (
-            SELECT customer_id, hour, max(counted - delivered) FILTER ({ACTIVE}) AS undecided,
-                   coalesce(max(counted - delivered) FILTER (NOT {ACTIVE}), 0) AS decided
-            FROM sent_elsewhere GROUP BY ALL),
-        sums AS (SELECT customer_id, sum(greatest(undecided - decided, 0)) AS credits FROM found
-                 WHERE undecided IS NOT NULL GROUP BY customer_id),
+            SELECT customer_id, hour, counted - delivered AS credits, {ACTIVE} AS is_open FROM sent_elsewhere),
+        hours AS (
+            SELECT customer_id, hour,
+                   greatest(coalesce(max(credits) FILTER (is_open AND credits > 0), 0)
+                            - coalesce(max(credits) FILTER (NOT is_open AND credits > 0), 0), 0) AS more,
+                   least(coalesce(min(credits) FILTER (is_open AND credits < 0), 0)
+                         - coalesce(min(credits) FILTER (NOT is_open AND credits < 0), 0), 0) AS less
+            FROM found GROUP BY ALL HAVING bool_or(is_open)),
+        sums AS (SELECT customer_id, sum(more) AS more, sum(less) AS less FROM hours GROUP BY customer_id),
         covered AS (SELECT c.event_id, c.customer_id, sum(c.credits) AS credits
                     FROM coverage c JOIN intents i USING (identifier) WHERE i.state NOT IN {VOID!r} GROUP BY ALL),
-        held AS (SELECT e.customer_id, sum(e.credits_total - coalesce(c.credits, 0)) AS credits
-                 FROM holds h JOIN events e ON e.id = h.event_id
-                 LEFT JOIN covered c ON c.event_id = e.id AND c.customer_id = e.customer_id
-                 WHERE h.{ACTIVE} AND h.cause = '{SENT_ELSEWHERE}' GROUP BY e.customer_id)
-        SELECT s.customer_id, s.credits - coalesce(h.credits, 0) FROM sums s LEFT JOIN held h USING (customer_id)
-        WHERE s.credits > coalesce(h.credits, 0)"""
+        kept AS (SELECT e.id, e.customer_id, e.credits_total FROM holds h JOIN events e ON e.id = h.event_id
+                 WHERE h.{ACTIVE} AND h.cause = '{SENT_ELSEWHERE}'),
+        owed AS (SELECT id, customer_id, sum(credits) AS credits FROM (
+                     SELECT id, customer_id, credits_total AS credits FROM kept
+                     UNION ALL SELECT k.id, c.customer_id, -c.credits FROM covered c JOIN kept k ON k.id = c.event_id)
+                 GROUP BY ALL),
+        held AS (SELECT customer_id, sum(credits) AS credits, bool_or(credits < 0) AS gives_back FROM owed
+                 GROUP BY customer_id),
+        beyond AS (SELECT s.customer_id, s.more + CASE WHEN h.gives_back THEN s.less ELSE 0 END
+                          - coalesce(h.credits, 0) AS credits
+                   FROM sums s LEFT JOIN held h USING (customer_id))
+        SELECT customer_id, credits FROM beyond WHERE credits > 0"""
     for customer, credits_ in writer.rows(beyond):
         rest = carried.get(customer, Decimal(0))
         carried[customer] = rest - min(credits_, max(rest, Decimal(0)))
@@ -921,14 +932,18 @@ def _say_released(writer: Writer, ids: Sequence[str]) -> None:
 
 
 def _decide_sent_elsewhere(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
-    """Once nothing of a customer is kept back for it any more, what Stripe counts is known and holds nothing back."""
+    """Once nothing of a customer is kept back for it any more, what Stripe counts is known and holds nothing back.
+
+    Usage that moved is kept back for what Stripe counts of its former customers too.
+    """
     writer.rows(
-        f"""UPDATE sent_elsewhere SET released_at = ?, released_by = ? WHERE {ACTIVE} AND customer_id IN (
-                SELECT e.customer_id FROM holds h JOIN events e ON e.id = h.event_id
-                WHERE h.cause = '{SENT_ELSEWHERE}' AND h.event_id IN (SELECT unnest(?)))
-            AND customer_id NOT IN (
-                SELECT e.customer_id FROM holds h JOIN events e ON e.id = h.event_id
-                WHERE h.cause = '{SENT_ELSEWHERE}' AND h.{ACTIVE} AND e.customer_id IS NOT NULL)""",
+        f"""WITH elsewhere AS (SELECT event_id, {ACTIVE} AS is_kept FROM holds WHERE cause = '{SENT_ELSEWHERE}'),
+                 payers AS (SELECT id, customer_id FROM events UNION ALL SELECT id, customer_id FROM event_revisions),
+                 kept AS (SELECT h.event_id, h.is_kept, p.customer_id
+                          FROM elsewhere h JOIN payers p ON p.id = h.event_id WHERE p.customer_id IS NOT NULL)
+            UPDATE sent_elsewhere SET released_at = ?, released_by = ? WHERE {ACTIVE}
+            AND customer_id IN (SELECT customer_id FROM kept WHERE event_id IN (SELECT unnest(?)))
+            AND customer_id NOT IN (SELECT customer_id FROM kept WHERE is_kept)""",
         [now, actor, list(ids)],
     )
 

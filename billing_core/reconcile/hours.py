@@ -32,7 +32,8 @@ class HourIntent:
 
 @dataclass(frozen=True, slots=True)
 class KeptBack:
-    """A usage event of the hour that was not sent because Stripe may count it already, with what it owes."""
+    """A usage event of the hour that was not sent because Stripe may count it already, with what it owes; a correction
+    that gives back owes less than nothing."""
 
     event_id: str
     credits: Decimal
@@ -67,21 +68,22 @@ def explain_hour(
         lag = min(rest, Decimal(sum(abs(intent.value) for intent in awaited)))
         yield _part(Cause.SUMMARY_LAG, lag * sign, awaited)
         rest = EXACT.subtract(rest, lag)
-    if rest and difference > 0:
-        yield _part(Cause.LOST_AT_STRIPE, rest, _suspects(rest, intents))
-    elif rest:
+    if rest and difference < 0:
         billed_before = min(rest, Decimal(sum(math.ceil(event.credits) for event in legacy)))
         if billed_before > 0:
             ids = tuple(sorted(event.event_id for event in legacy))
             yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LEGACY_BILLED, -billed_before, ids)
             rest = EXACT.subtract(rest, billed_before)
-        elsewhere = min(rest, Decimal(math.ceil(sum((event.credits for event in kept_back), Decimal(0)))))
-        if elsewhere > 0:
-            ids = tuple(sorted(event.event_id for event in kept_back))
-            yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.SENT_ELSEWHERE, -elsewhere, ids)
-            rest = EXACT.subtract(rest, elsewhere)
-        if rest:
-            yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, -rest)
+    alike = [event for event in kept_back if event.credits * sign < 0]
+    elsewhere = min(rest, Decimal(math.ceil(sum((abs(event.credits) for event in alike), Decimal(0)))))
+    if elsewhere > 0:
+        ids = tuple(sorted(event.event_id for event in alike))
+        yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.SENT_ELSEWHERE, elsewhere * sign, ids)
+        rest = EXACT.subtract(rest, elsewhere)
+    if rest and difference > 0:
+        yield _part(Cause.LOST_AT_STRIPE, rest, _suspects(rest, intents))
+    elif rest:
+        yield DifferencePart(ComparisonStep.SENT_STRIPE, Cause.NOT_OURS, -rest)
 
 
 def _arrived(unknown: Sequence[HourIntent], amount: Decimal) -> list[HourIntent]:

@@ -162,5 +162,10 @@ HOUR_KEPT_BACK = """
 SELECT b.customer, date_trunc('hour', b."timestamp"), b.id, b.credits - coalesce(c.sent, 0)
 FROM booked b JOIN differing d ON d.customer = b.customer AND d.hour = date_trunc('hour', b."timestamp")
 JOIN held h ON h.event_id = b.id AND h.is_elsewhere LEFT JOIN covered c ON c.id = b.id
-WHERE b.credits > coalesce(c.sent, 0)
+WHERE b.credits <> coalesce(c.sent, 0)
+UNION ALL  -- what its former customer is to get back
+SELECT d.customer, d.hour, c.event_id, -sum(c.credits)
+FROM coverage c JOIN differing d ON d.customer = c.customer_id AND d.hour = date_trunc('hour', c.stamp)
+JOIN held h ON h.event_id = c.event_id AND h.is_elsewhere JOIN booked b ON b.id = c.event_id
+WHERE c.state IN ('accepted', 'confirmed') AND c.customer_id IS DISTINCT FROM b.customer GROUP BY ALL
 """

@@ -188,7 +188,7 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "sent_elsewhere": (
         "Stripe may count it already",
-        "Stripe counts usage that this ledger did not send: another copy of it may have. Release what was not sent.",
+        "Another copy of this ledger may have sent it, or taken it back, already. Release what it did not.",
         (Action.RELEASE,),
     ),
     "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),

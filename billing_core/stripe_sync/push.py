@@ -30,7 +30,7 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.sync import (
     DUPLICATE,
     Candidates,
-    Excess,
+    Difference,
     IntentUpdate,
     KeepBack,
     PlannedPush,
@@ -271,11 +271,10 @@ class _Push:
     def _cleared(self, ready: pa.Table, cleared: ClearedToSend) -> pa.Table:
         """Without intents of an earlier push that carry usage into hours whose sums could not be read."""
         keep = [
-            row["value"] < 0
-            or row["unknown_since"] is not None
+            row["unknown_since"] is not None
             or row["customer_id"] not in cleared.unread
             or (row["customer_id"], hour_of(row["stamp"].replace(tzinfo=UTC))) in cleared.places
-            for row in ready.select(["customer_id", "stamp", "value", "unknown_since"]).to_pylist()
+            for row in ready.select(["customer_id", "stamp", "unknown_since"]).to_pylist()
         ] if cleared.unread else [True] * ready.num_rows  # fmt: skip
         withdrawn = pc.is_in(ready["identifier"], pa.array(list(cleared.keep_back.withdrawn), pa.string()))
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
@@ -552,13 +551,13 @@ class _Push:
             f"in the hour from {shown}, of which {hour.delivered:,} are known to this ledger"
         )
         answers = [IntentUpdate(identifier, "void", now, text=text, code=DUPLICATE) for identifier in hour.identifiers]
-        excess = Excess(customer, hour.hour, hour.counted, hour.delivered)
-        if excess.credits <= 0:  # nothing of it counts: the next push sends it under an identifier of its own
+        found = Difference(customer, hour.hour, hour.counted, hour.delivered)
+        if not found.credits:  # nothing of it counts: the next push sends it under an identifier of its own
             self._books.settle(answers, push_id=self._id)
             return
         covered = self._books.events_of(hour.identifiers).values()
-        reasons = {event_id: sent_elsewhere.reason_of(excess) for ids in covered for event_id in ids}
-        frozen = self._books.keep_back(answers, KeepBack(reasons, (excess,)), now=now, push_id=self._id)
+        reasons = {event_id: sent_elsewhere.reason_of(found) for ids in covered for event_id in ids}
+        frozen = self._books.keep_back(answers, KeepBack(reasons, (found,)), now=now, push_id=self._id)
         self._note(held=frozen.newly_held, newly_held=frozen.newly_held, failures=frozen.named)
 
     def _confirm(self, meter_id: str) -> None:

@@ -40,7 +40,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
-    Flag.SENT_ELSEWHERE: "Stripe counts usage of that time that this ledger did not send: it waits for a decision.",
+    Flag.SENT_ELSEWHERE: "What Stripe counts of that time is not what this ledger sent: it waits for a decision.",
     Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
     Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
     Flag.POLICY_DIFFERS: "The settings now would bill it otherwise than it was sent; it stays as it was sent.",

@@ -86,7 +86,7 @@ CAUSE_WORDS: dict[str, CauseWords] = {
     "carried_fraction": CauseWords("Carried fraction", "Less than a whole credit, carried to the customer's next one."),
     "summary_lag": CauseWords("Summary lag", "Accepted less than an hour ago; Stripe's summaries follow later."),
     "sent_elsewhere": CauseWords(
-        "Sent elsewhere", "Stripe counts usage that this ledger did not send; what may be the same usage is kept back."
+        "Sent elsewhere", "Stripe does not count what this ledger sent; what another copy may have sent is kept back."
     ),
     "missing_at_source": CauseWords(
         "Missing at Langfuse",

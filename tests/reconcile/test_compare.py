@@ -226,6 +226,24 @@ def test_a_correction_whose_outcome_is_unknown_is_only_its_own_size():
     assert causes(the_row(compared([event], intents))) == [(SENT, "unknown_outcome", 5)]
 
 
+@pytest.mark.parametrize("counted", [12, 0])
+def test_a_correction_that_is_kept_back_because_stripe_counts_less_explains_both_sides(counted):
+    event, intent = sent("e1", 20)
+    event |= {"credits_total": D("12"), "marks": "changed_after_sending"}
+    row = the_row(compared([event], [intent], {("cus_a", 10): counted}, holds={"e1": "sent_elsewhere"}))
+    lost = [("sent_stripe", "lost_at_stripe", 12)] if counted == 0 else []
+    assert causes(row) == [(SENT, "sent_elsewhere", -8), ("sent_stripe", "sent_elsewhere", 8), *lost]
+
+
+def test_what_a_former_customer_is_to_get_back_explains_what_stripe_counts_less_of_it():
+    event, intent = sent("e1", 20)
+    event |= {"customer_id": "cus_b", "marks": "changed_after_sending"}
+    found = compared([event], [intent], {("cus_b", 10): 20}, holds={"e1": "sent_elsewhere"})
+    former = the_row(found)
+    assert causes(former) == [(SENT, "changed_after_sending", -20), ("sent_stripe", "sent_elsewhere", 20)]
+    assert former.unexplained_credits == the_row(found, "cus_b").unexplained_credits == 0
+
+
 @pytest.mark.parametrize(("now_worth", "difference"), [("25", 5), ("12", -8), ("0", -20)])
 def test_usage_booked_differently_after_it_was_sent_has_changed_after_sending(now_worth, difference):
     event, intent = sent("e1", 20)

@@ -11,7 +11,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from billing_core.stripe.model import HourlySum
-from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, agreeing, resolve
+from billing_core.stripe_sync.confirmation import MOST_UNKNOWN, SETTLED_AFTER, agreeing, judge_duplicates, resolve
 from tests.examples import examples
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -159,3 +159,32 @@ def test_a_fate_is_only_told_when_it_is_the_true_one(known, doubtful):
         assert found == {}
     else:
         assert found == {f"{n}": "accepted" if arrived else "void" for n, (_, arrived) in enumerate(doubtful)}
+
+
+# ── identifiers that Stripe had before ───────────────────────────────────────────────────────────
+
+
+VALUES = st.integers(-200, 200).filter(bool)
+
+
+@given(st.lists(st.tuples(VALUES, st.booleans(), st.booleans()), min_size=2, max_size=5), st.data())
+def test_of_a_duplicate_nothing_is_said_while_a_sum_that_lags_explains_it(facts, data):
+    """Whatever of what happened lately is in the sum already."""
+    rows, in_sum = [], 0
+    for number, (value, is_doubtful, is_recent) in enumerate(facts):
+        at = NOW - timedelta(minutes=5) if is_recent or is_doubtful else LONG_AGO
+        state = {"state": "sending", "code": "duplicate"} if is_doubtful else {"state": "accepted"}
+        times = {"answered_at": at, "last_attempt_at": at, "unknown_since": at if is_doubtful else None}
+        rows.append(intent(str(number), value, **{**times, **state}))
+        in_sum += value if at == LONG_AGO or data.draw(st.booleans()) else 0
+    same, other = judge_duplicates(rows, [bucket(in_sum)], now=NOW)
+    assert not other
+    assert not same or in_sum == sum(value for value, _, _ in facts)
+
+
+@given(VALUES, VALUES, st.integers(-400, 400))
+def test_once_sums_are_settled_a_duplicate_is_what_stripe_has_or_it_is_not(delivered, value, counted):
+    doubtful = intent("b", value, "sending", code="duplicate")
+    same, other = judge_duplicates([intent("a", delivered), doubtful], [bucket(counted)], now=NOW)
+    assert [answer.identifier for answer in same] == (["b"] if counted == delivered + value else [])
+    assert [(hour.counted, hour.delivered) for hour in other] == ([] if same else [(counted, delivered)])

@@ -1,26 +1,19 @@
 """Usage that came with a file is sent once, whoever sent it: Stripe's own sums tell what it counts already."""
 
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from billing_core.errors import UpstreamError
 from billing_core.exports.model import Dataset, ExportRequest, Format
-from billing_core.ledger.sent_elsewhere import ExcessHour
 from billing_core.ledger.sync import SyncStore
 from billing_core.ledger.verification import unsent
-from billing_core.stripe_sync.sent_elsewhere import excesses, usage_to_keep_back
 from tests.factories import EVERYONE
 from tests.stripe_sync.push_world import METER_EVENTS, World, at, use
 
 SUMMARIES = "/v1/billing/meters"
 LONG_AFTER = timedelta(hours=30)
 """By then Stripe takes an identifier it had before for a new one."""
-
-HOUR = datetime(2026, 11, 3, 9, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -190,14 +183,3 @@ def test_less_than_a_credit_costs_no_reads(world, restored, stripe, tmp_path):
     restored.push()
     calls = [call["path"] for call in stripe.control("GET", "/_sandbox/requests")]
     assert not [path for path in calls if "event_summaries" in path]
-
-
-credits_ = st.decimals(0, 1000, places=6)
-
-
-@given(credits_, credits_)
-def test_events_are_kept_back_exactly_when_stripe_counts_a_whole_credit_more_than_is_known(billed, counted):
-    usage = [(name, HOUR + timedelta(hours=hour)) for name, hour in (("before", -2), ("within", 0), ("after", 1))]
-    found = excesses("cus_a", {HOUR: counted}, {HOUR: billed}, [])
-    kept = usage_to_keep_back(usage, [ExcessHour(excess, HOUR, is_decided=False) for excess in found], {})
-    assert list(kept) == (["before", "within"] if counted - billed >= Decimal(1) else [])

@@ -1,37 +1,17 @@
-"""A ledger that does not remember what was sent (restored, lost, a second copy) bills nothing twice.
-
-`PUSHING_EXAMPLES=2000` (and `PUSHING_STEPS`) searches longer than a run of the suite does.
-"""
+"""A ledger that does not remember what was sent (restored, lost, a second copy) bills nothing twice, and takes nothing
+back twice."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections import defaultdict
 from datetime import timedelta
-from decimal import Decimal
-from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from billing_core.errors import UpstreamError
 from billing_core.stripe_sync.pipeline import Action
 from billing_core.stripe_sync.sent_elsewhere import MEMORY
 from billing_core.types import Flag, GetUsageEventsParams
 from tests.factories import EVERYONE
-from tests.stripe_sync.push.stripe_server import StripeServer
-from tests.stripe_sync.push.test_stateful import AGES, EXAMPLES, FAULTS, PAYING, STEPS, TOKENS, UNANSWERED, WAITS
 from tests.stripe_sync.push.world import FLAT, ON_THE_HOUR, START, SWITCHES, World
 
 SUMS = "/v1/billing/meters/"
@@ -141,6 +121,197 @@ def test_what_an_earlier_push_wrote_down_and_another_ledger_sent_is_withdrawn(wo
     result = world.push()
     assert (world.stripe.sums, result.newly_held, world.held()) == ({FLAT: 10}, 1, {"a": "sent_elsewhere"})
     assert [i["state"] for i in world.intents().values()] == ["void"]
+
+
+# ── what another copy took back ──────────────────────────────────────────────────────────────────
+
+
+def took_back(world, *, later=FORGOTTEN):
+    """150 credits are sent; another copy of the ledger takes 50 of them back, and this one does not know."""
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1500)
+    world.push()
+    world.back_up()
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1000)
+    world.push()
+    assert world.stripe.sums == {FLAT: 100}
+    world.stripe.wait(seconds=later.total_seconds())
+    world.restore()
+
+
+@pytest.mark.parametrize("later", [timedelta(minutes=5), timedelta(hours=21), FORGOTTEN, timedelta(days=3)])
+def test_what_another_copy_took_back_is_not_taken_back_again(world, later):
+    took_back(world, later=later)
+    world.push()
+    assert world.stripe.sums == {FLAT: 100}
+    assert world.push().newly_held == 0
+
+
+def test_a_correction_that_is_kept_back_is_named_with_both_figures_and_sent_once_released(world):
+    took_back(world)
+    result = world.push()
+    assert (result.newly_held, result.held_corrections, world.held()) == (1, 1, {"a": "sent_elsewhere"})
+    assert (
+        "Stripe counts 100 credits in the hour from 2026-11-15 08:00 UTC, of which this ledger sent 150"
+        in (result.failures[0])
+    )
+    assert Flag.SENT_ELSEWHERE in flags(world, "a")
+    assert world.decide(Action.RELEASE) == 1
+    world.push()
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 50}, {})
+
+
+def test_new_usage_is_sent_while_a_correction_is_kept_back(world):
+    took_back(world)
+    world.push()
+    world.book("b", FLAT, AN_HOUR_AGO, tokens=200)
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 120}, {"a": "sent_elsewhere"})
+
+
+@pytest.mark.parametrize(("grown", "shrunk"), [(300, 1000), (900, 1000)], ids=["less in sum", "more in sum"])
+def test_what_one_meter_event_carried_together_is_kept_back_together(world, grown, shrunk):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1500)
+    world.push()
+    world.back_up()
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=shrunk)
+    world.book("b", FLAT, AN_HOUR_AGO, tokens=grown)
+    world.push()
+    sums = dict(world.stripe.sums)
+    world.stripe.wait(hours=30)
+    world.restore()
+    world.push()
+    assert (world.stripe.sums, set(world.held())) == (sums, {"a", "b"})
+
+
+def test_a_correction_is_sent_where_stripe_counts_what_was_delivered(world):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1500)
+    world.push()
+    world.stripe.wait(hours=30)
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1000)
+    looks(world)
+    result = world.push()
+    assert (result.newly_held, world.stripe.sums) == (0, {FLAT: 100})
+    before_sending, confirming = 1, 1
+    assert looks(world) == before_sending + confirming
+
+
+def test_a_correction_waits_while_stripes_sums_cannot_be_read(world):
+    took_back(world)
+    world.stripe.fault("503", SUMS, times=None)
+    with pytest.raises(UpstreamError, match=f"nothing was sent for {FLAT}"):
+        world.service.stripe.push(EVERYONE)
+    world.stripe.heal()
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 100}, {"a": "sent_elsewhere"})
+
+
+def test_a_correction_that_was_written_down_and_that_another_copy_sent_is_withdrawn(world):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1500)
+    world.push()
+    world.stripe.wait(hours=21)
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1000)
+    world.stripe.fault("401", times=None)
+    world.push()
+    world.back_up()
+    world.stripe.heal()
+    world.push()
+    world.stripe.wait(hours=30)
+    world.restore()
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 100}, {"a": "sent_elsewhere"})
+
+
+def test_while_the_sum_may_lag_a_correction_another_copy_sent_is_not_sent_again(world):
+    """Its identifier is known with the same bytes, and no longer to Stripe's memory of calls."""
+    took_back(world, later=timedelta(minutes=5))
+    world.stripe.account.answers.clear()
+    world.stripe.switch(summary_lag_seconds=3600)
+    world.push()
+    world.push()
+    assert len(world.stripe.received) == 2
+    world.stripe.wait(hours=5)
+    world.push()
+    assert (world.stripe.sums, world.events()["a"]["sync_status"]) == ({FLAT: 100}, "confirmed")
+
+
+def test_a_smaller_correction_than_another_copy_sent_is_named_and_not_sent_beside_it(world):
+    took_back(world, later=timedelta(minutes=5))
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=1200)
+    world.stripe.account.answers.clear()
+    world.push()
+    world.push()
+    world.stripe.wait(hours=5)
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 100}, {"a": "sent_elsewhere"})
+
+
+# ── usage that moved after another copy sent it ──────────────────────────────────────────────────
+
+
+def sent_by_another_copy(world, later=FORGOTTEN):
+    """90 credits are sent, and this ledger has them as unsent."""
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=900)
+    world.back_up()
+    world.push()
+    world.restore()
+    world.stripe.wait(seconds=later.total_seconds())
+
+
+@pytest.mark.parametrize("later", [timedelta(minutes=5), FORGOTTEN])
+@pytest.mark.parametrize("hours", [-30, -3, 1, 30])
+def test_usage_that_moved_to_another_hour_after_it_was_sent_is_not_sent_there_again(world, later, hours):
+    sent_by_another_copy(world, later)
+    world.stripe.wait(hours=30)
+    world.book("a", FLAT, AN_HOUR_AGO + timedelta(hours=hours), tokens=900, as_pulled=True)
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 90}, {"a": "sent_elsewhere"})
+
+
+@pytest.mark.parametrize("later", [timedelta(minutes=5), FORGOTTEN])
+def test_usage_that_moved_to_another_customer_after_it_was_sent_is_not_sent_there_too(world, later):
+    sent_by_another_copy(world, later)
+    world.book("a", ON_THE_HOUR, AN_HOUR_AGO, tokens=900, as_pulled=True)
+    result = world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 90}, {"a": "sent_elsewhere"})
+    assert (
+        f"Stripe counts 90 credits in the hour from 2026-11-15 08:00 UTC of {FLAT}, where this usage was before, of "
+        "which 0 are known"
+    ) in result.failures[0]
+
+
+def test_once_usage_that_moved_is_released_nothing_of_its_former_customer_waits_for_it(world):
+    sent_by_another_copy(world, timedelta(minutes=5))
+    world.book("a", ON_THE_HOUR, AN_HOUR_AGO, tokens=900, as_pulled=True)
+    world.push()
+    world.decide(Action.RELEASE)
+    world.book("late", FLAT, AN_HOUR_AGO - timedelta(hours=1), tokens=50)
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({FLAT: 95, ON_THE_HOUR: 90}, {})
+
+
+def test_usage_that_moved_is_sent_where_stripe_counts_nothing_that_is_not_known(world):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=900)
+    world.book("a", ON_THE_HOUR, AN_HOUR_AGO + timedelta(minutes=59), tokens=900, as_pulled=True)
+    world.stripe.wait(hours=2)
+    looks(world)
+    assert world.push().newly_held == 0
+    of_both_customers, confirming = 2, 1
+    assert looks(world) == of_both_customers + confirming
+    assert world.stripe.sums == {ON_THE_HOUR: 90}
+
+
+def test_a_customer_change_that_another_copy_sent_is_not_sent_again(world):
+    world.book("a", FLAT, AN_HOUR_AGO, tokens=900, as_pulled=True)
+    world.push()
+    world.back_up()
+    world.book("a", ON_THE_HOUR, AN_HOUR_AGO, tokens=900, as_pulled=True)
+    world.push()
+    assert world.stripe.sums == {ON_THE_HOUR: 90}
+    world.stripe.wait(hours=30)
+    world.restore()
+    world.push()
+    assert (world.stripe.sums, world.held()) == ({ON_THE_HOUR: 90}, {"a": "sent_elsewhere"})
 
 
 # ── what a person decides ────────────────────────────────────────────────────────────────────────
@@ -286,139 +457,3 @@ def test_an_identifier_that_stripe_knows_with_other_bytes_is_looked_into_before_
         world.decide(Action.RETRY)
         world.push()
     assert (world.stripe.sums, world.held()) == ({FLAT: 100}, {"a": "sent_elsewhere"})
-
-
-# ── whatever happens ─────────────────────────────────────────────────────────────────────────────
-
-
-class Forgetting(RuleBasedStateMachine):
-    """Usage comes and grows, pushes succeed, fail and die, time passes; and the ledger is restored from an old copy, or
-    lost and pulled anew."""
-
-    stripe: StripeServer
-    template: Path
-    environment: dict[str, str]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="forgetting-"))
-        self.stripe.reset(START, **SWITCHES)
-        self.world = World(self.template, self.folder, self.stripe, **self.environment)
-        self.names = 0
-
-    @initialize(ages=st.lists(AGES, max_size=4), customer=PAYING)
-    def start_with_usage(self, ages, customer):
-        for age in ages:
-            self._use(customer, age, 7)
-
-    @rule(customer=PAYING, age=AGES, tokens=TOKENS)
-    def use(self, customer, age, tokens):
-        self._use(customer, age, tokens)
-
-    @rule(customer=PAYING, ages=st.lists(AGES, min_size=2, max_size=5), tokens=TOKENS)
-    def use_often(self, customer, ages, tokens):
-        for age in ages:
-            self._use(customer, age, tokens)
-
-    def _use(self, customer, age, tokens):
-        self.names += 1
-        self.world.book(f"trace-{self.names}", customer, self.stripe.now - age, tokens, as_pulled=True)
-
-    @precondition(lambda self: self.world.usage)
-    @rule(data=st.data(), tokens=TOKENS)
-    def grow(self, data, tokens):
-        name = data.draw(st.sampled_from(sorted(self.world.usage)))
-        usage = self.world.usage[name]
-        self.world.book(name, usage.customer, usage.timestamp, usage.tokens + tokens, as_pulled=True)
-
-    @rule()
-    def push(self):
-        self.world.push()
-
-    @rule(faults=st.lists(st.tuples(FAULTS, st.integers(1, 3)), min_size=1, max_size=2), customer=PAYING)
-    def push_while_sending_fails(self, faults, customer):
-        self._use(customer, timedelta(minutes=40), 35)
-        for kind, times in faults:
-            self.stripe.fault(kind, times=times)
-        self.world.push()
-        self.stripe.heal()
-
-    @rule(kind=UNANSWERED, customer=PAYING, times=st.sampled_from([2, 4, None]), then=WAITS)
-    def push_without_an_answer(self, kind, customer, times, then):
-        self._use(customer, timedelta(minutes=40), 35)
-        self.stripe.fault(kind, times=times)
-        self.world.push()
-        self.stripe.heal()
-        self.stripe.now += then
-
-    @rule(times=st.sampled_from([2, None]))
-    def push_while_sums_cannot_be_read(self, times):
-        self.stripe.fault("503", SUMS, times=times)
-        self.world.push()
-        self.stripe.heal()
-
-    @rule(sends=st.integers(0, 3), steps=st.sampled_from([0, 0, 1, 2, 4, 7, 10, 12]), customer=PAYING, then=WAITS)
-    def push_and_die(self, sends, steps, customer, then):
-        self._use(customer, timedelta(minutes=40), 35)
-        self.world.push_and_die(steps, after_sends=sends)
-        self.stripe.now += then
-
-    @rule()
-    def back_up(self):
-        self.world.back_up()
-
-    @rule(then=WAITS)
-    def restore(self, then):
-        self.world.restore()
-        self.stripe.now += then
-
-    @rule(then=WAITS)
-    def lose_the_ledger_and_pull_anew(self, then):
-        self.world.lose()
-        self.stripe.now += then
-
-    @rule()
-    def retry(self):
-        self.world.decide(Action.RETRY)
-
-    @rule(duration=WAITS)
-    def wait(self, duration):
-        self.stripe.now += duration
-
-    @invariant()
-    def stripe_never_counts_more_than_was_used(self):
-        used: dict[str, int] = defaultdict(int)
-        for usage in self.world.usage.values():
-            used[usage.customer] += usage.tokens
-        for customer, counted in self.stripe.sums.items():
-            assert counted <= Decimal(used[customer] // 10), f"{customer} used {used[customer] / 10}, billed {counted}"
-
-    def teardown(self) -> None:
-        try:
-            self.world.come_to_rest()
-            self.stripe_never_counts_more_than_was_used()
-            self._everything_is_sent_or_kept_back()
-        finally:
-            self.world.close()
-            shutil.rmtree(self.folder)
-
-    def _everything_is_sent_or_kept_back(self):
-        """Nothing is lost: what is not at Stripe has a reason."""
-        for name, event in self.world.events().items():
-            if event["sync_status"] == "pending":
-                assert name in self.world.held() or "carried" in event["marks"], event
-
-
-@pytest.mark.timeout(0 if "PUSHING_EXAMPLES" in os.environ else 180)
-@pytest.mark.parametrize("granularity", ["hour", "event"])
-def test_stripe_never_counts_more_than_was_used_whatever_the_ledger_forgets(stripe, template, granularity):
-    machine = type(
-        "Forgetting", (Forgetting,),
-        {"stripe": stripe, "template": template, "environment": {"BILLING_PUSH_GRANULARITY": granularity}},
-    )  # fmt: skip
-    profile = settings(
-        max_examples=EXAMPLES, stateful_step_count=STEPS, derandomize=EXAMPLES <= 100, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), print_blob=False,
-        phases=[Phase.generate, Phase.shrink] if os.environ.get("PUSHING_SHRINK") == "1" else [Phase.generate],
-    )  # fmt: skip
-    run_state_machine_as_test(machine, settings=profile)
