@@ -3,14 +3,18 @@
 import hashlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import zipfile
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -25,12 +29,15 @@ from billing_core.backups.restore import restore
 from billing_core.cli import main as cli
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, WarehouseError
 from billing_core.exports.hashing_file import HashingSink
+from billing_core.ledger.audit_chain import check
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.journal import Ledger
 from billing_core.settings import load_settings
+from tests.browser.server import DASHBOARD, serving
 from tests.examples import examples
 from tests.factories import EVERYONE, ledger_at, usage_row
 from tests.month_close.world import MonthWorld, trace
+from tests.stripe_sync.push.kill_at_step import start_push
 from tests.stripe_sync.push_world import World, at, use
 
 ROOT = os.getcwd()
@@ -223,6 +230,80 @@ def test_nothing_is_billed_twice_after_a_backup_from_before_a_push_that_was_kill
         again.push()
     assert stripe.sums() == {"cus_a": 150, "cus_b": 50, "cus_c": 70}
     again.close()
+
+
+def attached(server):
+    """A browser's connection that stays: what a page of the dashboard opens."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    line = socket.create_connection((host, int(port)), timeout=60)
+    lines = {
+        "Host": f"{host}:{port}", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(), "Origin": server.url,
+    }  # fmt: skip
+    line.sendall("\r\n".join(["GET /_stcore/stream HTTP/1.1", *map(": ".join, lines.items()), "", ""]).encode())
+    assert line.recv(4096).startswith(b"HTTP/1.1 101")
+    return line
+
+
+def written(path, until=None):
+    """The audit log as it lies in the books, and what was written down for Stripe."""
+    ledger = Ledger(DuckDBEngine(path))
+    audit = ledger.engine.rows("SELECT * FROM audit ORDER BY seq")
+    intents = ledger.engine.rows("SELECT * FROM intents ORDER BY identifier")
+    broken = check(ledger.audit_chain(), [*ledger.audit_head()]).broken_at
+    ledger.engine.close()
+    return [row for row in audit if until is None or row[0] <= until], intents, broken
+
+
+def test_with_people_at_the_dashboard_and_a_push_killed_before_the_audit_log_comes_back_byte_for_byte(tmp_path, stripe):
+    config = {"BILLING_CREDENTIALS": str(tmp_path / "users.yaml"), "BILLING_API_TOKENS": str(tmp_path / "tokens.json")}
+    UserFile(tmp_path / "users.yaml").add("ada", password="correct horse battery", role="admin")
+    token = TokenFile(tmp_path / "tokens.json").add("ci", role="analyst", organizations=("*",))
+    (tmp_path / "old").mkdir()
+    world = World(tmp_path / "old", stripe, **config, BILLING_COOKIE_KEY="0123456789abcdefghijklmnopqrstuvwxyz")
+    world.book(use("a", at(), "150"), use("b", at(-2), "50", "cus_b"), use("c", at(-3), "70", "cus_c"))
+    world.close()
+
+    def events(server):
+        address = f"{server.url}/api/billing/usage/events"
+        return httpx.get(address, headers={"Authorization": f"Bearer {token}"}, timeout=60).json()
+
+    with serving(DASHBOARD, world.environment) as server, attached(server) as line:
+        assert events(server)["pagination"]["total_items"] == 3  # the dashboard holds the books from here on
+        for step in range(14, 40, 2):  # until it dies with something sent
+            push = start_push(world.environment, stripe.now(), kill_at=step)
+            push.join(60)
+            assert push.exitcode == -signal.SIGKILL
+            if stripe.posts():
+                break
+        done = subprocess.run(
+            [sys.executable, "-m", "billing_core", "backup", str(tmp_path / "backup.zip"), "--json"],
+            env={**os.environ, **world.environment, "PYTHONPATH": ROOT}, capture_output=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert events(server)["pagination"]["total_items"] == 3
+        line.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            line.recv(1)  # nobody was thrown out
+    new = tmp_path / "new"
+    settings = load_settings(
+        {**world.environment, "BILLING_WAREHOUSE_URL": f"duckdb:///{new}/billing.duckdb",
+         "BILLING_CREDENTIALS": f"{new}/users.yaml", "BILLING_API_TOKENS": f"{new}/tokens.json"}, env_file=None,
+    )  # fmt: skip
+    restore(settings, tmp_path / "backup.zip")
+    audit, intents, broken = written(new / "billing.duckdb")
+    last = max(row[0] for row in audit)
+    assert broken is None
+    assert (audit, intents) == written(world.path, until=last)[:2]
+    assert intents
+    again = World.__new__(World)
+    again.__dict__.update(world.__dict__, path=new / "billing.duckdb")
+    again.environment = {**world.environment, "BILLING_WAREHOUSE_URL": f"duckdb:///{new}/billing.duckdb"}
+    again.service = again._service()
+    for _ in range(3):
+        again.push()
+    again.close()
+    assert stripe.sums() == {"cus_a": 150, "cus_b": 50, "cus_c": 70}
 
 
 def test_an_earlier_backup_is_replaced_and_nothing_else_is(tmp_path):
