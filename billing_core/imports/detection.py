@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -296,10 +297,15 @@ def without_exact(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if not (name.endswith(EXACT) and name.removesuffix(EXACT) in NUMBERS))
 
 
+_OF_UTC = re.compile(rf"({'|'.join(TIMES)})\s*(?i:{re.escape(IN_UTC.strip())})")
+"""A heading as ours, with whatever a spreadsheet or a person made of the blank and the letters of `(UTC)`."""
+
+
 def plain_header(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """The names without what they say of their timezone, and which of them say that it is UTC."""
-    plain = tuple(name.removesuffix(IN_UTC) if name.removesuffix(IN_UTC) in TIMES else name for name in names)
-    return plain, frozenset(one for one, name in zip(plain, names, strict=True) if one != name)
+    found = [_OF_UTC.fullmatch(name) for name in names]
+    plain = tuple(name if of_utc is None else of_utc[1] for name, of_utc in zip(names, found, strict=True))
+    return plain, frozenset(of_utc[1] for of_utc in found if of_utc is not None)
 
 
 def _json(start: str, found: Callable[..., File]) -> tuple[File, str | None]:

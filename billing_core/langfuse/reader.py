@@ -31,8 +31,8 @@ NOT_FURTHER = (
     f"rows of the window's traces dated more than {REACH // DAY} days before or after it were not looked for: "
     "Langfuse found the question too heavy"
 )
-NO_LOST_STARTS = "not all rows dated before 2020 were looked for: there are too many, or Langfuse found it too heavy"
-NO_FUTURE = "not all rows dated in the future were looked for: there are too many, or Langfuse found it too heavy"
+NO_LOST_STARTS = "not all rows dated before 2020 were looked for: there are too many, or Langfuse refused the question"
+NO_FUTURE = "not all rows dated in the future were looked for: there are too many, or Langfuse refused the question"
 """What a reading says of rows that it may have missed."""
 
 
@@ -121,29 +121,14 @@ def read_part(source: LangfuseApi, part: SpoolPart, stop: threading.Event, appet
                 continue
         try:
             facts, following = source.read(part.slice, span, stop)
-        except QuestionTooLarge as reason:
+        except (QuestionTooLarge, UpstreamError) as reason:
             if part.slice.kind is ReadKind.ASTRAY:
-                # Half a century cannot be asked for in pieces: the hour in which lost starts are dated has to do.
-                logger.warning("rows dated outside any time of use: %s", reason)
-                stack += [replace(span, end=span.start + HOUR)] if span.start == 0 and length(span) > HOUR else []
-                part.note(NO_LOST_STARTS if span.start == 0 else NO_FUTURE)
+                stack += _less_astray(part, span, reason)
                 part.write(NOTHING, stack)
-                continue
-            if (rest := nearer(part.slice.kind, span)) is not None:
-                logger.warning("rows of traces far from the window: %s", reason)
-                appetite.learn(part.slice.kind, span, [replace(rest, newest=None)])
-                stack.append(rest)
-                part.note(NOT_FURTHER)
-                continue
-            smaller = shrink(span)
-            appetite.learn(part.slice.kind, span, smaller)
-            if not smaller:
-                raise UpstreamError(
-                    f"{reason}, even for the smallest question; the server is overloaded, run this again later: "
-                    "it continues where it stopped"
-                ) from None
-            logger.info("asking for less: %s", reason)
-            stack += smaller
+            elif isinstance(reason, UpstreamError):
+                raise
+            else:
+                stack += _less(part, span, reason, appetite)
             continue
         answered.add(_position(span))
         if any(_position(after) in answered for after in following):
@@ -153,6 +138,36 @@ def read_part(source: LangfuseApi, part: SpoolPart, stop: threading.Event, appet
             following = []
         stack += following
         part.write(facts, stack)
+
+
+def _less(part: SpoolPart, span: TimeRange, reason: Exception, appetite: RangeLimits) -> Sequence[TimeRange]:
+    """What to ask after a refusal. Other rows of traces far from the window are given up, which the part notes."""
+    if (rest := nearer(part.slice.kind, span)) is not None:
+        logger.warning("rows of traces far from the window: %s", reason)
+        appetite.learn(part.slice.kind, span, [replace(rest, newest=None)])
+        part.note(NOT_FURTHER)
+        return [rest]
+    smaller = shrink(span)
+    appetite.learn(part.slice.kind, span, smaller)
+    if not smaller:
+        raise UpstreamError(
+            f"{reason}, even for the smallest question; the server is overloaded, run this again later: "
+            "it continues where it stopped"
+        ) from None
+    logger.info("asking for less: %s", reason)
+    return smaller
+
+
+def _less_astray(part: SpoolPart, span: TimeRange, reason: Exception) -> list[TimeRange]:
+    """What to ask after a refusal of times at which nothing was used: a server may refuse them for good, and is noted.
+
+    Half a century cannot be asked for in pieces: the hour in which lost starts are dated has to do. A fault of another
+    kind shows in the window's own questions.
+    """
+    logger.warning("rows dated outside any time of use: %s", reason)
+    part.note(NO_LOST_STARTS if span.start == 0 else NO_FUTURE)
+    is_too_large = isinstance(reason, QuestionTooLarge)
+    return [replace(span, end=span.start + HOUR)] if is_too_large and span.start == 0 and length(span) > HOUR else []
 
 
 def _position(span: TimeRange) -> TimeRange:

@@ -131,3 +131,21 @@ def test_a_bundle_hands_the_timezone_to_the_files_in_it(tmp_path):
     here = ImportWorld(tmp_path, (), "here")
     here.bring(tmp_path / "b.zip", timezone="Asia/Tokyo")
     assert audited_import(here)["timezone"] == "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("heading", ["timestamp (UTC)", "timestamp(UTC)", "timestamp (utc)", "timestamp\u00a0(UTC)"])
+def test_a_heading_that_says_utc_is_understood_however_it_was_typed(tmp_path, heading):
+    world = ImportWorld(tmp_path)
+    bare = {**line(ended_at="2026-11-01T12:01:00Z"), heading: "2026-11-01T12:00:00"}
+    path = as_csv(tmp_path / "f", [bare], header=[heading if name == "timestamp" else name for name in FLAT_FIELDS])
+    world.bring(path)
+    assert world.event().timestamp == NOON.replace(tzinfo=UTC)
+
+
+def test_a_file_with_both_headings_of_a_time_is_refused(tmp_path):
+    """Which of the two counts is not guessed."""
+    world = ImportWorld(tmp_path)
+    both = {**line(), "timestamp (UTC)": "2026-11-02T12:00:00"}
+    plan = world.plan(as_csv(tmp_path / "f", [both], header=[*FLAT_FIELDS, "timestamp (UTC)"]))
+    assert [(one.row, one.field) for one in plan.rejected] == [(0, "timestamp")]
+    assert plan.can_apply is False
