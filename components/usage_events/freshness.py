@@ -70,9 +70,13 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     if state.result is None or principal.organizations is not None:
         return "Langfuse has been read."
     counts = state.result.counts
-    if not counts.new and not counts.changed:
-        return "Langfuse has been read: nothing new."
-    return f"Langfuse has been read: {plural(counts.new, 'new event')}, {counts.changed:,} changed."
+    brought = "nothing new"
+    if counts.new or counts.changed:
+        brought = f"{plural(counts.new, 'new event')}, {counts.changed:,} changed"
+    said = [f"Langfuse has been read: {brought}"]
+    if missing := state.result.missing_at_source:
+        said.append(f"{plural(missing, 'event')} of that time {'is' if missing == 1 else 'are'} missing there by now")
+    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in (*said, *state.result.notes))
 
 
 def title_row(title: str, service: BillingService, principal: Principal) -> bool:

@@ -64,6 +64,15 @@ def test_the_end_is_told_with_what_it_brought():
     assert outcome_text(state(error="429 Too Many"), ALL) == "Langfuse could not be read: 429 Too Many"
 
 
+def test_the_end_tells_what_is_missing_and_what_was_not_looked_for():
+    result = PullResult("v2", Window(READ_AT, NOW), missing_at_source=2, notes=("not all rows were looked for",))
+    assert outcome_text(state(result=result), ALL) == (
+        "Langfuse has been read: nothing new. 2 events of that time are missing there by now. "
+        "Not all rows were looked for."
+    )
+    assert outcome_text(state(result=result), LIMITED) == "Langfuse has been read."
+
+
 @pytest.mark.parametrize(
     "text",
     [
