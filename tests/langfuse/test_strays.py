@@ -87,6 +87,14 @@ def test_a_trace_seen_only_when_nothing_can_have_been_used_is_booked_and_flagged
 
 
 @pytest.mark.parametrize("time", [LOST, MISREAD])
+def test_such_a_time_can_be_pulled_as_any_other(langfuse, service, time):
+    hold(langfuse, odd=[time, time + timedelta(seconds=5)], usual=[NOON])
+    result = pull(service, time, time + timedelta(days=1))
+    assert (list(booked(service)), result.rejected, result.notes) == (["odd"], (), ())
+    assert pull(service).counts.unchanged == 1
+
+
+@pytest.mark.parametrize("time", [LOST, MISREAD])
 def test_a_trace_of_another_window_is_not_booked_for_one_row_without_a_place_in_time(langfuse, service, time):
     """Else a pull of this month would bill, or replace by a part of it, what belongs to another one."""
     elsewhere = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -172,6 +180,9 @@ def test_a_broken_clock_that_dates_everything_1970_costs_a_bounded_read_and_is_n
     result = pull(service)
     assert sorted(booked(service)) == ["odd0", "odd1", "odd2", "usual"]
     assert [row.row for row in result.rejected] == ["trace odd3", "trace odd4"]
+    assert "--from" in result.rejected[0].reason  # what it advises helps
+    pull(service, LOST, LOST + timedelta(days=1))
+    assert len(booked(service)) == 6
 
 
 @pytest.mark.parametrize("langfuse", ["v2"], indirect=True)
