@@ -2,6 +2,8 @@
 
 import gc
 import os
+from functools import cache
+from io import StringIO
 
 import pytest
 
@@ -28,6 +30,16 @@ def pytest_collection_finish():
     """What the imports left stays for the whole run: the collector need not walk over it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def packages_scanned_once():
+    """For tests that run a script of Streamlit: each would read what every installed package says of itself."""
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +93,12 @@ def run_command(tmp_path, monkeypatch, capsys):
     connect = "billing_core.stripe_sync.service.connect_stripe"
     monkeypatch.setattr(connect, lambda settings, clock: StripeProvider.from_settings(settings, QUICK, clock))
 
-    def run(environment, *words):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        code = main(words)
+    def run(environment, *words, stdin=""):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.stdin", StringIO(stdin))
+            code = main(words)
         out, err = capsys.readouterr()
         assert STRIPE_KEY not in out
         assert STRIPE_KEY not in err

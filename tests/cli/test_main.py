@@ -1,10 +1,11 @@
-"""The command line as people and cron jobs meet it: real processes, exit codes, one JSON document."""
+"""The command line as people and cron jobs meet it: exit codes, one JSON document, and a process where it matters."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
@@ -16,23 +17,30 @@ from tests.factories import NOON, service_over, usage_row
 ROOT = os.getcwd()
 
 
-def run(tmp_path, *arguments, stdin="", **environment):
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(run_command):
+    """One command in this process, over the ledger of a folder."""
+
+    def run(folder, *arguments, stdin="", **environment):
+        variables = {"BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb", **environment}
+        return Done(*run_command(variables, *arguments, stdin=stdin))
+
+    return run
+
+
+def variables_of(folder, **environment):
+    """The environment of a process over the ledger of a folder."""
     base = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "BILLING", "STRIPE"))}
-    variables = {
-        **base,
-        "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
-        **environment,
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "billing_core", *arguments],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        env=variables,
-        cwd=tmp_path,
-        timeout=120,
-        check=False,
-    )
+    return {**base, "BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb", **environment}
 
 
 def document(done, code=0):
@@ -55,7 +63,22 @@ def booked(tmp_path):
     return tmp_path
 
 
-def test_stats_prints_a_row_per_organization_with_the_published_keys(booked):
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["events", "--json"], 0), (["events", "--json", "--limit", "0"], 2), (["explain", "nobody", "--json"], 2)],
+    ids=["done", "wrong usage", "unknown event"],
+)
+def test_a_process_ends_as_its_command_does(booked, run, arguments, code):
+    ran = subprocess.run(
+        [sys.executable, "-m", "billing_core", *arguments], env=variables_of(booked), cwd=booked, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    here = run(booked, *arguments)
+    assert (ran.returncode, ran.stderr) == (code, here.stderr)
+    assert json.loads(ran.stdout) == json.loads(here.stdout)
+
+
+def test_stats_prints_a_row_per_organization_with_the_published_keys(booked, run):
     found = document(run(booked, "stats", "--json"))
     rows = {row["organization_id"]: row for row in found["organizations"]}
     assert set(rows) == {"org_0", "org_1"}
@@ -68,7 +91,7 @@ def test_stats_prints_a_row_per_organization_with_the_published_keys(booked):
     assert found["totals"]["credits"]["total"] == "750"
 
 
-def test_stats_takes_a_window_and_organizations(booked):
+def test_stats_takes_a_window_and_organizations(booked, run):
     window = ("--from", "2026-11-01T12:00:00Z", "--to", "2026-11-01T14:00:00Z")
     found = document(run(booked, "stats", "--json", *window, "--organization", "org_1"))
     assert [(row["organization_id"], row["events"]) for row in found["organizations"]] == [("org_1", 1)]
@@ -77,7 +100,7 @@ def test_stats_takes_a_window_and_organizations(booked):
     assert [line.split()[0] for line in for_people.stdout.splitlines()] == ["organization", "org_0", "org_1", "all"]
 
 
-def test_events_prints_one_document_with_the_published_keys(booked):
+def test_events_prints_one_document_with_the_published_keys(booked, run):
     found = document(run(booked, "events", "--json", "--limit", "2"))
     assert set(found) >= {"events", "pagination", "totals"}
     assert found["pagination"] == {"page": 1, "limit": 2, "total_items": 5, "total_pages": 3, "as_of": 1}
@@ -118,7 +141,7 @@ def test_events_prints_one_document_with_the_published_keys(booked):
     assert event["timestamp"] == "2026-11-01T16:00:00.000Z"
 
 
-def test_filters_sorting_and_paging_reach_the_ledger(booked):
+def test_filters_sorting_and_paging_reach_the_ledger(booked, run):
     found = document(
         run(
             booked,
@@ -141,7 +164,7 @@ def test_filters_sorting_and_paging_reach_the_ledger(booked):
     assert [event["id"] for event in found["events"]] == ["t0"]
 
 
-def test_what_events_lack_is_a_filter_of_events_and_lint(booked):
+def test_what_events_lack_is_a_filter_of_events_and_lint(booked, run):
     found = document(run(booked, "events", "--json", "--without", "customer"))
     assert [event["id"] for event in found["events"]] == ["t0"]
     assert document(run(booked, "events", "--json", "--without", "customer", "--without", "user"))["events"] == []
@@ -150,7 +173,7 @@ def test_what_events_lack_is_a_filter_of_events_and_lint(booked):
     assert "without: 'name' is not accepted" in refused.stderr
 
 
-def test_times_without_an_offset_are_in_the_reporting_timezone(booked):
+def test_times_without_an_offset_are_in_the_reporting_timezone(booked, run):
     found = document(run(booked, "events", "--json", "--from", "2026-11-01T16:00", BILLING_TIMEZONE="Europe/Berlin"))
     assert [event["id"] for event in found["events"]] == ["t4", "t3"]
 
@@ -181,7 +204,7 @@ def test_times_without_an_offset_are_in_the_reporting_timezone(booked):
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_one_line_and_exit_code_2(booked, arguments):
+def test_wrong_usage_is_one_line_and_exit_code_2(booked, arguments, run):
     done = run(booked, *arguments)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
@@ -189,21 +212,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(booked, arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_with_json_a_failure_is_a_document_too(booked):
+def test_with_json_a_failure_is_a_document_too(booked, run):
     assert "limit" in document(run(booked, "events", "--json", "--limit", "0"), code=2)["error"]
 
 
-def test_a_wrong_setting_is_exit_code_2_naming_it(booked):
+def test_a_wrong_setting_is_exit_code_2_naming_it(booked, run):
     done = run(booked, "events", BILLING_TIMEZONE="Mars/Base")
     assert (done.returncode, "BILLING_TIMEZONE" in done.stderr) == (2, True)
 
 
-def test_live_mode_without_keys_names_the_variable(tmp_path):
+def test_live_mode_without_keys_names_the_variable(tmp_path, run):
     done = run(tmp_path, "pull", BILLING_MODE="live")
     assert (done.returncode, "LANGFUSE_PUBLIC_KEY" in done.stderr) == (2, True)
 
 
-def test_an_unreachable_langfuse_is_exit_code_3_in_one_line(tmp_path):
+def test_an_unreachable_langfuse_is_exit_code_3_in_one_line(tmp_path, run):
     done = run(
         tmp_path, "pull", LANGFUSE_HOST="http://127.0.0.1:9", LANGFUSE_PUBLIC_KEY="pk", LANGFUSE_SECRET_KEY="sk-hidden"
     )
@@ -214,33 +237,33 @@ def test_an_unreachable_langfuse_is_exit_code_3_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("chosen", ["legacy", "v2"])
-def test_an_api_the_server_does_not_have_is_exit_code_3_in_one_line(tmp_path, chosen):
+def test_an_api_the_server_does_not_have_is_exit_code_3_in_one_line(tmp_path, chosen, run):
     with SandboxProcess(events=30, mode="v4" if chosen == "legacy" else "v3") as langfuse:
         done = run(tmp_path, "pull", "--json", **langfuse.environment, LANGFUSE_API=chosen)
     assert "LANGFUSE_API" in document(done, code=3)["error"]
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_an_empty_ledger_says_so_beside_the_empty_page(tmp_path):
+def test_an_empty_ledger_says_so_beside_the_empty_page(tmp_path, run):
     done = run(tmp_path, "events", "--json")
     assert document(done)["pagination"]["total_items"] == 0
     assert "is empty: run `pull`" in done.stderr
 
 
-def test_a_broken_ledger_is_exit_code_3(tmp_path):
+def test_a_broken_ledger_is_exit_code_3(tmp_path, run):
     (tmp_path / "billing.duckdb").write_text("no ledger" * 1000)
     done = run(tmp_path, "events")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (3, 1)
 
 
-def test_explain_prints_event_and_steps(booked):
+def test_explain_prints_event_and_steps(booked, run):
     found = document(run(booked, "explain", "t1", "--json"))
     assert found["event"]["id"] == "t1"
     assert [step["name"] for step in found["steps"]][:4] == ["Read", "Attribute", "Use", "Rate card"]
     assert "100 + 50 + 0 = 150 credits" in run(booked, "explain", "t1").stdout
 
 
-def test_pull_reads_the_sandbox_and_the_second_pull_changes_nothing(tmp_path, sandbox):
+def test_pull_reads_the_sandbox_and_the_second_pull_changes_nothing(tmp_path, sandbox, run):
     first = document(run(tmp_path, "pull", "--json", **sandbox.environment))
     assert set(first) >= {
         "api",
@@ -264,25 +287,20 @@ def test_pull_reads_the_sandbox_and_the_second_pull_changes_nothing(tmp_path, sa
     )
 
 
-def test_demo_mode_pulls_from_the_built_in_sandbox_without_any_setting(tmp_path):
-    found = document(run(tmp_path, "pull", "--json", "--from", "2026-01-01"))
+def test_demo_mode_pulls_from_the_built_in_sandbox_without_any_setting(tmp_path, run):
+    found = document(run(tmp_path, "pull", "--json", "--from", "2026-11-11"))
     assert found["events_new"] > 1000
 
 
-def test_demo_data_never_enters_a_live_ledger(tmp_path, sandbox):
+def test_demo_data_never_enters_a_live_ledger(tmp_path, sandbox, run):
     document(run(tmp_path, "pull", "--json", **sandbox.environment))
     done = run(tmp_path, "pull")
     assert (done.returncode, "live data" in done.stderr) == (2, True)
     assert document(run(tmp_path, "events", "--json"))["pagination"]["total_items"] == 600
 
 
-def test_a_pull_that_is_killed_goes_on_where_it_was_and_the_books_are_the_same(tmp_path, sandbox):
-    base = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "BILLING", "STRIPE"))}
-    variables = {
-        **base,
-        "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
-        **sandbox.environment,
-    }
+def test_a_pull_that_is_killed_goes_on_where_it_was_and_the_books_are_the_same(tmp_path, sandbox, run):
+    variables = variables_of(tmp_path, **sandbox.environment)
     for patience in (0.7, 1.0, 1.4):
         started = subprocess.Popen(
             [sys.executable, "-m", "billing_core", "pull"], env=variables, stderr=subprocess.DEVNULL, cwd=tmp_path
@@ -302,7 +320,7 @@ def test_a_pull_that_is_killed_goes_on_where_it_was_and_the_books_are_the_same(t
     assert killed["pagination"]["total_items"] == clean["pagination"]["total_items"]
 
 
-def test_users_are_added_from_standard_input_listed_and_removed(tmp_path):
+def test_users_are_added_from_standard_input_listed_and_removed(tmp_path, run):
     password = "correct horse battery"
     assert (
         run(
@@ -319,7 +337,7 @@ def test_users_are_added_from_standard_input_listed_and_removed(tmp_path):
     assert password not in file
 
 
-def test_a_token_is_printed_once_and_only_its_hash_is_kept(tmp_path):
+def test_a_token_is_printed_once_and_only_its_hash_is_kept(tmp_path, run):
     tokens = {"BILLING_API_TOKENS": str(tmp_path / "tokens.json")}
     secret = document(
         run(tmp_path, "tokens", "add", "ci", "--role", "analyst", "--organization", "org_a", "--json", **tokens)

@@ -7,7 +7,7 @@ from billing_core.web import wiring
 
 
 @pytest.fixture(autouse=True)
-def demo(tmp_path, monkeypatch):
+def demo(tmp_path, monkeypatch, packages_scanned_once):
     """A process in demo mode, as right after its start, that keeps its files in a folder of its own.
 
     Sign-in events are logged only: they would open a ledger behind the back of every test that signs in.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -11,9 +9,8 @@ from billing_core.access import Principal, Role
 from billing_core.web import wiring
 from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
+from tests.pages.opening import opened_at
 from tests.pages.test_months import frame, keys, texts
-
-MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 
 
 @pytest.fixture(autouse=True)
@@ -26,14 +23,7 @@ def service(demo):
 
 
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    for key, value in {"view": "audit", **query}.items():
-        run.query_params[key] = value
-    run.switch_page("export_import.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "export_import.py", **{"view": "audit", **query})
 
 
 def address(run: AppTest) -> str:

@@ -38,9 +38,9 @@ from components.exports.state import JOB, OPEN
 from components.imports.state import reading
 from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
+from tests.pages.opening import opened_at, signed_in
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "pages" / "main.py"
 PAGE = ROOT / "pages" / "export_import.py"
 SHA = "ab" * 32
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -192,20 +192,9 @@ def jobs(monkeypatch):
 # ── looking ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def signed_in(name: str = "admin") -> AppTest:
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    return run
-
-
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
     """The page as `name` sees it after opening this address."""
-    run = signed_in(name).run()
-    for key, value in query.items():
-        run.query_params[key] = value
-    run.switch_page("export_import.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "export_import.py", **query)
 
 
 def texts(run: AppTest) -> str:
@@ -470,7 +459,7 @@ def test_every_page_opens_the_panel_and_usage_events_hands_over_its_filter(expor
 
 
 def test_the_dialog_of_another_page_knows_no_filter_and_leaves_its_address_alone(exports):
-    run = signed_in().run()
+    run = opened_at("admin")
     run.switch_page("stripe_sync.py").run()
     run.button(key="user-menu-export").click().run()
     assert exports.asked[-1][0].params.organization == ()
@@ -481,7 +470,7 @@ def test_the_dialog_of_another_page_knows_no_filter_and_leaves_its_address_alone
 
 def test_a_fault_in_the_dialog_leaves_the_page_behind_it_alone(exports):
     exports.error = AccessDenied("not for you")
-    run = signed_in().run()
+    run = opened_at("admin")
     run.button(key="user-menu-export").click().run()
     assert "not for you" in texts(run)
     assert "Usage Events" in texts(run)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.web import wiring
@@ -13,8 +10,7 @@ from components.organizations.query import OrganizationView
 from components.shared.transfer_views import OFFERED
 from tests.factories import ledger_at
 from tests.lived_in import copied
-
-MAIN = Path(__file__).parents[2] / "pages" / "main.py"
+from tests.pages.opening import opened_at
 
 VIEWS = [
     *(("organization_stats.py", "admin", {"view": view.value}) for view in OrganizationView),
@@ -49,12 +45,6 @@ def ledger(demo, request, tmp_path_factory):
 @pytest.mark.usefixtures("ledger")
 @pytest.mark.parametrize(("page", "who", "query"), VIEWS, ids=[" ".join([p, w, *q.values()]) for p, w, q in VIEWS])
 def test_a_page_opens(page, who, query):
-    run = AppTest.from_file(str(MAIN), default_timeout=60)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(who, "any", "local", lambda *_: True)
-    run.run()
-    for name, value in query.items():
-        run.query_params[name] = value
-    run.switch_page(page).run()
-    assert not run.exception, run.exception
+    run = opened_at(who, page, **query)
     assert not run.error, [one.value for one in run.error]
     assert run.main

@@ -23,9 +23,9 @@ from billing_core.web.jobs import MonthTask
 from components.shared import sign_in
 from tests.factories import events_table, ledger_at
 from tests.month_close.world import FINANCE, Books, trace
+from tests.pages.opening import opened_at
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "pages" / "main.py"
 NOW = datetime(2026, 11, 3, 9, tzinfo=UTC)
 OCTOBER = "2026-10"
 
@@ -78,14 +78,7 @@ def world(demo, monkeypatch):
 
 
 def opened(name: str = "finance", **query: str) -> AppTest:
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    for key, value in {"view": "months", **query}.items():
-        run.query_params[key] = value
-    run.switch_page("export_import.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "export_import.py", **{"view": "months", **query})
 
 
 def texts(run: AppTest) -> str:

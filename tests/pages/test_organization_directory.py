@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,8 +16,8 @@ from billing_core.stripe.model import Customer
 from billing_core.web import wiring
 from components.shared import sign_in
 from tests.factories import EVERYONE, ledger_at, usage_row
+from tests.pages.opening import opened_at
 
-MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 LIMITED = Principal("admin-a", Role.ADMIN, frozenset({"org_a"}))
 FILE = b"organization_id,name,customer_id\norg_a,Acme,cus_a\norg_b,Bolt,\n"
 
@@ -36,15 +35,7 @@ def booked(demo):
 
 
 def opened(**query: str) -> AppTest:
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in("admin", "any", "local", lambda *_: True)
-    run.run()
-    run.query_params["view"] = "Names and customers"
-    for name, value in query.items():
-        run.query_params[name] = value
-    run.switch_page("organization_stats.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at("admin", "organization_stats.py", view="Names and customers", **query)
 
 
 def texts(run: AppTest) -> str:

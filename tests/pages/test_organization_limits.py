@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import WarehouseError
@@ -19,16 +17,16 @@ from billing_core.stripe.provider import StripeProvider
 from billing_core.web import wiring
 from components.shared import sign_in
 from tests.factories import EVERYONE, ledger_at
+from tests.pages.opening import opened_at
 from tests.stripe.fake import QUICK
 from tests.stripe_sync.push_world import use
 
-MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 HOUR = timedelta(hours=1)
 MANY = 1_000
 
 
 def ago(hours):
-    return clock.now() - hours * HOUR
+    return clock.now().replace(microsecond=0) - hours * HOUR
 
 
 USAGE = [
@@ -77,13 +75,7 @@ def limits():
 
 
 def opened(name="admin", **query):
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    run.query_params.update({"view": "Plans and limits", **query})
-    run.switch_page("organization_stats.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "organization_stats.py", **{"view": "Plans and limits", **query})
 
 
 def texts(run):

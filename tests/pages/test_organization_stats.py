@@ -28,9 +28,9 @@ from billing_core.web import wiring
 from components.organizations import overview
 from components.shared import sign_in
 from tests.factories import events_table, ledger_at, model_usage, usage_row
+from tests.pages.opening import opened_at
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "pages" / "main.py"
 PAGE = ROOT / "pages" / "organization_stats.py"
 MONTH = "period=Last+30+days"
 
@@ -92,15 +92,7 @@ def others(demo, monkeypatch):
 
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
     """The page as `name` sees it after opening this address."""
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    run.switch_page("organization_stats.py")
-    for key, value in query.items():
-        run.query_params[key] = value
-    run.run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "organization_stats.py", **query)
 
 
 def limited(monkeypatch, *organizations: str) -> None:

@@ -34,16 +34,16 @@ from billing_core.web import wiring
 from components.shared import sign_in
 from components.stripe_sync import overview
 from tests.factories import EVERYONE, events_table, ledger_at, usage_row
+from tests.pages.opening import opened_at
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "pages" / "main.py"
 PAGE = ROOT / "pages" / "stripe_sync.py"
 HOUR = timedelta(hours=1)
 TODAY = clock.now().date()
 
 
 def ago(hours: float) -> datetime:
-    return clock.now() - hours * HOUR
+    return clock.now().replace(microsecond=0) - hours * HOUR
 
 
 def usage() -> list[dict]:
@@ -64,12 +64,7 @@ def booked(demo):
 
 def opened(name: str = "admin") -> AppTest:
     """The page as `name` sees it."""
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    run.switch_page("stripe_sync.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "stripe_sync.py")
 
 
 def texts(run: AppTest) -> str:

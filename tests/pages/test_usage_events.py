@@ -16,16 +16,16 @@ from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from tests.factories import events_table, ledger_at, model_usage, usage_row
+from tests.pages.opening import opened_at, signed_in
 
 ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "pages" / "main.py"
 PAGE = ROOT / "pages" / "usage_events.py"
 COMPONENTS = ROOT / "components"
 HOUR = timedelta(hours=1)
 
 
 def ago(hours: float) -> datetime:
-    return clock.now() - hours * HOUR
+    return clock.now().replace(microsecond=0) - hours * HOUR
 
 
 def month() -> list[dict]:
@@ -49,14 +49,7 @@ def book(rows: list[dict]) -> None:
 
 def opened(name: str = "analyst", **query: str | list[str]) -> AppTest:
     """The page as `name` sees it after opening this address."""
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    password_is_right = lambda *_: True  # noqa: E731 - bcrypt takes a quarter of a second each time
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", password_is_right)
-    for key, value in query.items():
-        run.query_params[key] = value
-    run.run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, **query)
 
 
 def ids(run: AppTest) -> list[str]:
@@ -331,8 +324,7 @@ def test_people_limited_to_an_organization_see_its_figures_only():
 
 def test_the_values_offered_for_filtering_are_their_own():
     book(month())
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in("analyst-acme", "any", "local", lambda *_: True)
+    run = signed_in("analyst-acme")
     run.session_state["filters-open"] = True
     run.run()
     offered = {select.label: select.options for select in run.multiselect}

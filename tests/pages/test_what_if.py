@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,9 +17,8 @@ from billing_core.web import jobs, wiring
 from components.shared import sign_in
 from components.what_if.state import answer
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
+from tests.pages.opening import opened_at
 from tests.pages.test_months import Later, frame, keys, texts
-
-MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 
 DEARER = """id: dearer
 effective_from: 2000-01-01
@@ -45,14 +43,7 @@ def service(demo, monkeypatch):
 
 
 def opened(name: str = "admin", **query: str) -> AppTest:
-    run = AppTest.from_file(str(MAIN), default_timeout=30)
-    run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
-    run.run()
-    for key, value in {"view": "what-if", **query}.items():
-        run.query_params[key] = value
-    run.switch_page("export_import.py").run()
-    assert not run.exception, run.exception
-    return run
+    return opened_at(name, "export_import.py", **{"view": "what-if", **query})
 
 
 def asked(run: AppTest | None = None, text: str = DEARER) -> AppTest:

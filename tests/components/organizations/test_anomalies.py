@@ -30,6 +30,8 @@ from components.organizations.anomaly_texts import (
 from components.shared import sign_in
 from tests.factories import EVERYONE
 
+pytestmark = pytest.mark.usefixtures("packages_scanned_once")
+
 UTC_ZONE = ZoneInfo("UTC")
 NAMES = {"org_a": "Acme"}
 SEEN_AT = datetime(2026, 11, 9, 8, tzinfo=UTC)

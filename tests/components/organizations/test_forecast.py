@@ -27,6 +27,8 @@ from components.organizations.forecast_texts import (
 )
 from tests.factories import EVERYONE
 
+pytestmark = pytest.mark.usefixtures("packages_scanned_once")
+
 UTC_ZONE = ZoneInfo("UTC")
 
 

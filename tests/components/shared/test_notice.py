@@ -3,10 +3,13 @@ from __future__ import annotations
 import logging
 import re
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from billing_core.errors import SettingsError
 from components.shared.notice import plain
+
+pytestmark = pytest.mark.usefixtures("packages_scanned_once")
 
 
 def test_names_from_outside_are_never_markup():
