@@ -40,6 +40,7 @@ def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(
     plan = world.plan_lines(line("a"), line("b", organization_id="org_b", **CORRECTED), line("c", organization_id=""))
     assert plan.to_json() | {"sha256": "", "bytes": 0} == {
         "kind": "usage-events", "file": "lines.csv", "bytes": 0, "sha256": "", "columns": list(FLAT_FIELDS),
+        "timezone": None,
         "rows": 3, "new": 1, "changed": 1, "unchanged": 1,
         "organizations": [
             {"organization_id": "org_b", "events": 0, "credits": "-60", "amount_usd": "-0.0024"},
