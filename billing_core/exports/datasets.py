@@ -15,7 +15,8 @@ from billing_core.exports.model import Dataset
 from billing_core.exports.running_totals import TOKEN_COLUMNS, Value, compare, totals_of
 from billing_core.exports.source import RowSource
 from billing_core.ledger import queries, statistics
-from billing_core.ledger.directory import Line
+from billing_core.ledger.closes import CloseStore
+from billing_core.ledger.directory import Line, lines_at
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.organizations.directory_file import COLUMNS, can_be_written
@@ -148,18 +149,11 @@ def _sums(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, 
     return sums
 
 
-_LINES = """SELECT organization_id, name, customer_id FROM organization_directory
-WHERE changed_at <= coalesce(CAST(? AS TIMESTAMP), 'infinity'::TIMESTAMP)
-QUALIFY row_number() OVER (PARTITION BY organization_id ORDER BY seq DESC) = 1"""
-"""The newest line of each organization, of all or up to a time."""
-
-
 def directory_lines(ledger: Ledger, selection: Selection) -> dict[str, Line]:
     """What the organization directory says now; of a window in closed months, what it said when the last was closed."""
     close = last_close(selection)
-    at = None if close is None else ledger.engine.rows("SELECT closed_at FROM closes WHERE seq = ?", [close])[0][0]
-    rows = ledger.engine.rows(_LINES, [at])
-    return {one: Line(name, customer_id) for one, name, customer_id in rows}
+    at = None if close is None else CloseStore(ledger.engine).numbered(close).closed_at
+    return lines_at(ledger.engine.rows, at)
 
 
 def last_close(selection: Selection) -> int | None:

@@ -46,8 +46,10 @@ from billing_core.exports.running_totals import as_text
 from billing_core.exports.source import ExportWatch, RowSource, keeping
 from billing_core.exports.usage_source import RequestedUsage
 from billing_core.exports.xlsx_file import refuse_too_many, write_xlsx
+from billing_core.ledger.closes import CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
+from billing_core.ledger.reconciliations import newest_reconciliation
 from billing_core.month_close.model import FROZEN_SETTINGS
 from billing_core.rating.card import RateCardFile
 from billing_core.reconcile.report import Reconciliation
@@ -86,10 +88,6 @@ class _Made:
     source: RowSource
     write: Callable[[HashingSink, ExportWatch], None]
     beside: tuple[tuple[str, dict[str, Any]], ...] = ()
-
-
-_BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c WHERE c.reopened_at IS NULL
-                   AND c.start_at < r.window_end AND r.window_start < c.end_at), 'infinity')"""
 
 
 class ExportService:
@@ -244,7 +242,7 @@ class ExportService:
         close = next((one.seq for one in months if (one.start, one.end) == (start, end)), None)
         if close is None:
             return request
-        zone = self._ledger.engine.rows("SELECT timezone FROM closes WHERE seq = ?", [close])[0][0]
+        zone = CloseStore(self._ledger.engine).numbered(close).timezone
         return replace(request, timezone=zone, params=params.model_copy(update={"from_": start, "to": end}))
 
     def _selection(self, request: ExportRequest, principal: Principal) -> Selection:
@@ -317,8 +315,8 @@ class ExportService:
         now = {name: str(getattr(self._settings, name)) for name in FROZEN_SETTINGS}
         if close is None:
             return now
-        text = self._ledger.engine.rows("SELECT manifest FROM closes WHERE seq = ?", [close])[0][0]
-        return {**now, **json.loads(text).get("settings", {})}
+        manifest = CloseStore(self._ledger.engine).numbered(close).manifest
+        return {**now, **json.loads(manifest).get("settings", {})}
 
     def _schema(self, request: ExportRequest) -> pa.Schema:
         match request.dataset, request.format:
@@ -367,12 +365,8 @@ class ExportService:
 
     def _kept_reconciliation(self, window: Window | None) -> Reconciliation | None:
         """The newest one; of a window within a closed month the one it was closed on: its files stay as they were."""
-        where, values = ("", []) if window is None else (
-            f"WHERE window_start = ? AND window_end = ? AND {_BEFORE_CLOSE}", [window.start, window.end]
-        )  # fmt: skip
-        query = f"SELECT result FROM reconciliations r {where} ORDER BY made_at DESC, id LIMIT 1"
-        rows = self._ledger.engine.rows(query, values)
-        return Reconciliation.from_json(json.loads(rows[0][0])) if rows else None
+        text = newest_reconciliation(self._ledger.engine.rows, None if window is None else (window.start, window.end))
+        return None if text is None else Reconciliation.from_json(json.loads(text))
 
     # ── the bundle ───────────────────────────────────────────────────────────────────────────────
 
@@ -438,10 +432,9 @@ class ExportService:
         return RowSource(BUNDLE_SCHEMA, parts[0][2].rows, parts[0][2].totals, {}, lambda: iter((table,)))
 
     def _closes(self) -> Member:
-        query = "SELECT period, timezone, sha256, manifest FROM closes WHERE reopened_at IS NULL ORDER BY seq"
         closes = [
-            {"period": period, "timezone": zone, "sha256": digest, "manifest": manifest}
-            for period, zone, digest, manifest in self._ledger.engine.rows(query)
+            {"period": one.period, "timezone": one.timezone, "sha256": one.sha256, "manifest": one.manifest}
+            for one in CloseStore(self._ledger.engine).counting()
         ]
         text = json.dumps({"closes": closes}, ensure_ascii=False, indent=1) + "\n"
         return Member("closes.json", len(closes), {}, {}, lambda sink: sink.write(text.encode()))

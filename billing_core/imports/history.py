@@ -10,11 +10,11 @@ from typing import Any
 from billing_core.errors import NotFound
 from billing_core.imports.model import FileKind, ImportOutcome, ImportPlan, ImportRecord
 from billing_core.ledger.engine import Rows, Writer
+from billing_core.ledger.imports import import_of, keep_import, newest_imports
+from billing_core.ledger.imports import mark_undone as mark_import_undone
 from billing_core.ledger.journal import append_audit
 
 __all__ = ["found", "keep", "mark_undone", "newest", "result_of"]
-
-_COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undone_at, undone_by"
 
 
 def keep(
@@ -27,22 +27,18 @@ def keep(
         "rejected_rows": plan.rejected_rows,
     }  # fmt: skip
     zone = {} if plan.timezone is None else {"timezone": plan.timezone, "without_offset": plan.without_offset}
-    seq = writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0]
-    writer.insert(
-        "imports",
-        {
-            "id": import_id, "kind": plan.kind.value, "file_name": plan.file_name, "sha256": plan.sha256, "seq": seq,
-            "imported_at": now, "imported_by": actor, "result": json.dumps({**counts, **zone, **(more or {})}),
-        },
-    )  # fmt: skip
+    row = {
+        "id": import_id, "kind": plan.kind.value, "file_name": plan.file_name, "sha256": plan.sha256,
+        "imported_at": now, "imported_by": actor,
+    }  # fmt: skip
+    keep_import(writer, row, {**counts, **zone, **(more or {})})
     detail = {"import": import_id, "kind": plan.kind.value, "file": plan.file_name, "sha256": plan.sha256}
     append_audit(writer, actor, "import", {**detail, **counts, **zone})
 
 
 def newest(rows: Rows, limit: int) -> list[ImportRecord]:
     """The newest first."""
-    query = f"SELECT {_COLUMNS} FROM imports ORDER BY imported_at DESC, seq DESC, id LIMIT ?"
-    return [_record(row) for row in rows(query, [limit])]
+    return [_record(row) for row in newest_imports(rows, limit)]
 
 
 def found(rows: Rows, import_id: str) -> ImportRecord:
@@ -53,25 +49,22 @@ def found(rows: Rows, import_id: str) -> ImportRecord:
     NotFound
         If there is none of that id.
     """
-    known = rows(f"SELECT {_COLUMNS} FROM imports WHERE id = ?", [import_id])
-    if not known:
+    row = import_of(rows, import_id)
+    if row is None:
         raise NotFound(f"import {import_id!r} is not known; the list of imports has the ids")
-    return _record(known[0])
+    return _record(row)
 
 
 def result_of(rows: Rows, import_id: str) -> dict[str, Any]:
     """What was written down with it."""
-    text = rows("SELECT result FROM imports WHERE id = ?", [import_id])[0][0]
-    result: dict[str, Any] = json.loads(text)
+    row = import_of(rows, import_id)
+    result: dict[str, Any] = {} if row is None else json.loads(row[4])
     return result
 
 
 def mark_undone(writer: Writer, record: ImportRecord, *, actor: str, now: datetime, detail: Mapping[str, Any]) -> None:
     """It was taken back."""
-    seq = writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0]
-    writer.update(
-        "imports", {"id": record.import_id, "undone_seq": seq, "undone_at": now, "undone_by": actor}, key="id"
-    )
+    mark_import_undone(writer, record.import_id, actor=actor, now=now)
     facts = {"import": record.import_id, "kind": record.kind.value, "file": record.file_name, **detail}
     append_audit(writer, actor, "import undone", facts)
 

@@ -35,12 +35,12 @@ from billing_core.imports.model import (
 from billing_core.imports.temp_folder import Scratch
 from billing_core.imports.undo import as_before, undo_cards, undo_events
 from billing_core.ledger.active_cards import keep_import
-from billing_core.ledger.directory import DirectoryStore
+from billing_core.ledger.directory import DirectoryStore, newest_line
 from billing_core.ledger.engine import Writer
-from billing_core.ledger.journal import Ledger, claim, events_naming, register_cards
+from billing_core.ledger.journal import Ledger, claim, events_naming, fingerprints, register_cards
 from billing_core.organizations.directory import Directory
 from billing_core.organizations.directory import DirectoryPreview as MapPreview
-from billing_core.rating.card import RateCard, RateCardFile, card_from_json
+from billing_core.rating.card import RateCard, RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
@@ -357,7 +357,7 @@ class ImportService:
             return ImportResult(plan, plan.outcome, ())
 
         def also(writer: Writer) -> None:
-            last = int(writer.rows("SELECT max(seq) FROM organization_directory")[0][0])
+            last = newest_line(writer.rows)
             lines = {"first_line": last - count + 1, "last_line": last}
             history.keep(writer, import_id, plan, plan.outcome, actor=principal.name, now=now, more=lines)
 
@@ -403,14 +403,13 @@ class ImportService:
 
     def _known_cards(self) -> dict[str, RateCard]:
         """Every card by id: as events were rated with it, else as it applies now."""
-        registered = self._ledger.engine.rows("SELECT card_id, content FROM rate_cards")
         applying = {card.id: card for card in self._cards().cards}
-        return applying | {card_id: card_from_json(content) for card_id, content in registered}
+        return applying | self._ledger.registered_cards()
 
     def _named(self, read: ReadCards, writer: Writer | None = None) -> dict[str, int]:
         """Cards of a file that events were rated with under other content: id → how many."""
         rows = self._ledger.engine.rows if writer is None else writer.rows
-        known = dict(rows("SELECT card_id, fingerprint FROM rate_cards", []))
+        known = fingerprints(rows)
         other = [card for card in read.brought.cards if known.get(card.id, card.fingerprint()) != card.fingerprint()]
         return {card.id: count for card in other if (count := events_naming(rows, card.id))}
 

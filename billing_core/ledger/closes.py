@@ -62,6 +62,20 @@ class CloseStore:
         """The close of a month that counts."""
         return next((close for close in reversed(self.all()) if close.period == period and close.counts), None)
 
+    def numbered(self, seq: int) -> Close:
+        """The close with that booking number, reopened or not."""
+        return _close(self._engine.rows(f"{_CLOSE} WHERE seq = ?", [seq])[0])
+
+    def manifests(self) -> list[tuple[str, str | None]]:
+        """Month and manifest of every close there ever was, oldest first."""
+        return [
+            (period, text) for period, text in self._engine.rows("SELECT period, manifest FROM closes ORDER BY seq")
+        ]
+
+    def counting(self) -> list[Close]:
+        """The closes that count, oldest first."""
+        return [close for close in self.all() if close.counts]
+
     def audited(self) -> dict[str, str]:
         """Month → SHA-256 of the manifest of its close, of those that are closed by the audit log."""
         query = "SELECT action, detail FROM audit WHERE action IN ('close', 'reopen') ORDER BY seq"

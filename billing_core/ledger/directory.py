@@ -69,6 +69,8 @@ FROM organization_directory WINDOW one AS (PARTITION BY organization_id ORDER BY
 """
 _LAST = "QUALIFY row_number() OVER (PARTITION BY organization_id ORDER BY seq DESC) = 1"
 _NEWEST = f"SELECT * FROM ({_HISTORY}) {_LAST}"
+_LINES_AT = f"""SELECT organization_id, name, customer_id FROM organization_directory
+WHERE changed_at <= coalesce(CAST(? AS TIMESTAMP), 'infinity'::TIMESTAMP) {_LAST}"""
 _PAYERS = f"SELECT organization_id, customer_id FROM organization_directory {_LAST}"
 
 
@@ -160,6 +162,17 @@ class DirectoryStore:
 def names_in(lines: Mapping[str, DirectoryChange]) -> dict[str, str]:
     """Organization → name, of the rows that count."""
     return {organization_id: row.after.name for organization_id, row in lines.items() if row.after.name}
+
+
+def newest_line(rows: Rows) -> int:
+    """Number of the newest change; 0 in an empty directory."""
+    return int(rows("SELECT coalesce(max(seq), 0) FROM organization_directory", [])[0][0])
+
+
+def lines_at(rows: Rows, moment: datetime | None) -> dict[str, Line]:
+    """Organization → its line, as it is now or as it was at a moment."""
+    found = rows(_LINES_AT, [moment])
+    return {organization_id: Line(name, customer_id) for organization_id, name, customer_id in found}
 
 
 def mapped_customers(rows: Rows) -> dict[str, str]:

@@ -119,6 +119,11 @@ class Ledger:
         rows = self.engine.rows("SELECT content FROM rate_cards WHERE card_id = ?", [card_id])
         return card_from_json(rows[0][0]) if rows else None
 
+    def registered_cards(self) -> dict[str, RateCard]:
+        """Every registered card by its id, as it was when events were rated with it."""
+        rows = self.engine.rows("SELECT card_id, content FROM rate_cards")
+        return {card_id: card_from_json(content) for card_id, content in rows}
+
     def card_versions(self) -> set[str]:
         """Every card version that a current event names."""
         return {row[0] for row in self.engine.rows("SELECT DISTINCT rate_card_version FROM events")}
@@ -224,6 +229,11 @@ def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> 
             },
         )  # fmt: skip
         append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
+
+
+def fingerprints(rows: Rows) -> dict[str, str]:
+    """Fingerprint of every registered card by its id."""
+    return dict(rows("SELECT card_id, fingerprint FROM rate_cards", []))
 
 
 def events_naming(rows: Rows, card_id: str) -> int:

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from billing_core.ledger.audit_chain import Anchor, check
+from billing_core.ledger.audit_log import AuditLog
 from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
+from billing_core.ledger.reconciliations import reconciliations_until
 from billing_core.ledger.verification import HASHED_COLUMNS, unbooked, unsent
 from billing_core.month_close.manifest import heading
 from billing_core.month_close.model import Difference, digest
@@ -36,7 +38,7 @@ def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> It
     now = digest(close.manifest)
     if now != close.sha256:
         yield Difference("manifest", "the manifest's text was edited", close.sha256, now)
-    details = [json.loads(text) for (text,) in ledger.engine.rows("SELECT detail FROM audit WHERE action = 'close'")]
+    details = AuditLog(ledger.engine).details("close")
     if close.sha256 not in {detail.get("sha256") for detail in details if detail.get("period") == close.period}:
         yield Difference("manifest", "no entry of the audit log tells of this manifest", None, close.sha256)
     for name, value in heading(close).items():
@@ -64,7 +66,7 @@ def in_bookings(ledger: Ledger) -> Iterator[Difference]:
     rows = ledger.engine.rows
     for says in unbooked(rows):
         yield Difference("bookings", says)
-    details = [json.loads(text) for (text,) in rows("SELECT detail FROM audit WHERE action = 'push'")]
+    details = AuditLog(ledger.engine).details("push")
     noted = {detail["push"]: detail["sha256"] for detail in details if {"push", "sha256"} <= detail.keys()}
     for says in unsent(rows, noted):
         yield Difference("meter events", says)
@@ -91,8 +93,7 @@ def in_cards(manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference
 def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book: CloseStore) -> Iterator[Difference]:
     """The reconciliation it was closed on, the audit log, and the close before it."""
     noted = manifest.get("stripe", {}).get("reconciliation_sha256")
-    kept = ledger.engine.rows("SELECT result FROM reconciliations WHERE made_at <= ?", [close.closed_at])
-    if noted not in {digest(text) for (text,) in kept}:
+    if noted not in set(map(digest, reconciliations_until(ledger.engine.rows, close.closed_at))):
         yield Difference("reconciliation", "the reconciliation it was closed on is gone or edited", noted)
     head = manifest.get("audit_head", {})
     known = [Anchor(head["seq"], head["hash"], f"the manifest of {close.period}")] if head.get("seq") else []

@@ -10,16 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.ledger.customer_mapping import UnsentEvent, standing
+from billing_core.ledger.engine import Rows
+from billing_core.ledger.holds import active_holds, failures_while_charged
 from billing_core.ledger.queries import split_models, with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE
+from billing_core.ledger.sync import MARK_GONE
 from billing_core.rating.events import EVENT_SCHEMA, failed_before, no_customer
 from billing_core.rerating.rules import RERATED
 from billing_core.types import Flag, SyncStatus
 
 __all__ = ["Waiting", "to_book", "waiting_now"]
 
-Rows = Callable[[str], list[tuple[Any, ...]]]
 Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None, bool]
 
 
@@ -42,26 +43,12 @@ class Waiting:
     failures: Mapping[str, str]
 
 
-_HOLDS = f"""SELECT event_id, max(cause) FILTER (cause NOT IN {DECIDED_BY_PEOPLE!r}),
-             max(reason) FILTER (cause IN {DECIDED_BY_PEOPLE!r}) FROM holds WHERE {ACTIVE} GROUP BY event_id"""
-
-_FAILURES = """
-SELECT id, newest.error, newest.has_customer
-FROM (SELECT r.id, max_by({'status': r.sync_status, 'error': r.sync_error, 'sent_as': r.meter_event_identifier,
-                           'has_customer': r.customer_id IS NOT NULL}, r.revision) AS newest
-      FROM event_revisions r SEMI JOIN (SELECT id FROM events WHERE sync_status = 'excluded') e ON e.id = r.id
-      WHERE r.credits_total <> 0 GROUP BY r.id)
-WHERE newest.status = 'error' AND newest.sent_as IS NULL
-"""
-"""Free events that were in error, and not because Stripe refused them, when they last cost something."""
-
-
 def waiting_now(rows: Rows) -> Waiting:
     """As it is inside a transaction, of which `rows` reads."""
-    holds = rows(_HOLDS)
+    holds = active_holds(rows)
     failures = {
         event_id: error if has_customer or error == MARK_GONE else failed_before(error)
-        for event_id, error, has_customer in rows(_FAILURES)
+        for event_id, error, has_customer in failures_while_charged(rows)
     }
     return Waiting(
         rules={event_id: rule for event_id, rule, _ in holds if rule is not None},

@@ -8,8 +8,9 @@ from datetime import datetime
 import streamlit as st
 
 from billing_core.access import Principal, Role
-from billing_core.audit.service import AuditEntry, AuditPage, AuditQuery
+from billing_core.audit.service import AuditPage, AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
+from billing_core.ledger.audit_log import AuditEntry
 from billing_core.service import BillingService
 from components.audit.texts import (
     action_label,

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from billing_core.audit.service import AuditEntry, AuditQuery
+from billing_core.audit.service import AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
+from billing_core.ledger.audit_log import AuditEntry
 from billing_core.types import utc_text
 from components.shared.formats import moment
 

@@ -177,7 +177,7 @@ def test_a_manifest_that_knows_nothing_of_the_log_proves_nothing_about_it(desk, 
 
 
 def test_the_csv_is_enough_to_follow_the_chain_elsewhere(desk, ledger, monkeypatch):
-    monkeypatch.setattr("billing_core.audit.service.READ_AT_ONCE", 2)
+    monkeypatch.setattr("billing_core.ledger.audit_log.READ_AT_ONCE", 2)
     rows = list(csv.DictReader(io.StringIO(b"".join(desk.csv(EVERYONE, AuditQuery(page=7, limit=1))).decode())))
     assert [row["seq"] for row in rows] == ["1", "2", "3", "4", "5"]
     previous = "0" * 64

@@ -20,11 +20,11 @@ from billing_core.exports.focus import (
     focus_table,
     focus_text,
 )
-from billing_core.exports.focus_check import check, check_file, read_focus
 from billing_core.ledger import queries
 from billing_core.ledger.queries import Selection
 from billing_core.values.decimals import EXACT
 from tests.examples import examples
+from tests.exports.focus_check import check, check_file, read_focus
 from tests.exports.focus_events import LATER, NOON, focus, late, profile, stored, table_of, written
 from tests.factories import ledger_at, model_usage, usage_row
 from tests.month_close.world import MonthWorld, october, trace

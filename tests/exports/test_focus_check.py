@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.exports.focus_check import MANDATORY, check, check_file, read_focus
+from tests.exports.focus_check import MANDATORY, check, check_file, read_focus
 
 ROW = {
     "BilledCost": "0.004000", "BillingAccountId": "cus_a", "BillingAccountName": None, "BillingCurrency": "USD",

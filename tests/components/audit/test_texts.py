@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.audit.service import AuditEntry, AuditQuery
+from billing_core.audit.service import AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
+from billing_core.ledger.audit_log import AuditEntry
 from components.audit.texts import (
     LONGEST_LINE,
     action_label,

@@ -1,0 +1,127 @@
+"""The table `imports` (what came, from which file, what became of it), and taking the events of one back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from billing_core.ledger.engine import Rows, Writer
+from billing_core.ledger.late_usage import carry_over
+from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE
+from billing_core.ledger.sync import VOID
+
+_COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undone_at, undone_by"
+
+_NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
+_PAST_NAMES = ", ".join(f'r."{column.name}"' for column in EVENT_COLUMNS)
+
+_CHANGED_SINCE = "SELECT count(DISTINCT id) FROM event_revisions WHERE run_id = ?"
+
+_ON_A_BILL = f"""
+SELECT count(*) FROM events e WHERE e.run_id = ? AND e.id IN (
+    SELECT c.event_id FROM coverage c JOIN intents i USING (identifier)
+    WHERE i.created_at >= ? AND i.state NOT IN {VOID!r})
+"""
+
+_CLOSED = """
+SELECT count(*) FROM events e WHERE e.run_id = ? AND EXISTS (
+    SELECT 1 FROM closes c WHERE c.reopened_at IS NULL
+    AND coalesce(e.accounted_at, e."timestamp") >= c.start_at AND coalesce(e.accounted_at, e."timestamp") < c.end_at)
+"""
+
+_AS_CLOSED = """
+CREATE OR REPLACE TEMP TABLE as_closed AS SELECT b.id, b.accounted_at FROM before b JOIN (
+    SELECT f.id, max_by(f.revision, f.close_seq) AS revision FROM closed_events f
+    JOIN closes c ON c.seq = f.close_seq AND c.reopened_at IS NULL WHERE NOT f.is_reversal GROUP BY f.id
+) frozen ON frozen.id = b.id AND frozen.revision = b.revision
+"""
+"""Events that become again what a closed month says of them: there is nothing to carry over."""
+
+_STAND_AS_NOW = f"""
+UPDATE before SET sync_status = e.sync_status, sync_error = e.sync_error, synced_at = e.synced_at,
+                  meter_event_identifier = e.meter_event_identifier
+FROM events e WHERE e.id = before.id AND before.sync_status IN {SENT!r} AND NOT coalesce(e.billed_elsewhere, false)
+"""
+"""What was sent before the import stands where it got to since: Stripe may have confirmed or rejected it meanwhile."""
+
+
+def keep_import(writer: Writer, row: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Write an import down under the newest booking number."""
+    writer.insert("imports", {**row, "seq": _newest_booking(writer), "result": json.dumps(result)})
+
+
+def newest_imports(rows: Rows, limit: int) -> list[tuple[Any, ...]]:
+    """Id, kind, file, SHA-256, result, when and by whom it came and was taken back: the newest first."""
+    return rows(f"SELECT {_COLUMNS} FROM imports ORDER BY imported_at DESC, seq DESC, id LIMIT ?", [limit])
+
+
+def import_of(rows: Rows, import_id: str) -> tuple[Any, ...] | None:
+    """One of `newest_imports`, by its id."""
+    found = rows(f"SELECT {_COLUMNS} FROM imports WHERE id = ?", [import_id])
+    return found[0] if found else None
+
+
+def mark_undone(writer: Writer, import_id: str, *, actor: str, now: datetime) -> None:
+    """The import was taken back."""
+    undone = {"id": import_id, "undone_seq": _newest_booking(writer), "undone_at": now, "undone_by": actor}
+    writer.update("imports", undone, key="id")
+
+
+def built_upon(rows: Rows, run_id: str, since: datetime) -> dict[str, int]:
+    """Events a run booked that cannot be taken back: on a bill since then, changed since, in a closed month."""
+    return {
+        "on a bill": int(rows(_ON_A_BILL, [run_id, since])[0][0]),
+        "changed": int(rows(_CHANGED_SINCE, [run_id])[0][0]),
+        "closed": int(rows(_CLOSED, [run_id])[0][0]),
+    }
+
+
+def take_back(writer: Writer, run_id: str, *, now: datetime) -> tuple[int, int]:
+    """Events a run brought leave, those it changed are as they were; returns how many of each."""
+    undo_id = UNDO_RUN + run_id
+    seq = _newest_booking(writer) + 1
+    mine = [run_id]
+    writer.rows(
+        """CREATE OR REPLACE TEMP TABLE taken AS SELECT e.id, e.revision, r.id IS NOT NULL AS was_there
+           FROM events e LEFT JOIN event_revisions r ON r.id = e.id AND r.superseded_seq = e.seq WHERE e.run_id = ?""",
+        mine,
+    )
+    writer.rows(
+        f"""CREATE OR REPLACE TEMP TABLE before AS SELECT {_PAST_NAMES} FROM event_revisions r
+            JOIN events e ON e.id = r.id AND r.superseded_seq = e.seq WHERE e.run_id = ?""",
+        mine,
+    )
+    writer.rows(_AS_CLOSED)
+    writer.rows(_STAND_AS_NOW)
+    writer.rows(
+        f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
+            SELECT {_NAMES}, ?, ?, ? FROM events WHERE run_id = ?""",
+        [seq, now, UNDONE, run_id],
+    )
+    writer.rows("DELETE FROM events WHERE run_id = ?", mine)
+    writer.rows(
+        """UPDATE before SET seq = ?, booked_at = ?, run_id = ?, revision = t.revision + 1
+           FROM taken t WHERE t.id = before.id""",
+        [seq, now, undo_id],
+    )
+    writer.rows(f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM before")
+    writer.rows(
+        """UPDATE holds SET released_at = ?, released_by = ? WHERE released_at IS NULL
+           AND event_id IN (SELECT id FROM taken WHERE NOT was_there)""",
+        [now, undo_id],
+    )
+    carry_over(writer, seq=seq, now=now)  # their own month may be closed by now
+    writer.rows("UPDATE events SET accounted_at = s.accounted_at FROM as_closed s WHERE events.id = s.id")
+    writer.rows("DROP TABLE as_closed")
+    removed, restored = writer.rows("SELECT count(*) FILTER (NOT was_there), count(*) FILTER (was_there) FROM taken")[0]
+    booking = {"seq": seq, "booked_at": now, "run_id": undo_id}
+    writer.insert("bookings", {**booking, "events_new": 0, "events_changed": restored, "events_unchanged": 0})
+    writer.rows("DROP TABLE taken")
+    writer.rows("DROP TABLE before")
+    return int(removed), int(restored)
+
+
+def _newest_booking(writer: Writer) -> int:
+    return int(writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])

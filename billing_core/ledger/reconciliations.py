@@ -1,0 +1,23 @@
+"""Reconciliations as they were made: JSON documents that are kept and never edited."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from billing_core.ledger.engine import Rows
+
+_BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c WHERE c.reopened_at IS NULL
+                   AND c.start_at < r.window_end AND r.window_start < c.end_at), 'infinity')"""
+
+
+def newest_reconciliation(rows: Rows, window: tuple[datetime, datetime] | None = None) -> str | None:
+    """The newest document; of a window within a closed month the one it was closed on: its files stay as they were."""
+    where = "" if window is None else f"WHERE window_start = ? AND window_end = ? AND {_BEFORE_CLOSE}"
+    query = f"SELECT result FROM reconciliations r {where} ORDER BY made_at DESC, id LIMIT 1"
+    found = rows(query, list(window or ()))
+    return found[0][0] if found else None
+
+
+def reconciliations_until(rows: Rows, moment: datetime) -> list[str]:
+    """Every document made by then."""
+    return [text for (text,) in rows("SELECT result FROM reconciliations WHERE made_at <= ?", [moment])]
