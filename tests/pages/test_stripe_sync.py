@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import UpstreamError
+from billing_core.reconcile.findings import several_subscriptions
 from billing_core.reconcile.report import (
     Cause,
     ComparisonStep,
@@ -23,7 +24,7 @@ from billing_core.reconcile.report import (
     UnbilledFinding,
 )
 from billing_core.runtime import clock
-from billing_core.stripe.model import Invoice
+from billing_core.stripe.model import Invoice, Subscription, SubscriptionItem
 from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.stripe_sync.push import PushResult
@@ -475,6 +476,18 @@ def test_money_no_invoice_will_bill_and_the_cross_check_are_said(monkeypatch):
     shown = texts(reconciled(monkeypatch, row("cus_a", ("1", "1", "1", "1")), findings=(finding,), cross_check=check))
     assert "Stripe counts 10 credits that no invoice bills" in shown
     assert "not made (the server offers none)" in shown
+
+
+def test_a_customer_whose_usage_two_live_subscriptions_bill_is_shown_with_both_and_what_to_do(monkeypatch):
+    item = SubscriptionItem("si_1", "price_credits", None, None, "mtr_1", ago(10), ago(-20))
+    both = [Subscription(id_, "cus_a", "active", (item,), ago(10), None, None, None) for id_ in ("sub_1", "sub_2")]
+    counted = {("cus_a", ago(1)): Decimal(1500), ("cus_b", ago(1)): Decimal(7)}
+    findings = tuple(several_subscriptions(counted, both, "mtr_1", clock.now()))
+    shown = texts(reconciled(monkeypatch, row("cus_a", ("1500", "1500", "1500", "1500")), findings=findings))
+    assert (
+        "cus_a has 2 live subscriptions on the meter (sub_1, sub_2): each bills its usage, 1,500 credits of this time; "
+        "end all but one at Stripe"
+    ) in shown
 
 
 def test_a_reconciliation_runs_over_the_chosen_utc_days(monkeypatch):
