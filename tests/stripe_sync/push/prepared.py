@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 from billing_core.ledger import duckdb_engine, sync
+from billing_core.ledger.compiled import Compiled
 
 __all__ = ["queries_compiled_once"]
 
@@ -24,7 +25,7 @@ MARKS = ("MAKE_TIMESTAMP(1998, 3, 4, 5, 6, 7.0)", "MAKE_TIMESTAMP(1999, 3, 4, 5,
 
 candidates, covered, carried = sync.candidates, sync.covered, sync.carried
 revisions, open_intents = sync.revisions, sync.open_intents
-compiled = duckdb_engine._compiled
+compiled = duckdb_engine.compiled
 
 BUILDERS: dict[str, Callable[[], Any]] = {
     "candidates": lambda: candidates(SETTLED_BEFORE),
@@ -38,9 +39,9 @@ BUILDERS: dict[str, Callable[[], Any]] = {
 
 
 @cache
-def text_of(name: str) -> str:
+def compiled_query(name: str) -> Compiled:
     """A query with the marks in it."""
-    return compiled(BUILDERS[name]())
+    return compiled(BUILDERS[name](), "duckdb")[0]
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ class Prepared:
         assert rows == 1
         return replace(self, name=f"first of {self.name}")
 
-    def sql(self) -> str:
+    def compiled(self) -> Compiled:
         """The query as DuckDB gets it."""
-        text = text_of(self.name)
+        found = compiled_query(self.name)
+        text = found.text
         for mark, time in zip(MARKS, (self.settled_before, self.since), strict=True):
             assert (mark in text) == (time is not None)
             if time is not None:
                 plain = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
                 text = text.replace(mark, f"TIMESTAMP '{plain:%Y-%m-%d %H:%M:%S.%f}'")
-        return text
+        return replace(found, text=text)
 
 
 @contextmanager
@@ -76,6 +78,10 @@ def queries_compiled_once() -> Iterator[None]:
         patch.object(sync, "carried", lambda: Prepared("carried")),
         patch.object(sync, "revisions", lambda since, events: replace(events, name="revisions", since=since)),
         patch.object(sync, "open_intents", lambda: Prepared("open")),
-        patch.object(duckdb_engine, "_compiled", lambda q: q.sql() if isinstance(q, Prepared) else compiled(q)),
+        patch.object(
+            duckdb_engine,
+            "compiled",
+            lambda q, dialect: (q.compiled(), []) if isinstance(q, Prepared) else compiled(q, dialect),
+        ),
     ):
         yield
