@@ -35,7 +35,7 @@ from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
 from billing_core.values.decimals import EXACT
 
-__all__ = ["ImportComparison", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage", "warnings_of"]
+__all__ = ["ImportComparison", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage"]
 
 Progress = Callable[[ImportProgress], None]
 Mask = npt.NDArray[np.bool_]
@@ -304,48 +304,6 @@ def _add(effects: dict[str | None, OrganizationEffect], events: pa.Table, sign: 
             organization, before.events + sign * row["credits_total_count"], EXACT.add(before.credits, delta),
             EXACT.add(before.amount_usd, amount),
         )  # fmt: skip
-
-
-# ── what people should know ──────────────────────────────────────────────────────────────────────
-
-
-def warnings_of(
-    staged: StagedEvents, found: ImportComparison, zone: ZoneInfo | None, override: str | None
-) -> Iterator[str]:
-    """Sentences about what an import would entail. `override` is the customer that pays for everything, if one does."""
-    if staged.without_offset and zone is not None:
-        yield f"{staged.without_offset:,} times have no offset; they are read as {zone.key}, as asked."
-    if found.pending:
-        waiting = f"{found.pending_credits:,f}".rstrip("0").rstrip(".")
-        yield (
-            f"{found.pending:,} events with {waiting} credits are pending in the file and would be sent to Stripe by "
-            "the next push. Import them only if nobody else sends them."
-        )
-    if override is not None and found.pending_elsewhere_paid - {override}:
-        yield (
-            f"BILLING_OVERRIDE_CUSTOMER_ID bills everything to {override}, but pending events of the file name other "
-            "customers: they are sent to those until a pull reads them again."
-        )
-    if found.lifted:
-        yield (
-            f"{found.lifted:,} events that are not sent here, or whose outcome was not known, were billed according "
-            "to the file: they count as billed elsewhere, and are never sent from here."
-        )
-    if found.corrected:
-        yield (
-            f"{found.corrected:,} events that were sent from here change what they cost or who pays: the next push "
-            "sends Stripe the difference, in whole credits; what is too old or on a final invoice is held."
-        )
-    if found.rebilled:
-        yield (
-            f"{found.rebilled:,} events that wait here change what they cost or who pays: the next push sends them as "
-            "the file has them."
-        )
-    if found.in_closed:
-        yield (
-            f"{found.in_closed:,} new or changed events lie in closed months: what they change counts in the open "
-            "month."
-        )
 
 
 # ── booking ──────────────────────────────────────────────────────────────────────────────────────

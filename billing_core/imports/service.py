@@ -19,7 +19,7 @@ from billing_core.imports.bundle import unpack
 from billing_core.imports.cards import ReadCards, decide, read_cards
 from billing_core.imports.customers import read_map
 from billing_core.imports.detection import File, Unusable, look
-from billing_core.imports.events import StagedEvents, book, compare, needed_cards, run_of, stage, warnings_of
+from billing_core.imports.events import StagedEvents, book, compare, needed_cards, run_of, stage
 from billing_core.imports.model import (
     MOST_LISTED,
     FileKind,
@@ -34,6 +34,7 @@ from billing_core.imports.model import (
 )
 from billing_core.imports.temp_folder import Scratch
 from billing_core.imports.undo import as_before, undo_cards, undo_events
+from billing_core.imports.warnings import warnings_of
 from billing_core.ledger.active_cards import keep_import
 from billing_core.ledger.directory import DirectoryStore, newest_line
 from billing_core.ledger.engine import Writer

@@ -49,12 +49,12 @@ def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(
         "rejected": [], "rejected_rows": 0,
         "warnings": [
             (
-                "1 events with 150 credits are pending in the file and would be sent to Stripe by the next push. "
-                "Import them only if nobody else sends them."
+                "1 event with 150 credits is pending in the file and would be sent to Stripe by the next push. "
+                "Import it only if nobody else sends it."
             ),
             (
-                "1 events that wait here change what they cost or who pays: the next push sends them as the file has "
-                "them."
+                "1 event that waits here changes what it costs or who pays: the next push sends it as the file has "
+                "it."
             ),
         ],
     }  # fmt: skip
@@ -346,7 +346,7 @@ def test_what_was_on_its_way_elsewhere_is_settled_by_a_newer_export_and_never_se
     newer = line(sync_status=status, meter_event_identifier="usage_2", synced_at="2026-11-02T00:00:00.000Z")
     plan = empty.plan_lines(newer)
     assert plan.outcome == ImportOutcome(0, 1, 0, (OrganizationEffect("org_a", 0, Decimal(0), Decimal(0)),))
-    assert "whose outcome was not known, were billed according to the file" in plan.warnings[0]
+    assert "whose outcome was not known, was billed according to the file" in plan.warnings[0]
     result = empty.desk.apply(plan, EVERYONE)
     assert (empty.event().sync_status, empty.event().meter_event_identifier) == (status, "usage_2")
     assert candidate_ids(empty) == ["other"]
@@ -388,9 +388,7 @@ def test_pending_events_of_a_file_are_sent_by_the_next_push(empty):
 def test_unsent_events_that_a_file_says_were_billed_are_lifted_and_never_sent(world):
     plan = world.plan_lines(line("a", sync_status="processed", meter_event_identifier="usage_9"))
     assert plan.outcome == ImportOutcome(0, 1, 0, (OrganizationEffect("org_a", 0, Decimal(0), Decimal(0)),))
-    assert (
-        "1 events that are not sent here, or whose outcome was not known, were billed according to" in plan.warnings[0]
-    )
+    assert "1 event that is not sent here, or whose outcome was not known, was billed according to" in plan.warnings[0]
     world.desk.apply(plan, EVERYONE)
     assert (world.event("a").sync_status, world.event("a").meter_event_identifier) == ("processed", "usage_9")
     assert candidate_ids(world) == ["b"]
@@ -420,7 +418,7 @@ def test_a_correction_of_what_was_sent_from_here_is_sent_with_a_warning(tmp_path
     plan = world.plan_lines(line("a", **CORRECTED, sync_status="processed"))
     [warning] = plan.warnings
     assert warning == (
-        "1 events that were sent from here change what they cost or who pays: the next push sends Stripe the "
+        "1 event that was sent from here changes what it costs or who pays: the next push sends Stripe the "
         "difference, in whole credits; what is too old or on a final invoice is held."
     )
     world.desk.apply(plan, EVERYONE)
