@@ -49,6 +49,7 @@ SELECT
       'cost_usd': ((tin + tout) * 0.000002)::DECIMAL(24, 12)}] AS usage,
     (epoch_us(ts) // 900000000)::INTEGER AS quarter_hour,
     5 AS observations, h % 97 = 0 AS has_error, NULL AS accounted_at, NULL AS billed_elsewhere,
+    NULL AS named_customer_id, NULL AS policy, (ms / 1000.0)::DECIMAL(18, 6) AS active_seconds, NULL AS usage_lines,
     '' AS problems, '{}' AS metadata, NULL AS updated_at,
     NULL AS meter_event_identifier, NULL AS synced_at,
     '' AS marks, 1 AS seq, 1 AS revision, $now::TIMESTAMP AS booked_at, 'bench' AS run_id

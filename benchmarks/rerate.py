@@ -14,11 +14,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import ibis.expr.types as ir
 import pyarrow as pa
 
 from benchmarks.measure import PeakMemory, percentile, timed
 from billing_core.access import system_principal
-from billing_core.ledger import queries
+from billing_core.ledger.compiled import Bound, ask, bound_number, bound_time
 from billing_core.ledger.schema import events_table
 from billing_core.rating.card import AiRates, RateCard, RateCardFile, TokenRate, builtin_cards
 from billing_core.rating.rate import rate
@@ -68,16 +69,24 @@ def _file(card: RateCard) -> RateCardFile:
 
 
 def _start_of_newest(service: BillingService, events: int) -> datetime:
-    t = events_table()
-    newest = t.order_by(t.timestamp.desc()).limit(events)
-    first: datetime = service._ledger.read_rows(newest.aggregate(first=newest.timestamp.min()))[0]["first"]  # noqa: SLF001
+    first: datetime = service._ledger.read_rows(ask(_newest, bound_number(events)))[0]["first"]  # noqa: SLF001
     return first.astimezone(UTC)
 
 
-def _in_memory(service: BillingService, start: datetime) -> pa.Table:
+def _newest(events: Bound) -> ir.Table:
     t = events_table()
-    rows = service._ledger.engine.read(t.filter(t.timestamp >= queries.instant(start)).select(*NEEDED))  # noqa: SLF001
+    newest = t.order_by(t.timestamp.desc()).limit(events.rows)
+    return newest.aggregate(first=newest.timestamp.min())
+
+
+def _in_memory(service: BillingService, start: datetime) -> pa.Table:
+    rows = service._ledger.engine.read(ask(_since, bound_time(start)))  # noqa: SLF001
     return rows.append_column("unpriced", pa.array([False] * rows.num_rows))
+
+
+def _since(start: Bound) -> ir.Table:
+    t = events_table()
+    return t.filter(t.timestamp >= start.scalar).select(*NEEDED)
 
 
 if __name__ == "__main__":

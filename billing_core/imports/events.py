@@ -26,8 +26,9 @@ from billing_core.imports.model import MOST_LISTED, ImportOutcome, ImportProgres
 from billing_core.imports.readers import batches, json_header
 from billing_core.imports.stage import StagedRows
 from billing_core.imports.validation import NO_CARD, Checked, ValidationRules, check, header_faults
+from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.engine import Writer
-from billing_core.ledger.queries import ClosedSpan, instant
+from billing_core.ledger.queries import ClosedSpan
 from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_table
 from billing_core.ledger.sync import VOID
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
@@ -44,7 +45,7 @@ Mask = npt.NDArray[np.bool_]
 class LedgerReader(Protocol):
     """The engine, or a writer inside its transaction."""
 
-    def read(self, expression: ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """See `Engine.read`."""
 
     def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
@@ -204,21 +205,31 @@ def _pieces(staged: StagedEvents, reader: LedgerReader, cards: RateCardFile) -> 
         yield _Piece(rows, stored, merged, is_changed)
 
 
-_EVENTS, _ASKED = events_table(), ibis.table({"id": "string"}, name="asked")
-_PLACES = _EVENTS.select("id", "timestamp").semi_join(_ASKED, "id")
-_NO_EVENTS = _EVENTS.limit(0)
+_ASKED = ibis.table({"id": "string"}, name="asked")
+
+
+def _places() -> ir.Table:
+    return events_table().select("id", "timestamp").semi_join(_ASKED, "id")
+
+
+def _asked_between(first: Bound, last: Bound) -> ir.Table:
+    e = events_table()
+    return e.filter(e.timestamp >= first.scalar, e.timestamp <= last.scalar).semi_join(_ASKED, "id")
+
+
+def _no_events() -> ir.Table:
+    return events_table().limit(0)
 
 
 def _existing(reader: LedgerReader, ids: pa.Array) -> pa.Table:
     """Stored events of some ids. First where they are, then, of that span of time alone, what they hold: an engine that
     keeps events in the order of time need not look at the others whole."""
-    places = reader.read(_PLACES, {"asked": pa.table({"id": ids})})
+    places = reader.read(ask(_places), {"asked": pa.table({"id": ids})})
     if not places.num_rows:
-        return reader.read(_NO_EVENTS)
+        return reader.read(ask(_no_events))
     span = pc.min_max(places["timestamp"]).as_py()
-    first, last = (instant(span[end].replace(tzinfo=UTC)) for end in ("min", "max"))
-    inside = _EVENTS.filter(_EVENTS.timestamp >= first, _EVENTS.timestamp <= last)
-    return reader.read(inside.semi_join(_ASKED, "id"), {"asked": places.select(["id"])})
+    first, last = (bound_time(span[end].replace(tzinfo=UTC)) for end in ("min", "max"))
+    return reader.read(ask(_asked_between, first, last), {"asked": places.select(["id"])})
 
 
 _COVERED = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING (identifier)

@@ -196,10 +196,8 @@ class Compiled:
     columns: tuple[str, ...]
 
 
-def compiled(question: Question | ir.Table, dialect: str) -> tuple[Compiled, list[Any]]:
+def compiled(question: Question, dialect: str) -> tuple[Compiled, list[Any]]:
     """The SQL of a question with placeholders, and the values for them in their order."""
-    if isinstance(question, ir.Table):
-        return Compiled(str(ibis.to_sql(question, dialect=dialect)), tuple(question.columns)), []
     values: list[Any] = []
     shape = tuple(_shape(one, values) for one in question.args)
     return _compile(question.build, shape, dialect), values

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import WarehouseError
@@ -72,7 +71,7 @@ class DuckDBEngine:
         self._writing = threading.Lock()
         keep_private()  # DuckDB asks nobody with which mode it creates the ledger, its log and its temporary files
 
-    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Answer a question; decimals and UTC times come back as stored.
 
         The tables of `given` exist for this read only: a cursor's views are its own and end with it.
@@ -249,7 +248,7 @@ class _Writer:
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._cursor.execute(query, [_bound(v) for v in values]).fetchall()
 
-    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         named = given or {}
         try:
             for name, rows in named.items():
@@ -267,7 +266,7 @@ class _Writer:
         with self._given(rows):
             self._cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM given")
 
-    def append_from(self, table: str, question: Question | ir.Table) -> None:
+    def append_from(self, table: str, question: Question) -> None:
         query = _bound_to(self._cursor, question)
         self._cursor.execute(f"INSERT INTO {table} ({', '.join(map(_quoted, query.columns))}) {query.text}")
 
@@ -458,7 +457,7 @@ def _differing(cursor: duckdb.DuckDBPyConnection, events: pa.Table) -> pa.Table:
     return cursor.sql(query).to_arrow_table()
 
 
-def _bound_to(cursor: duckdb.DuckDBPyConnection, question: Question | ir.Table) -> Compiled:
+def _bound_to(cursor: duckdb.DuckDBPyConnection, question: Question) -> Compiled:
     """A question's SQL; its values are in the cursor's variable until the next question."""
     query, values = compiled(question, "duckdb")
     if values:

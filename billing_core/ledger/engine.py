@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.ledger.compiled import Question
@@ -64,7 +63,7 @@ class Writer(Protocol):
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read inside the transaction."""
 
-    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Answer a question inside the transaction, over tables `given` by name for this one read as well."""
 
     def differing(self, events: pa.Table) -> pa.Table:
@@ -73,7 +72,7 @@ class Writer(Protocol):
     def append(self, table: str, rows: pa.Table) -> None:
         """Append many rows; columns not given stay null."""
 
-    def append_from(self, table: str, question: Question | ir.Table) -> None:
+    def append_from(self, table: str, question: Question) -> None:
         """Append the answer to a question, column by name, without it leaving the engine."""
 
     def amend(self, table: str, rows: pa.Table, *, key: str, unless: str | None = None) -> None:
@@ -96,7 +95,7 @@ class Still:
 class Engine(Protocol):
     """Where the ledger lives. Thread-safe."""
 
-    def read(self, question: Question | ir.Table, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
+    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
         """Answer a question about the ledger's tables, and those `given` by name for this one read."""
 
     def differing(self, events: pa.Table) -> pa.Table:

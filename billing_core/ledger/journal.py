@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
@@ -60,7 +59,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def read_rows(self, question: Question | ir.Table) -> list[dict[str, Any]]:
+    def read_rows(self, question: Question) -> list[dict[str, Any]]:
         """The rows that answer a question, times as what they are: UTC."""
         rows: list[dict[str, Any]] = with_utc(self.engine.read(question)).to_pylist()
         return rows

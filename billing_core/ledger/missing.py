@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import ibis
+import ibis.expr.types as ir
 import pyarrow as pa
 
+from billing_core.ledger.compiled import Bound, ask, bound_text, bound_time
 from billing_core.ledger.engine import Engine, Writer
-from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import IMPORT_RUN, events_table
 from billing_core.ledger.sync import with_mark, without_mark
 from billing_core.types import Flag
@@ -27,16 +28,19 @@ def unseen_events(engine: Engine, window: Window, project_id: str | None, seen: 
 
     What an import booked last is not asked for: the ledger cannot know whether this Langfuse ever had it.
     """
+    project = None if project_id is None else bound_text(project_id)
+    question = ask(_unseen, bound_time(window.start), bound_time(window.end), project)
+    rows = engine.read(question, {"seen_traces": seen.select(["id"]).cast(SEEN)}).to_pylist()
+    return {row["id"]: is_marked(row["marks"]) for row in rows}
+
+
+def _unseen(start: Bound, end: Bound, project: Bound | None) -> ir.Table:
     e = events_table()
     inside = e.filter(
-        e.timestamp >= instant(window.start), e.timestamp < instant(window.end),
-        e.project_id.identical_to(ibis.literal(project_id, "string")), ~e.run_id.startswith(IMPORT_RUN),
+        e.timestamp >= start.scalar, e.timestamp < end.scalar, ~e.run_id.startswith(IMPORT_RUN),
+        e.project_id.isnull() if project is None else e.project_id == project.scalar,
     )  # fmt: skip
-    found = ibis.table({"id": "string"}, name="seen_traces")
-    rows = engine.read(
-        inside.anti_join(found, "id").select("id", "marks"), {"seen_traces": seen.select(["id"]).cast(SEEN)}
-    ).to_pylist()
-    return {row["id"]: is_marked(row["marks"]) for row in rows}
+    return inside.anti_join(ibis.table({"id": "string"}, name="seen_traces"), "id").select("id", "marks")
 
 
 def mark_missing(writer: Writer, missing: Sequence[str], seen: pa.Table, *, run_id: str) -> None:

@@ -55,7 +55,6 @@ __all__ = [
     "event",
     "facet",
     "in_time_order",
-    "instant",
     "local_day",
     "local_quarter_hour",
     "local_time",
@@ -387,11 +386,6 @@ SEARCHED = (
 def _mentions(t: ir.Table, needle: Bound) -> ir.BooleanValue:
     """Case-blind containment of lower-case text; `%` and `_` are ordinary characters: nothing here is a pattern."""
     return ibis.or_(*(t[name].fill_null("").lower().contains(needle.scalar) for name in SEARCHED))
-
-
-def instant(time: datetime) -> ir.TimestampScalar:
-    """An aware time as stored ones are: UTC without an offset."""
-    return ibis.literal(time.astimezone(UTC).replace(tzinfo=None), type="timestamp(6)")
 
 
 def amount(t: ir.Table) -> ir.DecimalColumn:

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import SettingsError
+from billing_core.ledger.compiled import Bound, Question, ask, bound_text, bound_time
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.late_usage import after_closes
-from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import (
     FLAG_SEPARATOR,
     SENT,
@@ -195,13 +195,13 @@ class Candidates:
     """What a plan starts from, read in the transaction that will write it down."""
 
     def __init__(self, writer: Writer, settled_before: datetime) -> None:
-        expression = candidates(settled_before)
-        self.events = writer.read(expression)
-        self.covered = writer.read(covered(expression))
-        self.carried = {row["customer_id"]: row["carried"] for row in writer.read(carried()).to_pylist()}
+        settled = bound_time(settled_before)
+        self.events = writer.read(candidates(settled_before))
+        self.covered = writer.read(ask(_covered, settled))
+        self.carried = {row["customer_id"]: row["carried"] for row in writer.read(ask(carried)).to_pylist()}
         times = [pc.min(self.covered["stamp"]).as_py(), pc.min(self.events["timestamp"]).as_py()]
         oldest = min((hour_of(_utc(time)) for time in times if time is not None), default=None)
-        rows = [] if oldest is None else writer.read(revisions(oldest, expression)).to_pylist()
+        rows = [] if oldest is None else writer.read(ask(_revisions, bound_time(oldest), settled)).to_pylist()
         self.revisions = {(row["customer_id"], row["source"]): row["revision"] for row in rows}
         self.taken = frozenset(row[0] for row in writer.rows(_TAKEN))
 
@@ -287,8 +287,8 @@ class SyncStore:
 
     def anything_to_send(self, settled_before: datetime) -> bool:
         """Whether a push would find events to look at or intents to go on with."""
-        found = self.engine.read(candidates(settled_before).limit(1)).num_rows
-        return bool(found) or bool(self.engine.read(open_intents().limit(1)).num_rows)
+        found = self.engine.read(ask(_a_candidate, bound_time(settled_before))).num_rows
+        return bool(found) or bool(self.engine.read(ask(_an_open_intent)).num_rows)
 
     def customers_of_a_push(self) -> set[str]:
         """Everybody a push may send something for, or take something back from."""
@@ -296,7 +296,7 @@ class SyncStore:
 
     def open_intents(self) -> pa.Table:
         """Intents whose end is not known, oldest first."""
-        return self.engine.read(open_intents())
+        return self.engine.read(ask(_open_intents))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────
 
@@ -515,9 +515,8 @@ class SyncStore:
 
     def intents_of_event(self, event_id: str) -> list[dict[str, Any]]:
         """Every intent that ever covered an event, oldest first, with the event's part as `part`."""
-        t = coverage_table().filter(coverage_table().event_id == event_id).select("identifier", part="credits")
-        joined = t.join(intents_table(), "identifier").order_by("created_at", "stamp")
-        return [_aware(row) for row in self.engine.read(joined).to_pylist()]
+        found = self.engine.read(ask(_intents_of_event, bound_text(event_id)))
+        return [_aware(row) for row in found.to_pylist()]
 
     # ── what Langfuse shows ──────────────────────────────────────────────────────────────────────
 
@@ -546,8 +545,17 @@ class _TakeBack(Exception):
 # ── expressions ──────────────────────────────────────────────────────────────────────────────────
 
 
-def candidates(settled_before: datetime, *, on_hold_too: bool = False) -> ir.Table:
+def candidates(settled_before: datetime) -> Question:
     """Events that may owe credits or be owed some: settled, not on hold, pending or changed since they were sent."""
+    return ask(_candidates, bound_time(settled_before))
+
+
+def _candidates(settled_before: Bound) -> ir.Table:
+    return candidate_events(settled_before)
+
+
+def candidate_events(settled_before: Bound, *, on_hold_too: bool = False) -> ir.Table:
+    """The expression of `candidates`, with events on hold if wanted."""
     e, h = events_table(), holds_table()
     changed = (
         e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & e.meter_event_identifier.notnull()
@@ -556,7 +564,7 @@ def candidates(settled_before: datetime, *, on_hold_too: bool = False) -> ir.Tab
         (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
         ~e.flags.contains(Flag.LEGACY_BILLED),
         ~e.billed_elsewhere.fill_null(False),
-        e.ended_at <= instant(settled_before),
+        e.ended_at <= settled_before.scalar,
     )
     on_hold = h.filter(h.released_at.isnull(), h.cause.isin(DECIDED_BY_PEOPLE))
     doubtful = in_doubt()
@@ -590,6 +598,14 @@ def valid_coverage() -> ir.Table:
     return coverage_table().join(valid, "identifier")
 
 
+def _a_candidate(settled_before: Bound) -> ir.Table:
+    return candidate_events(settled_before).limit(1)
+
+
+def _covered(settled_before: Bound) -> ir.Table:
+    return covered(candidate_events(settled_before))
+
+
 def covered(events: ir.Table) -> ir.Table:
     """Credits covered of some events, per event and customer."""
     c = valid_coverage()
@@ -606,21 +622,32 @@ def carried() -> ir.Table:
     return summed.select("customer_id", carried=summed.covered - summed.sent.cast("decimal(38, 6)"))
 
 
-def revisions(since: datetime, events: ir.Table) -> ir.Table:
-    """Newest revision per customer and source, for stamps not before `since` and whatever ever covered `events`.
+def _revisions(since: Bound, settled_before: Bound) -> ir.Table:
+    """Newest revision per customer and source, for stamps not before `since` and whatever ever covered candidates.
 
     Their own intents may be older than they are now: a changed event may begin later than it did when it was sent.
     """
     i, c = intents_table(), coverage_table()
+    events = candidate_events(settled_before)
     own = c.semi_join(events, c.event_id == events.id)
-    found = i.filter((i.stamp >= instant(since)) | i.identifier.isin(own.identifier))
+    found = i.filter((i.stamp >= since.scalar) | i.identifier.isin(own.identifier))
     return found.group_by("customer_id", "source").aggregate(revision=found.revision.max())
 
 
-def open_intents() -> ir.Table:
+def _open_intents() -> ir.Table:
     """Intents whose end is not known."""
     i = intents_table()
     return i.filter(i.state.isin(OPEN)).order_by("stamp", "identifier")
+
+
+def _an_open_intent() -> ir.Table:
+    return _open_intents().limit(1)
+
+
+def _intents_of_event(event_id: Bound) -> ir.Table:
+    c = coverage_table()
+    part = c.filter(c.event_id == event_id.scalar).select("identifier", part="credits")
+    return part.join(intents_table(), "identifier").order_by("created_at", "stamp")
 
 
 # ── inside transactions ──────────────────────────────────────────────────────────────────────────

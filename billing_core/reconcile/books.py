@@ -11,8 +11,8 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.ledger.compiled import Bound, Question, ask, bound_text, bound_time
 from billing_core.ledger.engine import Engine, Writer
-from billing_core.ledger.queries import instant
 from billing_core.ledger.schema import coverage_table, events_table, holds_table, intents_table
 from billing_core.values.usage_frame import Window
 
@@ -25,12 +25,6 @@ __all__ = [
     "ComparisonInput",
     "LedgerState",
     "active_customers",
-    "active_holds",
-    "coverage_elsewhere",
-    "coverage_in",
-    "events_covered_in",
-    "events_in",
-    "intents_in",
     "late_candidates",
     "read_ledger",
     "sent_to",
@@ -111,70 +105,94 @@ class ComparisonInput:
     stripe_unknown: frozenset[str] = field(default=frozenset())
 
 
-def _within(column: ir.TimestampColumn, window: Window) -> ir.BooleanValue:
-    return (column >= instant(window.start)) & (column < instant(window.end))
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A window whose ends are bound, half open."""
+
+    start: Bound
+    end: Bound
 
 
-def events_in(window: Window) -> ir.Table:
+def _span(window: Window) -> _Span:
+    return _Span(bound_time(window.start), bound_time(window.end))
+
+
+def _within(column: ir.TimestampColumn, span: _Span) -> ir.BooleanValue:
+    return (column >= span.start.scalar) & (column < span.end.scalar)
+
+
+def _events_in(span: _Span) -> ir.Table:
     """Events of the window."""
     t = events_table()
-    return t.filter(_within(t.timestamp, window)).select(*LEDGER.names)
+    return t.filter(_within(t.timestamp, span)).select(*LEDGER.names)
 
 
-def events_covered_in(window: Window) -> ir.Table:
+def _events_covered_in(span: _Span) -> ir.Table:
     """Events outside the window that an intent of the window covers."""
     t = events_table()
-    covered = coverage_table().semi_join(intents_in(window), "identifier")
-    elsewhere = covered.anti_join(events_in(window).select("id"), [("event_id", "id")])
-    return t.filter(~_within(t.timestamp, window)).semi_join(elsewhere, [("id", "event_id")]).select(*LEDGER.names)
+    covered = coverage_table().semi_join(_intents_in(span), "identifier")
+    elsewhere = covered.anti_join(_events_in(span).select("id"), [("event_id", "id")])
+    return t.filter(~_within(t.timestamp, span)).semi_join(elsewhere, [("id", "event_id")]).select(*LEDGER.names)
 
 
-def coverage_in(window: Window) -> ir.Table:
+def _coverage_in(span: _Span) -> ir.Table:
     """All coverage by intents of the window."""
     intents = intents_table()
-    inside = intents.filter(_within(intents.stamp, window)).select("identifier", "state", "stamp")
+    inside = intents.filter(_within(intents.stamp, span)).select("identifier", "state", "stamp")
     return coverage_table().join(inside, "identifier").select(*COVERAGE.names)
 
 
-def coverage_elsewhere(window: Window) -> ir.Table:
+def _coverage_elsewhere(span: _Span) -> ir.Table:
     """Coverage of the window's events by intents outside the window."""
     intents = intents_table()
-    outside = intents.filter(~_within(intents.stamp, window)).select("identifier", "state", "stamp")
+    outside = intents.filter(~_within(intents.stamp, span)).select("identifier", "state", "stamp")
     joined = coverage_table().join(outside, "identifier")
-    return joined.semi_join(events_in(window).select("id"), [("event_id", "id")]).select(*COVERAGE.names)
+    return joined.semi_join(_events_in(span).select("id"), [("event_id", "id")]).select(*COVERAGE.names)
 
 
-def intents_in(window: Window) -> ir.Table:
+def _intents_in(span: _Span) -> ir.Table:
     """Intents stamped inside the window, whatever became of them."""
     t = intents_table()
-    return t.filter(_within(t.stamp, window)).select(*INTENTS.names)
+    return t.filter(_within(t.stamp, span)).select(*INTENTS.names)
 
 
-def active_holds() -> ir.Table:
+def _active_holds() -> ir.Table:
     """Holds nobody has released."""
     t = holds_table()
     return t.filter(t.released_at.isnull()).select(*HOLDS.names)
 
 
-def active_customers(window: Window) -> ir.Table:
+def active_customers(window: Window) -> Question:
     """Customers with usage or intents in the window, as `customer_id`."""
+    return ask(_active_customers, _span(window))
+
+
+def _active_customers(span: _Span) -> ir.Table:
     t, intents = events_table(), intents_table()
-    used = t.filter(_within(t.timestamp, window) & t.customer_id.notnull()).select("customer_id")
-    sent = intents.filter(_within(intents.stamp, window)).select("customer_id")
+    used = t.filter(_within(t.timestamp, span) & t.customer_id.notnull()).select("customer_id")
+    sent = intents.filter(_within(intents.stamp, span)).select("customer_id")
     return used.union(sent, distinct=True)
 
 
-def late_candidates(window: Window, ended: datetime) -> ir.Table:
+def late_candidates(window: Window, ended: datetime) -> Question:
     """Sent intents of the window that were first tried at or after `ended`, as `findings.after_finalization` wants."""
+    return ask(_late_candidates, _span(window), bound_time(ended))
+
+
+def _late_candidates(span: _Span, ended: Bound) -> ir.Table:
     t = _sent(intents_table())
-    late = t.filter(_within(t.stamp, window) & (t.first_attempt_at >= instant(ended)))
+    late = t.filter(_within(t.stamp, span) & (t.first_attempt_at >= ended.scalar))
     return late.select("identifier", "customer_id", "stamp", "value", "first_attempt_at")
 
 
-def sent_to(customer_id: str, start: datetime, end: datetime) -> ir.Table:
+def sent_to(customer_id: str, start: datetime, end: datetime) -> Question:
     """Whole credits sent to a customer for a period, one row."""
+    return ask(_sent_to, bound_text(customer_id), _span(Window(start, end)))
+
+
+def _sent_to(customer: Bound, span: _Span) -> ir.Table:
     t = _sent(intents_table())
-    mine = t.filter((t.customer_id == customer_id) & _within(t.stamp, Window(start, end)))
+    mine = t.filter((t.customer_id == customer.scalar) & _within(t.stamp, span))
     return mine.aggregate(value=mine.value.sum().fill_null(0).cast("decimal(38, 0)"))
 
 
@@ -188,9 +206,10 @@ def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None
     Traces of `upstream` (as `UPSTREAM` says) that are booked outside the window are read as well, with what covers
     them: a trace that moved into the window after it was sent is not simply late.
     """
+    span = _span(window)
     with engine.transaction() as writer:
-        events = _all_of(writer, LEDGER, events_in(window), events_covered_in(window))
-        coverage = _all_of(writer, COVERAGE, coverage_in(window), coverage_elsewhere(window))
+        events = _all_of(writer, LEDGER, ask(_events_in, span), ask(_events_covered_in, span))
+        coverage = _all_of(writer, COVERAGE, ask(_coverage_in, span), ask(_coverage_elsewhere, span))
         for ids in _absent(upstream, events):
             moved = _rows(writer, _BOOKED, ids, LEDGER)
             events = pa.concat_tables([events, moved])
@@ -198,8 +217,8 @@ def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None
         return LedgerState(
             events,
             coverage,
-            _shaped(writer.read(intents_in(window)), INTENTS),
-            _shaped(writer.read(active_holds()), HOLDS),
+            _shaped(writer.read(ask(_intents_in, span)), INTENTS),
+            _shaped(writer.read(ask(_active_holds)), HOLDS),
         )
 
 
@@ -224,9 +243,9 @@ def _rows(writer: Writer, query: str, ids: list[str], schema: pa.Schema) -> pa.T
     return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
 
 
-def _all_of(writer: Writer, schema: pa.Schema, *expressions: ir.Table) -> pa.Table:
-    """Disjoint expressions together. Not as one union: DuckDB 1.5 never ends a long one whose parts are joins."""
-    return pa.concat_tables([_shaped(writer.read(expression), schema) for expression in expressions])
+def _all_of(writer: Writer, schema: pa.Schema, *questions: Question) -> pa.Table:
+    """Disjoint answers together. Not as one union: DuckDB 1.5 never ends a long one whose parts are joins."""
+    return pa.concat_tables([_shaped(writer.read(question), schema) for question in questions])
 
 
 def _shaped(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import ibis
 import ibis.expr.types as ir
 
+from billing_core.ledger.compiled import Bound, Listed, among, ask, bound_list, bound_text, bound_time
 from billing_core.ledger.engine import Engine
 from billing_core.ledger.queries import amount
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
-from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidates, carried, covered
+from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidate_events, carried, covered
 from billing_core.types import Flag, SyncStatus
 from billing_core.values.decimals import EXACT
 
@@ -249,19 +250,14 @@ def staged() -> ir.Table:
 
 def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     """The pipeline as it is."""
-    t = staged()
-    grouped = t.group_by("stage").aggregate(
-        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
-    )
     stages = dict.fromkeys(PipelineStage, Amounts())
     oldest: list[datetime] = []
-    for row in engine.read(grouped).to_pylist():
+    for row in engine.read(ask(_per_stage)).to_pylist():
         stage = PipelineStage(row["stage"])
         stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
         if stage in {PipelineStage.PENDING, PipelineStage.SENDING}:
             oldest.append(row["oldest"].replace(tzinfo=UTC))
-    c = carried()
-    rest = engine.read(c.filter(c.carried != 0).order_by("customer_id")).to_pylist()
+    rest = engine.read(ask(_fractions)).to_pylist()
     return Pipeline(
         stages,
         _corrections(engine, now),
@@ -270,16 +266,32 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     )
 
 
+def _per_stage() -> ir.Table:
+    t = staged()
+    return t.group_by("stage").aggregate(
+        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
+    )
+
+
+def _fractions() -> ir.Table:
+    c = carried()
+    return c.filter(c.carried != 0).order_by("customer_id")
+
+
 def _corrections(engine: Engine, now: datetime) -> Amounts:
     """What sent events owe beyond their intents."""
-    o = open_corrections(now)
-    row = engine.read(o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())).to_pylist()[0]
+    row = engine.read(ask(_owed, bound_time(now))).to_pylist()[0]
     return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
 
 
-def open_corrections(now: datetime) -> ir.Table:
+def _owed(now: Bound) -> ir.Table:
+    o = open_corrections(now)
+    return o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())
+
+
+def open_corrections(now: Bound) -> ir.Table:
     """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
-    e = candidates(now, on_hold_too=True)
+    e = candidate_events(now, on_hold_too=True)
     changed = e.filter(e.sync_status != SyncStatus.PENDING)
     sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
     t = changed.left_join(sums, changed.id == sums.event_id)
@@ -292,28 +304,24 @@ def open_corrections(now: datetime) -> ir.Table:
 
 def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
     """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
+    rows = engine.read(ask(_held, bound_time(now))).to_pylist()
+    return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
+
+
+def _held(now: Bound) -> ir.Table:
     o, h = open_corrections(now), holds_table()
     holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
     held = o.join(holds, o.id == holds.event_id)
     held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
-    rows = engine.read(
-        held.group_by("cause").aggregate(
-            events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
-            customers=held.customer_id.nunique(), example=held.sync_error.max(),
-        )
-    ).to_pylist()  # fmt: skip
-    return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
+    return held.group_by("cause").aggregate(
+        events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
+        customers=held.customer_id.nunique(), example=held.sync_error.max(),
+    )  # fmt: skip
 
 
 def read_problems(engine: Engine, now: datetime) -> list[Problem]:
     """Stuck events by cause, most credits first; then corrections that may not be sent."""
-    t = staged()
-    stuck = t.filter(t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]))
-    grouped = stuck.group_by("cause").aggregate(
-        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
-        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
-    )  # fmt: skip
-    rows = engine.read(grouped.order_by(ibis.desc("credits"), "cause")).to_pylist()
+    rows = engine.read(ask(_stuck)).to_pylist()
     problems = {row["cause"]: _problem(row) for row in rows}
     for held in _held_corrections(engine, now):
         same = problems.get(held.cause)
@@ -321,6 +329,16 @@ def read_problems(engine: Engine, now: datetime) -> list[Problem]:
             same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers)
         )  # fmt: skip
     return list(problems.values())
+
+
+def _stuck() -> ir.Table:
+    t = staged()
+    stuck = t.filter(t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]))
+    grouped = stuck.group_by("cause").aggregate(
+        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
+        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
+    )  # fmt: skip
+    return grouped.order_by(ibis.desc("credits"), "cause")
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:
@@ -337,6 +355,16 @@ def read_choice(
     engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
 ) -> DecisionPreview:
     """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
+    named = None if cause is None else bound_text(cause)
+    customers = bound_list(customer_ids) if customer_ids else None
+    events = bound_list(event_ids) if event_ids else None
+    rows = engine.read(ask(_choice, action, named, customers, events))
+    sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
+    total = Amounts(rows.num_rows, *sums)
+    return DecisionPreview(action, total, tuple(rows["id"].to_pylist()))
+
+
+def _choice(action: Action, cause: Bound | None, customers: Listed | None, events: Listed | None) -> ir.Table:
     t = staged()
     match action:
         case Action.RETRY:
@@ -348,27 +376,28 @@ def read_choice(
             wanted = t.hold.isin(DECIDED_BY_PEOPLE)
     t = t.filter(wanted)
     if cause is not None:
-        t = t.filter((t.cause == cause) | ((t.hold == cause) & t.cause.isnull()))
-    if customer_ids:
-        t = t.filter(t.customer_id.isin(list(customer_ids)))
-    if event_ids:
-        t = t.filter(t.id.isin(list(event_ids)))
-    rows = engine.read(t.select("id", "credits_total", "amount_usd").order_by("id"))
-    sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
-    total = Amounts(rows.num_rows, *sums)
-    return DecisionPreview(action, total, tuple(rows["id"].to_pylist()))
+        t = t.filter((t.cause == cause.scalar) | ((t.hold == cause.scalar) & t.cause.isnull()))
+    if customers is not None:
+        t = t.filter(among(t.customer_id, customers))
+    if events is not None:
+        t = t.filter(among(t.id, events))
+    return t.select("id", "credits_total", "amount_usd").order_by("id")
 
 
 def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlook:
     """Events and money of what would become of each retried event."""
-    t = events_table()
-    rows = engine.read(t.filter(t.id.isin(list(fates))).select("id", "credit_price_usd")).to_pylist()
+    rows = engine.read(ask(_prices, bound_list(fates))).to_pylist()
     sums: dict[str, Amounts] = {}
     for row in rows:
         what, credits_ = fates[row["id"]]
         sums[what] = sums.get(what, Amounts()) + Amounts(1, credits_, EXACT.multiply(credits_, row["credit_price_usd"]))
     sent, waiting = (sums.pop(what, Amounts()) for what in (WOULD_BE_SENT, WOULD_WAIT))
     return RetryOutlook(sent, waiting, dict(sorted(sums.items(), key=lambda one: -one[1].credits)))
+
+
+def _prices(events: Listed) -> ir.Table:
+    t = events_table()
+    return t.filter(among(t.id, events)).select("id", "credit_price_usd")
 
 
 def title_of(cause: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from billing_core.access import Scope
+from billing_core.ledger.compiled import ask
 from billing_core.ledger.period_usage import GIVEN, customers_and_usage, periods_table
 from billing_core.ledger.queries import Selection, Snapshot
 from tests.factories import NOON, ledger_at, usage_row
@@ -69,15 +70,19 @@ def test_without_any_period_nothing_has_a_sum(ledger):
     assert {used for used, _ in usage(ledger, periods=[]).values()} == {None}
 
 
+def numbers():
+    return ibis.table({"number": "int64"}, name="numbers")
+
+
 def test_tables_given_for_a_read_are_gone_after_it_and_never_meet_those_of_another(ledger):
-    expression = ibis.table({"number": "int64"}, name="numbers")
+    question = ask(numbers)
     found = {}
 
     def read(number):
         table = pa.table({"number": pa.array([number], pa.int64())})
         for _ in range(20):
             found.setdefault(number, set()).update(
-                ledger.engine.read(expression, {"numbers": table})["number"].to_pylist()
+                ledger.engine.read(question, {"numbers": table})["number"].to_pylist()
             )
 
     threads = [Thread(target=read, args=(number,)) for number in (1, 2)]
@@ -87,4 +92,4 @@ def test_tables_given_for_a_read_are_gone_after_it_and_never_meet_those_of_anoth
         thread.join()
     assert found == {1: {1}, 2: {2}}
     with pytest.raises(Exception, match="numbers"):
-        ledger.engine.read(expression)
+        ledger.engine.read(question)

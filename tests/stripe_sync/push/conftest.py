@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stripe_sync.push.prepared import queries_compiled_once
 from tests.stripe_sync.push.stripe_server import serving
 from tests.stripe_sync.push.world import START, SWITCHES, World, template_at
 
 
 @pytest.fixture(scope="module")
 def stripe():
-    with serving(START) as running, queries_compiled_once():
+    with serving(START) as running:
         yield running
 
 

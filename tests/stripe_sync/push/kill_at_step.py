@@ -13,9 +13,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-import ibis
-
-from billing_core.ledger.sync import candidates, carried, covered, open_intents
+from billing_core.ledger import sync
+from billing_core.ledger.compiled import ask, bound_time, compiled
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import RetryLimits
@@ -30,8 +29,12 @@ PROCESSES.set_forkserver_preload(["billing_core.stripe_sync.push", __name__])  #
 
 STARTING = threading.Lock()
 
-for query in (candidates(at("2026-11-01")), covered(candidates(at("2026-11-01"))), carried(), open_intents()):
-    ibis.to_sql(query, dialect="duckdb")  # the first time is slow: let it be over before processes are forked
+TIME = bound_time(at("2026-11-01"))
+for question in (
+    ask(sync._candidates, TIME), ask(sync._covered, TIME), ask(sync._revisions, TIME, TIME), ask(sync.carried),
+    ask(sync._open_intents), ask(sync._a_candidate, TIME), ask(sync._an_open_intent),
+):  # fmt: skip
+    compiled(question, "duckdb")  # once, before processes are forked
 
 
 def die() -> None:
