@@ -20,7 +20,6 @@ from billing_core.imports.events import ImportComparison
 from billing_core.imports.warnings import warnings_of
 from tests.examples import examples
 from tests.factories import EVERYONE
-from tests.stripe_sync.push.prepared import queries_compiled_once
 from tests.stripe_sync.push_world import World, at, use
 
 SENT = {"sent-1": "150", "sent-2": "7.4", "sent-3": "30"}
@@ -42,8 +41,7 @@ def made(tmp_path_factory, stripe_server):
     file = folder / "usage.csv"
     world.service.exports.write(ExportRequest(Dataset.USAGE_EVENTS, Format.CSV), EVERYONE, file)
     world.close()
-    with queries_compiled_once():
-        yield world.path, file, stripe_server
+    return world.path, file, stripe_server
 
 
 AMOUNTS = st.sampled_from(["0.6", "7.4", "20.3", "30", "150", "151", "200.5"])
