@@ -11,8 +11,6 @@ from typing import Any
 
 import psutil
 
-__all__ = ["PeakMemory", "percentile", "timed"]
-
 
 def timed(calls: Iterable[Callable[[], Any]]) -> list[float]:
     """Milliseconds of each call, in order."""

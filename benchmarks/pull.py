@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.measure import PeakMemory
 from billing_core.access import system_principal
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 

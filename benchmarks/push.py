@@ -25,8 +25,8 @@ from benchmarks.measure import PeakMemory
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.ledger.sync import Candidates, SyncStore
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.settings import Granularity, load_settings
 from billing_core.stripe import intents as planning
 from billing_core.stripe.model import MeterEvent, OutcomeKind

@@ -13,8 +13,6 @@ from typing import Any
 
 from benchmarks.fill import fill
 
-__all__ = ["as_text", "run_all"]
-
 PULL_TRACES = 170_000
 """About a million observations: the most a pull is measured with."""
 

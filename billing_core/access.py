@@ -11,8 +11,6 @@ from enum import StrEnum
 
 from billing_core.errors import AccessDenied
 
-__all__ = ["Principal", "Role", "Scope", "scope_of", "system_principal"]
-
 
 class Role(StrEnum):
     """What a person is employed to do; each page and command names the roles it serves."""

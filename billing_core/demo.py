@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from billing_core.rating.card import RateCardFile
     from billing_core.stripe.provider import StripeProvider
 
-__all__ = ["DEMO_DAYS", "DEMO_EVENTS", "DemoSandbox", "demo_sandbox"]
-
 DEMO_EVENTS = 20_000
 DEMO_DAYS = 60
 """Two months, so that every figure of the last 30 days has a period before to be compared with."""
@@ -34,7 +32,7 @@ def demo_sandbox(settings: Settings) -> Iterator[Settings]:
 
     What its Stripe was sent lies beside the ledger: the next sandbox over the same ledger still knows it.
     """
-    from billing_core.sandbox import SandboxProcess
+    from billing_core.sandbox.server import SandboxProcess
 
     path = settings.warehouse_path
     journal = path.with_name(path.name + ".demo-stripe")

@@ -8,17 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "AccessDenied",
-    "BadParameter",
-    "BillingError",
-    "NotFound",
-    "RateCardError",
-    "SettingsError",
-    "UpstreamError",
-    "WarehouseError",
-]
-
 
 class BillingError(Exception):
     """Base of all expected errors; `str(error)` is one line fit for a person."""

@@ -26,17 +26,6 @@ from billing_core.errors import BadParameter, SettingsError
 from billing_core.values.hosts import Reach, Site, is_loopback, reach_of
 from billing_core.values.journal_accounts import JournalAccounts
 
-__all__ = [
-    "SECRET_VARIABLES",
-    "ApiChoice",
-    "Granularity",
-    "MeterApi",
-    "Mode",
-    "Settings",
-    "load_settings",
-    "signing_key",
-]
-
 _log = logging.getLogger(__name__)
 
 MINIMUM_COOKIE_KEY_LENGTH = 32

@@ -29,20 +29,6 @@ from billing_core.errors import BadParameter
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "FLAT_FIELDS",
-    "MAXIMUM_LIMIT",
-    "Attribute",
-    "Credits",
-    "Flag",
-    "GetUsageEventsParams",
-    "Pagination",
-    "SyncStatus",
-    "Totals",
-    "UsageEvent",
-    "UsageEventsResponse",
-]
-
 MAXIMUM_LIMIT = 1000
 """Rows on one page at most."""
 

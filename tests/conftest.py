@@ -7,7 +7,7 @@ from io import StringIO
 
 import pytest
 
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from tests import (
     examples,  # noqa: F401 - loads the profile of Hypothesis
     fixed_clock,  # noqa: F401 - sets the clock before anything looks at it

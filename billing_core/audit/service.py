@@ -19,8 +19,6 @@ from billing_core.types import MAXIMUM_LIMIT, utc_text
 from billing_core.values.csv_cells import csv_line
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["AuditPage", "AuditQuery", "AuditService"]
-
 WHY_EVERYTHING = "the audit log is about all of them"
 
 

@@ -12,8 +12,6 @@ from billing_core.auth.users import User, UserFile
 from billing_core.errors import SettingsError
 from billing_core.settings import Mode
 
-__all__ = ["Accounts"]
-
 _DEMO_USERS: Mapping[str, User] = MappingProxyType(
     {
         account.name: User(

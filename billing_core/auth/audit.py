@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias
 
-__all__ = ["THROTTLED", "Audit", "log_event"]
-
 Audit: TypeAlias = Callable[[str, str, str], None]
 """`audit(who, what, detail)`: the account, what happened (`sign-in`, `sign-in refused`, …) and the circumstances.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from billing_core.access import Role
 
-__all__ = ["DEMO_ACCOUNTS", "DEMO_HASHES", "DEMO_ORGANIZATION", "DEMO_PASSWORDS", "DemoAccount"]
-
 DEMO_ORGANIZATION = "org_acme"
 """The sandbox organization that `analyst-acme` is limited to."""
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from billing_core.access import Role
 from billing_core.errors import BadParameter
 
-__all__ = ["ALL_ORGANIZATIONS", "canonical_name", "checked_name", "checked_organizations", "checked_role"]
-
 ALL_ORGANIZATIONS = "*"
 """Stands alone in a list of organizations for every organization and for events without one."""
 

@@ -12,8 +12,6 @@ from typing import Generic, TypeVar
 from billing_core.errors import SettingsError
 from billing_core.runtime.locks import exclusive
 
-__all__ = ["WatchedFile", "rewrite"]
-
 T = TypeVar("T")
 
 

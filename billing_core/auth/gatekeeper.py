@@ -21,8 +21,6 @@ from billing_core.auth.users import User, UserFile
 from billing_core.errors import AccessDenied, SettingsError
 from billing_core.settings import Mode, Settings
 
-__all__ = ["Gatekeeper", "Verify"]
-
 Verify: TypeAlias = Callable[[str, str, str], bool]
 """`verify(name, password, password_hash)`: the dashboard passes streamlit-authenticator's check."""
 

@@ -12,8 +12,6 @@ import bcrypt
 from billing_core.auth.demo import DEMO_PASSWORDS
 from billing_core.errors import BadParameter
 
-__all__ = ["DUMMY_HASH", "fits_bcrypt", "hash_password", "is_cheap", "is_hash", "matches"]
-
 COST = 12
 """bcrypt work factor, about 0.3 s per check; the one streamlit-authenticator uses."""
 

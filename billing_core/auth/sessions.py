@@ -17,8 +17,6 @@ from billing_core.auth.store import Store
 from billing_core.auth.users import User, principal_of
 from billing_core.runtime.clock import seconds
 
-__all__ = ["ABSOLUTE_EXPIRY_SECONDS", "IDLE_EXPIRY_SECONDS", "SessionRegistry", "id_in_cookie", "signed_cookie"]
-
 IDLE_EXPIRY_SECONDS = 60 * 60.0
 """A session nobody used for this long has ended."""
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from billing_core.errors import WarehouseError
 
-__all__ = ["Store"]
-
 BUSY_TIMEOUT_SECONDS = 5.0
 """How long a transaction waits for another process that uses the same file."""
 

@@ -16,8 +16,6 @@ from billing_core.auth.store import Store
 from billing_core.runtime.clock import seconds
 from billing_core.values.hosts import is_loopback, network_of
 
-__all__ = ["Throttle"]
-
 WINDOW_SECONDS = 15 * 60.0
 """How long a failure counts."""
 

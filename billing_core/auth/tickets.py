@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Tickets"]
-
 TICKET_SECONDS = 60.0
 """How long a ticket may wait for its request."""
 

@@ -23,8 +23,6 @@ from billing_core.auth.fields import (
 from billing_core.auth.files import WatchedFile, rewrite
 from billing_core.errors import BadParameter, NotFound, SettingsError
 
-__all__ = ["Token", "TokenFile"]
-
 
 @dataclass(frozen=True, slots=True)
 class Token:

@@ -26,8 +26,6 @@ from billing_core.auth.files import WatchedFile, rewrite
 from billing_core.auth.passwords import hash_password, is_hash
 from billing_core.errors import BadParameter, NotFound, SettingsError
 
-__all__ = ["User", "UserFile", "principal_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class User:

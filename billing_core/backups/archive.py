@@ -22,8 +22,6 @@ from billing_core.errors import BadParameter
 from billing_core.imports.archives import opened_zip
 from billing_core.imports.bounds import Unusable
 
-__all__ = ["MANIFEST", "Archive", "FileEntry", "Manifest", "TableEntry", "is_backup", "opened_archive"]
-
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "billing-backup", 1
 

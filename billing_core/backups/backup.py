@@ -24,8 +24,6 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.place import is_missing
 from billing_core.settings import Settings
 
-__all__ = ["BackedUp", "back_up"]
-
 PLAIN_FILE = 0o100600 << 16
 BUSY_SECONDS = 30.0
 

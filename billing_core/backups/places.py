@@ -8,8 +8,6 @@ from billing_core.errors import BadParameter
 from billing_core.ledger.place import log_of
 from billing_core.settings import VARIABLES, Settings
 
-__all__ = ["BOOKS", "LOG", "SESSIONS", "environment_of", "places", "refuse_own"]
-
 BOOKS, LOG = "books.duckdb", "books.duckdb.wal"
 SESSIONS = "sessions.sqlite3"
 ACCOUNTS, TOKENS = "credentials.yaml", "tokens.json"

@@ -29,8 +29,6 @@ from billing_core.runtime.locks import try_lock
 from billing_core.runtime.private_files import FILE, FOLDER
 from billing_core.settings import Settings
 
-__all__ = ["Restored", "restore"]
-
 DRAFT = ".restoring"
 
 

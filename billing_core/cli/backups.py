@@ -10,8 +10,6 @@ from pathlib import Path
 from billing_core.cli.support import add_json, open_service, os_principal, print_json
 from billing_core.settings import Settings
 
-__all__ = ["add_backup_commands"]
-
 
 def add_backup_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add this module's commands to the parser."""

@@ -30,8 +30,6 @@ from billing_core.settings import Settings
 if TYPE_CHECKING:
     from billing_core.exports.model import ExportProgress
 
-__all__ = ["add_commands"]
-
 SHOWN = 20
 """Rejected rows and differences that are printed for people; `--json` has more."""
 

@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from billing_core.types import UsageEventsResponse
     from billing_core.values.usage_frame import PullProgress
 
-__all__ = ["main"]
-
 SHOWN_FAILURES = 20
 INTERRUPTED = 130
 """What a shell reports for Ctrl-C."""
@@ -523,7 +521,7 @@ def _audited(settings: Settings, action: str) -> Iterator[Callable[[str, str, st
 
 
 def _users(options: argparse.Namespace, settings: Settings) -> int:
-    from billing_core.auth import UserFile
+    from billing_core.auth.users import UserFile
 
     done: dict[str, Any] = {"ok": True}
     with _audited(settings, options.action) as audit:
@@ -544,7 +542,7 @@ def _users(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _tokens(options: argparse.Namespace, settings: Settings) -> int:
-    from billing_core.auth import TokenFile
+    from billing_core.auth.tokens import TokenFile
 
     with _audited(settings, options.action) as audit:
         tokens = TokenFile(settings.api_tokens, audit=audit, actor=os_principal().name)
@@ -599,7 +597,7 @@ def _new_password() -> str:
 
 
 def _sandbox(options: argparse.Namespace, settings: Settings) -> int:
-    from billing_core.sandbox import run_command
+    from billing_core.sandbox.server import run_command
 
     del settings
     run_command(

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["SAYS", "Stopped", "stopping"]
-
 SAYS = "stopped; the ledger is consistent, run the command again to go on"
 
 BASE = 128

@@ -17,8 +17,6 @@ from typing import Any, TextIO, cast
 from billing_core.errors import BillingError
 from billing_core.runtime.faults import explained
 
-__all__ = ["CommandOutput", "standard_streams"]
-
 
 class CommandOutput(io.StringIO):
     """Standard output of a command, kept until `flush`."""

@@ -20,25 +20,6 @@ from billing_core.settings import Mode, Settings
 if TYPE_CHECKING:
     from billing_core.service import BillingService
 
-__all__ = [
-    "EXIT_SOME_FAILED",
-    "EXIT_UNREACHABLE",
-    "FILTERS",
-    "add_filters",
-    "add_json",
-    "add_window",
-    "aligned",
-    "is_unicode",
-    "open_service",
-    "open_stripe_service",
-    "os_principal",
-    "params_of",
-    "print_json",
-    "share_bar",
-    "time_of",
-    "with_langfuse",
-]
-
 FILTERS = ("customer", "organization", "user", "chatflow", "model", "environment", "status")
 
 

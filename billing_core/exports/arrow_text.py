@@ -13,20 +13,6 @@ import pyarrow.compute as pc
 from billing_core.types import plain_decimal
 from billing_core.values.decimals import to_integers
 
-__all__ = [
-    "changed_where",
-    "first_bytes",
-    "json_list",
-    "json_strings",
-    "mapped",
-    "only_of",
-    "plain_decimals",
-    "texts",
-    "utc_times",
-    "whole",
-    "with_any_of",
-]
-
 PLAIN_SCALE = 6
 """Up to so many decimal places Arrow writes a decimal without an exponent."""
 

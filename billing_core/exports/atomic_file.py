@@ -15,8 +15,6 @@ from billing_core.errors import BadParameter
 from billing_core.runtime.locks import try_lock
 from billing_core.runtime.private_files import FILE
 
-__all__ = ["replacing"]
-
 PART = ".part"
 
 

@@ -14,8 +14,6 @@ from typing import Any, cast
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.running_totals import Value, as_text
 
-__all__ = ["MANIFEST", "Member", "write_bundle"]
-
 MANIFEST = "manifest.json"
 
 NO_TIME = (1980, 1, 1, 0, 0, 0)

@@ -16,8 +16,6 @@ from billing_core.exports.prefetch import ahead
 from billing_core.exports.source import RowSource
 from billing_core.values.csv_cells import APOSTROPHE, FORMULA_START, FORMULA_STARTS, QUOTED, neutralised, quoted
 
-__all__ = ["SEPARATORS", "checked_separator", "csv_header", "csv_pieces", "pieces_of", "text_of", "write_csv"]
-
 SEPARATORS = (",", ";", "\t", "|")
 
 PIECE_ROWS = 50_000

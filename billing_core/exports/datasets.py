@@ -28,8 +28,6 @@ from billing_core.types import Credits, plain_decimal, utc_text
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT
 
-__all__ = ["SCHEMAS", "customers", "directory_lines", "last_close", "organizations", "rate_cards", "reconciliation"]
-
 CREDIT_SUM = pa.decimal128(38, 6)
 USD_SUM = pa.decimal128(38, 12)
 COUNTS = ("events", "chats", "messages_sent", "messages_generated", "users")

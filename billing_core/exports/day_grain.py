@@ -29,8 +29,6 @@ from billing_core.ledger.queries import (
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 from billing_core.types import Credits
 
-__all__ = ["DAY_SCHEMA", "DayRead", "days", "local_days", "month_windows", "named_month"]
-
 KEYS = (
     "organization_id", "customer_id", "chatflow_id", "chatflow_name", "environment", "models",
     "ai_credentials_ownership", "rate_card_version", "sync_status",

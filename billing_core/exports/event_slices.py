@@ -19,19 +19,6 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Chosen, Selection, choose, with_moment
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
-__all__ = [
-    "SLICE_ROWS",
-    "TimeSpan",
-    "in_order",
-    "pinned",
-    "plan",
-    "read_at",
-    "sorted_slice",
-    "spans_of",
-    "unordered",
-    "within",
-]
-
 SLICE_ROWS = 200_000
 """Rows that are read and written at a time."""
 

@@ -20,8 +20,6 @@ from billing_core.rating.rate import CREDITS
 from billing_core.types import FLAT_FIELDS
 from billing_core.values.usage_frame import COST, SECONDS, TIME, TOKEN_CLASSES, USAGE_LINE
 
-__all__ = ["AMOUNT", "EXTRA_SCHEMA", "FLAT_SCHEMA", "FORM", "JSON_TEXT", "NUMBER", "field", "flat_table", "with_extras"]
-
 AMOUNT = pa.decimal128(38, 18)
 """US dollars: credits × credit price, unrounded."""
 

@@ -23,7 +23,6 @@ from billing_core.exports.focus_schema import (
     CORRECTION,
     CREDITS,
     CREDITS_UNIT,
-    FOCUS_VERSIONS,
     KINDS,
     MONEY,
     NO_CUSTOMER_ID,
@@ -34,24 +33,11 @@ from billing_core.exports.focus_schema import (
     TEXT,
     TIME,
     FocusProfile,
-    focus_metadata,
     focus_schema,
-    focus_text,
 )
 from billing_core.ledger.queries import LATE, split_flags, split_models
 from billing_core.types import plain_decimal
 from billing_core.values.decimals import Integers, from_integers, round_half_even, to_integers
-
-__all__ = [
-    "FOCUS_INPUT",
-    "FOCUS_VERSIONS",
-    "NO_CUSTOMER_ID",
-    "FocusProfile",
-    "focus_metadata",
-    "focus_schema",
-    "focus_table",
-    "focus_text",
-]
 
 _STORED_CREDITS = pa.decimal128(18, 6)
 _STORED_PRICE = pa.decimal128(18, 12)

@@ -16,8 +16,6 @@ import pyarrow.compute as pc
 
 from billing_core.errors import BadParameter
 
-__all__ = ["FOCUS_VERSIONS", "NO_CUSTOMER_ID", "FocusProfile", "focus_metadata", "focus_schema", "focus_text"]
-
 FOCUS_VERSIONS = ("1.2", "1.4")
 """1.2 is the default: the newest version that the public validator has an offline rule model of."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import BinaryIO
 
-__all__ = ["HashingSink"]
-
 
 class HashingSink:
     """A file to write to from beginning to end. Without a target the bytes are hashed only.

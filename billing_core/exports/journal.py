@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 from billing_core.values.journal_accounts import JournalAccounts
 
-__all__ = ["JOURNAL_COLUMNS", "NO_ORGANIZATION", "JournalLine", "journal_rows"]
-
 NO_ORGANIZATION = "(none)"
 """Stands for usage that names no organization; a real name is percent-encoded in references, so none reads like it."""
 

@@ -16,8 +16,6 @@ from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.running_totals import CREDIT_COLUMNS
 from billing_core.exports.source import RowSource
 
-__all__ = ["json_rows", "write_json"]
-
 SEPARATOR = ",\n"
 CREDITS = "credits"
 

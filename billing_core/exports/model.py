@@ -13,20 +13,6 @@ from billing_core.access import Role
 from billing_core.errors import BillingError
 from billing_core.types import Credits, GetUsageEventsParams, plain_decimal
 
-__all__ = [
-    "FORMATS",
-    "MAY_EXPORT",
-    "SUFFIXES",
-    "Cancelled",
-    "Dataset",
-    "ExportPreview",
-    "ExportProgress",
-    "ExportRequest",
-    "ExportResult",
-    "Format",
-    "Grain",
-]
-
 
 class Cancelled(BillingError):
     """Somebody stopped an export; nothing of it is left."""

@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.source import RowSource
 
-__all__ = ["METADATA_KEY", "write_parquet"]
-
 METADATA_KEY = "billing"
 """Under this name the file's metadata holds a JSON document: rows, totals and the rest of the manifest."""
 

@@ -8,8 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["WORKERS", "ahead"]
-
 WORKERS = 2
 """Answers that are made at a time; each may hold a slice in memory, so more would cost more of it."""
 

@@ -10,13 +10,11 @@ from zoneinfo import ZoneInfo
 
 from billing_core.errors import BadParameter
 from billing_core.exports.csv_file import checked_separator
-from billing_core.exports.focus import FOCUS_VERSIONS
+from billing_core.exports.focus_schema import FOCUS_VERSIONS
 from billing_core.exports.model import FORMATS, SUFFIXES, Dataset, ExportRequest, Format, Grain
 from billing_core.ledger.queries import Selection
 from billing_core.types import GetUsageEventsParams, utc_text
 from billing_core.values.usage_frame import aware_in, zone_named
-
-__all__ = ["checked", "concerning", "file_name", "meta_of", "zone_of"]
 
 SCHEMA = "billing/1"
 

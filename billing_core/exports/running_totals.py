@@ -13,8 +13,6 @@ from billing_core.errors import WarehouseError
 from billing_core.types import Credits, Totals, plain_decimal
 from billing_core.values.decimals import EXACT
 
-__all__ = ["CREDIT_COLUMNS", "TOTALLED", "RunningTotals", "Value", "as_text", "compare", "totals_of"]
-
 Value = Decimal | int | None
 
 CREDIT_COLUMNS = tuple(f"credits_{part}" for part in Credits.model_fields)

@@ -27,7 +27,7 @@ from billing_core.exports.bundle import Member, write_bundle
 from billing_core.exports.csv_file import csv_header, csv_pieces, write_csv
 from billing_core.exports.day_grain import DAY_SCHEMA
 from billing_core.exports.flat_schema import FLAT_SCHEMA
-from billing_core.exports.focus import FocusProfile, focus_metadata, focus_schema
+from billing_core.exports.focus_schema import FocusProfile, focus_metadata, focus_schema
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.json_file import write_json
 from billing_core.exports.model import (
@@ -60,8 +60,6 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.selection import select
 from billing_core.values.journal_accounts import JournalAccounts
 from billing_core.values.usage_frame import Window, aware_in, whole_hours, window_in
-
-__all__ = ["FOCUS_METADATA_SUFFIX", "MANIFEST_SUFFIX", "ExportService"]
 
 MANIFEST_SUFFIX = ".manifest.json"
 FOCUS_METADATA_SUFFIX = ".focus-metadata.json"

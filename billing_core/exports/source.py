@@ -12,8 +12,6 @@ from billing_core.errors import BadParameter
 from billing_core.exports.model import Cancelled, ExportProgress
 from billing_core.exports.running_totals import Value
 
-__all__ = ["ExportWatch", "RowSource", "in_pieces", "keeping"]
-
 
 @dataclass(frozen=True, slots=True)
 class RowSource:

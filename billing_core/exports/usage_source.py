@@ -30,7 +30,8 @@ from billing_core.exports.event_slices import (
     within,
 )
 from billing_core.exports.flat_schema import AMOUNT, EXTRA_SCHEMA, FLAT_SCHEMA, field, flat_table, with_extras
-from billing_core.exports.focus import FocusProfile, focus_schema, focus_table, focus_text
+from billing_core.exports.focus import focus_table
+from billing_core.exports.focus_schema import FocusProfile, focus_schema, focus_text
 from billing_core.exports.journal import JOURNAL_COLUMNS, journal_rows
 from billing_core.exports.prefetch import ahead
 from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
@@ -41,8 +42,6 @@ from billing_core.ledger.queries import PAGE_COLUMNS, Chosen, Selection, choose,
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT
 from billing_core.values.journal_accounts import JournalAccounts
-
-__all__ = ["RequestedUsage", "by_day", "by_event", "focus", "journal"]
 
 T = TypeVar("T")
 

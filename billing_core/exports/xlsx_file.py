@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # the sign-in form must not wait for it
     from xlsxwriter.format import Format
     from xlsxwriter.worksheet import Worksheet
 
-__all__ = ["MOST_ROWS", "refuse_too_many", "write_xlsx"]
-
 MOST_ROWS = 1_048_575
 """Below the header; a sheet ends there."""
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from billing_core.imports.bounds import Unusable, shown
 
-__all__ = ["DAMAGED", "PIECE", "opened_zip"]
-
 PIECE = 1 << 20
 """Bytes read at once."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["LARGEST_CELL", "LARGEST_PIECE", "MOST_COLUMNS", "Unusable", "shown"]
-
 MOST_COLUMNS = 200
 
 LARGEST_CELL = 100_000

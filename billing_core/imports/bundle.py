@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from billing_core.imports.archives import DAMAGED, PIECE, opened_zip
-from billing_core.imports.detection import File, Unusable, look, shown
+from billing_core.imports.bounds import Unusable, shown
+from billing_core.imports.detection import File, look
 from billing_core.imports.model import FileKind
-
-__all__ = ["MANIFEST", "PARTS", "unpack"]
 
 MANIFEST = "manifest.json"
 

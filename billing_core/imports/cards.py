@@ -11,22 +11,13 @@ import yaml
 from pydantic import ValidationError
 
 from billing_core.errors import RateCardError
-from billing_core.imports.detection import (
-    CARD_COLUMNS,
-    LARGEST_DOCUMENT,
-    File,
-    Form,
-    Unusable,
-    shown,
-    without_exact,
-)
+from billing_core.imports.bounds import Unusable, shown
+from billing_core.imports.detection import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, without_exact
 from billing_core.imports.model import ImportOutcome, RejectedLine
 from billing_core.imports.readers import batches, json_header, json_meta, texts
 from billing_core.imports.times import has_offset
 from billing_core.ledger.active_cards import ImportedCards, combined
 from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
-
-__all__ = ["ReadCards", "decide", "read_cards"]
 
 M = TypeVar("M", Plan, RateCard)
 

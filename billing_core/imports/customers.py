@@ -7,14 +7,13 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from billing_core.imports.detection import File, Form, Unusable
+from billing_core.imports.bounds import Unusable
+from billing_core.imports.detection import File, Form
 from billing_core.imports.model import RejectedLine
 from billing_core.imports.readers import batches, json_header, records, texts
-from billing_core.organizations.directory import Directory, Parsed
-from billing_core.organizations.directory_file import CLEARS, LARGEST_FILE
+from billing_core.organizations.directory import Directory
+from billing_core.organizations.directory_file import CLEARS, LARGEST_FILE, Parsed
 from billing_core.values.csv_cells import neutralised
-
-__all__ = ["ReadMap", "read_map"]
 
 LARGEST_MAP = LARGEST_FILE
 

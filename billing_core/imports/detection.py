@@ -24,23 +24,6 @@ from billing_core.types import FLAT_FIELDS
 from billing_core.values.csv_cells import EXACT, IN_UTC
 from billing_core.values.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows
 
-__all__ = [
-    "CARD_COLUMNS",
-    "EXTRA_FIELDS",
-    "MAP_COLUMNS",
-    "NUMBERS",
-    "TIMES",
-    "File",
-    "Form",
-    "Unusable",
-    "kind_of_columns",
-    "look",
-    "plain_header",
-    "shown",
-    "unknown_table",
-    "without_exact",
-]
-
 LARGEST_HEADER = 1 << 20
 """Characters of a first line; more is no header."""
 

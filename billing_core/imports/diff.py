@@ -29,8 +29,6 @@ from billing_core.types import Flag, SyncStatus
 from billing_core.values.time_columns import cut_to
 from billing_core.values.usage_frame import COST, MODEL_USAGE, TOKEN_CLASSES, USAGE_LINE
 
-__all__ = ["BILLED", "KnownEvents", "MergedEvents", "beside", "merge", "unknown_elsewhere"]
-
 BILLED = (SyncStatus.PROCESSED.value, SyncStatus.CONFIRMED.value)
 """Statuses with which a file says that Stripe has the usage."""
 

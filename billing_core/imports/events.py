@@ -20,7 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.imports.detection import EXTRA_FIELDS, File, Form, Unusable, without_exact
+from billing_core.imports.bounds import Unusable
+from billing_core.imports.detection import EXTRA_FIELDS, File, Form, without_exact
 from billing_core.imports.diff import BILLED, UNSENT, KnownEvents, MergedEvents, beside, merge, unknown_elsewhere
 from billing_core.imports.model import MOST_LISTED, ImportOutcome, ImportProgress, OrganizationEffect, RejectedLine
 from billing_core.imports.readers import batches, json_header
@@ -35,8 +36,6 @@ from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
 from billing_core.values.decimals import EXACT
-
-__all__ = ["ImportComparison", "StagedEvents", "book", "compare", "needed_cards", "run_of", "stage"]
 
 Progress = Callable[[ImportProgress], None]
 Mask = npt.NDArray[np.bool_]

@@ -14,8 +14,6 @@ from billing_core.ledger.imports import import_of, keep_import, newest_imports
 from billing_core.ledger.imports import mark_undone as mark_import_undone
 from billing_core.ledger.journal import append_audit
 
-__all__ = ["found", "keep", "mark_undone", "newest", "result_of"]
-
 
 def keep(
     writer: Writer, import_id: str, plan: ImportPlan, outcome: ImportOutcome, *, actor: str, now: datetime,

@@ -11,19 +11,6 @@ from typing import Any
 
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = [
-    "MOST_LISTED",
-    "FileKind",
-    "ImportOutcome",
-    "ImportPlan",
-    "ImportProgress",
-    "ImportRecord",
-    "ImportResult",
-    "OrganizationEffect",
-    "RejectedLine",
-    "UndoResult",
-]
-
 MOST_LISTED = 1000
 """Rejections that are listed; how many rows are rejected in all is counted beyond it."""
 

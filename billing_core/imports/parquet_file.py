@@ -22,8 +22,6 @@ import pyarrow.parquet as pq
 from billing_core.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable
 from billing_core.imports.parquet_pages import LARGEST_FOOTER, check_footer, measured
 
-__all__ = ["column_names", "pieces"]
-
 Integers: TypeAlias = npt.NDArray[np.int64]
 
 DEEPEST = 8

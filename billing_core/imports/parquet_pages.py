@@ -15,8 +15,6 @@ import pyarrow.parquet as pq
 
 from billing_core.imports.bounds import LARGEST_PIECE, MOST_COLUMNS, Unusable
 
-__all__ = ["LARGEST_FOOTER", "RowGroup", "check_footer", "measured"]
-
 LARGEST_FOOTER = 16 * 1024 * 1024
 """Bytes; an event takes less than one of them."""
 

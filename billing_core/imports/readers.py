@@ -29,8 +29,6 @@ from billing_core.imports.xlsx_file import opened_workbook
 from billing_core.values.csv_cells import EXACT, NEUTRALISED
 from billing_core.values.csv_dialect import is_blank, is_separator_line
 
-__all__ = ["LARGEST_JSON", "RowBatch", "batches", "json_meta"]
-
 ROWS_AT_ONCE = 20_000
 
 LARGEST_RECORD = 2_000_000

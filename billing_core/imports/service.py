@@ -15,10 +15,11 @@ from zoneinfo import ZoneInfo
 from billing_core.access import Principal, Role
 from billing_core.errors import BadParameter
 from billing_core.imports import history
+from billing_core.imports.bounds import Unusable
 from billing_core.imports.bundle import unpack
 from billing_core.imports.cards import ReadCards, decide, read_cards
 from billing_core.imports.customers import read_map
-from billing_core.imports.detection import File, Unusable, look
+from billing_core.imports.detection import File, look
 from billing_core.imports.events import StagedEvents, book, compare, needed_cards, run_of, stage
 from billing_core.imports.model import (
     MOST_LISTED,
@@ -46,8 +47,6 @@ from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.values.usage_frame import zone_named
-
-__all__ = ["ImportService"]
 
 Progress = Callable[[ImportProgress], None]
 Cards = Callable[[], RateCardFile]

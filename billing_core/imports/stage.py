@@ -16,13 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from billing_core.imports.detection import shown
+from billing_core.imports.bounds import shown
 from billing_core.imports.model import MOST_LISTED, RejectedLine
 from billing_core.imports.temp_folder import Scratch
 from billing_core.imports.validation import COUNTS, PARTS, STAGED
 from billing_core.runtime.faults import naming
-
-__all__ = ["StagedRows"]
 
 MEMORY = "256MB"
 """What finding duplicates may use before it goes to disk."""

@@ -17,8 +17,6 @@ from types import TracebackType
 
 from billing_core.runtime.locks import try_lock
 
-__all__ = ["Scratch", "sweep"]
-
 PREFIX = "billing-import-"
 LOCK = "lock"
 

@@ -9,8 +9,6 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Unclear", "as_utc", "has_offset", "instant_of"]
-
 _NAMED_UTC = re.compile(r"\s*(UTC|GMT)\Z", re.IGNORECASE)
 
 _WALL_CLOCK = r"^\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?)\s*$"

@@ -20,8 +20,6 @@ from billing_core.ledger.journal import events_naming
 from billing_core.ledger.schema import UNDO_RUN
 from billing_core.organizations.directory_file import Change
 
-__all__ = ["as_before", "undo_cards", "undo_events"]
-
 
 def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
     """Events the import brought leave, those it changed are as they were; returns how many of each.

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.imports.detection import EXTRA_FIELDS, TIMES, shown
+from billing_core.imports.bounds import shown
+from billing_core.imports.detection import EXTRA_FIELDS, TIMES
 from billing_core.imports.model import MOST_LISTED, RejectedLine
 from billing_core.imports.readers import RowBatch
 from billing_core.imports.times import Unclear, has_offset, instant_of
@@ -33,8 +34,6 @@ from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
 from billing_core.values.decimals import from_integers, multiply, to_integers
 from billing_core.values.time_columns import microseconds_between
 from billing_core.values.usage_frame import COST, MODEL_USAGE, SECONDS, TIME, TOKEN_CLASSES, USAGE_LINE
-
-__all__ = ["NO_CARD", "STAGED", "Checked", "ValidationRules", "check", "header_faults"]
 
 LONGEST_TEXT = 10_000
 LONGEST_ID = 1_000

@@ -7,8 +7,6 @@ from zoneinfo import ZoneInfo
 
 from billing_core.imports.events import ImportComparison, StagedEvents
 
-__all__ = ["warnings_of"]
-
 
 def warnings_of(
     staged: StagedEvents, found: ImportComparison, zone: ZoneInfo | None, override: str | None

@@ -23,8 +23,6 @@ from billing_core.imports.archives import DAMAGED, opened_zip
 from billing_core.imports.bounds import LARGEST_CELL, MOST_COLUMNS, Unusable, shown
 from billing_core.values.csv_dialect import is_blank, trimmed
 
-__all__ = ["Sheet", "SheetRow", "Workbook", "opened_workbook"]
-
 PIECE = 1 << 16
 """Bytes that are parsed at once."""
 

@@ -35,16 +35,6 @@ if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
     from billing_core.langfuse.reading import UpstreamRead
 
-__all__ = [
-    "FIRST_PULL_DAYS",
-    "PullResult",
-    "book_rated",
-    "book_usage",
-    "incremental_window",
-    "pull",
-    "rate_as_billed",
-]
-
 logger = logging.getLogger(__name__)
 
 FIRST_PULL_DAYS = 30

@@ -14,8 +14,6 @@ from typing import NamedTuple
 from billing_core.values.usage_frame import TOKEN_CLASSES
 from billing_core.values.usage_keys import CACHE_WRITE, IN, OUT, REST, KeyMeaning, read_key
 
-__all__ = ["NO_COST", "NO_TOKENS", "Cost", "Tokens", "exact", "read_cost", "read_tokens"]
-
 MAXIMUM_TOKENS = 1_000_000_000
 """More in one bucket of one observation is a mistake, not usage."""
 

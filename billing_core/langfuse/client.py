@@ -29,8 +29,6 @@ from billing_core.runtime.bounded_http import (
 )
 from billing_core.runtime.clock import Clock, now
 
-__all__ = ["BrokenBody", "LangfuseClient", "NotOffered", "QuestionTooLarge", "Unanswered"]
-
 Decoded = TypeVar("Decoded")
 
 TRIES = 5

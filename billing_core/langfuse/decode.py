@@ -36,18 +36,6 @@ from billing_core.langfuse.pieces import (
 from billing_core.langfuse.texts import Texts
 from billing_core.values.usage_frame import TIME, MetadataNames, RejectedRow
 
-__all__ = [
-    "NOTHING",
-    "DecodedPage",
-    "Envelope",
-    "FactReader",
-    "Meta",
-    "ObservationRow",
-    "TraceRow",
-    "WholeTrace",
-    "read_meta",
-]
-
 _NO_METADATA = msgspec.Raw(b"")
 
 ERROR_LEVEL = "ERROR"

@@ -11,8 +11,6 @@ from billing_core.errors import UpstreamError
 from billing_core.langfuse.client import BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge, Unanswered
 from billing_core.langfuse.spans import api_time, milliseconds
 
-__all__ = ["Api", "detect_api"]
-
 Api = Literal["v2", "legacy"]
 
 PROBE_DAYS = 30

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-__all__ = ["Node", "Repeat", "double_counted"]
-
 TOLERANCE_PERCENT = 5
 
 

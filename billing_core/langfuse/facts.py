@@ -9,8 +9,6 @@ import pyarrow as pa
 
 from billing_core.values.usage_frame import COST, TIME, TOKEN_CLASSES
 
-__all__ = ["FACTS_SCHEMA", "MARKED_ROOT", "NOT_ROOT", "ROOT", "TRACE_RECORD", "VALUE_NAMES"]
-
 TRACE_RECORD, MARKED_ROOT, ROOT, NOT_ROOT = 0, 1, 2, 3
 """`rank`: whose attributes come first. A legacy trace record stands above every observation; a row the
 application marked as root (it has a physical parent) above physical roots."""

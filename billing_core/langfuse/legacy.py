@@ -20,8 +20,6 @@ from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.langfuse.spans import MINUTE, ReadKind, ReadSlice, TimeRange, api_time
 from billing_core.values.usage_frame import MetadataNames, RejectedRow
 
-__all__ = ["PAGE_ROWS", "TRACE_FIELDS", "LegacySource"]
-
 logger = logging.getLogger(__name__)
 
 PAGE_ROWS = 100

@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from billing_core.runtime.pacing import Pace
 
-__all__ = ["RateLimiter", "ReadStopped"]
-
 
 class ReadStopped(Exception):
     """The read was called off while a thread waited."""

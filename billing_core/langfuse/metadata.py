@@ -19,8 +19,6 @@ from billing_core.langfuse.pieces import BrokenJson, Unreadable, is_readable, me
 from billing_core.langfuse.texts import present
 from billing_core.values.usage_frame import MetadataNames
 
-__all__ = ["NO_FACTS", "MetadataFacts", "MetadataReader"]
-
 CUT_AT_BYTES = 200
 """The default API cuts values here; a text this long may be a piece of a longer one."""
 

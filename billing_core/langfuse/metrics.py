@@ -22,8 +22,6 @@ from billing_core.langfuse.spans import api_time, milliseconds
 from billing_core.runtime.bounded_http import bounded_client
 from billing_core.values.usage_frame import Window
 
-__all__ = ["COST_TOLERANCE_USD", "DailyDifference", "compare_daily", "fetch_daily_totals", "metrics_query"]
-
 COST_TOLERANCE_USD = Decimal("0.000001")
 MOST_DAYS = 1000
 """`row_limit` is silently truncating; 1000 is its maximum."""

@@ -13,8 +13,6 @@ import pyarrow as pa
 from billing_core.langfuse.facts import FACTS_SCHEMA
 from billing_core.runtime.faults import naming
 
-__all__ = ["PARTITION_ROWS", "Partitions"]
-
 PARTITION_ROWS = 60_000
 """Rows one partition should hold at most; together with the roll-up a quarter of a gigabyte."""
 

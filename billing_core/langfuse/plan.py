@@ -17,19 +17,6 @@ from billing_core.langfuse.spans import (
 )
 from billing_core.values.usage_frame import Window
 
-__all__ = [
-    "LANGFUSE_BEGAN",
-    "astray_after",
-    "astray_slices",
-    "completion_slices",
-    "elsewhere_slices",
-    "expansion_slices",
-    "legacy_slices",
-    "observation_slices",
-    "trace_slice",
-    "whole_trace_slices",
-]
-
 ENDED_REACH = timedelta(days=30)
 """How long before the window a row may have started and still end in it."""
 

@@ -48,8 +48,6 @@ from billing_core.runtime.clock import Clock, now
 from billing_core.settings import ApiChoice, Settings
 from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames, PullProgress, Window
 
-__all__ = ["LangfuseProvider", "Project", "UpstreamRead"]
-
 RETENTION_TOLERANCE = timedelta(hours=1)
 """Langfuse deletes expired data in runs, not to the second."""
 

@@ -16,8 +16,6 @@ from billing_core.langfuse.limiter import ReadStopped
 from billing_core.langfuse.spans import DAY, HOUR, REACH, ReadKind, ReadSlice, TimeRange, halved, length, nearer, shrink
 from billing_core.langfuse.spool import Spool, SpoolPart
 
-__all__ = ["LangfuseApi", "read_part", "read_slices"]
-
 logger = logging.getLogger(__name__)
 
 REPORT_EVERY_SECONDS = 0.2

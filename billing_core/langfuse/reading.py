@@ -13,8 +13,6 @@ from billing_core.langfuse.rollup import DailyTotal
 from billing_core.langfuse.spool import Spool
 from billing_core.values.usage_frame import USAGE_SCHEMA, RejectedRow
 
-__all__ = ["BATCH_ROWS", "UpstreamRead"]
-
 BATCH_ROWS = 50_000
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")

@@ -21,8 +21,6 @@ from billing_core.langfuse.double_count import Node, Repeat, double_counted
 from billing_core.langfuse.facts import NOT_ROOT, TRACE_RECORD
 from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_SCHEMA, Window
 
-__all__ = ["DailyTotal", "RolledPartition", "Rollup"]
-
 CONFLICTS = {
     "customer": "customer_id",
     "organization": "organization_id",

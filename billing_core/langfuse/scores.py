@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from langfuse.api.core.api_error import ApiError
     from langfuse.api.scores import CreateScoreRequest, CreateScoresResponse
 
-__all__ = ["SCORE_NAME", "Answered", "ScoreWriter", "StatusScore"]
-
 SCORE_NAME = "billing_status"
 
 BATCH = 15

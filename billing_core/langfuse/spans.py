@@ -16,24 +16,6 @@ from urllib.parse import quote
 
 from billing_core.values.usage_frame import Window
 
-__all__ = [
-    "DAY",
-    "HOUR",
-    "MINUTE",
-    "REACH",
-    "ReadKind",
-    "ReadSlice",
-    "TimeRange",
-    "api_time",
-    "chunk_ids",
-    "halved",
-    "length",
-    "milliseconds",
-    "nearer",
-    "shrink",
-    "slice_window",
-]
-
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR

@@ -26,8 +26,6 @@ from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import naming
 from billing_core.values.usage_frame import RejectedRow
 
-__all__ = ["Spool", "SpoolPart"]
-
 REUSED_FOR = timedelta(hours=6)
 """A slice begun longer ago is read anew: late rows and corrections have come since."""
 

@@ -13,8 +13,6 @@ from billing_core.langfuse.plan import LANGFUSE_BEGAN, astray_after
 from billing_core.langfuse.spool import SpoolPart
 from billing_core.values.usage_frame import RejectedRow, Window
 
-__all__ = ["MOST_STRAYS", "Strays"]
-
 MOST_STRAYS = 1_000
 """Such traces whose other rows are asked for in one read: normally there is none."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PLACEHOLDERS", "Texts", "present"]
-
 PLACEHOLDERS = frozenset({"undefined", "null", "none", "nan", "<nil>", "(null)"})
 """What is written where a variable was empty: JavaScript's, Python's, Go's and C's words, in any case."""
 

@@ -13,8 +13,6 @@ from billing_core.langfuse.decode import DecodedPage, FactReader
 from billing_core.langfuse.spans import ReadKind, ReadSlice, TimeRange, api_time
 from billing_core.values.usage_frame import MetadataNames
 
-__all__ = ["FIELDS", "PAGE_ROWS", "ObservationsSource"]
-
 logger = logging.getLogger(__name__)
 
 FIELDS = "core,basic,time,model,usage,metadata,trace_context"

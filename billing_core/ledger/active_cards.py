@@ -19,8 +19,6 @@ from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import Ledger
 from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault
 
-__all__ = ["ActiveCards", "ImportedCards", "combined", "keep_import", "take_back_import"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImportedCards:

@@ -10,8 +10,6 @@ from decimal import Decimal
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 
-__all__ = ["AnomalyMark", "AnomalyMarks"]
-
 _THIS = "organization_id IS NOT DISTINCT FROM ? AND day = ?"
 
 Key = tuple[str | None, date]

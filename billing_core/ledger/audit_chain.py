@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["GENESIS", "Anchor", "ChainReport", "check", "entry_hash"]
-
 GENESIS = "0" * 64
 """Previous hash of the first entry."""
 

@@ -18,8 +18,6 @@ from billing_core.ledger.queries import Selection, to_freeze
 from billing_core.ledger.schema import EVENT_COLUMNS
 from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet, TamperedEvent, entry_sets, tampered
 
-__all__ = ["Close", "CloseStore"]
-
 
 @dataclass(frozen=True, slots=True)
 class Close:

@@ -26,23 +26,6 @@ import sqlglot.expressions as sge
 from ibis.backends.sql.compilers import DuckDBCompiler
 from ibis.common.annotations import attribute
 
-__all__ = [
-    "VARIABLE",
-    "Bound",
-    "Compiled",
-    "Given",
-    "Listed",
-    "Question",
-    "among",
-    "ask",
-    "bound_decimal",
-    "bound_list",
-    "bound_number",
-    "bound_text",
-    "bound_time",
-    "compiled",
-]
-
 Args = TypeVarTuple("Args")
 
 SHAPES = 512

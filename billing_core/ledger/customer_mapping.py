@@ -23,17 +23,6 @@ from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
 from billing_core.rating.events import BookedCustomer, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 
-__all__ = [
-    "COVERED_EVENTS",
-    "MovedEvents",
-    "StatusAfterRemap",
-    "UnsentEvent",
-    "booked_on_a_bill",
-    "moved_by",
-    "rebill",
-    "standing",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class MovedEvents:

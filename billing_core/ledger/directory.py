@@ -24,18 +24,6 @@ from billing_core.ledger.queries import Chosen, Selection, choose, selected
 from billing_core.rating.events import Policy
 from billing_core.types import Flag
 
-__all__ = [
-    "DirectoryChange",
-    "DirectoryStore",
-    "Line",
-    "Source",
-    "follow",
-    "mapped_customers",
-    "names_in",
-    "payers",
-    "who_pays",
-]
-
 Source = Literal["page", "import"]
 AUDITED_AT_ONCE = 500
 """Changes in one audit entry: an import of a hundred thousand shall neither make one endless entry nor as many."""

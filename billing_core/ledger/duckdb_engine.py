@@ -44,8 +44,6 @@ from billing_core.runtime.faults import of_engine
 from billing_core.runtime.private_files import FILE, keep_private
 from billing_core.types import Flag
 
-__all__ = ["DuckDBEngine", "table_rows"]
-
 MEMORY_LIMIT = "4GB"
 RETRY_SECONDS = 0.05
 

@@ -17,8 +17,6 @@ import pyarrow as pa
 from billing_core.ledger.compiled import Question
 from billing_core.runtime.clock import Clock
 
-__all__ = ["BookingCounts", "Engine", "Rows", "Still", "Writer"]
-
 Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 """`Engine.rows`, or `Writer.rows` inside a transaction."""
 

@@ -25,8 +25,6 @@ from billing_core.ledger.queries import (
     selected,
 )
 
-__all__ = ["GIVEN_DAYS", "given_days", "pairs", "per_day", "segments", "slices"]
-
 GIVEN_DAYS = "given_days"
 """The name under which `segments` expects the table `given_days`."""
 

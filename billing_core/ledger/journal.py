@@ -19,8 +19,6 @@ from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.values.usage_frame import Window
 
-__all__ = ["Ledger", "PullRun", "append_audit", "claim", "contiguous_end", "events_naming", "register_cards"]
-
 CHAIN_PIECE = 10_000
 """Entries of the audit chain read at once."""
 

@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 
 from billing_core.ledger.engine import Writer
 
-__all__ = ["after_closes", "carry_over"]
-
 INSTANT = timedelta(microseconds=1)
 
 _CLOSED = """EXISTS (SELECT 1 FROM closes c WHERE c.reopened_at IS NULL AND {moment} >= c.start_at

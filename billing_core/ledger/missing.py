@@ -18,8 +18,6 @@ from billing_core.ledger.sync import with_mark, without_mark
 from billing_core.types import Flag
 from billing_core.values.usage_frame import Window
 
-__all__ = ["SEEN", "is_marked", "mark_missing", "unseen_events"]
-
 SEEN = pa.schema([pa.field("id", pa.string())])
 
 

@@ -15,8 +15,6 @@ from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["DeliveryOutcome", "DeliveryTry", "Notice", "NoticeStore", "Reached"]
-
 _COLUMNS = (
     "organization_id, customer_id, plan, threshold, period_start, period_end, included, used, raised_at, seen_at, "
     "seen_by"

@@ -15,8 +15,6 @@ import pyarrow as pa
 from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.queries import Chosen, Selection, choose, selected
 
-__all__ = ["GIVEN", "customers_and_usage", "periods_table"]
-
 GIVEN = "given_periods"
 """The name under which `customers_and_usage` expects `periods_table`."""
 

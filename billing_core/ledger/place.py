@@ -7,8 +7,6 @@ from pathlib import Path
 
 from billing_core.errors import SettingsError, WarehouseError
 
-__all__ = ["is_missing", "log_of", "remove"]
-
 
 def log_of(path: Path) -> Path:
     """DuckDB's write-ahead log of a ledger: what was committed and is not in the file yet."""

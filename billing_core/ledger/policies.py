@@ -25,15 +25,6 @@ from billing_core.rating.policy import (
 )
 from billing_core.types import Flag
 
-__all__ = [
-    "forget_facts",
-    "known_policies",
-    "on_a_bill_under_another",
-    "remember_facts",
-    "remember_policy",
-    "reread_under",
-]
-
 _OTHERS = "SELECT id FROM events WHERE id IN (SELECT unnest($1)) AND policy IS DISTINCT FROM $2"
 
 _ON_A_BILL = f"""

@@ -22,8 +22,6 @@ from pathlib import Path
 from billing_core.errors import WarehouseError
 from billing_core.runtime.locks import holder, note_holder, try_lock
 
-__all__ = ["Lease"]
-
 PATIENCE_SECONDS = 120.0
 """How long a statement waits for its turn before it says so. Holders hand over within one statement."""
 

@@ -40,32 +40,6 @@ from billing_core.ledger.schema import (
 )
 from billing_core.types import Flag
 
-__all__ = [
-    "Chosen",
-    "ClosedSpan",
-    "LocalTime",
-    "Selection",
-    "Snapshot",
-    "breakdown",
-    "by_hour_of_week",
-    "choose",
-    "closed_states",
-    "daily",
-    "distinct_values",
-    "event",
-    "facet",
-    "in_time_order",
-    "local_day",
-    "local_quarter_hour",
-    "local_time",
-    "page",
-    "revisions",
-    "selected",
-    "to_freeze",
-    "totals",
-    "with_moment",
-]
-
 QUARTERS_PER_DAY = 24 * 4
 THURSDAY = 3
 """Weekday of 1970-01-01, Monday being 0."""

@@ -18,33 +18,6 @@ import pyarrow.compute as pc
 from billing_core.rating.events import EVENT_SCHEMA
 from billing_core.types import SyncStatus
 
-__all__ = [
-    "ADDED_LATER",
-    "COMPARED",
-    "COMPARED_IF_KNOWN",
-    "EVENT_COLUMNS",
-    "FLAG_SEPARATOR",
-    "IMPORT_RUN",
-    "LEARNED",
-    "MODEL_SEPARATOR",
-    "POLICY_COLUMNS",
-    "QUARTER_HOUR_SECONDS",
-    "SENT",
-    "SETTINGS_RUN",
-    "SYNC_TABLES",
-    "UNDONE",
-    "UNDO_RUN",
-    "Column",
-    "closed_events_table",
-    "coverage_table",
-    "events_table",
-    "holds_table",
-    "intents_table",
-    "revisions_table",
-    "stored",
-    "without_offsets",
-]
-
 MODEL_SEPARATOR = "\x1f"
 """Unit separator, around every model name, so that "is one of the models" is a plain text search."""
 

@@ -14,20 +14,6 @@ from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEW
 from billing_core.types import Flag, SyncStatus
 from billing_core.values.usage_frame import Window, hour_of
 
-__all__ = [
-    "WHOLE",
-    "Billed",
-    "DifferingHour",
-    "UntriedEvent",
-    "billed_by_hour",
-    "conflicting_hours",
-    "decided_events",
-    "former_places",
-    "found_before",
-    "sent_into_since",
-    "untried_intents",
-]
-
 WHOLE = Decimal(1)
 """Less than a credit is a fraction: it waits, and is carried from hour to hour."""
 

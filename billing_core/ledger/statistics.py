@@ -27,18 +27,6 @@ from billing_core.ledger.queries import (
 from billing_core.types import Flag
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = [
-    "active_users",
-    "counts",
-    "credits_per_day",
-    "customers",
-    "latency",
-    "models",
-    "new_users",
-    "sums",
-    "token_classes",
-]
-
 P95 = 0.95
 ORGANIZATION = "organization_id"
 

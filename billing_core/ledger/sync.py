@@ -34,18 +34,6 @@ from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
 from billing_core.values.usage_frame import hour_of
 
-__all__ = [
-    "Candidates",
-    "Difference",
-    "IntentUpdate",
-    "KeepBack",
-    "PlannedPush",
-    "PushRun",
-    "ShownStatus",
-    "StoredObject",
-    "SyncStore",
-]
-
 VOID = ("rejected", "void")
 """States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
 

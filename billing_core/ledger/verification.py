@@ -15,8 +15,6 @@ from typing import Any
 from billing_core.ledger.engine import Rows
 from billing_core.ledger.schema import CLOSED_COLUMNS, EVENT_COLUMNS, LEARNED
 
-__all__ = ["HASHED_COLUMNS", "EntrySet", "TamperedEvent", "entry_sets", "tampered", "unbooked", "unsent"]
-
 NAMED = 50
 """Entries that a comparison names."""
 

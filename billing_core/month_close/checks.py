@@ -17,8 +17,6 @@ from billing_core.month_close.rules import ELSEWHERE, NAMED, UnfinishedEvents
 from billing_core.stripe_sync.pipeline import open_corrections, staged
 from billing_core.types import Flag
 
-__all__ = ["standings"]
-
 WHOLE = Decimal(1)
 """Smaller corrections wait as fractions do."""
 

@@ -13,8 +13,6 @@ from billing_core.reconcile.report import Reconciliation, added
 from billing_core.types import plain_decimal, utc_text
 from billing_core.usage_events.totals import Sums, add_up
 
-__all__ = ["heading", "status_line", "stripe_part", "together", "totals_of"]
-
 
 def heading(close: Close) -> dict[str, Any]:
     """What the journal and the manifest both say."""

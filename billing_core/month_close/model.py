@@ -18,19 +18,6 @@ from billing_core.month_close.rules import AcceptedObstacle, Obstacle
 from billing_core.types import Credits
 from billing_core.values.usage_frame import Window
 
-__all__ = [
-    "FROZEN_SETTINGS",
-    "Checklist",
-    "Closing",
-    "Difference",
-    "Month",
-    "MonthState",
-    "Verification",
-    "canonical",
-    "digest",
-    "window_of",
-]
-
 FROZEN_SETTINGS = ("seller_name", "service_name", "journal_accounts")
 """Settings that exports are made with: for a closed month those count that its manifest names."""
 

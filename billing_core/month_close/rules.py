@@ -18,20 +18,6 @@ from billing_core.reconcile.report import Cause, ComparisonStep, Reconciliation
 from billing_core.types import plain_decimal
 from billing_core.values.decimals import EXACT
 
-__all__ = [
-    "ACCEPTABLE",
-    "ELSEWHERE",
-    "Acceptance",
-    "AcceptedObstacle",
-    "Obstacle",
-    "ObstacleGroup",
-    "UnfinishedEvents",
-    "from_reconciliation",
-    "from_standings",
-    "judge",
-    "not_over",
-]
-
 NOT_OVER = "not_over"
 NOT_CONNECTED = "not_connected"
 CONTRADICTION = "contradiction"

@@ -70,8 +70,6 @@ if TYPE_CHECKING:
     from billing_core.reconcile.report import Reconciliation
     from billing_core.stripe_sync.service import StripeSyncService
 
-__all__ = ["MonthCloseService"]
-
 READERS = (Role.FINANCE, Role.ADMIN)
 
 EXPORTED = (

@@ -18,9 +18,6 @@ from billing_core.ledger.verification import HASHED_COLUMNS, unbooked, unsent
 from billing_core.month_close.manifest import heading
 from billing_core.month_close.model import Difference, digest
 
-__all__ = ["GONE", "in_bookings", "in_cards", "in_entries", "in_journals", "in_manifest", "in_totals", "manifest_of"]
-
-
 GONE = "the audit log tells of a close of {} that the ledger does not hold any more"
 
 

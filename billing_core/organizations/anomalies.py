@@ -16,21 +16,6 @@ from billing_core.ledger.anomaly_marks import AnomalyMark
 from billing_core.organizations.variance import Variance
 from billing_core.values.decimals import EXACT
 
-__all__ = [
-    "FEWEST_DAYS",
-    "SMALLEST_MARGIN",
-    "Anomaly",
-    "AnomalyReport",
-    "NotJudged",
-    "PeriodAnomaly",
-    "UsualRange",
-    "expected_day",
-    "expected_period",
-    "range_around",
-    "rank",
-    "total",
-]
-
 WEEK = 7
 WEEKS = 8
 FEWEST_WEEKS = 4

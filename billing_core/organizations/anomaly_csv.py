@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from billing_core.organizations.anomalies import Anomaly
-from billing_core.usage_events.rows import csv_line
-
-__all__ = ["HEADER", "csv_document"]
+from billing_core.values.csv_cells import csv_line
 
 HEADER = (
     "organization_id", "day", "credits", "expected_credits", "expected_low", "expected_high", "credits_at_stake",

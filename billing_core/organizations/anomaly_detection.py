@@ -24,8 +24,6 @@ from billing_core.organizations.daily import DailyHistory, DailyUsage
 from billing_core.organizations.variance import rounded
 from billing_core.values.decimals import EXACT
 
-__all__ = ["LOOK_BACK", "PERIOD_LENGTHS", "judge"]
-
 LOOK_BACK = WEEK * WEEKS
 """Days read before the first judged one."""
 

@@ -12,8 +12,6 @@ import pyarrow as pa
 from billing_core.usage_events.totals import EPOCH
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Account", "DailyHistory", "DailyUsage", "daily_history", "day_number"]
-
 Account = tuple[str | None, str | None]
 """An organization and a customer its events are billed to; `None` is "none named"."""
 

@@ -41,8 +41,6 @@ from billing_core.values.decimals import EXACT
 if TYPE_CHECKING:
     from billing_core.stripe.model import Customer
 
-__all__ = ["Applied", "Change", "Directory", "DirectoryEntry", "DirectoryPreview", "Parsed", "PreviewLine"]
-
 REMEMBERED = 32
 
 

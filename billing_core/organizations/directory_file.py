@@ -16,18 +16,6 @@ from hashlib import sha256
 from billing_core.values.csv_cells import csv_line, read_back
 from billing_core.values.csv_dialect import SEPARATORS, dialect_of, encoding_of, in_windows, is_blank, is_separator_line
 
-__all__ = [
-    "COLUMNS",
-    "Change",
-    "Parsed",
-    "RejectedDirectoryRow",
-    "can_be_written",
-    "csv_lines",
-    "faults",
-    "parse",
-    "shown",
-]
-
 COLUMNS = ("organization_id", "name", "customer_id")
 
 LARGEST_FILE = 5 * 1024 * 1024

@@ -9,8 +9,6 @@ from fractions import Fraction
 
 from billing_core.values.decimals import EXACT
 
-__all__ = ["DIMENSIONS", "SLOPE_DAYS", "Contribution", "UsageChange", "slope_driver"]
-
 SLOPE_DAYS = 14
 """Complete days compared with as many before them: two of each weekday on either side."""
 

@@ -17,8 +17,6 @@ from billing_core.types import Credits, plain_decimal
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["MEANINGS", "Figures", "Move", "OrganizationFigures", "Statistics", "TokensByClass", "added", "movers"]
-
 MICROSECOND = Decimal("0.000001")
 
 MEANINGS: dict[str, str] = {

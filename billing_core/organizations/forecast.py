@@ -26,18 +26,6 @@ from billing_core.values.decimals import EXACT
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-__all__ = [
-    "FEWEST_DAYS",
-    "FEWEST_USED_DAYS",
-    "BackTest",
-    "Exhaustion",
-    "ExpectedDay",
-    "Forecast",
-    "ForecastInput",
-    "NotEnough",
-    "forecast",
-]
-
 FEWEST_DAYS = 21
 """Three of each weekday: fewer say nothing about a rhythm."""
 

@@ -33,8 +33,6 @@ from billing_core.settings import Settings
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["HISTORY_DAYS", "LONGEST_WINDOW", "ForecastService", "Limits"]
-
 HISTORY_DAYS = 120
 """Days a forecast learns from: 17 weeks of rhythm, and nothing so old that it misleads."""
 

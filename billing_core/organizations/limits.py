@@ -15,8 +15,6 @@ from billing_core.stripe.periods import ENDED
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.values.decimals import EXACT
 
-__all__ = ["LONGEST_MONTH", "Limit", "PlanTotal", "by_plan", "is_too_early", "pace_of", "percent_of", "reached"]
-
 EARLY = Fraction(1, 20)
 """In this first part of a period a straight line through what was used says nothing yet."""
 

@@ -9,9 +9,7 @@ from typing import Any
 from billing_core.ledger.notices import Notice, Reached
 from billing_core.organizations.limits import Limit, percent_of
 from billing_core.organizations.notices import Delivery
-from billing_core.usage_events.rows import csv_line
-
-__all__ = ["LIMIT_COLUMNS", "NOTICE_COLUMNS", "limits_csv", "notices_csv"]
+from billing_core.values.csv_cells import csv_line
 
 LIMIT_COLUMNS = (
     "organization_id", "organization_name", "customer_id", "plan", "state", "credits_included", "credits_used",

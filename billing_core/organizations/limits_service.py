@@ -40,8 +40,6 @@ from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.decimals import EXACT
 
-__all__ = ["LimitsReading", "LimitsService", "Refreshed"]
-
 NAMED_WITHIN = timedelta(days=90)
 """A customer that an organization's events have not named for longer is not its customer any more."""
 

@@ -13,8 +13,6 @@ from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Reached
 from billing_core.organizations.limits import Limit, percent_of
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = ["GIVE_UP_AFTER", "TRIES_PER_GO", "Delivery", "DeliveryState", "delivery_of", "due_at", "facts_of", "passed"]
-
 GIVE_UP_AFTER = timedelta(hours=24)
 TRIES_PER_GO = 3
 FIRST_DISTANCE, LONGEST_DISTANCE = timedelta(minutes=5), timedelta(hours=6)

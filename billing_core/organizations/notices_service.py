@@ -27,8 +27,6 @@ from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings
 from billing_core.types import utc_text
 
-__all__ = ["DueNotices", "NoticeRun", "NoticeService", "RaisedNotice"]
-
 _log = logging.getLogger(__name__)
 
 SHOWN_SEEN = 100

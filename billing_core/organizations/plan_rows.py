@@ -14,8 +14,6 @@ from billing_core.stripe.periods import is_over
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, standing_of
 from billing_core.values.decimals import EXACT
 
-__all__ = ["CustomerPlan", "Pairs", "limits_of", "plans_of"]
-
 Pairs = Mapping[tuple[str | None, str | None], Decimal]
 """Organization and customer that belong together → the credits of both in the customer's period."""
 

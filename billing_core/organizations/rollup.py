@@ -15,8 +15,6 @@ from billing_core.usage_events.totals import UNSYNCED, parts_of
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["Rows", "percentile", "roll_up"]
-
 PARTS = tuple(f"credits_{part}" for part in ("ai_tokens", "compute", "storage"))
 
 Row = Mapping[str, Any]

@@ -29,8 +29,6 @@ from billing_core.usage_events.selection import period_before, select
 from billing_core.usage_events.totals import EPOCH, add_up
 from billing_core.values.decimals import EXACT
 
-__all__ = ["ActiveUsers", "OrganizationService"]
-
 REMEMBERED = 32
 """Answers kept per kind of question. One holds a few kilobytes per organization."""
 

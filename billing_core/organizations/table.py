@@ -13,23 +13,6 @@ from billing_core.organizations.figures import Figures, OrganizationFigures, Sta
 from billing_core.types import Credits
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = [
-    "BY_NAME",
-    "CSV_COLUMNS",
-    "DEFAULT_SORT",
-    "NOBODY",
-    "SORTS",
-    "Value",
-    "figure",
-    "found",
-    "label",
-    "margin_share",
-    "organizations_csv",
-    "relative_change",
-    "rows",
-    "share",
-]
-
 NOBODY = "No organization"
 """What the row of events without an organization is called."""
 
@@ -171,7 +154,7 @@ def organizations_csv(
 
 
 def _lines(chosen: Sequence[OrganizationFigures], names: Mapping[str, str], whole: Decimal) -> Iterable[str]:
-    from billing_core.usage_events.rows import csv_line  # brings Arrow, which only the file needs
+    from billing_core.values.csv_cells import csv_line  # brings Arrow, which only the file needs
 
     yield csv_line(CSV_COLUMNS)
     for one in chosen:

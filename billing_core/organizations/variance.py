@@ -19,8 +19,6 @@ from fractions import Fraction
 
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Segment", "Variance", "averaged", "rounded", "split"]
-
 SIX_PLACES = 6
 
 

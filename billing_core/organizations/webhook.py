@@ -26,8 +26,6 @@ from billing_core.types import utc_text
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Delivered", "DeliveryLog", "Webhook", "WebhookResponse", "body_of", "deliver", "signature_of"]
-
 _log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 5.0

@@ -25,22 +25,6 @@ from billing_core.rating.globs import first_match
 from billing_core.types import parse_time
 from billing_core.values.usage_frame import TOKEN_CLASSES, MetadataNames
 
-__all__ = [
-    "AiRates",
-    "Basis",
-    "CardLoader",
-    "ComputeBasis",
-    "LeftOut",
-    "Plan",
-    "RateCard",
-    "RateCardFile",
-    "TokenRate",
-    "builtin_cards",
-    "first_fault",
-    "load_rate_cards",
-    "parse_rate_cards",
-]
-
 
 class Basis(StrEnum):
     """What AI credits follow from: counted tokens, or the US dollars Langfuse computed."""

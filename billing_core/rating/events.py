@@ -23,24 +23,6 @@ from billing_core.values.decimals import Integers, from_integers, to_integers
 from billing_core.values.time_columns import microseconds_between
 from billing_core.values.usage_frame import COST, LARGEST_COST_USD, USAGE_SCHEMA, MetadataNames
 
-__all__ = [
-    "COST_USD",
-    "EVENT_SCHEMA",
-    "LATENCY",
-    "NO_CUSTOMER",
-    "RATED_FLAGS",
-    "BookedCustomer",
-    "Policy",
-    "failed_before",
-    "flag_sets",
-    "in_order",
-    "matches_any",
-    "no_customer",
-    "no_usage",
-    "payers",
-    "to_events",
-]
-
 COST_USD = pa.decimal128(18, 12)
 """US dollars of one event: within 64 bits, so that sums over millions stay fast."""
 

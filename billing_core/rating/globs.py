@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-__all__ = ["first_match", "fits"]
-
 
 def first_match(patterns: Sequence[str], *spellings: str) -> int | None:
     """The place of the pattern that is one of the spellings, else of the first glob that fits one; `None` if none does.

@@ -23,17 +23,6 @@ from billing_core.rating.rate import CREDITS
 from billing_core.types import Flag
 from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames
 
-__all__ = [
-    "NAMED_FACTS",
-    "PolicyDifference",
-    "Rated",
-    "ReadUnderPolicy",
-    "fingerprint",
-    "policy_from_json",
-    "policy_json",
-    "rate_under",
-]
-
 NAMED_FACTS = (
     "organization_id", "user_id", "chatflow_id", "chatflow_name", "ai_credentials_ownership", "storage_gb",
 )  # fmt: skip

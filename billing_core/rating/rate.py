@@ -27,19 +27,6 @@ from billing_core.values.time_columns import microseconds_between
 from billing_core.values.usage_frame import LONGEST_RUN, TOKEN_CLASSES, USAGE_LINE
 from billing_core.values.usage_keys import REST, KeyMeaning, read_key, words_of
 
-__all__ = [
-    "CREDITS",
-    "LARGEST_COMPONENT",
-    "OWN_KEY",
-    "PRICE",
-    "RATED_SCHEMA",
-    "KeyPrice",
-    "effective_token_rate",
-    "is_left_out",
-    "price_of_key",
-    "rate",
-]
-
 CREDITS = pa.decimal128(18, 6)
 PRICE = pa.decimal128(18, 12)
 

@@ -16,20 +16,6 @@ from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.schema import coverage_table, events_table, holds_table, intents_table
 from billing_core.values.usage_frame import Window
 
-__all__ = [
-    "COVERAGE",
-    "HOLDS",
-    "INTENTS",
-    "LEDGER",
-    "UPSTREAM",
-    "ComparisonInput",
-    "LedgerState",
-    "active_customers",
-    "late_candidates",
-    "read_ledger",
-    "sent_to",
-]
-
 _CREDITS = pa.decimal128(18, 6)
 _TIME = pa.timestamp("us")
 

@@ -24,8 +24,6 @@ from billing_core.reconcile.hours import HourIntent, KeptBack, LegacyEvent, expl
 from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation, added
 from billing_core.values.decimals import EXACT
 
-__all__ = ["LAG", "compare"]
-
 LAG = timedelta(hours=1)
 """How long an accepted meter event may be missing from Stripe's summaries: no lag is published (Stripe notes, 4)."""
 

@@ -21,17 +21,6 @@ from billing_core.values.usage_frame import HOUR, Window
 if TYPE_CHECKING:
     from billing_core.stripe.model import Invoice, Subscription
 
-__all__ = [
-    "AFTER_FINALIZATION",
-    "NO_METERED_ITEM",
-    "SEVERAL_SUBSCRIPTIONS",
-    "BilledLine",
-    "after_finalization",
-    "billed_lines",
-    "no_metered_item",
-    "several_subscriptions",
-]
-
 NO_METERED_ITEM = "no_metered_item"
 AFTER_FINALIZATION = "after_finalization"
 SEVERAL_SUBSCRIPTIONS = "several_subscriptions"

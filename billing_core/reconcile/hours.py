@@ -13,8 +13,6 @@ from decimal import Decimal
 from billing_core.reconcile.report import Cause, ComparisonStep, DifferencePart
 from billing_core.values.decimals import EXACT
 
-__all__ = ["HourIntent", "KeptBack", "LegacyEvent", "explain_hour"]
-
 MOST_SUMS = 4096
 """Combinations of unknown intents looked at; beyond, the largest ones are kept."""
 

@@ -14,21 +14,6 @@ from billing_core.types import plain_decimal, utc_text
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import Window
 
-__all__ = [
-    "INFORMATIONAL",
-    "UNEXPLAINED",
-    "Cause",
-    "ComparisonStep",
-    "CrossCheck",
-    "CustomerDay",
-    "DayDifference",
-    "DifferencePart",
-    "Reconciliation",
-    "UnbilledFinding",
-    "added",
-    "waterfall",
-]
-
 
 class Cause(StrEnum):
     """Why two books differ: the closed list of CONTRACT section 4."""

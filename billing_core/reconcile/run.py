@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from billing_core.langfuse.rollup import DailyTotal
     from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
 
-__all__ = ["LangfuseUsage", "Progress", "StripeSums", "reconcile"]
-
 READERS = 4
 """Customers whose summaries are read at the same time."""
 

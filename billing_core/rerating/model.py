@@ -12,17 +12,6 @@ from typing import Any
 from billing_core.types import plain_decimal, utc_text
 from billing_core.values.decimals import EXACT
 
-__all__ = [
-    "WHY_NOT",
-    "CardVersion",
-    "CustomerDelta",
-    "NotRerated",
-    "OrganizationDelta",
-    "PlanCrossing",
-    "Rerating",
-    "ToSend",
-]
-
 
 class NotRerated(StrEnum):
     """Why an event keeps its credits and its customer, whatever the card or the settings say."""

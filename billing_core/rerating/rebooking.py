@@ -19,8 +19,6 @@ from billing_core.rating.events import EVENT_SCHEMA, failed_before, no_customer
 from billing_core.rerating.rules import RERATED
 from billing_core.types import Flag, SyncStatus
 
-__all__ = ["Waiting", "to_book", "waiting_now"]
-
 Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None, bool]
 
 

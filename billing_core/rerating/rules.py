@@ -25,20 +25,6 @@ from billing_core.types import Flag
 from billing_core.values.decimals import from_integers, to_integers
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = [
-    "NEEDED",
-    "PARTS",
-    "RERATED",
-    "BookedWith",
-    "CardCalendar",
-    "as_booked",
-    "billed_by_somebody_else",
-    "cannot_be_priced",
-    "rated",
-    "rerate",
-    "stored_flags",
-]
-
 PARTS = ("credits_ai_tokens", "credits_compute", "credits_storage")
 
 RERATED = pa.schema(

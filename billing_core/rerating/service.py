@@ -44,8 +44,6 @@ from billing_core.settings import Settings
 from billing_core.types import Flag, utc_text
 from billing_core.values.usage_frame import aware_in
 
-__all__ = ["ReratingService"]
-
 READ_AT_ONCE = 100_000
 """Events per read: what is in memory at a time."""
 

@@ -34,8 +34,6 @@ from billing_core.rerating.rules import (
 from billing_core.types import Flag
 from billing_core.values.decimals import to_integers
 
-__all__ = ["SETTINGS_NEEDED", "UnderSettings", "under_settings"]
-
 SETTINGS_NEEDED = tuple(
     dict.fromkeys((*NEEDED, "id", "environment", "named_customer_id", "policy", "marks", *NAMED_FACTS))
 )

@@ -23,8 +23,6 @@ from billing_core.rerating.model import (
 )
 from billing_core.values.decimals import EXACT
 
-__all__ = ["RerateTotals", "crossings", "current_periods", "unknown_plans"]
-
 Periods = Mapping[str, tuple[datetime, datetime]]
 """Customer → the half-open billing period that runs now, aware UTC."""
 

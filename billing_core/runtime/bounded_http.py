@@ -18,16 +18,6 @@ from typing import Any
 import httpcore
 import httpx
 
-__all__ = [
-    "ANSWER_BYTES",
-    "ANSWER_SECONDS",
-    "AnswerTooLarge",
-    "AnswerTooSlow",
-    "DeadlineCutter",
-    "Unpacking",
-    "bounded_client",
-]
-
 ANSWER_SECONDS = 90.0
 """From the question to the last byte. Langfuse's slowest answers take 55 s, and proxies give up after 100 s."""
 

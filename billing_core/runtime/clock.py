@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-__all__ = ["Clock", "now", "seconds"]
-
 Clock = Callable[[], datetime]
 """Says what time it is; aware, UTC."""
 

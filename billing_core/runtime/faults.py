@@ -20,8 +20,6 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from billing_core.errors import BillingError, SettingsError, UpstreamError, WarehouseError
 
-__all__ = ["UNEXPECTED", "Unexpected", "explained", "known", "naming", "of_engine", "one_line", "said_of"]
-
 _log = logging.getLogger(__name__)
 
 UNEXPECTED = "Something unexpected went wrong; the log has the details."

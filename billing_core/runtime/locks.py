@@ -16,8 +16,6 @@ from pathlib import Path
 
 from billing_core.errors import WarehouseError
 
-__all__ = ["PATIENCE_SECONDS", "LockHeld", "exclusive", "holder", "is_held", "note_holder", "try_lock"]
-
 POLL_SECONDS = 0.05
 
 PATIENCE_SECONDS = 120.0

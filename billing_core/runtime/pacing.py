@@ -6,8 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Pace"]
-
 
 class Pace:
     """Hands out slots, evenly spaced. Thread-safe.

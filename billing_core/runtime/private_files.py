@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["FILE", "FOLDER", "keep_private"]
-
 FILE, FOLDER = 0o600, 0o700
 """Modes of what is created. What was there before keeps its own."""
 

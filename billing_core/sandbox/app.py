@@ -14,9 +14,8 @@ from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.faults import faults
 from billing_core.sandbox.http import ApiGeneration, HttpError, Sandbox, refuse, wall_clock
 from billing_core.sandbox.langfuse import common, legacy, v2
-from billing_core.sandbox.stripe import routes
-
-__all__ = ["create_app"]
+from billing_core.sandbox.stripe import routes as stripe
+from billing_core.sandbox.stripe.account import Account
 
 
 async def unknown_route(_: Request, __: Exception) -> Response:
@@ -49,11 +48,11 @@ def create_app(
             *common.routes(),
             *v2.routes(),
             *legacy.routes(),
-            *routes.routes(),
+            *stripe.routes(),
             *faults.routes(),
         ],
         exception_handlers={HttpError: refuse, 404: unknown_route},
     )
     app.state.sandbox = Sandbox(dataset, ApiGeneration(mode), clock)
-    app.state.stripe = routes.Account(clock, stripe_journal)
+    app.state.stripe = Account(clock, stripe_journal)
     return faults.FaultLayer(app, latency_seconds)

@@ -20,20 +20,6 @@ from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.langfuse.store import RowStore
 from billing_core.sandbox.langfuse.wire import milliseconds
 
-__all__ = [
-    "ApiGeneration",
-    "HttpError",
-    "Sandbox",
-    "bad_request",
-    "check_key",
-    "in_text",
-    "json_response",
-    "not_found",
-    "refuse",
-    "time_window",
-    "whole_number",
-]
-
 
 class ApiGeneration(StrEnum):
     """Which generation of Langfuse the sandbox plays."""

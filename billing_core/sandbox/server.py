@@ -25,8 +25,6 @@ from billing_core.sandbox.data.catalog import LANGFUSE_PUBLIC_KEY, LANGFUSE_SECR
 from billing_core.sandbox.data.dataset import DEFAULT_DAYS, DEFAULT_EVENTS, DEFAULT_SEED, SandboxDataset
 from billing_core.sandbox.http import ApiGeneration
 
-__all__ = ["SandboxProcess", "environment_for", "run_command", "serve"]
-
 PARENT_CHECK_SECONDS = 1.0
 GRACE_SECONDS = 2.0
 """Between the wish to end and the end, whatever a request is still doing."""

@@ -16,8 +16,6 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-__all__ = ["StripeResponse", "one_line"]
-
 LONGEST_TEXT = 300
 """Characters of a foreign message that are worth showing."""
 

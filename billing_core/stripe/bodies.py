@@ -7,8 +7,6 @@ from typing import Any
 
 from billing_core.stripe.model import MeterEvent
 
-__all__ = ["CUSTOMER_KEY", "VALUE_KEY", "check", "v1_body", "v2_body"]
-
 CUSTOMER_KEY = "stripe_customer_id"
 VALUE_KEY = "value"
 """Payload keys of a meter event that carries credits; anything else would be stored at Stripe for ever."""

@@ -17,19 +17,6 @@ from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.run import SendRun
 from billing_core.stripe.wire import NoResponse
 
-__all__ = [
-    "IDEMPOTENCY_ERROR",
-    "METER_GONE",
-    "METER_GONE_CODES",
-    "METER_GONE_SAYS",
-    "AccountRefused",
-    "CallOutcome",
-    "Verdict",
-    "key_of_try",
-    "try_until_known",
-    "verdict_of",
-]
-
 DUPLICATE_CODE = "duplicate_meter_event"
 DUPLICATE_WORDS = "already exists with identifier"
 """v1 names no code for a duplicate; langfuse met this message in production (notes, section 1.5)."""

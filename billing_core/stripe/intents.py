@@ -24,18 +24,6 @@ import pyarrow.compute as pc
 from billing_core.settings import Granularity
 from billing_core.values.decimals import from_integers, to_integers
 
-__all__ = [
-    "CANDIDATES",
-    "COVERED",
-    "BillingPeriods",
-    "Hold",
-    "PlanningRules",
-    "PushPlan",
-    "identifier_of",
-    "owed",
-    "plan",
-]
-
 OLDEST = timedelta(days=35)
 """Stripe takes no older timestamp."""
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from billing_core.runtime.pacing import Pace
 
-__all__ = ["LIVE_PER_SECOND", "STREAM_LIVE_PER_SECOND", "TEST_PER_SECOND", "Brake", "RetryLimits"]
-
 LIVE_PER_SECOND = 900
 """Stripe allows 1,000 meter events a second in live mode (notes, section 1.4); others may send too."""
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from billing_core.stripe.bodies import CUSTOMER_KEY, VALUE_KEY
 
-__all__ = ["Meter"]
-
 
 @dataclass(frozen=True, slots=True)
 class Meter:

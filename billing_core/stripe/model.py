@@ -13,21 +13,6 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Protocol
 
-__all__ = [
-    "Customer",
-    "ErrorReport",
-    "Invoice",
-    "InvoiceLine",
-    "MeterEvent",
-    "OutcomeKind",
-    "ReportedError",
-    "SendOutcome",
-    "Sink",
-    "Subscription",
-    "SubscriptionItem",
-    "SummaryBucket",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class MeterEvent:

@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 
 from billing_core.stripe.model import Invoice, Subscription, SubscriptionItem
 
-__all__ = ["ENDED", "BillingCalendar", "calendar_of", "choose", "is_over"]
-
 LAST_MOMENTS = timedelta(minutes=10)
 """Nothing is sent this shortly before an invoice becomes final: Stripe still has to count it."""
 

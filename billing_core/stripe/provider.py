@@ -24,8 +24,6 @@ from billing_core.stripe.stream_sink import StreamSink
 from billing_core.stripe.v1_sink import V1Sink
 from billing_core.stripe.wire import Connection
 
-__all__ = ["MISSING", "Meter", "StripeProvider"]
-
 ERROR_EVENT_TYPES = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
 
 EVENTS_KEPT = timedelta(days=30) - timedelta(minutes=1)

@@ -12,8 +12,6 @@ from billing_core.stripe.answer import StripeResponse
 from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.wire import Connection, NoResponse
 
-__all__ = ["JsonReader", "ReadFailed"]
-
 PAGE = 100
 """Objects per page; Stripe's own default is 10 and reads are rationed."""
 

@@ -10,8 +10,6 @@ from typing import TypeAlias, TypeVar
 
 from billing_core.stripe.model import SendOutcome
 
-__all__ = ["SendRun", "carry"]
-
 Item = TypeVar("Item")
 
 _Ready: TypeAlias = "queue.SimpleQueue[deque[Item] | None]"

@@ -24,8 +24,6 @@ from billing_core.stripe.model import (
     SummaryBucket,
 )
 
-__all__ = ["UnexpectedShape", "customer", "error_report", "invoice", "line", "meter", "part", "subscription", "summary"]
-
 UNREADABLE = "unreadable"
 """Code of an error report that could not be understood: a person has to look at it in the dashboard."""
 

@@ -20,8 +20,6 @@ from billing_core.stripe.run import SendRun
 from billing_core.stripe.threaded_sink import ThreadedSink
 from billing_core.stripe.wire import Connection, NoResponse
 
-__all__ = ["StreamSink"]
-
 PATH = "/v2/billing/meter_event_stream"
 SESSION_PATH = "/v2/billing/meter_event_session"
 MOST_EVENTS = 100

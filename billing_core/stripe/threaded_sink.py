@@ -16,8 +16,6 @@ from billing_core.stripe.model import MeterEvent, OutcomeKind, SendOutcome
 from billing_core.stripe.run import SendRun, carry
 from billing_core.stripe.wire import Connection
 
-__all__ = ["ThreadedSink"]
-
 Parcel = TypeVar("Parcel")
 """What one call carries."""
 

@@ -15,8 +15,6 @@ from billing_core.stripe.run import SendRun
 from billing_core.stripe.threaded_sink import ThreadedSink
 from billing_core.stripe.wire import Connection
 
-__all__ = ["V1Sink"]
-
 PATH = "/v1/billing/meter_events"
 WORKERS = 32
 

@@ -25,8 +25,6 @@ from billing_core.stripe.answer import StripeResponse
 if TYPE_CHECKING:
     from stripe._base_address import BaseAddresses
 
-__all__ = ["Connection", "NoResponse"]
-
 Host = Literal["api", "meter_events"]
 
 ANSWER_SECONDS = 90.0

@@ -25,20 +25,6 @@ from billing_core.stripe_sync.confirmation import resolve
 from billing_core.stripe_sync.read_ration import ReadRation
 from billing_core.values.usage_frame import HOUR, Window, hour_of, whole_hours
 
-__all__ = [
-    "FRESH",
-    "AccountCache",
-    "AccountSnapshot",
-    "KeptSummary",
-    "keep_plans_failure",
-    "known_meter",
-    "last_plans_failure",
-    "or_say",
-    "period_ended",
-    "read_at",
-    "remembered",
-]
-
 FRESH = timedelta(minutes=1)
 """For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
 

@@ -17,8 +17,6 @@ from billing_core.ledger.sync import DELIVERED, DUPLICATE, IntentUpdate
 from billing_core.stripe.model import HourlySum
 from billing_core.values.usage_frame import hour_of
 
-__all__ = ["ValueMismatch", "agreeing", "judge_duplicates", "resolve"]
-
 MOST_UNKNOWN = 12
 """Unknown intents of one hour that are told apart by their sums; more stay unknown."""
 

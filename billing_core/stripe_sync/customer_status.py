@@ -16,16 +16,6 @@ from billing_core.stripe.model import Invoice, Subscription
 from billing_core.stripe.periods import choose
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = [
-    "NO_SUBSCRIPTION",
-    "UNKNOWN",
-    "CustomerStatus",
-    "SubscriptionState",
-    "plan_of",
-    "standing_of",
-    "used_according_to",
-]
-
 UNKNOWN = "unknown"
 NO_SUBSCRIPTION = "none"
 

@@ -22,8 +22,6 @@ from billing_core.langfuse.scores import SCORE_NAME, ScoreWriter, StatusScore
 from billing_core.ledger.sync import ShownStatus, SyncStore
 from billing_core.settings import Settings
 
-__all__ = ["MOST_EVENTS", "WriteBack", "write_back"]
-
 MOST_EVENTS = 500
 """Events per run, oldest first: one request each on servers that take no lists."""
 

@@ -23,24 +23,6 @@ from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidat
 from billing_core.types import Flag, SyncStatus
 from billing_core.values.decimals import EXACT
 
-__all__ = [
-    "WOULD_BE_SENT",
-    "WOULD_WAIT",
-    "Action",
-    "Amounts",
-    "CarriedFraction",
-    "DecisionPreview",
-    "Pipeline",
-    "PipelineStage",
-    "Problem",
-    "PushOutlook",
-    "RetryOutlook",
-    "read_outlook",
-    "read_pipeline",
-    "read_problems",
-    "title_of",
-]
-
 
 class PipelineStage(StrEnum):
     """Where an event stands. `held` are those a push or a person keeps back; `error` those Stripe rejected, and those

@@ -54,8 +54,6 @@ from billing_core.stripe_sync.sent_elsewhere import ClearedToSend
 from billing_core.types import Flag, plain_decimal, utc_text
 from billing_core.values.usage_frame import HOUR, hour_of
 
-__all__ = ["PushProgress", "PushResult", "fates_of_retried", "push"]
-
 RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
 

@@ -16,8 +16,6 @@ from billing_core.runtime.clock import Clock
 if TYPE_CHECKING:
     from billing_core.stripe.provider import StripeProvider
 
-__all__ = ["LOOKS_A_DAY", "MONTHLY_READS", "OTHER_READS", "ReadRation", "other_reads_are_due", "reads_this_month"]
-
 MONTHLY_READS = 10_000
 """What Stripe grants a small account."""
 

@@ -30,8 +30,6 @@ from billing_core.stripe_sync.confirmation import SETTLED_AFTER
 from billing_core.values.time_columns import cut_to
 from billing_core.values.usage_frame import HOUR, Window, hour_of
 
-__all__ = ["MEMORY", "ClearedToSend", "Owed", "ReadSums", "clear", "differences", "reason_of", "to_keep_back"]
-
 MEMORY = timedelta(hours=20)
 """Stripe recognises an identifier for at least 24 hours; this leaves a margin."""
 

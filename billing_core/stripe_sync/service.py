@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from billing_core.stripe.provider import StripeProvider
     from billing_core.stripe_sync.push import Progress, PushResult
 
-__all__ = ["ConnectStripe", "Deadline", "StripeSyncService"]
-
 ConnectStripe = Callable[[Settings], "StripeProvider"]
 
 RECONCILIATION = "reconcile"

@@ -20,8 +20,6 @@ from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is
 from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["FLAG_MEANINGS", "EventExplanation", "ExplanationStep", "explain"]
-
 Intents = Sequence[Mapping[str, Any]]
 """The intents that ever covered an event, oldest first: ledger rows with `part`, this event's credits in each, and
 `counted` and `counted_at`, what Stripe's sum for the hour was when it was last read."""

@@ -14,8 +14,6 @@ from billing_core.rating.rate import rate
 from billing_core.types import Flag, plain_decimal
 from billing_core.values.usage_frame import USAGE_SCHEMA
 
-__all__ = ["IMPLAUSIBLE_LATENCY_SECONDS", "LintFinding", "lint_event"]
-
 IMPLAUSIBLE_LATENCY_SECONDS = Decimal(24 * 3600)
 """A trace longer than a day is more often a reused trace id than one long request."""
 

@@ -11,8 +11,6 @@ from billing_core.types import Credits
 from billing_core.usage_events.model import BreakdownRow
 from billing_core.values.decimals import EXACT
 
-__all__ = ["Ranking", "added", "disagreements", "ranking"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ranking:

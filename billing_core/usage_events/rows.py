@@ -10,13 +10,10 @@ import pyarrow as pa
 
 from billing_core.ledger.queries import split_flags, split_models, with_utc
 from billing_core.types import FLAT_FIELDS, Credits, UsageEvent
-from billing_core.values.csv_cells import FORMULA_STARTS, csv_cell, csv_line
 from billing_core.values.decimals import EXACT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["FORMULA_STARTS", "csv_cell", "csv_line", "events", "flat_frame", "flat_rows"]
 
 
 def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -12,8 +12,6 @@ from billing_core.ledger.queries import Selection
 from billing_core.types import Attribute, GetUsageEventsParams
 from billing_core.values.usage_frame import HOUR, aware_in, hour_of, window_in
 
-__all__ = ["period_before", "select"]
-
 _COLUMNS = {
     Attribute.ORGANIZATION: "organization_id",
     Attribute.CUSTOMER: "customer_id",

@@ -11,8 +11,6 @@ from typing import Any
 from billing_core.types import Credits, SyncStatus, Totals
 from billing_core.values.decimals import EXACT
 
-__all__ = ["UNSYNCED", "DayTotals", "Sums", "add_up", "by_day", "parts_of"]
-
 UNSYNCED = frozenset({SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR})
 """Not accepted by Stripe yet."""
 

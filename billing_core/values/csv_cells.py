@@ -10,22 +10,6 @@ from typing import Any
 
 from billing_core.types import plain_decimal, utc_text
 
-__all__ = [
-    "APOSTROPHE",
-    "EXACT",
-    "FORMULA_START",
-    "FORMULA_STARTS",
-    "IN_UTC",
-    "NEUTRALISED",
-    "QUOTED",
-    "csv_cell",
-    "csv_line",
-    "looks_like_formula",
-    "neutralised",
-    "quoted",
-    "read_back",
-]
-
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", *"＝＋－＠﹦﹢﹣﹫")
 """What a spreadsheet may take for a formula at the beginning of a cell, or skip before one. East Asian ones read the
 full-width and the small forms of the signs as the signs."""

@@ -12,17 +12,6 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "SEPARATORS",
-    "Dialect",
-    "dialect_of",
-    "encoding_of",
-    "in_windows",
-    "is_blank",
-    "is_separator_line",
-    "trimmed",
-]
-
 SEPARATORS = (",", ";", "\t", "|")
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

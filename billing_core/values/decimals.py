@@ -14,8 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["EXACT", "Integers", "from_integers", "multiply", "round_half_even", "to_integers"]
-
 EXACT = Context(prec=76, traps=[Inexact, InvalidOperation, Overflow])
 """For sums and products of money: Python's default context would quietly round at 28 digits, this one refuses."""
 

@@ -9,8 +9,6 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
-__all__ = ["HostPort", "Reach", "Site", "address_of", "is_loopback", "network_of", "reach_of"]
-
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?)(?::(?P<port>[0-9]{1,5}))?")

@@ -11,8 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["cut_to", "microseconds", "microseconds_between"]
-
 
 def microseconds(times: Any) -> Any:
     """Whole microseconds since 1970, UTC."""

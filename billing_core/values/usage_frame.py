@@ -15,27 +15,6 @@ from pydantic import BaseModel, ConfigDict
 
 from billing_core.errors import BadParameter
 
-__all__ = [
-    "COST",
-    "HOUR",
-    "LARGEST_COST_USD",
-    "LONGEST_RUN",
-    "SECONDS",
-    "TIME",
-    "TOKEN_CLASSES",
-    "USAGE_LINE",
-    "USAGE_SCHEMA",
-    "MetadataNames",
-    "PullProgress",
-    "RejectedRow",
-    "Window",
-    "aware_in",
-    "hour_of",
-    "whole_hours",
-    "window_in",
-    "zone_named",
-]
-
 TIME = pa.timestamp("us", tz="UTC")
 COST = pa.decimal128(24, 12)
 """US dollars, GB-months, recorded credits: Langfuse stores twelve decimal places and never more."""

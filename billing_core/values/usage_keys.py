@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
-__all__ = ["CACHE_WRITE", "IN", "NEITHER", "OUT", "REST", "KeyMeaning", "UsageKey", "read_key", "words_of"]
-
 INPUT, OUTPUT, CACHE_READ, CACHE_WRITE, REASONING, OTHER = range(len(TOKEN_CLASSES))
 
 IN, OUT, NEITHER = range(3)

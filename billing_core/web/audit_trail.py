@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from billing_core.auth.audit import THROTTLED, Audit, log_event
 from billing_core.errors import BillingError
 
-__all__ = ["AuditTrail"]
-
 _log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 10.0

@@ -19,8 +19,6 @@ from billing_core.errors import BillingError
 from billing_core.web import wiring
 from billing_core.web.security import is_https
 
-__all__ = ["COOKIE_NAME", "COOKIE_PATH", "clear_cookie", "set_cookie"]
-
 COOKIE_NAME = "billing_session"
 
 COOKIE_PATH = "/auth/cookie"

@@ -22,8 +22,6 @@ from billing_core.values.hosts import HostPort, Reach, Site, address_of, reach_o
 from billing_core.web.forwarded import Networks, client_address, forwarded_scheme, is_within
 from billing_core.web.sockets import SOCKET_HEADER, Socket, Sockets, message_limit_setter
 
-__all__ = ["Door", "DoorRules", "Refusal", "refusal"]
-
 _log = logging.getLogger(__name__)
 
 PROBES = re.compile(r"/(healthz|readyz)")

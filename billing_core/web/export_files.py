@@ -17,8 +17,6 @@ from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.usage_api import _NO_STORE, _guarded, _refusal, parse_query, query_of
 
-__all__ = ["export_download", "job_file", "job_focus_metadata", "job_manifest", "request_in"]
-
 PIECE_BYTES = 1 << 20
 
 SEPARATORS = {",": ",", "comma": ",", ";": ";", "semicolon": ";", "\t": "\t", "tab": "\t", "|": "|", "pipe": "|"}

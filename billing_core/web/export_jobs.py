@@ -22,8 +22,6 @@ from billing_core.runtime.faults import explained, said_of
 if TYPE_CHECKING:
     from billing_core.service import BillingService
 
-__all__ = ["ExportJobs", "ExportState"]
-
 KEPT = timedelta(hours=1)
 PER_PERSON = 3
 AT_ALL = 8

@@ -11,8 +11,6 @@ from starlette.types import ASGIApp
 
 from billing_core.values.hosts import address_of
 
-__all__ = ["Networks", "client_address", "forwarded_scheme", "is_within", "take_peers_as_they_are"]
-
 Networks: TypeAlias = Sequence[IPv4Network | IPv6Network]
 
 _HOP = re.compile(r"(?P<v4>[0-9.]+)(?::[0-9]{1,5})?|\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")

@@ -11,8 +11,6 @@ from starlette.responses import JSONResponse
 from billing_core.errors import BillingError
 from billing_core.web import wiring
 
-__all__ = ["healthz", "readyz"]
-
 _log = logging.getLogger(__name__)
 
 _NO_STORE = {"Cache-Control": "no-store"}

@@ -30,27 +30,6 @@ if TYPE_CHECKING:
 
     Found: TypeAlias = Checklist | Closing | Verification
 
-__all__ = [
-    "CloseJob",
-    "CloseProgress",
-    "CloseState",
-    "Job",
-    "JobState",
-    "MonthTask",
-    "PlansJob",
-    "PlansState",
-    "PullJob",
-    "PullState",
-    "PushJob",
-    "PushState",
-    "ReconcileJob",
-    "ReconcileProgress",
-    "ReconcileState",
-    "RerateJob",
-    "RerateState",
-    "Share",
-]
-
 P = TypeVar("P")
 R = TypeVar("R")
 

@@ -16,8 +16,6 @@ from billing_core.errors import SettingsError
 from billing_core.settings import Settings
 from billing_core.web import wiring
 
-__all__ = ["logged_lifetime"]
-
 _log = logging.getLogger(__name__)
 
 

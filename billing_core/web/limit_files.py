@@ -8,8 +8,6 @@ from starlette.responses import Response
 from billing_core.web import wiring
 from billing_core.web.usage_api import csv_download
 
-__all__ = ["limits_csv", "notices_csv"]
-
 
 async def limits_csv(request: Request) -> Response:
     """Every organization's limits, as far as a signed-in admin may see them."""

@@ -8,8 +8,6 @@ from billing_core.errors import SettingsError
 from billing_core.settings import Mode, Settings
 from billing_core.values.hosts import is_loopback
 
-__all__ = ["ServerOptions", "check_server"]
-
 HARMLESS_DETAILS = ("none", "type")
 
 

@@ -17,8 +17,6 @@ from billing_core.web.usage_api import csv_download, query_of
 if TYPE_CHECKING:  # the sign-in form must not wait for what it brings
     from billing_core.audit.service import AuditQuery
 
-__all__ = ["audit_csv", "manifest_json"]
-
 MANY = ("actor", "action")
 ONE = ("from", "to", "search")
 """Parameters of the audit log: those that may be repeated, and those that may not."""

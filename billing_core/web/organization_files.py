@@ -13,8 +13,6 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.usage_api import csv_download, parse_query, query_of
 
-__all__ = ["anomalies_csv", "organization_map_csv", "organizations_csv"]
-
 ANOMALY_PARAMETERS = ("from", "to", "organization")
 
 ASCENDING = {"asc": False, "desc": True}

@@ -14,8 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from billing_core.values.hosts import HostPort
 
-__all__ = ["SecurityHeaders", "content_security_policy", "inline_script_hashes", "is_https", "own_socket"]
-
 HSTS_SECONDS = 365 * 24 * 60 * 60
 
 _METRICS = re.compile(r"/_stcore/+metrics/*$")

@@ -14,8 +14,6 @@ from typing import Any, TypeAlias
 
 from billing_core.values.hosts import is_loopback, network_of
 
-__all__ = ["SOCKET_HEADER", "Socket", "Sockets", "limit_uvicorn_messages", "message_limit_setter"]
-
 STRANGER_BYTES = 64 * 1024
 """The sign-in form and its address are a few kilobytes."""
 

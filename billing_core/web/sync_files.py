@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
     from billing_core.reconcile.report import CustomerDay, Reconciliation
     from billing_core.stripe_sync.pipeline import Problem
 
-__all__ = ["problems_csv", "problems_lines", "reconciliation_csv", "reconciliation_lines"]
-
 PROBLEM_COLUMNS = (
     "cause", "title", "what_to_do", "example", "events", "customers", "credits", "amount_usd", "actions",
 )  # fmt: skip
@@ -83,6 +81,6 @@ def _cells(row: CustomerDay) -> tuple[Any, ...]:
 
 
 def _line(values: Iterable[Any]) -> str:
-    from billing_core.usage_events.rows import csv_line  # brings Arrow
+    from billing_core.values.csv_cells import csv_line  # brings Arrow
 
     return csv_line(values)

@@ -14,8 +14,6 @@ from billing_core.access import Role
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
-__all__ = ["UploadGuard"]
-
 UPLOADERS = frozenset({Role.ADMIN, Role.FINANCE})
 
 _UPLOADS = re.compile(r"/_stcore/+upload_file(/|$)")

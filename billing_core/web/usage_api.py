@@ -16,8 +16,6 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 
-__all__ = ["csv_download", "parse_query", "query_of", "usage_events", "usage_events_csv"]
-
 REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status", "without"})
 
 _NO_STORE = {"Cache-Control": "no-store"}

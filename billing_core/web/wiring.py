@@ -28,30 +28,6 @@ if TYPE_CHECKING:
     from billing_core.web.export_jobs import ExportJobs
     from billing_core.web.jobs import CloseJob, PlansJob, PullJob, PushJob, ReconcileJob, RerateJob
 
-__all__ = [
-    "AuditTrail",
-    "Once",
-    "audit_trail",
-    "close",
-    "close_job",
-    "door_rules",
-    "export_jobs",
-    "gatekeeper",
-    "get_ready",
-    "plans_job",
-    "principal_of_cookie",
-    "pull_job",
-    "push_job",
-    "ready",
-    "reconcile_job",
-    "rerate_job",
-    "serve_with",
-    "service",
-    "settings",
-    "sockets",
-    "tokens",
-]
-
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")

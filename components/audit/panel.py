@@ -28,8 +28,6 @@ from components.shared.notice import plain
 from components.shared.url_state import PART, UrlState, span_boxes, span_window
 from components.shared.widgets import quiet, table
 
-__all__ = ["audit_view"]
-
 FORM = (
     "Every push, pull, import, export, close, card, map and user change and sign-in. Entries are chained: each one's "
     "hash covers the one before, so that nothing in between can be changed unseen."

@@ -16,18 +16,6 @@ from billing_core.ledger.audit_log import AuditEntry
 from billing_core.types import utc_text
 from components.shared.formats import moment
 
-__all__ = [
-    "action_label",
-    "chain_text",
-    "csv_address",
-    "detail_facts",
-    "detail_line",
-    "entry_rows",
-    "entry_title",
-    "found_text",
-    "hashes_of",
-]
-
 CSV_PATH = "/download/audit.csv"
 
 HASH_SHOWN = 12

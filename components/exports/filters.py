@@ -19,8 +19,6 @@ from components.shared.periods import Period, window_of
 from components.usage_events.filter_bar import DOLLARS
 from components.usage_events.query import WITHOUT, Facet, Filters, chips
 
-__all__ = ["export_filters", "narrowed_text", "period_boxes"]
-
 
 def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
     """Period, its days if it is a custom one, and the timezone in which days begin."""

@@ -22,8 +22,6 @@ from components.shared.widgets import table
 if TYPE_CHECKING:
     from billing_core.web.export_jobs import ExportState
 
-__all__ = ["is_exporting", "job_box", "start_export"]
-
 FILE_PATH = "/download/exports"
 
 SHOWN = "export.job-preview"

@@ -34,8 +34,6 @@ from components.shared.notice import notice_of_error, plain
 from components.shared.periods import Period
 from components.usage_events.query import Filters
 
-__all__ = ["export_dialog", "export_view"]
-
 PREVIEW = "export.preview"
 """Session state: the last preview with what it was asked for."""
 

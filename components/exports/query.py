@@ -15,11 +15,6 @@ from billing_core.exports.model import FORMATS, MAY_EXPORT, Dataset, ExportReque
 from components.shared.periods import Days, Period, days_of
 from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, question
 
-__all__ = [
-    "ADDRESS_NAMES", "FOCUS_VERSIONS", "Choice", "Separator", "days", "facets_of", "filters_of", "has", "may_export",
-    "request_of", "timezones",
-]  # fmt: skip
-
 
 class Separator(StrEnum):
     """Between the cells of a CSV; the value is both the label and what stands in the URL."""

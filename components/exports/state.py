@@ -17,22 +17,6 @@ from components.exports.query import ADDRESS_NAMES, Choice
 from components.usage_events.query import Filters
 from components.usage_events.state import current_filters
 
-__all__ = [
-    "Place",
-    "change",
-    "choice",
-    "choose",
-    "choose_filter",
-    "choose_values",
-    "close",
-    "current_job",
-    "forget_job",
-    "is_open",
-    "open_dialog",
-    "remember_job",
-    "widget",
-]
-
 OPEN = "export.open"
 """Session state: the dialog is open."""
 

@@ -8,23 +8,6 @@ from decimal import Decimal
 from billing_core.exports.model import Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
 from components.shared.formats import UNKNOWN, count, exact, plural, usd
 
-__all__ = [
-    "DATASET_WORDS",
-    "FORMAT_WORDS",
-    "GRAIN_WORDS",
-    "column_pixels",
-    "compared_rows",
-    "differing",
-    "note",
-    "nothing_text",
-    "preview_rows",
-    "progress_fraction",
-    "progress_text",
-    "result_text",
-    "size_text",
-    "totals_text",
-]
-
 Figures = Mapping[str, Decimal | int | None]
 
 DATASET_WORDS: Mapping[Dataset, str] = {

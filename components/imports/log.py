@@ -17,8 +17,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome
 from components.shared.widgets import table
 
-__all__ = ["import_log"]
-
 SHOWN = 100
 
 

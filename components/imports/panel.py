@@ -49,8 +49,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
 from components.shared.widgets import quiet, table
 
-__all__ = ["import_view"]
-
 FORM = (
     "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
     "What a file is, is told from its content. Nothing changes before you have seen what it would do."

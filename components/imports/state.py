@@ -15,22 +15,6 @@ import streamlit as st
 from billing_core.imports.model import ImportPlan
 from billing_core.imports.temp_folder import Scratch
 
-__all__ = [
-    "SAID",
-    "FilePlan",
-    "Spooled",
-    "ask_to_apply",
-    "ask_to_undo",
-    "close_dialogs",
-    "discard",
-    "keep",
-    "reading",
-    "spool",
-    "uploader",
-    "wants_to_apply",
-    "wants_to_undo",
-]
-
 READING = "import.reading"
 TURN = "import.turn"
 """A number that gives the upload box a new identity once its file was taken over: it then lets go of its memory."""

@@ -21,28 +21,6 @@ from billing_core.values.decimals import EXACT
 from components.exports.texts import size_text
 from components.shared.formats import moment, plural, signed, usd
 
-__all__ = [
-    "KIND_WORDS",
-    "applied_text",
-    "confirm_label",
-    "counts_text",
-    "effect_rows",
-    "effect_text",
-    "file_text",
-    "nothing_to_do_text",
-    "part_rows",
-    "progress_text",
-    "real_effects",
-    "record_label",
-    "record_rows",
-    "refused_text",
-    "rejected_rows",
-    "rejected_text",
-    "undo_text",
-    "undone_text",
-    "without_offset_text",
-]
-
 KIND_WORDS: Mapping[FileKind, str] = {
     FileKind.USAGE_EVENTS: "usage events",
     FileKind.RATE_CARD: "rate cards",

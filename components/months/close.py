@@ -40,8 +40,6 @@ from components.shared import sign_in
 from components.shared.links import event_link, usage_link
 from components.shared.notice import plain
 
-__all__ = ["month_to_close"]
-
 CHECK_NOTE = (
     "A check reads Langfuse and Stripe anew, compares them with the ledger and looks how far every event of the month "
     "has got. Nothing is sent and nothing is closed. It may take a few minutes; you may leave the page meanwhile."

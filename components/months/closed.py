@@ -41,8 +41,6 @@ from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.widgets import table
 
-__all__ = ["closed_month"]
-
 MANIFEST_PATH = "/download/manifest"
 
 SHOWN_CUSTOMERS = 200

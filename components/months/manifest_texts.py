@@ -13,20 +13,6 @@ from billing_core.types import parse_time
 from components.months.texts import cause_label, month_name, short_hash
 from components.shared.formats import UNKNOWN, count, exact, moment
 
-__all__ = [
-    "BOOKS",
-    "card_rows",
-    "customer_rows",
-    "exception_rows",
-    "export_rows",
-    "facts_rows",
-    "read_manifest",
-    "set_rows",
-    "status_rows",
-    "stripe_rows",
-    "total_rows",
-]
-
 Rows = dict[str, list[str]]
 Manifest = Mapping[str, Any]
 

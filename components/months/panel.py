@@ -27,8 +27,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
 from components.shared.widgets import quiet
 
-__all__ = ["months_view"]
-
 FORM = (
     "A closed month is frozen: its figures and exports stay as they are for ever, and a manifest proves it. What comes "
     "late for it counts in the open month, labelled."

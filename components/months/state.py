@@ -16,23 +16,6 @@ from billing_core.web import wiring
 from components.months.texts import suggested
 from components.shared.outcome import remember_outcome
 
-__all__ = [
-    "MONTH",
-    "SAID",
-    "Decision",
-    "ask_to_close",
-    "ask_to_reopen",
-    "await_work",
-    "awaited_is_over",
-    "chosen_month",
-    "close_dialogs",
-    "read_months",
-    "reopen",
-    "show_month",
-    "wants_to_close",
-    "wants_to_reopen",
-]
-
 MONTH = "month"
 """In the URL: the month that is looked at, such as `2026-10`."""
 

@@ -21,35 +21,6 @@ if TYPE_CHECKING:
     from billing_core.month_close.model import Closing
     from billing_core.web.jobs import CloseState
 
-__all__ = [
-    "STATE_MARKS",
-    "CauseGroup",
-    "accepted_text",
-    "by_cause",
-    "cause_label",
-    "checked_text",
-    "closed_line",
-    "closed_text",
-    "closing_sentences",
-    "days_line",
-    "difference_rows",
-    "events_query",
-    "late_text",
-    "month_name",
-    "month_rows",
-    "open_text",
-    "progress_text",
-    "refused_text",
-    "reopened_line",
-    "reopening_sentences",
-    "short_hash",
-    "standing_text",
-    "stopped_text",
-    "suggested",
-    "verified_text",
-    "what_to_do",
-]
-
 HASH_SHOWN = 12
 
 STATE_MARKS: Mapping[MonthState, StatusMark] = {

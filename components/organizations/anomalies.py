@@ -36,8 +36,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
 from components.shared.widgets import chart, quiet, table
 
-__all__ = ["CSV_PATH", "SEEN", "anomalies_view", "grid_key"]
-
 CSV_PATH = "/download/anomalies.csv"
 
 SEEN = "seen"

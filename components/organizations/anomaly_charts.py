@@ -14,8 +14,6 @@ from components.usage_events.charts import label_of
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["split_figure"]
-
 PARTS = (
     ("volume", "Volume", Shade("#0072B2", "#56B4E9")),
     ("price", "Price", Shade("#B4540A", "#F2A24E")),

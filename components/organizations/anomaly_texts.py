@@ -10,19 +10,6 @@ from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodA
 from billing_core.organizations.table import label
 from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural, usd
 
-__all__ = [
-    "AnomalyFilter",
-    "anomaly_rows",
-    "chosen",
-    "period_rows",
-    "range_text",
-    "split_rows",
-    "state_text",
-    "story",
-    "summary_text",
-    "what",
-]
-
 CENT = Decimal("0.01")
 
 

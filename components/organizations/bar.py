@@ -11,8 +11,6 @@ from components.organizations.query import Address, OrganizationView
 from components.organizations.state import choose, widget
 from components.shared.periods import Period
 
-__all__ = ["nothing_yet", "period_bar", "view_switch"]
-
 
 def view_switch(address: Address) -> OrganizationView:
     """The parts of the page. Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too."""

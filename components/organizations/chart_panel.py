@@ -40,8 +40,6 @@ from components.usage_events import charts as usage_charts
 from components.usage_events.chart_panel import tie_out_text
 from components.usage_events.credit_rows import FIGURE_COLUMNS, others_text, slice_rows
 
-__all__ = ["charts_view", "limited_to", "tree_rows", "trend_rows", "user_rows"]
-
 TREND_SHOWN = 8
 USERS_SHOWN = 15
 

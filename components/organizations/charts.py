@@ -24,11 +24,6 @@ from components.usage_events.charts import Area, area_tree, base_figure, day_axe
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = [
-    "ALL_OTHERS", "OTHERS_CLICK", "Trend", "TrendLine", "active_users_figure", "daily_lines", "day_names",
-    "every_day", "moving_average", "organization_tree", "trend_bars", "trend_of", "user_name",
-]  # fmt: skip
-
 ALL_OTHERS = "all others"
 
 OTHERS_CLICK = "others"

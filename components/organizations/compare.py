@@ -18,8 +18,6 @@ from components.shared import sign_in
 from components.shared.formats import credits_text
 from components.shared.widgets import chart, quiet, table
 
-__all__ = ["chosen_organizations", "compare_panel", "comparison_rows", "daily_rows"]
-
 
 def chosen_organizations(statistics: Statistics, wanted: Sequence[str]) -> list[OrganizationFigures]:
     """The wanted organizations that there are, in the order asked for; of others nothing is said."""

@@ -9,7 +9,8 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.organizations.directory import Change, DirectoryEntry, DirectoryPreview
+from billing_core.organizations.directory import DirectoryEntry, DirectoryPreview
+from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from components.organizations.directory_import import import_panel
@@ -30,8 +31,6 @@ from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, say_outcome
 from components.shared.widgets import quiet, table
-
-__all__ = ["directory_view"]
 
 MAP_PATH = "/download/organization-map.csv"
 

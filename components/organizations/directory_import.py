@@ -8,7 +8,8 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
-from billing_core.organizations.directory import DirectoryPreview, Parsed
+from billing_core.organizations.directory import DirectoryPreview
+from billing_core.organizations.directory_file import Parsed
 from billing_core.service import BillingService
 from components.organizations.directory_state import SAID
 from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
@@ -17,8 +18,6 @@ from components.shared.formats import plural
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome
 from components.shared.widgets import quiet, table
-
-__all__ = ["import_panel"]
 
 LARGEST_MB = 5
 SHOWN_ROWS = 200

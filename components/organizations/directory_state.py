@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import streamlit as st
 
-__all__ = ["SAID", "close", "edit", "editing", "is_open"]
-
 EDITING = "org.directory-editing"
 """Session state: the organization whose dialog is open."""
 

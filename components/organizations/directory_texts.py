@@ -15,19 +15,6 @@ if TYPE_CHECKING:
     from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
     from billing_core.organizations.directory_file import RejectedDirectoryRow
 
-__all__ = [
-    "applied_text",
-    "entry_rows",
-    "fits",
-    "history_rows",
-    "import_text",
-    "moved_text",
-    "rejected_rows",
-    "save_label",
-    "stake_text",
-    "step_rows",
-]
-
 Rows = dict[str, list[str]]
 
 NONE = "none"

@@ -14,8 +14,6 @@ from billing_core.organizations.figures import MEANINGS, Figures
 from billing_core.organizations.table import Value, figure, margin_share
 from components.shared.formats import UNKNOWN, compact, count, credits_text, duration, exact, usd
 
-__all__ = ["KINDS", "TILES", "FigureKind", "kind_of", "percent", "short_duration"]
-
 TENTH = Decimal("0.1")
 
 MINUTE, HOUR = Decimal(60), Decimal(3600)

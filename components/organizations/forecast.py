@@ -28,8 +28,6 @@ from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import chart, draw_figure, tile
 
-__all__ = ["forecast_panel"]
-
 RIGHT = ("Credits", "Used", "Expected", "Low", "High")
 
 METHOD_NOTE = (

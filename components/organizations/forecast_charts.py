@@ -12,8 +12,6 @@ from components.shared.formats import credits_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["SHOWN_DAYS", "days_figure", "history_figure", "sum_figure"]
-
 SHOWN_DAYS = 56
 """Past days in the chart: eight weeks of rhythm; the forecast looks at more."""
 

@@ -11,18 +11,6 @@ from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
 from billing_core.values.decimals import EXACT
 from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural
 
-__all__ = [
-    "driver_text",
-    "error_text",
-    "exhaustion_text",
-    "forecast_rows",
-    "interval_text",
-    "percent",
-    "period_text",
-    "sum_rows",
-    "sums_so_far",
-]
-
 LONGEST_NAME = 60
 """Characters of a name inside a sentence."""
 

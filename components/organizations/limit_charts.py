@@ -13,8 +13,6 @@ from components.shared.formats import compact, credits_text, exact
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["ExpectedCredits", "bullet"]
-
 WITHIN = Shade("#0072B2", "#56B4E9")
 BEYOND = Shade("#B4540A", "#F2A24E")
 ROOM = Shade("#E9EEF2", "#27323D")

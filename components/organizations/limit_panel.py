@@ -32,8 +32,6 @@ from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import draw_figure, tile
 
-__all__ = ["limit_panel"]
-
 
 def limit_panel(service: BillingService, principal: Principal, organization_id: str, now: datetime) -> None:
     """A box per customer that pays for the organization."""

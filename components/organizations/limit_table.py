@@ -36,8 +36,6 @@ from components.shared.formats import moment, plural
 from components.shared.notice import plain
 from components.shared.widgets import quiet
 
-__all__ = ["limits_table", "scale_of"]
-
 SORT, PLAN = "limits_by", "limits_plan"
 """Names in the URL, beside those of the whole page (`find` and `part`, see `query`)."""
 

@@ -20,31 +20,6 @@ from components.organizations.forecast_texts import exhaustion_text, percent
 from components.shared.formats import ago, count, credits_text, day_text, exact, moment, plural
 from components.shared.periods import Period
 
-__all__ = [
-    "DEFAULT_SORT",
-    "FORECAST_COLUMNS",
-    "LIMITS_NOTE",
-    "SORTS",
-    "age_text",
-    "arranged",
-    "delivery_text",
-    "events_query",
-    "forecast_cells",
-    "is_about",
-    "left_text",
-    "notice_rows",
-    "pace_text",
-    "percent_text",
-    "plan_rows",
-    "plan_text",
-    "reached_rows",
-    "runs_out_text",
-    "share_text",
-    "shared_text",
-    "state_text",
-    "used_text",
-]
-
 LIMITS_NOTE = (
     "Credits of the customer's events in the subscription's current period, of those the plan includes. The plan is "
     "recognised by the price ids of the rate card. Pace: a straight line through what was used so far, at the period's "

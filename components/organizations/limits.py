@@ -12,7 +12,6 @@ from billing_core.organizations.limits import by_plan
 from billing_core.organizations.limits_service import CALM_AFTER_FAILURE, LimitsReading
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.organizations.limit_panel import limit_panel
 from components.organizations.limit_table import limits_table
 from components.organizations.limit_texts import LIMITS_NOTE, age_text, plan_rows
 from components.organizations.notices import notices_panel
@@ -24,8 +23,6 @@ from components.shared.widgets import quiet, table
 
 if TYPE_CHECKING:
     from billing_core.web.jobs import PlansState
-
-__all__ = ["limit_panel", "limits_view"]
 
 LIMITS_CSV = "/download/limits.csv"
 

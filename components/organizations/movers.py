@@ -13,8 +13,6 @@ from billing_core.organizations.table import label
 from components.organizations.state import organization_link
 from components.shared.formats import change, credits_text
 
-__all__ = ["Movers", "move_text", "movers_panel", "top_movers"]
-
 SHOWN = 5
 """Organizations per list."""
 

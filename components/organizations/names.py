@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from billing_core.access import Principal
 from billing_core.service import BillingService
 
-__all__ = ["names"]
-
 
 def names(service: BillingService, principal: Principal) -> Mapping[str, str]:
     """Organization id → name for people, as far as `principal` may see; ids without a name are absent."""

@@ -21,8 +21,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, say_outcome
 from components.shared.widgets import quiet, table
 
-__all__ = ["notices_panel"]
-
 NOTICES_CSV = "/download/notices.csv"
 
 SAID = "org.notices-said"

@@ -21,8 +21,6 @@ from components.shared.links import usage_link
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.shared.notice import plain
 
-__all__ = ["figure_tiles", "overview", "period_text", "tie_out", "tie_out_text", "tiles_of"]
-
 
 def tiles_of(now: Figures, previous: Figures | None) -> list[MetricTile]:
     """Every header figure with its change; without a period before there is nothing to compare with."""

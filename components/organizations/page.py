@@ -28,8 +28,6 @@ from components.stripe_sync.customer import show_customer
 from components.usage_events import charts
 from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
 
-__all__ = ["Rank", "day_rows", "events_query", "is_known", "organization_page", "params_of", "unknown_text"]
-
 SHOWN = 10
 """Bars of a ranking; the rest is "all others"."""
 
@@ -200,7 +198,7 @@ def _called(one: BreakdownRow) -> str:
 
 def _plan(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
     from components.organizations.forecast import forecast_panel  # both only when an organization is opened
-    from components.organizations.limits import limit_panel
+    from components.organizations.limit_panel import limit_panel
 
     if organization_id is not None:
         with quiet():

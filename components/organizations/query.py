@@ -19,18 +19,6 @@ from billing_core.types import GetUsageEventsParams
 from components.shared.periods import Days, Period, days_of, window_of
 from components.usage_events.query import csv_query
 
-__all__ = [
-    "COMPARED",
-    "PAGE_SIZES",
-    "Address",
-    "OrganizationView",
-    "csv_address",
-    "days",
-    "events_of",
-    "of_day",
-    "question",
-]
-
 PAGE_SIZES = (5, 10, 25, 50, 100)
 
 COMPARED = 6

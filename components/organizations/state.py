@@ -19,22 +19,6 @@ from components.organizations.query import Address
 from components.shared.links import USAGE_PAGE
 from components.shared.notice import plain
 
-__all__ = [
-    "PAGE",
-    "PinnedState",
-    "choose",
-    "current",
-    "current_pin",
-    "follow",
-    "generation",
-    "go_to_events",
-    "open_organization",
-    "organization_link",
-    "tell_address",
-    "widget",
-    "write",
-]
-
 PAGE = "organization_stats.py"
 
 SEEN, EPOCH, GENERATION = "org.seen-address", "org.address-epoch", "org.generation"

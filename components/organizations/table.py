@@ -22,8 +22,6 @@ from components.shared.formats import UNKNOWN, change, count, credits_text, plur
 from components.shared.links import file_link
 from components.shared.widgets import quiet
 
-__all__ = ["COLUMNS", "TableColumn", "footer_text", "organizations_table", "page_of", "thinned", "toggled"]
-
 OPEN = "open"
 """The grid's own column of buttons."""
 

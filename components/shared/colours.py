@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from billing_core.types import SyncStatus
 
-__all__ = ["CREDIT_PARTS", "HEAT", "RANKED", "SERIES", "STATUS_MARKS", "CreditPart", "Shade", "StatusMark"]
-
 
 @dataclass(frozen=True, slots=True)
 class Shade:

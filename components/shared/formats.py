@@ -9,25 +9,6 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
-__all__ = [
-    "NOTHING_EARLIER",
-    "UNKNOWN",
-    "ago",
-    "change",
-    "compact",
-    "count",
-    "credits_text",
-    "day_text",
-    "duration",
-    "exact",
-    "minor_units",
-    "moment",
-    "plural",
-    "rows_range",
-    "signed",
-    "usd",
-]
-
 UNKNOWN = "unknown"
 
 NOTHING_EARLIER = "no earlier data"

@@ -8,8 +8,6 @@ from typing import Literal
 
 import streamlit as st
 
-__all__ = ["MetricTile", "metric_tiles"]
-
 TILE_PIXELS = 150
 """Two beside each other on a phone."""
 

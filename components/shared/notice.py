@@ -10,8 +10,6 @@ import streamlit as st
 
 from billing_core.errors import BillingError
 
-__all__ = ["notice_of_error", "plain", "report_script_error"]
-
 _log = logging.getLogger("billing_core.dashboard")
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")

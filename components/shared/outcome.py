@@ -8,8 +8,6 @@ import streamlit as st
 
 from components.shared.notice import plain
 
-__all__ = ["remember_outcome", "say_outcome"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:

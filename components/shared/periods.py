@@ -10,8 +10,6 @@ from zoneinfo import ZoneInfo
 from billing_core.errors import BadParameter
 from components.shared.formats import day_text
 
-__all__ = ["Days", "Period", "days_of", "window_of"]
-
 
 class Period(StrEnum):
     """The choices of the time filter; the value is both the label and what stands in the URL."""

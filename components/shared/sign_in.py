@@ -19,8 +19,6 @@ from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH
 from billing_core.web.sockets import SOCKET_HEADER
 from components.shared.notice import notice_of_error, plain
 
-__all__ = ["deliver_cookie", "enter", "guard", "is_signed_in", "sign_out"]
-
 SESSION = "sign_in.session"
 """Session state: the id of this tab's session. Never sent to the browser."""
 

@@ -9,8 +9,6 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 
-__all__ = ["View", "view_switch"]
-
 PARAMETER = "view"
 """In the URL: the part that is shown."""
 

@@ -17,8 +17,6 @@ import streamlit as st
 
 from components.shared.periods import Days, Period, days_of, window_of
 
-__all__ = ["PART", "UrlState", "span_boxes", "span_days", "span_window"]
-
 PART = "part"
 """The page of a table; another question starts on the first one."""
 

@@ -15,10 +15,6 @@ from components.shared.notice import notice_of_error, plain
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = [
-    "READERS_NOTE", "chart", "draw_figure", "quiet", "table", "tile",
-]  # fmt: skip
-
 READERS_NOTE = "Your role reads this page. Pushing, retrying, holding and releasing are for admins."
 
 CHART_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}

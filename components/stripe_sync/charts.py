@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from billing_core.reconcile.report import CustomerDay
 
-__all__ = ["heat_map", "stage_bar", "used_bar", "waterfall_figure"]
-
 MORE = Shade("#B4540A", "#F2A24E")
 """The earlier book has more: usage that has not arrived."""
 

@@ -19,8 +19,6 @@ from components.shared.widgets import draw_figure, tile
 from components.stripe_sync.charts import used_bar
 from components.stripe_sync.texts import in_words, used_text
 
-__all__ = ["customer_panel", "show_customer"]
-
 CUSTOMER = "sync-customer"
 
 BADGES: dict[str, Literal["green", "orange", "red", "gray"]] = {

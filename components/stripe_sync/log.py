@@ -9,8 +9,6 @@ from billing_core.service import BillingService
 from components.shared.widgets import table
 from components.stripe_sync.rows import push_log_rows
 
-__all__ = ["push_log"]
-
 RUNS = 20
 
 

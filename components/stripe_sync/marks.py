@@ -8,8 +8,6 @@ from billing_core.stripe_sync.pipeline import Action, PipelineStage
 from billing_core.types import SyncStatus
 from components.shared.colours import STATUS_MARKS, Shade, StatusMark
 
-__all__ = ["ACTION_WORDS", "CAUSE_WORDS", "STAGE_MARKS", "STAGE_SHADES", "ActionWords", "CauseWords", "cause_words"]
-
 STAGE_MARKS: dict[PipelineStage, StatusMark] = {
     PipelineStage.PENDING: STATUS_MARKS[SyncStatus.PENDING],
     PipelineStage.SENDING: STATUS_MARKS[SyncStatus.SENDING],

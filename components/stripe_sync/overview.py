@@ -22,8 +22,6 @@ from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
 from components.stripe_sync.texts import amounts_text, deadline_text, in_words, last_push_text, reads_text
 
-__all__ = ["overview", "whole_ledger"]
-
 LINKED = frozenset(PipelineStage) - {PipelineStage.HELD}
 """Stages that are a sync status too; held events are spread over `pending` and `error`."""
 

@@ -22,8 +22,6 @@ from components.shared.widgets import quiet
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.texts import amounts_text, decision_button, decision_text, outlook_text
 
-__all__ = ["open_decision", "problems_panel"]
-
 PROBLEMS_PATH = "/download/sync-problems.csv"
 
 DECIDING = "sync.deciding"

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from billing_core.stripe_sync.push import PushResult
     from billing_core.web.jobs import PushState
 
-__all__ = ["push_panel"]
-
 PREVIEW = "sync.push-preview"
 """Session state: the last dry run of this session, until it is sent or discarded."""
 

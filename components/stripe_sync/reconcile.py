@@ -36,8 +36,6 @@ from components.stripe_sync.texts import reconcile_progress_text, unexplained_te
 if TYPE_CHECKING:
     from billing_core.web.jobs import ReconcileState
 
-__all__ = ["default_days", "reconcile_panel", "window_of_days"]
-
 RECONCILIATION_PATH = "/download/reconciliation.csv"
 
 DAYS, MEASURE, PLACE = "sync.days", "sync.measure", "sync.place"

@@ -20,25 +20,6 @@ if TYPE_CHECKING:
     from billing_core.reconcile.report import CrossCheck, CustomerDay, Reconciliation
     from billing_core.stripe_sync.pipeline import CarriedFraction
 
-__all__ = [
-    "NOBODY",
-    "HeatGrid",
-    "Measure",
-    "Request",
-    "book_totals",
-    "carried_rows",
-    "cause_rows",
-    "cross_check_rows",
-    "difference",
-    "difference_rows",
-    "heat_grid",
-    "push_log_rows",
-    "request_rows",
-    "requests_of",
-    "waterfall_rows",
-    "worth_a_look",
-]
-
 Rows = dict[str, list[str]]
 
 NOBODY = "no customer"

@@ -11,8 +11,6 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Pipeline, Problem
 
-__all__ = ["PipelineView", "pipeline_reading"]
-
 READING = "sync.reading"
 """Session state: the last look at the pipeline."""
 

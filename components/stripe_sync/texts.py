@@ -21,26 +21,6 @@ if TYPE_CHECKING:
     from billing_core.stripe_sync.service import Deadline
     from billing_core.web.jobs import PushState, ReconcileState
 
-__all__ = [
-    "amounts_text",
-    "credits_and_money",
-    "deadline_text",
-    "decision_button",
-    "decision_text",
-    "in_words",
-    "last_push_text",
-    "outcome_word",
-    "outlook_text",
-    "push_outcome_text",
-    "push_preview_text",
-    "push_progress_text",
-    "reads_text",
-    "reconcile_progress_text",
-    "unexplained_text",
-    "used_text",
-    "verdict_text",
-]
-
 HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
 
 

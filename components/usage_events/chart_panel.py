@@ -27,8 +27,6 @@ from components.usage_events.state import add_value, generation, show_day
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["TOPS", "chart_panel", "tie_out_text"]
-
 SHOWN = 10
 """Bars of a ranking; the rest is "all others"."""
 

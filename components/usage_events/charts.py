@@ -22,21 +22,6 @@ from components.shared.formats import credits_text
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = [
-    "WEEKDAYS",
-    "Area",
-    "area_tree",
-    "base_figure",
-    "credits_by_type",
-    "credits_per_day",
-    "day_axes",
-    "hour_of_week",
-    "label_of",
-    "share_tree",
-    "short_label",
-    "top",
-]
-
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 NAMELESS = "unknown"

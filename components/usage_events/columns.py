@@ -10,8 +10,6 @@ from zoneinfo import ZoneInfo
 from billing_core.types import FLAT_FIELDS, UsageEvent
 from components.shared.formats import UNKNOWN, count, credits_text, duration, moment, usd
 
-__all__ = ["COLUMNS", "DEFAULT_COLUMNS", "SORT_LABELS", "EventColumn", "cells", "column_of", "sort_field"]
-
 EMPTY = ""
 """What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
 

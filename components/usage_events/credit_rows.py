@@ -10,8 +10,6 @@ from billing_core.usage_events.ranking import Ranking
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import count, credits_text, usd
 
-__all__ = ["FIGURE_COLUMNS", "credit_cells", "day_rows", "others_text", "slice_rows"]
-
 FIGURE_COLUMNS = (*(part.label for part in CREDIT_PARTS), "Total credits", "Events")
 """Columns of `slice_rows`: all of them figures."""
 

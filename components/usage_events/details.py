@@ -16,8 +16,6 @@ from components.shared.formats import credits_text, duration, moment, usd
 from components.shared.links import EVENT_PARAMETER
 from components.shared.notice import notice_of_error, plain
 
-__all__ = ["close_event", "open_event", "requested_event", "show_event"]
-
 
 def open_event(event_id: str) -> None:
     """Ask for the drawer; the address then leads to it."""

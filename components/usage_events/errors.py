@@ -11,8 +11,6 @@ from billing_core.errors import AccessDenied, BadParameter, BillingError, Wareho
 from components.shared.notice import notice_of_error
 from components.usage_events.state import reset_filters
 
-__all__ = ["stop_on_error"]
-
 
 @contextmanager
 def stop_on_error() -> Iterator[None]:

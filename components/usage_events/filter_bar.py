@@ -30,8 +30,6 @@ from components.usage_events.state import (
     reset_filters,
 )
 
-__all__ = ["active_filters", "filter_bar"]
-
 DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", "A number of US dollars, for example 0.05")
 
 NAMED = 3

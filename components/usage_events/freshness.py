@@ -18,15 +18,6 @@ from components.shared.formats import ago, plural
 from components.shared.notice import plain
 from components.usage_events.state import unpin, unpin_if_younger
 
-__all__ = [
-    "outcome_text",
-    "partial_text",
-    "progress_text",
-    "show_what_the_refresh_brought",
-    "stamp",
-    "title_row",
-]
-
 AWAITED = "usage.awaited-pull"
 """Session state: number of the pull whose end this session waits for."""
 

@@ -12,8 +12,6 @@ from billing_core.usage_events.totals import Sums
 from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
 from components.shared.metric_tiles import MetricTile, metric_tiles
 
-__all__ = ["TILES", "Tile", "comparison", "daily_points", "kpi_tiles"]
-
 Figure = Decimal | int | None
 
 

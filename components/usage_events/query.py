@@ -11,8 +11,6 @@ from zoneinfo import ZoneInfo
 from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
 from components.shared.periods import Days, Period, days_of, window_of
 
-__all__ = ["FACETS", "WITHOUT", "Chip", "Facet", "Filters", "Paging", "chips", "csv_query", "days", "question"]
-
 
 @dataclass(frozen=True, slots=True)
 class Facet:

@@ -22,30 +22,6 @@ from billing_core.service import BillingService
 from components.shared.periods import Period
 from components.usage_events.query import FACETS, WITHOUT, Filters
 
-__all__ = [
-    "ASCENDING",
-    "DAY_KEYS",
-    "DESCENDING",
-    "PANEL_KEYS",
-    "PinnedView",
-    "add_value",
-    "address_epoch",
-    "choose",
-    "chosen_day",
-    "current_filters",
-    "current_pin",
-    "filters_changed",
-    "generation",
-    "order_changed",
-    "period_changed",
-    "remove_value",
-    "reset_filters",
-    "set_sort",
-    "show_day",
-    "unpin",
-    "unpin_if_younger",
-]
-
 ASCENDING, DESCENDING = "Ascending", "Descending"
 """Values of the order widget."""
 

@@ -26,19 +26,6 @@ from components.usage_events.details import open_event
 from components.usage_events.query import Paging, csv_query
 from components.usage_events.state import ASCENDING, DESCENDING, generation, order_changed, set_sort, unpin
 
-__all__ = [
-    "PAGE_SIZES",
-    "chosen_columns",
-    "csv_link",
-    "event_grid",
-    "footer",
-    "new_data_notice",
-    "page_control",
-    "paging",
-    "table_controls",
-    "toggled",
-]
-
 PAGE_SIZES = (5, 10, 25, 50, 100)
 DEFAULT_PAGE_SIZE = 25
 DEFAULT_SORT = "Time"

@@ -29,8 +29,6 @@ from components.what_if.texts import (
     window_text,
 )
 
-__all__ = ["show_answer"]
-
 NOTHING_CHANGED = "Nothing has changed, and nothing changes until somebody applies it."
 
 PAGE_ROWS = 25

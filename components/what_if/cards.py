@@ -14,8 +14,6 @@ from components.shared.notice import notice_of_error, plain
 from components.what_if.state import URL
 from components.what_if.texts import card_text, cards_line
 
-__all__ = ["LARGEST_CHARACTERS", "CardSource", "cards_box", "cards_of"]
-
 LARGEST_MB = 1
 LARGEST_CHARACTERS = LARGEST_MB * 2**20
 """A card is some hundred lines."""

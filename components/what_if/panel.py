@@ -31,8 +31,6 @@ from components.what_if.state import (
 )
 from components.what_if.texts import applied_text, apply_sentences, cards_line, confirms, progress_text, window_text
 
-__all__ = ["what_if_view"]
-
 FORM = (
     "What history would have cost under other rate cards, event by event. Working it out changes nothing; only "
     "applying it does, and that is for admins."

@@ -13,20 +13,6 @@ from billing_core.web import wiring
 from components.shared.outcome import remember_outcome
 from components.shared.url_state import PART, UrlState
 
-__all__ = [
-    "SAID",
-    "URL",
-    "RerateResult",
-    "answer",
-    "ask_to_apply",
-    "await_work",
-    "awaited_is_over",
-    "close_dialog",
-    "discard",
-    "keep",
-    "wants_to_apply",
-]
-
 URL = UrlState("what-if", ("source", "span", "from_day", "to_day", PART))
 """Where the cards come from, the period, and the page of the table."""
 

@@ -21,27 +21,6 @@ from components.shared.metric_tiles import MetricTile
 if TYPE_CHECKING:
     from billing_core.web.jobs import RerateState
 
-__all__ = [
-    "applied_text",
-    "apply_sentences",
-    "card_text",
-    "cards_line",
-    "confirms",
-    "crossing_rows",
-    "csv_lines",
-    "kept_rows",
-    "organization_rows",
-    "progress_text",
-    "tie_text",
-    "tiles",
-    "to_send_text",
-    "total_line",
-    "unknown_plans_text",
-    "verdict_text",
-    "version_rows",
-    "window_text",
-]
-
 Rows = dict[str, list[str]]
 
 NOBODY = "No organization"

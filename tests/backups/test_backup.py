@@ -21,9 +21,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from billing_core.access import Principal, Role
-from billing_core.auth import TokenFile, UserFile
 from billing_core.auth.sessions import SessionRegistry
 from billing_core.auth.store import Store
+from billing_core.auth.tokens import TokenFile
+from billing_core.auth.users import UserFile
 from billing_core.backups.backup import back_up
 from billing_core.backups.restore import restore
 from billing_core.cli import main as cli

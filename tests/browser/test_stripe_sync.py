@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from billing_core.auth.users import UserFile
 from billing_core.reconcile.report import CustomerDay
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from components.stripe_sync.rows import HeatGrid, Measure, heat_grid

@@ -24,10 +24,11 @@ from billing_core.cli import main as cli
 from billing_core.errors import UpstreamError
 from billing_core.ledger import duckdb_engine
 from billing_core.ledger.duckdb_engine import DuckDBEngine
+from billing_core.sandbox.data.catalog import STRIPE_KEY
 from tests.bound_by_modes import run_bound
 from tests.factories import ledger_at, usage_row
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse, observation
-from tests.stripe_sync.push_world import STRIPE_KEY, Stripe
+from tests.stripe_sync.push_world import Stripe
 
 ROOT = os.getcwd()
 

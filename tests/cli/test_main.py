@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from tests.factories import NOON, service_over, usage_row
 
 ROOT = os.getcwd()

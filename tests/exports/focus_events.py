@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from billing_core.exports.focus import FOCUS_INPUT, FocusProfile, focus_table, focus_text
+from billing_core.exports.focus import FOCUS_INPUT, focus_table
+from billing_core.exports.focus_schema import FocusProfile, focus_text
 
 NOON = datetime(2026, 10, 3, 12, tzinfo=UTC)
 LATER = datetime(2026, 11, 5, 8, tzinfo=UTC)

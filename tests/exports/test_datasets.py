@@ -11,7 +11,8 @@ from decimal import Decimal
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.organizations.directory import Change, Directory
+from billing_core.organizations.directory import Directory
+from billing_core.organizations.directory_file import Change
 from billing_core.rating.card import RateCard, RateCardFile, builtin_cards
 from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart
 from billing_core.runtime import clock

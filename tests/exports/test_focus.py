@@ -14,12 +14,8 @@ from hypothesis import strategies as st
 from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import BadParameter
 from billing_core.exports.csv_file import csv_header, csv_pieces
-from billing_core.exports.focus import (
-    focus_metadata,
-    focus_schema,
-    focus_table,
-    focus_text,
-)
+from billing_core.exports.focus import focus_table
+from billing_core.exports.focus_schema import focus_metadata, focus_schema, focus_text
 from billing_core.ledger import queries
 from billing_core.ledger.queries import Selection
 from billing_core.values.decimals import EXACT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 
-from billing_core.organizations.directory import Change
+from billing_core.organizations.directory_file import Change
 from billing_core.reconcile.compare import compare
 from tests.factories import EVERYONE
 from tests.imports.world import as_csv, line

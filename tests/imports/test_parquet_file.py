@@ -13,7 +13,8 @@ from billing_core.exports.flat_schema import EXTRA_SCHEMA, FLAT_SCHEMA
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.parquet_file import write_parquet
 from billing_core.exports.source import RowSource
-from billing_core.imports.detection import Unusable, look
+from billing_core.imports.bounds import Unusable
+from billing_core.imports.detection import look
 from billing_core.imports.parquet_pages import measured
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.imports import readers as import_rows
-from billing_core.imports.bounds import LARGEST_PIECE
-from billing_core.imports.detection import Unusable, look
+from billing_core.imports.bounds import LARGEST_PIECE, Unusable
+from billing_core.imports.detection import look
 from billing_core.imports.readers import batches, json_header
 from billing_core.types import FLAT_FIELDS
 from billing_core.values.csv_cells import csv_line

@@ -10,7 +10,8 @@ import pytest
 from billing_core.errors import BadParameter, RateCardError, UpstreamError
 from billing_core.ingest.pull import incremental_window, within_retention
 from billing_core.ledger.engine import BookingCounts
-from billing_core.sandbox import SandboxDataset, SandboxProcess
+from billing_core.sandbox.data.dataset import SandboxDataset
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams

@@ -16,7 +16,9 @@ from pydantic import SecretStr
 
 from billing_core.langfuse.provider import LangfuseProvider
 from billing_core.langfuse.reading import UpstreamRead
-from billing_core.sandbox import ExpectedEvent, SandboxDataset, SandboxProcess
+from billing_core.sandbox.data.dataset import SandboxDataset
+from billing_core.sandbox.data.plan import ExpectedEvent
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.settings import ApiChoice
 from billing_core.values.usage_frame import Window
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from billing_core.errors import UpstreamError
 from billing_core.langfuse.scores import Answered, ScoreWriter, StatusScore
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from tests.langfuse.scores_server import ScoresServer
 
 START = datetime(2026, 11, 1, 12, 0, 0, 250000, tzinfo=UTC)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 
 TODAY = clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
 THIS_MONTH = TODAY.replace(day=1)

@@ -13,7 +13,8 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.directory import Line
 from billing_core.ledger.sync import StoredObject, SyncStore
-from billing_core.organizations.directory import Applied, Change, Directory, DirectoryEntry
+from billing_core.organizations.directory import Applied, Directory, DirectoryEntry
+from billing_core.organizations.directory_file import Change
 from billing_core.settings import load_settings
 from billing_core.stripe.model import Customer
 from billing_core.stripe_sync.pipeline import Amounts

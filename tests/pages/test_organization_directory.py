@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.ledger.sync import StoredObject, SyncStore
-from billing_core.organizations.directory import Change
+from billing_core.organizations.directory_file import Change
 from billing_core.runtime import clock
 from billing_core.stripe.model import Customer
 from billing_core.web import wiring

@@ -13,7 +13,7 @@ from billing_core.rating.events import Policy
 from billing_core.reconcile.report import Cause, added, waterfall
 from billing_core.reconcile.run import reconcile
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.provider import StripeProvider

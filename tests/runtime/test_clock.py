@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams

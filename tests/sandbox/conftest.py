@@ -15,7 +15,8 @@ from openapi_schema_validator import OAS30Validator, oas30_format_checker
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-from billing_core.sandbox import SandboxDataset, SandboxProcess
+from billing_core.sandbox.data.dataset import SandboxDataset
+from billing_core.sandbox.server import SandboxProcess
 
 NOW = datetime(2026, 3, 10, 15, 30, tzinfo=UTC)
 WORLD = {"seed": 7, "events": 900, "days": 30}

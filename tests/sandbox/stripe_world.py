@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import stripe
 
-from billing_core.sandbox import SandboxDataset, create_app
+from billing_core.sandbox.app import create_app
 from billing_core.sandbox.data.catalog import ORGANIZATIONS, STRIPE_KEY
+from billing_core.sandbox.data.dataset import SandboxDataset
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CUSTOMERS = {o.name: o.customer for o in ORGANIZATIONS if o.customer}

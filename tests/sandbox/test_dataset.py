@@ -8,8 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from billing_core.sandbox import Oddity, SandboxDataset
 from billing_core.sandbox.data import traces
+from billing_core.sandbox.data.dataset import SandboxDataset
+from billing_core.sandbox.data.plan import Oddity
 from billing_core.sandbox.langfuse.wire import CUT_LENGTH
 
 

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from billing_core.sandbox import SandboxDataset
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.switches import Switches
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing_core.sandbox import SandboxDataset
+from billing_core.sandbox.data.dataset import SandboxDataset
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from billing_core.sandbox import Oddity, SandboxProcess, create_app
+from billing_core.sandbox.app import create_app
+from billing_core.sandbox.data.plan import Oddity
+from billing_core.sandbox.server import SandboxProcess
 
 TRACES = "/api/public/traces"
 OBSERVATIONS = "/api/public/observations"

@@ -7,7 +7,9 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from billing_core.sandbox import Oddity, SandboxDataset, create_app
+from billing_core.sandbox.app import create_app
+from billing_core.sandbox.data.dataset import SandboxDataset
+from billing_core.sandbox.data.plan import Oddity
 
 OBSERVATIONS = "/api/public/v2/observations"
 METRICS = "/api/public/v2/metrics"

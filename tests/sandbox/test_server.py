@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from billing_core.errors import UpstreamError
-from billing_core.sandbox import SandboxProcess, environment_for
+from billing_core.sandbox.server import SandboxProcess, environment_for
 from billing_core.settings import Mode, load_settings
 
 ROOT = Path(__file__).parents[2]

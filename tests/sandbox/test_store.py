@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from billing_core.sandbox import SandboxDataset
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.langfuse.store import BadCursor, Query
 from billing_core.sandbox.langfuse.wire import iso, milliseconds
 

@@ -6,9 +6,9 @@ import pytest
 import stripe
 
 from billing_core.errors import UpstreamError
-from billing_core.sandbox import SandboxProcess
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
-from billing_core.sandbox.stripe.routes import unflatten
+from billing_core.sandbox.server import SandboxProcess
+from billing_core.sandbox.stripe.wire import unflatten
 
 ACME = next(o.customer for o in ORGANIZATIONS if o.id == "org_acme")
 

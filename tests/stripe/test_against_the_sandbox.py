@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.settings import load_settings
 from billing_core.stripe.delivery import METER_GONE
 from billing_core.stripe.limits import RetryLimits

@@ -13,8 +13,9 @@ import httpx
 import uvicorn
 
 from billing_core.runtime import clock
-from billing_core.sandbox import SandboxDataset, create_app
+from billing_core.sandbox.app import create_app
 from billing_core.sandbox.data.catalog import STRIPE_KEY
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.provider import StripeProvider

@@ -12,7 +12,7 @@ import pytest
 
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.sync import SyncStore
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 from billing_core.settings import Settings, load_settings
 from billing_core.stripe_sync.langfuse_scores import WriteBack, write_back
 from tests.factories import NOON, ledger_at, usage_row

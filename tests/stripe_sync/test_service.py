@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
 from billing_core.ingest.pull import book_usage
-from billing_core.organizations.directory import Change
+from billing_core.organizations.directory_file import Change
 from billing_core.rating.events import Policy
 from billing_core.runtime import clock
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, PipelineStage

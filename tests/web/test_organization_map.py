@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from billing_core.access import Principal, Role
-from billing_core.organizations.directory import Change
+from billing_core.organizations.directory_file import Change
 from billing_core.web import wiring
 from billing_core.web.organization_files import organization_map_csv
 from tests.factories import EVERYONE, ledger_at, usage_row

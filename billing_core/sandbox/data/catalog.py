@@ -10,23 +10,6 @@ import hashlib
 import uuid
 from dataclasses import dataclass
 
-__all__ = [
-    "BEDROCK_MODEL",
-    "CHATFLOWS",
-    "EMBEDDING_MODEL",
-    "LANGFUSE_PUBLIC_KEY",
-    "LANGFUSE_SECRET_KEY",
-    "METER_EVENT_NAME",
-    "MODELS",
-    "NUMERIC_CUSTOMER",
-    "ORGANIZATIONS",
-    "PROJECT_ID",
-    "STRIPE_KEY",
-    "Chatflow",
-    "Model",
-    "Organization",
-]
-
 LANGFUSE_PUBLIC_KEY = "pk-lf-demo"
 LANGFUSE_SECRET_KEY = "sk-lf-demo"  # noqa: S105 - public on purpose: it opens nothing but the sandbox
 STRIPE_KEY = "sk_test_sandbox"

@@ -12,8 +12,6 @@ from billing_core.sandbox.data.earlier_system import billed_before
 from billing_core.sandbox.data.plan import EPOCH, ExpectedEvent, TracePlan, truth_of
 from billing_core.sandbox.langfuse.store import RowStore, StoreBuilder
 
-__all__ = ["DEFAULT_DAYS", "DEFAULT_EVENTS", "DEFAULT_SEED", "SandboxDataset"]
-
 DEFAULT_SEED = 2026
 DEFAULT_EVENTS = 20_000
 DEFAULT_DAYS = 30

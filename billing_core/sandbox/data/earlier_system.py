@@ -10,8 +10,6 @@ from billing_core.sandbox.data.plan import TracePlan
 from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.switches import Switches
 
-__all__ = ["billed_before"]
-
 
 def billed_before(plans: Iterable[TracePlan], taken_over: datetime) -> Iterator[TracePlan]:
     """Mark every trace of a customer that began before the billing period current at `taken_over`."""

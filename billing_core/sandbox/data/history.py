@@ -18,8 +18,6 @@ from billing_core.sandbox.data.oddities import MAKERS
 from billing_core.sandbox.data.plan import Oddity, TracePlan
 from billing_core.sandbox.data.traces import TraceContext, plain_trace
 
-__all__ = ["DAY", "plans", "start_times"]
-
 DAY = 86_400_000
 """Milliseconds."""
 

@@ -10,8 +10,6 @@ from billing_core.sandbox.data.catalog import BEDROCK_MODEL, CHATFLOWS, MODELS, 
 from billing_core.sandbox.data.plan import ObservationData, Oddity, TracePlan
 from billing_core.sandbox.data.traces import Carriers, TraceContext, plain_trace, spend
 
-__all__ = ["MAKERS"]
-
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR

@@ -10,8 +10,6 @@ from typing import Any
 
 from billing_core.sandbox.data.catalog import Model
 
-__all__ = ["ExpectedEvent", "ObservationData", "Oddity", "TracePlan", "truth_of"]
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -10,8 +10,6 @@ from typing import Any
 from billing_core.sandbox.data.catalog import EMBEDDING_MODEL, MODELS, Chatflow, Model, Organization
 from billing_core.sandbox.data.plan import ObservationData, TracePlan
 
-__all__ = ["Carriers", "TraceContext", "plain_trace", "spend"]
-
 LONGEST_TRACE = 240_000
 SHORTEST_TRACE = 300
 """Milliseconds."""

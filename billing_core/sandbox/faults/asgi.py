@@ -10,8 +10,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope
 
-__all__ = ["HeldAnswer", "held_back", "read_ahead", "reset"]
-
 
 @dataclass(slots=True)
 class HeldAnswer:

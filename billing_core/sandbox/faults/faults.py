@@ -23,8 +23,6 @@ from billing_core.sandbox.http import HttpError, Sandbox, json_response
 from billing_core.sandbox.langfuse.wire import milliseconds
 from billing_core.sandbox.planted import Planted
 
-__all__ = ["Fault", "FaultLayer", "routes"]
-
 KEPT_REQUESTS = 10_000
 
 WINDOWS = (("fromStartTime", "toStartTime"), ("fromTimestamp", "toTimestamp"))

@@ -26,8 +26,6 @@ from billing_core.sandbox.http import (
 )
 from billing_core.sandbox.langfuse.wire import iso, milliseconds
 
-__all__ = ["routes"]
-
 SCORE_TYPES = ("NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION")
 SCORE_PARAMETERS = frozenset(
     {"limit", "cursor", "fields", "id", "name", "dataType", "environment", "traceId", "fromTimestamp", "toTimestamp"}

@@ -13,8 +13,6 @@ from billing_core.sandbox.http import bad_request
 from billing_core.sandbox.langfuse.store import Check, Query
 from billing_core.sandbox.langfuse.wire import milliseconds
 
-__all__ = ["Condition", "apply_conditions", "equals", "parse_conditions", "stored_text"]
-
 COLUMNS: dict[str, str] = {
     name: name
     for name in (

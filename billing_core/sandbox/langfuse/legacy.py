@@ -25,8 +25,6 @@ from billing_core.sandbox.http import (
 from billing_core.sandbox.langfuse.store import Query, RowStore
 from billing_core.sandbox.langfuse.wire import milliseconds
 
-__all__ = ["routes"]
-
 MAXIMUM_LIMIT = 100
 TRACE_GROUPS = frozenset({"core", "io", "scores", "observations", "metrics"})
 NOT_ASKED = -1

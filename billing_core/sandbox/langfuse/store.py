@@ -21,8 +21,6 @@ import numpy.typing as npt
 from billing_core.sandbox.data.plan import TracePlan
 from billing_core.sandbox.langfuse.wire import encode_mapping, encode_plan, iso, milliseconds
 
-__all__ = ["BadCursor", "Page", "Query", "RowStore", "StoreBuilder"]
-
 Positions: TypeAlias = npt.NDArray[np.int64]
 Check: TypeAlias = Callable[[dict[str, Any]], bool]
 

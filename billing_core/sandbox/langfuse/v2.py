@@ -28,8 +28,6 @@ from billing_core.sandbox.langfuse.filters import apply_conditions, equals, pars
 from billing_core.sandbox.langfuse.store import ALL_TIME, BadCursor, Query, RowStore
 from billing_core.sandbox.langfuse.wire import GROUPS, STORED_GROUPS, milliseconds, select_groups
 
-__all__ = ["routes"]
-
 MAXIMUM_LIMIT = 1000
 DEFAULT_GROUPS = frozenset({"core", "basic"})
 DAY = 86_400_000

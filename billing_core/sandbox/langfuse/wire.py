@@ -18,8 +18,6 @@ import msgspec
 from billing_core.sandbox.data.catalog import PROJECT_ID
 from billing_core.sandbox.data.plan import ObservationData, TracePlan, moment
 
-__all__ = ["GROUPS", "cut_metadata", "encode_mapping", "encode_plan", "iso", "milliseconds", "select_groups"]
-
 GROUPS = ("core", "basic", "time", "io", "metadata", "model", "usage", "prompt", "metrics", "trace_context")
 STORED_GROUPS = frozenset({"core", "basic", "time", "model", "usage", "metadata", "trace_context"})
 """What the stored text holds; asking for exactly these needs no work at all."""

@@ -22,8 +22,6 @@ from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
 from billing_core.sandbox.stripe.summaries import aggregate
 from billing_core.sandbox.stripe.switches import Switches
 
-__all__ = ["Account", "Refused"]
-
 SESSION_MILLISECONDS = 15 * 60 * 1000
 SECOND = 1000
 

@@ -8,8 +8,6 @@ from urllib.parse import parse_qsl
 
 from billing_core.sandbox.stripe.wire import invalid
 
-__all__ = ["IdempotentResponses", "SentResponse"]
-
 KEPT_MILLISECONDS = 24 * 3600 * 1000
 LONGEST_KEY = 255
 

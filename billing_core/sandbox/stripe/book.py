@@ -11,8 +11,6 @@ from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.journal import Entry, EventCancelled, EventLost, EventReceived, Journal, Reported
 from billing_core.sandbox.stripe.reports import Report, group
 
-__all__ = ["EXACT", "REMEMBERED_MILLISECONDS", "ReceivedEvents"]
-
 HOUR = 3600
 REMEMBERED_MILLISECONDS = 24 * HOUR * 1000
 """How long an identifier is refused, and an event can be cancelled, after its receipt."""

@@ -18,8 +18,6 @@ from billing_core.sandbox.stripe.answers import SentResponse
 from billing_core.sandbox.stripe.catalog import PRICES, PRODUCTS
 from billing_core.sandbox.stripe.wire import expansions, invalid, v2_refusal
 
-__all__ = ["Endpoint", "account_of", "creating", "flight", "reading", "too_many"]
-
 Endpoint = Callable[[Request], Awaitable[Response]]
 Work = Callable[[Request, Account], Awaitable[object]]
 """The content of a good answer; anything else is a `HttpError`."""

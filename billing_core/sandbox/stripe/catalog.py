@@ -10,26 +10,6 @@ from typing import Any
 from billing_core.sandbox.data.catalog import METER_EVENT_NAME, ORGANIZATIONS
 from billing_core.sandbox.stripe.switches import ProfileName
 
-__all__ = [
-    "ACCOUNT",
-    "CREATED",
-    "METER_ID",
-    "PRICES",
-    "PRICE_CREDITS",
-    "PRICE_ENTERPRISE",
-    "PRICE_FREE",
-    "PRICE_PRO",
-    "PRODUCTS",
-    "PROFILES",
-    "Profile",
-    "customer",
-    "deleted_customer",
-    "meter",
-    "organization_customers",
-    "profile_of",
-    "start_of",
-]
-
 CREATED = 1_748_736_000
 """Everything of the account is from 2025-06-01."""
 

@@ -17,8 +17,6 @@ from billing_core.sandbox.stripe.events import NUMBER, ReceivedEvent
 from billing_core.sandbox.stripe.switches import patched
 from billing_core.sandbox.stripe.wire import decimal_text
 
-__all__ = ["routes"]
-
 
 class Plant(msgspec.Struct, forbid_unknown_fields=True):
     """An event somebody else sent. `timestamp` and `received` are Unix seconds; without them it is this moment."""

@@ -16,17 +16,6 @@ import msgspec
 
 from billing_core.sandbox.stripe.wire import invalid
 
-__all__ = [
-    "ASYNC_MESSAGES",
-    "LONGEST_TEXT",
-    "BrokenRule",
-    "EventFacts",
-    "ReceivedEvent",
-    "Source",
-    "examine",
-    "v1_timestamp",
-]
-
 OLDEST_SECONDS = 35 * 24 * 3600
 AHEAD_SECONDS = 5 * 60
 LONGEST_TEXT = 100

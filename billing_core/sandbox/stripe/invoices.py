@@ -15,8 +15,6 @@ from billing_core.sandbox.stripe.catalog import PRICES
 from billing_core.sandbox.stripe.subscriptions import SandboxPeriod, SandboxSubscription, edge
 from billing_core.sandbox.stripe.wire import decimal_text
 
-__all__ = ["DRAFT_SECONDS", "SandboxInvoice", "Usage", "invoice_object", "invoices_of", "preview_object"]
-
 DRAFT_SECONDS = 3600
 PAYMENT_SECONDS = 3600
 RETRY_SECONDS = 3 * 86_400

@@ -16,8 +16,6 @@ from billing_core.errors import SettingsError
 from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.reports import Report
 
-__all__ = ["Entry", "EventCancelled", "EventLost", "EventReceived", "Journal", "Reported"]
-
 
 class EventReceived(msgspec.Struct, tag="accepted"):
     """An event was received."""

@@ -15,8 +15,6 @@ from billing_core.sandbox.stripe.events import LONGEST_TEXT, v1_timestamp
 from billing_core.sandbox.stripe.summaries import summaries
 from billing_core.sandbox.stripe.wire import Page, form, invalid, missing, page, unix_parameter
 
-__all__ = ["routes"]
-
 Content = dict[str, Any]
 
 

@@ -17,8 +17,6 @@ from billing_core.sandbox.langfuse.wire import iso
 from billing_core.sandbox.stripe.events import ASYNC_MESSAGES, ReceivedEvent
 from billing_core.sandbox.stripe.switches import Switches
 
-__all__ = ["NO_METER_FOUND", "REPORT_TRIGGERED", "Rejection", "Report", "group", "shown"]
-
 REPORT_TRIGGERED = "v1.billing.meter.error_report_triggered"
 NO_METER_FOUND = "v1.billing.meter.no_meter_found"
 

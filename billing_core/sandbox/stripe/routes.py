@@ -5,10 +5,6 @@ from __future__ import annotations
 from starlette.routing import Route
 
 from billing_core.sandbox.stripe import control, meters, v1, v2
-from billing_core.sandbox.stripe.account import Account
-from billing_core.sandbox.stripe.wire import unflatten
-
-__all__ = ["Account", "routes", "unflatten"]
 
 
 def routes() -> list[Route]:

@@ -13,16 +13,6 @@ from typing import Any
 from billing_core.sandbox.stripe.catalog import PRICES, PROFILES, Profile, profile_of, start_of
 from billing_core.sandbox.stripe.switches import Switches
 
-__all__ = [
-    "STATUSES",
-    "SandboxPeriod",
-    "SandboxSubscription",
-    "edge",
-    "item_objects",
-    "period_at",
-    "subscription_object",
-]
-
 DAY = 86_400
 CANCELED_AT_LEAST_SECONDS = 3 * DAY
 """A canceled subscription ended with its period, this long ago or more."""

@@ -15,8 +15,6 @@ from billing_core.sandbox.stripe.book import EXACT, ReceivedEvents
 from billing_core.sandbox.stripe.events import ReceivedEvent
 from billing_core.sandbox.stripe.wire import decimal_text, invalid
 
-__all__ = ["aggregate", "summaries"]
-
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 WINDOWS = {"hour": HOUR, "day": DAY}
 BOUNDARIES = {None: (MINUTE, "minute"), "hour": (HOUR, "hour"), "day": (DAY, "UTC day")}

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ProfileName", "Switches", "patched"]
-
 ProfileName = Literal[
     "pro", "free", "past_due", "canceled", "trialing", "unknown_price", "flat_fee_only", "no_subscription"
 ]

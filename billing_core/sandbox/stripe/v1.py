@@ -14,8 +14,6 @@ from billing_core.sandbox.stripe.invoices import SandboxInvoice, invoice_object,
 from billing_core.sandbox.stripe.subscriptions import STATUSES, SandboxSubscription, item_objects, subscription_object
 from billing_core.sandbox.stripe.wire import Page, form, invalid, missing, page
 
-__all__ = ["routes"]
-
 ENDED = frozenset({"canceled", "incomplete_expired"})
 INVOICE_STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
 

@@ -20,8 +20,6 @@ from billing_core.sandbox.stripe.events import LONGEST_TEXT
 from billing_core.sandbox.stripe.reports import Report, shown
 from billing_core.sandbox.stripe.wire import v2_refusal, v2_time
 
-__all__ = ["routes"]
-
 MOST_EVENTS = 100
 MOST_TYPES = 20
 DEFAULT_LIMIT = 20

@@ -12,20 +12,6 @@ from starlette.requests import Request
 from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.langfuse.wire import milliseconds
 
-__all__ = [
-    "Page",
-    "decimal_text",
-    "expansions",
-    "form",
-    "invalid",
-    "missing",
-    "page",
-    "unflatten",
-    "unix_parameter",
-    "v2_refusal",
-    "v2_time",
-]
-
 DEFAULT_LIMIT = 10
 LARGEST_LIMIT = 100
 

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 
 import uvicorn
 
-from billing_core.sandbox import SandboxDataset, create_app
+from billing_core.sandbox.app import create_app
+from billing_core.sandbox.data.dataset import SandboxDataset
 from billing_core.sandbox.faults.faults import Fault
 from billing_core.sandbox.server import environment_for
 from billing_core.sandbox.stripe.account import Account

@@ -15,7 +15,7 @@ from typing import Any
 
 from billing_core.errors import UpstreamError
 from billing_core.ingest.pull import book_usage
-from billing_core.organizations.directory import Change
+from billing_core.organizations.directory_file import Change
 from billing_core.rating.events import Policy
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
 from billing_core.sandbox.stripe.invoices import DRAFT_SECONDS
