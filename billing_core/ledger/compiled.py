@@ -34,6 +34,8 @@ SHAPES = 512
 SHORT = 8
 """Lists up to this length are bound one by one, which an engine plans like literals; longer ones as one array."""
 
+NEVER_STORED = "\0"
+
 VARIABLE = "given"
 """The DuckDB variable that holds the values of a question: a struct with the fields `p0`, `p1` …"""
 
@@ -109,8 +111,16 @@ def bound_time(time: datetime) -> Bound:
 
 
 def bound_text(value: str) -> Bound:
-    """Any text."""
-    return Given("string", value)
+    """Any text. One that is not Unicode, as a command line may have, equals and is found in nothing stored."""
+    return Given("string", _storable(value))
+
+
+def _storable(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return NEVER_STORED
+    return value
 
 
 def bound_number(value: int, kind: str = "int64") -> Bound:
@@ -136,7 +146,7 @@ def bound_list(values: Iterable[str]) -> Listed:
 
     A short one is filled up to a power of two with its last value, so that there are few shapes.
     """
-    found = tuple(values)
+    found = tuple(map(_storable, values))
     if len(found) > SHORT:
         return Given("array<string>", found)
     if not found:

@@ -219,8 +219,7 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         )
     if version < SCHEMA_VERSION:
         connection.begin()
-        for statement in statements_since(version):
-            connection.execute(statement)
+        connection.execute(";\n".join(statements_since(version)))  # one by one they take half as long again
         connection.commit()
 
 

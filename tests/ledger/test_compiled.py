@@ -256,6 +256,15 @@ def test_any_text_and_number_arrives_as_it_is(ledger, text, number):
     assert found.to_pylist() == [{"said": text, "number": number}]
 
 
+@given(st.text(min_size=1), st.lists(st.characters(), min_size=1, max_size=2 * SHORT))
+def test_text_that_no_ledger_can_hold_is_found_nowhere_and_breaks_nothing(ledger, text, others):
+    stored = pa.array(["a", "\ufffd", "?", ""], pa.string())
+    for half in ("\ud800", f"{text}\udcff"):
+        wanted = Selection(EVERYONE, NOW, any_of=(("user_id", (half, *others)),), search=half)
+        assert ledger.engine.read(queries.totals(wanted)).num_rows == 0
+        assert asked(ledger, ask(_listed, bound_list([half])), value=stored).num_rows == 0
+
+
 def test_two_people_share_a_shape_only_if_their_scopes_have_one_form():
     def shape(organizations, **more):
         return compiled(queries.totals(Selection(Scope(organizations), Snapshot(1, 1), **more)), "duckdb")[0]
