@@ -22,7 +22,7 @@ from billing_core.settings import load_settings
 from components.months.texts import month_name
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
-from tests.browser.steps import settle, signed_in_at
+from tests.browser.steps import expect_nothing_wider, settle, signed_in_at
 from tests.factories import EVERYONE
 
 PASSWORD = "correct horse battery"
@@ -199,12 +199,7 @@ def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserCo
 def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server, view: str):
     heading = {"months": "Months", "what-if": "What-if re-rating", "audit": "Audit log"}[view]
     page = opened(admin, dashboard, f"view={view}", heading, width=390)
-    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
-    overflow = page.evaluate(
-        """() => { const main = document.querySelector('[data-testid=stMain]');
-                   return main.scrollWidth - main.clientWidth }"""
-    )
-    assert overflow <= 0
+    expect_nothing_wider(page)
     page.emulate_media(color_scheme="dark")
     assert faults(page) == {}
     page.close()

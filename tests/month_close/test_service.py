@@ -4,6 +4,7 @@ import hashlib
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from shutil import copyfile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -28,6 +29,27 @@ LIMITED = Principal("lim", Role.FINANCE, frozenset({"org_a"}))
 def world(tmp_path):
     """October with two sent events, November with one."""
     made = MonthWorld(tmp_path / "billing.duckdb", [trace("a"), trace("b", 6), usage_row(id="open")])
+    yield made
+    made.service.close()
+
+
+@pytest.fixture(scope="module")
+def closed_ledger(tmp_path_factory):
+    """That ledger with October closed and found to be as it was."""
+    made = MonthWorld(
+        tmp_path_factory.mktemp("closed") / "billing.duckdb", [trace("a"), trace("b", 6), usage_row(id="open")]
+    )
+    assert made.close().ok
+    assert made.verify() == []
+    made.service.close()
+    return made.path
+
+
+@pytest.fixture
+def closed(closed_ledger, tmp_path):
+    """A copy of it for one test."""
+    copyfile(closed_ledger, tmp_path / "billing.duckdb")
+    made = MonthWorld(tmp_path / "billing.duckdb", [])
     yield made
     made.service.close()
 
@@ -258,8 +280,8 @@ def test_hours_that_no_month_would_hold_are_said(tmp_path):
         utc.service.close()
 
 
-def test_the_list_of_months_adds_up_and_says_what_came_late(world):
-    world.close()
+def test_the_list_of_months_adds_up_and_says_what_came_late(closed):
+    world = closed
     world.book(trace("late"), trace("a", latency_seconds=120))
     november, closed = world.months.months(FINANCE)
     assert (closed.state, closed.events, closed.credits.total, closed.closed_by) == (
@@ -271,8 +293,8 @@ def test_the_list_of_months_adds_up_and_says_what_came_late(world):
     assert closed.amount_usd + november.amount_usd == whole.amount_usd
 
 
-def test_what_came_late_is_closed_with_the_month_it_counts_in(world):
-    world.close()
+def test_what_came_late_is_closed_with_the_month_it_counts_in(closed):
+    world = closed
     world.book(trace("late"))
     with world.ledger.engine.transaction() as writer:  # the tests' clock stands in November, the computer's does not
         writer.rows("UPDATE events SET accounted_at = TIMESTAMP '2026-11-20' WHERE id = 'late'")
@@ -318,16 +340,15 @@ SMUGGLED = """INSERT INTO events SELECT * REPLACE ('x' AS id, TIMESTAMP '2026-11
         ("DELETE FROM bookings WHERE seq = 1", "bookings: 2 entries when it was closed, 1 now"),
     ],
 )  # fmt: skip
-def test_verify_names_what_somebody_edited_in_the_ledgers_file(world, statement, says):
-    world.close()
-    assert world.verify() == []
+def test_verify_names_what_somebody_edited_in_the_ledgers_file(closed, statement, says):
+    world = closed
     with world.ledger.engine.transaction() as writer:
         writer.rows(statement)
     assert any(says in text for text in world.verify())
 
 
-def test_verify_sees_that_the_newest_entries_of_the_audit_log_are_gone(world):
-    world.close()
+def test_verify_sees_that_the_newest_entries_of_the_audit_log_are_gone(closed):
+    world = closed
     world.service.audit("ada", "signed in", {})
     with world.ledger.engine.transaction() as writer:
         writer.rows("DELETE FROM audit WHERE action = 'signed in'")
@@ -369,8 +390,8 @@ def test_a_reopened_month_takes_its_late_usage_back_and_may_be_closed_again(worl
     assert [one for one in actions if one in {"close", "reopen"}] == ["close", "reopen", "close"]
 
 
-def test_a_month_is_not_reopened_without_a_reason(world):
-    world.close()
+def test_a_month_is_not_reopened_without_a_reason(closed):
+    world = closed
     with pytest.raises(BadParameter, match="a few words on why"):
         world.months.reopen("2026-10", FINANCE, "  ")
     assert world.months.months(FINANCE)[-1].state is MonthState.CLOSED
@@ -426,8 +447,8 @@ def test_other_settings_change_no_closed_month(tmp_path, environment):
         "UPDATE rate_cards SET content = NULL", "UPDATE closes SET manifest = replace(manifest, 'usage-events', 'zzz')",
     ],
 )  # fmt: skip
-def test_verify_says_so_where_the_file_holds_what_no_program_writes(world, statement):
-    world.close()
+def test_verify_says_so_where_the_file_holds_what_no_program_writes(closed, statement):
+    world = closed
     with world.ledger.engine.transaction() as writer:
         writer.rows(statement)
     assert world.verify()
@@ -478,8 +499,8 @@ def test_late_usage_that_is_found_to_be_of_the_next_month_is_no_difference_when_
     assert (world.verify("2026-09"), world.verify()) == ([], [])
 
 
-def test_a_close_that_somebody_removed_is_not_made_again_over_it(world):
-    world.close()
+def test_a_close_that_somebody_removed_is_not_made_again_over_it(closed):
+    world = closed
     with world.ledger.engine.transaction() as writer:
         writer.rows("DELETE FROM closes")
         writer.rows("DELETE FROM closed_events")
