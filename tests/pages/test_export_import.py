@@ -22,6 +22,7 @@ from billing_core.exports.model import (
     Format,
     Grain,
 )
+from billing_core.exports.service import ExportService
 from billing_core.imports.model import (
     FileKind,
     ImportOutcome,
@@ -32,13 +33,16 @@ from billing_core.imports.model import (
     RejectedLine,
     UndoResult,
 )
+from billing_core.imports.service import ImportService
 from billing_core.runtime import clock
 from billing_core.web import wiring
+from billing_core.web.export_jobs import ExportJobs
 from components.exports.state import JOB, OPEN
 from components.imports.state import reading
 from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
 from tests.pages.opening import opened_at, signed_in
+from tests.stand_ins import called_as
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages" / "export_import.py"
@@ -172,20 +176,22 @@ def booked(demo):
 
 @pytest.fixture(autouse=True)
 def exports():
-    wiring.service().exports = Exports()
-    return wiring.service().exports
+    stand_in = Exports()
+    wiring.service().exports = called_as(ExportService, stand_in)
+    return stand_in
 
 
 @pytest.fixture(autouse=True)
 def imports():
-    wiring.service().imports = Imports()
-    return wiring.service().imports
+    stand_in = Imports()
+    wiring.service().imports = called_as(ImportService, stand_in)
+    return stand_in
 
 
 @pytest.fixture(autouse=True)
 def jobs(monkeypatch):
     stand_in = Jobs()
-    monkeypatch.setattr(wiring, "export_jobs", wiring.Once(lambda: stand_in))
+    monkeypatch.setattr(wiring, "export_jobs", wiring.Once(lambda: called_as(ExportJobs, stand_in)))
     return stand_in
 
 

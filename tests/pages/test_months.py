@@ -24,6 +24,7 @@ from components.shared import sign_in
 from tests.factories import events_table, ledger_at
 from tests.month_close.world import FINANCE, Books, trace
 from tests.pages.opening import opened_at
+from tests.stand_ins import replace_method
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 3, 9, tzinfo=UTC)
@@ -429,7 +430,7 @@ def test_a_verdict_about_an_earlier_close_is_not_shown_for_the_next_one(world, m
 def test_looking_again_asks_the_ledger_only_after_a_change(world, monkeypatch):
     asked = []
     months = MonthCloseService.months
-    monkeypatch.setattr(MonthCloseService, "months", lambda self, who: asked.append(who) or months(self, who))
+    replace_method(monkeypatch, MonthCloseService, "months", lambda self, who: asked.append(who) or months(self, who))
     monkeypatch.setattr("components.months.state.datetime", Frozen)
     run = opened()
     run.run()

@@ -18,6 +18,7 @@ from billing_core.web import wiring
 from components.shared import sign_in
 from tests.factories import EVERYONE, ledger_at
 from tests.pages.opening import opened_at
+from tests.stand_ins import replace_method
 from tests.stripe.fake import QUICK
 from tests.stripe_sync.push_world import use
 
@@ -139,7 +140,7 @@ def test_a_reading_whose_failure_cannot_even_be_remembered_is_not_repeated_by_ev
     def fails(*_):
         raise WarehouseError("the ledger is full")
 
-    monkeypatch.setattr(LimitsService, "refresh", fails)
+    replace_method(monkeypatch, LimitsService, "refresh", fails)
     run = opened()
     for _ in range(2):
         wiring.plans_job().wait(20)

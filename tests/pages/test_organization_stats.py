@@ -29,6 +29,7 @@ from components.organizations import overview
 from components.shared import sign_in
 from tests.factories import events_table, ledger_at, model_usage, usage_row
 from tests.pages.opening import opened_at
+from tests.stand_ins import replace_method
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages" / "organization_stats.py"
@@ -343,7 +344,7 @@ def test_text_from_outside_is_shown_as_it_is():
 
 def test_organizations_with_a_name_are_called_by_it_everywhere(monkeypatch):
     book(usage())
-    monkeypatch.setattr(Directory, "names", lambda *_: {"org_b": "Babel"})
+    replace_method(monkeypatch, Directory, "names", lambda *_: {"org_b": "Babel"})
     assert names_in(opened(find="babel")) == ["Babel (org_b)"]
     run = opened(open="org_b")
     assert run.header[0].value.replace("\\", "") == "Babel (org_b)"
@@ -478,7 +479,7 @@ def test_stripe_is_asked_only_when_somebody_presses_the_button(monkeypatch):
         asked.append(customer)
         return CustomerStatus(customer, "active", "Pro", 500_000, Decimal(7), None, None, None, clock.now())
 
-    monkeypatch.setattr(StripeSyncService, "status", status)
+    replace_method(monkeypatch, StripeSyncService, "status", status)
     run = opened(open="org_acme")
     assert "cus_2 was never read from Stripe." in texts(run)
     assert asked == []
@@ -550,7 +551,7 @@ def test_only_the_chosen_view_runs(monkeypatch, view, line):
     def refuse(*_):
         raise AssertionError("statistics were asked for")
 
-    monkeypatch.setattr(OrganizationService, "statistics", refuse)
+    replace_method(monkeypatch, OrganizationService, "statistics", refuse)
     assert line in texts(opened(view=view))
 
 
@@ -558,7 +559,7 @@ def test_statistics_are_asked_for_once_per_run(monkeypatch):
     book(usage())
     asked: list[object] = []
     genuine = OrganizationService.statistics
-    monkeypatch.setattr(OrganizationService, "statistics", lambda *who: asked.append(who) or genuine(*who))
+    replace_method(monkeypatch, OrganizationService, "statistics", lambda *who: asked.append(who) or genuine(*who))
     opened()
     assert len(asked) == 1
 
@@ -591,7 +592,7 @@ def test_a_ledger_that_cannot_be_read_is_one_calm_line(monkeypatch):
     def refuse(*_):
         raise WarehouseError("the ledger is busy: another process holds it; try again in a moment")
 
-    monkeypatch.setattr(OrganizationService, "statistics", refuse)
+    replace_method(monkeypatch, OrganizationService, "statistics", refuse)
     run = opened()
     (error,) = run.error
     assert error.value.startswith(r"the ledger is busy\:")

@@ -36,6 +36,7 @@ from components.shared import sign_in
 from components.stripe_sync import overview
 from tests.factories import EVERYONE, events_table, ledger_at, usage_row
 from tests.pages.opening import opened_at
+from tests.stand_ins import replace_method
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages" / "stripe_sync.py"
@@ -195,7 +196,7 @@ def test_a_book_that_cannot_be_read_leaves_the_other_sections_alone(monkeypatch)
     def fail(*_):
         raise UpstreamError("the reconciliation is unreadable")
 
-    monkeypatch.setattr(StripeSyncService, "last_reconciliation", fail)
+    replace_method(monkeypatch, StripeSyncService, "last_reconciliation", fail)
     run = opened()
     assert "the reconciliation is unreadable" in texts(run)
     assert [one.value for one in run.header][-2:] == ["Customer status", "Push log"]
@@ -230,7 +231,7 @@ class Pushes:
 
 
 def previewed(monkeypatch, pushes: Pushes) -> AppTest:
-    monkeypatch.setattr(StripeSyncService, "push", lambda _, *asked, **how: pushes(*asked, **how))
+    replace_method(monkeypatch, StripeSyncService, "push", lambda _, *asked, **how: pushes(*asked, **how))
     run = opened()
     run.button(key="sync-preview").click().run()
     return run
@@ -304,7 +305,7 @@ def test_a_preview_that_fails_is_one_calm_line(monkeypatch):
     def fail(*_, **__):
         raise UpstreamError("Stripe cannot be reached: no route")
 
-    monkeypatch.setattr(StripeSyncService, "push", fail)
+    replace_method(monkeypatch, StripeSyncService, "push", fail)
     run = opened()
     run.button(key="sync-preview").click().run()
     assert [one.value.replace("\\", "") for one in run.error] == ["Stripe cannot be reached: no route"]
@@ -405,7 +406,7 @@ def reconciled(monkeypatch, *rows: CustomerDay, **more) -> AppTest:
     midnight = datetime.combine(TODAY, datetime.min.time(), UTC)
     window = Window(midnight - timedelta(days=1), midnight + timedelta(days=1))
     found = Reconciliation(window, ago(2), rows, **more)
-    monkeypatch.setattr(StripeSyncService, "last_reconciliation", lambda *_: found)
+    replace_method(monkeypatch, StripeSyncService, "last_reconciliation", lambda *_: found)
     return opened("finance")
 
 
@@ -493,8 +494,11 @@ def test_a_customer_whose_usage_two_live_subscriptions_bill_is_shown_with_both_a
 def test_a_reconciliation_runs_over_the_chosen_utc_days(monkeypatch):
     asked: list[tuple[datetime, datetime]] = []
     result = Reconciliation(Window(ago(2), ago(1)), ago(0), ())
-    monkeypatch.setattr(
-        StripeSyncService, "reconcile", lambda _, who, start, end, progress: asked.append((start, end)) or result
+    replace_method(
+        monkeypatch,
+        StripeSyncService,
+        "reconcile",
+        lambda _, who, start, end, *, progress: asked.append((start, end)) or result,
     )
     run = opened("finance")
     run.date_input(key="sync.days").set_value((date(2026, 11, 1), date(2026, 11, 2))).run()
@@ -517,7 +521,7 @@ def status(**facts) -> CustomerStatus:
 
 
 def looked_up(monkeypatch, found: CustomerStatus) -> AppTest:
-    monkeypatch.setattr(StripeSyncService, "status", lambda *_: found)
+    replace_method(monkeypatch, StripeSyncService, "status", lambda *_: found)
     run = opened("finance")
     run.selectbox(key="sync-customer").set_value("cus_a").run()
     run.button(key="sync-customer-read").click().run()

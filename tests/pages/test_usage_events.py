@@ -17,6 +17,7 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from tests.factories import events_table, ledger_at, model_usage, usage_row
 from tests.pages.opening import opened_at, signed_in
+from tests.stand_ins import replace_method
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "pages" / "usage_events.py"
@@ -427,7 +428,7 @@ def test_a_ledger_that_cannot_be_read_is_one_calm_line(monkeypatch):
     def refuse(*_):
         raise WarehouseError("the ledger is busy: another process holds it; try again in a moment")
 
-    monkeypatch.setattr(BillingService, "get_usage_events", refuse)
+    replace_method(monkeypatch, BillingService, "get_usage_events", refuse)
     run = opened()
     (error,) = run.error
     assert error.value.startswith(r"the ledger is busy\:")

@@ -19,6 +19,7 @@ from components.what_if.state import answer
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 from tests.pages.opening import opened_at
 from tests.pages.test_months import Later, frame, keys, texts
+from tests.stand_ins import replace_method
 
 DEARER = """id: dearer
 effective_from: 2000-01-01
@@ -166,7 +167,7 @@ def test_a_desk_that_fails_is_said_calmly(monkeypatch):
     def fail(*_args, **_options):
         raise RateCardError("no card is in force")
 
-    monkeypatch.setattr(ReratingService, "what_if", fail)
+    replace_method(monkeypatch, ReratingService, "what_if", fail)
     assert "Not worked out: no card is in force" in texts(asked())
 
 

@@ -4,8 +4,10 @@ import hashlib
 import json
 
 from billing_core.access import Principal, Role
+from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.usage_api import _audited
+from tests.stand_ins import called_as
 
 ANN = Principal("ann", Role.ANALYST)
 
@@ -20,7 +22,7 @@ class Log:
 
 def test_a_download_is_an_entry_with_its_hash_when_it_is_over(monkeypatch):
     log = Log()
-    monkeypatch.setattr(wiring, "service", lambda: log)
+    monkeypatch.setattr(wiring, "service", lambda: called_as(BillingService, log))
     pieces = _audited(["id\r\n", "1\r\n"], ANN, "usage-events.csv", {"status": ["error"]})
     assert b"".join(pieces) == b"id\r\n1\r\n"
     assert log.entries == [
@@ -33,7 +35,7 @@ def test_a_download_is_an_entry_with_its_hash_when_it_is_over(monkeypatch):
 
 def test_a_download_that_is_broken_off_says_how_far_it_got(monkeypatch):
     log = Log()
-    monkeypatch.setattr(wiring, "service", lambda: log)
+    monkeypatch.setattr(wiring, "service", lambda: called_as(BillingService, log))
     pieces = _audited([b"first", b"second"], ANN, "usage-events.csv", {})
     next(pieces)
     pieces.close()

@@ -7,10 +7,14 @@ from types import SimpleNamespace
 
 from billing_core.errors import UpstreamError
 from billing_core.ingest.pull import PullResult
+from billing_core.organizations.limits_service import LimitsService
+from billing_core.service import BillingService
 from billing_core.stripe_sync.push import PushProgress, PushResult
+from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.usage_frame import PullProgress, Window
 from billing_core.web.jobs import PlansJob, PullJob, PushJob, ReconcileJob, ReconcileProgress
 from tests.factories import EVERYONE, NOON
+from tests.stand_ins import called_as
 
 DONE = PullResult("v2", Window(NOON, NOON + timedelta(hours=1)), observations=30)
 
@@ -42,7 +46,7 @@ class Pulls:
 def ended(outcome):
     job, service = PullJob(), Pulls(outcome)
     service.go.set()
-    assert job.start(service, EVERYONE)
+    assert job.start(called_as(BillingService, service), EVERYONE)
     job.wait(10)
     return job.state
 
@@ -135,7 +139,10 @@ def test_a_push_shows_how_far_it_is_and_runs_in_the_name_of_who_started_it():
         assert go.wait(10)
         return PushResult(sent=80)
 
-    job, service = PushJob(), SimpleNamespace(now=at_noon, stripe=SimpleNamespace(push=push))
+    job, service = (
+        PushJob(),
+        SimpleNamespace(now=at_noon, stripe=called_as(StripeSyncService, SimpleNamespace(push=push))),
+    )
     assert job.start(service, EVERYONE)
     assert reported.wait(10)
     assert job.state.progress == PushProgress(20, 80, 1500, "sending")
@@ -157,7 +164,7 @@ def test_a_reconciliation_covers_the_window_it_was_asked_for():
 
     job = ReconcileJob()
     job.start(
-        SimpleNamespace(now=at_noon, stripe=SimpleNamespace(reconcile=reconcile)),
+        SimpleNamespace(now=at_noon, stripe=called_as(StripeSyncService, SimpleNamespace(reconcile=reconcile))),
         EVERYONE,
         NOON,
         NOON + timedelta(hours=2),
@@ -177,7 +184,9 @@ def test_plans_are_read_in_the_name_of_who_asked_and_by_one_at_a_time():
         return "refreshed"
 
     job = PlansJob()
-    service = SimpleNamespace(now=at_noon, organizations=SimpleNamespace(limits=SimpleNamespace(refresh=refresh)))
+    service = SimpleNamespace(
+        now=at_noon, organizations=SimpleNamespace(limits=called_as(LimitsService, SimpleNamespace(refresh=refresh)))
+    )
     assert job.start(service, EVERYONE)
     assert not job.start(service, EVERYONE)
     go.set()

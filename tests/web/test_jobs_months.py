@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from billing_core.errors import UpstreamError
+from billing_core.month_close.service import MonthCloseService
+from billing_core.rerating.service import ReratingService
 from billing_core.web.jobs import CloseJob, CloseProgress, MonthTask, RerateJob, Share
 from tests.factories import EVERYONE, NOON
+from tests.stand_ins import called_as
 
 
 class Months:
@@ -34,7 +37,7 @@ class Months:
 
 def world():
     months = Months()
-    return CloseJob(), SimpleNamespace(now=lambda: NOON, months=months), months
+    return CloseJob(), SimpleNamespace(now=lambda: NOON, months=called_as(MonthCloseService, months)), months
 
 
 def test_a_month_is_checked_closed_and_verified_in_the_name_of_who_asked():
@@ -92,7 +95,7 @@ def test_cards_are_applied_to_the_window_they_were_asked_for_and_waiting_is_told
         progress(0.5, "booked 10 events")
         return "booked"
 
-    service = SimpleNamespace(now=lambda: NOON, rerating=SimpleNamespace(apply=apply))
+    service = SimpleNamespace(now=lambda: NOON, rerating=called_as(ReratingService, SimpleNamespace(apply=apply)))
     assert job.start(service, EVERYONE, "cards", NOON, None)
     job.wait(10)
     assert asked == [("tester", "cards", NOON, None)]

@@ -19,6 +19,7 @@ from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
 from billing_core.web.sync_files import problems_csv, problems_lines, reconciliation_csv, reconciliation_lines
 from tests.factories import EVERYONE, ledger_at, usage_row
+from tests.stand_ins import replace_method
 from tests.web.client import Client, get_as
 
 PROBLEMS, RECONCILIATION = "/download/sync-problems.csv", "/download/reconciliation.csv"
@@ -71,7 +72,7 @@ def test_a_reconciliation_that_was_never_made_is_one_sentence(files):
 
 
 def test_the_last_reconciliation_comes_row_by_row(files, monkeypatch):
-    monkeypatch.setattr(StripeSyncService, "last_reconciliation", lambda *_: FOUND)
+    replace_method(monkeypatch, StripeSyncService, "last_reconciliation", lambda *_: FOUND)
     first, second = rows(get(files, RECONCILIATION).text)
     assert (first["customer_id"], first["day_utc"], first["stripe_credits"]) == ("cus_a", "2026-11-16", "4")
     assert first["unexplained_credits"] == "3"

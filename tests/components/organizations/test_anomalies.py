@@ -14,6 +14,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import NotFound
 from billing_core.ledger.anomaly_marks import AnomalyMark
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, NotJudged, PeriodAnomaly, UsualRange
+from billing_core.organizations.forecast_service import ForecastService
 from billing_core.organizations.variance import Variance
 from components.organizations.anomalies import CSV_PATH, grid_key
 from components.organizations.anomaly_charts import split_figure
@@ -29,6 +30,7 @@ from components.organizations.anomaly_texts import (
 )
 from components.shared import sign_in
 from tests.factories import EVERYONE
+from tests.stand_ins import called_as
 
 pytestmark = pytest.mark.usefixtures("packages_scanned_once")
 
@@ -162,7 +164,9 @@ def view(monkeypatch):
     def draw(answer: AnomalyReport, *, refuses: bool = False, picked: tuple[int, ...] = (), **query: str):
         desk = Desk(answer, refuses)
         service = SimpleNamespace(
-            organizations=SimpleNamespace(forecasting=desk, directory=SimpleNamespace(names=lambda principal: NAMES)),
+            organizations=SimpleNamespace(
+                forecasting=called_as(ForecastService, desk), directory=SimpleNamespace(names=lambda principal: NAMES)
+            ),
             settings=SimpleNamespace(zone=UTC_ZONE),
         )
         window = (datetime(2026, 11, 1, tzinfo=UTC), None)

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.organizations.drivers import Contribution, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, ForecastInput, NotEnough, forecast
+from billing_core.organizations.forecast_service import ForecastService
 from components.organizations.forecast_charts import days_figure, history_figure, sum_figure
 from components.organizations.forecast_texts import (
     driver_text,
@@ -26,6 +27,7 @@ from components.organizations.forecast_texts import (
     sum_rows,
 )
 from tests.factories import EVERYONE
+from tests.stand_ins import called_as
 
 pytestmark = pytest.mark.usefixtures("packages_scanned_once")
 
@@ -155,7 +157,7 @@ def panel(answer, driver=None) -> AppTest:
 
         forecast_panel(service, principal, "org_a", now)
 
-    forecasting = SimpleNamespace(forecast=lambda *_: answer, driver=lambda *_: driver)
+    forecasting = called_as(ForecastService, SimpleNamespace(forecast=lambda *_: answer, driver=lambda *_: driver))
     service = SimpleNamespace(
         organizations=SimpleNamespace(forecasting=forecasting), settings=SimpleNamespace(zone=UTC_ZONE)
     )
