@@ -8,8 +8,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
 PYTEST_RUN := $(BIN)/python -m pytest -n 2 --dist worksteal
-# What a change of nearly anything breaks first: rules as pure functions, components, one way through the whole product.
-FAST := tests/values tests/rating tests/ledger tests/components tests/auth tests/test_layers.py tests/test_settings.py
+# Rules as pure functions, the ledger, components, sign-in, and one way each through a push, a page and the command line.
+FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/components tests/auth tests/stripe/test_intents.py \
+  tests/stripe_sync/test_confirmation.py tests/stripe_sync/test_push_account.py tests/reconcile/test_compare.py \
+  tests/month_close/test_rules.py tests/cli/test_stripe.py tests/pages/test_audit_log.py
 COVERED_PERCENT := 94
 
 .PHONY: run help test test-fast test-dates coverage check lock bench clean
@@ -22,8 +24,8 @@ test: $(VENV)/.test ## checks, then every test; PYTEST="-k months" goes to pytes
 	$(MAKE) --no-print-directory check
 	$(PYTEST_RUN) $(PYTEST)
 
-test-fast: $(VENV)/.test ## after each edit: rules, components, one way through the product; no browser
-	$(PYTEST_RUN) -q $(FAST) $(PYTEST)
+test-fast: $(VENV)/.test ## after each edit: rules, components, one way through the product; no browser, no process
+	$(PYTEST_RUN) -q -m "not slow" $(FAST) $(PYTEST)
 
 # What knows dates, with the clock at moments at which programs about dates go wrong.
 test-dates: $(VENV)/.test ## what knows dates, at month ends, on a leap day, at changes of daylight saving time

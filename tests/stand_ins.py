@@ -9,8 +9,6 @@ from unittest.mock import create_autospec
 
 import pytest
 
-__all__ = ["called_as", "replace_method"]
-
 
 def called_as(original: type, double: Any) -> Any:
     """`double` as `original` is called; it may have fewer methods, and has none that `original` lacks."""

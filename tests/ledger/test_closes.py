@@ -194,6 +194,7 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(steps)
 @settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_known(tmp_path_factory, steps):

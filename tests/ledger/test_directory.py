@@ -500,6 +500,7 @@ def empty(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=9), default=st.sampled_from([None, None, "cus_d"]))
 @example(  # came back after two changes of the map

@@ -15,6 +15,8 @@ from billing_core.errors import WarehouseError
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from tests.factories import ledger_at
 
+pytestmark = pytest.mark.slow
+
 
 def child(script, *arguments):
     return subprocess.Popen(
