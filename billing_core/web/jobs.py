@@ -1,4 +1,4 @@
-"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, a close, plans.
+"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, a close.
 
 Each kind runs at most once at a time per process. The threads are daemons: all of this work may be cut off anywhere
 and is taken up by the next run.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from billing_core.access import Principal
 from billing_core.ingest.pull import FIRST_PULL_DAYS, PullResult
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from billing_core.rerating.model import Rerating
     from billing_core.stripe_sync.push import PushProgress, PushResult  # both bring Stripe's SDK
 
-    Found: TypeAlias = Checklist | Closing | Verification
+    CloseResult: TypeAlias = Checklist | Closing | Verification
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -51,7 +51,7 @@ class JobState(Generic[P, R]):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still at work."""
+        """Whether the job is still at work."""
         return self.ended_at is None
 
     def per_second(self, count: int, now: datetime) -> float | None:
@@ -60,44 +60,79 @@ class JobState(Generic[P, R]):
         return count / seconds if seconds > 0 and count else None
 
 
-class PullState(JobState[PullProgress, PullResult]):
-    """A moment of a pull."""
+class Job(Generic[P, R]):
+    """One kind of work, at most one run at a time; any thread may start it or look at its state.
 
-    __slots__ = ()
+    Parameters
+    ----------
+    name:
+        As the log and the thread shall call it.
+    """
 
-    def rows_per_second(self, now: datetime) -> float | None:
-        """Observations read per second since the start."""
-        return self.per_second(self.progress.observations, now)
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._turn = threading.Lock()
+        self._state: JobState[P, R] | None = None
+        self._thread: threading.Thread | None = None
 
+    @property
+    def state(self) -> JobState[P, R] | None:
+        """The running or the last run; `None` before the first."""
+        return self._state
 
-class PushState(JobState["PushProgress", "PushResult"]):
-    """A moment of a push."""
+    def wait(self, timeout_seconds: float | None = None) -> None:
+        """Return when the running one is over."""
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
 
-    __slots__ = ()
+    def run(self, clock: Clock, principal: Principal, begin: P, work: Callable[[], R]) -> bool:
+        """Run `work` in a thread of its own in the name of `principal`; `False` if one is under way."""
+        with self._turn:
+            former = self._state
+            if former is not None and former.is_running:
+                return False
+            if former is not None:
+                self._keep(former)  # before the new state is seen: nobody sees a moment at which the former one is lost
+            number = 1 if former is None else former.number + 1
+            self._state = JobState(number, principal.name, clock(), begin)
+            thread = threading.Thread(target=self._work, args=(clock, work), name=f"{self._name}-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the machine has no further thread: it never began
+                self._state = replace(self._state, ended_at=clock(), error=f"{self._name}: {error}")
+                return True
+            self._thread = thread
+            return True
 
-    def answers_per_second(self, now: datetime) -> float | None:
-        """Meter events answered per second since the start."""
-        return self.per_second(self.progress.done, now)
+    def report(self, progress: P) -> None:
+        """How far the running one is; called by its work."""
+        with self._turn:
+            if self._state is not None:
+                self._state = replace(self._state, progress=progress)
+
+    def _keep(self, former: JobState[P, R]) -> None:
+        """Called with a run that is over before the next one takes its place."""
+
+    def _work(self, clock: Clock, work: Callable[[], R]) -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
+            self._end(clock(), error=said_of(error, f"{self._name} in the background"))
+        else:
+            self._end(clock(), result=result)
+
+    def _end(self, at: datetime, *, result: R | None = None, error: str | None = None) -> None:
+        with self._turn:
+            if self._state is not None:
+                self._state = replace(self._state, ended_at=at, result=result, error=error)
 
 
 @dataclass(frozen=True, slots=True)
-class ReconcileProgress:
-    """A moment of a reconciliation: the part done, 0 to 1, and what is done now."""
+class Share:
+    """A moment of work that knows how much there is: the part done, 0 to 1, and what is done now."""
 
     fraction: float
     doing: str
-
-
-class ReconcileState(JobState[ReconcileProgress, "Reconciliation"]):
-    """A moment of a reconciliation."""
-
-    __slots__ = ()
-
-
-class PlansState(JobState[None, "Refreshed"]):
-    """A moment of a reading of plans."""
-
-    __slots__ = ()
 
 
 class MonthTask(StrEnum):
@@ -118,165 +153,107 @@ class CloseProgress:
     doing: str
 
 
-class CloseState(JobState[CloseProgress, "Found"]):
-    """A moment of work on a month; what it results in follows from its task."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A moment of work that knows how much there is: the part done, 0 to 1, and what is done now."""
-
-    fraction: float
-    doing: str
+PullState: TypeAlias = JobState[PullProgress, PullResult]
+PushState: TypeAlias = JobState["PushProgress", "PushResult"]
+ReconcileState: TypeAlias = JobState[Share, "Reconciliation"]
+PlansState: TypeAlias = JobState[None, "Refreshed"]
+CloseState: TypeAlias = JobState[CloseProgress, "CloseResult"]
+RerateState: TypeAlias = JobState[Share, "Rerating"]
 
 
-class RerateState(JobState[Share, "Rerating"]):
-    """A moment of booking what another card would have cost."""
-
-    __slots__ = ()
-
-
-S = TypeVar("S", bound=JobState[Any, Any])
-
-
-class Job(Generic[S]):
-    """At most one run at a time; any thread may start it or look at its state.
-
-    Parameters
-    ----------
-    name:
-        As the log and the thread shall call it.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._turn = threading.Lock()
-        self._state: S | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def state(self) -> S | None:
-        """The running or the last run; `None` before the first."""
-        return self._state
-
-    def wait(self, timeout_seconds: float | None = None) -> None:
-        """Return when the running one is over."""
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
-
-    def _begin(self, clock: Clock, first: Callable[[int, datetime], S], work: Callable[[], Any]) -> bool:
-        """Run `work` in a thread of its own; `False` if one is under way.
-
-        `first` makes the first state of a run from its number and the time.
-        """
-        with self._turn:
-            if self._state is not None and self._state.is_running:
-                return False
-            number = 1 if self._state is None else self._state.number + 1
-            self._state = first(number, clock())
-            thread = threading.Thread(target=self._run, args=(clock, work), name=f"{self._name}-{number}", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:  # the machine has no further thread: it never began
-                self._state = replace(self._state, ended_at=clock(), error=f"{self._name}: {error}")
-                return True
-            self._thread = thread
-            return True
-
-    def _run(self, clock: Clock, work: Callable[[], Any]) -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
-            self._end(clock(), error=said_of(error, f"{self._name} in the background"))
-        else:
-            self._end(clock(), result=result)
-
-    def _see(self, progress: Any) -> None:
-        with self._turn:
-            if self._state is not None:
-                self._state = replace(self._state, progress=progress)
-
-    def _end(self, at: datetime, *, result: Any = None, error: str | None = None) -> None:
-        with self._turn:
-            if self._state is not None:
-                self._state = replace(self._state, ended_at=at, result=result, error=error)
-
-
-class PullJob(Job[PullState]):
+class PullJob(Job[PullProgress, PullResult]):
     """Reading Langfuse."""
 
     def __init__(self) -> None:
         super().__init__("pull")
 
     def start(self, service: BillingService, principal: Principal, *, first_days: int = FIRST_PULL_DAYS) -> bool:
-        """Begin an incremental pull in the name of `principal`; `False` if one is under way already.
+        """Begin an incremental pull; `False` if one is under way. The first ever reads the last `first_days` days."""
 
-        The first one ever reads the last `first_days` days.
-        """
+        def waits() -> None:
+            self.report(PullProgress(0.0, 0, "waiting for another pull"))
 
         def work() -> PullResult:
-            waits = lambda: self._see(PullProgress(0.0, 0, "waiting for another pull"))  # noqa: E731
-            return service.pull(principal, first_days=first_days, progress=self._see, on_wait=waits)
+            return service.pull(principal, first_days=first_days, progress=self.report, on_wait=waits)
 
-        begin = PullProgress(0.0, 0, "connecting")
-        return self._begin(service.now, lambda number, at: PullState(number, principal.name, at, begin), work)
+        return self.run(service.now, principal, PullProgress(0.0, 0, "connecting"), work)
 
 
-class PushJob(Job[PushState]):
+class PushJob(Job["PushProgress", "PushResult"]):
     """Sending to Stripe."""
 
     def __init__(self) -> None:
         super().__init__("push")
 
     def start(self, service: BillingService, principal: Principal) -> bool:
-        """Begin a push in the name of `principal`; `False` if one is under way already."""
-        from billing_core.stripe_sync import push
+        """Begin a push; `False` if one is under way."""
+        from billing_core.stripe_sync.push import PushProgress
+
+        def waits() -> None:
+            self.report(PushProgress(0, 0, 0, "waiting for another push"))
 
         def work() -> PushResult:
-            waits = lambda: self._see(push.PushProgress(0, 0, 0, "waiting for another push"))  # noqa: E731
-            return service.stripe.push(principal, progress=self._see, on_wait=waits)
+            return service.stripe.push(principal, progress=self.report, on_wait=waits)
 
-        begin: PushProgress = push.PushProgress(0, 0, 0, "reading billing periods and planning")
-        return self._begin(service.now, lambda number, at: PushState(number, principal.name, at, begin), work)
+        return self.run(service.now, principal, PushProgress(0, 0, 0, "reading billing periods and planning"), work)
 
 
-class PlansJob(Job[PlansState]):
+class PlansJob(Job[None, "Refreshed"]):
     """Reading plans from Stripe."""
 
     def __init__(self) -> None:
         super().__init__("plans")
 
     def start(self, service: BillingService, principal: Principal) -> bool:
-        """Begin to read plans in the name of `principal`; `False` if that is under way already."""
-
-        def work() -> Refreshed:
-            return service.organizations.limits.refresh(principal)
-
-        return self._begin(service.now, lambda number, at: PlansState(number, principal.name, at, None), work)
+        """Begin to read plans; `False` if that is under way."""
+        return self.run(service.now, principal, None, lambda: service.organizations.limits.refresh(principal))
 
 
-class ReconcileJob(Job[ReconcileState]):
+class ReconcileJob(Job[Share, "Reconciliation"]):
     """Comparing Langfuse, ledger and Stripe."""
 
     def __init__(self) -> None:
         super().__init__("reconcile")
 
     def start(self, service: BillingService, principal: Principal, start: datetime, end: datetime) -> bool:
-        """Begin to reconcile `[start, end)` in the name of `principal`; `False` if one is under way already."""
+        """Begin to reconcile `[start, end)`; `False` if one is under way."""
 
-        def see(fraction: float, doing: str) -> None:
-            self._see(ReconcileProgress(fraction, doing))
+        def report(fraction: float, doing: str) -> None:
+            self.report(Share(fraction, doing))
 
         def work() -> Reconciliation:
-            return service.stripe.reconcile(principal, start, end, progress=see)
+            return service.stripe.reconcile(principal, start, end, progress=report)
 
-        begin = ReconcileProgress(0.0, "connecting")
-        return self._begin(service.now, lambda number, at: ReconcileState(number, principal.name, at, begin), work)
+        return self.run(service.now, principal, Share(0.0, "connecting"), work)
 
 
-class CloseJob(Job[CloseState]):
+class RerateJob(Job[Share, "Rerating"]):
+    """Booking what another card would have cost."""
+
+    def __init__(self) -> None:
+        super().__init__("rerate")
+
+    def start(
+        self,
+        service: BillingService,
+        principal: Principal,
+        cards: RateCardFile,
+        start: datetime | None,
+        end: datetime | None,
+    ) -> bool:
+        """Begin to apply cards to the events of `[start, end)`; `False` if that is under way."""
+
+        def report(fraction: float, doing: str) -> None:
+            self.report(Share(fraction, doing))
+
+        def work() -> Rerating:
+            waits = lambda: report(0.0, "waiting for a pull to end")  # noqa: E731
+            return service.rerating.apply(principal, cards, start, end, progress=report, on_wait=waits)
+
+        return self.run(service.now, principal, Share(0.0, "reading events"), work)
+
+
+class CloseJob(Job[CloseProgress, "CloseResult"]):
     """Checking, closing and verifying months. What was found last about a month is kept beside the newest run."""
 
     def __init__(self) -> None:
@@ -291,77 +268,46 @@ class CloseJob(Job[CloseState]):
         return self._before.get((task, period))
 
     def check(self, service: BillingService, principal: Principal, period: str) -> bool:
-        """Begin to look for what stands against closing a month; `False` if work on a month is under way."""
+        """Begin to look for what prevents closing a month; `False` if work on a month is under way."""
         return self._start(
-            service.now,
-            MonthTask.CHECK,
-            period,
-            principal,
-            lambda: service.months.checklist(period, principal, progress=self._tell),
-        )
+            service, principal, MonthTask.CHECK, period,
+            lambda: service.months.checklist(period, principal, progress=self._share),
+        )  # fmt: skip
 
     def close(
         self, service: BillingService, principal: Principal, period: str, accept: Iterable[str], reason: str
     ) -> bool:
         """Begin to close a month, accepting these causes; `False` as for `check`."""
         causes = tuple(accept)
-
-        def work() -> Closing:
-            return service.months.close(period, principal, accept=causes, reason=reason, progress=self._tell)
-
-        return self._start(service.now, MonthTask.CLOSE, period, principal, work)
+        return self._start(
+            service, principal, MonthTask.CLOSE, period,
+            lambda: service.months.close(period, principal, accept=causes, reason=reason, progress=self._share),
+        )  # fmt: skip
 
     def verify(self, service: BillingService, principal: Principal, period: str) -> bool:
         """Begin to prove that a closed month is as it was closed; `False` as for `check`."""
         return self._start(
-            service.now,
-            MonthTask.VERIFY,
-            period,
-            principal,
-            lambda: service.months.verify(period, principal, progress=self._tell),
-        )
+            service, principal, MonthTask.VERIFY, period,
+            lambda: service.months.verify(period, principal, progress=self._share),
+        )  # fmt: skip
 
-    def _start(self, clock: Clock, task: MonthTask, period: str, principal: Principal, work: Callable[[], Any]) -> bool:
-        def first(
-            number: int, at: datetime
-        ) -> CloseState:  # called in turn: nobody sees a moment at which the former run is lost
-            if (before := self._state) is not None:
-                self._before[_about(before)] = before
-            return CloseState(number, principal.name, at, CloseProgress(task, period, 0.0, "connecting"))
+    def _start(
+        self,
+        service: BillingService,
+        principal: Principal,
+        task: MonthTask,
+        period: str,
+        work: Callable[[], CloseResult],
+    ) -> bool:
+        return self.run(service.now, principal, CloseProgress(task, period, 0.0, "connecting"), work)
 
-        return self._begin(clock, first, work)
+    def _keep(self, former: CloseState) -> None:
+        self._before[_about(former)] = former
 
-    def _tell(self, fraction: float, doing: str) -> None:
+    def _share(self, fraction: float, doing: str) -> None:
         if (state := self.state) is not None:
-            self._see(replace(state.progress, fraction=fraction, doing=doing))
+            self.report(replace(state.progress, fraction=fraction, doing=doing))
 
 
 def _about(state: CloseState) -> tuple[MonthTask, str]:
     return state.progress.task, state.progress.period
-
-
-class RerateJob(Job[RerateState]):
-    """Booking what another card would have cost."""
-
-    def __init__(self) -> None:
-        super().__init__("rerate")
-
-    def start(
-        self,
-        service: BillingService,
-        principal: Principal,
-        cards: RateCardFile,
-        start: datetime | None,
-        end: datetime | None,
-    ) -> bool:
-        """Begin to apply cards to the events of `[start, end)`; `False` if that is under way already."""
-
-        def see(fraction: float, doing: str) -> None:
-            self._see(Share(fraction, doing))
-
-        def work() -> Rerating:
-            waits = lambda: see(0.0, "waiting for a pull to end")  # noqa: E731
-            return service.rerating.apply(principal, cards, start, end, progress=see, on_wait=waits)
-
-        begin = Share(0.0, "reading events")
-        return self._begin(service.now, lambda number, at: RerateState(number, principal.name, at, begin), work)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from billing_core.access import Principal, Role
@@ -64,40 +65,10 @@ def _make_service() -> BillingService:
     )
 
 
-def _make_pull_job() -> PullJob:
-    from billing_core.web.jobs import PullJob  # here: it brings the service
+def _jobs() -> ModuleType:
+    from billing_core.web import jobs  # here: it brings the service
 
-    return PullJob()
-
-
-def _make_push_job() -> PushJob:
-    from billing_core.web.jobs import PushJob
-
-    return PushJob()
-
-
-def _make_plans_job() -> PlansJob:
-    from billing_core.web.jobs import PlansJob
-
-    return PlansJob()
-
-
-def _make_reconcile_job() -> ReconcileJob:
-    from billing_core.web.jobs import ReconcileJob
-
-    return ReconcileJob()
-
-
-def _make_close_job() -> CloseJob:
-    from billing_core.web.jobs import CloseJob
-
-    return CloseJob()
-
-
-def _make_rerate_job() -> RerateJob:
-    from billing_core.web.jobs import RerateJob
-
-    return RerateJob()
+    return jobs
 
 
 def _make_export_jobs() -> ExportJobs:
@@ -132,12 +103,12 @@ audit_trail = AuditTrail(_write_audit)
 gatekeeper: Once[Gatekeeper] = Once(lambda: Gatekeeper.from_settings(settings(), audit=audit_trail))
 tokens: Once[TokenFile] = Once(lambda: TokenFile(settings().api_tokens))
 demo_sandbox: Once[DemoSandbox] = Once(DemoSandbox)
-pull_job: Once[PullJob] = Once(_make_pull_job)
-push_job: Once[PushJob] = Once(_make_push_job)
-plans_job: Once[PlansJob] = Once(_make_plans_job)
-reconcile_job: Once[ReconcileJob] = Once(_make_reconcile_job)
-close_job: Once[CloseJob] = Once(_make_close_job)
-rerate_job: Once[RerateJob] = Once(_make_rerate_job)
+pull_job: Once[PullJob] = Once(lambda: _jobs().PullJob())
+push_job: Once[PushJob] = Once(lambda: _jobs().PushJob())
+plans_job: Once[PlansJob] = Once(lambda: _jobs().PlansJob())
+reconcile_job: Once[ReconcileJob] = Once(lambda: _jobs().ReconcileJob())
+close_job: Once[CloseJob] = Once(lambda: _jobs().CloseJob())
+rerate_job: Once[RerateJob] = Once(lambda: _jobs().RerateJob())
 export_jobs: Once[ExportJobs] = Once(_make_export_jobs)
 
 

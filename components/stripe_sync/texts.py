@@ -89,7 +89,7 @@ def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
 
 def push_progress_text(state: PushState, now: datetime) -> str:
     """`Push by ada: 120 of 4,000 meter events answered, 50 per second, 1,234,567 credits delivered`."""
-    progress, rate = state.progress, state.answers_per_second(now)
+    progress, rate = state.progress, state.per_second(state.progress.done, now)
     if not progress.total:
         return f"Push by {state.started_by}: {progress.doing}"
     parts = [f"{progress.done:,} of {plural(progress.total, 'meter event')} answered"]

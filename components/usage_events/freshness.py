@@ -47,7 +47,7 @@ def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
     """What the pull is doing; how many rows at which rate only for people who may see every organization."""
     if principal.organizations is not None:
         return "Reading Langfuse"
-    doing, rate = f"Reading Langfuse: {state.progress.doing}", state.rows_per_second(now)
+    doing, rate = f"Reading Langfuse: {state.progress.doing}", state.per_second(state.progress.observations, now)
     if rate is None:
         return doing
     return f"{doing}, {plural(state.progress.observations, 'observation')}, {rate:,.0f} per second"

@@ -12,7 +12,7 @@ from billing_core.service import BillingService
 from billing_core.stripe_sync.push import PushProgress, PushResult
 from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.usage_frame import PullProgress, Window
-from billing_core.web.jobs import PlansJob, PullJob, PushJob, ReconcileJob, ReconcileProgress
+from billing_core.web.jobs import PlansJob, PullJob, PushJob, ReconcileJob, Share
 from tests.factories import EVERYONE, NOON
 from tests.stand_ins import called_as
 
@@ -124,8 +124,8 @@ def test_the_rate_is_rows_over_time_and_unknown_before_the_first_row():
     state = ended(DONE)
     later = state.started_at + timedelta(seconds=10)
     running = type(state)(1, "ada", state.started_at, PullProgress(0.5, 500, "reading"))
-    assert running.rows_per_second(later) == 50
-    assert type(state)(1, "ada", state.started_at, PullProgress(0, 0, "")).rows_per_second(later) is None
+    assert running.per_second(running.progress.observations, later) == 50
+    assert running.per_second(0, later) is None
 
 
 def test_a_push_shows_how_far_it_is_and_runs_in_the_name_of_who_started_it():
@@ -146,7 +146,7 @@ def test_a_push_shows_how_far_it_is_and_runs_in_the_name_of_who_started_it():
     assert job.start(service, EVERYONE)
     assert reported.wait(10)
     assert job.state.progress == PushProgress(20, 80, 1500, "sending")
-    assert job.state.answers_per_second(job.state.started_at + timedelta(seconds=4)) == 5
+    assert job.state.per_second(job.state.progress.done, job.state.started_at + timedelta(seconds=4)) == 5
     assert not job.start(service, EVERYONE)
     go.set()
     job.wait(10)
@@ -171,7 +171,7 @@ def test_a_reconciliation_covers_the_window_it_was_asked_for():
     )
     job.wait(10)
     assert asked == [(NOON, NOON + timedelta(hours=2))]
-    assert job.state.progress == ReconcileProgress(0.5, "reading Stripe")
+    assert job.state.progress == Share(0.5, "reading Stripe")
     assert (job.state.result, job.state.error) == ("found", None)
 
 

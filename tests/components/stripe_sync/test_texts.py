@@ -14,7 +14,7 @@ from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook
 from billing_core.stripe_sync.push import PushProgress, PushResult
 from billing_core.stripe_sync.service import Deadline
-from billing_core.web.jobs import PushState
+from billing_core.web.jobs import JobState
 from components.stripe_sync.texts import (
     amounts_text,
     credits_and_money,
@@ -59,11 +59,11 @@ def test_a_deadline_names_the_customer_the_time_on_our_clocks_and_the_age_of_the
 
 
 def test_progress_tells_how_many_how_fast_and_how_much():
-    state = PushState(1, "ada", NOW, PushProgress(120, 4000, 1_234_567, "sending"))
+    state = JobState(1, "ada", NOW, PushProgress(120, 4000, 1_234_567, "sending"))
     assert push_progress_text(state, NOW + timedelta(seconds=2)) == (
         "Push by ada: 120 of 4,000 meter events answered, 60 per second, 1,234,567 credits delivered"
     )
-    waiting = PushState(1, "ada", NOW, PushProgress(0, 0, 0, "waiting for another push"))
+    waiting = JobState(1, "ada", NOW, PushProgress(0, 0, 0, "waiting for another push"))
     assert push_progress_text(waiting, NOW) == "Push by ada: waiting for another push"
 
 

@@ -9,7 +9,7 @@ from billing_core.ingest.service import Freshness
 from billing_core.ledger.engine import BookingCounts
 from billing_core.ledger.journal import PullRun
 from billing_core.values.usage_frame import PullProgress, Window
-from billing_core.web.jobs import PullState
+from billing_core.web.jobs import JobState
 from components.usage_events.freshness import outcome_text, partial_text, progress_text, stamp
 
 NOW = datetime(2026, 11, 22, 14, 8, tzinfo=UTC)
@@ -24,7 +24,7 @@ def run(end=READ_AT):
 
 
 def state(**more):
-    return PullState(1, "ada", NOW - timedelta(seconds=10), PullProgress(0.4, 1234, "day 3 of 30"), **more)
+    return JobState(1, "ada", NOW - timedelta(seconds=10), PullProgress(0.4, 1234, "day 3 of 30"), **more)
 
 
 def test_the_stamp_says_when_langfuse_was_read_and_up_to_when():
@@ -44,7 +44,7 @@ def test_a_refresh_that_found_nothing_says_so():
 
 
 def test_nothing_is_counted_before_the_first_row():
-    waiting = PullState(1, "ada", NOW, PullProgress(0.0, 0, "connecting"))
+    waiting = JobState(1, "ada", NOW, PullProgress(0.0, 0, "connecting"))
     assert progress_text(waiting, ALL, NOW) == "Reading Langfuse: connecting"
 
 
