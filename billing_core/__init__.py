@@ -1,4 +1,4 @@
-"""Usage events, credits, ledger and sync: everything that is true without a browser.
+"""Usage events, credits, the ledger and the sync to Stripe: everything of the billing system that needs no browser.
 
 The names of CONTRACT section 5 are loaded on first use, so that `import billing_core.settings` stays cheap.
 """

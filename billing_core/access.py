@@ -1,4 +1,4 @@
-"""Who is asking, and which rows that person may see.
+"""Who asks for billing data (`Principal`), and which rows that person may see (`Scope`).
 
 A query on the ledger needs a `Scope`, and a `Scope` is only made from a `Principal`: there is no way to
 write a read that forgets to ask who is reading.
@@ -13,7 +13,7 @@ from billing_core.errors import AccessDenied
 
 
 class Role(StrEnum):
-    """What a person is employed to do; each page and command names the roles it serves."""
+    """The job of an account: analyst, finance or admin; each page and command names the roles it serves."""
 
     ANALYST = "analyst"
     FINANCE = "finance"
@@ -62,17 +62,19 @@ class Scope:
     organizations: tuple[str, ...] | None
 
     def holds(self, organization_id: str) -> bool:
-        """Whether events of this organization are in it."""
+        """Whether a principal with this scope may read events of an organization; `None` is an event without one."""
         return self.organizations is None or organization_id in self.organizations
 
 
 def scope_of(principal: Principal) -> Scope:
-    """The only maker of scopes. An empty or missing id never matches: it is dropped, not compared."""
+    """The scope of a principal: the only function that makes one. An empty or missing id never matches: it is dropped,
+    not compared.
+    """
     if principal.organizations is None:
         return Scope(None)
     return Scope(tuple(sorted(o for o in principal.organizations if o)))
 
 
 def system_principal(name: str) -> Principal:
-    """The command line: it acts for whoever may read the ledger file and sees everything."""
+    """The principal of the command line: it acts for whoever may read the ledger file and sees everything."""
     return Principal(name, Role.ADMIN)

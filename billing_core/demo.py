@@ -54,7 +54,7 @@ def _first_start(file: Path) -> datetime:
 
 
 def connected(settings: Settings, environment: dict[str, str]) -> Settings:
-    """`settings` with the connections of `environment` (LANGFUSE_…, STRIPE_…) and nothing else changed."""
+    """A copy of `settings` with the connections of `environment` (LANGFUSE_…, STRIPE_…) and nothing else changed."""
     found = load_settings({**environment, "BILLING_MODE": settings.mode.value}, env_file=None)
     names = ("langfuse_host", "langfuse_public_key", "langfuse_secret_key", "stripe_api_key", "stripe_api_base")
     return settings.model_copy(update={name: getattr(found, name) for name in names})
@@ -87,7 +87,7 @@ class DemoSandbox:
             return self._connected
 
     def close(self) -> None:
-        """Stop the sandbox, if it ever started."""
+        """Stop the sandbox process, if it was ever started."""
         with self._turn:
             self._running.close()
             self._connected = None

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class BillingError(Exception):
-    """Base of all expected errors; `str(error)` is one line fit for a person."""
+    """Base class of all expected errors; `str(error)` is one line fit for a person."""
 
     exit_code: ClassVar[int] = 2
 
@@ -24,7 +24,7 @@ class RateCardError(BillingError):
 
 
 class BadParameter(BillingError, ValueError):
-    """A request parameter is wrong.
+    """A parameter of a request (filter, sort, page, time) is wrong; the text names it and what is accepted.
 
     Attributes
     ----------

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 
 class BillingService:
-    """See the module. Thread-safe; one per process."""
+    """Everything pages, commands and the HTTP API can ask of billing. Every call takes a `Principal`. Thread-safe; one
+    per process.
+    """
 
     def __init__(
         self,
@@ -79,19 +81,21 @@ class BillingService:
     def from_settings(
         cls, settings: Settings, *, connect: ConnectLangfuse | None = None, connect_stripe: ConnectStripe | None = None
     ) -> BillingService:
-        """The service over the warehouse the settings name; the others make the providers it reads and sends to."""
+        """The service over the ledger the settings name; `connect` and `connect_stripe` make the providers it reads and
+        sends to.
+        """
         return cls(settings, connect=connect, connect_stripe=connect_stripe)
 
     def now(self) -> datetime:
-        """The present, for whatever is shown of it."""
+        """The present time (aware UTC) that everything shown is relative to."""
         return self._clock()
 
     def close(self) -> None:
-        """Let go of the warehouse file."""
+        """Close the ledger file; the next use opens it again."""
         self._ledger.engine.close()
 
     def ready(self) -> None:
-        """Return if the warehouse answers; raise `WarehouseError` saying why if it does not."""
+        """Check that the ledger answers; raises `WarehouseError` saying why if it does not."""
         self._ledger.version()
 
     def version(self) -> int:
@@ -99,7 +103,7 @@ class BillingService:
         return self._ledger.version()
 
     def rate_cards(self) -> RateCardFile:
-        """The cards that apply: those of the file, and imported ones."""
+        """The rate cards in use: those of the card file, and imported ones."""
         return self._cards()
 
     # ── usage events ─────────────────────────────────────────────────────────────────────────────
@@ -109,7 +113,9 @@ class BillingService:
         return self.events.get_usage_events(params, principal)
 
     def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures, one point per day, and the previous equal period for comparison."""
+        """Header figures of the events of a filter, one point per day, and the equally long period before for
+        comparison.
+        """
         return self.events.summary(params, principal)
 
     def breakdown(
@@ -123,11 +129,13 @@ class BillingService:
         return self.events.by_hour_of_week(params, principal)
 
     def facets(self, params: GetUsageEventsParams, principal: Principal, dimension: str) -> list[tuple[str, int]]:
-        """Values to filter by and how many events have them, within the window of `params` alone."""
+        """Values of one dimension to filter by and how many events have each, within the window of `params` alone."""
         return self.events.facets(params, principal, dimension)
 
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
-        """How an event came to its credits and how far they got; `NotFound` if the principal may not see it."""
+        """The explanation of how an event came to its credits and how far they got; `NotFound` if the principal may not
+        see it.
+        """
         return self.events.explain(event_id, principal)
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
@@ -162,15 +170,15 @@ class BillingService:
     # ── journal ──────────────────────────────────────────────────────────────────────────────────
 
     def audit(self, actor: str, action: str, detail: dict[str, Any]) -> None:
-        """Append to the audit log."""
+        """Append an entry to the audit log."""
         self._ledger.audit(actor, action, detail)
 
     def runs(self, limit: int = 20) -> list[PullRun]:
-        """The run log, newest first."""
+        """The newest pulls of the run log, newest first."""
         return self._ledger.last_runs(limit)
 
     def check_mode(self) -> None:
-        """Refuse to show a ledger of the other mode: demo passwords are public.
+        """Refuse to show a ledger that was filled in the other mode (demo or live): demo passwords are public.
 
         Raises
         ------
@@ -182,7 +190,9 @@ class BillingService:
             self._ledger.claim(self.settings.mode)
 
     def back_up(self, path: Path, principal: Principal) -> BackedUp:
-        """Write books, accounts, tokens and sessions into one archive, while everything runs; see `backups.backup`."""
+        """Write the ledger, accounts, tokens and sessions into one archive, while everything runs; see
+        `backups.backup`.
+        """
         from billing_core.backups.backup import back_up
 
         return back_up(self.settings, self._ledger, principal, path, self._clock())

@@ -1,4 +1,4 @@
-"""The environment, read once (CONTRACT section 2).
+"""The settings of the billing system, read once from environment variables and `.env` (CONTRACT section 2).
 
 Values come from the process environment, then from a `.env` file in the working directory. A wrong value
 becomes one line that names the variable, what is wrong and what is accepted; secrets are never part of it.
@@ -59,21 +59,21 @@ class ApiChoice(StrEnum):
 
 
 class Granularity(StrEnum):
-    """What one Stripe meter event covers."""
+    """What one Stripe meter event covers: the whole credits of a customer's UTC hour, or one usage event."""
 
     HOUR = "hour"
     EVENT = "event"
 
 
 class MeterApi(StrEnum):
-    """How meter events travel: one by one, or in batches (live accounts with volume only)."""
+    """How meter events are sent to Stripe: one by one, or in batches (live accounts with volume only)."""
 
     V1 = "v1"
     V2_STREAM = "v2_stream"
 
 
 class Settings(BaseModel):
-    """Everything the environment says. Frozen: nothing changes it after start.
+    """Every setting the environment gives, as typed values. Frozen: nothing changes it after start.
 
     Field names are the variables' own, in lower case and without the `BILLING_` prefix.
     """
@@ -264,24 +264,24 @@ class Settings(BaseModel):
 
     @property
     def zone(self) -> ZoneInfo:
-        """The reporting timezone: days, charts and exports are cut in it."""
+        """The reporting timezone, in which days, charts and exports are cut."""
         return ZoneInfo(self.timezone)
 
     @property
     def public_site(self) -> Site | None:
-        """Scheme, host and port of BILLING_PUBLIC_URL."""
+        """Scheme, host and port of BILLING_PUBLIC_URL; `None` if it is not set."""
         return None if self.public_url is None else Site.of_url(self.public_url)
 
     @property
     def warehouse_path(self) -> Path:
-        """The embedded ledger's file itself: all that lies beside it goes by this name, whatever link leads to it."""
+        """Path of the embedded ledger's file, links resolved: every file beside it is named after it."""
         path = Path(self.warehouse_url.removeprefix("duckdb:///"))
         real = os.path.realpath(path)
         return path if real == os.path.normpath(path if path.is_absolute() else Path.cwd() / path) else Path(real)
 
 
 def signing_key(secret: str) -> bytes:
-    """The bytes that webhooks are signed with: the text itself, or what the base64 after `whsec_` stands for.
+    """The bytes that webhooks are signed with: the secret's text, or what the base64 after `whsec_` decodes to.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The words of the house: what a usage event is, how one asks for them and what comes back.
+"""The public types of billing: usage events, the parameters to ask for them, and the responses.
 
 Flat names (`FLAT_FIELDS`) are shared by JSON, CSV, frames, sort parameters and the ledger's columns
 (CONTRACT section 4).
@@ -75,7 +75,7 @@ class Flag(StrEnum):
 
 
 class Attribute(StrEnum):
-    """What an event may lack: the words of the filter `without`."""
+    """An attribute that a usage event may lack: values of the filter `without`."""
 
     ORGANIZATION = "organization"
     CUSTOMER = "customer"
@@ -86,13 +86,13 @@ class Attribute(StrEnum):
 
 
 def plain_decimal(value: Decimal) -> str:
-    """Exact decimal text without exponent or trailing zeros: `Decimal("1.500E+3")` → `"1500"`."""
+    """A decimal as exact text without exponent or trailing zeros: `Decimal("1.500E+3")` → `"1500"`."""
     text = format(value, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def utc_text(value: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and `Z`."""
+    """A time as ISO 8601 text in UTC with milliseconds and `Z`."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -167,7 +167,9 @@ FLAT_FIELDS: tuple[str, ...] = tuple(
 
 
 def parse_time(value: object) -> datetime:
-    """ISO 8601 text or a datetime, from 1970 to 2200. Numbers are refused: seconds and milliseconds look alike."""
+    """A time from ISO 8601 text or a datetime, from 1970 to 2200. Numbers are refused: seconds and milliseconds look
+    alike.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -206,7 +208,8 @@ Amount = Annotated[Decimal, Field(allow_inf_nan=False, ge=-(10**12), le=10**12, 
 
 
 class GetUsageEventsParams(BaseModel):
-    """One question for usage events. Filters are ANDed; several values of one filter are ORed.
+    """Parameters of one request for usage events: window, filters, sort, page. Filters are ANDed; several values of one
+    filter are ORed.
 
     Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
     `without` keeps the events that lack everything it names, each null or empty text; a chatflow is lacking without its
@@ -249,7 +252,7 @@ class GetUsageEventsParams(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> GetUsageEventsParams:
-        """Build from outside input (command line, query string).
+        """Parameters from outside input (command line, query string); raises `BadParameter` naming the wrong one.
 
         Raises
         ------
@@ -273,7 +276,7 @@ class GetUsageEventsParams(BaseModel):
 
 
 class Pagination(BaseModel):
-    """Where the page stands in the whole answer; `as_of` pins the state of the ledger it was cut from."""
+    """Which page of how many this is; `as_of` pins the state of the ledger it was cut from."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,1 +1,1 @@
-"""Usage in, credits out: the rate card as data and the rules as pure functions."""
+"""Turns usage into credits: the rate card as data and the rules as pure functions."""

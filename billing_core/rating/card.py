@@ -27,7 +27,7 @@ from billing_core.values.usage_frame import TOKEN_CLASSES, MetadataNames
 
 
 class Basis(StrEnum):
-    """What AI credits follow from: counted tokens, or the US dollars Langfuse computed."""
+    """What AI credits are computed from: counted tokens, or the US dollars Langfuse computed."""
 
     TOKENS = "tokens"
     COST = "cost"
@@ -64,12 +64,14 @@ class TokenRate(_Strict):
         return self
 
     def prices(self, token_class: str) -> bool:
-        """Whether this line prices tokens of that class."""
+        """Whether this rate applies to tokens of a class."""
         return self.token_class in {"*", token_class}
 
 
 class AiRates(_Strict):
-    """How AI credits come about. With `basis: tokens` a rate that names the model wins, else the first that fits."""
+    """The rates for AI tokens of a card. With `basis: tokens` a rate that names the model wins, else the first that
+    fits.
+    """
 
     basis: Basis = Basis.TOKENS
     rates: tuple[TokenRate, ...] = ()
@@ -81,7 +83,9 @@ class AiRates(_Strict):
         return self
 
     def rate_of(self, model: str | None, token_class: str) -> TokenRate | None:
-        """The line for `token_class` tokens of `model` (`None`: the trace named no model), if there is one."""
+        """The rate for `token_class` tokens of `model` (`None`: the trace named no model); `None` if the card has
+        none.
+        """
         lines = [line for line in self.rates if line.prices(token_class)]
         place = first_match([line.model for line in lines], model or "")
         return None if place is None else lines[place]
@@ -111,7 +115,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class LeftOut(_Strict):
-    """Observations whose usage is not rated: all that is named must fit (exact or glob, case-blind)."""
+    """A rule for observations whose usage is not rated: all fields it names must match (exact or glob, case-blind)."""
 
     name: Pattern | None = None
     type: Pattern | None = None
@@ -125,7 +129,7 @@ class LeftOut(_Strict):
         return self
 
     def fields(self) -> dict[str, str]:
-        """Field of an observation → what it has to fit."""
+        """The observation fields this rule names, each with the text or glob it must match."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 
 
@@ -167,7 +171,7 @@ class RateCard(_Strict):
 
     @property
     def reads_lines(self) -> bool:
-        """Whether it decides by single observations and usage keys."""
+        """Whether the card needs usage per observation and usage key, not per trace."""
         return bool(self.exclude or self.token_classes or self.units)
 
     @model_validator(mode="after")
@@ -185,7 +189,7 @@ class RateCard(_Strict):
         return self
 
     def to_json(self) -> str:
-        """Canonical text: equal cards, equal text."""
+        """The card as canonical text: equal cards, equal text."""
         values = self.model_dump(mode="python")
         values["exclude"] = [line.fields() for line in self.exclude]
         # What a card does not use is left out: cards from before it existed keep their text and their hash.
@@ -197,7 +201,7 @@ class RateCard(_Strict):
         return json.dumps(_canonical(values), sort_keys=True, separators=(",", ":"))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the canonical text: what makes a card immutable."""
+        """SHA-256 of the card's canonical text: shows whether a card with the same id was changed."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
@@ -246,7 +250,9 @@ class RateCardFile(_Strict):
         return self
 
     def in_force(self, at: datetime) -> RateCard | None:
-        """The card for an event at `at`; a card without an end gives way to the next one's beginning."""
+        """The card for an event at `at`, `None` if there is none; a card without an end gives way to the next one's
+        beginning.
+        """
         best: RateCard | None = None
         for card in self.cards:
             begun = card.effective_from <= at
@@ -255,7 +261,7 @@ class RateCardFile(_Strict):
         return None if best is None or (best.effective_to is not None and at >= best.effective_to) else best
 
     def by_id(self, card_id: str) -> RateCard | None:
-        """The card of that id, if this file holds it."""
+        """The card with that id; `None` if this file does not hold it."""
         return next((card for card in self.cards if card.id == card_id), None)
 
 
@@ -268,7 +274,9 @@ class _TooDeep(yaml.YAMLError):
 
 
 class CardLoader(yaml.BaseLoader):
-    """Texts, lists and mappings, nested as deeply as a card may be. Its scanner stops where it gets deeper."""
+    """A YAML loader that reads only texts, lists and mappings, nested no deeper than a card may be. Its scanner stops
+    where it gets deeper.
+    """
 
     def fetch_more_tokens(self) -> None:
         if self.flow_level + len(self.indents) > DEEPEST:
@@ -301,7 +309,7 @@ def parse_rate_cards(text: str, source: str) -> RateCardFile:
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first thing wrong with a card: where, the value, and what is accepted."""
+    """The first error in a rate card, in one line: where, the value, and what is accepted."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     value = first.get("input")
@@ -311,14 +319,14 @@ def first_fault(error: ValidationError) -> str:
 
 @cache
 def builtin_cards() -> RateCardFile:
-    """The card of CONTRACT section 6."""
+    """The built-in rate card of CONTRACT section 6."""
     return parse_rate_cards(
         files("billing_core.rating").joinpath("builtin.yaml").read_text(encoding="utf-8"), "built-in"
     )
 
 
 def load_rate_cards(path: Path | None, named: str = "BILLING_RATE_CARD") -> RateCardFile:
-    """The cards of a file, or the built-in ones. `named` is what said which file, for errors.
+    """The rate cards of a file, or the built-in ones without a path. `named` is what said which file, for errors.
 
     Raises
     ------
@@ -336,5 +344,5 @@ def load_rate_cards(path: Path | None, named: str = "BILLING_RATE_CARD") -> Rate
 
 
 def card_from_json(text: str) -> RateCard:
-    """A card as the ledger keeps it."""
+    """A rate card from the text the ledger stores (`RateCard.to_json`)."""
     return RateCard.model_validate(json.loads(text))

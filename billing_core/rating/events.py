@@ -1,4 +1,4 @@
-"""From rated usage to rows of the ledger: flags, customer, sync status, and the earlier system's record.
+"""Turns rated usage into rows of the ledger: flags, customer, sync status, and the earlier billing system's record.
 
 Pure: everything that depends on settings comes in as `Policy`.
 """
@@ -72,30 +72,32 @@ class Policy:
 
     @property
     def overrides(self) -> bool:
-        """Whether the default customer pays for everything, whoever is named."""
+        """Whether the default customer pays for every event, whatever customer it names."""
         return self.override_customer_id and self.default_customer_id is not None
 
 
 @dataclass(frozen=True, slots=True)
 class BookedCustomer:
-    """Who an event that is on a bill was booked for, and whether the directory said so."""
+    """The customer that an event already sent to Stripe was booked for, and whether the directory named it."""
 
     customer_id: str | None
     is_mapped: bool
 
 
 def no_customer(recorded: str | None) -> str:
-    """Why an event cannot be sent that nobody pays for; `recorded` is the earlier system's error, if there was one."""
+    """The error text of an event that cannot be sent because no customer pays for it; `recorded` is the earlier billing
+    system's error, if any.
+    """
     return NO_CUSTOMER if recorded is None else f"{NO_CUSTOMER}{_FAILED_BEFORE}{recorded}"
 
 
 def failed_before(sync_error: str | None) -> str | None:
-    """The earlier system's error out of a text of `no_customer`."""
+    """The earlier billing system's error out of a text of `no_customer`; `None` if it has none."""
     return (sync_error or "").partition(_FAILED_BEFORE)[2] or None
 
 
 def in_order(flags: Iterable[str]) -> list[str]:
-    """Flags of rating as they are stored."""
+    """Flags in the order they are stored."""
     given = set(flags)
     return [flag.value for flag in RATED_FLAGS if flag in given]
 
@@ -104,7 +106,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 def no_usage(total: Integers, flagged: Mapping[Flag, Mask]) -> Mask:
-    """Which events cost nothing because nothing was used: no other flag says why their `total` is 0."""
+    """Which events cost 0 credits because nothing was used: no other flag says why their `total` is 0."""
     reasons = (
         Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED, Flag.INCOMPLETE,
     )  # fmt: skip
@@ -113,7 +115,7 @@ def no_usage(total: Integers, flagged: Mapping[Flag, Mask]) -> Mask:
 
 
 def flag_sets(flagged: Mapping[Flag, Mask]) -> tuple[list[list[str]], npt.NDArray[np.int64]]:
-    """Every set of flags that occurs, in stored order, and which of them each row has."""
+    """Every combination of flags that occurs, in stored order, and which of them each row has."""
     names = [flag.value for flag in RATED_FLAGS]
     bits = np.zeros(len(next(iter(flagged.values()))), dtype=np.int64)
     for position, flag in enumerate(RATED_FLAGS):
@@ -169,7 +171,7 @@ def to_events(
     policy: Policy,
     booked: Mapping[str, BookedCustomer] | None = None,
 ) -> pa.Table:
-    """Rate each row with the card beside it and decide who pays, flags and status.
+    """Ledger rows from usage rated with the given cards: who pays, flags and status are decided here.
 
     Parameters
     ----------
@@ -308,7 +310,7 @@ def _to_micros(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 def payers(
     usage: pa.Table, policy: Policy, booked: Mapping[str, BookedCustomer]
 ) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
-    """The customer of each row (see `Policy` and `to_events`), and whether the directory or its booking says so."""
+    """The customer who pays for each row, and whether the directory or its booking says so."""
     named = usage["customer_id"].combine_chunks()
     default = pa.scalar(policy.default_customer_id, pa.string())
     if policy.overrides:
@@ -327,7 +329,7 @@ def payers(
 
 
 def matches_any(column: pa.ChunkedArray, globs: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Whether each text fits one of the globs; a null fits none."""
+    """Which texts of a column match one of the globs; a null matches none."""
     encoded = column.combine_chunks().dictionary_encode()
     hit = [any(fnmatchcase(value, glob) for glob in globs) for value in encoded.dictionary.to_pylist()]
     codes = encoded.indices.fill_null(len(hit)).to_numpy(zero_copy_only=False)

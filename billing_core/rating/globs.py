@@ -1,4 +1,4 @@
-"""Names and globs of a rate card: an exact name first, then the first glob that fits. Case-blind."""
+"""Matches names against the names and globs of a rate card: exact names first, then the first glob. Case-blind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 
 def first_match(patterns: Sequence[str], *spellings: str) -> int | None:
-    """The place of the pattern that is one of the spellings, else of the first glob that fits one; `None` if none does.
+    """Index of the pattern that matches one of the spellings: an exact one, else the first glob; `None` if none does.
 
     A name may itself hold `*`, `?` or brackets (`claude-sonnet-4-5[1m]`): written out, it means itself.
     """
@@ -21,7 +21,7 @@ def first_match(patterns: Sequence[str], *spellings: str) -> int | None:
 
 @lru_cache(maxsize=65536)
 def fits(pattern: str, text: str) -> bool:
-    """Whether a text is the pattern or fits it as a glob.
+    """Whether a text equals a pattern or matches it as a glob.
 
     Without `*` and `?` it is a name, brackets and all; in a glob they are a set of characters, or only themselves.
     """

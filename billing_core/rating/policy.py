@@ -1,4 +1,4 @@
-"""A setting changes what comes, not what was sent: rating events that were billed under another policy. Pure.
+"""Rates events that were already billed under the settings of their time: a changed setting must not change them. Pure.
 
 The billing policy is the default customer, whether it overrides, the excluded environments and the metadata names. An
 event on a bill is rated under the policy it was booked with; what the settings now would make of it is said beside it.
@@ -37,7 +37,7 @@ Cards = Sequence[RateCard | None]
 
 
 def policy_json(policy: Policy) -> str:
-    """What makes two policies the same, as text: everything but the organization map."""
+    """A billing policy as text without its organization map: equal texts, equal policies."""
     return json.dumps(
         {
             "default_customer_id": policy.default_customer_id,
@@ -50,7 +50,7 @@ def policy_json(policy: Policy) -> str:
 
 
 def policy_from_json(text: str) -> Policy:
-    """The policy that `policy_json` wrote down, without a map."""
+    """The billing policy from the text of `policy_json`, with an empty organization map."""
     found = json.loads(text)
     return Policy(
         found["default_customer_id"],
@@ -61,13 +61,13 @@ def policy_from_json(text: str) -> Policy:
 
 
 def fingerprint(policy: Policy) -> str:
-    """Sixteen hex digits that name a policy."""
+    """Sixteen hex digits that identify a billing policy."""
     return hashlib.sha256(policy_json(policy).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDifference:
-    """An event on a bill that was booked under another policy than the one in force.
+    """An event already billed that was booked under another policy than the one in force.
 
     `policy` is its fingerprint and `under` the policy itself, both `None` if an older version or an import booked it.
     `payer` is whose bill it is on; `facts` are stored `NAMED_FACTS` and `named_customer_id`.
@@ -83,8 +83,9 @@ class PolicyDifference:
 
 @dataclass(frozen=True, slots=True)
 class ReadUnderPolicy:
-    """What was read of an event under the settings in force while it stayed as it was sent: `NAMED_FACTS` and
-    `named_customer_id`; `is_legacy`: they find the earlier system's mark of having billed it."""
+    """What an event already billed would be under the settings in force, while its booking stays: `NAMED_FACTS` and
+    `named_customer_id`; `is_legacy`: the earlier billing system's mark of having billed it was found.
+    """
 
     facts: Mapping[str, Any]
     is_legacy: bool
@@ -92,7 +93,7 @@ class ReadUnderPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """Rated usage, row for row.
+    """Rated usage, one row per row of usage.
 
     Attributes
     ----------
@@ -119,7 +120,8 @@ def rate_under(
     booked: Mapping[str, BookedCustomer],
     on_a_bill: Mapping[str, PolicyDifference],
 ) -> Rated:
-    """Rate rows of `USAGE_SCHEMA` under `policy`, those of `on_a_bill` under the policy they were booked with.
+    """Credits for rows of `USAGE_SCHEMA` under `policy`; events in `on_a_bill` are rated under the policy they were
+    booked with.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The rating function: a usage frame and a card in, exact credits out.
+"""The rating function: usage and a rate card in, exact credits out.
 
 Pure and vectorised: integers and fractions over columns, no float, no clock, no input or output. Each
 component is rounded once, half-even, to six decimal places (CONTRACT section 6); `total` is the sum of the
@@ -62,7 +62,7 @@ _LONGEST_MICROSECONDS = LONGEST_RUN // timedelta(microseconds=1)
 
 
 def rate(usage: pa.Table, card: RateCard) -> pa.Table:
-    """Rate every row of `usage` (columns of `USAGE_SCHEMA`) with `card`.
+    """Credits for every row of `usage` (columns of `USAGE_SCHEMA`) by one rate card.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def rate(usage: pa.Table, card: RateCard) -> pa.Table:
 
 
 class KeyPrice(NamedTuple):
-    """How a card prices what stands behind a usage key: as tokens of a class, or each unit; both `None`: not at all."""
+    """How a card prices a usage key: as tokens of a class, or per unit; both `None`: it has no price."""
 
     token_class: str | None
     credits_each: Decimal | None
@@ -113,7 +113,7 @@ class KeyPrice(NamedTuple):
 
 
 def price_of_key(card: RateCard, key: str) -> KeyPrice:
-    """What the card, else our own table (docs/units.md), says of a key."""
+    """The price of a usage key by the card, else by the built-in table (docs/units.md)."""
     if key != REST:
         if (unit := _named(card.units, key)) is not None:
             return KeyPrice(None, card.units[unit], is_known=True)
@@ -137,7 +137,9 @@ def _spelled(key: str) -> str:
 
 
 def is_left_out(card: RateCard, observation: Mapping[str, Any]) -> bool:
-    """Whether `exclude` names an observation with these fields; what it does not say fits nothing."""
+    """Whether the card's `exclude` rules leave an observation with these fields unrated; a field it lacks matches
+    nothing.
+    """
     return any(
         all(
             observation[field] is not None and fits(pattern, observation[field])

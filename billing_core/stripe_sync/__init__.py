@@ -1,1 +1,3 @@
-"""Usage on its way to Stripe: pushes, their confirmation, holds and retries, and what Stripe's account looks like."""
+"""Usage on its way to Stripe: pushes, their confirmation, holds and retries, and the cached state of Stripe's
+account.
+"""

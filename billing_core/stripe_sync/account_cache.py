@@ -1,4 +1,4 @@
-"""What is read from Stripe, kept in the ledger with its age: reads are rationed, and an outage must not look like
+"""A cache, in the ledger, of what was read from Stripe and when: reads are rationed, and an outage must not look like
 "no plan" or 0 (Stripe notes, facts 1, 2 and 10).
 """
 
@@ -59,7 +59,7 @@ class AccountSnapshot:
     asked: tuple[str, ...] = ()
 
     def calendars(self, customers: Iterable[str], meter_id: str, now: datetime) -> Mapping[str, BillingCalendar]:
-        """The billing periods of some customers."""
+        """The billing periods of some customers, by customer id."""
         wanted = set(customers)
         subscriptions = _by_customer(self.subscriptions, wanted)
         drafts = _by_customer(self.drafts, wanted)
@@ -68,7 +68,7 @@ class AccountSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class KeptSnapshot:
-    """What is remembered of a picture beside its lists."""
+    """What the ledger stores about an account snapshot beside its lists of customers, subscriptions and drafts."""
 
     knows_subscriptions: bool = True
     asked: tuple[str, ...] = ()
@@ -76,7 +76,9 @@ class KeptSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class KeptMeter:
-    """What is remembered of the meter beside its id; `account` tells whether the key and address are still the same."""
+    """What the ledger stores about the meter beside its id; `account` tells whether key and address are still the
+    same.
+    """
 
     livemode: bool | None = None
     account: str | None = None
@@ -84,7 +86,7 @@ class KeptMeter:
 
 @dataclass(frozen=True, slots=True)
 class KeptSummary:
-    """Stripe's hourly sums of one customer as last read; hours without a bucket counted nothing."""
+    """Stripe's hourly sums (credits) of one customer as last read; hours without a sum counted nothing."""
 
     start: datetime
     end: datetime
@@ -101,7 +103,7 @@ def _by_customer(rows: Iterable[T], wanted: set[str]) -> dict[str, tuple[T, ...]
 
 
 class AccountCache:
-    """Reads through the ledger's memory."""
+    """Reads from Stripe that are stored in the ledger, so that pages and pushes need few of them."""
 
     def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
@@ -110,7 +112,8 @@ class AccountCache:
         self.ration = ReadRation(books, provider, clock)
 
     def meter(self, *, keep: bool = True) -> tuple[str, bool | None]:
-        """Id and mode of the meter credits go to, checked; while reads are spared as it was within the hour.
+        """Id and live mode of the meter credits go to, checked at Stripe, or up to an hour old while reads are
+        rationed.
 
         Raises
         ------
@@ -133,7 +136,8 @@ class AccountCache:
     def picture(
         self, *, fresh: timedelta, keep: bool = True, of: Collection[str] = ()
     ) -> tuple[AccountSnapshot, tuple[str, ...]]:
-        """Customers, subscriptions, drafts; and what could not be read, in words. `keep`: remember it.
+        """A snapshot of Stripe's customers, subscriptions and draft invoices; and why some could not be read. `keep`:
+        remember it.
 
         What was read within `fresh`, or within the hour while reads are spared, is not read again, unless a billing
         period has ended since. Of customers `of` that Stripe's lists leave out, as those on a test clock, subscriptions
@@ -182,7 +186,7 @@ class AccountCache:
         return set(of) - listed - {found.customer_id for found in picture.subscriptions} - set(picture.asked)
 
     def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
-        """Remember which meter credits go to: whoever looks at remembered subscriptions needs it."""
+        """Store which meter credits go to: stored subscriptions can only be understood with it."""
         content = msgspec.json.encode(KeptMeter(livemode, self._provider.account)).decode()
         self._books.store_objects("meter", [StoredObject(meter_id, None, content, self._clock())])
 
@@ -203,12 +207,13 @@ class AccountCache:
         )
 
     def may_hear_reports(self) -> bool:
-        """Whether error reports are due: while reads are spared they are read once an hour."""
+        """Whether Stripe's error reports may be read now: once an hour while reads are rationed."""
         last = self._books.objects("reports_read")
         return not last or not self._is_spared(last[0].read_at)
 
     def error_reports(self, now: datetime) -> tuple[list[IntentUpdate], tuple[str, ...]]:
-        """Rejections Stripe told of that our intents do not show yet, as answers to them; every report is kept.
+        """Updates for intents that Stripe rejected after accepting them, from its error reports; every report is
+        stored.
 
         Beside them, in words, what new reports count and do not name: they hold samples only.
         """
@@ -239,7 +244,9 @@ class AccountCache:
         return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
 
     def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[HourlySum]:
-        """What Stripe counts per UTC hour in `[start, end)`, widened to whole hours; remembered."""
+        """Stripe's sums (credits) of a customer per UTC hour in `[start, end)`, widened to whole hours, read now and
+        stored.
+        """
         hours = whole_hours(Window(start, end))
         try:
             buckets = [HourlySum(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
@@ -249,7 +256,9 @@ class AccountCache:
         return buckets
 
     def sums(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> dict[datetime, Decimal]:
-        """What Stripe counts per UTC hour of `[start, end)`; counted as looks, not remembered."""
+        """Stripe's sums (credits) of a customer per UTC hour of `[start, end)`, read now; counted in the ration, not
+        stored.
+        """
         before = self._provider.calls
         try:
             rows = self._provider.summaries(meter_id, customer_id, start, end, "hour")
@@ -258,24 +267,26 @@ class AccountCache:
         return {row.start: row.value for row in rows}
 
     def may_guard(self) -> bool:
-        """Whether the ration allows a look before sending that could be done without."""
+        """Whether the ration allows a read of sums before sending that the push could do without."""
         return self.ration.may_look(GUARDING)
 
     def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[HourlySum]) -> None:
-        """Remember what Stripe counts per hour in `[start, end)`, in place of what was read before."""
+        """Store a customer's hourly sums of `[start, end)` in place of those read before."""
         content = msgspec.json.encode(KeptSummary(start, end, tuple(buckets))).decode()
         stored = StoredObject(customer_id, customer_id, content, self._clock())
         self._books.store_objects("summary", [stored], only_customer=customer_id)
 
     def keep_failure(self, customer_id: str) -> None:
-        """A customer whose sums could not be read now: others come first next time."""
+        """Store that a customer's sums could not be read now: others come first next time."""
         stored = StoredObject(customer_id, customer_id, "{}", self._clock())
         self._books.store_objects("summary_failed", [stored], only_customer=customer_id)
 
     def resolve_unknown(
         self, meter_id: str, *, older_than: datetime
     ) -> tuple[list[IntentUpdate], tuple[str, ...], dict[str, list[HourlySum]]]:
-        """The fate of intents that can no longer be repeated, where a summary decides it; and the sums read."""
+        """Updates for intents with unknown outcome that are too old to repeat, where Stripe's sums decide; and the sums
+        read.
+        """
         answers: list[IntentUpdate] = []
         problems: list[str] = []
         read: dict[str, list[HourlySum]] = {}
@@ -295,7 +306,9 @@ class AccountCache:
         return answers, tuple(problems), read
 
     def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
-        """Those whose sums may be read now, longest unread first: an hour apart, until the day's ration is used up."""
+        """Customers whose sums may be read now, longest unread first: an hour apart, until the day's ration is used
+        up.
+        """
         looked_at, now = self._looked_at(), self._clock()
         due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_LOOKS]
         for customer in sorted(due, key=lambda customer: (customer in looked_at, looked_at.get(customer), customer)):
@@ -317,7 +330,7 @@ def _while_clock_stands(draft: Invoice) -> Invoice:
 
 
 def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
-    """Something that may be out of reach: then why goes to `problems`."""
+    """The result of a read from Stripe; `None` if it failed, and then the reason is appended to `problems`."""
     try:
         return read()
     except (UpstreamError, SettingsError) as error:
@@ -326,7 +339,7 @@ def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
 
 
 def remembered(books: SyncStore) -> AccountSnapshot:
-    """What was read last, whenever that was."""
+    """The snapshot of Stripe's account that was stored last, however old it is; an empty one before the first."""
     read = books.objects("picture")
     if not read:
         return AccountSnapshot()
@@ -342,13 +355,13 @@ def remembered(books: SyncStore) -> AccountSnapshot:
 
 
 def read_at(books: SyncStore) -> datetime | None:
-    """When the remembered picture was taken; `None` before the first."""
+    """When the stored snapshot of Stripe's account was read (aware UTC); `None` before the first."""
     read = books.objects("picture")
     return read[0].read_at if read else None
 
 
 def known_meter(books: SyncStore) -> str | None:
-    """The id of the meter credits go to, as last read, else the one the ledger is bound to."""
+    """Id of the meter credits go to: as last read, else the one the ledger is bound to."""
     read = books.objects("meter")
     return read[0].id if read else books.bound_meter()
 
@@ -357,12 +370,12 @@ PLANS_FAILED = "plans_failed"
 
 
 def keep_plans_failure(books: SyncStore, problem: str, now: datetime) -> None:
-    """Remember why plans could not be read just now."""
+    """Store why the last read of subscription plans failed."""
     books.store_objects(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
 
 
 def last_plans_failure(books: SyncStore) -> tuple[str, datetime] | None:
-    """Why plans could not be read the last time that failed, and when; a newer picture makes it past."""
+    """Why subscription plans could not be read at the last failure, and when; a newer snapshot outdates it."""
     kept = books.objects(PLANS_FAILED)
     return (kept[0].content, kept[0].read_at) if kept else None
 
@@ -381,7 +394,7 @@ def _customer_of(row: Customer | Subscription | Invoice) -> str:
 
 
 def period_ended(picture: AccountSnapshot, now: datetime) -> bool:
-    """Whether a billing period, or the time a draft stays open, has ended since the picture was taken."""
+    """Whether a billing period, or the time a draft invoice takes usage, has ended since a snapshot was read."""
     ends = [item.period_end for s in picture.subscriptions for item in s.items]
     ends += [draft.finalizes_at for draft in picture.drafts]
     return any(picture.read_at < end <= now for end in ends if end is not None and picture.read_at is not None)

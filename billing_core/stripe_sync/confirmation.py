@@ -1,4 +1,4 @@
-"""What Stripe's hourly sums say about single intents. `resolve` and `agreeing` are pure.
+"""Decides from Stripe's hourly sums whether single intents were counted. `resolve` and `agreeing` are pure.
 
 A meter event cannot be read back; only sums per customer can. Every intent lies in one UTC hour, so the sum of
 that hour is either what is known to have arrived, or that plus some of what is not known (Stripe notes, 4 and 9).
@@ -26,7 +26,9 @@ lag (Stripe notes, section 4: allow an hour at least)."""
 
 
 def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum]) -> list[str]:
-    """Accepted intents of hours whose sum at Stripe is exactly what was delivered, with nothing unknown in between."""
+    """Identifiers of accepted intents that Stripe has counted: their hour's sum is exactly what was delivered, nothing
+    in it unknown.
+    """
     sums = {bucket.start: bucket.value for bucket in buckets}
     chosen: list[str] = []
     for hour, rows in _by_hour(intents).items():
@@ -40,7 +42,7 @@ def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum])
 def resolve(
     intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum], *, older_than: datetime, now: datetime
 ) -> list[IntentUpdate]:
-    """The fate of intents whose outcome has been unknown since before `older_than`.
+    """Updates for intents whose outcome has been unknown since before `older_than`, where the hour's sum decides it.
 
     Within an hour, exactly one set of unknown intents must explain the sum: those arrived (`accepted`), the
     others never did (`void`). Several sets, or none: they stay unknown. So do those of an hour in which something
@@ -71,8 +73,9 @@ def resolve(
 
 @dataclass(frozen=True, slots=True)
 class ValueMismatch:
-    """An hour in which Stripe has something else under identifiers of ours than was to be sent: what it `counted`, what
-    of it was `delivered` from here, and which intents never arrived."""
+    """An hour in which Stripe counts another value under our identifiers than was to be sent: what it `counted`, what
+    of it was `delivered` from here, and which intents never arrived.
+    """
 
     hour: datetime
     counted: Decimal
@@ -83,7 +86,8 @@ class ValueMismatch:
 def judge_duplicates(
     intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum], *, now: datetime
 ) -> tuple[list[IntentUpdate], list[ValueMismatch]]:
-    """Of intents that Stripe had before they were tried from here: those that are what it has, and those that are not.
+    """Updates for intents that Stripe called duplicates although they were new here, and hours in which Stripe has
+    another value.
 
     "Already there" says nothing of the value that is there; the hour's sum does. While it may lag, or another outcome
     in the hour is unknown, nothing is said.

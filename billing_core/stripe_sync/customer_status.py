@@ -1,4 +1,4 @@
-"""What Stripe says about one customer: plan, subscription, period, credits used, upcoming invoice.
+"""The status of one customer at Stripe: plan, subscription, period, credits used, upcoming invoice.
 
 Unknown is never "no plan": a read that failed says so and shows when Stripe was last read (Stripe notes, section 5).
 """
@@ -22,7 +22,7 @@ NO_SUBSCRIPTION = "none"
 
 @dataclass(frozen=True, slots=True)
 class CustomerStatus:
-    """One customer as Stripe has it; `None` means unknown (or none, where `state` is `none`).
+    """The status of one customer as Stripe has it; `None` means unknown (or none, where `state` is `none`).
 
     `state` is Stripe's subscription status, `none` without a subscription, `unknown` when it could not be read;
     `problem` then says why. `upcoming` is a preview: usage in it is provisional. `read_at` is when Stripe was read.
@@ -64,7 +64,7 @@ class CustomerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionState:
-    """The subscription a person means by "the" subscription of a customer, and what follows from it.
+    """The one subscription that decides a customer's plan and period, and what follows from it.
 
     `plan` is `None` where no price of it is on the card; the period is that of its item on the meter, else of its
     first item, half open, `None` where Stripe says none.
@@ -80,7 +80,9 @@ class SubscriptionState:
 def standing_of(
     subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]
 ) -> SubscriptionState | None:
-    """Where a customer with these subscriptions stands, `None` without any; no meter known: no item is metered."""
+    """The subscription that decides a customer's plan and period; `None` without any; without a known meter no item is
+    metered.
+    """
     subscription = choose(subscriptions, meter_id)
     if subscription is None:
         return None
@@ -96,12 +98,14 @@ def standing_of(
 
 
 def plan_of(subscription: Subscription, plans: Iterable[Plan]) -> Plan | None:
-    """The plan one of the subscription's prices belongs to; `None`: no price is known, so the plan is not either."""
+    """The plan that one of the subscription's prices belongs to; `None`: no price is known, so the plan is not
+    either.
+    """
     by_price = {price: plan for plan in plans for price in plan.stripe_price_ids}
     return next((by_price[item.price_id] for item in subscription.items if item.price_id in by_price), None)
 
 
 def used_according_to(invoice: Invoice, metered_prices: Sequence[str]) -> Decimal | None:
-    """Credits on the lines of metered prices; `None` if the invoice has no such line."""
+    """Credits used by an invoice's lines of metered prices; `None` if the invoice has no such line."""
     found = [line.quantity for line in invoice.lines if line.price_id in metered_prices and line.quantity is not None]
     return sum(found, Decimal(0)) if found else None

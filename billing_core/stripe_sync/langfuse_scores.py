@@ -1,4 +1,5 @@
-"""The billing status of events, written back to Langfuse where people look at traces. Off unless asked for.
+"""Writes the billing status of events back to Langfuse as scores on their traces. Off unless switched on. Off unless
+asked for.
 
 The ledger stays the truth: a score says in Langfuse what the ledger said when a push ended, and nothing reads it
 again. So this never fails a push and never holds it up for long; what a run does not manage, a later one does.
@@ -28,7 +29,8 @@ MOST_EVENTS = 500
 
 @dataclass(frozen=True, slots=True)
 class WriteBack:
-    """What a run wrote, in events. `rejected` by Langfuse are not offered again before their status changes.
+    """The result of writing statuses back, in events. `rejected` by Langfuse are not offered again before their status
+    changes.
 
     `problem` is one line: why the run ended early, or what Langfuse says about the rejected ones.
     """
@@ -39,7 +41,8 @@ class WriteBack:
 
 
 def write_back(books: SyncStore, settings: Settings, *, now: datetime) -> WriteBack:
-    """Write statuses that Langfuse does not show yet; nothing if it is switched off or has no Langfuse keys.
+    """Write the statuses that Langfuse does not show yet; nothing if this is switched off or there are no Langfuse
+    keys.
 
     Never raises a `BillingError`: it becomes the `problem`.
     """

@@ -72,7 +72,7 @@ GIVE_UP_AFTER = 3
 
 @dataclass(frozen=True, slots=True)
 class PushProgress:
-    """A moment of a push: intents answered of all, credits delivered so far."""
+    """Progress of a push: intents answered of all, credits delivered so far."""
 
     done: int
     total: int
@@ -82,7 +82,7 @@ class PushProgress:
 
 @dataclass(frozen=True, slots=True)
 class PushResult:
-    """What a push did. Counts are intents, `held` and `newly_held` events, `credits_sent` whole credits.
+    """The result of a push: counts are intents, `held` and `newly_held` events, `credits_sent` whole credits.
 
     `held` are all events that a rule or a person keeps back by now, as the pipeline's stage `held` counts them, and the
     `held_corrections`, whose events were sent and of which a difference may not be. `newly_held` of all these were not
@@ -603,7 +603,8 @@ def push(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> PushResult:
-    """Send what is owed. The caller makes sure that only one push runs at a time.
+    """Send the credits that are owed to Stripe; the caller makes sure that only one push runs at a time. The caller
+    makes sure that only one push runs at a time.
 
     Raises
     ------
@@ -634,7 +635,7 @@ def fates_of_retried(
     actor: str,
     clock: Clock,
 ) -> dict[str, PushOutlook]:
-    """What the next push would do with events if they were retried now, by a push's own planning; nothing is changed.
+    """What the next push would do with each event if it were retried now, by a push's own planning; nothing is changed.
 
     Raises
     ------
@@ -674,7 +675,7 @@ def _doubtful(intents: pa.Table) -> int:
 
 
 def rejection(code: str | None, reason: str | None) -> str:
-    """Why Stripe will never take a meter event, in one line."""
+    """The reason Stripe will never take a meter event, in one line."""
     return f"Stripe rejected it: {reason or code or 'no reason given'}"
 
 

@@ -1,4 +1,4 @@
-"""How many reads Stripe has been asked for, and how many it may still be asked for.
+"""Rations reads (GETs) from Stripe: how many were made this month, and how many may still be made.
 
 Stripe grants a small account 10,000 GETs a month (Stripe notes, fact 10). A month's looks at customers' sums and its
 other reads each have their share, so that neither uses up the other's. The ledger keeps the counts. Times are UTC.
@@ -33,14 +33,16 @@ LOOKS = "looks "
 
 
 def other_reads_are_due(used: int, now: datetime) -> bool:
-    """Whether this month's reads other than looks are within the share of the month that has passed."""
+    """Whether this month's reads other than those of customers' sums are within the part of the month that has
+    passed.
+    """
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     whole = timedelta(days=monthrange(now.year, now.month)[1])
     return used < OTHER_READS * min((now - start + HEAD_START) / whole, 1.0)
 
 
 class ReadRation:
-    """The reads of one connection, added to what the ledger remembers."""
+    """The reads of one connection to Stripe, added to the counts in the ledger."""
 
     def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
@@ -50,16 +52,16 @@ class ReadRation:
         self._looks = 0
 
     def note_looks(self, reads: int) -> None:
-        """So many of the reads since were looks at customers' sums."""
+        """Count some of the reads made since as reads of customers' sums."""
         self._looks += reads
 
     def may_look(self, share: float = 1.0) -> bool:
-        """Whether a share of the day's looks is left."""
+        """Whether a share of the day's ration of reads of customers' sums is left."""
         today = self._kept().get(f"{LOOKS}{self._clock():%Y-%m-%d}", 0)
         return today + self._looks < LOOKS_A_DAY * share
 
     def is_tight(self) -> bool:
-        """Whether other reads have to be spared."""
+        """Whether reads other than those of customers' sums must be avoided now."""
         kept = self._kept()
         month = f"{self._clock():%Y-%m}"
         looks = kept.get(f"{LOOKS}{month}", 0) + self._looks
@@ -70,7 +72,7 @@ class ReadRation:
         return self._provider.calls - self._written
 
     def write_down(self) -> None:
-        """Remember the reads made since; what is of another month is forgotten."""
+        """Add the reads made since to the counts in the ledger; counts of other months are dropped."""
         reads, looks, now = self._unwritten, self._looks, self._clock()
         if not reads:
             return
@@ -89,5 +91,5 @@ class ReadRation:
 
 
 def reads_this_month(books: SyncStore, now: datetime) -> int:
-    """GETs of all commands and pages over this ledger since the month began (UTC)."""
+    """How many GETs all commands and pages over this ledger have made since the month began (UTC)."""
     return sum(int(row.content) for row in books.objects(KIND) if row.id == f"{now:%Y-%m}")

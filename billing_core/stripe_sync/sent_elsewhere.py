@@ -1,4 +1,4 @@
-"""Usage that Stripe may count already, or count no more, although this ledger did not send it or take it back.
+"""Finds usage that Stripe may already count although this ledger did not send it, and keeps it back.
 
 A ledger that was restored from a backup, lost and pulled anew, or filled from a file does not remember what was sent
 since, and Stripe recognises an identifier for about a day only. Its hourly sums tell: what they hold of an hour beyond
@@ -61,13 +61,13 @@ class Owed(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where it lies, or lay."""
+        """The customer and UTC hour it is, or was, booked for."""
         return self.customer_id, self.hour
 
 
 @dataclass(frozen=True, slots=True)
 class ClearedToSend:
-    """What may be sent now.
+    """Which customers' hours a push may send usage for, and which events it must keep back.
 
     Attributes
     ----------
@@ -84,7 +84,9 @@ class ClearedToSend:
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def sendable(self, given: Candidates, now: datetime) -> pa.Table:
-        """Of `given.events` those whose place is cleared: a pull may have brought others since Stripe was asked."""
+        """Those of `given.events` whose customer and hour are cleared: a pull may have added others since Stripe was
+        asked.
+        """
         rows = _owed(given)
         missing = _places_of_a_push(_by_place(rows), given.carried, now) - self.places
         if not missing:
@@ -94,7 +96,7 @@ class ClearedToSend:
 
 
 class Sums(NamedTuple):
-    """Credits that are owed in a place, and credits that are given back there (negative)."""
+    """Credits owed for a customer's hour, and credits given back there (negative)."""
 
     up: Decimal
     down: Decimal
@@ -122,7 +124,9 @@ def differences(
     billed: Mapping[datetime, Billed],
     before: Iterable[DifferingHour],
 ) -> list[Difference]:
-    """Hours in which Stripe counts a whole credit more, or less, than is known here and than was found before."""
+    """Hours in which Stripe counts at least a whole credit more, or less, than is known here and than was found
+    before.
+    """
     most, least = defaultdict[datetime, Decimal](Decimal), defaultdict[datetime, Decimal](Decimal)
     for found in before:
         one = found.difference
@@ -144,7 +148,7 @@ def differences(
 def to_keep_back(
     owed: Iterable[Owed], found: Iterable[DifferingHour], decided: Mapping[str, datetime]
 ) -> dict[str, Difference]:
-    """Of what one customer has unsent what Stripe may have counted: event → the hour that says so.
+    """Unsent events of one customer that Stripe may already count: event → the differing hour that is the reason.
 
     Whoever sends in the order of time and carries fractions on may have counted usage of an hour in a later one: so
     everything up to an hour with a difference is kept back: usage where Stripe counts more, corrections where it counts
@@ -181,7 +185,7 @@ def _said_by(one: Owed, said: Iterable[DifferingHour], decided: Mapping[str, dat
 def clear(
     engine: Engine, given: Candidates, sums: ReadSums, *, now: datetime, may_ask: Callable[[], bool] = lambda: True
 ) -> ClearedToSend:
-    """Find out where a push may send to, asking Stripe's sums where this ledger cannot know.
+    """Which customers' hours a push may send usage for, reading Stripe's sums where this ledger cannot know.
 
     An hour this ledger sent into within `MEMORY` needs no look: whoever sends the same is recognised. When `may_ask`
     says that the ration of reads is used up, neither does one that began within `MEMORY`, of a customer this ledger
@@ -281,7 +285,9 @@ def _keep_back(
 
 
 def reason_of(difference: Difference, *, of_another: bool = False) -> str:
-    """Why usage is kept back, with both figures; `of_another`: Stripe counts it where it was before it moved."""
+    """The reason for keeping usage back, with both figures; `of_another`: Stripe counts it where it was before it
+    moved.
+    """
     hour = f"the hour from {difference.hour:%Y-%m-%d %H:%M} UTC"
     if of_another:
         hour += f" of {difference.customer_id}, where this usage was before"

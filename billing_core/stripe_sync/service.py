@@ -1,5 +1,5 @@
-"""Everything people do with Stripe: push, look at the pipeline, decide about what is stuck, reconcile, ask for a
-customer's status. Part of `BillingService`; every call takes a `Principal`.
+"""What people do with Stripe: push, view the pipeline, decide about stuck events, reconcile, view a customer's status.
+Part of `BillingService`; every call takes a `Principal`.
 
 Intents belong to customers, not to organizations, so all of this needs somebody who may see every organization.
 """
@@ -69,7 +69,7 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A draft invoice that finalizes soon: unsent usage of its period must arrive before."""
+    """A draft invoice that finalizes soon: unsent usage of its period must be sent before."""
 
     customer_id: str
     finalizes_at: datetime
@@ -77,7 +77,7 @@ class Deadline:
 
 
 class StripeSyncService:
-    """See the module. Thread-safe."""
+    """What pages, commands and the HTTP API can do with Stripe, for one principal per call. Thread-safe."""
 
     def __init__(
         self,
@@ -131,11 +131,11 @@ class StripeSyncService:
             )  # fmt: skip
 
     def is_pushing(self) -> bool:
-        """Whether a push runs right now, in whatever process."""
+        """Whether a push runs right now, in any process."""
         return is_held(self._push_lock)
 
     def pushes(self, principal: Principal, limit: int = 20) -> list[PushRun]:
-        """The push log, newest first."""
+        """The newest pushes of the push log, newest first."""
         _require_everything(principal, *READERS)
         return self._books.last_pushes(limit)
 
@@ -147,17 +147,17 @@ class StripeSyncService:
         return self._settings.stripe_api_key is not None or self._has_its_own
 
     def pipeline(self, principal: Principal) -> Pipeline:
-        """How much stands where."""
+        """How many events, credits and US dollars are in each stage of the way to Stripe."""
         _require_everything(principal, *READERS)
         return pipelines.read_pipeline(self._ledger.engine, self._clock())
 
     def problems(self, principal: Principal) -> list[Problem]:
-        """What is stuck, by cause."""
+        """Events that are stuck on their way to Stripe, grouped by cause."""
         _require_everything(principal, *READERS)
         return pipelines.read_problems(self._ledger.engine, self._clock())
 
     def next_deadline(self, principal: Principal) -> Deadline | None:
-        """The draft invoice that finalizes first, as last read."""
+        """The draft invoice that finalizes first, as last read from Stripe."""
         _require_everything(principal, *READERS)
         picture, now = remembered(self._books), self._clock()
         drafts = [(d.finalizes_at, d.customer_id) for d in picture.drafts if d.finalizes_at and d.finalizes_at > now]
@@ -172,14 +172,14 @@ class StripeSyncService:
         customer_ids: Sequence[str] = (),
         event_ids: Sequence[str] = (),
     ) -> DecisionPreview:
-        """What a decision would touch; nothing is changed."""
+        """The events that a decision (hold, release, retry …) would change; nothing is changed."""
         _require_everything(principal, *READERS)
         return pipelines.read_choice(
             self._ledger.engine, action, cause=cause, customer_ids=customer_ids, event_ids=event_ids
         )
 
     def retry_outlook(self, principal: Principal, preview: DecisionPreview) -> RetryOutlook:
-        """What the next push would do with the events of a preview of retrying them, by its own planning.
+        """What the next push would do with the events of a retry preview, by its own planning.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class StripeSyncService:
         return pipelines.read_outlook(self._ledger.engine, fates)
 
     def decide(self, principal: Principal, preview: DecisionPreview, *, reason: str = "") -> int:
-        """Carry out what a preview showed, for the events that are still as they were; returns how many.
+        """Carry out a previewed decision for those of its events that are unchanged since; returns how many.
 
         Raises
         ------
@@ -222,7 +222,7 @@ class StripeSyncService:
         return count
 
     def intents_of(self, event_id: str, principal: Principal) -> list[dict[str, Any]]:
-        """The intents that ever covered an event the principal may see, for its explanation.
+        """Every intent that ever covered an event the principal may see, for its explanation.
 
         An intent may cover events of other organizations of the same customer: who may not see those gets this
         event's own part only.
@@ -246,7 +246,7 @@ class StripeSyncService:
         only_differences: bool = False,
         progress: Callable[[float, str], None] | None = None,
     ) -> Reconciliation:
-        """Langfuse read anew ↔ ledger ↔ sent ↔ Stripe in `[start, end)`, widened to whole UTC hours.
+        """Compare Langfuse (read anew), ledger, what was sent and Stripe in `[start, end)`, widened to whole UTC hours.
 
         Times without an offset are in the reporting timezone. Books that cannot be read are unknown in the rows
         and named in `problems`. Stripe's sums, read anyway, also confirm what they agree with.
@@ -288,7 +288,7 @@ class StripeSyncService:
         return found.only_differences() if only_differences else found
 
     def last_reconciliation(self, principal: Principal) -> Reconciliation | None:
-        """The newest one anybody made."""
+        """The newest reconciliation anybody made; `None` before the first."""
         from billing_core.reconcile.report import Reconciliation
 
         _require_everything(principal, *READERS)
@@ -317,7 +317,7 @@ class StripeSyncService:
     # ── customers ────────────────────────────────────────────────────────────────────────────────
 
     def status(self, principal: Principal, customer_id: str) -> CustomerStatus:
-        """Plan, subscription, period and upcoming invoice of a customer, read now.
+        """Plan, subscription, period and upcoming invoice of a customer, read from Stripe now.
 
         A failed read comes back as `unknown`, with what was known last and when.
 
@@ -340,13 +340,14 @@ class StripeSyncService:
         return status
 
     def last_status(self, principal: Principal, customer_id: str) -> CustomerStatus | None:
-        """What was read last, without asking Stripe."""
+        """The status of a customer as last read, without asking Stripe; `None` if it never was."""
         _require_everything(principal, *READERS)
         kept = self._books.objects("status", customer_id)
         return msgspec.json.decode(kept[0].content, type=CustomerStatus) if kept else None
 
     def read_plans(self, principal: Principal) -> tuple[str, ...]:
-        """Read customers, subscriptions and draft invoices of the whole account anew, and remember them.
+        """Read customers, subscriptions and draft invoices of the whole account anew and store them; returns what could
+        not be read.
 
         Nothing of them is returned: `organizations.limits` shows each admin what concerns theirs. Returns what could
         not be read, in words.
@@ -403,7 +404,7 @@ class StripeSyncService:
         return replace(msgspec.json.decode(kept[0].content, type=CustomerStatus), state=UNKNOWN, problem=problem)
 
     def reads_this_month(self, principal: Principal) -> int:
-        """GETs made to Stripe over this ledger since the month began (UTC); `read_ration` says what is granted."""
+        """GETs made to Stripe over this ledger since the month began (UTC); `read_ration` has the limits."""
         _require_everything(principal, *READERS)
         return reads_this_month(self._books, self._clock())
 
@@ -435,7 +436,7 @@ class StripeSyncService:
 
 
 def connect_stripe(settings: Settings, clock: Clock = now) -> StripeProvider:
-    """The account the settings name."""
+    """A provider of the Stripe account the settings name."""
     from billing_core.stripe.provider import StripeProvider
 
     return StripeProvider.from_settings(settings, clock=clock)

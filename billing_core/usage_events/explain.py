@@ -58,7 +58,9 @@ class ExplanationStep:
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """An event with the steps that led to its credits. `metadata` is the logical root's own."""
+    """The explanation of one usage event: the event, and the steps that led to its credits. `metadata` is the logical
+    root's own.
+    """
 
     event: UsageEvent
     steps: tuple[ExplanationStep, ...]
@@ -81,7 +83,7 @@ def explain(
     intents: Intents = (),
     closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> EventExplanation:
-    """Explain one event.
+    """The explanation of one stored event: a step per rate applied, its earlier states, closes and Stripe intents.
 
     Parameters
     ----------

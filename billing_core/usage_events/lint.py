@@ -1,4 +1,6 @@
-"""Events a person should look at before trusting the month. Pure: one stored row in, findings out."""
+"""Checks of single usage events that a person should review before trusting the month. Pure: one stored row in,
+findings out.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _NEVER_RERATED = {Flag.LEGACY_BILLED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE}
 
 @dataclass(frozen=True, slots=True)
 class LintFinding:
-    """`rule` in one word, `says` in a sentence with the values."""
+    """Something doubtful about one event: `rule` names the check in one word, `says` is a sentence with the values."""
 
     event_id: str
     rule: str
@@ -30,7 +32,7 @@ class LintFinding:
 
 
 def lint_event(row: Mapping[str, Any], card: RateCard | None) -> Iterator[LintFinding]:
-    """Check one ledger row (all stored columns) against the card it names."""
+    """The doubtful things about one ledger row (all stored columns), checked against the card it names."""
     flags = set((row["flags"] or "").split(","))
     if Flag.UNPRICED in flags and (row["tokens_total"] or 0) > 0:
         yield LintFinding(row["id"], "unpriced", f"{row['tokens_total']:,} tokens, and not all of them have a price")

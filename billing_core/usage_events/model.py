@@ -1,4 +1,4 @@
-"""What questions about usage events are answered with: header figures, and rows of a breakdown."""
+"""Answers to questions about usage events: header figures, and rows of a breakdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From slices of credits to what a chart can hold, without losing a credit. Pure, exact."""
+"""The largest rows of a breakdown of credits, and all others as one row, without losing a credit. Pure, exact."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from billing_core.values.decimals import EXACT
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The largest slices and what all others hold together (`None` if there are none): they add up to the whole."""
+    """The largest rows of a breakdown and one row for all others (`None` if there are none): they add up to the
+    whole.
+    """
 
     largest: tuple[BreakdownRow, ...]
     others: BreakdownRow | None
 
     @property
     def rows(self) -> tuple[BreakdownRow, ...]:
-        """The largest, then the others."""
+        """The rows of the ranking: the largest, then the one for all others."""
         return self.largest if self.others is None else (*self.largest, self.others)
 
 
 def ranking(slices: Sequence[BreakdownRow], whole: Credits, events: int, *, shown: int) -> Ranking:
-    """The first `shown` slices; the rest of `whole` and of its `events` is "others", however many were not read."""
+    """The first `shown` rows of a breakdown; the rest of `whole` and of its `events` is "others", however many were not
+    read.
+    """
     largest = tuple(slices[:shown])
     held = added(largest)
     rest = Credits(**{name: EXACT.subtract(getattr(whole, name), getattr(held, name)) for name in Credits.model_fields})
@@ -36,7 +40,7 @@ def ranking(slices: Sequence[BreakdownRow], whole: Credits, events: int, *, show
 
 
 def added(slices: Iterable[BreakdownRow]) -> Credits:
-    """The sum of slices, part by part."""
+    """The sum of the credits of breakdown rows, part by part."""
     sums = dict.fromkeys(Credits.model_fields, Decimal(0))
     for one in slices:
         for name in sums:
@@ -45,5 +49,5 @@ def added(slices: Iterable[BreakdownRow]) -> Credits:
 
 
 def disagreements(total: Decimal, parts: Mapping[str, Iterable[Decimal]]) -> list[str]:
-    """The names whose parts do not add up to exactly `total`: what a person must not rely on."""
+    """The names of figures whose parts do not add up to exactly `total`: what a person must not rely on."""
     return [name for name, values in parts.items() if reduce(EXACT.add, values, Decimal(0)) != total]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Rows with the flat names; decimals stay `Decimal`, times are aware UTC, lists are lists."""
+    """Stored events as dictionaries with the published flat names; decimals stay `Decimal`, times are aware UTC, lists
+    are lists.
+    """
     for row in with_utc(table).to_pylist():
         base = row.pop("trace_base")
         row["trace_url"] = None if base is None else base + quote(row["id"], safe="")
@@ -28,7 +30,7 @@ def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def events(table: pa.Table) -> list[UsageEvent]:
-    """Stored rows as `UsageEvent` objects."""
+    """Stored events (an Arrow table) as `UsageEvent` objects."""
     return [_event(row) for row in flat_rows(table)]
 
 
@@ -38,7 +40,7 @@ def _event(row: dict[str, Any]) -> UsageEvent:
 
 
 def flat_frame(table: pa.Table) -> pd.DataFrame:
-    """The flat columns as pandas, one row per event; exact decimals as `Decimal` objects."""
+    """Stored events as a pandas frame with the flat columns; exact decimals as `Decimal` objects."""
     import pandas as pd  # a heavy import that the sign-in form must not wait for
 
     return pd.DataFrame.from_records(list(flat_rows(table)), columns=list(FLAT_FIELDS))

@@ -1,4 +1,4 @@
-"""From a question and who asks it to the events it is about: the scope is always part of the answer."""
+"""Turns request parameters and a principal into a `Selection` of events; the principal's scope is always part of it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
 
 
 def period_before(selection: Selection, now: datetime) -> Selection | None:
-    """The equally long period before; `None` where the period has no beginning.
+    """The same selection over the equally long period before; `None` where the period has no beginning.
 
     Of one that is not over, as much as has passed of this one, to the hour: half a day compared with a whole one
     would always look like a fall.

@@ -85,7 +85,9 @@ class UsageEventsService:
         )
 
     def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures, one point per day, and the previous equal period for comparison."""
+        """Header figures of the events of a filter, one point per day, and the equally long period before for
+        comparison.
+        """
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
         before = period_before(selection, self._clock())
@@ -109,14 +111,14 @@ class UsageEventsService:
         return dict(self._heat(self._select(params, principal)))
 
     def facets(self, params: GetUsageEventsParams, principal: Principal, dimension: str) -> list[tuple[str, int]]:
-        """Values to filter by and how many events have them, within the window of `params` alone."""
+        """Values of one dimension to filter by and how many events have each, within the window of `params` alone."""
         selection = self._select(
             GetUsageEventsParams(**{"from": params.from_, "to": params.to, "as_of": params.as_of}), principal
         )
         return list(self._facet(selection, dimension))
 
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
-        """The explanation of an event.
+        """The explanation of how an event came to its credits and how far they got.
 
         Raises
         ------
@@ -138,7 +140,7 @@ class UsageEventsService:
         return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
-        """Events a person should look at: tokens without a price, credits the card does not give, odd latency."""
+        """Events a person should review: tokens without a price, credits the card does not give, odd latency."""
         selection = self._select(params, principal)
         for offset in range(0, self._totals(selection).events, READ_AT_ONCE):
             for row in self._ledger.read_rows(queries.in_time_order(selection, limit=READ_AT_ONCE, offset=offset)):

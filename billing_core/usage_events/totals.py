@@ -1,4 +1,4 @@
-"""Adding up: from the engine's grouped rows to totals that tie out. Pure and exact."""
+"""Adds up the engine's grouped rows to exact totals (credits, US dollars, counts). Pure. Pure and exact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Everything that is ever summed over events. Unknown plus known is known; unknown alone stays unknown."""
+    """Sums over usage events: credits, amounts, costs, counts. Unknown plus known is known; unknown alone stays
+    unknown.
+    """
 
     totals: Totals
     events: int
@@ -29,13 +31,13 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class DayTotals(Sums):
-    """The sums of one day of the reporting timezone."""
+    """Sums over the events of one day of the reporting timezone."""
 
     day: date
 
 
 def parts_of(row: Mapping[str, Any]) -> Credits:
-    """The credits of a row with one column per part; no rows at all sum to 0."""
+    """The credits by type of a row that has one column per type; no rows at all sum to 0."""
     ai, compute, storage = (
         row[f"credits_{part}"] if row[f"credits_{part}"] is not None else Decimal(0)
         for part in ("ai_tokens", "compute", "storage")
@@ -44,7 +46,7 @@ def parts_of(row: Mapping[str, Any]) -> Credits:
 
 
 def add_up(rows: Iterable[Mapping[str, Any]]) -> Sums:
-    """Sums over rows of `queries.totals`: one per sync status and credit price."""
+    """The sums over rows of `queries.totals`, which has one row per sync status and credit price."""
     known: dict[str, Any] = dict.fromkeys(("cost_usd", "tokens_in", "tokens_out", "tokens_total"))
     parts = {f"credits_{part}": Decimal(0) for part in ("ai_tokens", "compute", "storage")}
     amount = unsynced = Decimal(0)
@@ -68,7 +70,7 @@ def add_up(rows: Iterable[Mapping[str, Any]]) -> Sums:
 
 
 def by_day(rows: Iterable[Mapping[str, Any]]) -> tuple[DayTotals, ...]:
-    """Sums per day from rows of `queries.daily`, oldest first; days without events are absent."""
+    """The sums of each day from rows of `queries.daily`, oldest first; days without events are absent."""
     grouped: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["day"], []).append(row)
