@@ -1,4 +1,4 @@
-"""The rate cards that apply: those of the rate card file, and those that were imported.
+"""The rate cards in use: those of the rate card file, and imported ones.
 
 An imported card adds to the file's, or takes the place of the one with its id; the newest import wins. The file stays
 as it is, and so does what events were rated with: a card that events name is never exchanged for another.
@@ -22,25 +22,27 @@ from billing_core.rating.card import Plan, RateCard, RateCardFile, first_fault
 
 @dataclass(frozen=True, slots=True)
 class ImportedCards:
-    """What an import brings: cards, and plans, none if it says nothing of them."""
+    """The rate cards and plans of one import; no plans if the import names none."""
 
     cards: tuple[RateCard, ...]
     plans: tuple[Plan, ...] = ()
 
     def to_json(self) -> str:
-        """As the ledger keeps it."""
+        """The cards and plans as the JSON text the ledger stores."""
         cards = [json.loads(card.to_json()) for card in self.cards]
         return json.dumps({"cards": cards, "plans": [plan.model_dump(mode="json") for plan in self.plans]})
 
     @classmethod
     def from_json(cls, text: str) -> ImportedCards:
-        """Back from the ledger."""
+        """Cards and plans from the JSON text of `to_json`."""
         found = json.loads(text)
         return cls(tuple(map(RateCard.model_validate, found["cards"])), tuple(map(Plan.model_validate, found["plans"])))
 
 
 class ActiveCards:
-    """See the module. Thread-safe; reads the ledger again only after an import or an undo."""
+    """The rate cards in use, of the card file and of imports. Thread-safe; reads the ledger again only after an import
+    or an undo.
+    """
 
     def __init__(self, ledger: Ledger, file_cards: RateCardFile) -> None:
         self._ledger = ledger
@@ -49,7 +51,7 @@ class ActiveCards:
         self._known: tuple[object, RateCardFile] | None = None
 
     def current(self) -> RateCardFile:
-        """The cards that apply now.
+        """The rate cards in use now, file and imports together.
 
         Raises
         ------
@@ -64,14 +66,14 @@ class ActiveCards:
 
 
 def imported(rows: Rows) -> list[ImportedCards]:
-    """What imports brought that stand, oldest first."""
+    """The cards and plans of all imports that were not undone, oldest first."""
     query = """SELECT c.content FROM imported_cards c LEFT JOIN imports i ON i.id = c.import_id
                WHERE c.undone_at IS NULL ORDER BY c.imported_at, i.seq"""
     return [ImportedCards.from_json(row[0]) for row in rows(query, [])]
 
 
 def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFile:
-    """`base` and what was brought since, in order; of one id, or one plan's name, the newest.
+    """The cards of the file with imported ones added in order; of the same card id or plan name the newest wins.
 
     Raises
     ------
@@ -93,7 +95,7 @@ def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFi
 
 
 def keep_import(writer: Writer, import_id: str, brought: ImportedCards, *, actor: str, now: datetime) -> None:
-    """Let what an import brings apply from now on."""
+    """Store the cards of an import: they are in use from now on."""
     writer.insert(
         "imported_cards",
         {"import_id": import_id, "content": brought.to_json(), "imported_at": now, "imported_by": actor},
@@ -101,7 +103,7 @@ def keep_import(writer: Writer, import_id: str, brought: ImportedCards, *, actor
 
 
 def take_back_import(writer: Writer, import_id: str, *, now: datetime) -> ImportedCards:
-    """Let it apply no longer; returns what it brought."""
+    """Undo an import of cards: they are in use no longer; returns what it had brought."""
     content = writer.rows("SELECT content FROM imported_cards WHERE import_id = ?", [import_id])[0][0]
     writer.update("imported_cards", {"import_id": import_id, "undone_at": now}, key="import_id")
     return ImportedCards.from_json(content)

@@ -1,4 +1,4 @@
-"""Anomalies somebody has seen: one row per organization and day, every change in the audit chain beside it."""
+"""Anomalies that somebody marked as seen: one row per organization and day, every change in the audit log too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = tuple[str | None, date]
 
 @dataclass(frozen=True, slots=True)
 class AnomalyMark:
-    """Somebody has seen an anomaly: the day's credits as they saw them, when (aware UTC), who, and what they noted."""
+    """A person's mark on an anomaly: the day's credits as they saw them, when (aware UTC), who, and what they noted."""
 
     credits: Decimal
     seen_at: datetime
@@ -27,13 +27,15 @@ class AnomalyMark:
 
 
 class AnomalyMarks:
-    """The table `anomaly_marks`."""
+    """The table of anomalies that somebody marked as seen, `anomaly_marks`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self) -> Mapping[Key, AnomalyMark]:
-        """Every mark there is; whoever shows them looks up only what a reader may see."""
+        """Every mark on an anomaly, by organization and day, whoever may see it: callers look up only what a reader may
+        see.
+        """
         query = "SELECT organization_id, day, credits, seen_at, seen_by, note FROM anomaly_marks"
         return {
             (organization, date.fromisoformat(day)): AnomalyMark(held, at.replace(tzinfo=UTC), who, note)
@@ -41,7 +43,9 @@ class AnomalyMarks:
         }
 
     def put(self, key: Key, mark: AnomalyMark) -> None:
-        """Mark as seen; an earlier mark of the same day is replaced. One transaction with its audit entry."""
+        """Mark an anomaly as seen; an earlier mark of the same day is replaced. One transaction with its audit
+        entry.
+        """
         organization, day = key
         with self._engine.transaction() as writer:
             self._delete(writer, key)
@@ -56,7 +60,7 @@ class AnomalyMarks:
             append_audit(writer, mark.seen_by, "anomaly_seen", detail)
 
     def remove(self, key: Key, *, actor: str) -> bool:
-        """Take a mark back; `False` if there was none."""
+        """Remove the mark of an anomaly; `False` if there was none."""
         with self._engine.transaction() as writer:
             if not self._delete(writer, key):
                 return False

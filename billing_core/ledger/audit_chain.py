@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """An entry as it was known elsewhere; `source` says where, for people."""
+    """Number and hash of an audit entry as noted outside the log; `source` says where, for people."""
 
     seq: int
     hash: str
@@ -32,7 +32,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """Whether the log is whole.
+    """The result of checking the audit log for changed or missing entries.
 
     Attributes
     ----------
@@ -54,13 +54,15 @@ class ChainReport:
 
 
 def entry_hash(seq: int, happened_at: datetime, actor: str, action: str, detail: str, previous_hash: str) -> str:
-    """SHA-256, in hex, over the entry as a JSON list of texts; the time with microseconds and offset, in UTC."""
+    """Hash of an audit entry: SHA-256, in hex, over a JSON list of its texts; the time with microseconds and offset, in
+    UTC.
+    """
     at = happened_at.astimezone(UTC).isoformat(timespec="microseconds")
     return hashlib.sha256(json.dumps([str(seq), at, actor, action, detail, previous_hash]).encode()).hexdigest()
 
 
 def check(entries: Iterable[Row], anchors: Sequence[Anchor] = ()) -> ChainReport:
-    """Follow the chain from its beginning.
+    """Check the audit log from its first entry: each hash must follow from the entry and the hash before it.
 
     Parameters
     ----------

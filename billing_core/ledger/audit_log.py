@@ -1,4 +1,4 @@
-"""The audit log as rows: which entries agree with a filter, in pages or all of them; `journal` writes it."""
+"""Reads the audit log, filtered, page by page or whole; entries are written by `journal`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READ_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry: number from 1, when (aware UTC), who, what, and the circumstances as JSON text."""
+    """One entry of the audit log: number from 1, when (aware UTC), who, what, and the circumstances as JSON text."""
 
     seq: int
     happened_at: datetime
@@ -31,7 +31,9 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Entries of these actors and actions in `[start, end)` (aware) that mention `search`, up to number `newest`."""
+    """A filter of audit entries: these actors and actions in `[start, end)` (aware) that mention `search`, up to number
+    `newest`.
+    """
 
     actor: tuple[str, ...] = ()
     action: tuple[str, ...] = ()
@@ -42,36 +44,36 @@ class AuditFilter:
 
 
 class AuditLog:
-    """Reads the table `audit`."""
+    """Reads the audit log, the table `audit`."""
 
     def __init__(self, engine: Engine) -> None:
         self._rows = engine.rows
 
     def newest(self) -> int:
-        """Number of the newest entry; 0 in an empty log."""
+        """Number of the newest audit entry; 0 in an empty log."""
         return int(self._rows("SELECT coalesce(max(seq), 0) FROM audit")[0][0])
 
     def hash_of(self, seq: int) -> str | None:
-        """The hash of an entry."""
+        """The hash of the audit entry with a number; `None` if there is no such entry."""
         found: str | None = self._rows("SELECT max(hash) FROM audit WHERE seq = ?", [seq])[0][0]
         return found
 
     def details(self, action: str) -> list[dict[str, Any]]:
-        """The circumstances of every entry of an action, oldest first."""
+        """The circumstances (decoded JSON) of every entry of one action, oldest first."""
         rows = self._rows("SELECT detail FROM audit WHERE action = ? ORDER BY seq", [action])
         return [json.loads(text) for (text,) in rows]
 
     def values(self, column: str) -> tuple[str, ...]:
-        """Every actor or action there is in the log."""
+        """Every actor, or every action, that occurs in the audit log."""
         return tuple(row[0] for row in self._rows(f"SELECT DISTINCT {column} FROM audit ORDER BY 1"))
 
     def count(self, chosen: AuditFilter) -> int:
-        """How many entries agree."""
+        """How many audit entries match a filter."""
         where, values = _conditions(chosen)
         return int(self._rows(f"SELECT count(*) FROM audit WHERE {where}", values)[0][0])
 
     def page(self, chosen: AuditFilter, limit: int, offset: int) -> tuple[tuple[AuditEntry, ...], int]:
-        """Entries that agree, newest first, and how many there are in all."""
+        """One page of the audit entries that match a filter, newest first, and how many match in all."""
         where, values = _conditions(chosen)
         found = f"""WITH found AS MATERIALIZED (SELECT seq FROM audit WHERE {where}),
                     shown AS (SELECT seq FROM found ORDER BY seq DESC LIMIT ? OFFSET ?)
@@ -81,7 +83,9 @@ class AuditLog:
         return entries, total
 
     def every(self, chosen: AuditFilter) -> Iterator[AuditEntry]:
-        """Entries that agree in the order of their numbers, a few thousand at a time; of two with one number both."""
+        """All audit entries that match a filter, by number, read a few thousand at a time; of two with one number
+        both.
+        """
         where, values = _conditions(chosen)
         seen = 0
         while entries := self._entries(f"{where} ORDER BY seq, hash LIMIT {READ_AT_ONCE} OFFSET ?", [*values, seen]):

@@ -38,7 +38,7 @@ class Close:
 
     @property
     def counts(self) -> bool:
-        """Whether it has not been reopened."""
+        """Whether this close is in force: its month has not been reopened since."""
         return self.reopened_at is None
 
 
@@ -47,21 +47,21 @@ _CLOSE = """SELECT seq, period, timezone, start_at, end_at, closed_at, closed_by
 
 
 class CloseStore:
-    """The tables `closes` and `closed_events`."""
+    """Closes of months and their frozen events: the tables `closes` and `closed_events`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def all(self) -> list[Close]:
-        """Every close there ever was, oldest first."""
+        """Every close there ever was, reopened ones included, oldest first."""
         return [_close(row) for row in self._engine.rows(f"{_CLOSE} ORDER BY seq")]
 
     def of(self, period: str) -> Close | None:
-        """The close of a month that counts."""
+        """The close of a month that is in force; `None` if the month is open."""
         return next((close for close in reversed(self.all()) if close.period == period and close.counts), None)
 
     def numbered(self, seq: int) -> Close:
-        """The close with that booking number, reopened or not."""
+        """The close with a booking number, reopened or not."""
         return _close(self._engine.rows(f"{_CLOSE} WHERE seq = ?", [seq])[0])
 
     def manifests(self) -> list[tuple[str, str | None]]:
@@ -71,11 +71,11 @@ class CloseStore:
         ]
 
     def counting(self) -> list[Close]:
-        """The closes that count, oldest first."""
+        """The closes in force, oldest first."""
         return [close for close in self.all() if close.counts]
 
     def audited(self) -> dict[str, str]:
-        """Month → SHA-256 of the manifest of its close, of those that are closed by the audit log."""
+        """The months that are closed according to the audit log, each with the SHA-256 of its close's manifest."""
         query = "SELECT action, detail FROM audit WHERE action IN ('close', 'reopen') ORDER BY seq"
         found: dict[str, str] = {}
         for action, text in self._engine.rows(query):
@@ -140,7 +140,7 @@ class CloseStore:
         return Close(seq, period, timezone, start, end, now, actor, manifest, sha256)
 
     def reopen(self, close: Close, *, actor: str, reason: str, now: datetime) -> None:
-        """Let a close count no more: its month's events are those the ledger knows by now, in their own time.
+        """Reopen a month: its figures are again those the ledger has now, at the events' own times.
 
         Raises
         ------
@@ -171,14 +171,14 @@ class CloseStore:
             append_audit(writer, actor, "reopen", {"period": close.period, "reason": reason, "sha256": close.sha256})
 
     def sets_of(self, close: Close, columns: Collection[str] = HASHED_COLUMNS) -> dict[str, EntrySet]:
-        """The entry sets of a close as they are now, over these columns of events."""
+        """Counts and hashes of everything a close is proven by, as the ledger is now, over these columns of events."""
         return entry_sets(
             self._engine.rows,
             seq=close.seq, start=close.start, end=close.end, closed_at=close.closed_at, columns=columns,
         )  # fmt: skip
 
     def tampered(self, close: Close) -> list[TamperedEvent]:
-        """Events that are not as a close left them."""
+        """Events of a closed month that are not as the close froze them."""
         return tampered(self._engine.rows, seq=close.seq, start=close.start, end=close.end)
 
 

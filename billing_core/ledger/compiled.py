@@ -44,22 +44,22 @@ _DECIMALS = Context(prec=38, traps=[Inexact, InvalidOperation])
 
 
 class Bound:
-    """A value of a question, as the function that builds it sees it: its type, never what it is."""
+    """A value of a question that is bound when it runs; the function that builds the question sees only its type."""
 
     __slots__ = ()
 
     @property
     def scalar(self) -> Any:
-        """The value as an Ibis expression."""
+        """The bound value as an Ibis expression."""
         raise NotImplementedError
 
     @property
     def rows(self) -> Any:
-        """The value as a limit or an offset."""
+        """The bound value as a limit or an offset of rows."""
         return self.scalar
 
     def holds(self, column: ir.Value) -> ir.BooleanValue:
-        """Whether a column's value is in this list."""
+        """Whether a column's value is in this bound list."""
         raise NotImplementedError
 
     def __bool__(self) -> bool:
@@ -68,7 +68,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Given(Bound):
-    """A value and its Ibis type. Built with it, a question has literals: what a compiled one is compared with."""
+    """A value that a question contains as a literal: what a compiled question is compared with in tests. Built with it,
+    a question has literals: what a compiled one is compared with.
+    """
 
     kind: str
     value: Any
@@ -106,12 +108,14 @@ Listed = tuple[Bound, ...] | Bound
 
 
 def bound_time(time: datetime) -> Bound:
-    """An aware time, as stored ones are: UTC without an offset."""
+    """A bound value of an aware time; stored times are UTC without an offset."""
     return Given("timestamp(6)", time.astimezone(UTC).replace(tzinfo=None))
 
 
 def bound_text(value: str) -> Bound:
-    """Any text. One that is not Unicode, as a command line may have, equals and is found in nothing stored."""
+    """A bound value of a text. One that is not Unicode, as a command line may have, equals and is found in nothing
+    stored.
+    """
     return Given("string", _storable(value))
 
 
@@ -124,12 +128,12 @@ def _storable(value: str) -> str:
 
 
 def bound_number(value: int, kind: str = "int64") -> Bound:
-    """A whole number of the Ibis type `kind`."""
+    """A bound value of a whole number, of the Ibis type `kind`."""
     return Given(kind, value)
 
 
 def bound_decimal(value: Decimal, places: int) -> Bound:
-    """A decimal of 38 digits, `places` of them behind the point: to its last digit.
+    """A bound value of an exact decimal: 38 digits, `places` of them after the point.
 
     It is written out with all its places, because DuckDB takes 1E+5 for 1, and more digits than 38 for a float.
 
@@ -142,7 +146,7 @@ def bound_decimal(value: Decimal, places: int) -> Bound:
 
 
 def bound_list(values: Iterable[str]) -> Listed:
-    """A list of texts for `among`.
+    """A bound value of a list of texts, for `among`.
 
     A short one is filled up to a power of two with its last value, so that there are few shapes.
     """
@@ -156,7 +160,7 @@ def bound_list(values: Iterable[str]) -> Listed:
 
 
 def among(column: ir.Value, values: Listed) -> ir.BooleanValue:
-    """Whether a column's value is one of a list; an empty list has none."""
+    """An expression: whether a column's value is in a bound list; an empty list contains nothing."""
     if isinstance(values, Bound):
         return values.holds(column)
     return column.isin([value.scalar for value in values])
@@ -164,18 +168,18 @@ def among(column: ir.Value, values: Listed) -> ir.BooleanValue:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of the ledger: `build(*args)` is the expression, with `Bound` values among its arguments."""
+    """A question to the ledger: `build(*args)` is its Ibis expression, with `Bound` values among its arguments."""
 
     build: Callable[..., ir.Table]
     args: tuple[Any, ...]
 
     def expression(self) -> ir.Table:
-        """The question with its values as literals."""
+        """The question's Ibis expression with its values as literals."""
         return self.build(*self.args)
 
 
 def ask(build: Callable[[*Args], ir.Table], *args: *Args) -> Question:
-    """A question; `build` is a function of a module, which gets all it knows of one question as arguments."""
+    """A question to the ledger; `build` is a module's function that gets everything it needs as arguments."""
     if build.__closure__ is not None:
         raise TypeError(f"{build.__qualname__} must get its values as arguments, not from around it")
     return Question(build, args)
@@ -183,14 +187,14 @@ def ask(build: Callable[[*Args], ir.Table], *args: *Args) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A question's SQL, and the columns of its answer."""
+    """The SQL of a question, and the columns of its answer."""
 
     text: str
     columns: tuple[str, ...]
 
 
 def compiled(question: Question, dialect: str) -> tuple[Compiled, list[Any]]:
-    """The SQL of a question with placeholders, and the values for them in their order."""
+    """The SQL of a question with placeholders, and the values for them in order; compiled once per shape."""
     values: list[Any] = []
     shape = tuple(_shape(one, values) for one in question.args)
     return _compile(question.build, shape, dialect), values
@@ -219,7 +223,7 @@ def _compile(build: Callable[..., ir.Table], shape: tuple[Any, ...], dialect: st
 
 
 class Placeholder(ops.Value):  # type: ignore[misc]
-    """Where a value goes."""
+    """An Ibis operation: the place of a bound value in SQL."""
 
     place: int
     dtype: dt.DataType
@@ -232,7 +236,7 @@ class Placeholder(ops.Value):  # type: ignore[misc]
 
 
 class Among(ops.Value):  # type: ignore[misc]
-    """Whether a value is in a bound array."""
+    """An Ibis operation: whether a value is in a bound array."""
 
     value: ops.Value
     options: ops.Value[dt.Array]
@@ -241,7 +245,7 @@ class Among(ops.Value):  # type: ignore[misc]
 
     @attribute  # type: ignore[untyped-decorator]
     def shape(self) -> ds.DataShape:
-        """That of the value."""
+        """The shape (column or scalar) of the operation's result: that of its value."""
         return rlz.highest_precedence_shape([self.value])
 
 

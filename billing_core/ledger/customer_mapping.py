@@ -1,4 +1,4 @@
-"""Unsent events follow the organization directory: who pays for them now, and what becomes of them because of it.
+"""Applies a changed organization directory to unsent events: who pays for them now, and their status because of it.
 
 Only events that nobody or the directory pays for move, and only while they are on no bill: not on their way to Stripe,
 not sent, and with no credits covered by an intent that counts. What they were is kept as a revision, as with any other
@@ -26,7 +26,7 @@ from billing_core.types import Flag, SyncStatus
 
 @dataclass(frozen=True, slots=True)
 class MovedEvents:
-    """Events with something to bill that another customer pays for from now on; credits and US dollars are exact.
+    """Events whose credits another customer pays from now on; credits and US dollars are exact.
 
     `old_events` are those that began before the time that was asked about.
     """
@@ -39,7 +39,7 @@ class MovedEvents:
 
 @dataclass(frozen=True, slots=True)
 class UnsentEvent:
-    """What decides how an unsent event stands. Texts are the ledger's own.
+    """The facts of an unsent event that decide its status once its customer changes. Texts are the ledger's own.
 
     `rule` is the cause of its active hold by a rule, `kept_back` the reason of its active hold by a person;
     `was_rejected`: an intent that Stripe refused was its newest.
@@ -57,7 +57,9 @@ class UnsentEvent:
 
 @dataclass(frozen=True, slots=True)
 class StatusAfterRemap:
-    """How it stands once somebody else pays. `stays_held`: the hold by a rule is not about who pays."""
+    """The status of an unsent event once another customer pays. `stays_held`: the hold by a rule is not about who
+    pays.
+    """
 
     flags: str
     status: str
@@ -66,7 +68,7 @@ class StatusAfterRemap:
 
 
 def standing(event: UnsentEvent, *, has_customer: bool, is_mapped: bool) -> StatusAfterRemap:
-    """What rating would give the event by now, but for what only a person may lift and what a person decided.
+    """The status an unsent event gets once its customer changed, respecting holds and decisions of people.
 
     What failed in the earlier system waits for a person to retry it, whoever pays; an event that was retried is not
     held for that again. One that a person keeps back stays kept back.
@@ -154,7 +156,7 @@ _KIND = """flags, sync_status, sync_error, customer_id IS NULL, credits_total = 
 
 
 def booked_on_a_bill(rows: Rows, usage: pa.Table) -> dict[str, BookedCustomer]:
-    """Of traces that name no customer (columns of `USAGE_SCHEMA`) those that are on a bill already, by id."""
+    """Events already billed whose traces name no customer, each with the customer it was booked for, by id."""
     unnamed = usage["id"].filter(pc.is_null(usage["customer_id"]))
     if not len(unnamed):
         return {}
@@ -164,7 +166,7 @@ def booked_on_a_bill(rows: Rows, usage: pa.Table) -> dict[str, BookedCustomer]:
 def moved_by(
     rows: Rows, customers: Mapping[str, str | None], policy: Policy, *, old_before: datetime
 ) -> dict[str, MovedEvents]:
-    """Organization → what `rebill` would move now."""
+    """Organization → the unsent events that `rebill` would move to another customer now."""
     if policy.overrides or not customers:
         return {}
     query = f"""SELECT organization_id, count(*), sum(credits_total), sum(credits_total * credit_price_usd),
@@ -176,7 +178,7 @@ def moved_by(
 def rebill(
     writer: Writer, customers: Mapping[str, str | None], policy: Policy, *, actor: str, run_id: str, now: datetime
 ) -> dict[str, int]:
-    """Let unsent events of some organizations follow the map `customers` (`None`: mapped to nobody any more).
+    """Book unsent events of some organizations for their newly mapped customers (`None`: mapped to nobody any more).
 
     Returns organization → events with something to bill that moved. With an overriding default customer the map
     decides nothing and nothing moves.

@@ -31,7 +31,7 @@ AUDITED_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What the directory says of an organization; `None` is none."""
+    """The directory's line of an organization: its name and its customer; `None` is none."""
 
     name: str | None = None
     customer_id: str | None = None
@@ -67,17 +67,17 @@ WHERE contains(flags, '{Flag.MAPPED_CUSTOMER}') AND sync_status IN ('pending', '
 
 
 class DirectoryStore:
-    """See the module; over the same engine as `Ledger`."""
+    """The organization directory and its history in the ledger; over the same engine as `Ledger`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def newest(self) -> dict[str, DirectoryChange]:
-        """The row that counts, per organization that ever had one."""
+        """The newest directory change of every organization that ever had a line."""
         return _newest(self._engine.rows)
 
     def history(self, *, limit: int, organizations: Sequence[str] | None = None) -> list[DirectoryChange]:
-        """Changes, newest first; of some organizations only, if named."""
+        """Changes of the directory, newest first; of some organizations only, if named."""
         if organizations is None:
             found = self._engine.rows(f"{_HISTORY} ORDER BY seq DESC LIMIT ?", [limit])
         else:
@@ -86,7 +86,7 @@ class DirectoryStore:
         return [_row(values) for values in found]
 
     def between(self, first: int, last: int) -> list[DirectoryChange]:
-        """Changes by number, both ends included: what one import wrote."""
+        """Changes of the directory by number, both ends included: what one import wrote."""
         query = f"SELECT * FROM ({_HISTORY}) WHERE seq BETWEEN ? AND ? ORDER BY seq"
         return [_row(values) for values in self._engine.rows(query, [first, last])]
 
@@ -102,7 +102,8 @@ class DirectoryStore:
         file_sha256: str | None = None,
         also: Callable[[Writer], object] | None = None,
     ) -> dict[str, int]:
-        """Write new lines, move unsent events to who pays by now, and audit it: all of it or nothing.
+        """Change lines of the directory, move unsent events to the customers who pay now, and audit it: all of it or
+        nothing.
 
         Parameters
         ----------
@@ -148,33 +149,35 @@ class DirectoryStore:
 
 
 def names_in(lines: Mapping[str, DirectoryChange]) -> dict[str, str]:
-    """Organization → name, of the rows that count."""
+    """Organization → its name, from lines of the directory."""
     return {organization_id: row.after.name for organization_id, row in lines.items() if row.after.name}
 
 
 def newest_line(rows: Rows) -> int:
-    """Number of the newest change; 0 in an empty directory."""
+    """Number of the newest change of the directory; 0 in an empty one."""
     return int(rows("SELECT coalesce(max(seq), 0) FROM organization_directory", [])[0][0])
 
 
 def lines_at(rows: Rows, moment: datetime | None) -> dict[str, Line]:
-    """Organization → its line, as it is now or as it was at a moment."""
+    """Organization → its line of the directory, as it is now or as it was at a moment."""
     found = rows(_LINES_AT, [moment])
     return {organization_id: Line(name, customer_id) for organization_id, name, customer_id in found}
 
 
 def mapped_customers(rows: Rows) -> dict[str, str]:
-    """Organization → the customer that pays for events whose trace names none, as it is now."""
+    """Organization → the customer that pays for events whose trace names none, as the directory says now."""
     return {organization_id: customer for organization_id, customer in rows(_PAYERS, []) if customer is not None}
 
 
 def payers(lines: Mapping[str, tuple[Line, Line]]) -> dict[str, str | None]:
-    """Of lines that change (before, after): organization → who pays from then on, where that is somebody else."""
+    """Organization → the customer who pays after a change of its line (before, after), where that is another one."""
     return {one: new.customer_id for one, (old, new) in lines.items() if new.customer_id != old.customer_id}
 
 
 def who_pays(selection: Selection) -> Question:
-    """Events of each organization by who pays for them, whether the directory says so, and whether they are unsent."""
+    """A question: events of each organization by customer, whether the directory named it, and whether they are
+    unsent.
+    """
     return ask(_who_pays, choose(selection))
 
 
@@ -189,7 +192,8 @@ def _who_pays(chosen: Chosen) -> ir.Table:
 
 
 def follow(writer: Writer, policy: Policy, *, actor: str, run_id: str, now: datetime) -> None:
-    """Let every unsent event follow the directory: some were on their way to Stripe when it was changed, and came back.
+    """Book every unsent event for the customer the directory now names: some were being sent when it changed, and
+    failed.
 
     Events that nobody pays for follow where there is a customer by now; `policy` says who pays where there is none.
     """

@@ -1,4 +1,4 @@
-"""The embedded ledger: one DuckDB file.
+"""The embedded ledger's engine: one DuckDB file.
 
 Traps this file knows (reference/engines.md): no primary key (it doubles the file and triples loading), so
 uniqueness is kept by the writer; rows are inserted in time order; a second process cannot open the file, so
@@ -57,7 +57,7 @@ def _names(columns: Sequence[Column], table: str = "") -> str:
 
 
 class DuckDBEngine:
-    """See `billing_core.ledger.engine.Engine`. One per file and process."""
+    """The engine of a ledger in one DuckDB file; see `billing_core.ledger.engine.Engine`. One per file and process."""
 
     def __init__(self, path: Path, *, patience_seconds: float = PATIENCE_SECONDS, clock: Clock = now) -> None:
         self._path = path
@@ -80,18 +80,20 @@ class DuckDBEngine:
             return cursor.sql(_bound_to(cursor, question).text).to_arrow_table()
 
     def differing(self, events: pa.Table) -> pa.Table:
-        """See `Engine.differing`."""
+        """Ids of those of `events` that are in the ledger with other values; see `Engine.differing`."""
         with self._cursor() as cursor:
             return _differing(cursor, events)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a fixed query with bound values."""
+        """Rows of a fixed SQL query with bound values."""
         with self._cursor() as cursor:
             return cursor.execute(query, [_bound(v) for v in values]).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[_Writer]:
-        """All or nothing. Writers of this process take turns; those of other processes through the lease."""
+        """One transaction: everything in it is written, or nothing. Writers of this process take turns; those of other
+        processes through the lease.
+        """
         with self._writing, self._cursor() as cursor:
             cursor.begin()
             try:
@@ -104,7 +106,9 @@ class DuckDBEngine:
 
     @contextmanager
     def still(self) -> Iterator[Still]:
-        """See `Engine.still`. The file is closed meanwhile, its log written into it or, on a full disk, beside it."""
+        """The ledger's files while nobody writes, for a copy of them; see `Engine.still`. The file is closed meanwhile,
+        its log written into it or, on a full disk, beside it.
+        """
         with self._writing, self._lease.using():
             with self._cursor() as cursor:
                 tables = table_rows(cursor)
@@ -115,7 +119,7 @@ class DuckDBEngine:
                 yield Still(tables)
 
     def close(self) -> None:
-        """Close the file once running statements are done; the next use opens it again."""
+        """Close the ledger file once running statements are done; the next use opens it again."""
         self._lease.release()
 
     @contextmanager
@@ -203,7 +207,7 @@ class DuckDBEngine:
 
 
 def table_rows(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
-    """Every table and how many rows it has, by name."""
+    """Every table of the ledger and how many rows it has, by name."""
     query = "SELECT table_name FROM duckdb_tables() WHERE NOT internal AND NOT temporary ORDER BY table_name"
     names = [name for (name,) in connection.execute(query).fetchall()]
     return [(name, connection.execute(f"SELECT count(*) FROM {_quoted(name)}").fetchall()[0][0]) for name in names]

@@ -1,4 +1,4 @@
-"""The seam between the ledger and the engine below it.
+"""The interface between the ledger and the database engine below it.
 
 Reads are questions (`compiled.py`): Ibis expressions, compiled once per shape for the engine's dialect, and their
 values. Writes differ too much between engines to be shared: each engine has one file with the few statements the
@@ -23,7 +23,7 @@ Rows = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class BookingCounts:
-    """What one booking did to the ledger, in events."""
+    """The result of one booking: how many events were new, changed or unchanged."""
 
     new: int = 0
     changed: int = 0
@@ -31,7 +31,7 @@ class BookingCounts:
 
     @property
     def total(self) -> int:
-        """Events looked at."""
+        """How many events the booking compared with the ledger."""
         return self.new + self.changed + self.unchanged
 
     def __add__(self, other: BookingCounts) -> BookingCounts:
@@ -39,14 +39,14 @@ class BookingCounts:
 
 
 class Writer(Protocol):
-    """One open transaction: everything happens, or nothing."""
+    """One open transaction on the ledger: everything in it is written, or nothing."""
 
     @property
     def clock(self) -> Clock:
-        """What the ledger takes for the present."""
+        """The clock the ledger takes the present time from."""
 
     def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
-        """Insert new events, leave equal ones alone, supersede changed ones by a revision.
+        """Book events: insert new ones, leave equal ones alone, keep a revision of changed ones.
 
         `brought` says how far new events got before they came here, for those it names: id, meter_event_identifier,
         synced_at, marks, billed_elsewhere.
@@ -59,19 +59,19 @@ class Writer(Protocol):
         """Change the one row whose `key` equals `row[key]` (run log and settings only, never events)."""
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Read inside the transaction."""
+        """Rows of a fixed SQL query, read inside the transaction."""
 
     def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """Answer a question inside the transaction, over tables `given` by name for this one read as well."""
+        """The answer to a question inside the transaction, over tables `given` by name for this one read as well."""
 
     def differing(self, events: pa.Table) -> pa.Table:
         """See `Engine.differing`, inside the transaction."""
 
     def append(self, table: str, rows: pa.Table) -> None:
-        """Append many rows; columns not given stay null."""
+        """Append many rows to a table; columns not given stay null."""
 
     def append_from(self, table: str, question: Question) -> None:
-        """Append the answer to a question, column by name, without it leaving the engine."""
+        """Append the answer to a question to a table, column by name, without it leaving the engine."""
 
     def amend(self, table: str, rows: pa.Table, *, key: str, unless: str | None = None) -> None:
         """Set the given columns of every row whose `key` is among `rows` (sync state only, never what was used).
@@ -80,33 +80,33 @@ class Writer(Protocol):
         """
 
     def advance(self, run_id: str) -> None:
-        """Count one change of what people see, so that remembered answers are asked anew."""
+        """Count one change of what people see (a new booking number), so that cached answers are asked anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """The books of one moment: each table and how many rows it has."""
+    """The ledger at one moment: each table and how many rows it has."""
 
     tables: list[tuple[str, int]]
 
 
 class Engine(Protocol):
-    """Where the ledger lives. Thread-safe."""
+    """The database the ledger is stored in. Thread-safe."""
 
     def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """Answer a question about the ledger's tables, and those `given` by name for this one read."""
+        """The answer to a question about the ledger's tables, and those `given` by name for this one read."""
 
     def differing(self, events: pa.Table) -> pa.Table:
         """Ids of those of `events` (`EVENT_SCHEMA`) that are in the ledger and that `Writer.book` would change."""
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a small fixed query on the journal tables."""
+        """Rows of a small fixed SQL query on the journal tables."""
 
     def transaction(self) -> AbstractContextManager[Writer]:
-        """One transaction; an exception rolls it back."""
+        """One transaction on the ledger; an exception rolls it back."""
 
     def still(self) -> AbstractContextManager[Still]:
-        """The books as they are, for a copy of what lies on disk: nobody writes meanwhile, and all is in the files."""
+        """The ledger's files while nobody writes, complete on disk: for a copy of them."""
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger's database."""

@@ -32,7 +32,7 @@ _GIVEN_COLUMNS = {"organization_id": "string", "day": "int32"}
 
 
 def per_day(selection: Selection, zone: ZoneInfo) -> Question:
-    """Credits per organization, customer, credit price and day: amounts follow exactly from these rows."""
+    """A question: credits per organization, customer, credit price and day; amounts follow exactly from these rows."""
     return ask(_per_day, choose(selection), _clock(selection, zone))
 
 
@@ -44,18 +44,19 @@ def _per_day(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def pairs(selection: Selection) -> Question:
-    """Every organization and customer that an event names together."""
+    """A question: every organization and customer that an event names together."""
     return distinct_values(selection, "organization_id", "customer_id")
 
 
 def given_days(days: Iterable[tuple[str | None, int]]) -> pa.Table:
-    """Organizations and days for `segments`, one row each."""
+    """A table of organizations and days, one row each, for `segments`."""
     rows = [{"organization_id": organization, "day": day} for organization, day in days]
     return pa.Table.from_pylist(rows, schema=pa.schema([("organization_id", pa.string()), ("day", pa.int32())]))
 
 
 def segments(selection: Selection, zone: ZoneInfo, organizations: Iterable[str | None]) -> Question:
-    """Events and credits per organization, day, chatflow and set of models, on the days of the table `given_days`.
+    """A question: events and credits per organization, day, chatflow and set of models, on the days of the table
+    `given_days`.
 
     Events without credits are not counted: excluded ones are no usage. What a correction takes back counts as one
     less. `organizations` are those of that table.
@@ -77,7 +78,8 @@ def _segments(chosen: Chosen, clock: LocalTime, organizations: Listed) -> ir.Tab
 
 
 def slices(selection: Selection, organization_id: str | None, middle: datetime) -> Question:
-    """Credits of one organization per value of each dimension (`chatflow`, `model`, `user`), before and since `middle`.
+    """A question: credits of one organization per value of each dimension (`chatflow`, `model`, `user`), before and
+    since `middle`.
 
     Columns: `dimension`, `value` (null: not named; models as stored), `name` of a chatflow, `is_now`, `credits`.
     """

@@ -1,4 +1,4 @@
-"""What keeps events back from Stripe, as it stands."""
+"""Reads which events are held back from Stripe, and why."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ WHERE newest.status = 'error' AND newest.sent_as IS NULL
 
 
 def active_holds(rows: Rows) -> list[tuple[str, str | None, str | None]]:
-    """Event, cause of an active hold by a rule, reason of an active hold by a person."""
+    """Events that are on hold now: id, cause of the hold by a rule, reason of the hold by a person."""
     return [(event_id, rule, reason) for event_id, rule, reason in rows(_HOLDS, [])]
 
 
 def failures_while_charged(rows: Rows) -> list[tuple[str, str | None, bool]]:
-    """Free events that were in error when they last cost something: id, the error, whether they had a customer."""
+    """Events that cost nothing now and were in error when they last cost something: id, the error, whether they had a
+    customer.
+    """
     return [(event_id, error, has_customer) for event_id, error, has_customer in rows(_FAILURES, [])]

@@ -1,4 +1,4 @@
-"""The table `imports` (what came, from which file, what became of it), and taking the events of one back."""
+"""The table `imports` (file, result, who and when), and the undo of an import of events."""
 
 from __future__ import annotations
 
@@ -48,29 +48,29 @@ FROM events e WHERE e.id = before.id AND before.sync_status IN {SENT!r} AND NOT 
 
 
 def keep_import(writer: Writer, row: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write an import down under the newest booking number."""
+    """Store an import's row and result under the newest booking number."""
     writer.insert("imports", {**row, "seq": _newest_booking(writer), "result": json.dumps(result)})
 
 
 def newest_imports(rows: Rows, limit: int) -> list[tuple[Any, ...]]:
-    """Id, kind, file, SHA-256, result, when and by whom it came and was taken back: the newest first."""
+    """The newest imports, newest first: id, kind, file, SHA-256, result, when and by whom it was made and undone."""
     return rows(f"SELECT {_COLUMNS} FROM imports ORDER BY imported_at DESC, seq DESC, id LIMIT ?", [limit])
 
 
 def import_of(rows: Rows, import_id: str) -> tuple[Any, ...] | None:
-    """One of `newest_imports`, by its id."""
+    """The row of one import, with the columns of `newest_imports`; `None` if there is none of that id."""
     found = rows(f"SELECT {_COLUMNS} FROM imports WHERE id = ?", [import_id])
     return found[0] if found else None
 
 
 def mark_undone(writer: Writer, import_id: str, *, actor: str, now: datetime) -> None:
-    """The import was taken back."""
+    """Note in an import's row that it was undone, when and by whom."""
     undone = {"id": import_id, "undone_seq": _newest_booking(writer), "undone_at": now, "undone_by": actor}
     writer.update("imports", undone, key="id")
 
 
 def built_upon(rows: Rows, run_id: str, since: datetime) -> dict[str, int]:
-    """Events a run booked that cannot be taken back: on a bill since then, changed since, in a closed month."""
+    """Counts of an import's events that forbid its undo: already billed since, changed since, in a closed month."""
     return {
         "on a bill": int(rows(_ON_A_BILL, [run_id, since])[0][0]),
         "changed": int(rows(_CHANGED_SINCE, [run_id])[0][0]),
@@ -79,7 +79,7 @@ def built_upon(rows: Rows, run_id: str, since: datetime) -> dict[str, int]:
 
 
 def take_back(writer: Writer, run_id: str, *, now: datetime) -> tuple[int, int]:
-    """Events a run brought leave, those it changed are as they were; returns how many of each."""
+    """Undo a booking run: remove the events it added and restore those it changed; returns how many of each."""
     undo_id = UNDO_RUN + run_id
     seq = _newest_booking(writer) + 1
     mine = [run_id]

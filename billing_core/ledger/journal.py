@@ -1,4 +1,4 @@
-"""The journal side of the ledger: bookings, run log, rate cards in use, audit chain and what the ledger is for."""
+"""The `Ledger`: bookings, run log, rate cards in use, audit log and the ledger's mode."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHAIN_PIECE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class PullRun:
-    """One pull as the run log keeps it; times are aware UTC. `outcome`: running, done, partial, failed."""
+    """One pull in the run log; times are aware UTC. `outcome`: running, done, partial, failed."""
 
     run_id: str
     started_at: datetime
@@ -52,18 +52,18 @@ _RUN_COLUMNS = (
 
 
 class Ledger:
-    """Bookings and journals over an `Engine`; reads of events are questions from `queries`."""
+    """The ledger of usage events and its journals over an `Engine`; reads of events are questions from `queries`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def read_rows(self, question: Question) -> list[dict[str, Any]]:
-        """The rows that answer a question, times as what they are: UTC."""
+        """The rows that answer a question; times are aware UTC."""
         rows: list[dict[str, Any]] = with_utc(self.engine.read(question)).to_pylist()
         return rows
 
     def version(self) -> int:
-        """The newest booking's number; grows with every change of any event. Caches key on it."""
+        """The newest booking number; it grows with every change of any event. Caches key on it."""
         return int(self.engine.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])
 
     def snapshot(self, as_of: int | None = None) -> Snapshot:
@@ -85,7 +85,7 @@ class Ledger:
             return writer.book(events, run_id=run_id)
 
     def claim(self, mode: Mode) -> None:
-        """Bind the ledger to demo or live data on first use.
+        """Bind the ledger to demo or live data on first use; raises if it holds the other kind.
 
         Raises
         ------
@@ -96,12 +96,12 @@ class Ledger:
             claim(writer, mode)
 
     def kind(self) -> Mode | None:
-        """What the ledger was bound to, `None` while it is new."""
+        """Whether the ledger holds demo or live data; `None` while it is new."""
         rows = self.engine.rows("SELECT value FROM meta WHERE name = 'mode'")
         return Mode(rows[0][0]) if rows else None
 
     def register_cards(self, cards: Iterable[RateCard], *, actor: str) -> None:
-        """Remember cards before events name them.
+        """Store rate cards before events name them.
 
         Raises
         ------
@@ -112,26 +112,26 @@ class Ledger:
             register_cards(writer, cards, actor=actor)
 
     def card(self, card_id: str) -> RateCard | None:
-        """A registered card, as it was when events were rated with it."""
+        """The stored rate card with an id, as it was when events were rated with it; `None` if there is none."""
         rows = self.engine.rows("SELECT content FROM rate_cards WHERE card_id = ?", [card_id])
         return card_from_json(rows[0][0]) if rows else None
 
     def registered_cards(self) -> dict[str, RateCard]:
-        """Every registered card by its id, as it was when events were rated with it."""
+        """Every stored rate card by its id, as it was when events were rated with it."""
         rows = self.engine.rows("SELECT card_id, content FROM rate_cards")
         return {card_id: card_from_json(content) for card_id, content in rows}
 
     def card_versions(self) -> set[str]:
-        """Every card version that a current event names."""
+        """Every rate card version that a current event names."""
         return {row[0] for row in self.engine.rows("SELECT DISTINCT rate_card_version FROM events")}
 
     def versions_of(self, ids: Sequence[str]) -> dict[str, str]:
-        """Event id → card version, for those already booked."""
+        """Event id → rate card version, for those of the given events that are already booked."""
         query = "SELECT id, rate_card_version FROM events WHERE id IN (SELECT unnest(?))"
         return {row[0]: row[1] for row in self.engine.rows(query, [list(ids)])}
 
     def start_run(self, run_id: str, *, actor: str, window: Window, incremental: bool) -> None:
-        """Open a line in the run log; a run that never ends it was killed."""
+        """Start a line in the run log; a pull whose line never ends was killed."""
         with self.engine.transaction() as writer:
             writer.insert(
                 "runs",
@@ -151,13 +151,13 @@ class Ledger:
         values: Mapping[str, Any],
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Close the run's line and write the audit entry, together; `detail` stands in the entry only."""
+        """End a pull's line in the run log and write its audit entry, together; `detail` is in the entry only."""
         with self.engine.transaction() as writer:
             writer.update("runs", {"run_id": run_id, "ended_at": writer.clock(), **values}, key="run_id")
             append_audit(writer, actor, action, {"run": run_id, **values, **(detail or {})})
 
     def last_runs(self, limit: int = 20) -> list[PullRun]:
-        """The newest runs first."""
+        """The newest pulls of the run log, newest first."""
         query = f"SELECT {_RUN_COLUMNS} FROM runs ORDER BY started_at DESC LIMIT ?"
         return [_run(row) for row in self.engine.rows(query, [limit])]
 
@@ -169,12 +169,12 @@ class Ledger:
         return None if found is None else found.replace(tzinfo=UTC)
 
     def audit(self, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-        """Append one entry: who, what, how many, which hash. Entries are chained and never edited."""
+        """Append one entry to the audit log: who, what, how many, which hash. Entries are chained and never edited."""
         with self.engine.transaction() as writer:
             append_audit(writer, actor, action, detail)
 
     def audit_chain(self) -> Iterator[tuple[Any, ...]]:
-        """Every entry in order, in pieces: seq, happened_at, actor, action, detail, previous_hash, hash."""
+        """Every audit entry in order, in pieces: seq, happened_at, actor, action, detail, previous_hash, hash."""
         names, begin = "seq, happened_at, actor, action, detail, previous_hash, hash", 0
         while rows := self.engine.rows(
             f"SELECT {names} FROM audit ORDER BY seq, hash LIMIT {CHAIN_PIECE} OFFSET ?", [begin]
@@ -183,7 +183,7 @@ class Ledger:
             begin += len(rows)
 
     def audit_head(self) -> list[Anchor]:
-        """The newest entry as the ledger notes it apart from the log; nothing where an older version wrote it.
+        """Number and hash of the newest audit entry as noted apart from the log; empty where an older version wrote it.
 
         Read it before the chain, which only grows.
         """
@@ -192,14 +192,14 @@ class Ledger:
         return [Anchor(int(seq), digest, "the ledger's own note")] if seq.isdecimal() else []
 
     def audit_entries(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest entries first."""
+        """The newest audit entries, newest first."""
         names = ("seq", "happened_at", "actor", "action", "detail", "previous_hash", "hash")
         query = f"SELECT {', '.join(names)} FROM audit ORDER BY seq DESC LIMIT ?"
         return [dict(zip(names, row, strict=True)) for row in self.engine.rows(query, [limit])]
 
 
 def claim(writer: Writer, mode: Mode) -> None:
-    """See `Ledger.claim`, inside a transaction."""
+    """Bind the ledger to demo or live data inside a transaction; see `Ledger.claim`."""
     kind = _meta(writer, "mode")
     if kind is None:
         writer.insert("meta", {"name": "mode", "value": mode.value})
@@ -211,7 +211,7 @@ def claim(writer: Writer, mode: Mode) -> None:
 
 
 def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> None:
-    """See `Ledger.register_cards`, inside a transaction."""
+    """Store rate cards inside a transaction; see `Ledger.register_cards`."""
     known = dict(writer.rows("SELECT card_id, fingerprint FROM rate_cards"))
     for card in cards:
         if (fingerprint := known.get(card.id)) == card.fingerprint():
@@ -229,12 +229,12 @@ def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> 
 
 
 def fingerprints(rows: Rows) -> dict[str, str]:
-    """Fingerprint of every registered card by its id."""
+    """Fingerprint of every stored rate card by its id."""
     return dict(rows("SELECT card_id, fingerprint FROM rate_cards", []))
 
 
 def events_naming(rows: Rows, card_id: str) -> int:
-    """States of events that were rated with a card, former ones included."""
+    """How many states of events, former ones included, were rated with a card."""
     query = "SELECT count(*) FROM {} WHERE rate_card_version = ?"
     return sum(int(rows(query.format(table), [card_id])[0][0]) for table in ("events", "event_revisions"))
 
@@ -250,7 +250,8 @@ def _replace_unused(writer: Writer, card: RateCard) -> None:
 
 
 def contiguous_end(windows: Iterable[tuple[datetime, datetime, bool]]) -> datetime | None:
-    """The end of gapless reading, from finished windows `(start, end, incremental)` in the order they finished.
+    """The time up to which finished pulls `(start, end, incremental)` have read without a gap, in the order they
+    finished.
 
     Incremental windows found it; a window somebody named extends it only where it joins on.
     """
@@ -267,7 +268,9 @@ def _meta(writer: Writer, name: str) -> str | None:
 
 
 def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-    """Append one entry inside a transaction: what it tells of and the entry happen together, or not at all."""
+    """Append one audit entry inside a transaction: what it tells of and the entry are written together, or not at
+    all.
+    """
     last = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
     seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     at = writer.clock()

@@ -1,4 +1,4 @@
-"""Late usage of a closed month counts in the open one: when it was booked, not when it happened.
+"""Late usage of a closed month counts in the open month: when it was booked, not when it happened.
 
 Nothing is re-dated: an event's own times stay. `accounted_at` says when it counts, and only events that came, or
 changed, after their month was closed have one (CONTRACT section 4, the last line).
@@ -19,7 +19,7 @@ _FROZEN = """SELECT f.id FROM closed_events f JOIN closes c ON c.seq = f.close_s
 
 
 def after_closes(writer: Writer, now: datetime) -> datetime:
-    """A time for entries of this transaction that no close of before covers.
+    """A time for entries of this transaction that lies after every close made so far.
 
     `now` may have been read before a close that this transaction waited for; what is written after it is not part of
     it, and has to say so.
@@ -29,7 +29,7 @@ def after_closes(writer: Writer, now: datetime) -> datetime:
 
 
 def carry_over(writer: Writer, *, seq: int, now: datetime) -> None:
-    """Let events that booking number `seq` wrote count in an open month, if theirs is closed.
+    """Count the events that booking number `seq` wrote in an open month, if their own is closed.
 
     What is carried already stays where it counts until that month is closed as well. An event that left a closed
     month, because an earlier or later beginning of it became known, counts when it began.

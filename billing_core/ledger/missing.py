@@ -22,7 +22,8 @@ SEEN = pa.schema([pa.field("id", pa.string())])
 
 
 def unseen_events(engine: Engine, window: Window, project_id: str | None, seen: pa.Table) -> dict[str, bool]:
-    """Events of a project that began in the window and whose traces a read of it did not find → whether marked already.
+    """Events of a project and window whose traces a read of Langfuse did not find → whether they are marked as missing
+    already.
 
     What an import booked last is not asked for: the ledger cannot know whether this Langfuse ever had it.
     """
@@ -42,7 +43,9 @@ def _unseen(start: Bound, end: Bound, project: Bound | None) -> ir.Table:
 
 
 def mark_missing(writer: Writer, missing: Sequence[str], seen: pa.Table, *, run_id: str) -> None:
-    """Mark events as missing and take the mark off those that were seen again; one booking number if any changed."""
+    """Mark events as missing in Langfuse, and unmark those that were found again; one new booking number if any
+    changed.
+    """
     mark = Flag.MISSING_AT_SOURCE.value
     marked = dict(writer.rows(f"SELECT id, marks FROM events WHERE contains(marks, '{mark}')"))
     back = [] if not marked else [event_id for event_id in seen["id"].to_pylist() if event_id in marked]
@@ -58,5 +61,5 @@ def mark_missing(writer: Writer, missing: Sequence[str], seen: pa.Table, *, run_
 
 
 def is_marked(marks: str | None) -> bool:
-    """Whether the mark is among an event's."""
+    """Whether an event's marks say that its trace is missing in Langfuse."""
     return Flag.MISSING_AT_SOURCE.value in (marks or "").split(",")

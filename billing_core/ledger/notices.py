@@ -1,4 +1,6 @@
-"""The journal of limit notices and of the tries to deliver them. Uniqueness is kept here, inside one transaction."""
+"""Notices that a customer reached a usage limit, and the log of their delivery. Each is unique, ensured in one
+transaction. Uniqueness is kept here, inside one transaction.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ class Reached:
 
     @property
     def id(self) -> str:
-        """Follows from customer, period, credits included and threshold: who looks twice, or at a copy of the ledger,
-        finds the same. A change of plan inside a period is another limit.
+        """Id of the notice, computed from customer, period, credits included and threshold: every check and copy of the
+        ledger finds the same. A change of plan inside a period is another limit.
         """
         parts = [self.customer_id, utc_text(self.period_start), self.included, self.threshold]
         return f"limit_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
@@ -48,7 +50,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Notice(Reached):
-    """One that was written down, and who has seen it."""
+    """A notice that a customer reached a usage limit, and who has seen it."""
 
     raised_at: datetime
     seen_at: datetime | None = None
@@ -56,12 +58,12 @@ class Notice(Reached):
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has marked it as seen."""
+        """Whether nobody has marked the notice as seen."""
         return self.seen_at is None
 
 
 class DeliveryOutcome(StrEnum):
-    """What became of one try to deliver a notice."""
+    """How one try to deliver a notice ended."""
 
     DELIVERED = "delivered"
     FAILED = "failed"
@@ -72,7 +74,7 @@ class DeliveryOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryTry:
-    """One line of a notice's delivery log. `status` is the receiver's HTTP status, `error` what was wrong.
+    """One try in a notice's delivery log. `status` is the receiver's HTTP status, `error` what was wrong.
 
     `number` counts the tries from 1; 0 stands for a decision without one.
     """
@@ -86,13 +88,13 @@ class DeliveryTry:
 
 
 class NoticeStore:
-    """Notices over an `Engine`."""
+    """The notices and delivery log in the ledger, over an `Engine`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def raise_new(self, found: Sequence[Reached], *, actor: str, now: datetime) -> list[Reached]:
-        """Write down those that are not there yet, with an audit entry each; returns them.
+        """Store reached thresholds that have no notice yet, with an audit entry each; returns them.
 
         Of several for one customer and limit only the highest threshold waits for the webhook. Two processes that
         look at the same moment raise a notice once: transactions take turns.
@@ -115,7 +117,7 @@ class NoticeStore:
         return fresh
 
     def mark_seen(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Mark those that nobody has marked yet; returns how many. One audit entry for all of them."""
+        """Mark notices as seen that nobody has marked yet; returns how many. One audit entry for all of them."""
         query = "SELECT id FROM limit_notices WHERE id IN (SELECT unnest(?)) AND seen_at IS NULL ORDER BY id"
         with self._engine.transaction() as writer:
             still_open = [row[0] for row in writer.rows(query, [list(ids)])]
@@ -126,22 +128,22 @@ class NoticeStore:
         return len(still_open)
 
     def open(self) -> list[Notice]:
-        """Those nobody has marked as seen: newest period first, then highest threshold."""
+        """Notices that nobody has marked as seen: newest period first, then highest threshold."""
         return self._read("seen_at IS NULL", ())
 
     def seen(self, limit: int | None = None) -> list[Notice]:
-        """Those marked as seen, newest period first; the first `limit` of them."""
+        """Notices marked as seen, newest period first; the first `limit` of them."""
         return self._read("seen_at IS NOT NULL", (), limit=limit)
 
     def undelivered(self) -> list[Notice]:
-        """Those whose way to the webhook is not over: never tried, or every try failed."""
+        """Notices still to be delivered to the webhook: never tried, or every try failed."""
         over = [outcome.value for outcome in DeliveryOutcome if outcome is not DeliveryOutcome.FAILED]
         return self._read(
             "id NOT IN (SELECT notice_id FROM webhook_attempts WHERE outcome IN (SELECT unnest(?)))", (over,)
         )
 
     def tries(self, ids: Iterable[str]) -> dict[str, list[DeliveryTry]]:
-        """The delivery log of some notices, in order."""
+        """The delivery log of some notices, oldest try first."""
         query = """SELECT notice_id, attempt, attempted_at, outcome, status, error FROM webhook_attempts
                    WHERE notice_id IN (SELECT unnest(?)) ORDER BY attempted_at, attempt"""
         found: dict[str, list[DeliveryTry]] = {}
@@ -151,7 +153,7 @@ class NoticeStore:
         return found
 
     def record(self, one: DeliveryTry) -> None:
-        """Append to the delivery log."""
+        """Append a try to the delivery log."""
         with self._engine.transaction() as writer:
             _insert_try(writer, one)
 

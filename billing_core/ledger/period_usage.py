@@ -1,4 +1,4 @@
-"""Credits per organization and customer inside each customer's own billing period, as a question. Pure.
+"""Questions for credits per organization and customer inside each customer's own billing period. Pure.
 
 Billing periods differ from customer to customer and begin at any second, so they come along as a table.
 """
@@ -22,7 +22,7 @@ _COLUMNS = {"customer_id": "string", "period_start": "timestamp(6)", "period_end
 
 
 def periods_table(periods: Iterable[tuple[str, datetime, datetime]]) -> pa.Table:
-    """One row per customer: id, and its period's aware ends, half open."""
+    """A table of billing periods, one row per customer: id, and the period's aware ends, half open."""
     rows = [
         {"customer_id": customer, "period_start": start.astimezone(UTC), "period_end": end.astimezone(UTC)}
         for customer, start, end in periods
@@ -33,7 +33,8 @@ def periods_table(periods: Iterable[tuple[str, datetime, datetime]]) -> pa.Table
 
 
 def customers_and_usage(selection: Selection, named_since: datetime) -> Question:
-    """Every organization and customer named together by an event of the selection.
+    """A question: credits per organization and customer named together by an event, inside the customer's billing
+    period.
 
     `used` is the credits of the pair inside the customer's period, null where it has none; `is_named` says whether
     one of their events began at `named_since` or later.

@@ -1,4 +1,4 @@
-"""The place of the embedded ledger: what may lie there, and what must not."""
+"""The path of the embedded ledger's file: which files may be there, and which must not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from billing_core.errors import SettingsError, WarehouseError
 
 
 def log_of(path: Path) -> Path:
-    """DuckDB's write-ahead log of a ledger: what was committed and is not in the file yet."""
+    """Path of DuckDB's write-ahead log of a ledger: it holds what was committed and is not in the file yet."""
     return path.with_name(path.name + ".wal")
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is no ledger yet; an empty file is none, an earlier version left such on a full disk.
+    """Whether there is no ledger file yet; an empty file counts as none (an earlier version left such on a full disk).
 
     Raises
     ------
@@ -48,6 +48,6 @@ def is_missing(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a database file of ours and its log, if they are there."""
+    """Delete a database file of ours and its write-ahead log, if they exist."""
     for file in (path, log_of(path)):
         file.unlink(missing_ok=True)

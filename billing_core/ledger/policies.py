@@ -1,4 +1,5 @@
-"""The billing policies of a ledger: under which one each event was booked, and what another one read of it.
+"""The billing policies (settings that decide who pays what) under which events were booked, and what another would
+change.
 
 A policy is written down when the first pull books under it. Events of older versions, and those that an import
 brought, have none: nobody knows under which settings they were billed.
@@ -39,12 +40,12 @@ WHERE e.id IN (SELECT unnest($1)) AND (e.sync_status IN {SENT!r} OR b.event_id I
 
 
 def known_policies(rows: Rows) -> dict[str, Policy]:
-    """Fingerprint → policy, without a map."""
+    """Fingerprint → billing policy, of all policies events were booked under, with empty organization maps."""
     return {name: policy_from_json(content) for name, content in rows("SELECT policy, content FROM policies", [])}
 
 
 def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, PolicyDifference]:
-    """Of these events those on a bill that were booked under another policy than `policy`, by id."""
+    """Those of the given events already billed that were booked under another policy than `policy`, by id."""
     others = [row[0] for row in rows(_OTHERS, [list(ids), fingerprint(policy)])]
     if not others:
         return {}
@@ -61,7 +62,7 @@ def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> d
 
 
 def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, ReadUnderPolicy]:
-    """Of these events, what was read of them under `policy` while they stayed as they were sent."""
+    """What the last pull under `policy` read of billed events whose booking it left alone, by id."""
     query = f"""SELECT event_id, is_legacy, named_customer_id, {", ".join(NAMED_FACTS)} FROM policy_facts
                 WHERE policy = $1 AND event_id IN (SELECT unnest($2))"""
     if not rows("SELECT 1 FROM policy_facts LIMIT 1", []):
@@ -74,19 +75,21 @@ def reread_under(rows: Rows, ids: Sequence[str], policy: Policy) -> dict[str, Re
 
 
 def forget_facts(writer: Writer, ids: Sequence[str]) -> None:
-    """What was kept of events that are booked under the settings in force from now on."""
+    """Delete what was kept of events that are booked under the settings in force from now on."""
     writer.rows("DELETE FROM policy_facts WHERE event_id IN (SELECT unnest(?))", [list(ids)])
 
 
 def remember_policy(writer: Writer, policy: Policy) -> None:
-    """Write a policy down that events are booked under from now on."""
+    """Store a billing policy that events are booked under from now on."""
     name = fingerprint(policy)
     if not writer.rows("SELECT 1 FROM policies WHERE policy = ?", [name]):
         writer.insert("policies", {"policy": name, "content": policy_json(policy), "first_used_at": writer.clock()})
 
 
 def remember_facts(writer: Writer, usage: pa.Table, rated: Rated, policy: Policy) -> None:
-    """Keep what was read of events that stay as they are: `rerate --settings` books it without reading again."""
+    """Store what a pull read of billed events whose booking it left alone: `rerate --settings` books it without reading
+    again.
+    """
     if writer.rows("SELECT 1 FROM policy_facts LIMIT 1"):
         writer.rows("DELETE FROM policy_facts WHERE event_id IN (SELECT unnest(?))", [usage["id"].to_pylist()])
     if not rated.differs.any():

@@ -1,4 +1,4 @@
-"""Turn-taking between processes that use the same ledger file.
+"""A lock by which processes take turns with the same ledger file.
 
 DuckDB lets one process open a file for writing and refuses every other at once. Here a process holds the
 file open for as long as nobody else asks, and hands it over between two statements when somebody does:
@@ -31,7 +31,7 @@ WATCH_SECONDS = 0.03
 
 
 class Lease:
-    """The right of this process to have the ledger open. Thread-safe; one per ledger file and process.
+    """This process's right to have the ledger file open. Thread-safe; one per ledger file and process.
 
     `on_release` closes the ledger; it runs while no statement of this process is under way.
     """
@@ -51,7 +51,7 @@ class Lease:
 
     @contextmanager
     def using(self) -> Iterator[None]:
-        """Hold the file for one statement or transaction; a thread that holds it already may nest.
+        """Hold the ledger file for one statement or transaction; a thread that holds it already may nest.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Lease:
                     self._state.notify_all()
 
     def release(self) -> None:
-        """Close the ledger and let others have it, once this process's statements are done."""
+        """Close the ledger and let other processes have it, once this process's statements are done."""
         with self._state:
             self._state.wait_for(lambda: self._users == 0 and not self._acquiring)
             self._hand_over()

@@ -1,4 +1,4 @@
-"""Every question the ledger answers about usage events. Pure: nothing here runs anything.
+"""Every question about usage events that the ledger answers, for a `Selection`. Pure: nothing here runs anything.
 
 All of them start from `selected`, which needs what `choose` makes of a `Selection`, and that has a `Scope`: a query
 that forgets who is asking cannot be written. The functions with an underscore build expressions, once per shape.
@@ -79,7 +79,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events, for whom: a scope, a state of the ledger and filters (ANDed; values of one are ORed).
+    """Which events are asked for, and for whom: a scope, a state of the ledger and filters (ANDed; values of one are
+    ORed).
 
     `start` and `end` are aware and half open; amounts are US dollars, inclusive. `without` names stored text columns
     that are all null or empty.
@@ -107,7 +108,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A `Selection` as questions are compiled from it: values are bound, and what follows from them is decided.
+    """A `Selection` with its values bound, as questions are compiled from it.
 
     Attributes
     ----------
@@ -141,7 +142,7 @@ class Chosen:
 
 
 def choose(selection: Selection) -> Chosen:
-    """What questions about a selection are compiled from."""
+    """A selection with its values bound, for questions to be compiled from."""
     snapshot, start, end = selection.snapshot, selection.start, selection.end
     met = [one for one in snapshot.closed if (end is None or one.start < end) and (start is None or start < one.end)]
     is_frozen = start is not None and end is not None and any(one.start <= start and end <= one.end for one in met)
@@ -216,7 +217,7 @@ def _together(parts: Sequence[ir.Table]) -> ir.Table:
 
 
 def to_freeze(selection: Selection, close_seq: int) -> Question:
-    """The events of a selection as the close with this number keeps them."""
+    """A question: the events of a selection as the close with this number stores them."""
     return ask(_to_freeze, choose(selection), bound_number(close_seq))
 
 
@@ -225,7 +226,9 @@ def _to_freeze(chosen: Chosen, close_seq: Bound) -> ir.Table:
 
 
 def with_moment(chosen: Chosen) -> ir.Table:
-    """`selected` with the `bound_time` at which each row counts, and whether it takes one back."""
+    """The events of a selection with the time (`bound_time`) at which each row counts, and whether it takes one
+    back.
+    """
     columns = [column.name for column in EVENT_COLUMNS]
     parts = []
     for book in _books(chosen):
@@ -363,7 +366,7 @@ def _mentions(t: ir.Table, needle: Bound) -> ir.BooleanValue:
 
 
 def amount(t: ir.Table) -> ir.DecimalColumn:
-    """US dollars, exact: credits × the credit price of the card the event was rated with."""
+    """The amount of each row in US dollars, exact: credits × the credit price of the card the event was rated with."""
     return t.credits_total * t.credit_price_usd
 
 
@@ -395,7 +398,7 @@ STATE_ORDER = ("accounted_at", "credits_total", "latency_seconds", "tokens_total
 
 
 def page(selection: Selection, *, sort: str, descending: bool, limit: int, offset: int) -> Question:
-    """Rows of one page in a total order: the sort column, unknown values last, then the id."""
+    """A question: one page of events in a total order: the sort column, unknown values last, then the id."""
     rows, skipped, until = bound_number(limit), bound_number(offset), bound_number(limit + offset)
     return ask(_page, choose(selection), sort, descending, rows, skipped, until)
 
@@ -419,7 +422,7 @@ def _page(chosen: Chosen, sort: str, descending: bool, limit: Bound, offset: Bou
 
 
 def in_time_order(selection: Selection, *, limit: int, offset: int) -> Question:
-    """Every stored column of some events of a selection, oldest first."""
+    """A question: some events of a selection with every stored column, oldest first."""
     return ask(_in_time_order, choose(selection), bound_number(limit), bound_number(offset))
 
 
@@ -442,7 +445,7 @@ def _sums(t: ir.Table, *keys: str) -> ir.Table:
 
 
 def totals(selection: Selection) -> Question:
-    """Sums over the whole selection, per sync status and credit price."""
+    """A question: sums over the whole selection, per sync status and credit price."""
     return ask(_totals, choose(selection))
 
 
@@ -451,7 +454,7 @@ def _totals(chosen: Chosen) -> ir.Table:
 
 
 def extent(selection: Selection) -> Question:
-    """First and last time of a selection: when events began, or count."""
+    """A question: first and last time of a selection's events (when they began, or count)."""
     return ask(_extent, choose(selection))
 
 
@@ -463,7 +466,7 @@ def _extent(chosen: Chosen) -> ir.Table:
 
 
 def daily(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime, *, only_late: bool = False) -> Question:
-    """The rows of `totals` per day of the reporting timezone, days counted from 1970-01-01.
+    """A question: the rows of `totals` per day of the reporting timezone, days counted from 1970-01-01.
 
     `start` and `end` bound the selection's times. `only_late`: of what was carried over from closed months.
     """
@@ -491,7 +494,7 @@ DIMENSIONS = {
 
 
 def breakdown(selection: Selection, dimensions: Sequence[str], *, limit: int | None = None) -> Question:
-    """Credits by type, largest first, per value of one or more dimensions."""
+    """A question: credits by type per value of one or more dimensions, largest first."""
     return ask(_breakdown, choose(selection), tuple(dimensions), None if limit is None else bound_number(limit))
 
 
@@ -507,7 +510,7 @@ def _breakdown(chosen: Chosen, dimensions: tuple[str, ...], limit: Bound | None)
 
 
 def by_hour_of_week(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
-    """Credits per weekday (0 = Monday) and hour of the reporting timezone."""
+    """A question: credits per weekday (0 = Monday) and hour of the reporting timezone."""
     return ask(_by_hour_of_week, choose(selection), local_time(zone, start, end))
 
 
@@ -519,7 +522,7 @@ def _by_hour_of_week(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def facet(selection: Selection, dimension: str, *, limit: int) -> Question:
-    """Values of a dimension with their event counts, most frequent first; unknown is not a value."""
+    """A question: values of a dimension with their event counts, most frequent first; unknown is not a value."""
     return ask(_facet, choose(selection), DIMENSIONS[dimension], bound_number(limit))
 
 
@@ -532,7 +535,7 @@ def _facet(chosen: Chosen, stored: str, limit: Bound) -> ir.Table:
 
 
 def distinct_values(selection: Selection, *columns: str) -> Question:
-    """What stored columns of a selection hold together, each combination once."""
+    """A question: the combinations of values that stored columns of a selection have, each once."""
     return ask(_distinct_values, choose(selection), columns)
 
 
@@ -541,7 +544,7 @@ def _distinct_values(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
 
 
 def event(scope: Scope, event_id: str) -> Question:
-    """Every stored column of one event, if the scope may see it."""
+    """A question: every stored column of one event, if the scope may see it."""
     return ask(_event, choose(Selection(scope, Snapshot(0, 0))), bound_text(event_id))
 
 
@@ -551,7 +554,7 @@ def _event(chosen: Chosen, event_id: Bound) -> ir.Table:
 
 
 def revisions(scope: Scope, event_id: str) -> Question:
-    """Superseded states of one event, oldest first."""
+    """A question: superseded states of one event, oldest first."""
     return ask(_revisions, _seen_by(scope), bound_text(event_id))
 
 
@@ -561,7 +564,9 @@ def _revisions(organizations: Listed | None, event_id: Bound) -> ir.Table:
 
 
 def closed_states(scope: Scope, event_id: str, closed: Sequence[ClosedSpan]) -> Question:
-    """What closed months say of one event, oldest close first: all stored columns, `close_seq` and `is_reversal`."""
+    """A question: what closed months have frozen of one event, oldest close first: all stored columns, `close_seq` and
+    `is_reversal`.
+    """
     return ask(_closed_states, _seen_by(scope), bound_text(event_id), _seqs(closed))
 
 
@@ -582,14 +587,16 @@ def _states(t: ir.Table, organizations: Listed | None, event_id: Bound) -> ir.Ta
 
 @dataclass(frozen=True, slots=True)
 class LocalTime:
-    """Offsets of a zone during a span, in quarter hours, and the quarter hours since 1970 at which each gives way."""
+    """The offsets of a timezone during a span, in quarter hours, and the quarter hours since 1970 at which each gives
+    way.
+    """
 
     shifts: tuple[Bound, ...]
     changes: tuple[Bound, ...]
 
 
 def local_time(zone: ZoneInfo, start: datetime, end: datetime) -> LocalTime:
-    """The wall clock of `zone` for times between `start` and `end`.
+    """The offsets of `zone` for times between `start` and `end`.
 
     The zone's changes of offset within the span become constants, so no engine needs timezone data; every
     zone's offset since 1972 is a multiple of fifteen minutes.
@@ -602,7 +609,7 @@ def local_time(zone: ZoneInfo, start: datetime, end: datetime) -> LocalTime:
 
 
 def local_quarter_hour(column: ir.IntegerColumn, clock: LocalTime) -> ir.IntegerColumn:
-    """Quarter hours of a wall clock, exact for events of its span."""
+    """The local time of a column, in quarter hours, exact for events of the clock's span."""
     *shifts, last = [shift.scalar for shift in clock.shifts]
     if not shifts:
         return column + last
@@ -611,12 +618,12 @@ def local_quarter_hour(column: ir.IntegerColumn, clock: LocalTime) -> ir.Integer
 
 
 def local_day(column: ir.IntegerColumn, clock: LocalTime) -> ir.IntegerColumn:
-    """Days of a wall clock, counted from 1970-01-01."""
+    """The local day of a column, counted from 1970-01-01."""
     return local_quarter_hour(column, clock) // QUARTERS_PER_DAY
 
 
 def offsets(zone: ZoneInfo, start: datetime, end: datetime) -> list[tuple[datetime, timedelta]]:
-    """`(until, offset)` steps that cover `start` to `end`; the last `until` is `end`."""
+    """The offsets of a timezone from `start` to `end` as `(until, offset)` steps; the last `until` is `end`."""
     steps: list[tuple[datetime, timedelta]] = []
     at, offset = start.astimezone(UTC), _offset(zone, start)
     last = end.astimezone(UTC)
@@ -652,12 +659,12 @@ def split_flags(flags: str, marks: str) -> list[str]:
 
 
 def split_models(models: str) -> list[str]:
-    """The models of an event from their stored text."""
+    """The models of an event, from their stored text."""
     return [name for name in models.split(MODEL_SEPARATOR) if name]
 
 
 def with_utc(table: pa.Table) -> pa.Table:
-    """Stored times as what they are: UTC."""
+    """The table with its stored times typed as UTC."""
     for position, column in enumerate(table.schema):
         if pa.types.is_timestamp(column.type) and column.type.tz is None:
             kind = pa.timestamp("us", tz="UTC")

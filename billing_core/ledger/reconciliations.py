@@ -1,4 +1,4 @@
-"""Reconciliations as they were made: JSON documents that are kept and never edited."""
+"""Reconciliations as they were made: JSON documents that are stored and never edited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c 
 
 
 def newest_reconciliation(rows: Rows, window: tuple[datetime, datetime] | None = None) -> str | None:
-    """The newest document; of a window within a closed month the one it was closed on: its files stay as they were."""
+    """The newest reconciliation as JSON text; for a window within a closed month the one it was closed with."""
     where = "" if window is None else f"WHERE window_start = ? AND window_end = ? AND {_BEFORE_CLOSE}"
     query = f"SELECT result FROM reconciliations r {where} ORDER BY made_at DESC, id LIMIT 1"
     found = rows(query, list(window or ()))
@@ -19,5 +19,5 @@ def newest_reconciliation(rows: Rows, window: tuple[datetime, datetime] | None =
 
 
 def reconciliations_until(rows: Rows, moment: datetime) -> list[str]:
-    """Every document made by then."""
+    """Every reconciliation made until a moment, as JSON texts."""
     return [text for (text,) in rows("SELECT result FROM reconciliations WHERE made_at <= ?", [moment])]

@@ -1,4 +1,4 @@
-"""What the ledger stores, engine-neutral.
+"""The ledger's tables and columns, engine-neutral.
 
 Times are UTC without an offset in the column (engines cut days much faster that way); lists that people
 filter and sort by are kept as delimited text, which every engine compresses to almost nothing.
@@ -43,7 +43,7 @@ SENT = ("sending", "processed", "confirmed")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A stored column: name, type as Ibis knows it, and type as DuckDB spells it."""
+    """A stored column: name, type in Ibis, and type in DuckDB."""
 
     name: str
     kind: str
@@ -188,19 +188,21 @@ and an event that was sent must not look corrected because of it."""
 
 @cache
 def events_table() -> ir.Table:
-    """The current events as an unbound Ibis table."""
+    """The table of current usage events, as an unbound Ibis table."""
     return ibis.table({c.name: dt.dtype(c.kind) for c in EVENT_COLUMNS}, name="events")
 
 
 @cache
 def revisions_table() -> ir.Table:
-    """Superseded states of events: never edited, never deleted."""
+    """The table of superseded states of events: never edited, never deleted."""
     return ibis.table({c.name: dt.dtype(c.kind) for c in REVISION_COLUMNS}, name="event_revisions")
 
 
 @cache
 def closed_events_table() -> ir.Table:
-    """Events of closed months, frozen: never edited, never deleted; which closes count is in the table `closes`."""
+    """The table of events of closed months, frozen: never edited, never deleted; the table `closes` says which closes
+    count.
+    """
     return ibis.table({c.name: dt.dtype(c.kind) for c in CLOSED_COLUMNS}, name="closed_events")
 
 
@@ -210,24 +212,24 @@ def _sync_table(name: str) -> ir.Table:
 
 @cache
 def intents_table() -> ir.Table:
-    """Meter events as they were frozen, and what became of them."""
+    """The table of intents: meter events as they were planned, and their outcome."""
     return _sync_table("intents")
 
 
 @cache
 def coverage_table() -> ir.Table:
-    """Credits of an event inside an intent; several intents may cover one event (corrections)."""
+    """The table of credits of an event inside an intent; several intents may cover one event (corrections)."""
     return _sync_table("coverage")
 
 
 @cache
 def holds_table() -> ir.Table:
-    """Events kept back by a rule or a person; active while `released_at` is null."""
+    """The table of events held back by a rule or a person; a hold is active while `released_at` is null."""
     return _sync_table("holds")
 
 
 def stored(events: pa.Table) -> pa.Table:
-    """`EVENT_SCHEMA` rows, with `POLICY_COLUMNS` where given, in the ledger's own types, in time order."""
+    """Rows of `EVENT_SCHEMA`, with `POLICY_COLUMNS` where given, in the ledger's own types, in time order."""
     columns = []
     for name in EVENT_SCHEMA.names:
         column = events[name]
@@ -254,7 +256,7 @@ def stored(events: pa.Table) -> pa.Table:
 
 
 def without_offsets(rows: pa.Table) -> pa.Table:
-    """Times as they are stored: UTC, microseconds, without an offset."""
+    """The table with its times as they are stored: UTC, microseconds, without an offset."""
     plain = pa.timestamp("us")
     for position, field in enumerate(rows.schema):
         if pa.types.is_timestamp(field.type) and field.type != plain:

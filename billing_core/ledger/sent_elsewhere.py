@@ -1,5 +1,6 @@
-"""What the ledger knows about usage that somebody else may have sent: what was delivered from here hour by hour, what
-earlier looks at Stripe's sums found, what people decided, and for whom and when usage was booked before it moved."""
+"""Reads what the ledger knows about usage that somebody else may have sent: what was delivered from here hour by hour,
+what earlier reads of Stripe's sums found, what people decided, and for whom and when usage was booked before it moved.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ WHOLE = Decimal(1)
 
 
 class Billed(NamedTuple):
-    """Credits of a customer and an hour that Stripe has to count at `least`, and may count at `most`."""
+    """The bounds of what Stripe has to count for a customer's hour, in credits: at `least`, and at `most`."""
 
     least: Decimal
     most: Decimal
@@ -37,7 +38,7 @@ class DifferingHour:
 
 @dataclass(frozen=True, slots=True)
 class UntriedEvent:
-    """A meter event that was written down and never tried; `value` in whole credits."""
+    """A meter event that was planned and never tried; `value` in whole credits."""
 
     identifier: str
     customer_id: str
@@ -47,7 +48,7 @@ class UntriedEvent:
 
 
 def untried_intents(engine: Engine) -> list[UntriedEvent]:
-    """Meter events an earlier push wrote down and never tried: by now somebody else may have sent what they carry."""
+    """Meter events that an earlier push planned and never tried: by now somebody else may have sent what they carry."""
     rows = engine.rows(
         """SELECT i.identifier, any_value(i.customer_id), any_value(i.stamp), any_value(i.value), list(c.event_id)
            FROM intents i JOIN coverage c USING (identifier) WHERE i.state = 'open' AND i.unknown_since IS NULL
@@ -60,7 +61,8 @@ def untried_intents(engine: Engine) -> list[UntriedEvent]:
 
 
 def sent_into_since(engine: Engine, since: datetime) -> set[tuple[str, datetime]]:
-    """(customer, UTC hour) that this ledger sent into since a time: whoever sends the same again is recognised.
+    """Customers and UTC hours this ledger has sent usage for since a time: sending the same again is recognised by
+    Stripe.
 
     A meter event that Stripe had before does not count: it was sent at an earlier time that nobody here knows.
     """
@@ -73,7 +75,7 @@ def sent_into_since(engine: Engine, since: datetime) -> set[tuple[str, datetime]
 
 
 def conflicting_hours(engine: Engine, state: str, code: str) -> dict[tuple[str, datetime], datetime]:
-    """(customer, UTC hour) in which Stripe has other bytes under an identifier of ours → when it last said so."""
+    """Customers and UTC hours in which Stripe has another value under an identifier of ours → when it last said so."""
     rows = engine.rows(
         """SELECT customer_id, date_trunc('hour', stamp), max(answered_at) FROM intents
            WHERE state = ? AND code = ? GROUP BY ALL""",
@@ -83,7 +85,7 @@ def conflicting_hours(engine: Engine, state: str, code: str) -> dict[tuple[str, 
 
 
 def found_before(engine: Engine) -> list[DifferingHour]:
-    """What earlier looks found, oldest first."""
+    """The differing hours that earlier reads of Stripe's sums found, oldest first."""
     rows = engine.rows(
         """SELECT customer_id, hour, counted, delivered, found_at, released_at IS NOT NULL FROM sent_elsewhere
            ORDER BY found_at, customer_id, hour"""
@@ -138,7 +140,7 @@ SELECT date_trunc('hour', moment), sum(least), sum(most) FROM (
 
 
 def billed_by_hour(engine: Engine, customer_id: str, window: Window, *, recent: datetime) -> dict[datetime, Billed]:
-    """UTC hour → credits of a customer that Stripe may count for usage that is known here.
+    """Bounds, per UTC hour, of the credits of a customer that Stripe may count for usage that is known here.
 
     At most: delivered from here, billed by what an import came from (as its file said), or by the earlier system, which
     rounded every event up. At least: delivered from here. What was tried without an answer may have arrived; what was
@@ -158,8 +160,9 @@ WHERE r.customer_id IS NOT NULL AND (r.customer_id IS DISTINCT FROM o.customer_i
 
 
 def former_places(engine: Engine) -> dict[str, list[tuple[str, datetime]]]:
-    """Event that may owe something → customers and UTC hours it was booked for before: another copy of this ledger, or
-    the ledger its file came from, may have sent it as that."""
+    """Events that may owe something → customers and UTC hours they were booked for before: another copy of this ledger,
+    or the ledger its file came from, may have sent them as that.
+    """
     found: dict[str, list[tuple[str, datetime]]] = {}
     for event_id, customer, hour in engine.rows(_FORMER):
         found.setdefault(event_id, []).append((customer, hour.replace(tzinfo=UTC)))

@@ -32,7 +32,7 @@ ORGANIZATION = "organization_id"
 
 
 def sums(selection: Selection) -> Question:
-    """Sums per organization, sync status, credit price and whether the event's cost is known and ours.
+    """A question: sums per organization, sync status, credit price and whether the event's cost is known and ours.
 
     `cost_kind`: `ours`, `theirs` (the customer's own key) or `unknown`. Amounts follow exactly from these rows.
     """
@@ -50,7 +50,9 @@ def _sums(chosen: Chosen) -> ir.Table:
 
 
 def counts(selection: Selection) -> Question:
-    """Distinct people, chats and chatflows, answers and failures per organization; unknown ids count for nothing."""
+    """A question: distinct people, chats and chatflows, answers and failures per organization; unknown ids count for
+    nothing.
+    """
     return ask(_counts, choose(selection))
 
 
@@ -71,7 +73,7 @@ def _present(column: ir.StringValue) -> ir.StringValue:
 
 
 def latency(selection: Selection, *, by_organization: bool) -> Question:
-    """The 95th percentile of latency in seconds, per organization or of all events; binary floats."""
+    """A question: the 95th percentile of latency in seconds, per organization or of all events; binary floats."""
     return ask(_latency, choose(selection), by_organization)
 
 
@@ -83,12 +85,12 @@ def _latency(chosen: Chosen, by_organization: bool) -> ir.Table:
 
 
 def models(selection: Selection) -> Question:
-    """The sets of models each organization used, as stored."""
+    """A question: the sets of models each organization used, as stored."""
     return distinct_values(selection, ORGANIZATION, "models")
 
 
 def customers(selection: Selection) -> Question:
-    """The customers each organization's events are billed to."""
+    """A question: the customers each organization's events are billed to."""
     return ask(_customers, choose(selection))
 
 
@@ -98,7 +100,7 @@ def _customers(chosen: Chosen) -> ir.Table:
 
 
 def token_classes(selection: Selection) -> Question:
-    """Tokens by class per organization, of the events that name any."""
+    """A question: tokens by class per organization, of the events that name any."""
     return ask(_token_classes, choose(selection))
 
 
@@ -109,7 +111,9 @@ def _token_classes(chosen: Chosen) -> ir.Table:
 
 
 def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
-    """Credits and events per organization and day of the reporting timezone, days counted from 1970-01-01."""
+    """A question: credits and events per organization and day of the reporting timezone, days counted from
+    1970-01-01.
+    """
     return ask(_credits_per_day, choose(selection), local_time(zone, start, end))
 
 
@@ -120,7 +124,7 @@ def _credits_per_day(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def active_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
-    """How many people (per organization) were active on each day of the reporting timezone."""
+    """A question: how many people (per organization) were active on each day of the reporting timezone."""
     return ask(_active_users, choose(selection), local_time(zone, start, end))
 
 
@@ -133,7 +137,7 @@ def _active_users(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def new_users(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
-    """How many of them had their first event on that day: the first of all history, not of the period."""
+    """A question: how many people had their first event ever on each day of the period."""
     return ask(_new_users, choose(replace(selection, start=None)), local_time(zone, start, end), bound_time(start))
 
 

@@ -1,4 +1,4 @@
-"""What proves a closed month, from the ledger's own rows: hashes of what stood behind it, and edits, named.
+"""Proof of a closed month from the ledger's own rows: hashes of everything behind it, and the edits they reveal.
 
 Whoever can write the ledger's file may put anything into it. The hashes of a close cover what nothing changes later;
 the rules here cover the rest: what no booking wrote, no close froze or no push sent is not there by itself.
@@ -24,7 +24,7 @@ HASHED_COLUMNS = tuple(column.name for column in CLOSED_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class EntrySet:
-    """How many entries of a kind belong to a month, and a SHA-256 over all of them, whatever their order."""
+    """Count and hash of a closed month's entries of one kind: a SHA-256 over all of them, whatever their order."""
 
     entries: int
     sha256: str
@@ -32,7 +32,9 @@ class EntrySet:
 
 @dataclass(frozen=True, slots=True)
 class TamperedEvent:
-    """An event that is not as the close froze it: `fields` differ; none: it is missing, or should not be there."""
+    """An event of a closed month that is not as it was frozen: `fields` differ; none: it is missing, or should not be
+    there.
+    """
 
     event_id: str
     fields: tuple[str, ...]
@@ -51,7 +53,8 @@ def entry_sets(
     closed_at: datetime,
     columns: Collection[str] = HASHED_COLUMNS,
 ) -> dict[str, EntrySet]:
-    """Everything that stood behind a month when it was closed: each set is of entries that nothing changes later.
+    """Counts and hashes of everything behind a month when it was closed: each set is of entries that nothing changes
+    later.
 
     `columns` of events are hashed: those that the ledger had at the close, which may have more by now.
     """
@@ -149,8 +152,9 @@ def _sets(columns: Collection[str]) -> Mapping[str, tuple[str, str]]:
 
 
 def tampered(rows: Rows, *, seq: int, start: datetime, end: datetime) -> list[TamperedEvent]:
-    """Events whose stored facts are not those that close `seq` of `[start, end)` froze, and events that count in its
-    month, or beside it, without having been frozen or carried over."""
+    """Events that are not as close `seq` of `[start, end)` froze them, and events that count in its month, or beside
+    it, without having been frozen or carried over.
+    """
     found = [
         TamperedEvent(event_id, tuple(fields), f"event {event_id} is not as it was closed: {', '.join(fields)}")
         for event_id, fields in rows(_CHANGED, [seq])
@@ -237,7 +241,9 @@ found to be of this one, may count elsewhere from before on."""
 
 
 def unbooked(rows: Rows) -> Iterator[str]:
-    """Events that are there twice, and bookings that wrote another number of states than there are."""
+    """Faults of bookings, one sentence each: events that exist twice, and bookings that wrote another number of states
+    than exist.
+    """
     for event_id, times in rows(_TWICE, []):
         yield f"event {event_id} is there {times:,} times; every event is once"
     for seq, there, wrote in rows(_MISCOUNTED, []):
@@ -260,7 +266,8 @@ WHERE w.states IS NULL OR coalesce(t.states, 0) <> w.states ORDER BY 1 LIMIT {NA
 
 
 def unsent(rows: Rows, noted: Mapping[str, str]) -> Iterator[str]:
-    """Meter events that no push wrote or that do not carry what they cover, and pushes that wrote others than `noted`.
+    """Faults of pushes, one sentence each: meter events that no push wrote or that do not carry what they cover, and
+    pushes that wrote others than `noted`.
 
     `noted`: push → SHA-256 of the identifiers it wrote down, as the audit log has it.
     """
