@@ -1,1 +1,1 @@
-"""What leaves the ledger as files: data sets as streams of columns, forms to write them in, and their service."""
+"""Exports: data sets of the ledger as streams of columns, the file formats to write them in, and their service."""

@@ -1,5 +1,6 @@
-"""Whole columns as text: exact numbers, UTC times, JSON. What `plain_decimal` and `utc_text` say of one value, these
-say of a million at a time. Pure."""
+"""Turns whole Arrow columns into text: exact numbers, UTC times, JSON. Like `plain_decimal` and `utc_text`, for a
+million values at a time. Pure.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ SECOND_OF_TIME = 10
 
 
 def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The column in one piece, and a dictionary's column as what it stands for."""
+    """The column as one array, a dictionary-encoded one decoded."""
     if isinstance(column, pa.ChunkedArray):
         array = (
             column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
@@ -35,7 +36,7 @@ def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Any column as plain text; null stays null."""
+    """The column as plain text; null stays null."""
     array = whole(column)
     kind = array.type
     if array.null_count == len(array):
@@ -48,7 +49,7 @@ def texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def plain_decimals(array: pa.Array) -> pa.Array:
-    """Decimals without exponent or trailing zeros, as `plain_decimal` writes them."""
+    """Decimals as text without exponent or trailing zeros, as `plain_decimal` writes them."""
     scale = array.type.scale
     if scale <= PLAIN_SCALE:
         text = pc.cast(array, pa.string())
@@ -76,7 +77,7 @@ def _without_zeros(text: pa.Array) -> pa.Array:
 
 
 def utc_times(array: pa.Array) -> pa.Array:
-    """ISO 8601 in UTC with milliseconds and `Z`, as `utc_text` writes it."""
+    """Times as ISO 8601 text in UTC with milliseconds and `Z`, as `utc_text` writes them."""
     microseconds = pc.fill_null(array.cast(pa.timestamp("us", tz=array.type.tz)).cast(pa.int64()), 0)
     milliseconds = microseconds.to_numpy(zero_copy_only=False) // 1000
     text = pc.cast(pa.array(milliseconds).cast(pa.timestamp("ms")), pa.string())
@@ -94,13 +95,13 @@ def _null_where(array: pa.Array, text: pa.Array) -> pa.Array:
 
 
 def with_any_of(array: pa.Array, characters: str) -> bool:
-    """Whether any text of the column holds one of these ASCII characters; the answer is quick, mostly no."""
+    """Whether any text of a column contains one of these ASCII characters."""
     data, _ = _bytes(array)
     return any(ord(character) in data for character in characters)
 
 
 def only_of(array: pa.Array, characters: str) -> bool:
-    """Whether every byte of every text of the column is one of these ASCII characters."""
+    """Whether the texts of a column consist of these ASCII characters only."""
     data, _ = _bytes(array)
     accepted = np.zeros(256, np.bool_)
     accepted[list(characters.encode())] = True
@@ -108,7 +109,7 @@ def only_of(array: pa.Array, characters: str) -> bool:
 
 
 def first_bytes(array: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """The first byte of every text of the column that is not empty."""
+    """The first byte of every non-empty text of a column."""
     data, ends = _bytes(array)
     starts = ends[:-1][ends[1:] > ends[:-1]]
     return np.frombuffer(data, np.uint8)[starts - ends[0]] if len(starts) else np.empty(0, np.uint8)
@@ -124,7 +125,7 @@ def _bytes(array: pa.Array) -> tuple[bytes, np.ndarray[tuple[int], np.dtype[np.i
 
 
 def changed_where(array: pa.Array, mask: pa.Array, change: Callable[[str], str]) -> pa.Array:
-    """The column with `change` made to the texts that `mask` is true for."""
+    """The column with a function applied to the texts that `mask` is true for."""
     mask = pc.fill_null(mask, False)
     if not pc.any(mask).as_py():
         return array
@@ -132,14 +133,14 @@ def changed_where(array: pa.Array, mask: pa.Array, change: Callable[[str], str])
 
 
 def mapped(array: pa.Array, change: Callable[[str], str]) -> pa.Array:
-    """The column with `change` made to every text; each different one is changed once."""
+    """The column with a function applied to every text, once per distinct text."""
     encoded = array.dictionary_encode()
     values = pa.array([None if text is None else change(text) for text in encoded.dictionary.to_pylist()], pa.string())
     return values.take(encoded.indices)
 
 
 def json_list(values: list[str]) -> str:
-    """Texts as the JSON list that flat forms have."""
+    """A list of texts as JSON text, as flat formats have lists."""
     return json.dumps(values, ensure_ascii=False)
 
 
@@ -147,7 +148,7 @@ _NOT_PLAIN_IN_JSON = r'["\\\x00-\x1f\x7f]'
 
 
 def json_strings(array: pa.Array) -> pa.Array:
-    """Texts as JSON has them; null stays null."""
+    """Texts as JSON string literals; null stays null."""
     special = pc.match_substring_regex(array, _NOT_PLAIN_IN_JSON)
     escaped = changed_where(array, special, lambda text: json.dumps(text, ensure_ascii=False)[1:-1])
     return pc.binary_join_element_wise('"', escaped, '"', "")

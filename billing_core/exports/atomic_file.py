@@ -1,4 +1,4 @@
-"""A file that is there as a whole or not at all, wherever the process that writes it is killed."""
+"""Writes a file completely or not at all, wherever the process that writes it is killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART = ".part"
 
 @contextmanager
 def replacing(path: Path, parameter: str = "out") -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends without an error, and is gone otherwise.
+    """A file to write that replaces `path` when the block ends without an error, and is deleted otherwise.
 
     It lies in the same folder, locked as long as somebody writes it: what processes left behind that were killed is
     removed here. `parameter` is what the caller calls the path.

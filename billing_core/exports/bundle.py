@@ -1,4 +1,5 @@
-"""Everything in one zip: usage, organizations, customers, rate cards, reconciliation and manifests of closed months.
+"""Writes the export `bundle`, one zip: usage, organizations, customers, rate cards, reconciliation and manifests of
+closed months.
 
 Nothing in it is compressed: equal content has equal bytes, whatever library reads or wrote it.
 """
@@ -22,7 +23,7 @@ READABLE = 0o644 << 16
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of the bundle: what writes it, how many rows it has, and what is known of it."""
+    """One file of a bundle: the function that writes it, its number of rows, and its metadata."""
 
     name: str
     rows: int | None
@@ -32,7 +33,7 @@ class Member:
 
 
 def write_bundle(sink: HashingSink, members: Sequence[Member], meta: Mapping[str, Any]) -> None:
-    """The members in order, then their manifest: sizes, hashes, rows and totals of each."""
+    """Write the members of a bundle in order, then their manifest: sizes, hashes, rows and totals of each."""
     noted = []
     with zipfile.ZipFile(cast("Any", sink), "w", zipfile.ZIP_STORED) as archive:
         for member in members:

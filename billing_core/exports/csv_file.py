@@ -1,4 +1,6 @@
-"""CSV: UTF-8, RFC 4180, and no cell that a spreadsheet runs. Columns become text at once, not row by row."""
+"""Writes CSV files: UTF-8, RFC 4180, and no cell that a spreadsheet would run as a formula. Columns become text at
+once, not row by row.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ _NEEDS_CARE = f"^{APOSTROPHE}*{FORMULA_START}|[{{separator}}{QUOTED}]"
 
 
 def checked_separator(separator: str) -> str:
-    """The separator, if files may have it.
+    """The separator, if CSV files may have it; raises otherwise.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def checked_separator(separator: str) -> str:
 
 
 def csv_header(names: Sequence[str], separator: str = ",", *, bom: bool = False) -> bytes:
-    """The first record; with a byte order mark before it, spreadsheets read the rest as UTF-8."""
+    """The header record of a CSV file; with a byte order mark, spreadsheets read the file as UTF-8."""
     line = separator.join(quoted(name, separator) for name in names) + END
     return (codecs.BOM_UTF8 if bom else b"") + line.encode()
 
@@ -50,7 +52,7 @@ def csv_header(names: Sequence[str], separator: str = ",", *, bom: bool = False)
 def csv_pieces(
     tables: Iterable[pa.Table], separator: str = ",", as_text: Callable[[pa.Table], pa.Table] | None = None
 ) -> Iterator[bytes]:
-    """The records of tables, piece by piece; `as_text` where a form writes numbers and times in its own way.
+    """The records of tables as CSV, piece by piece; `as_text` where a format writes numbers and times in its own way.
 
     Only what is text in the tables may be a formula: a negative number stays one.
     """
@@ -64,21 +66,21 @@ def csv_pieces(
 def write_csv(
     sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], separator: str = ",", *, bom: bool = False
 ) -> None:
-    """The whole document."""
+    """Write a whole CSV file: header and all rows."""
     sink.write(csv_header(source.names, separator, bom=bom))
     for piece in csv_pieces(tables, separator, source.text):
         sink.write(piece)
 
 
 def pieces_of(table: pa.Table) -> Iterator[pa.Table]:
-    """The table in parts that become text one at a time."""
+    """The table in parts small enough to become text one at a time."""
     rows = min(PIECE_ROWS, max(1, table.num_rows * PIECE_BYTES // max(table.nbytes, 1)))
     for start in range(0, table.num_rows, rows):
         yield table.slice(start, rows)
 
 
 def text_of(lines: pa.Array) -> bytes:
-    """All lines, one after another."""
+    """The texts of a column joined into one, as bytes."""
     _, ends, data = lines.buffers()
     if ends is None or data is None:
         return b""

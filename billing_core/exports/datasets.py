@@ -1,4 +1,6 @@
-"""The small data sets: organizations, customers, the reconciliation, rate cards. Each fits into memory as a whole."""
+"""The small data sets of exports: organizations, customers, the reconciliation, rate cards. Each fits into memory as a
+whole.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,8 @@ def _source(
 
 
 def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> RowSource:
-    """One row per organization with events, by id; events that name none are a row without id, the last one.
+    """The data set of organizations: one row per organization with events, by id; events that name none are the last
+    row, without id.
 
     Names are today's, or of a window that lies in closed months, those at the close: such a file never changes.
 
@@ -148,14 +151,14 @@ def _sums(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, 
 
 
 def directory_lines(ledger: Ledger, selection: Selection) -> dict[str, Line]:
-    """What the organization directory says now; of a window in closed months, what it said when the last was closed."""
+    """The organization directory as it is now; for a window in closed months, as it was when the last was closed."""
     close = last_close(selection)
     at = None if close is None else CloseStore(ledger.engine).numbered(close).closed_at
     return lines_at(ledger.engine.rows, at)
 
 
 def last_close(selection: Selection) -> int | None:
-    """The number of the last close of the months that the window lies in; `None` if some of it is open."""
+    """Number of the last close of the months that the window lies in; `None` if some of it is open."""
     start, end = selection.start, selection.end
     if start is None or end is None:
         return None
@@ -174,7 +177,8 @@ def last_close(selection: Selection) -> int | None:
 
 
 def customers(ledger: Ledger, selection: Selection, meta: Mapping[str, Any]) -> RowSource:
-    """Names and customers of organizations, in the form in which the directory is imported; by id.
+    """The data set of the customer map: names and customers of organizations, as the directory's import reads it; by
+    id.
 
     Every organization of the selection, mapped or not, and every one in the directory that its scope holds. An id that
     no such file can hold (control characters, more than 200 characters) is left out.
@@ -197,7 +201,7 @@ def _customer(organization_id: str, line: Line) -> dict[str, Any]:
 
 
 def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapping[str, Any]) -> RowSource:
-    """The books per customer and UTC day, of some customers if any are named; an unknown book is null, never 0."""
+    """The data set of a reconciliation per customer and UTC day; credits that are unknown are null, never 0."""
     rows = [row for row in found.rows if not customers or row.customer_id in customers]
     said = {
         **meta,
@@ -230,7 +234,7 @@ def _reconciled(row: CustomerDay) -> dict[str, Any]:
 
 
 def rate_cards(cards: RateCardFile, ledger: Ledger, meta: Mapping[str, Any]) -> RowSource:
-    """A row per card that applies, oldest first.
+    """The data set of rate cards: a row per card in use, oldest first.
 
     In `meta`, where an import finds them: plans, and cards that apply no more but that events were rated with.
     """

@@ -1,4 +1,4 @@
-"""Usage events in slices of time: a file of ten million takes no more memory than one of a million.
+"""Reads usage events in slices of time: a file of ten million takes no more memory than one of a million.
 
 Slices are cut from one count per quarter of an hour; the next ones are read while the present one is written (`ahead`).
 """
@@ -33,7 +33,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """A piece of time, `rows` events in it: whole seconds since 1970, `[start, end)`."""
+    """A span of time with `rows` events in it: whole seconds since 1970, `[start, end)`."""
 
     start: int
     end: int
@@ -41,13 +41,13 @@ class TimeSpan:
 
 
 def pinned(selection: Selection) -> Selection:
-    """The same events, whatever is booked while they are read one slice after another."""
+    """The same selection, fixed to the ledger as it is now, whatever is booked while it is read slice by slice."""
     now = selection.snapshot
     return replace(selection, snapshot=replace(now, latest=max(now.latest, now.as_of + 1)))
 
 
 def read_at(ledger: Ledger, selection: Selection, question: Callable[[Selection], Question]) -> pa.Table:
-    """The answer about a pinned selection.
+    """The answer to a question about a pinned selection, at its state of the ledger.
 
     While nothing is booked, what is asked for is simply what is there, which is half the work to read. Whether
     anything was booked is looked at before and after: then the answer is thrown away, and asked of the past.
@@ -62,7 +62,7 @@ def read_at(ledger: Ledger, selection: Selection, question: Callable[[Selection]
 
 
 def plan(cells: Iterable[TimeSpan], most: int) -> list[TimeSpan]:
-    """Neighbouring cells put together, in order, while they hold at most `most` rows; a larger cell stays alone."""
+    """Neighbouring spans joined, in order, while they hold at most `most` rows; a larger one stays alone."""
     slices: list[TimeSpan] = []
     for cell in sorted(cells, key=lambda span: span.start):
         last = slices[-1] if slices else None
@@ -74,7 +74,7 @@ def plan(cells: Iterable[TimeSpan], most: int) -> list[TimeSpan]:
 
 
 def spans_of(ledger: Ledger, selection: Selection, most: int = SLICE_ROWS) -> list[TimeSpan]:
-    """The slices of a selection: cut by quarters of an hour, a crowded quarter by seconds."""
+    """The spans that a selection is read in: cut by quarters of an hour, a crowded quarter by seconds."""
     cells: list[TimeSpan] = []
     for cell in _counted(ledger, selection, QUARTER_HOUR_SECONDS):
         crowded = cell.rows > most
@@ -83,7 +83,7 @@ def spans_of(ledger: Ledger, selection: Selection, most: int = SLICE_ROWS) -> li
 
 
 def within(selection: Selection, span: TimeSpan) -> Selection:
-    """The events of a selection that count within a span."""
+    """The selection limited to the events that count within a span."""
     start, end = EPOCH + timedelta(seconds=span.start), EPOCH + timedelta(seconds=span.end)
     return replace(
         selection,
@@ -93,7 +93,7 @@ def within(selection: Selection, span: TimeSpan) -> Selection:
 
 
 def in_order(selection: Selection, columns: Sequence[str], rows: int) -> Question:
-    """The first `rows` events of a selection as files have them: by when they count, then by id.
+    """A question: the first `rows` events of a selection in the order of files: by when they count, then by id.
 
     What takes back an event of a closed month has its id and its time: it comes first, having fewer credits, or where
     nothing was charged, no latency.
@@ -107,7 +107,7 @@ def _in_order(chosen: Chosen, keys: tuple[str, ...], columns: tuple[str, ...], r
 
 
 def unordered(selection: Selection, columns: Sequence[str]) -> Question:
-    """The events of a selection with what they are ordered by, in any order: for `sorted_slice`."""
+    """A question: the events of a selection with the columns they are ordered by, in any order: for `sorted_slice`."""
     return ask(_unordered, choose(selection), (*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment"))
 
 
@@ -116,7 +116,7 @@ def _unordered(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
 
 
 def sorted_slice(table: pa.Table, selection: Selection) -> pa.Table:
-    """What `unordered` gave, in the order of `in_order`.
+    """The rows of `unordered` in the order of `in_order`.
 
     The ledger holds events by time, so mostly they come in order: an engine would carry every column through a sort to
     find that out.

@@ -1,4 +1,4 @@
-"""From stored events to the published flat columns (CONTRACT section 4), a slice of many events at a time.
+"""Turns stored events into the published flat columns (CONTRACT section 4), many at a time.
 
 `usage_events.rows` makes the same of a page of them, one by one; a test holds the two together.
 """
@@ -32,7 +32,7 @@ _UNRESERVED = ascii_letters + digits + "_.~-"
 
 
 def field(name: str, kind: pa.DataType, form: bytes | None = None) -> pa.Field:
-    """A column of a file."""
+    """A column of an export: its name, type and form."""
     return pa.field(name, kind, metadata=None if form is None else {FORM: form})
 
 
@@ -68,7 +68,7 @@ EXTRA_SCHEMA = pa.schema(
 
 
 def flat_table(stored: pa.Table) -> pa.Table:
-    """Stored rows, with at least `queries.PAGE_COLUMNS`, as `FLAT_SCHEMA`."""
+    """Stored events as the flat columns of `FLAT_SCHEMA`; they need at least `queries.PAGE_COLUMNS`."""
     rows = with_utc(stored)
     made: dict[str, Callable[[], pa.Array]] = {
         "amount_usd": lambda: pc.multiply(rows["credits_total"], rows["credit_price_usd"]),
@@ -84,7 +84,7 @@ def flat_table(stored: pa.Table) -> pa.Table:
 
 
 def with_extras(flat: pa.Table, stored: pa.Table) -> pa.Table:
-    """`flat` and the columns of `EXTRA_SCHEMA`, of the same stored rows."""
+    """The flat columns and those of `EXTRA_SCHEMA`, of the same stored rows."""
     rows = with_utc(stored)
     made: dict[str, Callable[[], pa.Array]] = {
         "usage": lambda: _usage(whole(rows["usage"])),

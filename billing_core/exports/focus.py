@@ -67,7 +67,7 @@ _SECOND = 10**6
 
 
 def focus_table(flat: pa.Table, profile: FocusProfile) -> pa.Table:
-    """FOCUS rows of stored events, in their order: of each event AI tokens, compute, storage, where not 0 credits.
+    """FOCUS rows of events, in their order: one each for AI tokens, compute and storage, where not 0 credits.
 
     Both rows of a correction (what a closed month said, taken back, and what is true now) must be in the same `flat`:
     they share `accounted_at`, so slices of time keep them together. Memory is about 2 KB per row: hand over slices.

@@ -1,4 +1,4 @@
-"""The form of a FOCUS file: which columns it has, how its values are written as text, and what its metadata says."""
+"""The format of a FOCUS file: its columns, how values are written as text, and its metadata."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MONEY = pa.decimal128(38, 18)
 
 @dataclass(frozen=True, slots=True)
 class ResourceKind:
-    """A kind of resource that credits pay for: the ledger's word, and FOCUS's words for what is metered."""
+    """A kind of resource that credits pay for (AI tokens, compute, storage), with FOCUS's words for it."""
 
     part: str
     sku: str
@@ -74,7 +74,7 @@ SCHEMA_IDS = uuid.UUID("6f0b2c1e-6a57-5d0e-9a4e-0d9f1b8c7a35")
 
 @dataclass(frozen=True, slots=True)
 class FocusProfile:
-    """What one FOCUS file says of us, and what it may hold.
+    """Settings of one FOCUS file: its version, seller and timezone, and which personal or internal columns it has.
 
     Attributes
     ----------
@@ -191,7 +191,9 @@ _INTERNAL: tuple[tuple[str, pa.DataType, bool], ...] = (
 
 
 def focus_schema(profile: FocusProfile) -> pa.Schema:
-    """Columns of the file, the specification's first, ours (`x_`) last; the same for every table of one profile."""
+    """The columns of a FOCUS file, the specification's first, ours (`x_`) last; the same for every table of one
+    profile.
+    """
     columns = (
         *_STANDARD,
         *_OF_VERSION[profile.version],
@@ -242,7 +244,7 @@ def _time_text(values: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
 
 
 def focus_metadata(schema: pa.Schema, profile: FocusProfile, *, created: datetime) -> dict[str, Any]:
-    """The metadata object the specification wants beside the data: who made it, which version, which columns.
+    """The metadata object that FOCUS wants beside the data: who made it, which version, which columns.
 
     `created` is when this schema was first used, aware; nothing else here depends on a clock. `SchemaId` follows from
     the columns alone: files of equal structure name the same one. `StringMaxLength` stands where the text is ours

@@ -1,4 +1,4 @@
-"""Where a file's bytes go: counted and hashed on the way, kept or not."""
+"""A file object that counts and hashes the bytes written to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import BinaryIO
 
 
 class HashingSink:
-    """A file to write to from beginning to end. Without a target the bytes are hashed only.
+    """A write-only file that counts and hashes its bytes; without a target they are not kept. Without a target the
+    bytes are hashed only.
 
     It offers no way back and no position: zip files are written the same whether they are kept or not.
     """
@@ -21,15 +22,15 @@ class HashingSink:
 
     @property
     def sha256(self) -> str:
-        """Of everything so far, in hex."""
+        """SHA-256, in hex, of everything written so far."""
         return self._hash.hexdigest()
 
     def writable(self) -> bool:
-        """It is what a sink is for."""
+        """Always true: this file is for writing."""
         return True
 
     def write(self, data: bytes) -> int:
-        """Take all of `data`."""
+        """Count, hash and write all of `data`."""
         view = memoryview(data)
         self._hash.update(view)
         self.bytes += view.nbytes
@@ -38,7 +39,7 @@ class HashingSink:
         return view.nbytes
 
     def flush(self) -> None:
-        """Nothing waits here; the target is made durable by whoever opened it."""
+        """Does nothing: the target is made durable by whoever opened it."""
 
     def close(self) -> None:
-        """Whoever opened the target closes it."""
+        """Does nothing: the target is closed by whoever opened it."""

@@ -1,4 +1,4 @@
-"""Credits as double entry: one month's sums to the lines an accounting program books. Pure and exact.
+"""Turns one month's sums into double-entry journal lines for an accounting program. Pure and exact.
 
 A customer's organization owes (receivable, debit) what its credits cost; each kind of resource earns (revenue, credit)
 its part. A month that took back more than it used has the sides swapped.
@@ -25,7 +25,9 @@ _NO_AMOUNT = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One line: US dollars on one side, nothing on the other. Field names are the file's columns."""
+    """One line of an accounting journal: US dollars as debit or credit, the other side empty. Field names are the
+    file's columns.
+    """
 
     period: str
     account: str
@@ -40,7 +42,7 @@ JOURNAL_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(JournalL
 
 
 def journal_rows(sums: Iterable[Mapping[str, Any]], accounts: JournalAccounts, period: str) -> list[JournalLine]:
-    """The lines of one calendar month (`2026-10`, of the zone the sums were cut in).
+    """The journal lines of one calendar month (`2026-10`, of the zone the sums were cut in).
 
     `sums` are rows of that month with `organization_id`, `credit_price_usd` and `credits_ai_tokens`, `credits_compute`,
     `credits_storage`, any number per organization (one per price, status or day: they are added up). Amounts are US

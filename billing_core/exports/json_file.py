@@ -1,5 +1,6 @@
-"""JSON: `{"meta": …, "rows": […]}`, rows as the command `events --json` has them: exact numbers as text, credits and
-lists as objects and lists. Whole columns become text at once."""
+"""Writes JSON files: `{"meta": …, "rows": […]}`, rows as the command `events --json` has them: exact numbers as text,
+credits and lists as objects and lists. Whole columns become text at once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ CREDITS = "credits"
 
 
 def write_json(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: dict[str, object]) -> None:
-    """The whole document; `document` is its `meta`."""
+    """Write a whole JSON file; `document` is its `meta`."""
     meta = json.dumps(document, ensure_ascii=False, sort_keys=True)
     sink.write(f'{{"meta":{meta},"rows":[\n'.encode())
     is_first = True
@@ -32,7 +33,7 @@ def write_json(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table],
 
 
 def json_rows(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[bytes]:
-    """Objects, each after a comma and a new line."""
+    """The rows of tables as JSON objects, each after a comma and a new line."""
     for table in tables:
         for piece in pieces_of(table):
             parts: list[pa.Array | str] = []

@@ -1,4 +1,4 @@
-"""The words of exports: what may leave, in which form, and what is known of a file that did. Light: pages import it."""
+"""The data classes of exports: request, progress, preview, result. Light: pages import it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from billing_core.types import Credits, GetUsageEventsParams, plain_decimal
 
 
 class Cancelled(BillingError):
-    """Somebody stopped an export; nothing of it is left."""
+    """An export was stopped by somebody; nothing of it is left."""
 
 
 class Dataset(StrEnum):
-    """What may be exported (CONTRACT section 3)."""
+    """A data set that may be exported (CONTRACT section 3)."""
 
     USAGE_EVENTS = "usage-events"
     ORGANIZATIONS = "organizations"
@@ -30,7 +30,7 @@ class Dataset(StrEnum):
 
 
 class Format(StrEnum):
-    """In which form. `focus` and `journal` are made of usage events only; a bundle is always a zip."""
+    """A file format of exports. `focus` and `journal` are made of usage events only; a bundle is always a zip."""
 
     CSV = "csv"
     XLSX = "xlsx"
@@ -41,7 +41,7 @@ class Format(StrEnum):
 
 
 class Grain(StrEnum):
-    """One row per usage event, or per day of the timezone and everything events are told apart by."""
+    """What a row of exported usage is: one event, or one day of the timezone per combination of attributes."""
 
     EVENT = "event"
     DAY = "day"
@@ -73,7 +73,7 @@ SUFFIXES: Mapping[Format, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """One export.
+    """What a person asks to export: data set, format, filters, grain.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExportProgress:
-    """A moment of an export: rows written of all (`None`: not known), and what is done now."""
+    """The progress of an export: rows written of all (`None`: not known), and what is done now."""
 
     rows: int
     total: int | None
@@ -119,7 +119,7 @@ class ExportProgress:
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What is known of a written file: `meta` says of what it is made, `totals` are exact sums over its rows."""
+    """The result of a written export: `meta` says what it is made of, `totals` are exact sums over its rows."""
 
     name: str
     rows: int
@@ -129,7 +129,7 @@ class ExportResult:
     meta: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """The published document (CONTRACT section 3, `export`), and the manifest that lies beside the file.
+        """The published document (CONTRACT section 3, `export`), and the manifest written beside the file.
 
         Credits are there under their flat names and, as `events` has them, together.
         """
@@ -146,7 +146,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class ExportPreview:
-    """What an export would hold: its columns, the first rows as text (`None`: empty cell), all rows counted, totals.
+    """A preview of an export: columns, the first rows as text (`None`: empty cell), the count of all rows, totals.
 
     `as_of` pins the state of the ledger: an export asked with it holds exactly what the preview counted.
     """

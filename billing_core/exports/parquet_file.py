@@ -1,4 +1,4 @@
-"""Parquet: decimals as DECIMAL, times in UTC, and what the file is made of in its own metadata."""
+"""Writes Parquet files: decimals as DECIMAL, times in UTC, and the export's metadata in the file's own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BOUNDED = ("timestamp", "day", "ChargePeriodStart")
 def write_parquet(
     sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: dict[str, object]
 ) -> None:
-    """One row group per table; `document` goes into the metadata."""
+    """Write a whole Parquet file, one row group per table; `document` goes into the metadata."""
     text = json.dumps(document, ensure_ascii=False, sort_keys=True)
     schema = pa.schema([field.remove_metadata() for field in source.schema], metadata={METADATA_KEY: text})
     repeating = [name for name in schema.names if name not in NEARLY_UNIQUE]

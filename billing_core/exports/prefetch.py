@@ -1,4 +1,4 @@
-"""Work ahead: answers in order, while a few threads make the next ones. Arrow and the engine let others run."""
+"""Runs a few calls ahead in threads and gives their results in order. Arrow and the engine let others run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def ahead(calls: Iterable[Callable[[], T]], workers: int = WORKERS) -> Iterator[T]:
-    """What `calls` return, in their order; never more than `workers` of them are begun before they are asked for.
+    """The results of `calls` in order; never more than `workers` of them are started before they are asked for.
 
     An error comes where its answer would have; what was begun after it is waited for and forgotten.
     """

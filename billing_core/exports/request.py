@@ -1,4 +1,4 @@
-"""What an export request asks for, checked and in words: its data set's filters, its meta, its file name. Pure."""
+"""Checks an export request and derives its filters, metadata and file name. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TIMELESS = frozenset({Dataset.CUSTOMERS, Dataset.RATE_CARD})
 
 
 def checked(request: ExportRequest) -> ExportRequest:
-    """The request, if there is such a file.
+    """The export request, if such a file exists; raises `BadParameter` otherwise.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def checked(request: ExportRequest) -> ExportRequest:
 
 
 def zone_of(request: ExportRequest, reporting: str) -> ZoneInfo:
-    """The timezone that cuts days and reads times without an offset.
+    """The timezone that an export cuts days in and reads times without an offset in.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def zone_of(request: ExportRequest, reporting: str) -> ZoneInfo:
 
 
 def concerning(dataset: Dataset, params: GetUsageEventsParams) -> GetUsageEventsParams:
-    """The part of a bundle's filter that rows of one of its data sets can be chosen by."""
+    """The part of a bundle's filter that applies to one of its data sets."""
     known = _FILTERS[dataset]
     if known is None:
         return params
@@ -90,7 +90,7 @@ def _set(params: GetUsageEventsParams) -> dict[str, Any]:
 
 
 def meta_of(request: ExportRequest, zone: ZoneInfo, selection: Selection | None) -> dict[str, Any]:
-    """Of what a file is made; the same for the same question, whenever it is asked."""
+    """The metadata of an export: what it is made of; the same for the same question, whenever it is asked."""
     form = None if request.format is None else request.format.value
     meta: dict[str, Any] = {"schema": SCHEMA, "dataset": request.dataset.value, "format": form}
     if request.dataset is Dataset.USAGE_EVENTS and request.format is not Format.JOURNAL:
@@ -115,7 +115,7 @@ def meta_of(request: ExportRequest, zone: ZoneInfo, selection: Selection | None)
 
 
 def file_name(request: ExportRequest, zone: ZoneInfo) -> str:
-    """A name for the file: letters, digits, `.`, `_` and `-` only."""
+    """A file name for an export: letters, digits, `.`, `_` and `-` only."""
     name: str = request.dataset.value
     if request.format in {Format.FOCUS, Format.JOURNAL}:
         name += f"-{request.format.value}"

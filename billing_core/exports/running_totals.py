@@ -1,4 +1,4 @@
-"""Totals of a file, added up from its rows while they are written, and held against what the screen says. Exact."""
+"""Adds up a file's totals from its rows while they are written, and compares them with the screen's. Exact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOTALLED = (*CREDIT_COLUMNS, "amount_usd", "cost_usd", *TOKEN_COLUMNS)
 
 
 class RunningTotals:
-    """Rows, sums and rate card versions of the tables seen so far."""
+    """Counts, sums and rate card versions of the tables written so far."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -33,7 +33,7 @@ class RunningTotals:
         }
 
     def add(self, table: pa.Table) -> None:
-        """Count a table with the columns of `TOTALLED`."""
+        """Add a table, which has the columns of `TOTALLED`, to the totals."""
         self.rows += table.num_rows
         for name in TOTALLED:
             value = pc.sum(table[name]).as_py()
@@ -44,7 +44,7 @@ class RunningTotals:
 
     @property
     def sums(self) -> dict[str, Value]:
-        """Exact sums, by the names of `TOTALLED`."""
+        """The exact sums so far, by the names of `TOTALLED`."""
         return dict(self._sums)
 
 
@@ -55,14 +55,14 @@ def _added(before: Value, value: Decimal | int) -> Value:
 
 
 def totals_of(totals: Totals) -> dict[str, Value]:
-    """The screen's totals by the names of `TOTALLED`."""
+    """The screen's totals, by the names of `TOTALLED`."""
     parts = {f"credits_{part}": getattr(totals.credits, part) for part in Credits.model_fields}
     others = ("amount_usd", "cost_usd", *TOKEN_COLUMNS)
     return {**parts, **{name: getattr(totals, name) for name in others}}
 
 
 def compare(written: Mapping[str, Value], shown: Mapping[str, Value], rows: int, events: int) -> None:
-    """Return if a file says what the screen says.
+    """Check that a file's totals are those of the screen.
 
     Raises
     ------

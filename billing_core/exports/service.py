@@ -1,4 +1,4 @@
-"""What people take out of the ledger as files. Part of `BillingService`; every call takes a `Principal`.
+"""Exports: what people take out of the ledger as files. Part of `BillingService`; every call takes a `Principal`.
 
 A file is written under a temporary name and renamed: it is there as a whole or not at all. Nothing in it depends on a
 clock: the same ledger and the same request give the same bytes, and of closed months for ever.
@@ -89,7 +89,7 @@ class _Made:
 
 
 class ExportService:
-    """See the module. Thread-safe.
+    """What people can do with exports, for one principal per call. Thread-safe.
 
     `cards` gives the rate cards as they are now.
     """
@@ -109,7 +109,7 @@ class ExportService:
         self._clock = clock
 
     def usage_csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
-        """Every event of the filter as CSV, in time order, in pieces; access is checked before the first one."""
+        """Every usage event of a filter as CSV, in time order, in pieces; access is checked before the first one."""
         zone = self._settings.zone
         source = usage_source.by_event(
             RequestedUsage.of(self._ledger, select(self._ledger, zone, params, principal), zone, {})
@@ -117,7 +117,7 @@ class ExportService:
         return chain((csv_header(source.names),), csv_pieces(source.tables()))
 
     def columns(self, request: ExportRequest) -> tuple[str, ...]:
-        """The columns a file of this request has, in order.
+        """The columns that the file of a request has, in order.
 
         Raises
         ------
@@ -129,11 +129,11 @@ class ExportService:
         return keeping(empty, request.columns).names
 
     def file_name(self, request: ExportRequest) -> str:
-        """A name for the file, such as `usage-events_2026-10-01_2026-11-01.csv`."""
+        """A name for the file of a request, such as `usage-events_2026-10-01_2026-11-01.csv`."""
         return self._name(self._asked(request))
 
     def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> ExportPreview:
-        """What the file would hold; nothing is written, and Stripe and Langfuse are not asked.
+        """What the file of a request would hold; nothing is written, and Stripe and Langfuse are not asked.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class ExportService:
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> ExportResult:
-        """Write the file and, beside it, its manifest; put one line into the audit log.
+        """Write the file of a request, and its manifest beside it; adds one entry to the audit log.
 
         Twice the same is the same file. Killed anywhere, the old file is there, or the new one: a manifest that names
         another hash than the file has belongs to the older of the two, and the next run sets it right.
@@ -205,7 +205,7 @@ class ExportService:
         return result
 
     def digest(self, request: ExportRequest, principal: Principal) -> ExportResult:
-        """What `write` would return, without a file or an audit entry; raises as it does."""
+        """The result `write` would return (hash, rows, totals), without a file or an audit entry; raises as it does."""
         watch = ExportWatch(None, None, None)
         request = self._asked(request)
         made = self._made(request, principal, watch)

@@ -1,4 +1,4 @@
-"""What a file is made of, whatever its form: typed columns, and rows that come a table at a time."""
+"""The rows an export writes, whatever its format: typed columns, and rows that come a table at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from billing_core.exports.running_totals import Value
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """Rows to write.
+    """The rows of an export: columns, metadata, and tables to write one after the other.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class RowSource:
     head: Callable[[int], pa.Table] | None = None
 
     def first(self, rows: int) -> pa.Table:
-        """The first `rows` rows."""
+        """The first `rows` rows of the export."""
         if self.head is not None:
             return self.head(rows).slice(0, rows)
         coming = self.tables()
@@ -55,12 +55,12 @@ class RowSource:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Column names in order."""
+        """The column names of the export, in order."""
         return tuple(self.schema.names)
 
 
 def keeping(source: RowSource, columns: tuple[str, ...]) -> RowSource:
-    """The source with these columns only, in this order; totals stay those of all rows.
+    """The export's rows with these columns only, in this order; totals stay those of all rows.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def keeping(source: RowSource, columns: tuple[str, ...]) -> RowSource:
 
 
 class ExportWatch:
-    """Looks on while rows are written: says how far it is, and stops when somebody wants it to.
+    """Reports the progress of an export while rows are written, and stops it when somebody cancels.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ class ExportWatch:
         self.rows = 0
 
     def expect(self, rows: int) -> None:
-        """So many rows there will be."""
+        """Set how many rows the export will have in all."""
         self._total = rows
 
     def see(self, doing: str, *, more: int = 0) -> None:
-        """After `more` rows were written.
+        """Report that `more` rows were written; raises `Cancelled` if somebody stopped the export.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class ExportWatch:
         self._progress(ExportProgress(self.rows, self._total, doing))
 
     def over(self, tables: Iterable[pa.Table], piece_rows: int, doing: str) -> Iterator[pa.Table]:
-        """The tables in pieces of at most `piece_rows`, watched."""
+        """The tables in pieces of at most `piece_rows`, each reported as progress."""
         self.see(doing)
         for piece in in_pieces(tables, piece_rows):
             yield piece
@@ -133,7 +133,7 @@ class ExportWatch:
 
 
 def in_pieces(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of at most `rows`."""
+    """The rows of tables in tables of at most `rows`."""
     for table in tables:
         for start in range(0, table.num_rows, rows):
             yield table.slice(start, rows)

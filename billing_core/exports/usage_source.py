@@ -1,4 +1,4 @@
-"""Usage events as what a file is made of: one row per event, per day, as FOCUS or as a journal.
+"""The rows of a usage export: one per event, per day, as FOCUS or as an accounting journal.
 
 Whatever the form, its totals are added up from the rows that are written and held against the screen's.
 """
@@ -57,7 +57,7 @@ JOURNAL_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class RequestedUsage:
-    """The events of a request, and what the screen says of them.
+    """The usage events of an export request, fixed to one state of the ledger, and the screen's totals of them.
 
     `events` counts them, `shown` are their totals, `charged` counts the parts (AI tokens, compute, storage) of theirs
     that are not 0 credits.
@@ -74,7 +74,7 @@ class RequestedUsage:
 
     @classmethod
     def of(cls, ledger: Ledger, selection: Selection, zone: ZoneInfo, meta: Mapping[str, Any]) -> RequestedUsage:
-        """Look at the events once; they are the same from then on, whatever is booked meanwhile."""
+        """The events of a request, fixed to the ledger as it is now, whatever is booked meanwhile."""
         selection = pinned(selection)
         sums = add_up(ledger.read_rows(totals(selection)))
         rows = ledger.read_rows(ask(_charged, choose(selection)))
@@ -85,11 +85,11 @@ class RequestedUsage:
         )  # fmt: skip
 
     def spans(self, most: int = SLICE_ROWS) -> list[TimeSpan]:
-        """Slices of time that hold the events."""
+        """The spans of time that the events are read in, each of at most `most` rows."""
         return spans_of(self.ledger, self.selection, most)
 
     def check(self, running: RunningTotals, events: int) -> None:
-        """Raise `WarehouseError` if what was written is not what the screen shows."""
+        """Check that what was written adds up to what the screen shows; raises `WarehouseError`."""
         compare(running.sums, self.shown, events, self.events)
         if running.versions != set(self.versions):
             raise WarehouseError("export: rows name other rate cards than the ledger said; nothing was written")
@@ -104,7 +104,9 @@ def _charged(chosen: Chosen) -> ir.Table:
 
 
 def by_event(usage: RequestedUsage, *, extras: bool = False) -> RowSource:
-    """One row per event, in the order in which events count; with `extras` also what an import needs."""
+    """The rows of a usage export by event, in the order in which events count; with `extras` also what an import
+    needs.
+    """
     schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA]) if extras else FLAT_SCHEMA
 
     def made_of(stored: pa.Table) -> pa.Table:
@@ -144,7 +146,7 @@ def _slices(
 
 
 def by_day(usage: RequestedUsage) -> RowSource:
-    """One row per day of the timezone and everything events are told apart by."""
+    """The rows of a usage export by day: one per day of the timezone and combination of attributes."""
     reads = days(usage.ledger, usage.selection, usage.zone, usage.spans())
     counted = sum(read.rows() for read in reads)
 
@@ -160,7 +162,7 @@ def by_day(usage: RequestedUsage) -> RowSource:
 
 
 def focus(usage: RequestedUsage, profile: FocusProfile) -> RowSource:
-    """One row per event and kind of resource that cost credits."""
+    """The rows of a FOCUS export: one per event and kind of resource that cost credits."""
 
     def tables() -> Iterator[pa.Table]:
         running, written = RunningTotals(), Decimal(0)
@@ -187,7 +189,9 @@ def _when_counted(stored: pa.Table) -> pa.Table:
 
 
 def journal(usage: RequestedUsage, accounts: JournalAccounts) -> RowSource:
-    """Double entry: per month and organization what is owed, and what each kind of resource earned."""
+    """The rows of an accounting journal: per month and organization what is owed, and what each kind of resource
+    earned.
+    """
     lines = [line for start, end in _months(usage) for line in _lines(usage, start, end, accounts)]
     columns = [pa.array([getattr(line, one.name) for line in lines], one.type) for one in JOURNAL_SCHEMA]
     table = pa.Table.from_arrays(columns, schema=JOURNAL_SCHEMA)

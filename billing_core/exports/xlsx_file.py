@@ -1,4 +1,5 @@
-"""XLSX: sheets `data` with typed cells under a frozen header, `totals` and `meta`. No formula, no link, ever.
+"""Writes XLSX files: sheets `data` with typed cells under a frozen header, `totals` and `meta`; never a formula or a
+link. No formula, no link, ever.
 
 Every number is a number, so that a spreadsheet can add it up. Its numbers are binary with fifteen digits: where one has
 more, a further column holds it as text with every digit. Times are UTC, and so say their headings and their cells.
@@ -51,7 +52,7 @@ Write = Callable[["Worksheet", int, int, Any], None]
 
 
 def refuse_too_many(rows: int) -> None:
-    """Return if so many rows fit into a sheet.
+    """Check that so many rows fit into an XLSX sheet.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def refuse_too_many(rows: int) -> None:
 
 
 def write_xlsx(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: Mapping[str, Any]) -> None:
-    """The whole workbook; `document` is what the sheet `meta` says.
+    """Write a whole XLSX workbook; `document` is what the sheet `meta` says.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""What enters the ledger from files: reading, checking, a dry run, booking in one transaction, and the way back."""
+"""Imports: files read and checked, a dry run, booking in one transaction, and undo."""

@@ -1,4 +1,4 @@
-"""Zip files that strangers made: opened without believing what they say of themselves."""
+"""Opens zip files of strangers without trusting the sizes they claim."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 @contextmanager
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose list of files is not read whole if it is absurdly long.
+    """The zip file at a path; one with an absurdly long list of files is refused before the list is read.
 
     Raises
     ------

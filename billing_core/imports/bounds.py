@@ -1,4 +1,4 @@
-"""How large the parts of a file may be, and how it is said that a file cannot be used."""
+"""Limits for the parts of an imported file, and the error for a file that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 60
 
 
 class Unusable(Exception):
-    """The file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
+    """An imported file, or the rest of it, cannot be read: which row (0: all of it), which column, and why."""
 
     def __init__(self, reason: str, *, row: int = 0, field: str = "file") -> None:
         super().__init__(reason)
@@ -24,7 +24,7 @@ class Unusable(Exception):
 
 
 def shown(value: object) -> str:
-    """A value as people may see it in a reason: one line, and only its beginning."""
+    """A value of a file as an error message may show it: one line, and only its beginning."""
     text = str(value)
     cut = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
     return repr(cut)

@@ -1,4 +1,4 @@
-"""A bundle: a zip with `manifest.json`, checked through before anything of it is used.
+"""Imports a bundle: a zip with `manifest.json`, checked completely before anything of it is used.
 
 Sizes that an archive declares are not believed: what comes out is counted. Nothing is written but the few files that
 can be imported, under names of our own.
@@ -42,7 +42,7 @@ _NESTED = (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None) -> list[tuple[File, str | None]]:
-    """The files to import, in order, as `look` sees them; every member's hash is checked, those not imported too.
+    """The files of a bundle to import, in order; every member's hash is checked, those not imported too.
 
     Raises
     ------

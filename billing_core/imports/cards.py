@@ -1,4 +1,6 @@
-"""Rate cards out of a file: a card file as people write it, or the rows of an export. Pure but for reading the file."""
+"""Reads rate cards from a file: a card file as people write it, or the rows of an export. Pure but for reading the
+file.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ _OPTIONAL = ("effective_to", "margin", "compute_basis", *_RULES, "sha256")
 
 @dataclass(frozen=True, slots=True)
 class ReadCards:
-    """What a file brings, or what is wrong with it. `rows` counts cards and plans.
+    """The rate cards read from a file, or what is wrong with it. `rows` counts cards and plans.
 
     `retired` cards apply to nothing new: events that come with them were rated with them.
     """
@@ -44,7 +46,7 @@ class ReadCards:
 
 
 def read_cards(file: File) -> ReadCards:
-    """The cards and plans of a file; all of them or none."""
+    """The rate cards and plans of a file; all of them, or none and the reasons."""
     try:
         if file.form is Form.DOCUMENT:
             return _document(file)
@@ -54,7 +56,7 @@ def read_cards(file: File) -> ReadCards:
 
 
 def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> tuple[ReadCards, ImportOutcome]:
-    """What importing would do: cards and plans that are new, changed or there already.
+    """What importing rate cards would do: cards and plans that are new, changed or there already.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The customer map out of a file of any table form, by the rules of the organization directory's own file."""
+"""Reads the customer map from a table file, by the rules of the organization directory's own file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ LARGEST_MAP = LARGEST_FILE
 
 @dataclass(frozen=True, slots=True)
 class ReadMap:
-    """What a file asks for (`Directory.parse_import`), and what is wrong with the rows that cannot be used."""
+    """The customer map read from a file: its changes (`Directory.parse_import`), and what is wrong with unusable
+    rows.
+    """
 
     parsed: Parsed | None
     rows: int
@@ -30,7 +32,7 @@ class ReadMap:
 
 
 def read_map(file: File, *, skip_bad_rows: bool) -> ReadMap:
-    """Read it as the directory would; with `skip_bad_rows` once more without the rows that cannot be used."""
+    """The customer map of a file, read as the directory does; `skip_bad_rows` leaves out rows that cannot be used."""
     try:
         lines = list(_records(file))
     except Unusable as whole:

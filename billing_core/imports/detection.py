@@ -1,4 +1,4 @@
-"""What a file is, by its content: its size, hash, encoding, and which of the things that can be imported it holds.
+"""Finds out what an uploaded file is by its content: size, hash, encoding, and which kind of import it holds.
 
 Nothing here trusts a name, a declared size or an encoding; a file is looked at in pieces, never whole.
 """
@@ -64,7 +64,7 @@ _ACCEPTED = (
 
 
 class Form(StrEnum):
-    """How a file is written."""
+    """The format of an imported file."""
 
     DELIMITED = "delimited"
     JSON = "json"
@@ -76,7 +76,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file on disk and what is known of it.
+    """An imported file on disk: path, name, size, hash, format and kind.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class File:
 
 
 def look(path: Path, name: str | None = None, heard: Callable[[int], None] | None = None) -> tuple[File, str | None]:
-    """What a file is, and why it cannot be used (`None`: nothing is known against it so far).
+    """What an uploaded file is, and why it cannot be imported (`None`: no fault found so far).
 
     `heard` is told how many bytes were read so far.
 
@@ -139,7 +139,7 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
 
 
 def kind_of_columns(names: Sequence[str]) -> FileKind:
-    """What a table with these columns holds."""
+    """The kind of import that a table with these columns holds."""
     present = set(names)
     if "day" not in present and {"credits_total", "timestamp"} & present and {"id", "sync_status"} & present:
         return FileKind.USAGE_EVENTS
@@ -151,7 +151,7 @@ def kind_of_columns(names: Sequence[str]) -> FileKind:
 
 
 def unknown_table(names: Sequence[str], separator: str = "") -> str:
-    """Why a table is none that can be imported; `separator` is what its cells were told apart by."""
+    """The reason why a table cannot be imported; `separator` is what its cells were split by."""
     if "day" in names and "events" in names:
         return "holds sums per day, from which no events can be made; export the events themselves (grain event)"
     listed = ", ".join(shown(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
@@ -276,7 +276,7 @@ def _lines(text: str) -> list[str]:
 
 
 def without_exact(names: Sequence[str]) -> tuple[str, ...]:
-    """The names without those of columns that only hold the digits which a number column has no room for."""
+    """Column names without the helper columns that only hold digits which a number column has no room for."""
     return tuple(name for name in names if not (name.endswith(EXACT) and name.removesuffix(EXACT) in NUMBERS))
 
 
@@ -285,7 +285,7 @@ _OF_UTC = re.compile(rf"({'|'.join(TIMES)})\s*(?i:{re.escape(IN_UTC.strip())})")
 
 
 def plain_header(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """The names without what they say of their timezone, and which of them say that it is UTC."""
+    """Column names without their timezone suffix, and which of them said that they are UTC."""
     found = [_OF_UTC.fullmatch(name) for name in names]
     plain = tuple(name if of_utc is None else of_utc[1] for name, of_utc in zip(names, found, strict=True))
     return plain, frozenset(of_utc[1] for of_utc in found if of_utc is not None)

@@ -1,4 +1,4 @@
-"""The events of a file beside what the ledger knows of them, and the rows that are booked because of both. Pure.
+"""Compares the events of an imported file with those of the ledger: the rows to book. Pure.
 
 What a file does not say stays as the ledger has it: columns it lacks, times finer than it can write, text that a CSV
 file cannot tell from another. So a file that comes back unchanged changes nothing.
@@ -41,7 +41,7 @@ _TIMES = ("timestamp", "ended_at", "updated_at")
 
 @dataclass(frozen=True, slots=True)
 class KnownEvents:
-    """What the ledger knows that decides about the rows of a file.
+    """What the ledger knows about the events of an imported file.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class KnownEvents:
 
 @dataclass(frozen=True, slots=True)
 class MergedEvents:
-    """What would be booked.
+    """The rows an import of events would book, and their counts.
 
     Attributes
     ----------
@@ -82,13 +82,13 @@ class MergedEvents:
 
 
 def beside(staged: pa.Table, found: pa.Table) -> pa.Table:
-    """Stored events in the order of the file's, null where there is none."""
+    """Stored events in the order of the file's rows, null where there is none."""
     place = pc.index_in(_whole(staged["id"]), _whole(found["id"]))
     return with_utc(found).take(place)
 
 
 def merge(staged: pa.Table, given: frozenset[str], known: KnownEvents, *, is_csv: bool) -> MergedEvents:
-    """Rows to book from rows of a file (`STAGED`) that has the columns `given`."""
+    """The rows to book for rows of a file (`STAGED`) that has the columns `given`."""
     stored = known.events
     is_new = stored["id"].is_null().to_numpy()
     made: dict[str, Any] = {name: staged[name] for name in EVENT_SCHEMA.names if name in staged.column_names}
@@ -268,7 +268,7 @@ def _lifted(staged: pa.Table, statuses: Sequence[str | None], stored: pa.Table, 
 
 
 def unknown_elsewhere(stored: pa.Table) -> Mask:
-    """Stored events that were on their way when they were imported: no intent here ever gets an answer for them."""
+    """Stored events that were being sent when they were imported: no intent here ever gets an answer for them."""
     sending = pc.equal(stored["sync_status"].cast(pa.string()), SyncStatus.SENDING.value)
     both = pc.fill_null(pc.and_(sending, stored["billed_elsewhere"]), False)
     found: Mask = np.asarray(both.to_numpy(), dtype=bool)

@@ -1,4 +1,4 @@
-"""The imports the ledger remembers: what came, from which file, what became of it. One row and audit entry each."""
+"""The list of imports in the ledger: which file, who, when, result. One row and audit entry each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def keep(
     writer: Writer, import_id: str, plan: ImportPlan, outcome: ImportOutcome, *, actor: str, now: datetime,
     more: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write an import down, with what `undo` needs to know of it in `more`."""
+    """Store an import in the list, with what `undo` needs to know of it in `more`."""
     counts = {
         "rows": plan.rows, "new": outcome.new, "changed": outcome.changed, "unchanged": outcome.unchanged,
         "rejected_rows": plan.rejected_rows,
@@ -35,12 +35,12 @@ def keep(
 
 
 def newest(rows: Rows, limit: int) -> list[ImportRecord]:
-    """The newest first."""
+    """The newest imports of the list, newest first."""
     return [_record(row) for row in newest_imports(rows, limit)]
 
 
 def found(rows: Rows, import_id: str) -> ImportRecord:
-    """One import.
+    """The import with an id.
 
     Raises
     ------
@@ -54,14 +54,14 @@ def found(rows: Rows, import_id: str) -> ImportRecord:
 
 
 def result_of(rows: Rows, import_id: str) -> dict[str, Any]:
-    """What was written down with it."""
+    """What was stored with an import for its undo."""
     row = import_of(rows, import_id)
     result: dict[str, Any] = {} if row is None else json.loads(row[4])
     return result
 
 
 def mark_undone(writer: Writer, record: ImportRecord, *, actor: str, now: datetime, detail: Mapping[str, Any]) -> None:
-    """It was taken back."""
+    """Mark an import as undone in the list, with an audit entry."""
     mark_import_undone(writer, record.import_id, actor=actor, now=now)
     facts = {"import": record.import_id, "kind": record.kind.value, "file": record.file_name, **detail}
     append_audit(writer, actor, "import undone", facts)

@@ -1,4 +1,4 @@
-"""The words of imports: what a file is, what it would do, what it did. Light: pages import it."""
+"""The data classes of imports: kinds of files, plan, result, record. Light: pages import it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_LISTED = 1000
 
 
 class FileKind(StrEnum):
-    """What a file holds, by its content (CONTRACT section 3, `import`)."""
+    """What an imported file holds (CONTRACT section 3, `import`)."""
 
     USAGE_EVENTS = "usage-events"
     RATE_CARD = "rate-card"
@@ -27,7 +27,9 @@ class FileKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
-    """Why a row cannot be used. `row` 1 is the first row of data; 0 is the header, or the file as a whole."""
+    """A row of an imported file that cannot be used, and why. `row` 1 is the first row of data; 0 is the header, or the
+    file as a whole.
+    """
 
     row: int
     field: str
@@ -36,7 +38,7 @@ class RejectedLine:
 
 @dataclass(frozen=True, slots=True)
 class OrganizationEffect:
-    """What an organization's sums would change by: new minus old, exact; `None` is usage that names none."""
+    """How an import changes an organization's sums: new minus old, exact; `None` is usage that names none."""
 
     organization_id: str | None
     events: int
@@ -46,7 +48,7 @@ class OrganizationEffect:
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What a file does to the ledger: rows by what becomes of them, and whose sums change."""
+    """What an import does to the ledger: counts of rows by what becomes of them, and whose sums change."""
 
     new: int = 0
     changed: int = 0
@@ -55,13 +57,13 @@ class ImportOutcome:
 
     @property
     def changes(self) -> int:
-        """Rows that are not in the ledger as the file has them."""
+        """How many rows of the file the ledger does not have as they are."""
         return self.new + self.changed
 
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
-    """A moment of reading or booking: how far from 0 to 1, rows so far, and what is done now."""
+    """The progress of an import: how far from 0 to 1, rows so far, and what is done now."""
 
     fraction: float
     rows: int
@@ -70,7 +72,7 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """A dry run: what a file is and what it would do. Nothing is changed.
+    """The dry run of an import: what a file is and what importing it would do. Nothing is changed.
 
     Attributes
     ----------
@@ -109,7 +111,7 @@ class ImportPlan:
 
     @property
     def can_apply(self) -> bool:
-        """Whether `apply` accepts it: no row is rejected, or those that are may be skipped."""
+        """Whether the import may be applied: no row is rejected, or rejected ones may be skipped."""
         return self.is_whole and (self.skip_bad_rows or not self.rejected_rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class ImportPlan:
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import did. `import_ids` name what `undo` takes back, none if everything was there already."""
+    """The result of an import. `import_ids` name what `undo` takes back, none if everything was there already."""
 
     plan: ImportPlan
     outcome: ImportOutcome
@@ -149,7 +151,7 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class ImportRecord:
-    """An import as the ledger remembers it; times are aware UTC, `undone_at` is null while it stands.
+    """One import in the list of imports; times are aware UTC, `undone_at` is null while it is in force.
 
     `timezone` is the one that was named for times without an offset, null if none was.
     """
@@ -169,7 +171,7 @@ class ImportRecord:
     timezone: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """One line of the list of imports."""
+        """The JSON document of one line of the list of imports."""
         return {
             "import_id": self.import_id,
             "kind": self.kind.value,
@@ -189,7 +191,7 @@ class ImportRecord:
 
 @dataclass(frozen=True, slots=True)
 class UndoResult:
-    """What an undo did, in events, lines of the map or cards: those that left, and those that are as before."""
+    """The result of an undo, in events, lines of the map or cards: how many were removed, and how many restored."""
 
     import_id: str
     kind: FileKind
@@ -197,7 +199,7 @@ class UndoResult:
     restored: int
 
     def to_json(self) -> dict[str, Any]:
-        """What was undone."""
+        """The JSON document of an undo."""
         return {
             "import_id": self.import_id, "kind": self.kind.value, "removed": self.removed, "restored": self.restored,
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Parquet as columns of text, in pieces of bounded size whatever the file repeats, compresses or claims.
+"""Reads Parquet files as columns of text, in pieces of bounded size whatever the file repeats, compresses or claims.
 
 Texts are read as lists of different values and places in them, so that one that is repeated is held once; they are
 measured there, and written out in pieces that stay small.
@@ -46,7 +46,7 @@ _LIMITS: Mapping[str, Any] = {"thrift_string_size_limit": LARGEST_FOOTER, "schem
 
 
 def column_names(path: Path) -> tuple[str, ...]:
-    """The names of its columns.
+    """The column names of a Parquet file.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def column_names(path: Path) -> tuple[str, ...]:
 
 
 def pieces(path: Path, rows: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-    """Pieces of at most `rows` rows: the number of the first one, and every column as text.
+    """The rows of a Parquet file in pieces of at most `rows`: number of the first row, and every column as text.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a Parquet file would unpack to, from the headers in it, before anything is unpacked.
+"""Computes how large a Parquet file would unpack, from its headers, before anything is unpacked.
 
 A few kilobytes can stand for gigabytes: pages are compressed, values are listed once and repeated, and what the footer
 says of sizes is not what a reader goes by. It goes by the header of each page, so those are added up here. Headers are
@@ -123,7 +123,7 @@ class _Thrift:
 
 
 def check_footer(file: IO[bytes]) -> None:
-    """Refuse a footer that would take much more memory than it has bytes.
+    """Refuse a Parquet footer that would take much more memory than it has bytes.
 
     Raises
     ------
@@ -196,14 +196,16 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """How many rows of a row group may be read at once, and which of its columns list their values beforehand."""
+    """How many rows of a Parquet row group may be read at once, and which of its columns list their values
+    beforehand.
+    """
 
     rows: int
     listed: tuple[str, ...]
 
 
 def measured(file: IO[bytes], metadata: pq.FileMetaData, number: int, most: int) -> RowGroup:
-    """How to read row group `number` (from 0), at most `most` rows at once.
+    """How to read row group `number` (from 0) within bounded memory, at most `most` rows at once.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The rows of a table file, whatever its form, as columns of text in pieces: memory does not grow with the file.
+"""Reads the rows of any table file as columns of text, in pieces: memory does not grow with the file.
 
 Text is the common form because every rule about a value (`import_fields`) is then written once, and the reason for a
 refusal can show what stands in the file. `None` is an empty cell, or null.
@@ -42,7 +42,7 @@ JSON_PIECE = 1 << 18
 
 @dataclass(slots=True)
 class RowBatch:
-    """Rows that have the file's shape: their numbers and text columns; `rejected` are those that have not."""
+    """Rows of a file: their numbers and text columns; `rejected` are rows of another shape than the header."""
 
     numbers: list[int]
     columns: dict[str, pa.Array]
@@ -50,7 +50,7 @@ class RowBatch:
 
 
 def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[RowBatch]:
-    """Every row of a table file with the columns `header`, in order.
+    """Every row of a table file with the columns `header`, in order, in pieces.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class _Lines:
 
 
 def records(file: File) -> Iterator[tuple[int, list[str]]]:
-    """The numbered records of delimited text: 0 is the header; rows without content do not count."""
+    """The numbered records of a delimited text file: 0 is the header; rows without content do not count."""
     csv.field_size_limit(LARGEST_CELL)
     width = len(file.header)
     with file.path.open(encoding=file.encoding, newline="") as text:
@@ -248,7 +248,7 @@ def _are_alike(said: str | None, digits: str) -> bool:
 
 
 class DecimalMarks:
-    """Which of `,` and `.` a file writes before decimal places.
+    """Which of `,` and `.` a file uses as the decimal mark.
 
     Where commas separate cells, it is the point. Elsewhere it may be either, and all numbers of a file have the same: a
     file that mixes them, or has only numbers such as `1,234` that may be read both ways, is not read.
@@ -259,7 +259,7 @@ class DecimalMarks:
         self._first: dict[str, tuple[int, str, str]] = {}
 
     def with_points(self, batch: RowBatch) -> RowBatch:
-        """The batch with points for decimal commas.
+        """The rows with decimal commas replaced by points.
 
         Raises
         ------
@@ -394,7 +394,7 @@ class _Reader:
 
 
 def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[int, Any]]:
-    """The numbered rows of `{"meta": …, "rows": […]}`; what stands beside them is put into `meta`."""
+    """The numbered rows of a JSON file `{"meta": …, "rows": […]}`; its other members are put into `meta`."""
     if file.bytes > LARGEST_JSON:
         raise Unusable(
             f"has {file.bytes:,} bytes; JSON is read up to {LARGEST_JSON:,}: export as Parquet or CSV instead"
@@ -425,7 +425,7 @@ def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[
 
 
 def json_meta(file: File) -> dict[str, Any]:
-    """What stands beside the rows."""
+    """The members of a JSON file beside its rows."""
     found: dict[str, Any] = {}
     for _ in json_rows(file, found):
         pass
@@ -445,7 +445,7 @@ def _elements(reader: _Reader) -> Iterator[tuple[int, Any]]:
 
 
 def json_header(file: File) -> tuple[str, ...]:
-    """The flat names of the first row; empty if there is none."""
+    """The flat column names of a JSON file's first row; empty if there is none."""
     for _, row in json_rows(file):
         if not isinstance(row, dict):
             raise Unusable("is no object with the names of columns", row=1)
@@ -543,5 +543,5 @@ def _json_text(value: Any) -> str | None:
 
 
 def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:
-    """Rows of a few columns."""
+    """An Arrow table of text columns from a few rows."""
     yield from zip(*(column.to_pylist() for column in columns), strict=True)

@@ -1,4 +1,4 @@
-"""Importing: look at a file, say what it would do, do it in one transaction, take it back. Part of `BillingService`.
+"""Imports: examine a file, preview what it would do, apply it in one transaction, undo it. Part of `BillingService`.
 
 An import decides about bills of everybody: it needs an admin without limits. Applying the same file twice changes
 nothing the second time, and leaves no second trace.
@@ -75,7 +75,7 @@ class _Asked:
 
 
 class ImportService:
-    """See the module. Thread-safe."""
+    """What people can do with imports, for one principal per call. Thread-safe."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ImportService:
         timezone: str | None = None,
         progress: Progress | None = None,
     ) -> ImportPlan:
-        """What a file is and what importing it would do; nothing is changed.
+        """A dry run: what a file is and what importing it would do; nothing is changed.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class ImportService:
         return made
 
     def imports(self, principal: Principal, limit: int = 100) -> list[ImportRecord]:
-        """What was imported, newest first; what was taken back is among it.
+        """The newest imports, newest first, undone ones included.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class ImportService:
     # ── doing ────────────────────────────────────────────────────────────────────────────────────
 
     def apply(self, plan: ImportPlan, principal: Principal, progress: Progress | None = None) -> ImportResult:
-        """Do what the plan says, in one transaction; of a bundle its parts one after the other, each in one.
+        """Import what a plan says, in one transaction; of a bundle its parts one after the other, each in one.
 
         Killed anywhere, a part is there whole or not at all; importing the bundle once more does the rest.
 
@@ -167,7 +167,7 @@ class ImportService:
         return self._apply(plan, principal, progress, must_hold=True)
 
     def undo(self, import_id: str, principal: Principal) -> UndoResult:
-        """Take an import back, whole, as one revision.
+        """Undo an import as a whole, as one revision.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The checked events of a file on disk, so that memory does not grow with it, and what occurs in it more than once.
+"""Keeps the checked events of a file on disk, so that memory does not grow with it, and finds duplicates among them.
 
 An export over closed months holds an event whose usage came late more than once: as its month was closed, and for each
 later change a row that takes the former state back and one with the new state. Those fold into the event as it is now.
@@ -31,7 +31,7 @@ _SUMMED = (*PARTS, "credits_total", *COUNTS)
 
 
 class StagedRows:
-    """A private folder with the rows; it goes when the stage does."""
+    """The checked rows of an imported file in a private folder, which is removed with this object."""
 
     def __init__(self) -> None:
         self._scratch = Scratch()
@@ -44,22 +44,24 @@ class StagedRows:
         return self._scratch.path / "events.parquet"
 
     def close(self) -> None:
-        """Let go of the disk."""
+        """Remove the folder with the rows."""
         self._scratch.close()
 
     def exists(self) -> bool:
-        """Whether it is still there: temporary folders are tidied up by others too."""
+        """Whether the folder still exists: temporary folders are cleaned up by others too."""
         return self._file.is_file()
 
     def add(self, rows: pa.Table) -> None:
-        """Put rows (`STAGED`) away."""
+        """Write checked rows (`STAGED`) to the folder."""
         if self._writer is not None and rows.num_rows:
             with naming(self._file):
                 self._writer.write_table(rows)
             self.rows += rows.num_rows
 
     def finish(self) -> tuple[list[RejectedLine], int]:
-        """No more rows: reject or fold what is there more than once; returns reasons and how many rows they concern."""
+        """End the writing: reject rows that contradict each other and merge equal ones; returns reasons and how many
+        rows they concern.
+        """
         if self._writer is not None:
             with naming(self._file):
                 self._writer.close()
@@ -84,7 +86,7 @@ class StagedRows:
         return rejected, count
 
     def batches(self, rows: int = ROWS_AT_ONCE) -> Iterator[pa.Table]:
-        """The events, each once, in the order of the file."""
+        """The staged events, each once, in the order of the file, in pieces."""
         with pq.ParquetFile(self._file) as file:
             for batch in file.iter_batches(batch_size=rows):
                 table = pa.Table.from_batches([batch], schema=STAGED)

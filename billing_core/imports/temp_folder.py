@@ -1,4 +1,5 @@
-"""A private folder for what an import needs on disk. It goes with its owner, also if that is killed.
+"""A private temporary folder for an import; it is removed with its owner, also if that is killed. It goes with its
+owner, also if that is killed.
 
 A killed process removes nothing, and usage of customers would lie in the temporary directory for ever. So each folder
 has a file that its process holds locked; whoever makes the next folder removes those that nobody holds.
@@ -25,7 +26,9 @@ FORGOTTEN_SECONDS = 24 * 3600
 
 
 class Scratch:
-    """A folder that only this account can read. Removed by `close`, or when nobody holds this any more."""
+    """A temporary folder that only this account can read; removed by `close`, or with this object. Removed by `close`,
+    or when nobody holds this any more.
+    """
 
     def __init__(self) -> None:
         sweep()
@@ -41,12 +44,14 @@ class Scratch:
         self.close()
 
     def close(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the folder with all that is in it."""
         self._leave()
 
 
 def sweep() -> None:
-    """Remove the folders of processes that are gone. Those of other people, and what only links there, stay."""
+    """Remove the temporary folders of imports whose processes are gone; other people's folders and links stay. Those of
+    other people, and what only links there, stay.
+    """
     for folder in _mine():
         try:
             handle = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)

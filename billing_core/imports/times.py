@@ -1,4 +1,4 @@
-"""Times in files: an instant, or a reason why it cannot be told which. Pure. Nothing is guessed."""
+"""Reads times in imported files: an instant, or the reason why it is ambiguous. Pure. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _WALL_CLOCK = r"^\s*(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?)\s*$"
 
 
 class Unclear(ValueError):
-    """Which instant a time is cannot be told; the text says why, and what to write instead."""
+    """A time in a file is ambiguous; the text says why, and what to write instead."""
 
 
 def has_offset(text: str) -> bool:
-    """Whether a time that can be read says how far it is from UTC."""
+    """Whether the text of a readable time says its offset from UTC."""
     return _parsed(text).tzinfo is not None
 
 
 def instant_of(text: str, zone: ZoneInfo | None) -> datetime:
-    """The instant, aware UTC. Times without an offset are of `zone`'s wall clock.
+    """The instant (aware UTC) that a text names; times without an offset are local times of `zone`. Times without an
+    offset are of `zone`'s wall clock.
 
     Raises
     ------
@@ -58,5 +59,5 @@ def _parsed(text: str) -> datetime:
 
 
 def as_utc(column: pa.Array) -> pa.Array:
-    """Times of a column whose name says that they are UTC: those without an offset get one."""
+    """A column of times as UTC where its name says so: those without an offset get one."""
     return pc.replace_substring_regex(column, _WALL_CLOCK, r"\1Z")

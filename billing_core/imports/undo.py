@@ -1,4 +1,4 @@
-"""Taking an import back, as one revision: nothing of what was is deleted, it only counts no longer.
+"""Undoes imports, each as one revision: nothing is deleted from the history, it only counts no longer.
 
 What somebody built upon since stays: events that were sent, changed or closed are not taken from under them, and then
 nothing is taken back at all.
@@ -22,7 +22,7 @@ from billing_core.organizations.directory_file import Change
 
 
 def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
-    """Events the import brought leave, those it changed are as they were; returns how many of each.
+    """Undo an import of events: those it added are removed, those it changed restored; returns how many of each.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def _against(events: Mapping[str, int]) -> Iterator[str]:
 def as_before(
     written: Sequence[DirectoryChange], present: Mapping[str, DirectoryChange], record: ImportRecord
 ) -> list[Change]:
-    """What makes the lines that an import wrote as they were.
+    """The directory changes that restore the lines an import wrote.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def as_before(
 
 
 def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
-    """The cards an import brought apply no longer; returns how many cards and plans those are.
+    """Undo an import of rate cards: they are no longer in use; returns how many cards and plans those are.
 
     Raises
     ------

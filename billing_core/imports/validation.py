@@ -1,4 +1,4 @@
-"""The rules for a usage event in a file: what each cell may hold, and what the cells of a row must agree in. Pure.
+"""The rules for usage events in imported files: what each cell may hold, and how the cells of a row must agree. Pure.
 
 Text columns go in (`import_rows`), typed columns and reasons come out. Everything is computed on exact integers; a row
 that breaks a rule is left out and named, it never stops the others.
@@ -92,7 +92,7 @@ of what came after its month was closed, and `is_reversal` if it takes back what
 
 @dataclass(frozen=True, slots=True)
 class ValidationRules:
-    """What decides about cells beyond the cells themselves.
+    """What the rules for cells need beyond the cells: timezone, present time, credit prices, unbilled environments.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class ValidationRules:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Rows that keep every rule (`STAGED`), why the others do not, how many those are, and times without an offset."""
+    """Rows of a file that keep every rule (`STAGED`), reasons and count of the others, and times without an offset."""
 
     table: pa.Table
     rejected: list[RejectedLine]
@@ -123,7 +123,7 @@ class Checked:
 
 
 def header_faults(header: Sequence[str]) -> list[RejectedLine]:
-    """What is wrong with the names of the columns of usage events."""
+    """Faults in the column names of a file of usage events."""
     known = {*FLAT_FIELDS, *EXTRA_FIELDS}
     missing = "the column is missing; export every column of the usage events"
     found = [RejectedLine(0, name, missing) for name in FLAT_FIELDS if name not in header]
@@ -138,7 +138,7 @@ def header_faults(header: Sequence[str]) -> list[RejectedLine]:
 
 
 def check(batch: RowBatch, rules: ValidationRules) -> Checked:
-    """Apply every rule to every row."""
+    """Check rows of a file by every rule."""
     return _Check(batch, rules).done()
 
 

@@ -1,4 +1,4 @@
-"""What people should know before an import: sentences about what it would entail."""
+"""Warnings before an import: what people should know about its effects, in sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from billing_core.imports.events import ImportComparison, StagedEvents
 def warnings_of(
     staged: StagedEvents, found: ImportComparison, zone: ZoneInfo | None, override: str | None
 ) -> Iterator[str]:
-    """Sentences about what an import would entail. `override` is the customer that pays for everything, if one does."""
+    """Warnings about the effects of an import, in sentences. `override` is the customer that pays for everything, if
+    one does.
+    """
     if staged.without_offset and zone is not None:
         yield _of(
             staged.without_offset,

@@ -1,4 +1,4 @@
-"""XLSX: the cells of one sheet as text, row by row, in memory that no file decides about.
+"""Reads the cells of one XLSX sheet as text, row by row, in bounded memory whatever the file claims.
 
 openpyxl knows what number formats and escapes mean. The parts themselves are read as a stream: its own reader, also the
 read-only one, holds all shared texts and an element per row, which a small hostile file makes gigabytes of.
@@ -63,7 +63,7 @@ Attributes = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """A row that holds something: its number as the spreadsheet shows it, its cells as text, and what of them is bad.
+    """A non-empty row of a sheet: its number as the spreadsheet shows it, its cells as text, and which of them are bad.
 
     `large` are the columns with a number of more digits than a spreadsheet keeps.
     """
@@ -273,7 +273,7 @@ def _column_of(reference: str | None, otherwise: int) -> int:
 
 @dataclass(slots=True)
 class Workbook:
-    """An open workbook: where its sheets lie, which cell styles show times, its shared texts."""
+    """An open XLSX workbook: its sheets, which cell styles show times, its shared texts."""
 
     archive: zipfile.ZipFile
     sheets: dict[str, str]
@@ -283,11 +283,11 @@ class Workbook:
     _texts: _Texts | None = None
 
     def data(self) -> Sheet:
-        """The sheet `data`, or else the first one."""
+        """The sheet named `data`, or else the first one."""
         return self._sheet("data") or Sheet(self, next(iter(self.sheets.values())))
 
     def times_are_utc(self) -> bool:
-        """Whether the sheet `meta` of an export says so."""
+        """Whether the sheet `meta` of an export says that times are UTC."""
         meta = self._sheet("meta")
         return meta is not None and any(row.cells[:2] == ["times", "UTC"] for row in islice(meta.rows(), 100))
 
@@ -296,7 +296,7 @@ class Workbook:
         return None if path is None else Sheet(self, path)
 
     def texts(self) -> _Texts:
-        """The shared texts, read when the first is asked for."""
+        """The workbook's shared texts, read when the first is asked for."""
         if self._texts is None:
             self._texts = _Texts()
             if self.texts_at is not None:
@@ -307,13 +307,13 @@ class Workbook:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A sheet of a workbook."""
+    """A sheet of an XLSX workbook."""
 
     book: Workbook
     path: str
 
     def rows(self) -> Iterator[SheetRow]:
-        """Its rows that hold something, in order.
+        """The non-empty rows of the sheet, in order.
 
         Raises
         ------
@@ -331,7 +331,7 @@ class Sheet:
             walk.ready.clear()
 
     def header(self) -> tuple[str, ...]:
-        """The names in its first row that holds anything."""
+        """The column names: the cells of the sheet's first non-empty row."""
         for row in self.rows():
             return tuple(cell.strip() for cell in trimmed(row.cells))
         return ()
@@ -384,7 +384,7 @@ class Sheet:
 
 @contextmanager
 def opened_workbook(path: Path) -> Iterator[Workbook]:
-    """A workbook whose parts are of sizes that can be read.
+    """The XLSX workbook at a path; one with parts too large to read is refused.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The close of a month: what stands against it, the manifest, and the proof that nothing changed since."""
+"""The close of a month: what prevents it, the manifest, and the proof that nothing changed since."""

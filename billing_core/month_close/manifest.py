@@ -1,4 +1,4 @@
-"""What a manifest says of a month, in its own words. Pure and exact."""
+"""Builds the parts of a closed month's manifest. Pure and exact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from billing_core.usage_events.totals import Sums, add_up
 
 
 def heading(close: Close) -> dict[str, Any]:
-    """What the journal and the manifest both say."""
+    """The part that journal and manifest of a close have in common: month, window, timezone, who and when."""
     return {
         "period": close.period, "timezone": close.timezone, "from": utc_text(close.start), "to": utc_text(close.end),
         "closed_at": utc_text(close.closed_at), "closed_by": close.closed_by, "booking": close.seq,
@@ -38,7 +38,9 @@ def status_line(status: str, sums: Sums) -> dict[str, Any]:
 
 
 def stripe_part(found: Reconciliation, is_connected: bool) -> dict[str, Any]:
-    """What all three books said, per customer and in sum; unknown is null."""
+    """The manifest's reconciliation: credits by Langfuse, ledger and Stripe, per customer and in sum; unknown is
+    null.
+    """
     document = json.dumps(found.to_json())
     customers: dict[str | None, list[Any]] = {}
     for row in found.rows:
@@ -65,7 +67,7 @@ def stripe_part(found: Reconciliation, is_connected: bool) -> dict[str, Any]:
 
 
 def together(many: Iterable[Sums]) -> Sums:
-    """Sums of disjoint events as one."""
+    """The sums of disjoint sets of events, added up."""
     rows = [
         {
             **{f"credits_{part}": getattr(one.totals.credits, part) for part in ("ai_tokens", "compute", "storage")},

@@ -1,4 +1,4 @@
-"""The words of a month's close: its state, what is checked, its manifest. Light: pages import it."""
+"""The data classes of a month's close: state, checklist, result, verification. Light: pages import it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PERIOD = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
 
 
 class MonthState(StrEnum):
-    """Where a month stands."""
+    """The state of a month: still running, over and open, closed, or reopened."""
 
     OPEN = "open"
     """It lasts on."""
@@ -37,7 +37,7 @@ class MonthState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A month of the reporting timezone with what counts in it. Times are aware UTC, US dollars exact.
+    """A month of the reporting timezone with the sums of what counts in it. Times are aware UTC, US dollars exact.
 
     `late_events` and `late_credits` are carried over from closed months: part of the figures beside them.
     """
@@ -61,7 +61,7 @@ class Month:
 
 @dataclass(frozen=True, slots=True)
 class Checklist:
-    """What was checked before a close: `obstacles` stand against it, `notes` do not but are worth knowing."""
+    """The result of the checks before a close: `obstacles` prevent it, `notes` do not but are worth knowing."""
 
     period: str
     window: Window
@@ -73,7 +73,7 @@ class Checklist:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How a close went: a manifest if the month is closed now, else what stands against it."""
+    """The result of a close: the manifest if the month is closed now, else the obstacles."""
 
     manifest: Mapping[str, Any] | None
     obstacles: tuple[Obstacle, ...] = ()
@@ -82,7 +82,7 @@ class Closing:
 
     @property
     def ok(self) -> bool:
-        """Whether the month is closed."""
+        """Whether the month is closed now."""
         return self.manifest is not None
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something of a closed month that is not as its manifest says."""
+    """A difference between a closed month and its manifest."""
 
     what: str
     says: str
@@ -104,13 +104,13 @@ class Difference:
     found: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As `verify --json` has it."""
+        """The difference as `verify --json` has it."""
         return {"what": self.what, "says": self.says, "expected": self.expected, "found": self.found}
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a closed month is as it was closed."""
+    """The result of verifying a closed month: whether everything is as its manifest says."""
 
     manifest: Mapping[str, Any]
     differences: tuple[Difference, ...]
@@ -118,7 +118,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing changed since."""
+        """Whether nothing of the closed month changed since."""
         return not self.differences
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Verification:
 
 
 def window_of(period: str, zone: ZoneInfo) -> Window:
-    """The month `2026-10` of a timezone, as aware UTC instants.
+    """The window of the month `2026-10` in a timezone, as aware UTC instants.
 
     Raises
     ------
@@ -147,10 +147,10 @@ def window_of(period: str, zone: ZoneInfo) -> Window:
 
 
 def canonical(manifest: Mapping[str, Any]) -> str:
-    """A manifest as the text that is hashed: equal manifests, equal text."""
+    """The manifest as canonical text, which is hashed: equal manifests, equal text."""
     return json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, in hex."""
+    """The SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()

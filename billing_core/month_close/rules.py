@@ -1,4 +1,4 @@
-"""What keeps a month from being closed, and which of it may be accepted. Pure.
+"""The rules of a month's close: what prevents it, and which of that may be accepted. Pure.
 
 A month is closed once: what is unsettled, unsent, in error or unexplained would stay so for ever (CONTRACT section 3).
 What waits by rule is no obstacle: fractions of a credit, Stripe's sums that lag, usage that is not billed.
@@ -32,7 +32,7 @@ NAMED = 100
 
 
 class ObstacleGroup(StrEnum):
-    """The four words of CONTRACT section 3, and one for a month that is not over."""
+    """A group of obstacles to a close: the four words of CONTRACT section 3, and one for a month that is not over."""
 
     UNSETTLED = "unsettled"
     UNSENT = "unsent"
@@ -43,7 +43,7 @@ class ObstacleGroup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Something that stands against closing a month.
+    """Something that prevents closing a month, with its group, cause, events and credits.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Obstacle:
     event_ids: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As `close --json` and the manifest have it: credits as text."""
+        """The obstacle as `close --json` and the manifest have it: credits as text."""
         return {
             "cause": self.cause, "group": self.group.value, "says": self.says, "events": self.events,
             "credits": None if self.credits is None else plain_decimal(self.credits),
@@ -73,7 +73,7 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Who accepts which causes or groups, and why."""
+    """Which obstacles (causes or groups) somebody accepts for a close, and why."""
 
     causes: frozenset[str] = frozenset()
     by: str = ""
@@ -81,7 +81,7 @@ class Acceptance:
 
     @classmethod
     def parse(cls, causes: Iterable[str], *, by: str, reason: str) -> Acceptance:
-        """From what somebody wrote; commas separate as well.
+        """An acceptance from the causes somebody wrote; commas separate as well.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Acceptance:
         return cls(frozenset(words), by, " ".join(reason.split()))
 
     def covers(self, obstacle: Obstacle) -> bool:
-        """Whether it accepts this one. That a month is not over cannot be accepted."""
+        """Whether an obstacle is accepted. That a month is not over cannot be accepted."""
         return obstacle.group is not ObstacleGroup.NOT_OVER and bool(
             self.causes & {obstacle.cause, obstacle.group.value}
         )
@@ -110,26 +110,26 @@ ACCEPTABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AcceptedObstacle:
-    """An obstacle that somebody accepted."""
+    """An obstacle to a close that somebody accepted."""
 
     obstacle: Obstacle
     by: str
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """As the manifest names it."""
+        """The accepted obstacle as the manifest names it."""
         return {**self.obstacle.to_json(), "accepted_by": self.by, "reason": self.reason}
 
 
 def judge(obstacles: Sequence[Obstacle], acceptance: Acceptance) -> tuple[list[Obstacle], list[AcceptedObstacle]]:
-    """What still stands against the close, and what was accepted."""
+    """The obstacles that remain after an acceptance, and those it accepts."""
     standing = [one for one in obstacles if not acceptance.covers(one)]
     accepted = [AcceptedObstacle(one, acceptance.by, acceptance.reason) for one in obstacles if acceptance.covers(one)]
     return standing, accepted
 
 
 def not_over(period: str, end: datetime, settled_at: datetime, now: datetime) -> Obstacle | None:
-    """Why it is too early: the month lasts on, or its last traces are not settled."""
+    """The obstacle that a month is not over, or that its last traces are not settled; `None` if they are."""
     if now < end:
         return Obstacle(
             NOT_OVER, ObstacleGroup.NOT_OVER, f"{period} lasts until {end:%Y-%m-%d %H:%M} UTC", credits=None
@@ -155,7 +155,7 @@ _UNEXPLAINED = {
 
 
 def from_reconciliation(found: Reconciliation) -> list[Obstacle]:
-    """What reading all three books anew says against closing.
+    """The obstacles that a reconciliation shows: usage that Langfuse and ledger disagree on, and unexplained credits.
 
     What was booked and not sent yet is judged by the ledger's own statuses: there parts that were corrected in
     another hour stand on both sides and are no obstacle.
@@ -180,7 +180,7 @@ def from_reconciliation(found: Reconciliation) -> list[Obstacle]:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedEvents:
-    """Events of the month that got no further than `stage`, for `cause` if they are stuck."""
+    """Events of a month that got no further than `stage`, for `cause` if they are stuck."""
 
     stage: str
     cause: str | None
@@ -210,7 +210,7 @@ _REJECTED = (Cause.REJECTED, ObstacleGroup.ERROR, "Stripe rejected them: see Str
 
 
 def from_standings(standings: Iterable[UnfinishedEvents]) -> list[Obstacle]:
-    """What the statuses of the month's own events say against closing."""
+    """The obstacles that the statuses of a month's own events show."""
     sums: dict[tuple[str, ObstacleGroup, str], tuple[int, Decimal, set[str]]] = {}
     for one in standings:
         match one.stage:

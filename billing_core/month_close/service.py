@@ -96,7 +96,7 @@ Progress = Callable[[float, str], None]
 
 
 class MonthCloseService:
-    """See the module. Thread-safe."""
+    """What finance and admins can do with months: check, close, verify, reopen. Thread-safe."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class MonthCloseService:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def months(self, principal: Principal) -> tuple[Month, ...]:
-        """Every month from the first event to now, newest first, with what counts in it."""
+        """Every month from the first event to now, newest first, with the sums of what counts in it."""
         _require(principal)
         zone, now = self._settings.zone, self._clock()
         figures = self._by_month(principal, zone)
@@ -131,7 +131,7 @@ class MonthCloseService:
         return tuple(reversed(found))
 
     def manifest(self, period: str, principal: Principal) -> str:
-        """The manifest of a closed month, as the text that was hashed.
+        """The manifest of a closed month, as the exact text that was hashed.
 
         Raises
         ------
@@ -142,7 +142,7 @@ class MonthCloseService:
         return self._closed(period).manifest
 
     def checklist(self, period: str, principal: Principal, *, progress: Progress | None = None) -> Checklist:
-        """What stands against closing a month now: Langfuse, ledger and Stripe are compared anew.
+        """What prevents closing a month now: Langfuse, ledger and Stripe are compared anew.
 
         Raises
         ------
@@ -165,7 +165,7 @@ class MonthCloseService:
         reason: str = "",
         progress: Progress | None = None,
     ) -> Closing:
-        """Freeze a month unless something unaccepted stands against it; a closed one stays as it is.
+        """Close a month, freezing its figures, unless an unaccepted obstacle prevents it; a closed one stays as it is.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class MonthCloseService:
         raise AssertionError("unreachable")
 
     def reopen(self, period: str, principal: Principal, reason: str) -> None:
-        """Let a close count no more. The manifest stays; the audit log says who reopened the month, and why.
+        """Reopen a closed month. The manifest stays; the audit log says who reopened the month, and why.
 
         Raises
         ------
@@ -215,7 +215,9 @@ class MonthCloseService:
     # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
     def verify(self, period: str, principal: Principal, *, progress: Progress | None = None) -> Verification:
-        """Recompute everything a manifest says and name what differs, also where somebody edited the ledger's file."""
+        """Recompute everything a closed month's manifest says and name what differs, also where somebody edited the
+        ledger's file.
+        """
         _require(principal)
         if self._book.of(period) is None and (sha256 := self._book.audited().get(period)) is not None:
             return Verification({}, (Difference("manifest", GONE.format(period), sha256),), ("audit log",))

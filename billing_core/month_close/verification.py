@@ -1,4 +1,4 @@
-"""Whether a closed month is as it was closed: its manifest against what the ledger says now.
+"""Verifies a closed month: its manifest against what the ledger says now. Each function yields differences.
 
 Everything is recomputed from what is stored, so that an edit of the ledger's file is found and named as well.
 """
@@ -22,7 +22,7 @@ GONE = "the audit log tells of a close of {} that the ledger does not hold any m
 
 
 def manifest_of(close: Close) -> dict[str, Any]:
-    """The manifest of a close; one that cannot be read any more is empty."""
+    """The manifest of a close as a mapping; one that cannot be read any more is empty."""
     try:
         found = json.loads(close.manifest)
     except ValueError:
@@ -31,7 +31,7 @@ def manifest_of(close: Close) -> dict[str, Any]:
 
 
 def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference]:
-    """The manifest's own text against its hash, the audit log and the journal of closes."""
+    """Differences between the manifest's text and its hash, the audit log and the journal of closes."""
     now = digest(close.manifest)
     if now != close.sha256:
         yield Difference("manifest", "the manifest's text was edited", close.sha256, now)
@@ -46,7 +46,7 @@ def in_manifest(close: Close, manifest: Mapping[str, Any], ledger: Ledger) -> It
 
 
 def in_entries(close: Close, manifest: Mapping[str, Any], book: CloseStore) -> Iterator[Difference]:
-    """The hash of every entry set, then each event against its frozen state."""
+    """Differences in what the month was closed on: the hash of every entry set, then each event's frozen state."""
     noted = manifest.get("sets", {})
     for name, now in book.sets_of(close, manifest.get("columns", HASHED_COLUMNS)).items():
         then = noted.get(name, {})
@@ -59,7 +59,9 @@ def in_entries(close: Close, manifest: Mapping[str, Any], book: CloseStore) -> I
 
 
 def in_bookings(ledger: Ledger) -> Iterator[Difference]:
-    """The whole ledger against its own journals: what no booking wrote would be billed by the next push."""
+    """Differences between the whole ledger and its own journals: what no booking wrote would be billed by the next
+    push.
+    """
     rows = ledger.engine.rows
     for says in unbooked(rows):
         yield Difference("bookings", says)
@@ -70,7 +72,7 @@ def in_bookings(ledger: Ledger) -> Iterator[Difference]:
 
 
 def in_totals(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """The sums a manifest holds against those of today."""
+    """Differences between the sums a manifest holds and those of today."""
     for name, then in manifest.get("totals", {}).items():
         if now.get(name) != then:
             says = f"{name.replace('_', ' ')} was {then} when it was closed and is {now.get(name)}"
@@ -78,7 +80,7 @@ def in_totals(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[D
 
 
 def in_cards(manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference]:
-    """The rate cards the month was rated with."""
+    """Differences between the rate cards the month was rated with and those stored now."""
     for noted in manifest.get("rate_cards", ()):
         card = ledger.card(noted["id"])
         now = None if card is None else card.fingerprint()
@@ -88,7 +90,7 @@ def in_cards(manifest: Mapping[str, Any], ledger: Ledger) -> Iterator[Difference
 
 
 def in_journals(close: Close, manifest: Mapping[str, Any], ledger: Ledger, book: CloseStore) -> Iterator[Difference]:
-    """The reconciliation it was closed on, the audit log, and the close before it."""
+    """Differences in the reconciliation a month was closed on, in the audit log, and in the close before it."""
     noted = manifest.get("stripe", {}).get("reconciliation_sha256")
     if noted not in set(map(digest, reconciliations_until(ledger.engine.rows, close.closed_at))):
         yield Difference("reconciliation", "the reconciliation it was closed on is gone or edited", noted)
