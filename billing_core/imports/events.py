@@ -35,6 +35,7 @@ from billing_core.ledger.sync import VOID
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
+from billing_core.values.counts import counted
 from billing_core.values.decimals import EXACT
 
 Progress = Callable[[ImportProgress], None]
@@ -140,7 +141,7 @@ def stage(
             checked = check(batch, rules)
             _take(found, checked, len(batch.numbers) + len(batch.rejected))
             if progress is not None:
-                progress(ImportProgress(0.0, found.rows, f"checked {found.rows:,} rows"))
+                progress(ImportProgress(0.0, found.rows, f"checked {counted(found.rows, 'row')}"))
     except Unusable as whole:
         found.refuse([RejectedLine(whole.row, whole.field, whole.reason)], 1)
         found.is_whole = False
@@ -337,7 +338,7 @@ def book(
                 _lift(writer, _billed(piece), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
-            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {done:,} events"))
+            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {counted(done, 'event')}"))
     return found
 
 

@@ -102,10 +102,11 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     effects = real_effects(effects)
     if not effects:
         return "No sum changes."
-    events = signed(sum(one.events for one in effects))
+    change = sum(one.events for one in effects)
+    events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
     where = plural(len(effects), "organization")
-    return f"Sums change by {events} events, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
+    return f"Sums change by {events}, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
 
 
 def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:

@@ -9,6 +9,8 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
+from billing_core.values.counts import counted
+
 UNKNOWN = "unknown"
 
 NOTHING_EARLIER = "no earlier data"
@@ -24,9 +26,8 @@ def count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
 
 
-def plural(value: int, noun: str) -> str:
-    """`1 event`, `12,345 events`."""
-    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+plural = counted
+"""`1 event`, `12,345 events`."""
 
 
 def credits_text(value: Decimal | None) -> str:

@@ -263,7 +263,7 @@ def test_a_changed_file_is_shown_imported_and_taken_back(admin: BrowserContext, 
     page = opened(admin, dashboard, "?view=import")
     upload(page, "october.csv", as_csv(rows))
     expect_counts(page, new=1, changed=1, unchanged=39, rejected=0)
-    expect(page.get_by_text(f"Sums change by +1 events, +{added} credits")).to_be_visible()
+    expect(page.get_by_text(f"Sums change by +1 event, +{added} credits")).to_be_visible()
     assert usage_credits(admin, dashboard) == before
     page.get_by_role("button", name="Import…").click()
     dialog = page.get_by_role("dialog")

@@ -72,8 +72,8 @@ def test_push_says_in_words_what_it_did(run):
     code, out, err = run("push")
     assert (code, err) == (0, "")
     assert out == (
-        "1 meter events: 1 sent, 0 there already, 0 rejected, 0 with unknown outcome, 0 not tried\n"
-        "170 credits delivered; 0 events held, 0 of them newly; 1 meter events confirmed\n"
+        "1 meter event: 1 sent, 0 there already, 0 rejected, 0 with unknown outcome, 0 not tried\n"
+        "170 credits delivered; 0 events held, 0 of them newly; 1 meter event confirmed\n"
     )
 
 
@@ -214,7 +214,7 @@ def test_a_dry_run_in_words_prints_one_request_per_line(run):
     code, out, err = run("push", "--dry-run")
     assert code == 0
     assert json.loads(out)["body"]["payload"]["value"] == "170"
-    assert err == "1 requests would be made; nothing was sent or stored\n"
+    assert err == "1 request would be made; nothing was sent or stored\n"
 
 
 def test_a_dry_run_that_would_hold_something_is_exit_0(run, world):

@@ -80,7 +80,7 @@ def test_a_card_that_events_name_never_changes(world):
     text = ACME.replace("acme-2026-12", "builtin-1").replace("2026-12-01", "2000-01-01")
     found = refused(world, text)
     assert (found.row, found.field) == (1, "id")
-    assert "has other content than the card that 1 events were rated with" in found.reason
+    assert "has other content than the card that rated 1 event;" in found.reason
 
 
 def test_two_cards_in_force_at_once_are_refused(world):

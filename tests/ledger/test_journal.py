@@ -36,7 +36,7 @@ def test_a_ledger_belongs_to_demo_or_live_data_for_good(ledger):
 def test_a_card_is_immutable_once_an_event_names_it(tmp_path):
     ledger = ledger_at(tmp_path / "l.duckdb", [usage_row()])
     edited = CARD.model_copy(update={"credit_price_usd": Decimal(1)})
-    with pytest.raises(RateCardError, match=r"builtin-1.*1 events.*new id"):
+    with pytest.raises(RateCardError, match=r"builtin-1.*1 event;.*new id"):
         ledger.register_cards([edited], actor="tester")
     assert ledger.card("builtin-1") == CARD
     ledger.engine.close()

@@ -199,9 +199,7 @@ def test_without_langfuse_the_rest_is_compared(ledger):
 
 def test_rows_that_langfuse_could_not_give_are_said(ledger):
     found = run(ledger, Langfuse(TRACE, rejected=[RejectedRow("obs-1", "no start time"), RejectedRow("obs-2", "x")]))
-    assert found.problems == (
-        "Langfuse: 2 rows could not be read and are in no sum, the first is obs-1: no start time",
-    )
+    assert found.problems == ("Langfuse: 2 rows could not be read, in no sum, the first is obs-1: no start time",)
 
 
 def test_one_customer_that_cannot_be_read_is_unknown_and_the_others_are_compared(tmp_path):

@@ -156,7 +156,7 @@ def test_progress_ends_with_all_of_it(service, monkeypatch):
     told = []
     service.rerating.what_if(EVERYONE, only(DEAR), progress=lambda share, text: told.append((share, text)))
     assert told == [
-        (0.25, "rated 1 events"),
+        (0.25, "rated 1 event"),
         (0.5, "rated 2 events"),
         (0.75, "rated 3 events"),
         (1.0, "rated 4 events"),

@@ -82,7 +82,7 @@ def test_what_happens_to_its_rows_is_counted():
 
 def test_the_effect_is_signed_exact_and_has_units():
     assert (
-        effect_text(EFFECTS) == "Sums change by +1 events, −850.5 credits, −$0.034 over 2 organizations."
+        effect_text(EFFECTS) == "Sums change by +1 event, −850.5 credits, −$0.034 over 2 organizations."
     )  # 300 - 1150.5, 0.012 - 0.04602
     assert effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == "No sum changes."
     assert effect_rows(EFFECTS) == {
