@@ -44,7 +44,8 @@ FIRST_PULL_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """What a pull did. `observations` and `duplicates` are rows, the rest are events.
+    """The result of a pull: `observations` and `duplicates` are rows, the other counts are events. `observations` and
+    `duplicates` are rows, the rest are events.
 
     `policy_differs` are sent events that stay as they are although the settings now would bill them otherwise, and
     `policy_differs_credits` what that is about. `notes` are sentences about rows that were not looked for.
@@ -89,14 +90,18 @@ class PullResult:
 def incremental_window(
     covered_until: datetime | None, *, now: datetime, lookback: timedelta, first_days: int = FIRST_PULL_DAYS
 ) -> Window:
-    """From a look-back before the end of what was read, so that late and growing traces are read again."""
+    """The window of an incremental pull: from a look-back before the end of what was read, so that late and growing
+    traces are read again.
+    """
     if covered_until is None:
         return Window(now - timedelta(days=first_days), now)
     return Window(min(covered_until, now - timedelta(seconds=1)) - lookback, now)
 
 
 def within_retention(window: Window, retention_days: int | None, *, now: datetime) -> Window:
-    """A window nobody named, shortened to what the project still holds: partly deleted traces look complete."""
+    """A pull's default window, shortened to what the Langfuse project still holds: partly deleted traces look
+    complete.
+    """
     if retention_days is None:
         return window
     oldest = now - timedelta(days=retention_days)
@@ -116,7 +121,8 @@ def pull(
     ended_since: datetime | None = None,
     progress: Callable[[PullProgress], None] | None = None,
 ) -> PullResult:
-    """Book every trace with a row in `window`, complete. Run twice, the second changes nothing.
+    """Read `window` from Langfuse and book every trace with a row in it, complete. Run twice, the second changes
+    nothing.
 
     Whatever stops it, what was booked stays booked and the run log says how it ended; pages read so far
     wait in `spool` for the next try.
@@ -199,7 +205,7 @@ def _mark_missing(
 def book_usage(
     ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
 ) -> tuple[pa.Table, BookingCounts]:
-    """`book_rated`, of which only the rows to book are told."""
+    """Rate and book rows of `USAGE_SCHEMA`; returns the rated events and the counts of the booking."""
     rated, counts = book_rated(ledger, usage, cards, policy, run_id=run_id)
     return rated.events, counts
 
@@ -207,7 +213,7 @@ def book_usage(
 def book_rated(
     ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
 ) -> tuple[Rated, BookingCounts]:
-    """Rate and book rows of `USAGE_SCHEMA`; returns what they were rated as and what booking them did.
+    """Rate and book rows of `USAGE_SCHEMA`; returns everything rating decided and the counts of the booking.
 
     Who pays is decided in the transaction that books it, by the organization directory as it is then and not as
     `policy` has it: a pull takes long, and neither a push nor a change of the map may come in between. What is on a
@@ -224,13 +230,13 @@ def book_rated(
 
 
 def rate_as_billed(rows: Rows, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy) -> Rated:
-    """Rate rows of `USAGE_SCHEMA`, with regard to whose bill each event is on and under which policy it got there."""
+    """Rate rows of `USAGE_SCHEMA`; events already billed keep the customer and policy they were billed under."""
     others = on_a_bill_under_another(rows, usage["id"].to_pylist(), policy)
     return rate_under(usage, cards, policy, booked_on_a_bill(rows, usage), others)
 
 
 def cards_for(usage: pa.Table, ledger: Ledger, cards: RateCardFile, versions: set[str]) -> list[RateCard | None]:
-    """The card for each row: the one an event was booked with, else the one in force at its time.
+    """The rate card of each row: the one an event was booked with, else the one in force at its time.
 
     A new card file never changes what history cost; `rerate` does that, on purpose and audited.
     """

@@ -1,4 +1,4 @@
-"""Pulls as people start them, and how current the ledger is."""
+"""Pulls as people start them, and how current the ledger is. Part of `BillingService`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Freshness:
 
 
 class PullService:
-    """One pull at a time per ledger; `after_pull` is called with whoever pulled, once everything is booked."""
+    """Pulls of Langfuse into the ledger, one at a time per ledger."""
 
     def __init__(
         self,
@@ -116,7 +116,9 @@ class PullService:
         )
 
     def freshness(self) -> Freshness:
-        """When Langfuse was last read to the end, whether a pull runs now, and what is missing if one failed."""
+        """How current the ledger is: when Langfuse was last read to the end, whether a pull runs now, what is missing
+        if one failed.
+        """
         runs = self._ledger.last_runs()
         running = is_held(self._lock)
         success = next((run for run in runs if run.outcome in {"done", "partial"}), None)

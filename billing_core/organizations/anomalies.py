@@ -1,4 +1,4 @@
-"""Days and periods outside an organization's usual range. Pure and exact.
+"""Finds days and periods outside an organization's usual range of credits. Pure and exact.
 
 The range is the median of comparable days, give or take the largest of: 3.5 robust standard deviations (the median
 distance from the median, times 1.4826, which makes it one where days scatter normally), a quarter of the median, and
@@ -51,12 +51,12 @@ class UsualRange:
     is_weekday: bool
 
     def has(self, held: Decimal) -> bool:
-        """Whether so many credits are usual."""
+        """Whether so many credits lie within the usual range."""
         return self.low <= held <= self.high
 
 
 def range_around(values: Sequence[Decimal]) -> tuple[Decimal, Decimal, Decimal]:
-    """Median, and the bounds of what is usual."""
+    """The usual range of some earlier sums: their median, and bounds around it."""
     level = _median(values)
     spread = _median([abs(EXACT.subtract(value, level)) for value in values])
     margin = max(EXACT.multiply(SPREADS, spread), EXACT.multiply(QUARTER, level), SMALLEST_MARGIN)
@@ -72,7 +72,7 @@ def _median(values: Sequence[Decimal]) -> Decimal:
 
 
 def expected_day(days: Sequence[Decimal], position: int) -> UsualRange | None:
-    """What was usual for `days[position]`, judged by the days before it; `None` while there are too few.
+    """The usual range of `days[position]`, from the days before it; `None` while there are too few.
 
     `days` are consecutive, the first one being the organization's first day.
     """
@@ -87,7 +87,7 @@ def expected_day(days: Sequence[Decimal], position: int) -> UsualRange | None:
 
 
 def expected_period(days: Sequence[Decimal], start: int, length: int) -> UsualRange | None:
-    """What was usual for `length` days from `days[start]`: the sums of up to 4 equally long periods before.
+    """The usual range of the sum of `length` days from `days[start]`: from up to 4 equally long periods before.
 
     `None` where fewer than 3 of them lie within the organization's life.
     """
@@ -100,7 +100,7 @@ def expected_period(days: Sequence[Decimal], start: int, length: int) -> UsualRa
 
 
 def total(days: Sequence[Decimal]) -> Decimal:
-    """The exact sum of days."""
+    """The exact sum of the credits of some days."""
     found = Decimal(0)
     for value in days:
         found = EXACT.add(found, value)
@@ -112,7 +112,7 @@ def total(days: Sequence[Decimal]) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """A day of an organization (`None`: events that name none) outside its usual range.
+    """An anomaly: a day of an organization (`None`: events that name none) outside its usual range.
 
     `credits_at_stake` is the distance from the expected level; `usd_at_stake` its price at what a credit cost on that
     day and the compared ones, to twelve places. `compared` are the days the level came from.
@@ -130,28 +130,28 @@ class Anomaly:
 
     @property
     def is_more(self) -> bool:
-        """More than usual, or less."""
+        """Whether the day had more credits than usual, not fewer."""
         return self.credits > self.expected.level
 
     @property
     def is_silent(self) -> bool:
-        """No usage at all where some was usual."""
+        """Whether the day had no usage at all where some was usual."""
         return self.credits == 0
 
     @property
     def is_seen(self) -> bool:
-        """Marked as seen, and the day is still what it was then."""
+        """Whether somebody marked the anomaly as seen, and the day has the same credits as then."""
         return self.mark is not None and not self.has_changed
 
     @property
     def has_changed(self) -> bool:
-        """Marked as seen, but the day's credits changed since."""
+        """Whether somebody marked the anomaly as seen, but the day's credits changed since."""
         return self.mark is not None and self.mark.credits != self.credits
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodAnomaly:
-    """An organization whose whole period lies outside what equally long periods before were; fields as in `Anomaly`."""
+    """An organization whose credits in the whole period lie outside the range of equally long periods before."""
 
     organization_id: str | None
     first_day: date
@@ -164,7 +164,7 @@ class PeriodAnomaly:
 
 @dataclass(frozen=True, slots=True)
 class NotJudged:
-    """An organization none of whose days could be judged, and why."""
+    """An organization none of whose days could be checked for anomalies, and why."""
 
     organization_id: str | None
     reason: str
@@ -172,7 +172,7 @@ class NotJudged:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyReport:
-    """Days and periods outside their usual range, most credits at stake first.
+    """The anomalies of a period: days and periods outside their usual range, most credits at stake first.
 
     `first_day` to `last_day` were judged (`None`: no complete day lies in the window); `note` says where these are not
     all days that were asked for. `as_of` is the ledger's booking number the report was made from.
@@ -188,11 +188,11 @@ class AnomalyReport:
 
     @property
     def unseen(self) -> int:
-        """Anomalies nobody marked as seen, or that changed since."""
+        """The anomalies nobody marked as seen, or whose credits changed since."""
         return sum(not row.is_seen for row in self.rows)
 
 
 def rank(row: Anomaly | PeriodAnomaly) -> tuple[Decimal, int, str]:
-    """Sorts by credits at stake, most first, then newest, then by organization."""
+    """The sort key of anomalies: most credits at stake first, then newest, then by organization."""
     day = row.day if isinstance(row, Anomaly) else row.last_day
     return -row.credits_at_stake, -day.toordinal(), row.organization_id or ""

@@ -1,4 +1,4 @@
-"""Anomalies as CSV: exact figures, no cell that a spreadsheet would run."""
+"""Writes anomalies as CSV: exact figures, no cell that a spreadsheet would run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = (
 
 
 def csv_document(pieces: Iterable[Sequence[Anomaly]]) -> Iterator[bytes]:
-    """The header, then one piece of bytes per piece of rows; the rows have their split."""
+    """The CSV file of anomalies, in pieces: the header, then one piece of bytes per piece of rows."""
     yield csv_line(HEADER).encode()
     for rows in pieces:
         yield "".join(csv_line(_values(row)) for row in rows).encode()
@@ -33,7 +33,7 @@ def _values(row: Anomaly) -> list[Any]:
 
 
 def state(row: Anomaly) -> str:
-    """`new`, `seen` or `changed since seen`."""
+    """The state of an anomaly as a CSV cell: `new`, `seen` or `changed since seen`."""
     if row.has_changed:
         return "changed since seen"
     return "seen" if row.is_seen else "new"

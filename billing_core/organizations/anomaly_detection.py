@@ -1,4 +1,4 @@
-"""Every organization's days and period held against what was usual for it. Pure."""
+"""Checks every organization's days and whole period against its usual range. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USD_PLACES = 12
 
 
 def judge(past: DailyHistory, first: date, last: date, *, as_of: int) -> AnomalyReport:
-    """Judge the days from `first` to `last`, both over, by what the history holds before each."""
+    """The anomalies among the days from `first` to `last`, both over, by the history before each day."""
     rows: list[Anomaly] = []
     periods: list[PeriodAnomaly] = []
     left_out: list[NotJudged] = []

@@ -1,4 +1,4 @@
-"""Credits per day of each organization, as one reader sees them: from the engine's rows to plain series. Exact."""
+"""Turns the engine's rows into series of credits per day for each organization. Exact."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ class DailyUsage:
 
     @property
     def complete(self) -> tuple[Decimal, ...]:
-        """Credits of the days that are over and were whole: usage, or reading it, began within the first one."""
+        """Credits of the days that are over and completely covered: usage, or reading it, began within the first
+        one.
+        """
         return self.credits[:-1] if self.is_older else self.credits[1:-1]
 
     @property
     def today(self) -> Decimal:
-        """Credits of the day that is not."""
+        """Credits so far of the present day, which is not over."""
         return self.credits[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class DailyHistory:
-    """What is known until the moment `at` about the days since `first_day`; `today` is the day `at` is in.
+    """Daily usage of every account since `first_day`, known until the moment `at`; `today` is the day `at` is in.
 
     Organizations and accounts without an event since `first_day` are absent.
     """
@@ -53,7 +55,7 @@ class DailyHistory:
     accounts: Mapping[Account, DailyUsage]
 
     def together(self, keys: Iterable[Account]) -> DailyUsage | None:
-        """The sum of some accounts; `None` if none of them is known."""
+        """The summed series of some accounts; `None` if none of them is known."""
         parts = [self.accounts[key] for key in keys if key in self.accounts]
         if len(parts) < 2:
             return parts[0] if parts else None
@@ -71,7 +73,7 @@ _Days = dict[int, tuple[Decimal, Decimal]]
 
 
 def daily_history(rows: pa.Table, older: Iterable[Account], *, at: datetime, first_day: date) -> DailyHistory:
-    """Series from rows of `ledger.history.per_day`; `older` are the accounts with events before `first_day`.
+    """The daily history from rows of `ledger.history.per_day`; `older` are the accounts with events before `first_day`.
 
     `at` is aware, in the reporting timezone.
     """
@@ -124,5 +126,5 @@ def _usage(days: _Days, first: int, last: int, *, is_older: bool) -> DailyUsage:
 
 
 def day_number(day: date) -> int:
-    """Days since 1970-01-01."""
+    """A date as the number of days since 1970-01-01."""
     return (day - EPOCH).days

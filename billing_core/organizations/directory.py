@@ -1,4 +1,5 @@
-"""What organizations are called, and who pays for their events that name no customer. Part of `BillingService`.
+"""The organization directory: names of organizations, and who pays for their events that name no customer. Part of
+`BillingService`.
 
 Reading needs an admin, who sees the organizations they may see. Changing decides about bills of everybody: it needs an
 admin without limits, and is previewed first.
@@ -46,7 +47,7 @@ REMEMBERED = 32
 
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
-    """An organization as the directory and its events have it.
+    """An organization's line of the directory, with what its events say of it.
 
     Attributes
     ----------
@@ -67,7 +68,7 @@ class DirectoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class PreviewLine:
-    """One line of a preview.
+    """One line of a directory preview: an organization before and after, and its events that move.
 
     `moved` are unsent events with something to bill that `after` decides about from then on; `seq` is the number of
     the line's row that the preview saw, 0 if there was none; `warnings` are sentences.
@@ -82,18 +83,18 @@ class PreviewLine:
 
     @property
     def changes_customer(self) -> bool:
-        """Whether somebody else pays."""
+        """Whether another customer pays after the change."""
         return self.before.customer_id != self.after.customer_id
 
     @property
     def is_new(self) -> bool:
-        """Whether the directory says nothing of the organization so far."""
+        """Whether the directory has no line of the organization so far."""
         return self.before == Line()
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPreview:
-    """What changes would do, before anybody makes them. `unchanged` lines are as they are wanted already.
+    """What changes of the directory would do; nothing is changed. `unchanged` lines are as they are wanted already.
 
     `notes` concern all of it. `file_sha256` names the file an import came from.
     """
@@ -106,7 +107,7 @@ class DirectoryPreview:
 
     @property
     def moved(self) -> MovedEvents:
-        """The events of all steps together."""
+        """The unsent events that move to another customer, all lines together."""
         parts = [step.moved for step in self.steps]
         amounts = sum((Amounts(part.events, part.credits, part.amount_usd) for part in parts), Amounts())
         return MovedEvents(amounts.events, amounts.credits, amounts.amount_usd, sum(part.old_events for part in parts))
@@ -114,14 +115,14 @@ class DirectoryPreview:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What was done: lines written, and events with something to bill that somebody else pays for now."""
+    """The result of changing the directory: lines written, and unsent events that another customer pays for now."""
 
     lines: int
     events_moved: int
 
 
 class Directory:
-    """See the module. Thread-safe."""
+    """What people can do with the organization directory, for one principal per call. Thread-safe."""
 
     def __init__(self, ledger: Ledger, settings: Settings, clock: Clock = now) -> None:
         self._ledger = ledger
@@ -134,20 +135,22 @@ class Directory:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def names(self, principal: Principal) -> Mapping[str, str]:
-        """Organization → name, of those with one that the principal may see."""
+        """Organization → name, of the named organizations that the principal may see."""
         principal.require(Role.ADMIN)
         scope = scope_of(principal)
         return {one: name for one, name in names_in(self._lines(self._ledger.version())).items() if scope.holds(one)}
 
     def customers(self, principal: Principal) -> Mapping[str, str]:
-        """Organization → the customer that pays for its events whose trace names none, of those in sight."""
+        """Organization → the customer that pays for its events whose trace names none, of those the principal may
+        see.
+        """
         principal.require(Role.ADMIN)
         scope = scope_of(principal)
         mapped = mapped_customers(self._ledger.engine.rows)
         return {one: customer for one, customer in mapped.items() if scope.holds(one)}
 
     def entries(self, principal: Principal) -> list[DirectoryEntry]:
-        """Every organization the ledger or the directory knows, as far as the principal may see.
+        """The directory entry of every organization in ledger or directory that the principal may see.
 
         Most credits that nobody pays for first, then those that are not mapped, then by id.
         """
@@ -162,13 +165,14 @@ class Directory:
         return rows if scope.organizations is None else [replace(row, seq=0) for row in rows]
 
     def stripe_customers(self, principal: Principal) -> tuple[Customer, ...] | None:
-        """The customers Stripe knew when they were last read, to choose from; `None`: never read."""
+        """Stripe's customers as last read, to choose from; `None`: never read."""
         _require_everything(principal)
         known = remembered(SyncStore(self._ledger.engine)).customers
         return None if known is None else tuple(one for one in known if not one.is_deleted)
 
     def csv_lines(self, principal: Principal) -> Iterator[str]:
-        """The map in exactly the form of an import, unmapped organizations included; access is checked at once.
+        """The directory as a CSV file in exactly the form of an import, unmapped organizations included; access is
+        checked at once.
 
         An id that no file can hold (control characters, more than 200 characters) is left out.
         """
@@ -181,13 +185,13 @@ class Directory:
 
     @staticmethod
     def parse_import(data: bytes) -> Parsed:
-        """A file's rows as changes, or what is wrong with each."""
+        """The changes that a file asks for, or what is wrong with each of its rows."""
         return parse(data)
 
     def preview(
         self, principal: Principal, changes: Iterable[Change] | Parsed, *, source: Source = "page"
     ) -> DirectoryPreview:
-        """What changes would do; nothing is written.
+        """What changes of the directory would do; nothing is written.
 
         Raises
         ------
@@ -230,7 +234,8 @@ class Directory:
     def apply(
         self, principal: Principal, preview: DirectoryPreview, also: Callable[[Writer], object] | None = None
     ) -> Applied:
-        """Write what was previewed and move unsent events with it, in one transaction; all or nothing.
+        """Make the previewed changes of the directory and move unsent events with them, in one transaction; all or
+        nothing.
 
         `also` writes what belongs to it, in the same transaction.
 

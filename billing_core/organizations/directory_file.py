@@ -1,4 +1,4 @@
-"""The organization map as a CSV file: what is written is exactly what is read back. Pure.
+"""Reads and writes the organization directory as a CSV file: what is written is exactly what is read back. Pure.
 
 Columns `organization_id`, `name`, `customer_id`; one of the last two may be missing. An empty cell leaves things as
 they are, a single `-` clears. All or nothing: one row that cannot be used and none is.
@@ -35,7 +35,7 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What somebody wants of an organization's line: `None` leaves a part as it is, empty text clears it."""
+    """A wanted change of an organization's line: `None` leaves a part as it is, empty text clears it."""
 
     organization_id: str
     name: str | None = None
@@ -44,7 +44,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RejectedDirectoryRow:
-    """A row that cannot be used: its number in the file (the header is row 1), the column, and why."""
+    """A row of a directory file that cannot be used: its number (the header is row 1), the column, and why."""
 
     row: int
     field: str
@@ -53,7 +53,9 @@ class RejectedDirectoryRow:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A file: what it asks for, or what is wrong with it. `rows` counts rows below the header, `sha256` is in hex."""
+    """The content of a directory file: the changes it asks for, or what is wrong with it. `rows` counts rows below the
+    header, `sha256` is in hex.
+    """
 
     changes: tuple[Change, ...]
     rejected: tuple[RejectedDirectoryRow, ...]
@@ -69,7 +71,7 @@ class _Unusable(Exception):
 
 
 def parse(data: bytes) -> Parsed:
-    """Read a file: CSV as any spreadsheet saves it (`csv_dialect`), at most 5 MB and 100,000 rows."""
+    """Read a directory file: CSV as any spreadsheet saves it (`csv_dialect`), at most 5 MB and 100,000 rows."""
     digest = sha256(data).hexdigest()
     try:
         header, body = _records(data)
@@ -103,7 +105,7 @@ def parse(data: bytes) -> Parsed:
 
 
 def faults(change: Change) -> Iterator[tuple[str, str]]:
-    """What keeps a change from being made: the part, and what is expected of it."""
+    """What is wrong with a wanted change: the part, and what is expected of it."""
     if not change.organization_id.strip():
         yield "organization_id", "the id of an organization"
     for field in COLUMNS:
@@ -124,19 +126,19 @@ def _is_visible_ascii(text: str) -> bool:
 
 
 def can_be_written(organization_id: str) -> bool:
-    """Whether a file can name this organization: an id may be anything a trace says."""
+    """Whether a CSV file can name this organization: an id may be anything a trace says."""
     return not any(faults(Change(organization_id)))
 
 
 def csv_lines(lines: Iterable[tuple[str, str | None, str | None]]) -> Iterator[str]:
-    """Organization, name, customer as a file that `parse` reads back; formulas are neutralised."""
+    """The directory as CSV lines (organization, name, customer) that `parse` reads back; formulas are neutralised."""
     yield csv_line(COLUMNS)
     for line in lines:
         yield csv_line(line)
 
 
 def shown(text: str) -> str:
-    """The text, or its beginning: a cell may hold megabytes."""
+    """The text of a cell, shortened for a message: a cell may hold megabytes."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

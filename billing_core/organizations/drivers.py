@@ -1,4 +1,4 @@
-"""Which chatflow, model or user is behind a changed slope. Pure and exact."""
+"""Finds the chatflow, model or user that drives a change of an organization's credits. Pure and exact."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class UsageChange:
-    """Credits of the last days against those of as many before, and who is behind the difference.
+    """An organization's credits of the last days compared with those of as many days before, and what drives the
+    difference.
 
     `contributions` holds every value of every dimension, largest in the direction of the change first; those of one
     dimension add up to `change` exactly. `driver` is the one to name.
@@ -48,17 +49,19 @@ class UsageChange:
 
     @property
     def share(self) -> Fraction:
-        """The driver's part of the change; above 1 where others went the other way."""
+        """The share of the change that its driver accounts for; above 1 where others went the other way."""
         return Fraction(self.driver.credits) / Fraction(self.change)
 
     @property
     def relative(self) -> Fraction | None:
-        """The change as a share of what was before, `None` where nothing was."""
+        """The change relative to the credits before (1: twice as many); `None` where there were none."""
         return None if not self.before else Fraction(self.change) / Fraction(self.before)
 
 
 def slope_driver(before: Slices, now: Slices) -> UsageChange | None:
-    """Who is behind the change from `before` to `now`; `None` while it is under 10 %, or nothing changed."""
+    """The value of a dimension that drives the change from `before` to `now`; `None` for a change under 10 %, or
+    none.
+    """
     totals = [_sum(slices[DIMENSIONS[0]]) for slices in (before, now)]
     change = EXACT.subtract(totals[1], totals[0])
     if not change or abs(Fraction(change)) < SMALLEST * Fraction(totals[0]):

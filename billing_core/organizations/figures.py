@@ -1,4 +1,4 @@
-"""What is counted and summed per organization, and how totals follow from it. Pure and exact.
+"""The figures of an organization (counts and sums), and how totals follow from them. Pure and exact.
 
 Every definition stands once, in `MEANINGS`: the page shows it as help, `docs/organizations.md` prints it.
 
@@ -45,7 +45,7 @@ MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class TokensByClass:
-    """Tokens by what they were; `None` where no event names any."""
+    """Tokens by token class; `None` where no event names any."""
 
     input: int | None = None
     output: int | None = None
@@ -89,19 +89,19 @@ class Figures:
 
     @property
     def margin_usd(self) -> Decimal | None:
-        """US dollars that remain of the amount whose cost is known."""
+        """The margin in US dollars: amount minus cost, over the events whose cost is known."""
         if self.known_cost_amount_usd is None or self.borne_cost_usd is None:
             return None
         return EXACT.subtract(self.known_cost_amount_usd, self.borne_cost_usd)
 
     @property
     def latency_average(self) -> Decimal | None:
-        """Seconds, over all events, to the microsecond."""
+        """The average latency in seconds, over all events, to the microsecond."""
         return None if not self.events else (self.latency_sum / self.events).quantize(MICROSECOND, ROUND_HALF_EVEN)
 
     @property
     def error_share(self) -> Decimal | None:
-        """Between 0 and 1, of the events for which errors are known."""
+        """The share of failed events, from 0 to 1, among those for which errors are known."""
         return None if not self.judged_events else Decimal(self.failed_events) / Decimal(self.judged_events)
 
     def to_json(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class OrganizationFigures:
-    """One organization (`None`: events that name none) in a period and in the one before.
+    """The figures of one organization (`None`: events that name none) in a period and in the one before.
 
     `previous` is `None` where there is no period before; `daily` holds credits per day of the reporting timezone,
     first day of the period first, days without events as 0. `customer_ids` are those its events name, sorted.
@@ -145,13 +145,13 @@ class OrganizationFigures:
     customer_ids: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """One row of the published document (CONTRACT section 3, `stats`)."""
+        """The organization's row of the published document (CONTRACT section 3, `stats`)."""
         return {"organization_id": self.organization_id, **self.now.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Every organization of a question, largest credits first, and their totals.
+    """The figures of every organization in a window, largest credits first, and their totals.
 
     `has_previous`: the period has one before. `ties_out`: the rows add up to what Usage Events shows for the same
     filter, to the last digit. `first_day` is the day `daily` begins with, ISO 8601; `None` without events.
@@ -165,7 +165,9 @@ class Statistics:
     ties_out: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The published document: organizations with events in the period, and their totals."""
+        """The published document (CONTRACT section 3, `stats`): organizations with events in the period, and their
+        totals.
+        """
         active = [one.to_json() for one in self.organizations if one.now.events]
         return {"organizations": active, "totals": self.total.to_json(), "ties_out": self.ties_out}
 
@@ -182,7 +184,9 @@ class Move:
 
 
 def movers(organizations: Iterable[OrganizationFigures]) -> list[Move]:
-    """Changes of credits, the largest first, whichever direction; nothing for a period without one before."""
+    """The changes of organizations' credits, largest first, whichever direction; empty for a period without one
+    before.
+    """
     moves = []
     for one in organizations:
         if one.previous is None:
@@ -195,7 +199,7 @@ def movers(organizations: Iterable[OrganizationFigures]) -> list[Move]:
 
 
 def added(rows: Sequence[Figures], *, latency_p95: Decimal | None) -> Figures:
-    """The total of some organizations: sums, the union of models, and a percentile of its own."""
+    """The total of some organizations' figures: sums, the union of models, and the given percentile of latency."""
     return Figures(
         events=sum(row.events for row in rows),
         chats=sum(row.chats for row in rows),

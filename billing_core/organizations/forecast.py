@@ -1,4 +1,4 @@
-"""What an organization will have used at the end of its period, from its days so far. Pure and deterministic.
+"""Forecasts an organization's credits at the end of its period, from its days so far. Pure and deterministic.
 
 The model is exponential smoothing with an additive weekday rhythm (`statsmodels`, ETS). Ranges come from a thousand
 simulated futures that draw their surprises from the past's own. Floats live in here only: days come in and forecasts
@@ -65,7 +65,7 @@ _fitting = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class ForecastInput:
-    """What is known at the moment `at` about the usage a forecast is for.
+    """Everything a forecast is computed from, as known at the moment `at`.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class ForecastInput:
 
     @property
     def present_day(self) -> date:
-        """The day `at` is in."""
+        """The date that the moment `at` is in."""
         return self.at.astimezone(self.zone).date()
 
     def day(self, position: int) -> date:
@@ -118,7 +118,7 @@ class ExpectedDay:
 
 @dataclass(frozen=True, slots=True)
 class Exhaustion:
-    """When the included credits are used up: `already`, or a day each; `None` is "not before the period ends".
+    """When the included credits will be used up: `already`, or a day each; `None` is "not before the period ends".
 
     One simulated future in ten gets there by `early`, half of them by `expected`, nine in ten by `late`.
     """
@@ -131,7 +131,7 @@ class Exhaustion:
 
 @dataclass(frozen=True, slots=True)
 class BackTest:
-    """How far earlier forecasts of the same kind were off: the mean of `|forecast − actual| ÷ actual` of 7-day sums.
+    """The error of earlier forecasts of the same kind: the mean of `|forecast − actual| ÷ actual` of 7-day sums.
 
     `error` is a share (0.09 is 9 %), `None` when no past week with usage could be forecast; `origins` counts the tests.
     """
@@ -142,7 +142,7 @@ class BackTest:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Credits at the end of the period, with an 80 % interval; `low` is never below what is used already.
+    """A forecast of credits at the end of the period, with an 80 % interval; `low` is never below what is used already.
 
     `exhaustion` is `None` if no limit is known; `method` names the model in words; `notes` say what the forecast is
     about where that is not obvious. `days` begins with today.
@@ -162,14 +162,14 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class NotEnough:
-    """There is no forecast, and why, in a sentence."""
+    """The reason why no forecast can be made, in a sentence."""
 
     reason: str
     asked: ForecastInput | None = None
 
 
 def forecast(question: ForecastInput) -> Forecast | NotEnough:
-    """Answer a question, or say what is missing for an answer."""
+    """The forecast for an input, or what is missing for one."""
     end = question.period_end
     if end is None:
         return NotEnough("No billing period is known.", question)

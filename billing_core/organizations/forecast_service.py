@@ -1,4 +1,4 @@
-"""What comes and what stands out: forecasts, who is behind a change, and anomalies. For admins only.
+"""Forecasts, drivers of changed usage, and anomalies of organizations. For admins only. Part of `BillingService`.
 
 An admin limited to organizations gets answers about those alone, made from nothing else. What is remembered is keyed by
 scope, booking number and the moment until which usage is known.
@@ -62,22 +62,22 @@ Segments = dict[tuple[str | None, int], Kinds]
 
 
 class LimitsSource(Protocol):
-    """What is known of limits at a moment."""
+    """The limits of organizations as known at a moment."""
 
     @property
     def rows(self) -> Sequence[Limit]:
-        """One per organization and customer that pays for it."""
+        """The limits, one per organization and customer that pays for it."""
 
 
 class Limits(Protocol):
-    """Where limits are known (`organizations.limits_desk.LimitsDesk`)."""
+    """Something that knows limits (`organizations.limits_service.LimitsService`)."""
 
     def read(self, principal: Principal) -> LimitsSource:
         """The limits of every organization the principal may see."""
 
 
 class ForecastService:
-    """See the module. Thread-safe; one per service."""
+    """Forecasts, drivers of changed usage, and anomalies, for one principal per call. Thread-safe; one per service."""
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: Limits) -> None:
         self._zone = settings.zone
@@ -93,7 +93,7 @@ class ForecastService:
     # ── forecast ─────────────────────────────────────────────────────────────────────────────────
 
     def forecast(self, principal: Principal, organization_id: str | None) -> Forecast | NotEnough:
-        """Credits at the end of an organization's period, or why that cannot be said.
+        """The forecast of credits at the end of an organization's period, or why there is none.
 
         The period is its customer's at Stripe; where none is known, the calendar month of the reporting timezone, and
         the notes say so. With several customers it is about the one with the largest use. `None` asks about events
@@ -109,7 +109,7 @@ class ForecastService:
     def forecasts(
         self, principal: Principal, organization_ids: Iterable[str | None]
     ) -> dict[str | None, Forecast | NotEnough]:
-        """The forecast of each; a new one takes a twentieth of a second, an old one is remembered."""
+        """The forecasts of some organizations; a new one takes a twentieth of a second, an old one is cached."""
         wanted = tuple(organization_ids)
         for one in wanted:
             self._require(principal, one)
@@ -145,7 +145,7 @@ class ForecastService:
         return replace(answer, notes=notes)
 
     def driver(self, principal: Principal, organization_id: str | None) -> UsageChange | None:
-        """Who is behind the change of the last 14 complete days against the 14 before.
+        """The driver of an organization's change in credits between the last 14 complete days and the 14 before.
 
         `None` for changes under 10 %, and for organizations younger than both. Raises as `forecast`.
         """
@@ -231,7 +231,7 @@ class ForecastService:
     def anomalies(
         self, principal: Principal, start: datetime | None, end: datetime | None, organization: str | None = None
     ) -> AnomalyReport:
-        """Days outside their organization's usual range among the complete days of `[start, end)`, ranked.
+        """The anomalies among the complete days of `[start, end)`: days outside an organization's usual range, ranked.
 
         Times without an offset are in the reporting timezone. Only days that are over, and until the end of which
         Langfuse was read, are judged. The rows have no `split` yet: see `explained`.
@@ -262,7 +262,8 @@ class ForecastService:
         return replace(report, rows=tuple(rows))
 
     def explained(self, principal: Principal, report: AnomalyReport, rows: Sequence[Anomaly]) -> tuple[Anomaly, ...]:
-        """The rows with their `split`: only those that are shown, because it reads their events.
+        """The anomalies with their `split` into volume, price and mix: only for those shown, because it reads their
+        events.
 
         The baseline is an average day of those the expected level came from, so it is near that level, not equal.
         """
@@ -312,7 +313,7 @@ class ForecastService:
         self._marks.put((organization_id, day), AnomalyMark(seen, self._clock(), principal.name, note))
 
     def unmark(self, principal: Principal, organization_id: str | None, day: date) -> None:
-        """Take a mark back. Raises `NotFound` if there is none."""
+        """Remove the mark of an anomaly. Raises `NotFound` if there is none."""
         self._require(principal, organization_id)
         if not self._marks.remove((organization_id, day), actor=principal.name):
             raise NotFound(

@@ -1,4 +1,4 @@
-"""How far a plan reaches: credits used of those included, in the subscription's own period. Pure and exact.
+"""Limits of plans: credits used of those included, in the subscription's own period. Pure and exact.
 
 A share is known only where both numbers are. An unknown plan is unknown: never Free, never 0 %.
 """
@@ -23,7 +23,8 @@ LONGEST_MONTH = timedelta(days=32)
 
 
 def percent_of(used: Decimal | None, included: int | None) -> Decimal | None:
-    """Percent used, beyond 100 where it is; `None` where a side is unknown or nothing is included.
+    """The percent of included credits used, beyond 100 where it is; `None` where a side is unknown or nothing is
+    included.
 
     Cut, not rounded, to two decimals: 100.00 is shown only when all of it is used.
     """
@@ -33,14 +34,14 @@ def percent_of(used: Decimal | None, included: int | None) -> Decimal | None:
 
 
 def reached(used: Decimal | None, included: int | None, thresholds: Iterable[int]) -> tuple[int, ...]:
-    """The thresholds (percent) that `used` has reached exactly or passed, lowest first; none of an unknown share."""
+    """The thresholds (percent) that usage has reached exactly or passed, lowest first; none of an unknown share."""
     if used is None or not included:
         return ()
     return tuple(sorted(t for t in thresholds if Fraction(used) * 100 >= t * included))
 
 
 def is_too_early(start: datetime, end: datetime, now: datetime) -> bool:
-    """Whether less than 5 % of the period `[start, end)` has passed."""
+    """Whether less than 5 % of the period `[start, end)` has passed, too little to extrapolate from."""
     return now - start < (end - start) * EARLY.numerator / EARLY.denominator
 
 
@@ -94,7 +95,7 @@ class Limit:
 
     @property
     def is_without(self) -> bool:
-        """Whether there is nothing to use up: no customer, no subscription, or one that has ended."""
+        """Whether there are no included credits to use up: no customer, no subscription, or one that has ended."""
         return self.customer_id is None or self.state == NO_SUBSCRIPTION or self.state in ENDED
 
     @property
@@ -104,42 +105,42 @@ class Limit:
 
     @property
     def percent_used(self) -> Decimal | None:
-        """See `percent_of`."""
+        """The percent of included credits used; see `percent_of`."""
         return percent_of(self.used, self.included)
 
     def is_too_early(self, now: datetime) -> bool:
-        """Whether the period has only just begun; false without one."""
+        """Whether the period has only just begun (see `is_too_early`); false without one."""
         if self.period_start is None or self.period_end is None:
             return False
         return is_too_early(self.period_start, self.period_end, now)
 
     def pace(self, now: datetime) -> Decimal | None:
-        """Credits at the period's end at the average speed so far; `None` if unknown or too early."""
+        """Credits at the period's end at the average rate so far; `None` if unknown or too early."""
         if self.used is None or self.period_start is None or self.period_end is None:
             return None
         return pace_of(self.used, self.period_start, self.period_end, now)
 
     def pace_percent(self, now: datetime) -> Decimal | None:
-        """The pace as percent of the credits included."""
+        """Credits at the period's end at the average rate so far, as percent of the credits included."""
         return percent_of(self.pace(now), self.included)
 
     def time_left(self, now: datetime) -> timedelta | None:
-        """From now to the period's end, never negative; `None` without a period."""
+        """The time from now to the period's end, never negative; `None` without a period."""
         return None if self.period_end is None else max(self.period_end - now, timedelta())
 
     def urgency(self, now: datetime) -> Decimal | None:
-        """What people sort by to see who runs out first: the pace, or the share used while that is too early."""
+        """The sort key for who runs out first: the pace in percent, or the percent used while that is too early."""
         pace = self.pace_percent(now)
         return self.percent_used if pace is None else pace
 
     def reached(self, thresholds: Iterable[int]) -> tuple[int, ...]:
-        """See `reached`."""
+        """The thresholds (percent) that usage has reached; see `reached`."""
         return reached(self.used, self.included, thresholds)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanTotal:
-    """The customers of one plan together; each counts once, however many organizations it pays for.
+    """The totals of one plan's customers; each counts once, however many organizations it pays for.
 
     `state` is set where it matters more than the plan: `none`, `unknown`, and of ended ones Stripe's status; the plan
     is then `None`, as it is where no price is on the rate card. `included` and `used` add up the customers for which
@@ -155,12 +156,12 @@ class PlanTotal:
 
     @property
     def percent_used(self) -> Decimal | None:
-        """See `percent_of`."""
+        """The percent of included credits used; see `percent_of`."""
         return percent_of(self.used, self.included)
 
 
 def by_plan(limits: Sequence[Limit]) -> tuple[PlanTotal, ...]:
-    """Totals per plan, most customers first; rows without a customer belong to none."""
+    """Totals per plan, most customers first; limits without a customer belong to none."""
     customers = {limit.customer_id: limit for limit in limits if limit.customer_id is not None}
     grouped: dict[tuple[str | None, str | None], list[Limit]] = {}
     for limit in customers.values():

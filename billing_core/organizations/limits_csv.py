@@ -1,4 +1,4 @@
-"""Limits and notices as CSV: exact figures, unknown is empty, no cell that a spreadsheet would run."""
+"""Writes limits and notices as CSV: exact figures, unknown is empty, no cell that a spreadsheet would run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTICE_COLUMNS = (
 
 
 def limits_csv(rows: Iterable[Limit], names: Mapping[str, str], now: datetime) -> Iterator[bytes]:
-    """A record per organization and customer."""
+    """Limits as CSV, a record per organization and customer."""
     yield csv_line(LIMIT_COLUMNS).encode()
     yield "".join(csv_line(_limit(row, names, now)) for row in rows).encode()
 
@@ -37,7 +37,9 @@ def _limit(row: Limit, names: Mapping[str, str], now: datetime) -> list[Any]:
 
 
 def notices_csv(notices: Iterable[tuple[Reached, Delivery | None]], names: Mapping[str, str]) -> Iterator[bytes]:
-    """A record per notice; for readers of some organizations without what people and the webhook did about it."""
+    """Notices as CSV, a record each; for readers of some organizations without what people and the webhook did about
+    it.
+    """
     yield csv_line(NOTICE_COLUMNS).encode()
     yield "".join(csv_line(_notice(one, delivery, names)) for one, delivery in notices).encode()
 

@@ -1,4 +1,4 @@
-"""Plans and limits, asked by admins. Part of `BillingService.organizations`.
+"""Plans and limits of organizations, for admins. Part of `BillingService.organizations`.
 
 What Stripe says of subscriptions is remembered in the ledger and shown with its age; nothing here waits for Stripe but
 `refresh`. An admin limited to organizations gets figures made of those organizations' events alone.
@@ -59,7 +59,7 @@ Periods = tuple[tuple[str, datetime, datetime], ...]
 
 @dataclass(frozen=True, slots=True)
 class LimitsReading:
-    """Every organization's limits as far as the reader may see them.
+    """The limits of every organization the reader may see, and how current they are.
 
     `read_at` is when Stripe was read, `None` before the first time; `problem` says in a sentence what is wrong with
     that. `is_outdated` says that a refresh is due, and may be started without being asked for.
@@ -73,14 +73,14 @@ class LimitsReading:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """A reading of Stripe that came to its end; `problems` are the parts that could not be read."""
+    """The result of reading plans from Stripe anew; `problems` are the parts that could not be read."""
 
     problems: tuple[str, ...]
     looked: NoticeRun
 
 
 class LimitsService:
-    """See the module. Thread-safe.
+    """What admins can do with plans and limits, for one principal per call. Thread-safe.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class LimitsService:
         self.notices = NoticeService(settings, ledger, self._limits, self._clock, pause=pause)
 
     def read(self, principal: Principal) -> LimitsReading:
-        """Limits of every organization the principal may see, by organization and customer.
+        """The limits of every organization the principal may see, by organization and customer.
 
         Raises
         ------
@@ -138,12 +138,12 @@ class LimitsService:
         return tuple(row for row in self._limits(scope_of(principal)) if row.organization_id == organization_id)
 
     def csv(self, principal: Principal) -> Iterator[bytes]:
-        """The rows of `read` as CSV, for whoever may `read`."""
+        """The limits as CSV, for whoever may `read`."""
         rows = self.read(principal).rows
         return limits_csv(rows, names_in(self._directory.newest()), self._clock())
 
     def refresh(self, principal: Principal) -> Refreshed:
-        """Read plans from Stripe anew, and raise the notices that follow.
+        """Read plans from Stripe anew, and raise the notices of limits reached.
 
         An admin limited to organizations does not learn what followed for others, nor Stripe's words, which may name
         them.

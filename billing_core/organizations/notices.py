@@ -1,4 +1,6 @@
-"""Notices: a customer reached a threshold of its plan. Pure: who is told what, and when a webhook is tried again."""
+"""Rules for notices that a customer reached a threshold of its plan: when they are raised and when a webhook is tried
+again. Pure. Pure: who is told what, and when a webhook is tried again.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ FIRST_DISTANCE, LONGEST_DISTANCE = timedelta(minutes=5), timedelta(hours=6)
 
 
 def passed(limits: Iterable[Limit], thresholds: Iterable[int]) -> list[Reached]:
-    """Every threshold that a customer's use has reached, whether a notice was raised before or not, lowest first.
+    """Every threshold that a customer's usage has reached, whether a notice was raised before or not, lowest first.
 
     It is told of the organization with the largest part of the use.
     """
@@ -52,7 +54,7 @@ def _passed(limit: Limit, thresholds: Iterable[int]) -> list[Reached]:
 
 
 def facts_of(one: Reached, organization_name: str | None) -> dict[str, Any]:
-    """A notice as programs read it; exact numbers as text, percent cut to two decimals."""
+    """A notice as JSON-ready facts for programs; exact numbers as text, percent cut to two decimals."""
     return {
         "organization_id": one.organization_id,
         "organization_name": organization_name,
@@ -66,7 +68,7 @@ def facts_of(one: Reached, organization_name: str | None) -> dict[str, Any]:
 
 
 class DeliveryState(StrEnum):
-    """How far a notice got towards the webhook."""
+    """How far a notice got on its way to the webhook."""
 
     DELIVERED = "delivered"
     WAITING = "waiting"
@@ -79,7 +81,7 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A notice's way to the webhook: `last` is its last try, `next_at` when the next go may try it again."""
+    """The delivery of a notice to the webhook: its last try, and when it may be tried again."""
 
     state: DeliveryState
     tries: int = 0
@@ -88,7 +90,7 @@ class Delivery:
 
 
 def due_at(raised_at: datetime, tries: Sequence[DeliveryTry]) -> datetime | None:
-    """When the next go may try to deliver; `None` when it is over, one way or another."""
+    """When a notice may next be delivered; `None` once it was delivered or given up."""
     if any(one.outcome is not DeliveryOutcome.FAILED for one in tries):
         return None
     if not tries:
@@ -98,7 +100,7 @@ def due_at(raised_at: datetime, tries: Sequence[DeliveryTry]) -> datetime | None
 
 
 def delivery_of(raised_at: datetime, tries: Sequence[DeliveryTry], *, has_webhook: bool) -> Delivery:
-    """How far a notice got, from its delivery log."""
+    """The state of a notice's delivery, from its delivery log."""
     last = max(tries, key=lambda one: (one.at, one.number), default=None)
     made = sum(one.number > 0 for one in tries)
     for outcome, state in (

@@ -1,4 +1,4 @@
-"""Notices of reached limits: raised, delivered, looked at, marked as seen. Part of `LimitsDesk`.
+"""Notices of reached limits: raised, delivered, shown, marked as seen. Part of `LimitsService`. Part of `LimitsDesk`.
 
 An admin limited to organizations gets what follows from those organizations' use now, and nothing of the journal: when
 a notice was raised, or who saw it, would tell of others that share the customer.
@@ -35,7 +35,7 @@ SHOWN_SEEN = 100
 
 @dataclass(frozen=True, slots=True)
 class RaisedNotice:
-    """A notice from the journal, with its way to the webhook."""
+    """A stored notice with the state of its delivery."""
 
     notice: Notice
     delivery: Delivery
@@ -60,7 +60,7 @@ class RaisedNotice:
 
 @dataclass(frozen=True, slots=True)
 class DueNotices:
-    """What is to be noticed.
+    """The notices to show an admin: those nobody has seen, and the latest seen ones.
 
     `open` and `seen` come from the journal, newest period first, for whoever sees every organization; `reached` is
     what stands in their place for the others: thresholds that their own organizations' use has reached by now.
@@ -75,14 +75,14 @@ class DueNotices:
 
 @dataclass(frozen=True, slots=True)
 class NoticeRun:
-    """What one look did: notices raised, and what became of those that were on their way to the webhook."""
+    """The result of checking limits once: notices raised, and what became of those to be delivered."""
 
     raised: int = 0
     delivery: Delivered = field(default_factory=Delivered)
 
 
 class NoticeService:
-    """See the module. Thread-safe."""
+    """What admins can do with notices of reached limits, for one principal per call. Thread-safe."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class NoticeService:
         self._problem: str | None = None
 
     def board(self, principal: Principal) -> DueNotices:
-        """What is to be noticed, for an admin; see `DueNotices`."""
+        """The notices to show an admin; see `DueNotices`."""
         principal.require(Role.ADMIN)
         if principal.organizations is not None:
             return DueNotices(reached=tuple(passed(self._limits(scope_of(principal)), self._settings.limit_thresholds)))
@@ -110,7 +110,7 @@ class NoticeService:
         return DueNotices(self._with_delivery(self._books.open()), self._with_delivery(seen), problem=self._problem)
 
     def csv(self, principal: Principal) -> Iterator[bytes]:
-        """Every notice of the board as CSV, all that were ever seen among them, for whoever may see the board."""
+        """Every notice as CSV, all seen ones included, for whoever may see notices."""
         board = self.board(principal)
         seen = () if principal.organizations is not None else self._with_delivery(self._books.seen())
         raised = [(one.notice, one.delivery) for one in (*board.open, *seen)]
@@ -129,7 +129,7 @@ class NoticeService:
         return self._books.mark_seen(ids, actor=principal.name, now=self._clock())
 
     def look(self, actor: str) -> NoticeRun:
-        """Raise the notices that are due and deliver what waits, in the name of whoever gave the occasion.
+        """Check limits: raise the notices that are due and deliver those that wait, in the name of `actor`.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class NoticeService:
         return NoticeRun(len(raised), self._deliver())
 
     def look_calmly(self, actor: str) -> NoticeRun:
-        """`look` on the occasion of other work, which must not fail with it: what is wrong is logged and shown."""
+        """Check limits on the occasion of other work, which must not fail with it: errors are logged and shown."""
         try:
             looked = self.look(actor)
         except BillingError as error:

@@ -1,4 +1,4 @@
-"""From subscriptions, the customers of organizations and their usage to limits. Pure."""
+"""Builds limits from subscriptions, the customers of organizations and their usage. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pairs = Mapping[tuple[str | None, str | None], Decimal]
 
 @dataclass(frozen=True, slots=True)
 class CustomerPlan:
-    """What Stripe says of one customer, as far as limits need it; see `Limit` for the fields."""
+    """The plan of one customer by its subscription at Stripe; see `Limit` for the fields."""
 
     name: str | None
     state: str
@@ -57,7 +57,7 @@ def _plan(
 
 
 def limits_of(pairs: Pairs, plans: Mapping[str, CustomerPlan], absent: CustomerPlan) -> list[Limit]:
-    """A row per organization and customer; one without customer for organizations that have none at all.
+    """The limits: one per organization and customer; one without customer for organizations that have none at all.
 
     `absent` is what is said of customers that `plans` does not hold.
     """

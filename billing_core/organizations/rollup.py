@@ -1,4 +1,4 @@
-"""From the engine's grouped rows (`ledger.statistics`) to `Figures` per organization. Pure and exact."""
+"""Turns the engine's grouped rows (`ledger.statistics`) into `Figures` per organization. Pure and exact."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The answers to the questions of the same name in `ledger.statistics`, for one selection."""
+    """The engine's answers to the questions of `ledger.statistics`, for one selection."""
 
     sums: Iterable[Row]
     counts: Iterable[Row]
@@ -49,7 +49,7 @@ def roll_up(rows: Rows) -> dict[str | None, Figures]:
 
 
 def percentile(seconds: float | None) -> Decimal | None:
-    """Seconds to the microsecond: a percentile between two events has more digits than either."""
+    """A percentile in seconds, rounded to microseconds: one between two events has more digits than either."""
     return None if seconds is None else Decimal(seconds).quantize(MICROSECOND, ROUND_HALF_EVEN)
 
 

@@ -35,7 +35,7 @@ REMEMBERED = 32
 
 @dataclass(frozen=True, slots=True)
 class ActiveUsers:
-    """People on one day of the reporting timezone: all who were active, and those never seen before it."""
+    """How many people used an organization's applications on one day: all of them, and those never seen before."""
 
     day: date
     active: int
@@ -43,7 +43,7 @@ class ActiveUsers:
 
 
 class OrganizationService:
-    """See the module. Thread-safe.
+    """What admins can ask about organizations. Thread-safe.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class OrganizationService:
         self._users = lru_cache(REMEMBERED)(self._read_users)
 
     def statistics(self, params: GetUsageEventsParams, principal: Principal) -> Statistics:
-        """Figures of every organization in the window of `params`, beside those of the equally long period before.
+        """The figures of every organization in the window of `params`, beside those of the equally long period before.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class OrganizationService:
         return self._statistics(selection, period_before(selection, self._clock()))
 
     def active_users(self, params: GetUsageEventsParams, principal: Principal) -> tuple[ActiveUsers, ...]:
-        """Active and new users per day with any, oldest first; raises as `statistics`."""
+        """Active and new users per day that has any, oldest first."""
         principal.require(Role.ADMIN)
         return self._users(select(self._ledger, self._zone, params, principal))
 

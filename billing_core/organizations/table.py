@@ -1,4 +1,4 @@
-"""The table of organizations: which rows a search finds, in which order, and as CSV. Pure and exact.
+"""The rows of the organizations table: searched, sorted, and as CSV. Pure and exact.
 
 The page and the download share it, so a file holds exactly the rows that the page shows, in the same order.
 """
@@ -54,7 +54,7 @@ def figure(figures: Figures, field: str) -> Value:
 
 
 def label(organization_id: str | None, names: Mapping[str, str]) -> str:
-    """`Name (org_id)` where there is a name, else the id."""
+    """An organization for people: `Name (org_id)` where there is a name, else the id."""
     if organization_id is None:
         return NOBODY
     name = names.get(organization_id)
@@ -62,18 +62,20 @@ def label(organization_id: str | None, names: Mapping[str, str]) -> str:
 
 
 def share(credits_total: Decimal, whole: Decimal) -> Decimal | None:
-    """Part of all credits, from 0 to 1, to nine places; unknown where there are none at all."""
+    """An organization's share of all credits, from 0 to 1, to nine places; unknown where there are none at all."""
     return None if not whole else (credits_total / whole).quantize(SHARE_PLACES, ROUND_HALF_EVEN)
 
 
 def margin_share(figures: Figures) -> Decimal | None:
-    """The margin as a part of the amount it is taken from, to nine places; unknown without such an amount."""
+    """The margin as a share of the amount whose cost is known, to nine places; unknown without such an amount."""
     margin, amount = figures.margin_usd, figures.known_cost_amount_usd
     return None if margin is None or not amount else (margin / amount).quantize(SHARE_PLACES, ROUND_HALF_EVEN)
 
 
 def relative_change(one: OrganizationFigures) -> Decimal | None:
-    """How credits changed against the period before, 1 being twice as many; `None` with nothing to compare with."""
+    """How an organization's credits changed, relative to the period before (1: twice as many); `None` without credits
+    before.
+    """
     before = None if one.previous is None else one.previous.credits.total
     return None if not before else ((one.now.credits.total - before) / before).quantize(SHARE_PLACES, ROUND_HALF_EVEN)
 
@@ -111,7 +113,8 @@ def rows(
     sort: str = DEFAULT_SORT,
     descending: bool = True,
 ) -> list[OrganizationFigures]:
-    """The rows of the table in a total order: the sort's value, unknown ones last, then most credits, then the id.
+    """The rows of the organizations table in a total order: the sort's value, unknown ones last, then most credits,
+    then the id.
 
     Raises
     ------
@@ -142,7 +145,7 @@ CSV_COLUMNS: tuple[str, ...] = (
 def organizations_csv(
     statistics: Statistics, names: Mapping[str, str], find: str, sort: str, descending: bool
 ) -> Iterable[str]:
-    """The rows of the page's table as CSV, line by line: exact figures, unknown ones empty, no cell a formula.
+    """The rows of the organizations table as CSV, line by line: exact figures, unknown ones empty, no cell a formula.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A difference in credits taken apart into volume, price and mix. Pure and exact.
+"""Splits a difference in credits into volume, price and mix. Pure and exact.
 
 With segments *s* (a chatflow with a set of models), *n* events, *c* credits, 0 for the baseline and 1 for the day,
 `r = c0 ÷ n0` over all events and `r(s) = c0(s) ÷ n0(s)` within a segment (`r` for a segment the baseline lacks):
@@ -24,7 +24,9 @@ SIX_PLACES = 6
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Events of one kind and their credits; fractions, because a baseline is an average of days."""
+    """Events of one kind (chatflow and models) and their credits; fractions, because a baseline is an average of
+    days.
+    """
 
     events: Fraction
     credits: Fraction
@@ -32,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """Credits of a day minus those of an average day before it (`baseline`), and what the difference is made of.
+    """The credits of a day minus those of an average day before it (`baseline`), split into its reasons.
 
     `volume + price + mix == difference`, to the last digit.
     """
@@ -45,7 +47,9 @@ class Variance:
 
 
 def split(actual: Mapping[Hashable, Segment], baseline: Mapping[Hashable, Segment]) -> Variance:
-    """Take the difference between two days apart; six decimal places, what rounding leaves goes to the largest part."""
+    """The difference between a day and its baseline, split into volume, price and mix; six decimal places, what
+    rounding leaves goes to the largest part.
+    """
     n1, c1 = _total(actual)
     n0, c0 = _total(baseline)
     if n0 == 0:
@@ -60,12 +64,12 @@ def split(actual: Mapping[Hashable, Segment], baseline: Mapping[Hashable, Segmen
 
 
 def averaged(sums: Mapping[Hashable, Segment], days: int) -> dict[Hashable, Segment]:
-    """An average day of `days`, from sums over them."""
+    """The segments of an average day of `days`, from sums over them."""
     return {key: Segment(one.events / days, one.credits / days) for key, one in sums.items()}
 
 
 def rounded(value: Fraction, places: int = SIX_PLACES) -> Decimal:
-    """A fraction as a decimal, half-even."""
+    """A fraction as a decimal with `places` places, rounded half-even."""
     return Decimal(round(value * 10**places)).scaleb(-places, context=EXACT)
 
 

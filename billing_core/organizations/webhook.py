@@ -1,4 +1,4 @@
-"""Delivering notices to a webhook, signed by the Standard Webhooks scheme (standardwebhooks.com).
+"""Delivers notices to a webhook, signed by the Standard Webhooks scheme (standardwebhooks.com).
 
 At least once: a process that dies between sending and writing down sends again, under the same `webhook-id`.
 Nothing of an answer but its status is read.
@@ -42,13 +42,13 @@ SERVER_FAULT = 500
 
 
 def signature_of(key: bytes, notice_id: str, timestamp: int, body: bytes) -> str:
-    """The `webhook-signature` header: version 1, HMAC-SHA256 over id, Unix time and body."""
+    """The `webhook-signature` header of a message: version 1, HMAC-SHA256 over id, Unix time and body."""
     content = f"{notice_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
 
 
 def body_of(notice: Notice, organization_name: str | None) -> bytes:
-    """The JSON document that is sent; exact numbers as text."""
+    """The JSON document of a notice that is sent to the webhook; exact numbers as text."""
     document = {
         "type": "limit.reached",
         "timestamp": utc_text(notice.raised_at),
@@ -59,24 +59,24 @@ def body_of(notice: Notice, organization_name: str | None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What came back: the receiver's status, or why there was none."""
+    """The webhook's response to one message: its HTTP status, or why there was none."""
 
     status: int | None
     error: str | None = None
 
     @property
     def is_delivered(self) -> bool:
-        """2xx, and nothing else."""
+        """Whether the webhook took the message: status 2xx, and nothing else."""
         return self.status is not None and 200 <= self.status < 300
 
     @property
     def says_nobody_is_there(self) -> bool:
-        """Whether the next notice would fare no better now: no answer, a broken server, or too many calls."""
+        """Whether trying the next notice now is useless: no response, a broken server, or too many calls."""
         return self.status is None or self.status == TOO_MANY or self.status >= SERVER_FAULT
 
     @property
     def text(self) -> str:
-        """In words; never the address, whose path may be a secret."""
+        """The response in words; never the address, whose path may be a secret."""
         if self.status is None:
             return self.error or "no answer"
         if 300 <= self.status < 400:
@@ -85,7 +85,9 @@ class WebhookResponse:
 
 
 class Webhook:
-    """One receiver. Redirects are not followed: a signed message goes where the operator said and nowhere else."""
+    """The webhook that notices are sent to. Redirects are not followed: a signed message goes where the operator said
+    and nowhere else.
+    """
 
     def __init__(self, url: str, key: bytes, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = url
@@ -94,13 +96,13 @@ class Webhook:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Webhook | None:
-        """The webhook the environment names; `None` without one."""
+        """The webhook of the settings; `None` without one."""
         if settings.webhook_url is None or settings.webhook_secret is None:
             return None
         return cls(settings.webhook_url.get_secret_value(), signing_key(settings.webhook_secret.get_secret_value()))
 
     def post(self, notice_id: str, body: bytes, at: datetime) -> WebhookResponse:
-        """Send once."""
+        """Send one message to the webhook, without a retry."""
         import httpx  # here: only this needs it
 
         timestamp = int(at.timestamp())
@@ -132,21 +134,23 @@ class Webhook:
 
 
 class DeliveryLog(Protocol):
-    """The notices' journal as far as delivering needs it."""
+    """The stored notices and tries that delivering needs (`NoticeStore`)."""
 
     def undelivered(self) -> list[Notice]:
-        """Notices whose way to the webhook is not over."""
+        """Notices still to be delivered: never tried, or every try failed."""
 
     def tries(self, ids: Sequence[str]) -> Mapping[str, list[DeliveryTry]]:
-        """Their delivery log."""
+        """The delivery log of some notices, by notice id."""
 
     def record(self, one: DeliveryTry) -> None:
-        """Append to it."""
+        """Append a try to the delivery log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What one go did: how many notices arrived, and those that did not, named with why; some of them for good."""
+    """The result of one round of deliveries: how many notices arrived, and those that did not, named with why; some of
+    them for good.
+    """
 
     delivered: int = 0
     failed: tuple[str, ...] = ()
@@ -161,7 +165,7 @@ def deliver(
     *,
     pause: Callable[[float], None] = time.sleep,
 ) -> Delivered:
-    """One go: up to three tries for each notice that is due, untried ones first.
+    """Deliver the notices that are due: up to three tries each in this round, untried ones first.
 
     Ends early when nobody seems to be there; the others wait for the next go. What is older than 24 hours is given up.
     """
