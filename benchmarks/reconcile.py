@@ -24,16 +24,8 @@ import pyarrow as pa
 
 from benchmarks.measure import PeakMemory
 from billing_core.ledger.duckdb_engine import DuckDBEngine
-from billing_core.reconcile.books import (
-    COVERAGE,
-    HOLDS,
-    INTENTS,
-    LEDGER,
-    UPSTREAM,
-    ComparisonInput,
-    LedgerState,
-    read_ledger,
-)
+from billing_core.ledger.reconcile_queries import COVERAGE, HOLDS, INTENTS, LEDGER, LedgerState, read_ledger
+from billing_core.reconcile.books import UPSTREAM, ComparisonInput
 from billing_core.reconcile.compare import compare
 from billing_core.values.usage_frame import Window
 

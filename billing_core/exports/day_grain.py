@@ -7,35 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-import ibis.expr.types as ir
 import pyarrow as pa
 
 from billing_core.exports.arrow_text import json_list, mapped, whole
 from billing_core.exports.event_slices import EPOCH, SLICE_ROWS, TimeSpan, within
 from billing_core.exports.flat_schema import AMOUNT, JSON_TEXT, field
-from billing_core.ledger.compiled import ask
+from billing_core.ledger import export_queries
+from billing_core.ledger.export_queries import DAY_COUNTS, DAY_KEYS
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.queries import (
-    Chosen,
-    LocalTime,
-    Selection,
-    amount,
-    choose,
-    local_day,
-    local_time,
-    split_models,
-    with_moment,
-)
-from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
+from billing_core.ledger.queries import LocalTime, Selection, local_time, split_models
 from billing_core.types import Credits
 
-KEYS = (
-    "organization_id", "customer_id", "chatflow_id", "chatflow_name", "environment", "models",
-    "ai_credentials_ownership", "rate_card_version", "sync_status",
-)  # fmt: skip
-"""What events of a day are told apart by."""
-
-COUNTED = ("tokens_in", "tokens_out", "tokens_total")
 CREDIT_SUM = pa.decimal128(38, 6)
 LONG_SUM = pa.decimal128(38, 12)
 _CREDITS = tuple(f"credits_{part}" for part in Credits.model_fields)
@@ -43,9 +25,9 @@ _CREDITS = tuple(f"credits_{part}" for part in Credits.model_fields)
 DAY_SCHEMA = pa.schema(
     [
         field("day", pa.date32()),
-        *(field(name, pa.string(), JSON_TEXT if name == "models" else None) for name in KEYS),
+        *(field(name, pa.string(), JSON_TEXT if name == "models" else None) for name in DAY_KEYS),
         field("events", pa.int64()),
-        *(field(name, pa.int64()) for name in COUNTED),
+        *(field(name, pa.int64()) for name in DAY_COUNTS),
         field("storage_gb", LONG_SUM),
         field("cost_usd", LONG_SUM),
         *(field(name, CREDIT_SUM) for name in _CREDITS),
@@ -64,40 +46,19 @@ class DayRead:
 
     def rows(self) -> int:
         """How many there are."""
-        return int(self.ledger.read_rows(ask(_row_count, *self._chosen()))[0]["rows"])
+        return int(self.ledger.read_rows(export_queries.day_count(*self._days()))[0]["rows"])
 
     def table(self) -> pa.Table:
         """The rows in order: by day, then by every key, unknown ones last."""
-        stored = self.ledger.engine.read(ask(_rows, *self._chosen()))
+        stored = self.ledger.engine.read(export_queries.days(*self._days()))
         columns = [_typed(stored, wanted) for wanted in DAY_SCHEMA]
         return pa.Table.from_arrays(columns, schema=DAY_SCHEMA)
 
-    def _chosen(self) -> tuple[Chosen, LocalTime]:
+    def _days(self) -> tuple[Selection, LocalTime]:
         start, end = self.selection.start, self.selection.end
         if start is None or end is None:
             raise ValueError("days have a beginning and an end")
-        return choose(self.selection), local_time(self.zone, start, end)
-
-
-def _grouped(chosen: Chosen, clock: LocalTime) -> ir.Table:
-    t = with_moment(chosen)
-    quarter = (t.moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
-    t = t.mutate(day=local_day(quarter, clock), amount=amount(t))
-    summed = (*COUNTED, "storage_gb", "cost_usd", *_CREDITS)
-    return t.group_by("day", *KEYS).aggregate(
-        events=t.count(), amount_usd=t.amount.sum(), **{name: t[name].sum() for name in summed}
-    )
-
-
-def _row_count(chosen: Chosen, clock: LocalTime) -> ir.Table:
-    grouped = _grouped(chosen, clock)
-    return grouped.aggregate(rows=grouped.count())
-
-
-def _rows(chosen: Chosen, clock: LocalTime) -> ir.Table:
-    grouped = _grouped(chosen, clock)
-    keys = (grouped[name].asc(nulls_first=False) for name in ("day", *KEYS))
-    return grouped.order_by(*keys).select(*DAY_SCHEMA.names)
+        return self.selection, local_time(self.zone, start, end)
 
 
 def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[TimeSpan]) -> list[DayRead]:

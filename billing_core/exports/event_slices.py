@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.ledger.compiled import Bound, Question, ask, bound_number
+from billing_core.ledger import export_queries
+from billing_core.ledger.compiled import Question
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.queries import Chosen, Selection, choose, with_moment
+from billing_core.ledger.queries import Selection
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
 SLICE_ROWS = 200_000
@@ -98,21 +98,12 @@ def in_order(selection: Selection, columns: Sequence[str], rows: int) -> Questio
     What takes back an event of a closed month has its id and its time: it comes first, having fewer credits, or where
     nothing was charged, no latency.
     """
-    return ask(_in_order, choose(selection), _keys(selection), (*columns, "moment"), bound_number(rows))
-
-
-def _in_order(chosen: Chosen, keys: tuple[str, ...], columns: tuple[str, ...], rows: Bound) -> ir.Table:
-    t = with_moment(chosen)
-    return t.order_by(*(t[key].asc(nulls_first=False) for key in keys)).limit(rows.rows).select(*columns)
+    return export_queries.first_rows(selection, _keys(selection), (*columns, "moment"), limit=rows)
 
 
 def unordered(selection: Selection, columns: Sequence[str]) -> Question:
     """A question: the events of a selection with the columns they are ordered by, in any order: for `sorted_slice`."""
-    return ask(_unordered, choose(selection), (*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment"))
-
-
-def _unordered(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
-    return with_moment(chosen).select(*columns)
+    return export_queries.all_rows(selection, (*dict.fromkeys((*columns, *_keys(selection)[1:])), "moment"))
 
 
 def sorted_slice(table: pa.Table, selection: Selection) -> pa.Table:
@@ -135,11 +126,5 @@ def _keys(selection: Selection) -> tuple[str, ...]:
 
 
 def _counted(ledger: Ledger, selection: Selection, seconds: int) -> list[TimeSpan]:
-    cells = ledger.read_rows(ask(_cells, choose(selection), bound_number(seconds)))
+    cells = ledger.read_rows(export_queries.cells(selection, seconds))
     return [TimeSpan(row["cell"] * seconds, (row["cell"] + 1) * seconds, row["rows"]) for row in cells]
-
-
-def _cells(chosen: Chosen, seconds: Bound) -> ir.Table:
-    t = with_moment(chosen)
-    cells = t.mutate(cell=t.moment.epoch_seconds() // seconds.scalar)
-    return cells.group_by("cell").aggregate(rows=cells.count())

@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,9 +35,9 @@ from billing_core.exports.journal import JOURNAL_COLUMNS, journal_rows
 from billing_core.exports.prefetch import ahead
 from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
 from billing_core.exports.source import RowSource
-from billing_core.ledger.compiled import ask
+from billing_core.ledger import export_queries
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.queries import PAGE_COLUMNS, Chosen, Selection, choose, selected, totals
+from billing_core.ledger.queries import PAGE_COLUMNS, Selection, totals
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT
 from billing_core.values.journal_accounts import JournalAccounts
@@ -77,7 +76,7 @@ class RequestedUsage:
         """The events of a request, fixed to the ledger as it is now, whatever is booked meanwhile."""
         selection = pinned(selection)
         sums = add_up(ledger.read_rows(totals(selection)))
-        rows = ledger.read_rows(ask(_charged, choose(selection)))
+        rows = ledger.read_rows(export_queries.charged_parts(selection))
         versions = tuple(sorted(row["rate_card_version"] for row in rows))
         return cls(
             ledger, selection, zone, sums.events, sum(int(row["charged"]) for row in rows), totals_of(sums.totals),
@@ -93,14 +92,6 @@ class RequestedUsage:
         compare(running.sums, self.shown, events, self.events)
         if running.versions != set(self.versions):
             raise WarehouseError("export: rows name other rate cards than the ledger said; nothing was written")
-
-
-def _charged(chosen: Chosen) -> ir.Table:
-    """How many parts of events are not 0 credits, per card."""
-    t = selected(chosen)
-    parts = [t[f"credits_{part}"] != 0 for part in ("ai_tokens", "compute", "storage")]
-    counted = t.mutate(charged=sum((part.cast("int64") for part in parts[1:]), parts[0].cast("int64")))
-    return counted.group_by("rate_card_version").aggregate(charged=counted.charged.sum())
 
 
 def by_event(usage: RequestedUsage, *, extras: bool = False) -> RowSource:
@@ -219,13 +210,5 @@ def _lines(usage: RequestedUsage, start: datetime, end: datetime, accounts: Jour
         start=start if whole.start is None else max(start, whole.start.astimezone(UTC)),
         end=end if whole.end is None else min(end, whole.end.astimezone(UTC)),
     )
-    sums = usage.ledger.read_rows(ask(_owed, choose(month)))
+    sums = usage.ledger.read_rows(export_queries.credits_by_price(month))
     return journal_rows(sums, accounts, named_month(usage.zone, start))
-
-
-def _owed(chosen: Chosen) -> ir.Table:
-    """Credits by type per organization and price."""
-    t = selected(chosen)
-    return t.group_by("organization_id", "credit_price_usd").aggregate(
-        **{name: t[name].sum() for name in ("credits_ai_tokens", "credits_compute", "credits_storage")}
-    )

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
-import ibis
-import ibis.expr.types as ir
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,11 +25,16 @@ from billing_core.imports.model import MOST_LISTED, ImportOutcome, ImportProgres
 from billing_core.imports.readers import batches, json_header
 from billing_core.imports.stage import StagedRows
 from billing_core.imports.validation import NO_CARD, Checked, ValidationRules, check, header_faults
-from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.engine import Writer
+from billing_core.ledger.imported_events import (
+    LedgerReader,
+    count_as_billed_elsewhere,
+    existing,
+    forget_foreign_identifiers,
+    on_a_bill,
+)
 from billing_core.ledger.queries import ClosedSpan
-from billing_core.ledger.schema import EVENT_COLUMNS, IMPORT_RUN, SENT, events_table
-from billing_core.ledger.sync import VOID
+from billing_core.ledger.schema import IMPORT_RUN, SENT
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
@@ -40,19 +43,6 @@ from billing_core.values.decimals import EXACT
 
 Progress = Callable[[ImportProgress], None]
 Mask = npt.NDArray[np.bool_]
-
-
-class LedgerReader(Protocol):
-    """The engine, or a writer inside its transaction."""
-
-    def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """See `Engine.read`."""
-
-    def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
-        """See `Engine.rows`."""
-
-    def differing(self, events: pa.Table) -> pa.Table:
-        """See `Engine.differing`."""
 
 
 @dataclass(slots=True)
@@ -195,7 +185,7 @@ def _pieces(staged: StagedEvents, reader: LedgerReader, cards: RateCardFile) -> 
 
     for rows in staged.stage.batches():
         ids = rows["id"].combine_chunks()
-        stored = beside(rows, _existing(reader, ids))
+        stored = beside(rows, existing(reader, ids))
         known = KnownEvents(stored, waiting, _covered(reader, rows, stored), price_at)
         merged = merge(rows, staged.given, known, is_csv=staged.is_csv)
         is_changed = merged.is_lifted
@@ -205,43 +195,12 @@ def _pieces(staged: StagedEvents, reader: LedgerReader, cards: RateCardFile) -> 
         yield _Piece(rows, stored, merged, is_changed)
 
 
-_ASKED = ibis.table({"id": "string"}, name="asked")
-
-
-def _places() -> ir.Table:
-    return events_table().select("id", "timestamp").semi_join(_ASKED, "id")
-
-
-def _asked_between(first: Bound, last: Bound) -> ir.Table:
-    e = events_table()
-    return e.filter(e.timestamp >= first.scalar, e.timestamp <= last.scalar).semi_join(_ASKED, "id")
-
-
-def _no_events() -> ir.Table:
-    return events_table().limit(0)
-
-
-def _existing(reader: LedgerReader, ids: pa.Array) -> pa.Table:
-    """Stored events of some ids. First where they are, then, of that span of time alone, what they hold: an engine that
-    keeps events in the order of time need not look at the others whole."""
-    places = reader.read(ask(_places), {"asked": pa.table({"id": ids})})
-    if not places.num_rows:
-        return reader.read(ask(_no_events))
-    span = pc.min_max(places["timestamp"]).as_py()
-    first, last = (bound_time(span[end].replace(tzinfo=UTC)) for end in ("min", "max"))
-    return reader.read(ask(_asked_between, first, last), {"asked": places.select(["id"])})
-
-
-_COVERED = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING (identifier)
-               WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest(?))"""
-
-
 def _covered(reader: LedgerReader, rows: pa.Table, stored: pa.Table) -> set[str]:
     """Of events that the file says were billed and that are unsent here those on a bill of ours."""
     said = pc.is_in(rows["sync_status"], pa.array(BILLED))
     unsent = pc.is_in(stored["sync_status"].cast(pa.string()), pa.array((*UNSENT, SyncStatus.EXCLUDED.value)))
     ids = rows["id"].filter(pc.and_(said, unsent)).to_pylist()
-    return {row[0] for row in reader.rows(_COVERED, [ids])} if ids else set()
+    return on_a_bill(reader.rows, ids)
 
 
 def _count(found: ImportComparison, piece: _Piece, closed: tuple[ClosedSpan, ...]) -> None:
@@ -333,20 +292,13 @@ def book(
         if wanted.any():
             mask = pa.array(wanted)
             writer.book(piece.merged.events.filter(mask), run_id=run_id, brought=_brought(piece))
-            writer.rows(_FORGET_FOREIGN, [run_id])
+            forget_foreign_identifiers(writer, run_id)
             if piece.merged.is_lifted.any():
-                _lift(writer, _billed(piece), run_id, now)
+                count_as_billed_elsewhere(writer, _billed(piece), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
             progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {counted(done, 'event')}"))
     return found
-
-
-_FORGET_FOREIGN = """UPDATE events SET meter_event_identifier = NULL
-    WHERE run_id = ? AND NOT coalesce(billed_elsewhere, false)
-    AND meter_event_identifier IN (SELECT identifier FROM intents)
-    AND id NOT IN (SELECT c.event_id FROM coverage c WHERE c.identifier = events.meter_event_identifier)"""
-"""An unsent event that names a meter event of this ledger which does not cover it: its answers are not this one's."""
 
 
 def _brought(piece: _Piece) -> pa.Table:
@@ -356,9 +308,6 @@ def _brought(piece: _Piece) -> pa.Table:
     return pa.table({**columns, "billed_elsewhere": pc.is_in(fresh["sync_status"], pa.array(SENT))})
 
 
-_NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
-
-
 def _billed(piece: _Piece) -> pa.Table:
     """Events the file says were billed: processed from now on, or as it says of those whose outcome was not known."""
     status = pc.if_else(
@@ -366,48 +315,6 @@ def _billed(piece: _Piece) -> pa.Table:
     )
     columns = {name: piece.staged[name] for name in ("id", "meter_event_identifier", "synced_at")}
     return pa.table({**columns, "sync_status": status}).filter(pa.array(piece.merged.is_lifted))
-
-
-def _lift(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
-    """Let events count as billed elsewhere. What they were stays as a revision, as ever."""
-    seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
-    ids = lifted["id"].to_pylist()
-    untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"
-    count = writer.rows(f"SELECT count(*) FROM events WHERE {untouched}", [ids, run_id])[0][0]
-    writer.rows(
-        f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
-            SELECT {_NAMES}, ?, ?, 'sync_status' FROM events WHERE {untouched}""",
-        [seq, now, ids, run_id],
-    )
-    writer.rows(
-        f"""UPDATE events SET seq = ?, revision = revision + 1, booked_at = ?, run_id = ? WHERE {untouched}""",
-        [seq, now, run_id, ids, run_id],
-    )
-    if count:
-        writer.insert(
-            "bookings",
-            {
-                "seq": seq, "booked_at": now, "run_id": run_id, "events_new": 0, "events_changed": count,
-                "events_unchanged": 0,
-            },
-        )  # fmt: skip
-    nothing = pa.nulls(len(ids), pa.string())
-    rows = pa.table(
-        {
-            "id": lifted["id"],
-            "sync_status": lifted["sync_status"],
-            "sync_error": nothing,
-            "meter_event_identifier": lifted["meter_event_identifier"],
-            "synced_at": lifted["synced_at"],
-            "billed_elsewhere": pa.array([True] * len(ids)),
-        }
-    )
-    writer.amend("events", rows, key="id")
-    writer.rows(
-        """UPDATE holds SET released_at = ?, released_by = ? WHERE released_at IS NULL
-           AND event_id IN (SELECT unnest(?))""",
-        [now, run_id, ids],
-    )
 
 
 def needed_cards(staged: StagedEvents, cards: Mapping[str, RateCard]) -> list[RateCard]:

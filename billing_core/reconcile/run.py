@@ -21,18 +21,12 @@ import pyarrow.compute as pc
 from billing_core.errors import BadParameter, NotFound, UpstreamError
 from billing_core.ingest.pull import cards_for, rate_as_billed
 from billing_core.ledger.journal import Ledger
+from billing_core.ledger.reconcile_queries import active_customers, late_candidates, read_ledger, sent_to
 from billing_core.ledger.schema import FLAG_SEPARATOR
 from billing_core.rating.card import RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import Rated
-from billing_core.reconcile.books import (
-    UPSTREAM,
-    ComparisonInput,
-    active_customers,
-    late_candidates,
-    read_ledger,
-    sent_to,
-)
+from billing_core.reconcile.books import UPSTREAM, ComparisonInput
 from billing_core.reconcile.compare import compare
 from billing_core.reconcile.findings import after_finalization, billed_lines, no_metered_item, several_subscriptions
 from billing_core.reconcile.report import CrossCheck, DayDifference, Reconciliation, UnbilledFinding

@@ -15,19 +15,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.access import Principal, Role, scope_of, system_principal
 from billing_core.errors import BadParameter
-from billing_core.ledger import queries
-from billing_core.ledger.compiled import Bound, Question, ask, bound_number
+from billing_core.ledger.compiled import Question
 from billing_core.ledger.directory import mapped_customers
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.journal import Ledger, append_audit
 from billing_core.ledger.policies import forget_facts, known_policies, remember_policy, reread_under
 from billing_core.ledger.queries import Selection, Snapshot
+from billing_core.ledger.rerate_queries import part_of, per_quarter_hour
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS, SETTINGS_RUN
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_service import LimitsService
@@ -73,21 +72,7 @@ class EventSlice:
 
     def rows(self, columns: Sequence[str] = ()) -> Question:
         """Some stored columns, or all."""
-        numbers = (self.parts, self.part, self.part - self.parts) if self.parts > 1 else ()
-        return ask(_part, queries.choose(self.selection), tuple(map(bound_number, numbers)), tuple(columns))
-
-
-def _part(chosen: queries.Chosen, part: tuple[Bound, ...], columns: tuple[str, ...]) -> ir.Table:
-    t = queries.selected(chosen)
-    if part:
-        parts, this, below = (number.scalar for number in part)  # below 0 where the engine's hashes are signed
-        t = t.filter((t.id.hash() % parts).isin([this, below]))
-    return t.select(*columns) if columns else t
-
-
-def _per_quarter_hour(chosen: queries.Chosen) -> ir.Table:
-    t = queries.selected(chosen)
-    return t.group_by("quarter_hour").aggregate(events=t.count()).order_by("quarter_hour")
+        return part_of(self.selection, columns, part=self.part, parts=self.parts)
 
 
 class ReratingService:
@@ -268,7 +253,7 @@ class ReratingService:
 
     def _slices(self, selection: Selection) -> list[EventSlice]:
         """The selection in order of time, cut so that each part fits in memory."""
-        rows = self._ledger.engine.read(ask(_per_quarter_hour, queries.choose(selection)))
+        rows = self._ledger.engine.read(per_quarter_hour(selection))
         return slices(selection, rows["quarter_hour"].to_pylist(), rows["events"].to_pylist())
 
     def _read_ahead(self, pieces: Sequence[EventSlice], needed: Sequence[str]) -> Iterator[pa.Table]:

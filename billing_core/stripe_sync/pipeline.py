@@ -12,15 +12,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-import ibis
-import ibis.expr.types as ir
-
-from billing_core.ledger.compiled import Bound, Listed, among, ask, bound_list, bound_text, bound_time
+from billing_core.ledger import pipeline_queries as questions
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.queries import amount
-from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
-from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidate_events, carried, covered
-from billing_core.types import Flag, SyncStatus
 from billing_core.values.decimals import EXACT
 
 
@@ -209,37 +202,16 @@ OTHER = (
 )
 
 
-def staged() -> ir.Table:
-    """Every event with its `stage` and, if it is stuck, the `cause`."""
-    e, h, i = events_table(), holds_table(), intents_table()
-    holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
-    rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
-    t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
-    is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
-    stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
-    # What no intent ever covered was not rejected: the next push writes it down as held.
-    is_error = stage == "error"
-    unsendable = is_error & t.meter_event_identifier.isnull()
-    cause = ibis.cases(
-        (is_held, t.hold),
-        (unsendable & t.flags.contains(Flag.NO_CUSTOMER), "no_customer"),
-        (unsendable, "failed_before"),
-        (is_error, t.code.fill_null("rejected")),
-        else_=ibis.null("string"),
-    )
-    return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
-
-
 def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     """The pipeline as it is."""
     stages = dict.fromkeys(PipelineStage, Amounts())
     oldest: list[datetime] = []
-    for row in engine.read(ask(_per_stage)).to_pylist():
+    for row in engine.read(questions.stages()).to_pylist():
         stage = PipelineStage(row["stage"])
         stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
         if stage in {PipelineStage.PENDING, PipelineStage.SENDING}:
             oldest.append(row["oldest"].replace(tzinfo=UTC))
-    rest = engine.read(ask(_fractions)).to_pylist()
+    rest = engine.read(questions.fractions()).to_pylist()
     return Pipeline(
         stages,
         _corrections(engine, now),
@@ -248,62 +220,21 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     )
 
 
-def _per_stage() -> ir.Table:
-    t = staged()
-    return t.group_by("stage").aggregate(
-        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
-    )
-
-
-def _fractions() -> ir.Table:
-    c = carried()
-    return c.filter(c.carried != 0).order_by("customer_id")
-
-
 def _corrections(engine: Engine, now: datetime) -> Amounts:
     """What sent events owe beyond their intents."""
-    row = engine.read(ask(_owed, bound_time(now))).to_pylist()[0]
+    row = engine.read(questions.corrections(now)).to_pylist()[0]
     return Amounts(row["events"], row["credits"] or Decimal(0), row["amount_usd"] or Decimal(0))
-
-
-def _owed(now: Bound) -> ir.Table:
-    o = open_corrections(now)
-    return o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())
-
-
-def open_corrections(now: Bound) -> ir.Table:
-    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
-    e = candidate_events(now, on_hold_too=True)
-    changed = e.filter(e.sync_status != SyncStatus.PENDING)
-    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
-    t = changed.left_join(sums, changed.id == sums.event_id)
-    facts = events_table().select(priced="id", price="credit_price_usd", sync_error="sync_error")
-    priced = t.join(facts, t.id == facts.priced)
-    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
-    open_ones = owed.filter(owed.owed != 0)
-    return open_ones.mutate(owed_usd=open_ones.owed * open_ones.price)
 
 
 def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
     """Differences a rule keeps from being sent: their events were sent once, so they stand in no stuck stage."""
-    rows = engine.read(ask(_held, bound_time(now))).to_pylist()
+    rows = engine.read(questions.held_corrections(now)).to_pylist()
     return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
-
-
-def _held(now: Bound) -> ir.Table:
-    o, h = open_corrections(now), holds_table()
-    holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
-    held = o.join(holds, o.id == holds.event_id)
-    held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
-    return held.group_by("cause").aggregate(
-        events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
-        customers=held.customer_id.nunique(), example=held.sync_error.max(),
-    )  # fmt: skip
 
 
 def read_problems(engine: Engine, now: datetime) -> list[Problem]:
     """Stuck events by cause, most credits first; then corrections that may not be sent."""
-    rows = engine.read(ask(_stuck)).to_pylist()
+    rows = engine.read(questions.stuck()).to_pylist()
     problems = {row["cause"]: _problem(row) for row in rows}
     for held in _held_corrections(engine, now):
         same = problems.get(held.cause)
@@ -311,16 +242,6 @@ def read_problems(engine: Engine, now: datetime) -> list[Problem]:
             same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers)
         )  # fmt: skip
     return list(problems.values())
-
-
-def _stuck() -> ir.Table:
-    t = staged()
-    stuck = t.filter(t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]))
-    grouped = stuck.group_by("cause").aggregate(
-        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
-        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
-    )  # fmt: skip
-    return grouped.order_by(ibis.desc("credits"), "cause")
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:
@@ -337,49 +258,22 @@ def read_choice(
     engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
 ) -> DecisionPreview:
     """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
-    named = None if cause is None else bound_text(cause)
-    customers = bound_list(customer_ids) if customer_ids else None
-    events = bound_list(event_ids) if event_ids else None
-    rows = engine.read(ask(_choice, action, named, customers, events))
+    question = questions.decidable(action, cause=cause, customer_ids=customer_ids, event_ids=event_ids)
+    rows = engine.read(question)
     sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
     total = Amounts(rows.num_rows, *sums)
     return DecisionPreview(action, total, tuple(rows["id"].to_pylist()))
 
 
-def _choice(action: Action, cause: Bound | None, customers: Listed | None, events: Listed | None) -> ir.Table:
-    t = staged()
-    match action:
-        case Action.RETRY:
-            wanted = t.stage.isin([PipelineStage.ERROR, PipelineStage.HELD]) & (t.sync_status == SyncStatus.ERROR)
-            wanted &= t.customer_id.notnull() | t.meter_event_identifier.notnull()
-        case Action.HOLD:
-            wanted = t.stage == PipelineStage.PENDING
-        case Action.RELEASE:
-            wanted = t.hold.isin(DECIDED_BY_PEOPLE)
-    t = t.filter(wanted)
-    if cause is not None:
-        t = t.filter((t.cause == cause.scalar) | ((t.hold == cause.scalar) & t.cause.isnull()))
-    if customers is not None:
-        t = t.filter(among(t.customer_id, customers))
-    if events is not None:
-        t = t.filter(among(t.id, events))
-    return t.select("id", "credits_total", "amount_usd").order_by("id")
-
-
 def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlook:
     """Events and money of what would become of each retried event."""
-    rows = engine.read(ask(_prices, bound_list(fates))).to_pylist()
+    rows = engine.read(questions.prices(fates)).to_pylist()
     sums: dict[str, Amounts] = {}
     for row in rows:
         what, credits_ = fates[row["id"]]
         sums[what] = sums.get(what, Amounts()) + Amounts(1, credits_, EXACT.multiply(credits_, row["credit_price_usd"]))
     sent, waiting = (sums.pop(what, Amounts()) for what in (WOULD_BE_SENT, WOULD_WAIT))
     return RetryOutlook(sent, waiting, dict(sorted(sums.items(), key=lambda one: -one[1].credits)))
-
-
-def _prices(events: Listed) -> ir.Table:
-    t = events_table()
-    return t.filter(among(t.id, events)).select("id", "credit_price_usd")
 
 
 def title_of(cause: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from billing_core.reconcile.books import COVERAGE, HOLDS, INTENTS, LEDGER, UPSTREAM, ComparisonInput, LedgerState
+from billing_core.ledger.reconcile_queries import COVERAGE, HOLDS, INTENTS, LEDGER, LedgerState
+from billing_core.reconcile.books import UPSTREAM, ComparisonInput
 from billing_core.reconcile.report import CustomerDay, Reconciliation
 from billing_core.values.usage_frame import Window
 

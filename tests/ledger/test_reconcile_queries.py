@@ -6,7 +6,8 @@ from decimal import Decimal
 import pyarrow as pa
 import pytest
 
-from billing_core.reconcile.books import UPSTREAM, active_customers, late_candidates, read_ledger, sent_to
+from billing_core.ledger.reconcile_queries import active_customers, late_candidates, read_ledger, sent_to
+from billing_core.reconcile.books import UPSTREAM
 from billing_core.values.usage_frame import Window
 from tests.factories import ledger_at, usage_row
 

@@ -1,0 +1,111 @@
+"""Questions about usage events as files have them: in order, by day, and what their totals are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ibis.expr.types as ir
+
+from billing_core.ledger.compiled import Bound, Question, ask, bound_number
+from billing_core.ledger.queries import (
+    PART_COLUMNS,
+    Chosen,
+    LocalTime,
+    Selection,
+    amount,
+    choose,
+    local_day,
+    selected,
+    with_moment,
+)
+from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
+
+DAY_KEYS = (
+    "organization_id", "customer_id", "chatflow_id", "chatflow_name", "environment", "models",
+    "ai_credentials_ownership", "rate_card_version", "sync_status",
+)  # fmt: skip
+"""What events of a day are told apart by."""
+
+DAY_COUNTS = ("tokens_in", "tokens_out", "tokens_total")
+
+
+def first_rows(selection: Selection, keys: Sequence[str], columns: Sequence[str], *, limit: int) -> Question:
+    """The first events of a selection by `keys`, unknown ones last; `moment` is when an event counts."""
+    return ask(_first_rows, choose(selection), tuple(keys), tuple(columns), bound_number(limit))
+
+
+def _first_rows(chosen: Chosen, keys: tuple[str, ...], columns: tuple[str, ...], limit: Bound) -> ir.Table:
+    t = with_moment(chosen)
+    return t.order_by(*(t[key].asc(nulls_first=False) for key in keys)).limit(limit.rows).select(*columns)
+
+
+def all_rows(selection: Selection, columns: Sequence[str]) -> Question:
+    """The events of a selection in any order; `moment` is when an event counts."""
+    return ask(_all_rows, choose(selection), tuple(columns))
+
+
+def _all_rows(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
+    return with_moment(chosen).select(*columns)
+
+
+def cells(selection: Selection, seconds: int) -> Question:
+    """How many events (`rows`) count in each piece of time of so many seconds, `cell` being its number since 1970."""
+    return ask(_cells, choose(selection), bound_number(seconds))
+
+
+def _cells(chosen: Chosen, seconds: Bound) -> ir.Table:
+    t = with_moment(chosen)
+    cells = t.mutate(cell=t.moment.epoch_seconds() // seconds.scalar)
+    return cells.group_by("cell").aggregate(rows=cells.count())
+
+
+def days(selection: Selection, clock: LocalTime) -> Question:
+    """One row per day of a wall clock and `DAY_KEYS`, in that order, unknown ones last; days counted from 1970."""
+    return ask(_days, choose(selection), clock)
+
+
+def _by_day(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    t = with_moment(chosen)
+    quarter = (t.moment.epoch_seconds() // QUARTER_HOUR_SECONDS).cast("int32")
+    t = t.mutate(day=local_day(quarter, clock), amount=amount(t))
+    summed = (*DAY_COUNTS, "storage_gb", "cost_usd", *PART_COLUMNS, "credits_total")
+    return t.group_by("day", *DAY_KEYS).aggregate(
+        events=t.count(), amount_usd=t.amount.sum(), **{name: t[name].sum() for name in summed}
+    )
+
+
+def _days(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    grouped = _by_day(chosen, clock)
+    return grouped.order_by(*(grouped[name].asc(nulls_first=False) for name in ("day", *DAY_KEYS)))
+
+
+def day_count(selection: Selection, clock: LocalTime) -> Question:
+    """How many rows `days` has."""
+    return ask(_day_count, choose(selection), clock)
+
+
+def _day_count(chosen: Chosen, clock: LocalTime) -> ir.Table:
+    grouped = _by_day(chosen, clock)
+    return grouped.aggregate(rows=grouped.count())
+
+
+def charged_parts(selection: Selection) -> Question:
+    """How many parts of events (AI tokens, compute, storage) are not 0 credits, per rate card."""
+    return ask(_charged_parts, choose(selection))
+
+
+def _charged_parts(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
+    parts = [t[name] != 0 for name in PART_COLUMNS]
+    counted = t.mutate(charged=sum((part.cast("int64") for part in parts[1:]), parts[0].cast("int64")))
+    return counted.group_by("rate_card_version").aggregate(charged=counted.charged.sum())
+
+
+def credits_by_price(selection: Selection) -> Question:
+    """Credits by type per organization and credit price."""
+    return ask(_credits_by_price, choose(selection))
+
+
+def _credits_by_price(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
+    return t.group_by("organization_id", "credit_price_usd").aggregate(**{name: t[name].sum() for name in PART_COLUMNS})

@@ -1,0 +1,250 @@
+"""Questions about how far events got on their way to Stripe, what is stuck, and what sent events owe since.
+
+Every event stands in exactly one stage, so the stages add up to the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import ibis
+import ibis.expr.types as ir
+
+from billing_core.ledger.compiled import (
+    Bound,
+    Listed,
+    Question,
+    among,
+    ask,
+    bound_list,
+    bound_number,
+    bound_text,
+    bound_time,
+)
+from billing_core.ledger.queries import amount
+from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
+from billing_core.ledger.sent_elsewhere import WHOLE
+from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidate_events, carried, covered
+from billing_core.types import Flag, SyncStatus
+
+
+def _staged() -> ir.Table:
+    """Every event with its `stage` and, if it is stuck, the `cause`."""
+    e, h, i = events_table(), holds_table(), intents_table()
+    holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
+    rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
+    t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
+    is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
+    stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
+    # What no intent ever covered was not rejected: the next push writes it down as held.
+    is_error = stage == "error"
+    unsendable = is_error & t.meter_event_identifier.isnull()
+    cause = ibis.cases(
+        (is_held, t.hold),
+        (unsendable & t.flags.contains(Flag.NO_CUSTOMER), "no_customer"),
+        (unsendable, "failed_before"),
+        (is_error, t.code.fill_null("rejected")),
+        else_=ibis.null("string"),
+    )
+    return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
+
+
+def stages() -> Question:
+    """Events, credits, US dollars and the first start (`oldest`) per stage."""
+    return ask(_stages)
+
+
+def _stages() -> ir.Table:
+    t = _staged()
+    return t.group_by("stage").aggregate(
+        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
+    )
+
+
+def fractions() -> Question:
+    """Credits that customers carry on, where they are not 0."""
+    return ask(_fractions)
+
+
+def _fractions() -> ir.Table:
+    c = carried()
+    return c.filter(c.carried != 0).order_by("customer_id")
+
+
+def _open_corrections(now: Bound) -> ir.Table:
+    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
+    e = candidate_events(now, on_hold_too=True)
+    changed = e.filter(e.sync_status != SyncStatus.PENDING)
+    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
+    t = changed.left_join(sums, changed.id == sums.event_id)
+    facts = events_table().select(priced="id", price="credit_price_usd", sync_error="sync_error")
+    priced = t.join(facts, t.id == facts.priced)
+    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
+    open_ones = owed.filter(owed.owed != 0)
+    return open_ones.mutate(owed_usd=open_ones.owed * open_ones.price)
+
+
+def corrections(now: datetime) -> Question:
+    """What sent events owe beyond their intents: events, credits and US dollars in one row."""
+    return ask(_corrections, bound_time(now))
+
+
+def _corrections(now: Bound) -> ir.Table:
+    o = _open_corrections(now)
+    return o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())
+
+
+def held_corrections(now: datetime) -> Question:
+    """The corrections among them that are held, per cause, with an `example` of the reason."""
+    return ask(_held_corrections, bound_time(now))
+
+
+def _held_corrections(now: Bound) -> ir.Table:
+    o, h = _open_corrections(now), holds_table()
+    holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
+    held = o.join(holds, o.id == holds.event_id)
+    held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
+    return held.group_by("cause").aggregate(
+        events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
+        customers=held.customer_id.nunique(), example=held.sync_error.max(),
+    )  # fmt: skip
+
+
+def stuck() -> Question:
+    """Events in error or held per cause, most credits first, with an `example` of the reason."""
+    return ask(_stuck)
+
+
+def _stuck() -> ir.Table:
+    t = _staged()
+    stuck = t.filter(t.stage.isin(["error", "held"]))
+    grouped = stuck.group_by("cause").aggregate(
+        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
+        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
+    )  # fmt: skip
+    return grouped.order_by(ibis.desc("credits"), "cause")
+
+
+def decidable(action: str, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]) -> Question:
+    """Events that can be retried, held or released (`action`); `cause`, customers and ids narrow it, all together."""
+    named = None if cause is None else bound_text(cause)
+    customers = bound_list(customer_ids) if customer_ids else None
+    return ask(_decidable, str(action), named, customers, bound_list(event_ids) if event_ids else None)
+
+
+def _decidable(action: str, cause: Bound | None, customers: Listed | None, events: Listed | None) -> ir.Table:
+    t = _staged()
+    match action:
+        case "retry":
+            wanted = t.stage.isin(["error", "held"]) & (t.sync_status == SyncStatus.ERROR)
+            wanted &= t.customer_id.notnull() | t.meter_event_identifier.notnull()
+        case "hold":
+            wanted = t.stage == "pending"
+        case "release":
+            wanted = t.hold.isin(DECIDED_BY_PEOPLE)
+        case _:
+            raise ValueError(f"action {action!r}: retry, hold or release")
+    t = t.filter(wanted)
+    if cause is not None:
+        t = t.filter((t.cause == cause.scalar) | ((t.hold == cause.scalar) & t.cause.isnull()))
+    if customers is not None:
+        t = t.filter(among(t.customer_id, customers))
+    if events is not None:
+        t = t.filter(among(t.id, events))
+    return t.select("id", "credits_total", "amount_usd").order_by("id")
+
+
+def prices(event_ids: Iterable[str]) -> Question:
+    """The credit price of some events."""
+    return ask(_prices, bound_list(event_ids))
+
+
+def _prices(events: Listed) -> ir.Table:
+    t = events_table()
+    return t.filter(among(t.id, events)).select("id", "credit_price_usd")
+
+
+# ── what a month still waits for ─────────────────────────────────────────────────────────────────
+
+
+def month_stages(start: datetime, end: datetime, *, settled_before: datetime) -> Question:
+    """Events and credits that count in `[start, end)`, per stage, cause, whether settled, and whether carried.
+
+    Cause `elsewhere`: an import brought them as sent, and what became of them is not known.
+    """
+    return ask(_month_stages, bound_time(start), bound_time(end), bound_time(settled_before))
+
+
+def _counts_in(t: ir.Table, start: Bound, end: Bound) -> tuple[ir.BooleanValue, ir.BooleanValue]:
+    moment = ibis.coalesce(t.accounted_at, t.timestamp)
+    return moment >= start.scalar, moment < end.scalar
+
+
+def _in_month(start: Bound, end: Bound, settled_before: Bound) -> ir.Table:
+    """Events with credits that count in the month, with what they are grouped by."""
+    t = _staged()
+    t = t.filter(*_counts_in(t, start, end), t.credits_total != 0)
+    return t.mutate(
+        cause=ibis.ifelse((t.stage == "sending") & t.billed_elsewhere.fill_null(False), "elsewhere", t.cause),
+        is_settled=t.ended_at <= settled_before.scalar,
+        is_carried=t.marks.fill_null("").contains(Flag.CARRIED),
+    )
+
+
+def _month_stages(start: Bound, end: Bound, settled_before: Bound) -> ir.Table:
+    t = _in_month(start, end, settled_before)
+    return t.group_by("stage", "cause", "is_settled", "is_carried").aggregate(
+        events=t.count(), credits=t.credits_total.sum()
+    )
+
+
+def month_stage_ids(
+    start: datetime, end: datetime, *, settled_before: datetime,
+    stage: str, cause: str | None, is_settled: bool | None, is_carried: bool, limit: int,
+) -> Question:  # fmt: skip
+    """The first ids of one row of `month_stages`."""
+    return ask(
+        _month_stage_ids, bound_time(start), bound_time(end), bound_time(settled_before),
+        bound_text(stage), None if cause is None else bound_text(cause), is_settled, is_carried, bound_number(limit),
+    )  # fmt: skip
+
+
+def _month_stage_ids(
+    start: Bound, end: Bound, settled_before: Bound,
+    stage: Bound, cause: Bound | None, is_settled: bool | None, is_carried: bool, limit: Bound,
+) -> ir.Table:  # fmt: skip
+    t = _in_month(start, end, settled_before)
+    same = (
+        t.stage == stage.scalar, t.cause.isnull() if cause is None else t.cause == cause.scalar,
+        t.is_settled.identical_to(is_settled), t.is_carried == is_carried,
+    )  # fmt: skip
+    return t.filter(*same).select("id").order_by("id").limit(limit.rows)
+
+
+def _month_owed(start: Bound, end: Bound, now: Bound) -> ir.Table:
+    """Corrections of a whole credit or more of events that count in the month."""
+    e = events_table()
+    mine = e.filter(*_counts_in(e, start, end)).select(own="id")
+    o = _open_corrections(now)
+    return o.semi_join(mine, o.id == mine.own).filter(lambda t: t.owed.abs() >= WHOLE)
+
+
+def month_corrections(start: datetime, end: datetime, *, now: datetime) -> Question:
+    """Corrections of a whole credit or more of events that count in `[start, end)`: events, and credits either way."""
+    return ask(_month_corrections, bound_time(start), bound_time(end), bound_time(now))
+
+
+def _month_corrections(start: Bound, end: Bound, now: Bound) -> ir.Table:
+    owed = _month_owed(start, end, now)
+    return owed.aggregate(events=owed.count(), credits=owed.owed.abs().sum())
+
+
+def month_correction_ids(start: datetime, end: datetime, *, now: datetime, limit: int) -> Question:
+    """The first ids of those."""
+    return ask(_month_correction_ids, bound_time(start), bound_time(end), bound_time(now), bound_number(limit))
+
+
+def _month_correction_ids(start: Bound, end: Bound, now: Bound, limit: Bound) -> ir.Table:
+    return _month_owed(start, end, now).select("id").order_by("id").limit(limit.rows)
