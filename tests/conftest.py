@@ -2,11 +2,15 @@
 
 import gc
 import os
+from contextlib import suppress
 from functools import cache
 from io import StringIO
 
+import duckdb
 import pytest
 
+from billing_core.errors import BillingError
+from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.sandbox.server import SandboxProcess
 from tests import (
     examples,  # noqa: F401 - loads the profile of Hypothesis
@@ -30,6 +34,32 @@ def pytest_collection_finish():
     """What the imports left stays for the whole run: the collector need not walk over it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def engines_made():
+    """Engines of ledgers that the test which runs has made."""
+    made = []
+    make = DuckDBEngine.__init__
+
+    def remembered(self, *arguments, **options):
+        make(self, *arguments, **options)
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DuckDBEngine, "__init__", remembered)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def ledgers_let_go(engines_made):
+    """A ledger that a test leaves open would hold its memory till the end of the run; used again, it opens again."""
+    yield
+    for engine in engines_made:
+        if not engine._lease._users:  # else it is closed by whoever uses it, or never
+            with suppress(BillingError, duckdb.Error, OSError):  # its folder may be gone
+                engine.close()
+    engines_made.clear()
 
 
 @pytest.fixture(scope="session")
