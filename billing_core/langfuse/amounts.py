@@ -1,4 +1,4 @@
-"""What one observation used and cost: the rules over its `usageDetails` and `costDetails`.
+"""Reads what one observation used (tokens) and cost (US dollars) from its `usageDetails` and `costDetails`.
 
 Source: sections 1.4 and 2.1 of the Langfuse notes. Keys are free-form, units are tokens and US dollars, and the
 same rule serves both API generations.
@@ -71,7 +71,7 @@ NO_COST = Cost(None, bad=False, problems=())
 
 
 def exact(value: Decimal) -> Decimal:
-    """Half-even to the twelve places Langfuse stores."""
+    """An amount rounded half-even to the twelve decimal places Langfuse stores."""
     return value.quantize(PICO, context=CONTEXT)
 
 
@@ -91,7 +91,7 @@ def _count(value: object) -> int | None:
 
 
 def read_tokens(observation_id: str, details: Mapping[str, object]) -> Tokens:
-    """Apply the one rule for tokens; see `Tokens`."""
+    """The token counts of one observation, by the rule that `Tokens` explains."""
     plain = _plain(tuple(details))
     if plain is not None and (tokens := _added_up(plain, details)) is not None:
         return tokens
@@ -344,7 +344,8 @@ def _amount(value: object) -> Decimal | None:
 
 
 def read_cost(observation_id: str, details: Mapping[str, object], bare_total: object) -> Cost:
-    """`total` if it is there, else the sum of the rest, else the row's bare `totalCost` if that is above 0.
+    """The cost of one observation in US dollars: `total` if it is there, else the sum of the rest, else the row's bare
+    `totalCost` if that is above 0.
 
     A bare 0 beside empty details is how older servers say "unknown", and -1 is how they say "not requested".
     """

@@ -65,11 +65,11 @@ UNREADABLE = (ValueError, ArithmeticError, RecursionError, TypeError, LookupErro
 
 
 class QuestionTooLarge(Exception):
-    """The server could not answer a question of this size in time."""
+    """A request to Langfuse asked for more than the server could answer in time; ask for less."""
 
 
 class NotOffered(Exception):
-    """The server does not have this route, or not this thing (404, 410, 501)."""
+    """The Langfuse server does not have this route, or not this thing (404, 410, 501)."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -77,7 +77,7 @@ class NotOffered(Exception):
 
 
 class Unanswered(UpstreamError):
-    """A fault that should have passed did not within the tries allowed.
+    """A temporary fault of Langfuse outlasted the tries allowed.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Unanswered(UpstreamError):
 
 
 class BrokenBody(Exception):
-    """The answer is not the JSON it should be; a cut connection looks the same."""
+    """A response of Langfuse is not the JSON it should be; a cut connection looks the same."""
 
 
 class _Fault(NamedTuple):
@@ -164,7 +164,8 @@ class LangfuseClient:
         authenticated: bool = True,
         tries: int = TRIES,
     ) -> Decoded:
-        """Ask until there is an answer or a reason to give up; `decode` reads the body of a 200.
+        """The decoded response to a GET, repeated until there is one or a reason to give up; `decode` reads the body of
+        a 200.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""From the bytes of a page to observation facts.
+"""Decodes pages of Langfuse's API (bytes) into observation facts.
 
 The fast path decodes a whole page into typed rows. If that fails, the page is cut into pieces (`pieces.py`) and only
 the odd rows go through the tolerant path, value by value: a value that cannot be read is left out and the trace is
@@ -96,7 +96,7 @@ class TraceRow(msgspec.Struct, gc=False):
 
 
 class WholeTrace(TraceRow, gc=False, kw_only=True):
-    """`GET /traces/{id}`: the record with its observations."""
+    """A legacy trace (`GET /traces/{id}`): the record with its observations."""
 
     observations: list[msgspec.Raw]
 
@@ -105,14 +105,14 @@ Row = TypeVar("Row", ObservationRow, TraceRow)
 
 
 class Envelope(msgspec.Struct, Generic[Row]):
-    """A page as it came."""
+    """A page of the API as it came, its rows not yet decoded."""
 
     data: list[Row]
     meta: msgspec.Raw
 
 
 class Meta(msgspec.Struct):
-    """Where the page stands: a cursor (v2) or counts (legacy)."""
+    """The position of a page in the whole answer: a cursor (v2) or counts (legacy)."""
 
     cursor: str | None = None
     page: int | None = None
@@ -121,7 +121,7 @@ class Meta(msgspec.Struct):
 
 
 class DecodedPage(msgspec.Struct):
-    """A decoded page.
+    """A decoded page of observations or traces.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class DecodedPage(msgspec.Struct):
 
 
 class FactReader:
-    """Turns pages into facts under one set of metadata names; safe to share between threads.
+    """Decodes pages into observation facts, with one set of metadata names; safe to share between threads.
 
     Threads take turns page by page: the interpreter runs one at a time anyway, and changing in the middle of a page
     costs a third of the speed.
@@ -158,7 +158,7 @@ class FactReader:
     # -- pages ---------------------------------------------------------------------------------------------
 
     def observations(self, body: bytes, *, expanded: bool = False, repeat: bool = False) -> DecodedPage:
-        """A page of observations, v2 or v1.
+        """The facts of a page of observations, v2 or v1.
 
         Raises
         ------
@@ -170,13 +170,13 @@ class FactReader:
             return self._facts(rows, rejected, meta, expanded=expanded, repeat=repeat)
 
     def traces(self, body: bytes, *, repeat: bool = False) -> DecodedPage:
-        """A page of legacy trace records."""
+        """The facts of a page of legacy trace records."""
         with self._turn:
             rows, rejected, meta = self._page(body, self._trace_pages, self._traces, TraceRow)
             return self._facts(rows, rejected, meta, expanded=False, repeat=repeat)
 
     def whole_trace(self, body: bytes) -> list[DecodedPage]:
-        """A legacy trace with its observations."""
+        """The facts of a legacy trace with its observations."""
         try:
             trace = self._whole.decode(body)
             record: TraceRow | None = trace
@@ -590,7 +590,7 @@ _NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 
 
 def read_meta(piece: bytes) -> Meta:
-    """Where a page stands; a shape that is not known is an error, never "the last page".
+    """The position of a page in the whole answer; an unknown shape is an error, never "the last page".
 
     Raises
     ------

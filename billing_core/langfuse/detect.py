@@ -1,4 +1,4 @@
-"""Which generation of the API a server offers (section 0 of the Langfuse notes)."""
+"""Detects which generation of the API a Langfuse server offers (section 0 of the Langfuse notes)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBE_DAYS = 30
 
 
 def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> Api:
-    """Ask for one row of the observations API and judge the answer.
+    """The API generation a server offers, found by asking for one row of the observations API.
 
     404, 410 and 501 mean "not offered", and so does a 500 from a server of major version 3. Everything else,
     401, 403, 422 and 429 above all, says nothing about the API and is never a reason to fall back.

@@ -1,4 +1,4 @@
-"""Rows whose usage probably repeats that of the rows below them.
+"""Finds observations whose usage probably repeats that of the observations below them.
 
 Agent frameworks and wrappers sometimes report a parent's usage as the sum of its children's. Langfuse adds both up;
 so do we, and say so: which one to leave out is an operator's decision. Source: section 2.2 of the Langfuse notes.
@@ -15,7 +15,7 @@ TOLERANCE_PERCENT = 5
 
 
 class Node(NamedTuple):
-    """An observation in its tree."""
+    """An observation in the tree of its trace."""
 
     trace_id: str
     id: str
@@ -25,14 +25,14 @@ class Node(NamedTuple):
 
 
 class Repeat(NamedTuple):
-    """A row that repeats others: its id, and a sentence that says so."""
+    """An observation whose usage repeats others: its id, and a sentence that says so."""
 
     id: str
     sentence: str
 
 
 def double_counted(nodes: Iterable[Node]) -> dict[str, list[Repeat]]:
-    """Trace id → the rows whose own value is, within 5 %, what the rows below them come to.
+    """Trace id → observations whose own usage is, within 5 %, the sum of the observations below them.
 
     Values are compared one by one, tokens and cost: a repeated row often has no price, or another one. What a row
     below repeats of its own children counts once. Rows below are all descendants, or only the nearest with usage.

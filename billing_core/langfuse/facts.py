@@ -1,4 +1,4 @@
-"""Observation facts: what a bill needs of one row, the same for both API generations.
+"""The schema of observation facts: what billing needs of one observation, the same for both API generations.
 
 One Arrow row per row read, before anything is deduplicated. Prompts and answers are never part of it.
 """

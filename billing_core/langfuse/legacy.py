@@ -1,4 +1,4 @@
-"""The legacy API of self-hosted v3: `/traces` and `/observations`, page by page, joined by trace id later.
+"""Reads the legacy API of self-hosted v3: `/traces` and `/observations`, page by page, joined by trace id later.
 
 Paging is by offset over an order without a tiebreak, so windows are short and closed, a span counts only when
 complete, and its count is compared at the end. Prompts and answers ride along unavoidably; they are skipped in the
@@ -36,7 +36,7 @@ RECOUNTS = 3
 
 
 class LegacySource:
-    """Reads spans of trace records, observations or whole traces; safe to share between threads."""
+    """Reads time ranges of trace records, observations or whole traces; safe to share between threads."""
 
     page_rows = PAGE_ROWS
 
@@ -45,7 +45,7 @@ class LegacySource:
         self._facts = FactReader(names)
 
     def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
-        """The whole span; nothing is left after it."""
+        """All rows of a time range; nothing is left to read after it."""
         if piece.kind is ReadKind.WHOLE:
             return self._whole_trace(span, stop), []
         for _ in range(RECOUNTS):
@@ -119,7 +119,7 @@ class LegacySource:
 
 
 def check_counts(meta: Meta, page: int, rows: int, limit: int) -> None:
-    """Refuse a page whose counts contradict each other: where it is the last cannot be known then.
+    """Refuse a page whose counts contradict each other: which page is the last cannot be known then.
 
     `totalItems` counts before duplicates are dropped, so a page may have fewer rows than it says, never more.
 

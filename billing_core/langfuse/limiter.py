@@ -1,4 +1,4 @@
-"""One brake per Langfuse organization, pulled by every thread that reads it.
+"""One rate limiter per Langfuse organization, shared by every thread that reads it.
 
 Langfuse Cloud counts requests per organization, so threads, providers and projects of one organization in
 this process share one limiter.
@@ -14,11 +14,11 @@ from billing_core.runtime.pacing import Pace
 
 
 class ReadStopped(Exception):
-    """The read was called off while a thread waited."""
+    """A read was cancelled while a thread waited for the rate limit."""
 
 
 class RateLimiter(Pace):
-    """The pace of everyone who reads one organization.
+    """The rate limit of everyone who reads one Langfuse organization.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class RateLimiter(Pace):
         super().__init__(_interval(requests_per_minute), clock=clock)
 
     def slow_down_to(self, requests_per_minute: int | None) -> None:
-        """Take the stricter of the current and the given limit."""
+        """Lower the limit to a number of requests per minute; a stricter one stays."""
         self.stretch_to(_interval(requests_per_minute))
 
     def acquire(self, stop: threading.Event) -> None:
-        """Wait until a request may start.
+        """Wait until a request may be sent.
 
         Raises
         ------
@@ -52,7 +52,7 @@ class RateLimiter(Pace):
 
     @classmethod
     def shared(cls, host: str, owner: str, requests_per_minute: int | None = None) -> RateLimiter:
-        """The one limiter of this process for an organization (or project, or key) on a host."""
+        """The one rate limiter of this process for an organization (or project, or key) on a host."""
         with cls._shared_lock:
             limiter = cls._shared.setdefault((host, owner), cls())
         limiter.slow_down_to(requests_per_minute)

@@ -1,4 +1,4 @@
-"""Billing facts out of an observation's metadata.
+"""Reads billing facts (organization, customer, chatflow …) from an observation's metadata.
 
 Metadata arrives as an object whose keys may be dotted (`billing_details.total_credits`), nested, or both, and whose
 values were JSON-decoded by the server: `"12345"` comes as a number. Values longer than 200 characters come cut.
@@ -37,7 +37,7 @@ LEGACY_LEAVES = (
 
 
 class MetadataFacts(NamedTuple):
-    """What one row's metadata says; `cut` asks for the values in full.
+    """The billing facts in one row's metadata; `cut` asks for the values in full.
 
     The fields up to `user_id` are columns of the facts, in their order. `unreadable` says that a value of ours was
     left out, `stored` is the metadata's text without the values that cannot be read (`None`: as it came).
@@ -93,7 +93,7 @@ _Group = tuple[tuple[str, tuple[_Path, ...]], ...]
 
 
 class MetadataReader:
-    """Reads the configured names and nothing else; not shared between threads.
+    """Reads the configured metadata keys and nothing else; not shared between threads.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class MetadataReader:
         self._remembered: dict[bytes, MetadataFacts] = {}
 
     def read(self, raw: bytes) -> MetadataFacts:
-        """Facts of a metadata object's JSON text; anything but an object holds none."""
+        """The billing facts in a metadata object's JSON text; anything but an object holds none."""
         facts = self._remembered.get(raw)
         if facts is None:
             if len(self._remembered) >= REMEMBERED:

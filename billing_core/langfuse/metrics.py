@@ -1,4 +1,4 @@
-"""Cross-check with Langfuse's own daily sums (`/v2/metrics`), through the official SDK.
+"""Compares what was read with Langfuse's own daily sums (`/v2/metrics`), through the official SDK.
 
 Langfuse adds up unmerged duplicates and counts a missing total as 0, so differences are explained, never "fixed".
 Source: section 5 of the Langfuse notes.
@@ -29,7 +29,7 @@ MOST_DAYS = 1000
 
 @dataclass(frozen=True, slots=True)
 class DailyDifference:
-    """Where Langfuse's sums and ours part, per UTC day: Langfuse minus ours."""
+    """The difference between Langfuse's own sums and those of the rows read, on a UTC day: Langfuse minus ours."""
 
     day: date
     observations: int
@@ -38,7 +38,7 @@ class DailyDifference:
 
 
 def metrics_query(window: Window) -> str:
-    """The daily sums of a window as the API wants them. Its upper bound is inclusive, ours is not: minus 1 ms."""
+    """The API query for the daily sums of a window. Its upper bound is inclusive, ours is not: minus 1 ms."""
     return json.dumps(
         {
             "view": "observations",
@@ -60,7 +60,7 @@ def metrics_query(window: Window) -> str:
 def fetch_daily_totals(
     host: str, public_key: str, secret_key: SecretStr, window: Window, timeout_seconds: float
 ) -> list[DailyTotal] | None:
-    """Langfuse's sums per UTC day; `None` if the server does not offer them (self-hosted v3).
+    """Langfuse's own sums per UTC day; `None` if the server does not offer them (self-hosted v3).
 
     Raises
     ------

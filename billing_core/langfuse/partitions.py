@@ -1,4 +1,4 @@
-"""Facts regrouped by trace, so that the roll-up can work on one bounded piece after the other."""
+"""Regroups observation facts by trace on disk, so that the roll-up can work on one bounded part after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Partitions:
-    """All rows of a trace are in the same partition.
+    """Files of observation facts; all rows of a trace are in the same one.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Partitions:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, tables: Iterable[pa.Table]) -> None:
-        """Regroup pages; may be called again for pages that come later."""
+        """Add pages of facts to the partitions; may be called again for pages that come later."""
         self._adds += 1
         writers: dict[int, pa.RecordBatchStreamWriter] = {}
         with ExitStack() as written:
@@ -62,7 +62,7 @@ class Partitions:
                     writers[number].write_table(regrouped.slice(start, end - start))
 
     def remove(self) -> None:
-        """Delete the files; the partitions were rolled up."""
+        """Delete the files of the partitions."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __iter__(self) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""Pieces of JSON text, cut at its brackets and commas without recursion and without decoding.
+"""Cuts JSON text at its brackets and commas without recursion and without decoding.
 
 What one value holds (half a surrogate, thousands of levels, a number of thousands of digits) does not keep its
 neighbours from being read. Only pages that the fast decoder refuses come here.
@@ -24,15 +24,15 @@ SHOWN = 120
 
 
 class BrokenJson(ValueError):
-    """The text is no JSON: brackets or quotation marks do not match."""
+    """A text is not JSON: brackets or quotation marks do not match."""
 
 
 class Unreadable(ValueError):
-    """A value that cannot be decoded; the text says what is wrong with it."""
+    """A JSON value cannot be decoded; the text says what is wrong with it."""
 
 
 def members(body: bytes) -> dict[str, bytes]:
-    """The members of an object, undecoded; of a repeated key the last counts.
+    """The members of a JSON object, undecoded; of a repeated key the last counts.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def members(body: bytes) -> dict[str, bytes]:
 
 
 def elements(body: bytes) -> list[bytes]:
-    """The elements of a list, undecoded.
+    """The elements of a JSON list, undecoded.
 
     Raises
     ------
@@ -95,7 +95,8 @@ def _parts(body: bytes, opening: bytes, closing: bytes) -> Iterator[bytes]:
 
 
 def value_of(piece: bytes) -> Any:
-    """A decoded value; numbers with a fraction or exponent as `Decimal`, NaN and infinities as binary floats.
+    """The value of a piece of JSON; numbers with a fraction or exponent as `Decimal`, NaN and infinities as binary
+    floats.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def _constant(name: str) -> float:
 
 
 def text_of(piece: bytes) -> str:
-    """A text that is only compared: what cannot be read of it is replaced."""
+    """The text of a piece of JSON, to compare only: what cannot be read of it is replaced."""
     try:
         value = json.loads(piece.decode("utf-8", "replace"), strict=False)
     except (ValueError, RecursionError):
@@ -133,7 +134,7 @@ def readable(text: str) -> str:
 
 
 def is_readable(text: str) -> bool:
-    """Whether every character can be stored and compared."""
+    """Whether every character of a text can be stored and compared."""
     return _ODD.search(text) is None
 
 

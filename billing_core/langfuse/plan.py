@@ -1,4 +1,6 @@
-"""Which questions a read asks, as slices: pure functions of the window, the time and what was found so far."""
+"""Which requests a read of Langfuse makes, as slices: pure functions of the window, the time and what was found so
+far.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ END_OF_TIME = milliseconds(datetime.fromisoformat("2200-01-01T00:00:00+00:00"))
 
 
 def observation_slices(window: Window, ended_since: datetime | None) -> list[ReadSlice]:
-    """The window itself, and rows that started before it and ended since `ended_since`."""
+    """The slices that read a window: the window itself, and rows that started before it and ended since
+    `ended_since`.
+    """
     slices = [ReadSlice(ReadKind.WINDOW, (TimeRange(start, end),)) for start, end in slice_window(window)]
     if ended_since is not None:
         before = Window(window.start - ENDED_REACH, window.start)
@@ -46,7 +50,9 @@ def observation_slices(window: Window, ended_since: datetime | None) -> list[Rea
 
 
 def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[ReadSlice]:
-    """Rows outside the window of the traces seen in it: before it, and after it as far as that is past."""
+    """The slices that complete the traces seen in a window: their rows before it, and after it as far as that is
+    past.
+    """
     bounds = [
         (ReadKind.EARLIER, LANGFUSE_BEGAN, milliseconds(window.start)),
         (ReadKind.LATER, milliseconds(window.end), milliseconds(now)),
@@ -55,7 +61,7 @@ def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list
 
 
 def elsewhere_slices(ids: Iterable[str], now: datetime) -> list[ReadSlice]:
-    """Rows at possible times of traces of which none was seen."""
+    """The slices that look for traces of which no row was seen, at all times they may have."""
     return _by_id(ReadKind.EARLIER, LANGFUSE_BEGAN, milliseconds(now) + DAY, ids)
 
 
@@ -73,7 +79,7 @@ def astray_after(window: Window, now: datetime) -> int:
 
 
 def astray_slices(window: Window, now: datetime, limit: int) -> list[ReadSlice]:
-    """Rows dated before Langfuse was made or in the future, of whatever trace: normally none, one page each.
+    """The slices for rows dated before Langfuse was made or in the future, of any trace: normally none, one page each.
 
     Clients that lose a start send 0, clients that misread one send a time decades away. Such a row is found neither in
     the window nor near it, and its usage would be missing in silence.
@@ -84,7 +90,8 @@ def astray_slices(window: Window, now: datetime, limit: int) -> list[ReadSlice]:
 
 
 def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[ReadSlice]:
-    """Rows with shortened metadata once more, in full; `cut` gives each trace's first and last such start time.
+    """The slices that read rows with shortened metadata again, in full; `cut` gives each trace's first and last such
+    start time.
 
     Traces close in time share a request, so that its bounds stay narrow.
     """
@@ -100,7 +107,9 @@ def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[ReadSlice]:
 
 
 def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, limit: int) -> list[ReadSlice]:
-    """Trace records of the window and observations around it as far as that is past, an hour at most per slice."""
+    """The slices of the legacy API: trace records of the window and observations around it as far as that is past, an
+    hour at most each.
+    """
     around = Window(window.start - LEGACY_BEFORE, max(window.end, min(window.end + LEGACY_AFTER, now)))
     slices = [
         ReadSlice(ReadKind.TRACES, (TimeRange(a, b, limit=limit),)) for a, b in slice_window(window, longest=HOUR)
@@ -119,7 +128,7 @@ def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, l
 
 
 def whole_trace_slices(ids: Iterable[str], now: datetime, limit: int) -> list[ReadSlice]:
-    """Legacy traces one by one."""
+    """The slices that read legacy traces one by one."""
     end = milliseconds(now) + DAY
     spans = [TimeRange(LANGFUSE_BEGAN, end, ids=(trace_id,), limit=limit) for trace_id in sorted(ids)]
     return [
@@ -129,5 +138,5 @@ def whole_trace_slices(ids: Iterable[str], now: datetime, limit: int) -> list[Re
 
 
 def trace_slice(trace_id: str, now: datetime) -> ReadSlice:
-    """One trace complete, metadata in full."""
+    """The slice that reads one trace complete, metadata in full."""
     return ReadSlice(ReadKind.EXPAND, (TimeRange(LANGFUSE_BEGAN, milliseconds(now) + DAY, ids=(trace_id,)),))

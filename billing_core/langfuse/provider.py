@@ -1,4 +1,4 @@
-"""`LangfuseProvider`: a Langfuse project as a source of usage rows, whichever API generation it speaks."""
+"""`LangfuseProvider`: usage rows of a Langfuse project, whichever API generation its server offers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The project the keys belong to; its id is empty where the server does not tell.
+    """The Langfuse project the keys belong to; its id is empty where the server does not tell.
 
     `retention_days` tells how far back its data goes; `None` is unlimited.
     """
@@ -71,7 +71,7 @@ class Project:
 
 
 class LangfuseProvider:
-    """Reads one project. Safe to share between threads; `close` it at the end.
+    """Reads usage rows of one Langfuse project. Safe to share between threads; `close` it at the end.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class LangfuseProvider:
     def from_settings(
         cls, settings: Settings, metadata: MetadataNames | None = None, clock: Clock = now
     ) -> LangfuseProvider:
-        """The project that the environment names.
+        """A provider of the Langfuse project that the settings name.
 
         Raises
         ------
@@ -147,13 +147,13 @@ class LangfuseProvider:
         return cls(settings.langfuse_host, public_key, secret_key, settings.langfuse_api, metadata, clock=clock)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to Langfuse."""
         self._client.close()
 
     # -- about the project -------------------------------------------------------------------------------------
 
     def project(self) -> Project:
-        """The project behind the keys, asked once; not rate limited, so it is the test of the keys as well.
+        """The project the keys belong to, asked once; not rate limited, so it tests the keys as well.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class LangfuseProvider:
             return self._project
 
     def api(self) -> Api:
-        """Which API generation is read: as configured, else detected once.
+        """The API generation that is read: as configured, else detected once.
 
         Raises
         ------
@@ -209,7 +209,7 @@ class LangfuseProvider:
         progress: Progress | None = None,
         ended_since: datetime | None = None,
     ) -> UpstreamRead:
-        """Every trace with a row in the window, complete.
+        """The usage rows of every trace with a row in the window, each trace complete.
 
         Pages go through `spool`: after a crash or an error the same call continues where the last one stopped. Call
         `UpstreamRead.discard` once the rows are booked.
@@ -250,7 +250,7 @@ class LangfuseProvider:
         return reading
 
     def read_trace(self, trace_id: str) -> pa.Table:
-        """One trace, complete, in `USAGE_SCHEMA`; no row if Langfuse does not have it.
+        """The usage row of one complete trace, in `USAGE_SCHEMA`; no row if Langfuse does not have it.
 
         Raises
         ------
@@ -277,7 +277,8 @@ class LangfuseProvider:
                 return rollup.roll(facts).table
 
     def absent(self, trace_ids: Iterable[str], *, saw_anything: bool = True) -> set[str]:
-        """Which of these traces Langfuse does not have at all, each asked for by its id, whenever its rows are dated.
+        """Those of the given traces that Langfuse does not have at all, each asked for by its id, whatever times its
+        rows have.
 
         A trace with a row that cannot be read is there. `saw_anything`: whether the window's read found any row; if
         not, a server that keeps its data for the older API only is told apart.

@@ -1,4 +1,4 @@
-"""Several slices at once: threads read pages into the spool, the calling thread reports progress."""
+"""Reads several slices at once: threads write pages into the spool, the calling thread reports progress."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ NO_FUTURE = "not all rows dated in the future were looked for: there are too man
 
 
 class LangfuseApi(Protocol):
-    """One generation of the API."""
+    """One generation of Langfuse's API."""
 
     @property
     def page_rows(self) -> int:
-        """The most rows a page may have."""
+        """The most rows that a page of this API may have."""
 
     def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
-        """One answer and what is left of the span after it; raises `QuestionTooLarge` when less must be asked."""
+        """One page of a time range and what is left of it; raises `QuestionTooLarge` when less must be asked for."""
 
 
 def read_slices(
@@ -82,7 +82,7 @@ def read_slices(
 
 
 class RangeLimits:
-    """The longest time range a server answers, per kind of question: what one slice learned, none asks again.
+    """The longest time range a server answers, per kind of read: what one slice learned, none asks again.
 
     A refusal costs the server's whole time limit, so that learning it anew for every group of traces would take hours.
     """
@@ -91,17 +91,17 @@ class RangeLimits:
         self._longest: dict[ReadKind, int] = {}
 
     def longest(self, kind: ReadKind) -> int:
-        """Milliseconds that may be asked for at once."""
+        """The milliseconds that may be asked for at once."""
         return self._longest.get(kind, NO_LIMIT)
 
     def learn(self, kind: ReadKind, refused: TimeRange, smaller: Sequence[TimeRange]) -> None:
-        """Remember a refusal that was answered by asking for less time."""
+        """Store that a time range was refused and a smaller one answered."""
         if smaller and length(smaller[0]) < length(refused):
             self._longest[kind] = min(self.longest(kind), max(map(length, smaller)))
 
 
 def read_part(source: LangfuseApi, part: SpoolPart, stop: threading.Event, appetite: RangeLimits | None = None) -> None:
-    """Work through one slice, newest first, asking for less when the server is overloaded."""
+    """Read one slice into the spool, newest first, asking for less when the server is overloaded."""
     appetite = appetite or RangeLimits()
     stack = list(part.remaining)
     answered: set[TimeRange] = set()

@@ -1,4 +1,4 @@
-"""What a read brought: counts, and the usage rows in batches."""
+"""The result of a read of Langfuse: counts, and the usage rows in batches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 @dataclass(slots=True)
 class UpstreamRead:
-    """A finished read. Its rows live in the spool until `discard`, which belongs after booking.
+    """A finished read of Langfuse. Its rows live in the spool until `discard`, which belongs after booking.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class UpstreamRead:
     _files: list[Path] = field(default_factory=list)
 
     def keep(self, table: pa.Table) -> None:
-        """Take a rolled-up table; for the provider."""
+        """Add a rolled-up table to the read; for the provider."""
         path = self.spool.work_folder / f"events-{len(self._files):04d}.arrow"
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, USAGE_SCHEMA, options=_OPTIONS) as writer:
             writer.write_table(table)
@@ -64,10 +64,12 @@ class UpstreamRead:
                 yield table.slice(start, size)
 
     def discard(self) -> None:
-        """Delete the pages and rows: they were booked."""
+        """Delete the read's pages and rows from disk; called once they were booked."""
         self._files.clear()
         self.spool.discard()
 
     def close(self) -> None:
-        """Leave the pages for the next run of the same window, for example after a booking that failed."""
+        """End the read but leave its pages for the next run of the same window, for example after a booking that
+        failed.
+        """
         self.spool.release()

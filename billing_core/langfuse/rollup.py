@@ -1,4 +1,4 @@
-"""From observation facts to one row per trace: deduplicate, order, aggregate.
+"""Rolls observation facts up to one row per trace: deduplicate, order, aggregate.
 
 The work is SQL over Arrow in an in-memory DuckDB, one partition of traces at a time, so memory is bounded by the
 partition and not by the pull. The rules are those of section 2 of the Langfuse notes.
@@ -54,7 +54,7 @@ RECORD_LATENCY_TOLERANCE_SECONDS = 0.0015
 
 
 class DailyTotal(NamedTuple):
-    """What was observed on a UTC day: deduplicated rows by start time, synthetic roots included."""
+    """Sums of what was read for a UTC day: deduplicated rows by start time, synthetic roots included."""
 
     day: date
     observations: int
@@ -63,7 +63,7 @@ class DailyTotal(NamedTuple):
 
 
 class RolledPartition(NamedTuple):
-    """One partition, rolled up. `table` is in `USAGE_SCHEMA`, ordered by timestamp and id."""
+    """The usage rows of one partition, one per trace. `table` is in `USAGE_SCHEMA`, ordered by timestamp and id."""
 
     table: pa.Table
     observations: int
@@ -343,7 +343,7 @@ class Rollup:
         self._engine.close()
 
     def roll(self, facts: pa.Table) -> RolledPartition:
-        """One partition of whole traces."""
+        """The usage rows of one partition of whole traces."""
         self._load(facts)
         self._engine.execute(_MODELS)
         repeats = double_counted(Node(*row) for row in self._engine.execute(_CANDIDATES).fetchall())
@@ -364,7 +364,7 @@ class Rollup:
         )
 
     def incomplete(self, facts: pa.Table) -> list[str]:
-        """Legacy traces to fetch whole: without a record, or whose record sums differently."""
+        """Ids of legacy traces to read whole: those without a record, or whose record's sums differ."""
         self._load(facts)
         found = self._engine.execute(
             f"SELECT trace_id FROM trace WHERE NOT has_record OR cost_differs OR latency_differs OR {_BARE} "

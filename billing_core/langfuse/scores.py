@@ -1,4 +1,4 @@
-"""Writing the billing status of traces back to Langfuse, as scores, through the official SDK.
+"""Writes the billing status of traces to Langfuse, as scores, through the official SDK.
 
 What was ingested into Langfuse cannot be changed; a score can, because sending its id again overwrites it. Source:
 sections 4 and 6 of the Langfuse notes.
@@ -51,7 +51,7 @@ LATER = "the push is not affected, and what is left is written with the next one
 
 @dataclass(frozen=True, slots=True)
 class StatusScore:
-    """The billing status of one trace, in full: Langfuse keeps nothing of the score it replaces.
+    """The score that shows one trace's billing status, in full: Langfuse keeps nothing of the score it replaces.
 
     `timestamp` is the trace's start, aware UTC: Langfuse replaces a score by id, name and UTC day of its timestamp.
     Servers up to v4.16 ignore it and stamp the day of writing; there, every day a status is written adds a score.
@@ -66,11 +66,11 @@ class StatusScore:
 
     @property
     def id(self) -> str:
-        """The same for every status of the trace, so that the newest replaces the others."""
+        """The score's id: the same for every status of the trace, so that the newest replaces the others."""
         return hashlib.sha256(f"{self.project_id or ''}|{self.trace_id}|{SCORE_NAME}".encode()).hexdigest()
 
     def request(self) -> CreateScoreRequest:
-        """The SDK's own form; what is not known, or not allowed in a score, is left out."""
+        """The score in the SDK's form; what is not known, or not allowed in a score, is left out."""
         from langfuse.api.commons import ScoreDataType
         from langfuse.api.scores import CreateScoreRequest
 
@@ -91,7 +91,9 @@ class StatusScore:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Scores the server has judged. It took all but `rejected` of them and, in a list, does not tell which."""
+    """A batch of scores the server has answered: it took all but `rejected` of them and, in a list, does not tell
+    which. It took all but `rejected` of them and, in a list, does not tell which.
+    """
 
     scores: tuple[StatusScore, ...]
     rejected: int = 0
@@ -103,7 +105,7 @@ class _Refused(Exception):
 
 
 class ScoreWriter:
-    """Sends scores to one project; a context manager, for one thread.
+    """Sends scores to one Langfuse project; a context manager, for one thread.
 
     Parameters
     ----------
@@ -146,7 +148,7 @@ class ScoreWriter:
         self._http.close()
 
     def write(self, scores: Sequence[StatusScore]) -> Iterator[Answered]:
-        """Send scores, a batch after the other, and say after each which scores it was about.
+        """Send scores in batches; yields after each batch what the server took.
 
         A server that refuses a list (v3, v4 up to v4.16) gets one score per request from then on. A list that is
         taken in part is not sent again.

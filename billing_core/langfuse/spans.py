@@ -1,4 +1,4 @@
-"""Pieces of a question: how a window is cut for parallel reading and what to ask when the server is overloaded.
+"""Time ranges of reads: how a window is cut for parallel reading and what to ask when the server is overloaded.
 
 All times are whole milliseconds since 1970 UTC, the precision of the API; intervals are half open.
 """
@@ -38,7 +38,7 @@ ID_BYTES_PER_REQUEST = 6_000
 
 
 class ReadKind(StrEnum):
-    """Why rows are read."""
+    """The reason why rows are read: those of the window, other rows of its traces, repeats in full."""
 
     WINDOW = "window"
     TRACES = "traces"  # trace records of the legacy API
@@ -52,13 +52,13 @@ class ReadKind(StrEnum):
 
     @property
     def is_repeat(self) -> bool:
-        """Whether these rows are read a second time by our own wish and count neither as read nor as duplicates."""
+        """Whether these rows are read a second time on purpose and count neither as read nor as duplicates."""
         return self in {ReadKind.ENDED, ReadKind.EXPAND, ReadKind.WHOLE}
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """One question, possibly half answered.
+    """A time range to ask for, possibly half read.
 
     Attributes
     ----------
@@ -79,17 +79,17 @@ class TimeRange:
 
     @classmethod
     def from_json(cls, values: dict[str, object]) -> TimeRange:
-        """Back from `dataclasses.asdict` and JSON."""
+        """A time range from what `as_json` wrote."""
         return cls(**{**values, "ids": tuple(values["ids"])})  # type: ignore[arg-type]
 
     def as_json(self) -> dict[str, object]:
-        """For the spool."""
+        """The time range as the spool stores it."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSlice:
-    """The unit of parallel work and of resuming: one thread works through its spans, newest first."""
+    """A slice of a read, the unit of parallel work and of resuming: one thread reads its time ranges, newest first."""
 
     kind: ReadKind
     spans: tuple[TimeRange, ...]
@@ -97,35 +97,35 @@ class ReadSlice:
 
     @property
     def start(self) -> int:
-        """The oldest start time asked for."""
+        """The oldest start time the slice asks for."""
         return min(span.start for span in self.spans)
 
     @property
     def end(self) -> int:
-        """The bound of the newest start time asked for."""
+        """The end (exclusive) of the newest start times the slice asks for."""
         return max(span.end for span in self.spans)
 
     @property
     def key(self) -> str:
-        """The same question has the same key in every run."""
+        """A key of the slice: the same request has the same key in every run."""
         text = json.dumps([self.kind, [span.as_json() for span in self.spans], self.ended_since])
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 def milliseconds(moment: datetime) -> int:
-    """Rounded up: rows carry whole milliseconds, so `time >= moment` and `time >= rounded up` agree."""
+    """A time in milliseconds since 1970, rounded up: rows carry whole milliseconds, so comparisons with it agree."""
     microseconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     return -(-microseconds // 1000)
 
 
 def api_time(value: int) -> str:
-    """`1793491200000` → `2026-11-01T00:00:00.000Z`."""
+    """Milliseconds since 1970 as the API's time text: `1793491200000` → `2026-11-01T00:00:00.000Z`."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def slice_window(window: Window, *, longest: int | None = None) -> list[tuple[int, int]]:
-    """Cut a window at multiples of the first ladder length that gives at most `MOST_SLICES` pieces.
+    """Slices of a window, cut at multiples of the first ladder length that gives at most `MOST_SLICES` of them.
 
     `longest` fixes the length instead. Newest first: what people look at arrives first.
     """
@@ -136,7 +136,7 @@ def slice_window(window: Window, *, longest: int | None = None) -> list[tuple[in
 
 
 def chunk_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups that fit into one request's URL."""
+    """Ids in groups that fit into one request's URL."""
     chunks: list[tuple[str, ...]] = []
     chunk: list[str] = []
     size = 0
@@ -153,12 +153,13 @@ def chunk_ids(ids: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def length(span: TimeRange) -> int:
-    """Milliseconds of start times that are left to ask for."""
+    """The milliseconds of start times that are left to ask for."""
     return (span.end if span.newest is None else min(span.newest, span.end)) - span.start
 
 
 def halved(span: TimeRange) -> Sequence[TimeRange]:
-    """The rest of a span in two, older half first; empty at a minute or where the position in it is not known.
+    """The rest of a time range in two halves, older half first; empty at a minute or where the position in it is not
+    known.
 
     A cursor is a position in the fixed order (newest start first) and stays valid when older rows are left out.
     """
@@ -169,7 +170,7 @@ def halved(span: TimeRange) -> Sequence[TimeRange]:
 
 
 def nearer(kind: ReadKind, span: TimeRange) -> TimeRange | None:
-    """What is left of a question about other rows of traces when it reaches no further than `REACH` from the window.
+    """The part of a time range for other rows of traces that is no further than `REACH` from the window.
 
     `None` if it does not reach further, or is none of that kind.
     """
@@ -184,7 +185,7 @@ def nearer(kind: ReadKind, span: TimeRange) -> TimeRange | None:
 
 
 def shrink(span: TimeRange) -> Sequence[TimeRange]:
-    """Smaller questions that together ask the same, oldest first; empty when it cannot get smaller.
+    """Smaller time ranges that together ask the same, oldest first; empty when it cannot get smaller.
 
     Half the remaining time down to a day, then fewer ids, then less time down to a minute, then fewer rows per page:
     the time range is what a server pays for, and splitting it costs less than asking for traces one by one.

@@ -1,4 +1,4 @@
-"""Pages on disk between reading and roll-up: memory stays flat and a killed read loses at most one page.
+"""Keeps pages on disk between reading and roll-up: memory stays flat and a killed read loses at most one page.
 
 Layout: `SPOOL/<identity>/<lane>/<slice key>/00000.arrow …`. Each page names, in its own metadata, what was still to
 read after it, so a page and the position behind it become durable in one rename. A lane belongs to one process at
@@ -37,7 +37,7 @@ _INFO = b"page"
 
 
 class SpoolPart:
-    """The pages of one slice. One thread writes it."""
+    """The spooled pages of one slice. One thread writes it."""
 
     def __init__(self, folder: Path, piece: ReadSlice, now: datetime) -> None:
         self.slice = piece
@@ -78,12 +78,12 @@ class SpoolPart:
         return True
 
     def note(self, sentence: str) -> None:
-        """What was left out of what is asked from here on; kept with the next page."""
+        """Note what is left out of the requests from here on; stored with the next page."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 
     def write(self, facts: DecodedPage, remaining: Sequence[TimeRange]) -> None:
-        """Keep a page together with what is left to read after it; an empty page is kept only as the last."""
+        """Store a page together with what is left to read after it; an empty page is stored only as the last."""
         self.remaining = list(remaining)
         if not facts.rows and remaining:
             return
@@ -109,7 +109,7 @@ class SpoolPart:
         self.rejected += facts.rejected
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The pages, one at a time, with all columns or only some."""
+        """The stored pages, one at a time, with all columns or only some."""
         fields = None if columns is None else [FACTS_SCHEMA.get_field_index(name) for name in columns]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         for path in sorted(self._folder.glob("*.arrow")):
@@ -118,7 +118,7 @@ class SpoolPart:
 
 
 class Spool:
-    """A lane of the spool folder, held until `release` or `discard`.
+    """The folder for one read's pages, locked until `release` or `discard`.
 
     Parameters
     ----------
@@ -140,22 +140,22 @@ class Spool:
 
     @property
     def work_folder(self) -> Path:
-        """For partitions and results; emptied when the lane is taken."""
+        """A folder for partitions and results; emptied at the start of a read."""
         return self._lane / "work"
 
     def part(self, piece: ReadSlice) -> SpoolPart:
-        """The pages of a slice, continued where an earlier run stopped if they are fresh enough."""
+        """The spooled pages of a slice, continued where an earlier run stopped if they are fresh enough."""
         part = SpoolPart(self._lane / piece.key, piece, self._clock())
         self.parts[piece.key] = part
         return part
 
     def release(self) -> None:
-        """Give the lane to the next reader, pages included."""
+        """Unlock the folder for the next read, pages included."""
         if not self._lock.closed:
             self._lock.close()
 
     def discard(self) -> None:
-        """Delete the lane's pages: they were booked, or are not wanted."""
+        """Delete the folder's pages: they were booked, or are not wanted."""
         if self._lock.closed:
             return
         for folder in self._lane.iterdir():

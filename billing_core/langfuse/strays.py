@@ -1,4 +1,4 @@
-"""Traces of which only rows outside any time of use were seen: lost starts (1970), clocks that are wrong (2106)."""
+"""Finds traces of which only rows with impossible times were seen: lost starts (1970), wrong clocks (2106)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PERHAPS_ELSEWHERE = (
 
 
 class Strays:
-    """Such traces of one read: booked if they have no other rows, whatever the window.
+    """Traces of one read that have rows with impossible times: booked if they have no other rows, whatever the window.
 
     Attributes
     ----------
@@ -44,12 +44,12 @@ class Strays:
 
     @classmethod
     def of(cls, ids: set[str]) -> Strays:
-        """The first of them are looked at."""
+        """The first of these traces, to be examined."""
         ordered = sorted(ids)
         return cls(set(ordered[:MOST_STRAYS]), ordered[MOST_STRAYS:])
 
     def judge(self, parts: Sequence[SpoolPart], window: Window, now: datetime, *, is_whole: bool) -> None:
-        """Tell by their other rows which have a place in time; `is_whole`: whether all of those were read."""
+        """Decide by their other rows which traces have a place in time; `is_whole`: whether all of those were read."""
         future = astray_after(window, now)
         for part in parts:
             for table in part.tables(["trace_id", "start_time"]):

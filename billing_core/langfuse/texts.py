@@ -1,4 +1,4 @@
-"""Which texts from outside say something: trimmed, and not what programs write for "nothing"."""
+"""Cleans texts from outside: trimmed, and `None` for what programs write for "nothing"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REMEMBERED = 8192
 
 
 def present(text: str) -> str | None:
-    """The text without white space around it; `None` if it is blank or stands for nothing."""
+    """A text without white space around it; `None` if it is blank or stands for nothing (`null`, `undefined` …)."""
     text = text.strip()
     if not text:
         return None
@@ -21,13 +21,13 @@ def present(text: str) -> str | None:
 
 
 class Texts:
-    """`present`, remembered; not shared between threads."""
+    """A cache of `present`; not shared between threads."""
 
     def __init__(self) -> None:
         self._known: dict[str, str | None] = {}
 
     def clean(self, text: str | None) -> str | None:
-        """See `present`; `None` stays."""
+        """A text without white space around it; `None` if it is blank or stands for nothing."""
         if not text:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The observations API (`/v2/observations`, Langfuse Cloud and self-hosted v4): one cursor page per question."""
+"""Reads the observations API (`/v2/observations`, Langfuse Cloud and self-hosted v4): one cursor page per request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_EMPTY_PAGES = 20
 
 
 class ObservationsSource:
-    """Reads spans of observations; safe to share between threads."""
+    """Reads time ranges of observations; safe to share between threads."""
 
     page_rows = PAGE_ROWS
 
@@ -35,7 +35,7 @@ class ObservationsSource:
         self._facts = FactReader(names)
 
     def read(self, piece: ReadSlice, span: TimeRange, stop: threading.Event) -> tuple[DecodedPage, list[TimeRange]]:
-        """One page, and what is left of the span after it."""
+        """One page of observations, and what is left of the time range after it."""
         for _ in range(MOST_EMPTY_PAGES):
             facts = self._page(piece, span, stop)
             if facts.meta.cursor is None:

@@ -1,1 +1,1 @@
-"""Stripe: connecting, and the check that the meter is the one credits may go to."""
+"""The connection to Stripe: its account, its meter, and sending meter events."""

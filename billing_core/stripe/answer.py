@@ -1,4 +1,4 @@
-"""One answer of Stripe, kept whole: what it says decides whether money may be sent again.
+"""A response of Stripe, kept whole: what it says decides whether a meter event may be sent again.
 
 The SDK drops the headers of answers it cannot read (an HTML page with `Retry-After`, a broken 500 that was a
 replay), so answers are judged from here and not from its exceptions.
@@ -25,13 +25,13 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 def one_line(text: object) -> str:
-    """Foreign text without line breaks or runs of blanks, cut to a readable length."""
+    """A text from outside without line breaks or runs of blanks, cut to a readable length."""
     return " ".join(str(text).split())[:LONGEST_TEXT]
 
 
 @dataclass(frozen=True)
 class StripeResponse:
-    """Status, headers (case-blind) and body of one answer, and when it came."""
+    """A response of Stripe: status, headers (case-blind), body, and when it came."""
 
     status: int
     headers: Mapping[str, str]
@@ -49,43 +49,45 @@ class StripeResponse:
 
     @property
     def is_success(self) -> bool:
-        """2xx, whatever the body."""
+        """Whether the status is 2xx, whatever the body."""
         return 200 <= self.status < 300
 
     @property
     def error(self) -> dict[str, Any]:
-        """Stripe's error object; empty if this is not an error that Stripe's API wrote."""
+        """Stripe's error object; empty if this is no error response of Stripe's API."""
         found = (self.document or {}).get("error")
         return found if isinstance(found, dict) else {}
 
     def of_error(self, key: str) -> str | None:
-        """A text of the error object: `type`, `code`, `param`."""
+        """A text of Stripe's error object (`type`, `code`, `param`); `None` if it has none."""
         found = self.error.get(key)
         return found if isinstance(found, str) else None
 
     @property
     def is_rate_limit(self) -> bool:
-        """Refused before any work was done; older answers are a 400 with a code."""
+        """Whether Stripe refused the call for its rate limit, before any work was done; older responses are a 400 with
+        a code.
+        """
         return self.status == 429 or (not self.is_success and self.of_error("code") in LIMIT_CODES)
 
     @property
     def limit_reason(self) -> str | None:
-        """Which limit was met; without one it is usually a lock on one object."""
+        """The name of the limit that was met; without one it is usually a lock on one object."""
         return self.headers.get("stripe-rate-limited-reason")
 
     @property
     def is_replay(self) -> bool:
-        """The stored answer to an earlier request under the same idempotency key."""
+        """Whether this is the stored response to an earlier request with the same idempotency key."""
         return self.headers.get("idempotent-replayed", "").lower() == "true"
 
     @property
     def request_id(self) -> str | None:
-        """Stripe's name for the exchange; its support asks for it."""
+        """Stripe's id of the request, which its support asks for."""
         return self.headers.get("request-id")
 
     @property
     def retry_after_seconds(self) -> float | None:
-        """How long the answer asks to wait; seconds or a date."""
+        """The seconds that the response asks to wait; it may give seconds or a date."""
         text = self.headers.get("retry-after", "").strip()
         if text.replace(".", "", 1).isdecimal():
             return float(text)
@@ -96,7 +98,7 @@ class StripeResponse:
 
     @property
     def message(self) -> str:
-        """The reason in Stripe's words, or what came instead of them."""
+        """The error's reason in Stripe's words, or what came instead of them."""
         if isinstance(text := self.error.get("message"), str) and text.strip():
             return one_line(text)
         if self.status in REDIRECTS:

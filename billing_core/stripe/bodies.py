@@ -1,4 +1,4 @@
-"""A meter event as bytes: what both APIs are sent, and what must never be sent."""
+"""Request bodies of meter events for both APIs, and the check of what must never be sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_DIGITS = 15
 
 
 def check(event: MeterEvent) -> None:
-    """Refuse what Stripe would misread.
+    """Refuse a meter event that Stripe would misread.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def check(event: MeterEvent) -> None:
 
 
 def v1_body(event: MeterEvent) -> dict[str, Any]:
-    """Form fields of `POST /v1/billing/meter_events`; the time is whole Unix seconds."""
+    """The form fields of `POST /v1/billing/meter_events`; the time is whole Unix seconds."""
     check(event)
     return {
         "event_name": event.event_name,
@@ -54,7 +54,7 @@ def v1_body(event: MeterEvent) -> dict[str, Any]:
 
 
 def v2_body(event: MeterEvent) -> dict[str, Any]:
-    """One event of a v2 stream; the time is RFC 3339 text, a number would be invalid."""
+    """The JSON body of one event of a v2 stream; the time is RFC 3339 text, a number would be invalid."""
     check(event)
     moment = event.timestamp.astimezone(UTC).isoformat(timespec="milliseconds")
     return {

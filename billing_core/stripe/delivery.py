@@ -1,4 +1,4 @@
-"""Trying until it is known what became of a call that may cost money twice.
+"""Repeats a call that may cost money twice until its outcome is known.
 
 The rules stand in the Stripe notes, sections 1.3 to 1.5 and 9. A doubtful try (timeout, 5xx, broken answer,
 conflict) is repeated with the same bytes under the same idempotency key; what stays in doubt ends `UNKNOWN`.
@@ -45,11 +45,11 @@ IDEMPOTENCY_ERROR = "idempotency_error"
 
 
 class AccountRefused(Exception):
-    """The account may not do this at all; the text says why."""
+    """Stripe does not allow the account this call at all; the text says why."""
 
 
 class Verdict(Enum):
-    """What one answer means for what was sent."""
+    """What one response of Stripe means for what was sent."""
 
     TAKEN = auto()
     DUPLICATE = auto()
@@ -62,7 +62,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallOutcome:
-    """How all tries of one call ended. `status` is that of the last answer, `None` if there was none."""
+    """The outcome of all tries of one call. `status` is that of the last answer, `None` if there was none."""
 
     kind: OutcomeKind
     tries: int
@@ -80,7 +80,9 @@ def key_of_try(key: str, generation: int) -> str:
 
 
 def verdict_of(answer: StripeResponse, is_receipt: Callable[[StripeResponse], bool]) -> Verdict:
-    """Judge an answer. `is_receipt` tells whether a 2xx really is about what was sent."""
+    """What a response means for what was sent; `is_receipt` tells whether a 2xx really is about it. `is_receipt` tells
+    whether a 2xx really is about what was sent.
+    """
     if answer.is_success:
         return Verdict.TAKEN if is_receipt(answer) else Verdict.DOUBTFUL
     if answer.is_rate_limit:
@@ -105,7 +107,9 @@ def try_until_known(
     brake: Brake,
     patience: RetryLimits,
 ) -> CallOutcome:
-    """Call until the outcome is known or patience ends. `call` gets the generation of its idempotency key."""
+    """Call Stripe until the outcome is known or the retry limits are reached. `call` gets the generation of its
+    idempotency key.
+    """
     return _Tries(call, is_receipt, run, brake, patience).end()
 
 

@@ -1,4 +1,4 @@
-"""From usage to meter events: which intents to write down. Pure, columnar and exact.
+"""Plans meter events from usage: which intents to write down. Pure, columnar and exact.
 
 Per customer, in the order of their times, credits not covered by an earlier intent are added up; whenever the
 running sum (with the fraction carried along from before) passes whole credits, those are sent and the rest is
@@ -55,15 +55,15 @@ class BillingPeriods(Protocol):
     """What planning needs to know of a customer's billing periods."""
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
-        """Period edges strictly inside, ascending."""
+        """The ends of billing periods strictly inside `(start, end)`, ascending."""
 
     def closed(self, at: datetime) -> str | None:
-        """Why usage at that time can no longer be billed in its period; `None` while it can."""
+        """The reason why usage at a time can no longer be billed in its period; `None` while it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanningRules:
-    """What holds for one plan. `environment` keeps live and test identifiers apart; `now` is aware UTC.
+    """The rules for one plan of intents. `environment` keeps live and test identifiers apart; `now` is aware UTC.
 
     `taken` are identifiers that another ledger gave: Stripe would take an intent with one of them for a repetition.
     """
@@ -77,7 +77,7 @@ class PlanningRules:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An event kept back: `cause` as the ledger stores it, `reason` for people."""
+    """An event to be held back: `cause` as the ledger stores it, `reason` for people."""
 
     event_id: str
     cause: str
@@ -86,7 +86,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """What to write down.
+    """The result of planning a push: intents and holds to write down.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class PushPlan:
 
 
 def identifier_of(rules: PlanningRules, customer_id: str, source: str, revision: int) -> str:
-    """Deterministic, 70 characters: the same fact gets the same identifier whoever computes it, whenever."""
+    """The identifier of a meter event: 70 characters, the same for the same fact whoever computes it, whenever."""
     fact = json.dumps([rules.environment, rules.event_name, customer_id, source, revision])
     return "usage_" + hashlib.sha256(fact.encode()).hexdigest()
 
@@ -121,7 +121,7 @@ def plan(
     revisions: Mapping[tuple[str, str], int],
     rules: PlanningRules,
 ) -> PushPlan:
-    """Intents for everything that `candidates` owe beyond `covered`.
+    """The intents for everything that `candidates` owe beyond what is `covered`.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def plan(
 
 
 def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Rows of (event, customer) that owe something, and pending events that owe nothing any more.
+    """What each event owes each customer beyond what is covered, and pending events that owe nothing any more.
 
     Columns: id, customer_id, at, delta (millionths of a credit), pending, waited. An event that was sent for another
     customer than it has now owes that one its credits back.

@@ -1,4 +1,4 @@
-"""How fast one may send and how long one waits for what."""
+"""Limits for sending to Stripe: calls per second, waits and tries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ BURST_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """Waits and tries. Stripe's answers decide more often than these do; tests shorten them."""
+    """How long and how often calls to Stripe are repeated. Stripe's answers decide more often than these do; tests
+    shorten them.
+    """
 
     connect_seconds: float = 5.0
     answer_seconds: float = 15.0
@@ -39,17 +41,17 @@ class RetryLimits:
     """The same for one read: a person may be waiting."""
 
     def backoff_seconds(self, failures: int) -> float:
-        """The pause after this many failures: doubling, with jitter downwards to half."""
+        """The pause in seconds after this many failures: doubling, with jitter downwards to half."""
         longest: float = min(self.first_backoff_seconds * 2 ** (failures - 1), self.longest_backoff_seconds)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  -- jitter, not a secret
 
 
 class Brake(Pace):
-    """The pace of everything one sink sends: `per_second` calls at most, `None` for no limit of our own."""
+    """The rate limit of everything one sink sends: `per_second` calls at most, `None` for no limit of our own."""
 
     def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(1.0 / per_second if per_second else 0.0, burst_seconds=BURST_SECONDS, clock=clock)
 
     def acquire(self, over: threading.Event) -> bool:
-        """Wait for a slot; `False` if `over` was set meanwhile and no call may be made."""
+        """Wait until a call may be made; `False` if `over` was set meanwhile and no call may be made."""
         return self.wait(over)

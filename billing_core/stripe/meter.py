@@ -21,7 +21,7 @@ class Meter:
     livemode: bool | None = None
 
     def fault(self) -> str | None:
-        """Why credits may not be sent to it, in words; `None` if they may."""
+        """The reason why credits may not be sent to this meter, in words; `None` if they may."""
         if self.status != "active":
             return f"it is {self.status}"
         if self.formula != "sum":

@@ -1,4 +1,5 @@
-"""What the Stripe side of the house talks about. Plain values: no SDK object leaves `billing_core/stripe`.
+"""Stripe's objects as plain values: no object of the SDK leaves `billing_core/stripe`. Plain values: no SDK object
+leaves `billing_core/stripe`.
 
 Times are aware UTC; credits are whole numbers because that is what is sent; money is in Stripe's minor units.
 Source of names and rules: the Stripe notes, sections 1, 4 and 5.
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class MeterEvent:
-    """What is sent, frozen before the first call and the same bytes ever after.
+    """A meter event as it is sent: fixed before the first call and the same bytes ever after.
 
     `value` is whole credits, never 0 and negative in corrections; `timestamp` has whole seconds.
     """
@@ -29,7 +30,7 @@ class MeterEvent:
 
 
 class OutcomeKind(StrEnum):
-    """What is known after a call."""
+    """How sending one meter event ended."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -44,7 +45,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """The end of all tries for one meter event in one run; `reason` is one line without secrets.
+    """The outcome of all tries for one meter event in one run; `reason` is one line without secrets.
 
     `after_doubt`: an earlier try of this run may have arrived. A duplicate without one was sent by somebody else.
     """
@@ -63,7 +64,8 @@ class Sink(Protocol):
     """Sends meter events. One in flight per customer; one bad event never blocks the rest."""
 
     def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
-        """Exactly one outcome per event, in the order they become known; never raises for a single event.
+        """Send meter events; yields exactly one outcome per event, in the order they become known; never raises for a
+        single event.
 
         When the account itself refuses (key, permission) or Stripe cannot be reached at all, what was not tried
         yet comes back `REFUSED` with `tries` 0 and the reason.
@@ -73,7 +75,7 @@ class Sink(Protocol):
         """The exact request `send` would make: `method`, `path`, `idempotency_key`, `body`."""
 
     def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Customer:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionItem:
-    """One item; periods live here and may differ between items. `meter_id` is set for metered prices.
+    """One item of a subscription; periods belong to items and may differ between them. `meter_id` is set for metered
+    prices.
 
     `is_unsaid`: the answer does not say whether, or by which meter, the price is metered. It may be ours.
     """
@@ -119,7 +122,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceLine:
-    """`quantity` is exact (`quantity_decimal`); `amount` in minor units."""
+    """A line of an invoice; `quantity` is exact (`quantity_decimal`), `amount` in minor units of the currency."""
 
     description: str | None
     price_id: str | None
@@ -150,7 +153,7 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class SummaryBucket:
-    """What Stripe counts for one customer in `[start, end)`; buckets without usage are absent."""
+    """The credits Stripe counts for one customer in `[start, end)`; spans without usage are absent."""
 
     start: datetime
     end: datetime
@@ -159,7 +162,7 @@ class SummaryBucket:
 
 @dataclass(frozen=True, slots=True)
 class ReportedError:
-    """One kind of error inside a report; `identifiers` is a sample, so `count` may be larger."""
+    """One kind of error inside an error report; `identifiers` is a sample, so `count` may be larger."""
 
     code: str
     count: int
@@ -169,7 +172,7 @@ class ReportedError:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """An asynchronous rejection as the events feed tells it; `id` is unique."""
+    """Stripe's report of meter events it rejected after accepting them; `id` is unique."""
 
     id: str
     type: str
@@ -179,7 +182,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class HourlySum:
-    """What Stripe counts for one customer in the UTC hour that begins at `start`."""
+    """The credits Stripe counts for one customer in the UTC hour that begins at `start`."""
 
     start: datetime
     value: Decimal

@@ -1,4 +1,4 @@
-"""Which usage an invoice will still bill, and where its periods end. Pure: values in, values out.
+"""Billing periods of a customer: which usage an invoice will still bill. Pure: values in, values out.
 
 Stripe bills usage in the period of its timestamp, but only while that period's invoice is a draft (notes,
 sections 5 and 9). Summaries go on growing afterwards, so what comes too late has to be stopped here.
@@ -96,11 +96,13 @@ class BillingCalendar:
     _edges: tuple[datetime, ...] = field(repr=False)
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
-        """Period edges strictly within `(start, end)`, in order: one meter event must not straddle them."""
+        """The ends of billing periods strictly within `(start, end)`, in order: one meter event must not straddle
+        them.
+        """
         return tuple(edge for edge in self._edges if start < edge < end)
 
     def closed(self, at: datetime) -> str | None:
-        """Why usage at `at` can no longer be billed in its period, in words; `None` if it can.
+        """The reason why usage at `at` can no longer be billed in its period, in words; `None` if it can.
 
         Usage that no subscription concerns (before the first, after the last, none at all) is open as well.
         """
@@ -111,7 +113,7 @@ class BillingCalendar:
 def calendar_of(
     subscriptions: Sequence[Subscription], invoices: Iterable[Invoice], meter_id: str, now: datetime
 ) -> BillingCalendar:
-    """The calendar of one customer from its subscriptions and (at least) its draft invoices."""
+    """The billing periods of one customer, from its subscriptions and (at least) its draft invoices."""
     begun = [found for found in subscriptions if found.status != NEVER_BEGAN]
     metered = [found for found in begun if _on_meter(found, meter_id)]
     drafts = [invoice for invoice in invoices if invoice.status == "draft"]
@@ -132,7 +134,7 @@ def calendar_of(
 
 
 def choose(subscriptions: Iterable[Subscription], meter_id: str | None) -> Subscription | None:
-    """The subscription a person means by "the" subscription: live before ended, then metered, then by status and age.
+    """The one subscription that decides a customer's plan: live before ended, then metered, then by status and age.
 
     Whatever stands at Stripe is shown: with ended ones only, the last one. Without `meter_id` none counts as metered.
     """

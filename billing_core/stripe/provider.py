@@ -1,4 +1,4 @@
-"""Stripe as this product uses it: the meter, the state of customers, what Stripe counts, and a sink for credits.
+"""A Stripe account as billing uses it: the meter, customers and invoices, metered sums, and a sink for credits.
 
 Plain values in, plain values out: no SDK object and no key leaves this package.
 """
@@ -43,7 +43,7 @@ Shaped = TypeVar("Shaped")
 
 
 class StripeProvider:
-    """A Stripe account.
+    """Reads a Stripe account and makes sinks that send to it.
 
     Every read raises `UpstreamError` in one line that names what was read, the status, Stripe's request id and the
     reason; `NotFound` where a customer named by the caller does not exist.
@@ -73,7 +73,7 @@ class StripeProvider:
     def from_settings(
         cls, settings: Settings, patience: RetryLimits | None = None, clock: Clock = now
     ) -> StripeProvider:
-        """Connect as the environment says.
+        """A provider of the Stripe account the settings name.
 
         Only Stripe itself is sent at a pace of our own; another base limits by 429 if it wants to.
 
@@ -104,7 +104,7 @@ class StripeProvider:
         return self._connection.gets
 
     def close(self) -> None:
-        """Let go of the connections and end every waiting."""
+        """Close the connections and end every wait."""
         self._reader.close()
         self._connection.close()
 
@@ -115,7 +115,7 @@ class StripeProvider:
         return V1Sink(self._connection, self._pace(LIVE_PER_SECOND), patience=self._patience)
 
     def preflight(self) -> Meter:
-        """The meter credits go to, checked; to be called before anything is sent.
+        """The meter that credits go to, checked; to be called before anything is sent.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class StripeProvider:
             ]
 
     def upcoming(self, customer_id: str, subscription_id: str) -> Invoice | None:
-        """What the next invoice would be now, provisional; `None` if Stripe says there will be none."""
+        """A preview of a customer's next invoice as of now, provisional; `None` if Stripe says there will be none."""
         what = f"the upcoming invoice of {customer_id!r}"
         params = {"customer": customer_id, "subscription": subscription_id}
         try:
@@ -209,7 +209,7 @@ class StripeProvider:
         end: datetime,
         grouping: Literal["hour", "day"] | None = None,
     ) -> list[SummaryBucket]:
-        """What Stripe counts for one customer in `[start, end)`; buckets without usage may be absent.
+        """The credits Stripe counts for one customer in `[start, end)`; spans without usage may be absent.
 
         The numbers lag behind what was accepted, without a published limit. Every bucket must be summed.
 
@@ -240,7 +240,7 @@ class StripeProvider:
             return [_shaped(what, shapes.summary, raw) for raw in self._reader.pages(what, path, params)]
 
     def error_reports(self, since: datetime) -> list[ErrorReport]:
-        """What Stripe rejected after accepting it, oldest first, each report once.
+        """Stripe's reports of meter events rejected after accepting them, oldest first, each report once.
 
         Reports older than 30 days are gone at Stripe. The list is eventually consistent: ask again from a little
         before the last answer.

@@ -1,4 +1,4 @@
-"""Reading from Stripe: repeats, rate limits, pages, and one line for whatever goes wrong."""
+"""Reads from Stripe: repeats, rate limits, pages, and one line for whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSING = frozenset({408, 409, 425})
 
 
 class ReadFailed(UpstreamError):
-    """A read that Stripe refused or did not answer.
+    """A read from Stripe was refused or not answered.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class ReadFailed(UpstreamError):
 
 
 class JsonReader:
-    """Reads JSON objects; every number is exact. `what` names the thing in errors: "customers"."""
+    """Reads JSON objects from Stripe; every number is exact. `what` names the thing in errors: "customers"."""
 
     def __init__(self, connection: Connection, patience: RetryLimits | None = None) -> None:
         self._connection = connection
@@ -45,13 +45,13 @@ class JsonReader:
         self._closed = threading.Event()
 
     def close(self) -> None:
-        """Cut every waiting short."""
+        """End every wait of reads under way."""
         self._closed.set()
 
     def one(
         self, what: str, path: str, params: Mapping[str, Any] | None = None, *, method: Literal["get", "post"] = "get"
     ) -> dict[str, Any]:
-        """One object. `method` is `post` for previews, which change nothing.
+        """One object of Stripe's API. `method` is `post` for previews, which change nothing.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class JsonReader:
                 raise self._failed(what, answer, silence)
 
     def pages(self, what: str, path: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """Every object of a v1 list. Raises `ReadFailed`."""
+        """Every object of a v1 list, page by page. Raises `ReadFailed`."""
         after: dict[str, str] = {}
         while True:
             page = self.one(what, path, {**(params or {}), "limit": PAGE, **after})
@@ -98,7 +98,7 @@ class JsonReader:
             after = {"starting_after": last}
 
     def v2_pages(self, what: str, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Every object of a v2 list. Raises `ReadFailed`."""
+        """Every object of a v2 list, page by page. Raises `ReadFailed`."""
         seen: set[str] = set()
         page = self.one(what, path, {**params, "limit": PAGE})
         while True:

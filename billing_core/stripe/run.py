@@ -1,4 +1,4 @@
-"""One run of a sink: threads that deliver, one item of a lane at a time, and the reasons to stop."""
+"""One run of sending: threads that deliver, one item per customer at a time, and the reasons to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ MOST_UNANSWERED = 8
 
 
 class SendRun:
-    """What the threads of one `send` share. Once `over` is set no new call begins."""
+    """The state that the threads of one `send` share; once `over` is set no new call begins. Once `over` is set no new
+    call begins.
+    """
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -32,27 +34,27 @@ class SendRun:
 
     @property
     def reason(self) -> str:
-        """Why the run is over, for what was not tried."""
+        """The reason why the run is over, for what was not tried."""
         return self._reason or "sending was interrupted"
 
     def halt(self, reason: str) -> None:
-        """Send nothing more; the first reason counts."""
+        """Stop the run: nothing more is sent; the first reason counts."""
         with self._lock:
             self._reason = self._reason or reason
             self.over.set()
 
     def abandon(self) -> None:
-        """The consumer is gone."""
+        """Stop the run because nobody takes its outcomes any more."""
         self.is_abandoned = True
         self.over.set()
 
     def answered(self) -> None:
-        """Stripe gave a definite answer."""
+        """Note that Stripe gave a definite response."""
         with self._lock:
             self._unanswered = 0
 
     def unanswered(self, reason: str) -> None:
-        """A delivery ended without one."""
+        """Note that a delivery ended without a definite response; too many in a row stop the run."""
         with self._lock:
             self._unanswered += 1
             is_down = self._unanswered >= MOST_UNANSWERED
@@ -67,7 +69,7 @@ def carry(
     run: SendRun,
     workers: int,
 ) -> Iterator[SendOutcome]:
-    """The outcomes of every item, as they become known.
+    """Deliver the items of all lanes in threads; yields each outcome as it becomes known.
 
     A lane is worked off in its order and never by two threads at once. `deliver` must return quickly once
     `run.over` is set; what it raises ends the whole run. When the consumer stops early, the threads begin no

@@ -1,4 +1,4 @@
-"""Stripe's JSON as the values of `model.py`, at the boundary and nowhere else.
+"""Turns Stripe's JSON into the values of `model.py`.
 
 Fields the house cannot do without are demanded; absent optional ones become `None`, never an error.
 Paths are those of `2026-10-28.endive`: periods on items, prices below `pricing`, quantities as decimals.
@@ -31,11 +31,11 @@ Raw = dict[str, Any]
 
 
 class UnexpectedShape(ValueError):
-    """Not shaped as Stripe documents; the text names the object and the field."""
+    """An object of Stripe is not shaped as documented; the text names the object and the field."""
 
 
 def meter(raw: Raw) -> Meter:
-    """A billing meter."""
+    """A billing meter from Stripe's JSON."""
     return Meter(
         id=_text(raw, "id"),
         event_name=_text(raw, "event_name"),
@@ -49,7 +49,7 @@ def meter(raw: Raw) -> Meter:
 
 
 def customer(raw: Raw) -> Customer:
-    """A customer, or the stub a deleted one leaves."""
+    """A customer from Stripe's JSON, or the stub a deleted one leaves."""
     return Customer(
         id=_text(raw, "id"),
         name=_optional_text(raw, "name"),
@@ -59,7 +59,7 @@ def customer(raw: Raw) -> Customer:
 
 
 def subscription(raw: Raw, items: Sequence[Raw]) -> Subscription:
-    """A subscription with `items`, which may have come from further pages."""
+    """A subscription from Stripe's JSON with `items`, which may have come from further pages."""
     found = tuple(_item(item) for item in items)
     cancel_at = _time(raw, "cancel_at")
     if cancel_at is None and raw.get("cancel_at_period_end") is True:
@@ -93,7 +93,7 @@ def _item(raw: Raw) -> SubscriptionItem:
 
 
 def invoice(raw: Raw, lines: Sequence[Raw], *, is_preview: bool = False) -> Invoice:
-    """An invoice with `lines`; a preview has no id anybody could look up."""
+    """An invoice from Stripe's JSON with `lines`; a preview has no id anybody could look up."""
     details = part(part(raw, "parent"), "subscription_details")
     return Invoice(
         id=None if is_preview else _text(raw, "id"),
@@ -110,7 +110,7 @@ def invoice(raw: Raw, lines: Sequence[Raw], *, is_preview: bool = False) -> Invo
 
 
 def line(raw: Raw) -> InvoiceLine:
-    """An invoice line; `quantity` is cut to an integer by Stripe, `quantity_decimal` is not."""
+    """An invoice line from Stripe's JSON; Stripe cuts `quantity` to an integer, `quantity_decimal` not."""
     period = part(raw, "period")
     quantity = raw.get("quantity_decimal")
     return InvoiceLine(
@@ -124,7 +124,7 @@ def line(raw: Raw) -> InvoiceLine:
 
 
 def summary(raw: Raw) -> SummaryBucket:
-    """One row of a meter's summaries; the number is exact as Stripe wrote it."""
+    """One sum of a meter from Stripe's JSON; the number is exact as Stripe wrote it."""
     start, end, value = _time(raw, "start_time"), _time(raw, "end_time"), _decimal(raw, "aggregated_value")
     if start is None or end is None or value is None:
         raise UnexpectedShape(f"{_name(raw)}: start_time, end_time or aggregated_value is missing")
@@ -132,7 +132,9 @@ def summary(raw: Raw) -> SummaryBucket:
 
 
 def error_report(raw: Raw) -> ErrorReport:
-    """A meter error event with its data. Data nobody understands is one error of the code `unreadable`."""
+    """A meter error report from Stripe's JSON; data nobody understands is one error of the code `unreadable`. Data
+    nobody understands is one error of the code `unreadable`.
+    """
     data = part(raw, "data")
     summary_text = one_line(data.get("developer_message_summary") or "no message")
     types = part(data, "reason").get("error_types")
@@ -166,7 +168,7 @@ def _identifier(request: Raw) -> str | None:
 
 
 def part(raw: Raw, key: str) -> Raw:
-    """A nested object, empty if it is absent or null."""
+    """A nested object of Stripe's JSON, empty if it is absent or null."""
     found = raw.get(key)
     return found if isinstance(found, dict) else {}
 

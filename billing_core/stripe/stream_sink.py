@@ -1,4 +1,4 @@
-"""Meter events in batches through the v2 stream: for volume. Stripe validates them later (notes, section 2)."""
+"""Sends meter events in batches through the v2 stream: for volume. Stripe validates them later (notes, section 2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Batch = tuple[MeterEvent, ...]
 
 
 class StreamSink(ThreadedSink[Batch]):
-    """Several batches at a time, each under a short-lived token instead of the key.
+    """Sends several batches of meter events at a time, each under a short-lived token instead of the key.
 
     Stripe answers for a batch as a whole: a refused one is halved until the bad event is alone. Rejections of
     single events arrive later, as error reports; duplicates are dropped silently.
@@ -59,7 +59,7 @@ class StreamSink(ThreadedSink[Batch]):
         self._sessions = _Sessions(connection, clock)
 
     def request_of(self, event: MeterEvent) -> dict[str, Any]:
-        """The request of a batch of one."""
+        """The exact request for a batch of one meter event."""
         return _request_of((event,))
 
     def _lanes(self, events: Sequence[MeterEvent]) -> Sequence[deque[Batch]]:

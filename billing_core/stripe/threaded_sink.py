@@ -1,4 +1,4 @@
-"""What both ways of sending share: guards before a call, threads around it, outcomes after it."""
+"""The common part of both sinks: checks before a call, threads around it, outcomes after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Parcel = TypeVar("Parcel")
 
 
 class ThreadedSink(ABC, Generic[Parcel]):
-    """A `Sink`; subclasses say how events are packed and what one delivery is.
+    """A `Sink` that sends from several threads; subclasses say how events are packed and what one delivery is.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ThreadedSink(ABC, Generic[Parcel]):
         self._is_closed = False
 
     def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
-        """See `Sink.send`. Nothing happens before the first outcome is asked for."""
+        """Send meter events; see `Sink.send`. Nothing happens before the first outcome is asked for."""
         run = SendRun()
         self._runs.add(run)
         if self._is_closed:
@@ -60,14 +60,16 @@ class ThreadedSink(ABC, Generic[Parcel]):
         yield from carry(self._lanes(good), partial(self._deliver, run), run=run, workers=self._workers)
 
     def close(self) -> None:
-        """Begin no further call; what was not tried comes back `REFUSED`."""
+        """Stop sending: no further call begins, and what was not tried comes back `REFUSED`."""
         self._is_closed = True
         for run in list(self._runs):
             run.halt("the connection was closed")
 
     @abstractmethod
     def request_of(self, event: MeterEvent) -> dict[str, Any]:
-        """See `Sink.request_of`. Raises `ValueError` for what would not be sent."""
+        """The exact request for a meter event; see `Sink.request_of`. Raises `ValueError` for what would not be
+        sent.
+        """
 
     @abstractmethod
     def _lanes(self, events: Sequence[MeterEvent]) -> Sequence[deque[Parcel]]:

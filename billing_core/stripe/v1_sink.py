@@ -1,4 +1,4 @@
-"""Meter events one by one through v1: the default."""
+"""Sends meter events one by one through Stripe's v1 API: the default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ WORKERS = 32
 
 
 class V1Sink(ThreadedSink[MeterEvent]):
-    """Stripe allows one call in flight per customer and meter, so a customer is a lane."""
+    """Sends meter events one by one; Stripe allows one call in flight per customer and meter, so each customer has a
+    lane.
+    """
 
     def __init__(
         self,

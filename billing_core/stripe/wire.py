@@ -1,4 +1,4 @@
-"""One HTTP exchange with Stripe through its SDK, without repeating anything."""
+"""One HTTP exchange with Stripe through its SDK, never repeated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PIECE_BYTES = 64 * 1024
 
 
 class NoResponse(Exception):
-    """Nothing came back.
+    """No response came from Stripe.
 
     Attributes
     ----------
@@ -106,7 +106,7 @@ class Connection:
         idempotency_key: str | None = None,
         token: str | None = None,
     ) -> StripeResponse:
-        """Exchange once, without repeating anything. `token` replaces the key for this call.
+        """One exchange with Stripe, never repeated. `token` replaces the key for this call.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Connection:
         return heard[-1]
 
     def without_key(self, text: str) -> str:
-        """`text`, should a server have echoed the key into it."""
+        """A text with the secret key removed, should a server have echoed it."""
         return text.replace(self._key, "***")
 
     def close(self) -> None:
