@@ -14,12 +14,12 @@ FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/comp
   tests/month_close/test_rules.py tests/cli/test_stripe.py tests/pages/test_audit_log.py
 COVERED_PERCENT := 94
 
-.PHONY: run help test test-fast test-dates coverage check lock bench clean
+.PHONY: run help test test-fast focus-validator test-dates coverage check lock bench clean
 
 run: $(VENV)/.run ## the dashboard; ARGS="--server.port 8080" goes to Streamlit
 	$(BIN)/streamlit run app.py $(ARGS)
 
-test: $(VENV)/.test ## checks, then every test; PYTEST="-k months" goes to pytest
+test: $(VENV)/.test focus-validator ## checks, then every test; PYTEST="-k months" goes to pytest
 	@sh tests/ensure_chromium.sh
 	$(MAKE) --no-print-directory check
 	$(PYTEST_RUN) $(PYTEST)
@@ -32,6 +32,16 @@ test-dates: $(VENV)/.test ## what knows dates, at month ends, on a leap day, at 
 	set -e; for moment in $$($(BIN)/python -m tests.fixed_clock); do \
 	  echo "The clock says $$moment"; \
 	  TESTS_NOW=$$moment $(PYTEST_RUN) -q $(DATED) $(PYTEST); \
+	done
+
+# Where there is no Python 3.12 the one test that needs it is skipped and says so.
+focus-validator: ## the public FOCUS validator in .venv-focus, which one test runs
+	@[ $(VENV)-focus/.made -nt requirements-focus.txt ] || for python in python3.12 "$$HOME"/.pyenv/versions/3.12.*/bin/python; do \
+	  if "$$python" -c '' 2>/dev/null; then \
+	    "$$python" -m venv $(VENV)-focus && \
+	    $(VENV)-focus/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-focus.txt && \
+	    touch $(VENV)-focus/.made || exit 1; break; \
+	  fi; \
 	done
 
 coverage: $(VENV)/.test ## every test under the branch tracer (slow); fails below COVERED_PERCENT
@@ -50,12 +60,13 @@ bench: $(VENV)/.test ## the figures of docs/benchmarks.md
 lock: $(VENV)/.test ## both lock files from requirements*.in
 	$(LOCK) requirements.in -o requirements.txt
 	$(LOCK) requirements-dev.in -o requirements-dev.txt
+	$(subst 3.11,3.12,$(LOCK)) requirements-focus.in -o requirements-focus.txt
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 clean: ## what the other targets left
-	rm -rf $(VENV) .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-focus .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
