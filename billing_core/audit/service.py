@@ -1,4 +1,4 @@
-"""The audit log, read and proven by admins. Part of `BillingService`; nobody changes anything here."""
+"""The audit log, viewed and verified by admins. Part of `BillingService`; nobody changes anything here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ WHY_EVERYTHING = "the audit log is about all of them"
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """Which entries, newest first. Filters are ANDed; several values of one are ORed.
+    """Which page of which audit entries somebody asks for, newest first. Filters are ANDed; several values of one are
+    ORed.
 
     Attributes
     ----------
@@ -47,7 +48,7 @@ class AuditQuery:
 
 @dataclass(frozen=True, slots=True)
 class AuditPage:
-    """One page. `actors` and `actions` are all there are in the log, to filter by."""
+    """One page of audit entries. `actors` and `actions` are all there are in the log, to filter by."""
 
     entries: tuple[AuditEntry, ...]
     total_items: int
@@ -56,7 +57,7 @@ class AuditPage:
 
 
 class AuditService:
-    """See the module. Thread-safe. Every call needs an admin without a limit to organizations.
+    """What admins can do with the audit log. Thread-safe. Every call needs an admin without a limit to organizations.
 
     Raises
     ------
@@ -70,7 +71,7 @@ class AuditService:
         self._zone = zone
 
     def page(self, principal: Principal, query: AuditQuery) -> AuditPage:
-        """One page of the log.
+        """One page of the audit entries that a query asks for.
 
         Raises
         ------
@@ -82,13 +83,15 @@ class AuditService:
         return AuditPage(entries, total, self._log.values("actor"), self._log.values("action"))
 
     def verify(self, principal: Principal) -> ChainReport:
-        """Whether every entry is as it was written, and none is missing that a close or the ledger's note knows of."""
+        """A check of the whole audit log: whether every entry is as it was written, and none is missing that a close or
+        the ledger's note knows of.
+        """
         _require(principal)
         anchors = [*self._anchors(), *self._ledger.audit_head()]
         return check(self._ledger.audit_chain(), anchors)
 
     def csv(self, principal: Principal, query: AuditQuery) -> Iterator[bytes]:
-        """The entries of the filter as CSV, oldest first, whatever its page; enough to follow the chain elsewhere.
+        """The audit entries of a filter as CSV, oldest first, all pages; enough to verify the log elsewhere.
 
         That the log was taken out is an entry itself, written before the first piece and not part of it.
 

@@ -1,4 +1,4 @@
-"""Which accounts may sign in: those of the file, and in demo mode the demo accounts beside them."""
+"""The accounts that may sign in: those of the file, and in demo mode the demo accounts too."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _DEMO_USERS: Mapping[str, User] = MappingProxyType(
 
 
 class Accounts:
-    """Everyone who may sign in, read anew on every call (the file is parsed only when it changed)."""
+    """Every account that may sign in, read anew on every call (the file is parsed only when it changed)."""
 
     def __init__(self, mode: Mode, file: UserFile) -> None:
         self._mode = mode
         self._file = file
 
     def find(self, name: str) -> User | None:
-        """The account of this name, whatever its case; `None` if there is none."""
+        """The account with a name, whatever its case; `None` if there is none."""
         return self.users().get(canonical_name(name))
 
     def users(self) -> Mapping[str, User]:
@@ -64,7 +64,7 @@ class Accounts:
         return users
 
     def may_use(self, password: str) -> bool:
-        """Whether a password may be tried at all: in live mode the published ones never are."""
+        """Whether a password may be tried at all: in live mode the published demo passwords never are."""
         return self._mode is Mode.DEMO or password not in DEMO_PASSWORDS
 
     def shown(self) -> tuple[DemoAccount, ...]:

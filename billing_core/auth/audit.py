@@ -1,4 +1,4 @@
-"""Where sign-in events go."""
+"""Where sign-in events are written."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ _log = logging.getLogger(__name__)
 
 
 def log_event(who: str, what: str, detail: str) -> None:
-    """The default: one log line per event."""
+    """Write a sign-in event to the process log, one line: the default."""
     _log.info("%s: %s (%s)", what, who, detail)

@@ -1,4 +1,4 @@
-"""The fields that accounts and tokens share, checked the same way for both."""
+"""Checks of the fields that accounts and API tokens share: name, role, organizations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def canonical_name(name: str) -> str:
-    """Names are compared without case and surrounding blanks, as people type them."""
+    """A name as names are compared: without case and surrounding blanks, as people type them."""
     return name.strip().lower()
 
 
 def checked_name(name: str) -> str:
-    """The canonical form of a good name; `BadParameter` for any other."""
+    """The canonical form of a valid name; `BadParameter` for any other."""
     if not _NAME.fullmatch(name.strip()):
         raise BadParameter("name", name, "1 to 64 letters, digits and . _ - beginning with a letter or digit")
     return canonical_name(name)
 
 
 def checked_role(role: object) -> Role:
-    """The role of this name; `BadParameter` naming the roles there are."""
+    """The role with a name; `BadParameter` naming the roles there are."""
     try:
         return Role(str(role))
     except ValueError:
@@ -35,7 +35,8 @@ def checked_role(role: object) -> Role:
 
 
 def checked_organizations(organizations: Iterable[object]) -> frozenset[str] | None:
-    """The organizations listed, `None` for `["*"]`; an empty list stays empty and sees nothing.
+    """The organizations of an account: those listed, `None` (all) for `["*"]`; an empty list stays empty and sees
+    nothing.
 
     Raises
     ------

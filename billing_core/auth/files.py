@@ -1,4 +1,4 @@
-"""Small files that people and commands edit while the dashboard runs: accounts and tokens."""
+"""Reads and replaces small files that people and commands edit while the dashboard runs: accounts and tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WatchedFile(Generic[T]):
         self._seen: tuple[tuple[int, int, int], T] | None = None
 
     def content(self) -> T:
-        """The content as of now.
+        """The parsed content of the file as it is now.
 
         Raises
         ------
@@ -53,7 +53,7 @@ class WatchedFile(Generic[T]):
 
 
 def rewrite(path: Path, edit: Callable[[str | None], str]) -> None:
-    """Replace the file by `edit(its text, None if it does not exist)`, one writer at a time, all or nothing.
+    """Replace a file by `edit(its text, None if it does not exist)`, one writer at a time, all or nothing.
 
     Readers see the old or the new file, never half of one. The new file is readable by its owner only.
     """

@@ -1,4 +1,4 @@
-"""Signing in, staying signed in and signing out, as one thing with a life."""
+"""Sign-in, sessions and sign-out of the dashboard."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ CHECKS_AT_ONCE = threading.BoundedSemaphore(2)
 
 
 def by_bcrypt(_name: str, password: str, password_hash: str) -> bool:
-    """The check without Streamlit: for tests and for callers that have no page."""
+    """Whether a password has this bcrypt hash: the check for tests and for callers without a Streamlit page."""
     return matches(password, password_hash)
 
 
 class Gatekeeper:
-    """One per process. Create it with `from_settings`; all methods may be called from any thread.
+    """Signs people in and out and knows their sessions. Create it with `from_settings`; all methods may be called from
+    any thread.
 
     Every method may raise `SettingsError` (the sign-in file is broken) and `WarehouseError` (the session store is).
     """
@@ -63,7 +64,7 @@ class Gatekeeper:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, audit: Audit = log_event) -> Gatekeeper:
-        """The gatekeeper these settings ask for.
+        """The gatekeeper for the accounts and session store the settings name.
 
         In demo mode cookie key and sessions are this process's own; in live mode sessions lie beside the warehouse and
         outlive a restart.
@@ -92,19 +93,19 @@ class Gatekeeper:
         self._store.close()
 
     def check(self) -> None:
-        """Raise `SettingsError` if nobody could sign in as things stand."""
+        """Raise `SettingsError` if nobody could sign in with the accounts there are."""
         self._accounts.users()
 
     def demo_accounts(self) -> tuple[DemoAccount, ...]:
-        """The accounts to print on the sign-in page; none in live mode."""
+        """The demo accounts to print on the sign-in page; none in live mode."""
         return self._accounts.shown()
 
     def user(self, name: str) -> User | None:
-        """The account of this name."""
+        """The account with a name; `None` if there is none."""
         return self._accounts.find(name)
 
     def sign_in(self, name: str, password: str, address: str, verify: Verify = by_bcrypt) -> str:
-        """Begin a session and return its id.
+        """Check name and password, begin a session and return its id.
 
         Raises
         ------
@@ -134,22 +135,22 @@ class Gatekeeper:
         return session_id
 
     def principal(self, session_id: str) -> Principal | None:
-        """Who the session belongs to at this moment; `None` when it has ended."""
+        """The person a session belongs to now; `None` when it has ended."""
         return self._sessions.check(session_id, self._accounts.find)
 
     def sign_out(self, session_id: str) -> None:
-        """End the session in every tab and for every copy of its cookie."""
+        """End a session in every tab and for every copy of its cookie."""
         name = self._sessions.revoke(session_id)
         self._tickets.void(session_id)
         if name is not None:
             self._audit(name, "sign-out", "by the person")
 
     def ticket(self, session_id: str) -> str:
-        """A one-time ticket with which the browser fetches this session's cookie."""
+        """A one-time ticket with which the browser fetches its session cookie."""
         return self._tickets.issue(session_id)
 
     def cookie_for(self, ticket: str) -> str | None:
-        """The cookie's value for a good ticket of a session that still runs."""
+        """The session cookie's value for a valid ticket of a session that still runs; `None` for any other."""
         session_id = self._tickets.redeem(ticket)
         if session_id is None or self.principal(session_id) is None:
             return None
@@ -160,5 +161,5 @@ class Gatekeeper:
         return self._tickets.is_delivered(session_id)
 
     def session_in(self, cookie: str | None) -> str | None:
-        """The session id of a cookie this dashboard signed; whether the session still runs, `principal` says."""
+        """The session id in a cookie this dashboard signed; whether the session still runs, `principal` says."""
         return None if cookie is None else id_in_cookie(cookie, self._cookie_key)

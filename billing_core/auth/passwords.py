@@ -1,4 +1,4 @@
-"""Passwords: what is accepted, how they are kept and how they are compared.
+"""Passwords: which are accepted, their bcrypt hashes, and how they are compared.
 
 bcrypt is used directly; streamlit-authenticator keeps the same hashes, but importing it means importing Streamlit.
 """
@@ -28,7 +28,7 @@ _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 
 
 def hash_password(password: str) -> str:
-    """The bcrypt hash of an acceptable new password.
+    """The bcrypt hash of a new password, which must be acceptable.
 
     Raises
     ------
@@ -43,12 +43,12 @@ def hash_password(password: str) -> str:
 
 
 def matches(password: str, password_hash: str) -> bool:
-    """Whether `password` is the one behind `password_hash`; takes the hash's full time either way."""
+    """Whether a password has this bcrypt hash; takes the hash's full time either way."""
     return fits_bcrypt(password) and bcrypt.checkpw(password.encode(), password_hash.encode())
 
 
 def fits_bcrypt(password: str) -> bool:
-    """Whether bcrypt reads the whole password; others are refused before any hashing."""
+    """Whether bcrypt reads the whole password; longer ones are refused before any hashing."""
     try:
         return len(password.encode()) <= MAXIMUM_BYTES and "\x00" not in password
     except UnicodeEncodeError:
@@ -56,7 +56,7 @@ def fits_bcrypt(password: str) -> bool:
 
 
 def is_hash(text: str) -> bool:
-    """Whether `text` is a bcrypt hash (and not, say, a password somebody wrote into the file)."""
+    """Whether a text is a bcrypt hash (and not, say, a password somebody wrote into the file)."""
     return _HASH.fullmatch(text) is not None
 
 

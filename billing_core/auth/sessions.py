@@ -1,4 +1,4 @@
-"""The session registry: a session lives here, on the server, and ends here.
+"""The registry of sign-in sessions, kept on the server: a cookie alone is worth nothing.
 
 The browser only holds a random id. Signing out, a removed account, another password, role or set of
 organizations ends a session everywhere with its next run, whatever cookies or tabs are still around.
@@ -31,14 +31,14 @@ SEEN_EVERY_SECONDS = 60.0
 
 
 class SessionRegistry:
-    """All sessions of one store. `now` is the clock in seconds since 1970."""
+    """All sign-in sessions of one store. `now` is the clock in seconds since 1970."""
 
     def __init__(self, store: Store, now: Callable[[], float] = seconds) -> None:
         self._store = store
         self._now = now
 
     def create(self, user: User, address: str) -> str:
-        """Begin a session and return its secret id (256 random bits); only its SHA-256 is stored."""
+        """Begin a session for a user and return its secret id (256 random bits); only its SHA-256 is stored."""
         session_id = secrets.token_urlsafe(32)
         now = self._now()
         with self._store.transaction() as connection:
@@ -53,7 +53,7 @@ class SessionRegistry:
         return session_id
 
     def check(self, session_id: str, find: Callable[[str], User | None]) -> Principal | None:
-        """Who this session belongs to, with the role and organizations of this moment; `None` if it has ended.
+        """The person a session belongs to, with their role and organizations as of now; `None` if it has ended.
 
         `find` looks an account up by name. A session whose account is gone or changed is revoked for good, and so is
         one from the future: the clock was set back, and how old the session is can no longer be told.
@@ -79,7 +79,7 @@ class SessionRegistry:
         return principal_of(user)
 
     def revoke(self, session_id: str) -> str | None:
-        """End one session and return whose it was; `None` if there was none (any more)."""
+        """End one session and return the name of its account; `None` if there was none (any more)."""
         with self._store.transaction() as connection:
             ended = connection.execute("DELETE FROM sessions WHERE digest = ? RETURNING user", (_digest(session_id),))
             row = ended.fetchone()
@@ -92,7 +92,9 @@ class SessionRegistry:
 
 
 def signed_cookie(session_id: str, key: bytes) -> str:
-    """The cookie's value: the id and its HMAC-SHA256, so that guesses are refused without asking the registry."""
+    """The session cookie's value: the id and its HMAC-SHA256, so that guesses are refused without asking the
+    registry.
+    """
     return f"{session_id}.{_seal(session_id, key)}"
 
 

@@ -1,4 +1,4 @@
-"""The SQLite file behind sessions and the throttle."""
+"""The SQLite file that keeps sessions and counts of failed sign-ins."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ CREATE TABLE IF NOT EXISTS successes (
 
 
 class Store:
-    """One connection, one transaction at a time in this process; other processes may use the file as well.
+    """A connection to the SQLite file of sessions: one transaction at a time in this process; other processes may use
+    the file as well.
 
     Without a path it is kept in memory and ends with the process, which is all demo mode needs.
 
@@ -70,7 +71,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything in the block happens, or nothing; writers of all processes take turns."""
+        """One transaction: everything in the block is written, or nothing; writers of all processes take turns."""
         with self._turn:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -84,7 +85,7 @@ class Store:
                 raise self._failed(error) from None
 
     def row(self, query: str, parameters: tuple[object, ...]) -> tuple[Any, ...] | None:
-        """The first row of a read, without waiting for writers of other processes."""
+        """The first row of a query; `None` without one. It does not wait for writers of other processes."""
         with self._turn:
             try:
                 found: tuple[Any, ...] | None = self._connection.execute(query, parameters).fetchone()
@@ -93,7 +94,7 @@ class Store:
             return found
 
     def close(self) -> None:
-        """Close the file. A closed store refuses every call."""
+        """Close the SQLite file; every later call is refused. A closed store refuses every call."""
         with self._turn:
             self._connection.close()
 

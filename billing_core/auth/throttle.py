@@ -1,4 +1,4 @@
-"""Limits on failed sign-ins, asked before any hashing.
+"""Limits failed sign-ins per name and address, checked before any hashing.
 
 Limits are sliding windows: nobody is locked out for good, and refused attempts do not prolong the wait. The rules
 look at the name as typed and never at whether such an account exists.
@@ -34,14 +34,14 @@ SHARED_ADDRESS = "local"
 
 
 class Throttle:
-    """Counts attempts in the session store, so that a restart forgives nothing. `now` in seconds since 1970."""
+    """Counts sign-in attempts in the session store, so that a restart forgives nothing. `now` in seconds since 1970."""
 
     def __init__(self, store: Store, now: Callable[[], float] = seconds) -> None:
         self._store = store
         self._now = now
 
     def begin(self, name: str, address: str) -> float:
-        """Take note of an attempt and return how many seconds it has to wait; 0 means go ahead.
+        """Count a sign-in attempt and return how many seconds it has to wait; 0 means go ahead.
 
         The attempt counts as failed until `succeed` says otherwise: a hundred at once cannot slip through
         while the first is still being hashed.
@@ -65,7 +65,7 @@ class Throttle:
         return wait
 
     def succeed(self, name: str, address: str) -> None:
-        """Forget the failures of this name at this address; those of other names and addresses stay."""
+        """Forget the failed sign-ins of this name at this address; those of other names and addresses stay."""
         key, address = _key(name), _place(address)
         now = self._now()
         with self._store.transaction() as connection:
@@ -91,7 +91,7 @@ class Throttle:
 
 
 def wait_text(seconds: float) -> str:
-    """What a throttled person reads; the same whether the account exists or not."""
+    """The message to somebody who has to wait before signing in; the same whether the account exists or not."""
     minutes = max(math.ceil(seconds / 60), 1)
     return f"Too many attempts. Try again in {minutes} minute{'' if minutes == 1 else 's'}."
 

@@ -1,4 +1,4 @@
-"""One-time tickets: how a session reaches the browser's cookie.
+"""One-time tickets with which a browser fetches its session cookie.
 
 A script behind a WebSocket cannot set a cookie. It puts a ticket into the address of an invisible image, and the
 answer to that request sets the cookie. Tickets live in this process, where the WebSocket ends as well.
@@ -20,7 +20,7 @@ DELIVERED_SECONDS = 60 * 60.0
 
 
 class Tickets:
-    """Tickets that are good once and soon. `now` is a monotonic clock in seconds."""
+    """One-time tickets, valid for a short time. `now` is a monotonic clock in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -29,7 +29,7 @@ class Tickets:
         self._delivered: dict[str, float] = {}
 
     def issue(self, session_id: str) -> str:
-        """A new ticket for this session."""
+        """A new ticket for a session."""
         ticket = secrets.token_urlsafe(32)
         now = self._now()
         with self._turn:
@@ -39,7 +39,7 @@ class Tickets:
         return ticket
 
     def redeem(self, ticket: str) -> str | None:
-        """The session of a good ticket; `None` for any other. Asking spends it and all others of its session."""
+        """The session of a valid ticket; `None` for any other. Asking spends it and all others of its session."""
         now = self._now()
         with self._turn:
             session_id, good_until = self._open.get(ticket, ("", 0.0))
@@ -55,7 +55,7 @@ class Tickets:
             return session_id in self._delivered
 
     def void(self, session_id: str) -> None:
-        """Spend every ticket of a session that has ended."""
+        """Make every ticket of a session invalid, once it has ended."""
         with self._turn:
             self._spend(session_id)
 

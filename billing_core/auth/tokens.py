@@ -1,4 +1,4 @@
-"""Tokens for the HTTP API: a JSON file that holds only their SHA-256 (CONTRACT section 5)."""
+"""Tokens for the HTTP API, kept in a JSON file that holds only their SHA-256 (CONTRACT section 5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from billing_core.errors import BadParameter, NotFound, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token without its secret. `organizations` as in `Principal`: `None` is every one, empty is none."""
+    """An API token without its secret. `organizations` as in `Principal`: `None` is every one, empty is none."""
 
     name: str
     sha256: str = field(repr=False)
@@ -35,7 +35,7 @@ class Token:
 
 
 class TokenFile:
-    """The tokens of one file, read anew when it changes. `path` is `None` where BILLING_API_TOKENS is not set."""
+    """The API tokens of one file, read anew when it changes. `path` is `None` where BILLING_API_TOKENS is not set."""
 
     def __init__(self, path: Path | None, *, audit: Audit = log_event, actor: str = "system") -> None:
         self._path = path
@@ -46,7 +46,7 @@ class TokenFile:
         )
 
     def authenticate(self, authorization: str | None) -> Principal | None:
-        """Who an `Authorization` header speaks for, `None` without a good token.
+        """The principal an `Authorization` header speaks for; `None` without a valid token.
 
         Raises
         ------
@@ -64,12 +64,12 @@ class TokenFile:
         return None if found is None else Principal(f"token:{found.name}", found.role, found.organizations)
 
     def tokens(self) -> tuple[Token, ...]:
-        """All tokens in the order of the file; `SettingsError` without a file setting or when it is broken."""
+        """All API tokens in the order of the file; `SettingsError` without a file setting or when it is broken."""
         self._needed()
         return () if self._file is None else self._file.content()
 
     def add(self, name: str, *, role: str, organizations: Iterable[str] = ()) -> str:
-        """Create a token and return its secret, which is shown this once; without organizations it reads all.
+        """Create an API token and return its secret, which is shown this once; without organizations it reads all.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class TokenFile:
         return secret
 
     def revoke(self, name: str) -> None:
-        """Delete a token, which is refused from then on. `NotFound` if there is none of this name."""
+        """Delete an API token, which is refused from then on. `NotFound` if there is none of this name."""
         wanted = canonical_name(name)
 
         def revoked(entries: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The sign-in file: accounts as YAML in the shape streamlit-authenticator reads.
+"""The file of sign-in accounts: YAML in the shape streamlit-authenticator reads.
 
     credentials:
       usernames:
@@ -29,7 +29,7 @@ from billing_core.errors import BadParameter, NotFound, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account. `organizations` as in `Principal`: `None` is every one."""
+    """A sign-in account. `organizations` as in `Principal`: `None` is every one."""
 
     name: str
     display_name: str
@@ -39,12 +39,12 @@ class User:
 
 
 def principal_of(user: User) -> Principal:
-    """What the rest of the house knows about a signed-in person."""
+    """The principal of a signed-in person: name, role and organizations, without the password hash."""
     return Principal(user.name, user.role, user.organizations)
 
 
 class UserFile:
-    """The accounts in one file. Every change is written at once; `actor` is who the audit log names for it."""
+    """The sign-in accounts in one file. Every change is written at once; `actor` is who the audit log names for it."""
 
     def __init__(self, path: Path, *, audit: Audit = log_event, actor: str = "system") -> None:
         self.path = path
@@ -53,7 +53,9 @@ class UserFile:
         self._file: WatchedFile[Mapping[str, User]] = WatchedFile(path, self._parsed, MappingProxyType({}))
 
     def users(self) -> Mapping[str, User]:
-        """All accounts by name; none when the file does not exist. `SettingsError` names what is wrong in it."""
+        """All sign-in accounts by name; none when the file does not exist. `SettingsError` names what is wrong in
+        it.
+        """
         return self._file.content()
 
     def add(

@@ -1,1 +1,1 @@
-"""Everything that cannot be read anew, in one archive, and back: `backup` and `restore`."""
+"""Backup and restore: one archive of everything that cannot be read anew from Langfuse or Stripe."""

@@ -34,7 +34,7 @@ class _Part(BaseModel):
 
 
 class FileEntry(_Part):
-    """A member of the archive."""
+    """A file in a backup archive, with its size and hash."""
 
     name: str
     bytes: int = Field(ge=0)
@@ -42,14 +42,14 @@ class FileEntry(_Part):
 
 
 class TableEntry(_Part):
-    """A table of the books and how many rows it has."""
+    """A table of the ledger in a backup, and how many rows it has."""
 
     name: str
     rows: int = Field(ge=0)
 
 
 class Manifest(_Part):
-    """What the archive holds, and what it was made of."""
+    """The manifest of a backup: what the archive holds, and what it was made of."""
 
     format: str = FORMAT
     version: int = VERSION
@@ -62,7 +62,7 @@ class Manifest(_Part):
 
 
 class Archive:
-    """An open archive whose list of members agrees with its manifest."""
+    """An open backup archive whose list of members agrees with its manifest."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile, names: tuple[str, ...]) -> None:
         self._path = path
@@ -85,7 +85,7 @@ class Archive:
             raise self.refused("its members are larger than the whole")
 
     def extract(self, entry: FileEntry, target: IO[bytes]) -> None:
-        """Copy a member, whose hash must be that of the manifest."""
+        """Copy a member of the archive to a file; its hash must be that of the manifest."""
         digest = hashlib.sha256()
         for piece in self._pieces(entry.name):
             digest.update(piece)
@@ -99,7 +99,7 @@ class Archive:
                 yield piece
 
     def refused(self, why: str) -> BadParameter:
-        """The error that says so."""
+        """The error that says why the archive cannot be restored."""
         return BadParameter("path", str(self._path), f"a backup as `backup` makes it; {why}")
 
     def _read_manifest(self, members: list[zipfile.ZipInfo]) -> Manifest:
@@ -134,7 +134,7 @@ class Archive:
 
 @contextmanager
 def opened_archive(path: Path, names: tuple[str, ...]) -> Iterator[Archive]:
-    """The backup at `path`, with members of `names` only.
+    """The backup at a path, opened and checked; it may have members of `names` only.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def opened_archive(path: Path, names: tuple[str, ...]) -> Iterator[Archive]:
 
 
 def is_backup(path: Path, names: tuple[str, ...]) -> bool:
-    """Whether the file is a backup, so that a newer one may take its place."""
+    """Whether a file is a backup, so that a newer one may replace it."""
     try:
         with opened_archive(path, names):
             return True

@@ -1,4 +1,4 @@
-"""Making a backup: the books as of one moment, with accounts, tokens and sessions of that moment."""
+"""Makes a backup: the ledger as of one moment, with accounts, tokens and sessions of that moment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BUSY_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """A finished backup."""
+    """The result of a backup: path, size, hash, tables."""
 
     path: Path
     bytes: int
@@ -40,7 +40,7 @@ class BackedUp:
     """Why it is not in the audit log: a ledger on a full disk can still be backed up."""
 
     def to_json(self) -> dict[str, Any]:
-        """As `backup --json` prints it."""
+        """The JSON document that `backup --json` prints."""
         return {
             "path": str(self.path), "sha256": self.sha256, "bytes": self.bytes,
             "tables": [table.model_dump() for table in self.manifest.tables],
@@ -49,7 +49,8 @@ class BackedUp:
 
 
 def back_up(settings: Settings, ledger: Ledger, principal: Principal, path: Path, now: datetime) -> BackedUp:
-    """Write everything into one archive at `path`, in place of an earlier backup or of nothing.
+    """Write ledger, accounts, tokens and sessions into one archive at `path`, in place of an earlier backup or of
+    nothing.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which files belong to an installation, and by which names they stand in an archive."""
+"""Which files belong to an installation, and their names in a backup archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ NOTED = (
 
 
 def places(settings: Settings) -> dict[str, Path]:
-    """Where each member of an archive belongs. The books come last: with them in place an installation is whole."""
+    """The path where each member of a backup archive belongs. The books come last: with them in place an installation
+    is whole.
+    """
     books = settings.warehouse_path
     found = {ACCOUNTS: settings.credentials, SESSIONS: books.with_name("sessions.sqlite3")}
     if settings.api_tokens is not None:
@@ -38,7 +40,7 @@ def places(settings: Settings) -> dict[str, Path]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Variables and their values, as text."""
+    """The environment variables of the settings with their values, as text."""
     return {VARIABLES[name][0]: _text(getattr(settings, name)) for name in NOTED}
 
 
@@ -47,7 +49,7 @@ def _text(value: object) -> str:
 
 
 def refuse_own(settings: Settings, path: Path, parameter: str) -> None:
-    """Raise `BadParameter` if a file written there would take the place of one of the installation's own."""
+    """Raise `BadParameter` if a file written to a path would replace one of the installation's own."""
     own = (*places(settings).values(), Path(".env"))
     names = {place.resolve().with_name(place.resolve().name + beside) for place in own for beside in ("", *BESIDE)}
     if path.resolve() in names:

@@ -1,4 +1,4 @@
-"""Putting a backup back, into a place where there is nothing yet.
+"""Restores a backup into a place where there is no installation yet.
 
 Everything is read, hashed and opened under other names first; then the files take their own, the books last. Whatever
 kills a restore, the same command run again ends it: files that are already there as the archive has them are left.
@@ -34,7 +34,7 @@ DRAFT = ".restoring"
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A finished restore. `differs` are settings that are others here: variable, value then, value now."""
+    """The result of a restore. `differs` are settings that are others here: variable, value then, value now."""
 
     path: Path
     bytes: int
@@ -44,7 +44,7 @@ class Restored:
     differs: tuple[tuple[str, str, str], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As `restore --json` prints it."""
+        """The JSON document that `restore --json` prints."""
         return {
             "path": str(self.path), "sha256": self.sha256, "bytes": self.bytes,
             "tables": [table.model_dump() for table in self.manifest.tables],
@@ -55,7 +55,7 @@ class Restored:
 
 
 def restore(settings: Settings, path: Path) -> Restored:
-    """Put what the archive holds where `settings` say, if nothing else is there.
+    """Restore a backup to the paths the settings name, if nothing else is there.
 
     Raises
     ------

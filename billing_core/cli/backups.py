@@ -13,7 +13,7 @@ from billing_core.values.counts import counted
 
 
 def add_backup_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add this module's commands to the parser."""
+    """Add the commands `backup` and `restore` to the parser."""
     backup = command("backup", _backup, "books, accounts, tokens and sessions in one archive, while everything runs")
     backup.add_argument("path", metavar="PATH", help="a new file, or an earlier backup, which it replaces when done")
     add_json(backup)

@@ -41,7 +41,7 @@ Command = Callable[[str, Callable[[argparse.Namespace, Settings], int], str], ar
 
 
 def add_commands(command: Command) -> None:
-    """Add this module's commands to the parser."""
+    """Add the commands for files and months to the parser."""
     export = command("export", _export, "write usage, organizations, customers, rate cards or everything to a file")
     export.add_argument("--dataset", required=True, metavar="D", help="usage-events, organizations, … or bundle")
     export.add_argument("--format", metavar="F", help="csv, xlsx, parquet, json, focus or journal; a bundle is a zip")

@@ -1,4 +1,4 @@
-"""Being told to stop: Ctrl-C, `kill` and a closed terminal end a command with one line.
+"""Turns signals (Ctrl-C, `kill`, a closed terminal) into one line and an exit code.
 
 Nothing but the standard library is needed here: it holds while the rest is loaded as well. The first signal stops the
 work, which may be cut off anywhere; a second one ends the process at once.
@@ -19,7 +19,7 @@ BASE = 128
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody told this process to stop; `exit_code` is what it ends with."""
+    """A signal asked this process to stop; `exit_code` is what it ends with."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class Stopped(KeyboardInterrupt):
 
 
 class ReceivedSignal:
-    """Whether a signal came, and which. A library may make something else of the exception, so it is kept here."""
+    """The signal that came, if any. A library may make something else of the exception, so it is kept here."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
-        """The signal handler."""
+        """The signal handler: stores the signal and raises `Stopped`."""
         if self.number is None:
             self.number = number
             signal.signal(number, signal.SIG_DFL)
@@ -42,7 +42,7 @@ class ReceivedSignal:
 
 @contextmanager
 def stopping() -> Iterator[ReceivedSignal]:
-    """Signals that end a process raise `Stopped` within the block; those that were ignored stay so."""
+    """A context in which signals that end a process raise `Stopped`; those that were ignored stay so."""
     told = ReceivedSignal()
     if threading.current_thread() is not threading.main_thread():
         yield told

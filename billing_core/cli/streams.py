@@ -1,4 +1,4 @@
-"""Standard output and error as a command meets them: closed, full, a pipe nobody reads, of any encoding.
+"""Standard output and error that may be closed, full, a pipe nobody reads, or of any encoding.
 
 What a command prints is kept and written when the command is done: a reader that leaves early changes neither what
 was done nor the exit code, and a command that fails half-way leaves no half document.
@@ -19,7 +19,7 @@ from billing_core.runtime.faults import explained
 
 
 class CommandOutput(io.StringIO):
-    """Standard output of a command, kept until `flush`."""
+    """A command's standard output, kept in memory until `flush`."""
 
     def __init__(self, out: TextIO | None) -> None:
         super().__init__()
@@ -29,16 +29,16 @@ class CommandOutput(io.StringIO):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of whoever reads it."""
+        """The encoding of standard output."""
         return getattr(self._out, "encoding", None) or "utf-8"
 
     def write(self, text: str, /) -> int:
-        """Keep it."""
+        """Keep a text for `flush`."""
         self.is_empty = self.is_empty and not text
         return super().write(text)
 
     def flush(self) -> None:
-        """Hand over what was kept. A reader that left is no fault.
+        """Write what was kept to standard output. A reader that left is no fault.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class CommandOutput(io.StringIO):
 
 
 class Unwritten(BillingError):
-    """The answer could not be written; what the command did is done."""
+    """A command's output could not be written; what the command did is done."""
 
     exit_code = 3
 
@@ -94,7 +94,9 @@ class _Calm:
 
 @contextmanager
 def standard_streams() -> Iterator[CommandOutput]:
-    """Both streams for the time of a command. Faults of threads, and those nobody can catch, are one line as well."""
+    """A context in which a command may use both streams. Faults of threads, and those nobody can catch, are one line as
+    well.
+    """
     _fill_gaps()
     before = sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook
     answer = CommandOutput(sys.stdout)

@@ -1,4 +1,4 @@
-"""What several commands of `billing_core.cli` need: arguments, who asks, open services, tables and bars."""
+"""Helpers of several commands of `billing_core.cli`: arguments, principal, open services, tables and progress bars."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def os_principal() -> Principal:
-    """The command line acts for whoever may read the ledger; the audit log names the operating-system user."""
+    """The principal of a command: it acts for whoever may read the ledger; the audit log names the operating-system
+    user.
+    """
     return system_principal(f"os:{_os_user()}")
 
 
@@ -75,7 +77,7 @@ def open_service(settings: Settings) -> Iterator[BillingService]:
 
 @contextmanager
 def with_langfuse(settings: Settings) -> Iterator[Settings]:
-    """The settings with a Langfuse to read: in demo mode the sandbox, started for this command."""
+    """A context with settings that have a Langfuse to read: in demo mode the sandbox, started for this command."""
     if settings.mode is Mode.LIVE:
         yield settings
         return
@@ -98,7 +100,7 @@ def time_of(name: str, text: str | None) -> datetime | None:
 
 @contextmanager
 def open_stripe_service(settings: Settings) -> Iterator[BillingService]:
-    """A service with a Stripe to talk to: in demo mode the sandbox, started for this command."""
+    """A context with a service that has a Stripe to talk to: in demo mode the sandbox, started for this command."""
     from billing_core.service import BillingService
 
     with ExitStack() as stack:
@@ -114,7 +116,7 @@ def open_stripe_service(settings: Settings) -> Iterator[BillingService]:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their longest cell."""
+    """A table as lines of text, each column as wide as its longest cell."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
@@ -124,7 +126,7 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 @contextmanager
 def share_bar() -> Iterator[Callable[[float, str], None]]:
-    """Share of the work done, on standard error and only for people."""
+    """A progress bar for a share of the work (0 to 1), on standard error and only for people."""
     from tqdm import tqdm
 
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}"
@@ -147,7 +149,7 @@ def params_of(options: argparse.Namespace) -> Any:
 
 
 def print_json(document: Any) -> None:
-    """In UTF-8, or escaped where the terminal is not UTF-8 or the text holds what UTF-8 cannot."""
+    """Print a JSON document in UTF-8, or escaped where the terminal or the text cannot be UTF-8."""
     text = json.dumps(document, ensure_ascii=False, indent=2)
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     if codecs.lookup(encoding).name != "utf-8" or not is_unicode(text):
@@ -156,7 +158,7 @@ def print_json(document: Any) -> None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold it."""
+    """Whether UTF-8 can encode a text."""
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair

@@ -1,1 +1,1 @@
-"""Three books side by side: what Langfuse says was used, what the ledger booked and sent, what Stripe counts."""
+"""Reconciliation: what Langfuse says was used, what the ledger booked and sent, and what Stripe counts, compared."""

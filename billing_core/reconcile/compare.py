@@ -1,4 +1,4 @@
-"""Which credits each book has, and why they differ. Pure: tables in, rows out.
+"""Compares the credits of Langfuse, ledger and Stripe and names the causes of differences. Pure: tables in, rows out.
 
 Columnar: the rules run as SQL over Arrow in an in-memory DuckDB, Python only sees groups. All sums are exact
 decimals. Every difference is an *entry* (customer, day, step, cause, credits, event or meter event) of exactly that
@@ -37,7 +37,7 @@ Hour = tuple[str, datetime]
 
 
 def compare(books: ComparisonInput, *, now: datetime) -> Reconciliation:
-    """One row per customer and UTC day that is active in any book, with the causes of every difference.
+    """One row per customer and UTC day with any credits, with the causes of every difference.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Money that Stripe counts but no invoice will bill. Pure; a summary that agrees says nothing about it.
+"""Finds usage that Stripe counts but no invoice will bill. Pure; a summary that agrees says nothing about it.
 
 Usage is billed when a subscription has an item on the meter, and only while the invoice of its period is a draft
 (Stripe notes, sections 5 and 9). Summaries go on growing regardless.
@@ -34,7 +34,7 @@ NOT_FINAL = frozenset({"draft", "void", None})
 
 @dataclass(frozen=True, slots=True)
 class BilledLine:
-    """What final invoices billed of a customer's usage in `[start, end)`, in whole credits or parts of them."""
+    """The credits that final invoices billed of a customer's usage in `[start, end)`."""
 
     customer_id: str
     start: datetime
@@ -49,7 +49,7 @@ def no_metered_item(
     meter_id: str,
     now: datetime,
 ) -> Iterator[UnbilledFinding]:
-    """Customers with credits counted in hours that no subscription with an item on the meter bills."""
+    """Findings: customers with credits counted in hours that no subscription with an item on the meter bills."""
     spans: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
     for found in subscriptions:
         on_meter = any(item.meter_id == meter_id or item.is_unsaid for item in found.items)
@@ -79,7 +79,7 @@ def several_subscriptions(
     meter_id: str,
     now: datetime,
 ) -> Iterator[UnbilledFinding]:
-    """Customers with two or more live subscriptions on the meter: each of them bills the same usage."""
+    """Findings: customers with two or more live subscriptions on the meter, each of which bills the same usage."""
     live: dict[str, list[str]] = {}
     for found in subscriptions:
         on_meter = any(item.meter_id == meter_id for item in found.items)
@@ -98,7 +98,9 @@ def several_subscriptions(
 def billed_lines(
     invoices: Iterable[Invoice], subscriptions: Iterable[Subscription], meter_id: str, window: Window
 ) -> list[BilledLine]:
-    """What final invoices billed on the meter for periods that touch the window, per customer and period."""
+    """The credits that final invoices billed on the meter for periods that touch the window, per customer and
+    period.
+    """
     prices = {item.price_id for found in subscriptions for item in found.items if item.meter_id == meter_id}
     found: dict[tuple[str, datetime, datetime], tuple[set[str], list[Decimal]]] = {}
     for invoice in invoices:
@@ -120,7 +122,7 @@ def after_finalization(
     late: Iterable[Mapping[str, Any]],
     sent_in: Callable[[str, datetime, datetime], int],
 ) -> Iterator[UnbilledFinding]:
-    """Credits sent for a period after its end of which the final invoice knows nothing.
+    """Findings: credits sent for a period after its end of which the final invoice knows nothing.
 
     What was sent after the end but while the invoice was a draft is billed; so only as much counts as was sent for the
     whole period beyond what the invoice billed.

@@ -1,4 +1,4 @@
-"""What was sent beside what Stripe counts, for one customer and one UTC hour. Pure rules.
+"""Explains a difference between what was sent and what Stripe counts, for one customer and one UTC hour. Pure rules.
 
 Hours, not days: credits lost in the morning and credits of somebody else in the evening must not cancel.
 """
@@ -19,7 +19,9 @@ MOST_SUMS = 4096
 
 @dataclass(frozen=True, slots=True)
 class HourIntent:
-    """A meter event of the hour. Without an answer it is `unknown`; `recent` ones may not be in the summary yet."""
+    """A meter event of the hour that is explained. Without an answer it is `unknown`; `recent` ones may not be in the
+    summary yet.
+    """
 
     identifier: str
     value: int
@@ -30,8 +32,9 @@ class HourIntent:
 
 @dataclass(frozen=True, slots=True)
 class KeptBack:
-    """A usage event of the hour that was not sent because Stripe may count it already, with what it owes; a correction
-    that gives back owes less than nothing."""
+    """A usage event of the hour that was not sent because Stripe may count it already, with the credits it owes; a
+    correction that gives back owes less than nothing.
+    """
 
     event_id: str
     credits: Decimal
@@ -39,7 +42,7 @@ class KeptBack:
 
 @dataclass(frozen=True, slots=True)
 class LegacyEvent:
-    """A usage event of the hour that the earlier system billed. It sent whole credits, rounded up."""
+    """A usage event of the hour that the earlier billing system billed. It sent whole credits, rounded up."""
 
     event_id: str
     credits: Decimal

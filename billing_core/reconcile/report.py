@@ -1,4 +1,4 @@
-"""What a reconciliation found: rows, causes, findings; as a document and back. Light: pages import it."""
+"""The result of a reconciliation: rows, causes, findings; as a document and back. Light: pages import it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from billing_core.values.usage_frame import Window
 
 
 class Cause(StrEnum):
-    """Why two books differ: the closed list of CONTRACT section 4."""
+    """The cause of a difference between two sources: the closed list of CONTRACT section 4."""
 
     LATE = "late"
     CHANGED_AFTER_SENDING = "changed_after_sending"
@@ -45,7 +45,7 @@ INFORMATIONAL = frozenset({Cause.EXCLUDED, Cause.UNPRICED})
 
 
 class ComparisonStep(StrEnum):
-    """Between which two neighbouring books a difference lies."""
+    """The two neighbouring sources (Langfuse, ledger, sent, Stripe) between which a difference lies."""
 
     LANGFUSE_LEDGER = "langfuse_ledger"
     LEDGER_SENT = "ledger_sent"
@@ -58,7 +58,7 @@ _STEPS = {step: position for position, step in enumerate(ComparisonStep)}
 
 @dataclass(frozen=True, slots=True)
 class DifferencePart:
-    """One piece of a difference between neighbouring books.
+    """One part of a difference between neighbouring sources: its cause, credits and events.
 
     Attributes
     ----------
@@ -79,19 +79,20 @@ class DifferencePart:
 
     @property
     def is_unexplained(self) -> bool:
-        """Whether its size counts as `unexplained_credits`."""
+        """Whether this part counts as `unexplained_credits`."""
         return self.cause is None or self.cause in UNEXPLAINED
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Along the way of the data, then in the order of the list of causes."""
+        """The sort key of parts: by step from Langfuse to Stripe, then in the order of the list of causes."""
         position = len(_ORDER) if self.cause is None else _ORDER[self.cause]
         return _STEPS[self.step], position, self.credits < 0, self.event_ids, self.meter_events
 
 
 @dataclass(frozen=True, slots=True)
 class CustomerDay:
-    """One customer (`None`: usage of nobody) on one UTC day; `None` credits are unknown, not zero.
+    """The credits of one customer (`None`: usage of nobody) on one UTC day in each source; `None` credits are unknown,
+    not zero.
 
     The parts of a step add up to the difference of its two books, exactly.
     """
@@ -106,19 +107,19 @@ class CustomerDay:
 
     @property
     def unexplained_credits(self) -> Decimal:
-        """Sizes, so that credits lost and credits of others never make each other disappear."""
+        """The unexplained credits of the day, added up as sizes, so that losses and excesses never cancel out."""
         return added(abs(part.credits) for part in self.parts if part.is_unexplained)
 
     @property
     def differs(self) -> bool:
-        """Whether any two known books differ."""
+        """Whether any two known sources differ."""
         books = (self.langfuse_credits, self.ledger_credits, self.sent_credits, self.stripe_credits)
         return len({book for book in books if book is not None}) > 1 or self.unexplained_credits != 0
 
 
 @dataclass(frozen=True, slots=True)
 class UnbilledFinding:
-    """Money that Stripe counts but no invoice will bill. `says` is a sentence for people."""
+    """Credits that Stripe counts but no invoice will bill. `says` is a sentence for people."""
 
     kind: str
     customer_id: str
@@ -139,7 +140,7 @@ class DayDifference:
 
 @dataclass(frozen=True, slots=True)
 class CrossCheck:
-    """Whether what was read is all there is, by Langfuse's own sums. No `days`: `reason` says why."""
+    """A check, by Langfuse's own sums, that everything was read. No `days`: `reason` says why."""
 
     days: tuple[DayDifference, ...] | None
     reason: str | None = None
@@ -147,7 +148,7 @@ class CrossCheck:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The three books of a window, row by row.
+    """The result of a reconciliation: a window of Langfuse, ledger and Stripe compared row by row.
 
     Attributes
     ----------
@@ -166,18 +167,18 @@ class Reconciliation:
 
     @property
     def unexplained_credits(self) -> Decimal:
-        """The sum over rows of what nobody on this side can explain."""
+        """The unexplained credits of all rows together."""
         return added(row.unexplained_credits for row in self.rows)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every book could be read; a note on something beside them makes none incomplete."""
+        """Whether every source could be read; a note on something beside them makes none incomplete."""
         if not self.rows:
             return not self.problems
         return not any(row.langfuse_credits is None or row.stripe_credits is None for row in self.rows)
 
     def only_differences(self) -> Reconciliation:
-        """Without the rows whose books agree, and without causes worth nothing."""
+        """The reconciliation without rows whose sources agree, and without causes worth nothing."""
         rows = (
             replace(row, parts=tuple(part for part in row.parts if part.cause not in INFORMATIONAL))
             for row in self.rows
@@ -204,7 +205,7 @@ class Reconciliation:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Reconciliation:
-        """What `to_json` wrote."""
+        """The reconciliation from the document of `to_json`."""
         check = document["cross_check"]
         days = None if check["days"] is None else tuple(_day_from_json(day) for day in check["days"])
         return cls(
@@ -221,12 +222,13 @@ class Reconciliation:
 
 
 def added(values: Iterable[Decimal]) -> Decimal:
-    """An exact sum."""
+    """The exact sum of decimals."""
     return reduce(EXACT.add, values, Decimal(0))
 
 
 def waterfall(reconciliation: Reconciliation) -> list[tuple[str, Decimal]]:
-    """From what Langfuse says was used to what Stripe counts: first and last are totals, the rest are steps.
+    """The steps of a waterfall chart in credits, from what Langfuse says was used to what Stripe counts: first and last
+    are totals, the rest are differences.
 
     The first total and the steps add up to the last one, exactly. A book that is unknown in any row is no end to
     start from or arrive at: then the ledger, or what was sent, stands there. A cause that works both ways is two steps.

@@ -1,4 +1,4 @@
-"""The rules of a comparison as SQL over the registered books `upstream`, `ledger`, `coverage`, `intents`, `holds`.
+"""The SQL of a comparison, over the registered tables `upstream`, `ledger`, `coverage`, `intents`, `holds`.
 
 The engine variables `window_start`, `window_end` and `lag_since` must be set. `day` is null outside the window: such
 a place is in no row.

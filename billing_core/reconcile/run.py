@@ -1,4 +1,4 @@
-"""One reconciliation: read the three books, compare, look for money nobody bills. The service calls it.
+"""Runs one reconciliation: read Langfuse, ledger and Stripe, compare, look for unbilled usage. The service calls it.
 
 The order matters: Stripe is read before the ledger. What is pushed in between is then merely not in the summary yet,
 which is lag; the other way round it would look like somebody else's usage. A book that cannot be read is unknown in
@@ -56,7 +56,7 @@ Heard = Callable[[str, "list[SummaryBucket]"], None]
 
 
 class LangfuseUsage(Protocol):
-    """What is asked of `LangfuseProvider`."""
+    """The part of `LangfuseProvider` that a reconciliation uses."""
 
     def read(
         self,
@@ -66,14 +66,14 @@ class LangfuseUsage(Protocol):
         progress: Callable[[PullProgress], None] | None = None,
         ended_since: datetime | None = None,
     ) -> UpstreamRead:
-        """Every trace with a row in the window, complete."""
+        """The usage rows of every trace with a row in the window, each trace complete."""
 
     def daily_totals(self, window: Window) -> list[DailyTotal] | None:
-        """Langfuse's own sums; `None` if it has none."""
+        """Langfuse's own sums per UTC day; `None` if it has none."""
 
 
 class StripeSums(Protocol):
-    """What is asked of `StripeProvider`."""
+    """The part of `StripeProvider` that a reconciliation uses."""
 
     is_live: bool | None
 
@@ -85,7 +85,7 @@ class StripeSums(Protocol):
         end: datetime,
         grouping: Literal["hour", "day"] | None = None,
     ) -> list[SummaryBucket]:
-        """What Stripe counts for one customer."""
+        """The credits Stripe counts for one customer in `[start, end)`."""
 
     def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
         """Every subscription in every status."""
@@ -131,7 +131,7 @@ def reconcile(
     progress: Progress | None = None,
     heard: Heard | None = None,
 ) -> Reconciliation:
-    """Langfuse read anew, ledger and Stripe of a window, widened to whole UTC hours, row by row.
+    """The comparison of Langfuse (read anew), ledger and Stripe over a window widened to whole UTC hours.
 
     Nothing is written but the pages that `spool` holds while Langfuse is read. The caller sees to it that only
     people who may see every organization get the result.

@@ -1,1 +1,1 @@
-"""What history would have cost under another card, and booking the differences."""
+"""Re-rating: what past usage would have cost under another card or other settings, and booking the differences."""

@@ -1,4 +1,4 @@
-"""The words of re-rating: what history would have cost under another card. Light: pages import it."""
+"""The data classes of re-rating. Light: pages import it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from billing_core.values.decimals import EXACT
 
 
 class NotRerated(StrEnum):
-    """Why an event keeps its credits and its customer, whatever the card or the settings say."""
+    """The reason why an event keeps its credits and its customer, whatever the card or the settings say."""
 
     LEGACY_BILLED = "legacy_billed"
     BILLED_ELSEWHERE = "billed_elsewhere"
@@ -37,7 +37,8 @@ WHY_NOT: Mapping[NotRerated, str] = {
 
 @dataclass(frozen=True, slots=True)
 class OrganizationDelta:
-    """One organization (`None`: events that name none). Credits and US dollars are exact; `events` were looked at.
+    """How a re-rating changes one organization (`None`: events that name none). Credits and US dollars are exact;
+    `events` were looked at.
 
     `old` and `new` include events that are not re-rated, so that they add up to what the ledger shows.
     """
@@ -52,16 +53,16 @@ class OrganizationDelta:
 
     @property
     def delta(self) -> Decimal:
-        """Credits: new less old."""
+        """The organization's change in credits: new less old."""
         return EXACT.subtract(self.new, self.old)
 
     @property
     def delta_usd(self) -> Decimal:
-        """US dollars: new less old."""
+        """The organization's change in US dollars: new less old."""
         return EXACT.subtract(self.new_usd, self.old_usd)
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `organizations`."""
+        """The organization's row of `organizations` in the document of `rerate`."""
         return {
             "organization_id": self.organization_id,
             "events": self.events,
@@ -77,7 +78,9 @@ class OrganizationDelta:
 
 @dataclass(frozen=True, slots=True)
 class CustomerDelta:
-    """Exact credits of one customer (`None`: nobody pays) before and after; `new` is by who would pay then."""
+    """How a re-rating changes one customer (`None`: nobody pays): exact credits before and after; `new` is by who would
+    pay then.
+    """
 
     customer_id: str | None
     old: Decimal
@@ -85,11 +88,11 @@ class CustomerDelta:
 
     @property
     def delta(self) -> Decimal:
-        """New less old."""
+        """The customer's change in credits: new less old."""
         return EXACT.subtract(self.new, self.old)
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `customers`."""
+        """The customer's row of `customers` in the document of `rerate`."""
         return {
             "customer_id": self.customer_id,
             "old": plain_decimal(self.old),
@@ -100,7 +103,7 @@ class CustomerDelta:
 
 @dataclass(frozen=True, slots=True)
 class PlanCrossing:
-    """A customer whose use in the current period, `[period_start, period_end)`, passes the credits of its plan.
+    """A customer whose use in the current period would pass, or no longer pass, the credits its plan includes.
 
     `organizations` are all it pays for. It crosses up when it reaches what is `included` only with the new credits,
     down when only with the old ones.
@@ -117,11 +120,11 @@ class PlanCrossing:
 
     @property
     def direction(self) -> str:
-        """`up` or `down`."""
+        """Whether the use would pass the included credits (`up`) or no longer pass them (`down`)."""
         return "up" if self.new_used > self.old_used else "down"
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `plan_limits`."""
+        """The customer's row of `plan_limits` in the document of `rerate`."""
         return {
             "customer_id": self.customer_id,
             "organizations": list(self.organizations),
@@ -136,33 +139,33 @@ class PlanCrossing:
 
 @dataclass(frozen=True, slots=True)
 class ToSend:
-    """Differences of events that were sent, or are on their way: `credits` below 0 would be given back on balance."""
+    """The differences of events already sent or being sent: `credits` below 0 would be given back on balance."""
 
     events: int
     credits: Decimal
     customers: int
 
     def to_json(self) -> dict[str, Any]:
-        """The document `to_send`."""
+        """The object `to_send` in the document of `rerate`."""
         return {"events": self.events, "credits": plain_decimal(self.credits), "customers": self.customers}
 
 
 @dataclass(frozen=True, slots=True)
 class CardVersion:
-    """How many of the events name a card version before and after."""
+    """How many of the events name a card version before and after a re-rating."""
 
     version: str
     old_events: int
     new_events: int
 
     def to_json(self) -> dict[str, Any]:
-        """A row of `card_versions`."""
+        """The version's row of `card_versions` in the document of `rerate`."""
         return {"version": self.version, "old_events": self.old_events, "new_events": self.new_events}
 
 
 @dataclass(frozen=True, slots=True)
 class Rerating:
-    """What another card, or the settings in force, would change, or did.
+    """The result of a re-rating: what another card, or the settings in force, would change, or did.
 
     Attributes
     ----------
@@ -203,12 +206,12 @@ class Rerating:
 
     @property
     def delta_credits(self) -> Decimal:
-        """Over all organizations."""
+        """The change in credits over all organizations."""
         return _sum(row.delta for row in self.organizations)
 
     @property
     def delta_usd(self) -> Decimal:
-        """Over all organizations."""
+        """The change in US dollars over all organizations."""
         return _sum(row.delta_usd for row in self.organizations)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From stored events and what they cost now to rows that a booking takes, with how each stands afterwards."""
+"""Builds the rows to book from stored events and their new credits, with the status of each afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None, boo
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What of events waits for a person, or for a rule to change its mind, by event id.
+    """Events that wait for a person, or for a rule, before they may be sent, by event id.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Waiting:
 
 
 def waiting_now(rows: Rows) -> Waiting:
-    """As it is inside a transaction, of which `rows` reads."""
+    """The events that wait for a person or a rule, as it is inside a transaction, of which `rows` reads."""
     holds = active_holds(rows)
     failures = {
         event_id: error if has_customer or error == MARK_GONE else failed_before(error)
@@ -58,7 +58,8 @@ def waiting_now(rows: Rows) -> Waiting:
 def to_book(
     events: pa.Table, rerated: pa.Table, waiting: Waiting, payers_before: pa.ChunkedArray | None = None
 ) -> pa.Table:
-    """`EVENT_SCHEMA` rows: stored events (all columns) with the credits, price, card and flags of `rerated`.
+    """The rows to book (`EVENT_SCHEMA`): stored events (all columns) with the credits, price, card and flags of
+    `rerated`.
 
     Facts go back as they are. An event that was sent keeps its status; how an unsent one stands follows from its new
     credits, by the rule that holds when somebody else comes to pay: what only a person may lift stays.

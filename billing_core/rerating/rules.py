@@ -1,4 +1,4 @@
-"""Stored events under another card. Pure and columnar: the rules are those of a pull, facts are never touched.
+"""Rates stored events with another card. Pure and columnar: the rules are those of a pull, facts are never touched.
 
 Only what follows from prices is made anew: credits, price, card version and the flags of rating. Who pays, what was
 used and whether an environment is billed stay as they were booked. What somebody else billed keeps its credits,
@@ -76,7 +76,7 @@ class CardCalendar:
         return cls(numbers, (None, *(file.in_force(edge) for edge in edges)))
 
     def places(self, times: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-        """For stored times (UTC, microseconds): the index in `cards` of the one in force."""
+        """The index in `cards` of the card in force at each of the stored times (UTC, microseconds)."""
         numbers = to_integers(times.cast(pa.int64()))
         return np.searchsorted(self.edges, numbers, side="right").astype(np.int64)
 
@@ -111,7 +111,7 @@ def rerate(events: pa.Table, calendar: CardCalendar, booked_with: BookedWith) ->
 
 
 def billed_by_somebody_else(events: pa.Table) -> pa.Array:
-    """Why an event is on somebody else's bill, null where it is not."""
+    """The reason why an event was billed by another system, null where it was not."""
     recorded = pc.equal(events["rate_card_version"], LEGACY_VERSION).to_numpy()
     legacy = pa.array(recorded | _has_flag(events["flags"], Flag.LEGACY_BILLED))
     elsewhere = pc.fill_null(events["billed_elsewhere"], False).combine_chunks()
@@ -120,7 +120,7 @@ def billed_by_somebody_else(events: pa.Table) -> pa.Array:
 
 
 def as_booked(part: pa.Table, why: pa.Array) -> pa.Table:
-    """Events that keep everything they have."""
+    """The result for events that keep the credits and customer they have, with the reason."""
     unchanged = pa.array(np.zeros(part.num_rows, dtype=bool))
     columns = [part[name] for name in RERATED.names if name not in {"is_changed", "not_rerated"}]
     return pa.Table.from_arrays([*columns, unchanged, why], schema=RERATED)
@@ -153,7 +153,7 @@ def _is_unread(part: pa.Table, card: RateCard) -> Mask:
 
 
 def cannot_be_priced(part: pa.Table, card: RateCard) -> Mask:
-    """Events of which less is known than the card asks for."""
+    """Which events lack facts that the card's rates need."""
     return _is_unknown(part, card) | _is_unread(part, card)
 
 
@@ -168,7 +168,7 @@ def _is_unknown(part: pa.Table, card: RateCard) -> Mask:
 
 
 def rated(part: pa.Table, card: RateCard, booked_with: BookedWith) -> pa.Table:
-    """Events under `card` as `RERATED`; whether an environment is billed is as their flags say."""
+    """The result for events under `card`, as `RERATED`; whether an environment is billed is as their flags say."""
     stored = stored_flags(part["flags"])
     unpriced, bad_usage = _of_the_usage(part, stored, booked_with)
     suspect = stored[Flag.DOUBLE_COUNT_SUSPECT] | _has_line(part, "repeats")
@@ -268,7 +268,7 @@ def _is_own_key(part: pa.Table) -> Mask:
 
 
 def stored_flags(column: pa.ChunkedArray) -> dict[Flag, Mask]:
-    """Which texts of flags hold each flag of rating; few texts are distinct."""
+    """For each flag of rating, which rows of stored flags have it."""
     encoded = column.combine_chunks().dictionary_encode()
     sets = [text.split(FLAG_SEPARATOR) for text in encoded.dictionary.to_pylist()]
     code = encoded.indices.to_numpy()

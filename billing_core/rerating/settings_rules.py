@@ -1,4 +1,5 @@
-"""Stored events under the settings in force: who would pay, and what of it would be billed at all. Pure and columnar.
+"""Rates stored events under the settings in force: who would pay, and whether it would be billed at all. Pure and
+columnar.
 
 Credits are given anew only where the settings decide about them (an environment that is excluded or not any more, a key
 or storage that other metadata names say), with the card each event was rated with. The rest follows from who pays.
@@ -45,7 +46,9 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class UnderSettings:
-    """`events` with the facts and the customer they would have, and row for row what they would cost (`RERATED`)."""
+    """Stored events with the facts and the customer they would have under other settings, and row for row what they
+    would cost (`RERATED`).
+    """
 
     events: pa.Table
     rerated: pa.Table
@@ -58,7 +61,7 @@ def under_settings(
     reread: Mapping[str, ReadUnderPolicy],
     booked_with: BookedWith,
 ) -> UnderSettings:
-    """Bill stored events (columns `SETTINGS_NEEDED`, or all) by `policy`.
+    """Stored events (columns `SETTINGS_NEEDED`, or all) as `policy` would bill them.
 
     Parameters
     ----------

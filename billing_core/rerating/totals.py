@@ -1,4 +1,4 @@
-"""Adding up a re-rating, slice by slice: exact, and the same in whatever order the slices come. Pure."""
+"""Adds up a re-rating, slice by slice: exact, and the same in whatever order the slices come. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ALL_OF_IT = (100,)
 
 
 class RerateTotals:
-    """What a re-rating comes to, over all slices added so far.
+    """The totals of a re-rating over all slices added so far.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class RerateTotals:
 
     @property
     def organizations(self) -> tuple[OrganizationDelta, ...]:
-        """A row for every organization with events, largest difference first."""
+        """The change of every organization with events, largest difference first."""
         rows = [
             OrganizationDelta(
                 one, count, self._changed[one], self._credits["old"][one], self._credits["new"][one],
@@ -136,30 +136,30 @@ class RerateTotals:
 
     @property
     def paying(self) -> tuple[CustomerDelta, ...]:
-        """A row for every customer that pays before or after, and for nobody, largest difference first."""
+        """The change of every customer that pays before or after, and of nobody, largest difference first."""
         old, new = self._paid["old"], self._paid["new"]
         rows = [CustomerDelta(one, old.get(one, Decimal(0)), new.get(one, Decimal(0))) for one in {**old, **new}]
         return tuple(sorted(rows, key=lambda row: (-abs(row.delta), row.customer_id is None, row.customer_id)))
 
     @property
     def to_send(self) -> ToSend:
-        """What a push would have to send, or give back, of what was sent before."""
+        """The credits a push would have to send, or give back, for events sent before."""
         return ToSend(self._sent_events, self._sent_credits, len(self._sent_customers))
 
     @property
     def not_rerated(self) -> dict[NotRerated, int]:
-        """Reason → events, for reasons that occur."""
+        """How many events are not re-rated, by reason."""
         return {reason: self._reasons[reason] for reason in NotRerated if self._reasons[reason]}
 
     @property
     def card_versions(self) -> tuple[CardVersion, ...]:
-        """Every version that events name before or after."""
+        """Every card version that events name before or after, with their numbers."""
         old, new = self._versions["old"], self._versions["new"]
         return tuple(CardVersion(version, old[version], new[version]) for version in sorted(old | new))
 
 
 def current_periods(limits: Iterable[Limit]) -> dict[str, tuple[datetime, datetime]]:
-    """Customers whose current period is known."""
+    """The customers whose current billing period is known, with that period."""
     return {
         row.customer_id: (row.period_start, row.period_end)
         for row in limits
@@ -168,7 +168,9 @@ def current_periods(limits: Iterable[Limit]) -> dict[str, tuple[datetime, dateti
 
 
 def crossings(limits: Iterable[Limit], in_period: Mapping[str, Decimal]) -> tuple[PlanCrossing, ...]:
-    """Who reaches all of what the plan includes only before or only after `in_period` is added to what is used."""
+    """The customers who reach all of what their plan includes only before or only after `in_period` is added to their
+    use.
+    """
     found = {}
     for row in limits:
         delta = in_period.get(row.customer_id or "", Decimal(0))
@@ -185,7 +187,7 @@ def crossings(limits: Iterable[Limit], in_period: Mapping[str, Decimal]) -> tupl
 
 
 def unknown_plans(limits: Iterable[Limit], customers: set[str], *, was_read: bool) -> int:
-    """How many of these customers may have a plan of which, or of whose use, nothing is known.
+    """How many of these customers may have a plan whose credits or use are unknown.
 
     Before plans `was_read` that is everybody; afterwards a customer without a limit used nothing that could count.
     """

@@ -1,1 +1,1 @@
-"""What a running process needs: the clock, locks, pacing, bounded HTTP, private files, faults said in one line."""
+"""Helpers for a running process: the clock, locks, pacing, bounded HTTP, private files, faults said in one line."""

@@ -1,4 +1,4 @@
-"""HTTP clients whose answers have an end: a deadline for the whole answer, and a size, packed and unpacked.
+"""HTTP clients with limits for the whole response: a deadline, and a size, packed and unpacked.
 
 A timeout of httpx is about one wait; a server that sends a byte every two seconds never meets it, and an endless or
 highly packed body fills the memory. Here every read of the connection also looks at the deadline of the whole answer,
@@ -29,11 +29,11 @@ ERROR_BYTES = 64 * 1024
 
 
 class AnswerTooLarge(httpx.TransportError):
-    """The body is larger than any honest answer."""
+    """The body of a response is larger than the limit."""
 
 
 class AnswerTooSlow(httpx.TimeoutException):
-    """The answer did not end within the time for the whole of it; `received` counts its bytes so far."""
+    """A response did not end within the time for the whole of it; `received` counts its bytes so far."""
 
     def __init__(self, message: str, received: int = 0) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ def bounded_client(
 
 
 class Unpacking:
-    """Unpacks a body piece by piece; never more than `limit` bytes."""
+    """Decompresses a response body piece by piece; never more than `limit` bytes."""
 
     def __init__(self, encoding: str, limit: int) -> None:
         names = [name for part in encoding.lower().split(",") if (name := part.strip()) not in {"", "identity"}]
@@ -75,7 +75,7 @@ class Unpacking:
         self._limit = limit
 
     def feed(self, piece: bytes) -> bytes:
-        """What a piece of the body unpacks to."""
+        """The decompressed bytes of a piece of the body."""
         if self._packed is None:
             return self._counted(piece)
         try:
@@ -87,7 +87,7 @@ class Unpacking:
         return self._counted(unpacked)
 
     def end(self) -> None:
-        """Check that the packed body was complete."""
+        """Check that the compressed body was complete."""
         if self._packed is not None and not self._packed.eof:
             raise httpx.DecodingError("the packed body ends early")
 
@@ -255,7 +255,9 @@ def _short(bounds: _Bounds, timeout: float | None) -> float | None:
 
 
 class DeadlineCutter:
-    """Cuts connections whose answers do not end in time, for clients that look at no deadline; one thread for all."""
+    """Closes connections whose responses do not end in time, for clients that look at no deadline; one thread for
+    all.
+    """
 
     LOOK_SECONDS = 0.1
 
@@ -268,7 +270,7 @@ class DeadlineCutter:
 
     @contextmanager
     def watching(self, connection: socket | None, deadline: float) -> Iterator[None]:
-        """Cut `connection` if this has not ended by `deadline` (of `time.monotonic`).
+        """A context that closes `connection` if it has not ended by `deadline` (of `time.monotonic`).
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What time it is: the one place of the product that reads the machine's clock.
+"""The present time: the one place of the product that reads the machine's clock.
 
 `BillingService(clock=…)` and all it makes go by the clock they are given; pages ask the service. Waiting goes by
 `time.monotonic`, which nobody can set back.
@@ -14,12 +14,12 @@ Clock = Callable[[], datetime]
 
 
 def now() -> datetime:
-    """This moment, aware, UTC."""
+    """The present time, aware, in UTC."""
     return _machine()
 
 
 def seconds() -> float:
-    """Seconds since 1970."""
+    """The present time in seconds since 1970."""
     return now().timestamp()
 
 

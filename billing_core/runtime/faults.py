@@ -1,4 +1,4 @@
-"""Whatever breaks, as the one line a person should read: the disk, the engine, the network, a missing package.
+"""Turns any error into the one line a person should read: the disk, the engine, the network, a missing package.
 
 What the product expects is a `BillingError` already. Everything else becomes one here, for the command line and for
 jobs in the background alike; what nobody foresaw stays unknown, and only the log tells more of it.
@@ -53,7 +53,7 @@ _UPSTREAM = ("httpx", "httpcore", "requests", "urllib3", "stripe")
 
 
 class Unexpected(BillingError):
-    """What nobody foresaw."""
+    """An error that no part of the program foresaw."""
 
     exit_code = 3
 
@@ -65,7 +65,7 @@ class _Machine(BillingError):
 
 
 def known(error: BaseException) -> BillingError | None:
-    """`error` as one whose text says what to do; `None` if it is none of the faults foreseen."""
+    """An unforeseen error as one whose text says what to do; `None` if it is of no kind known here."""
     if isinstance(error, BillingError):
         return error
     if isinstance(error, (ImportError, ZoneInfoNotFoundError)):
@@ -92,7 +92,7 @@ def known(error: BaseException) -> BillingError | None:
 
 
 def explained(error: BaseException, secrets: Iterable[str] = ()) -> BillingError:
-    """`error` for whoever runs a command: what broke and where, without any of `secrets`."""
+    """An error for whoever runs a command: what broke and where, without any of `secrets`."""
     found = known(error)
     if found is not None and found is error:
         return found
@@ -104,7 +104,7 @@ def explained(error: BaseException, secrets: Iterable[str] = ()) -> BillingError
 
 
 def said_of(error: BaseException, what: str) -> str:
-    """`error` for a page, which tells nobody of the inside; the log of `what` has the rest."""
+    """An error for a page, without internal details; the log of `what` has the rest."""
     found = known(error)
     if found is None or found is not error:
         _log.error("%s: %s", what, "unexpected fault" if found is None else found, exc_info=error)
@@ -113,7 +113,7 @@ def said_of(error: BaseException, what: str) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """What the system refuses in the block is about `path`, where it does not say so itself: libraries leave it out."""
+    """A context in which errors of the operating system are said to be about `path` where they name none."""
     try:
         yield
     except OSError as error:
@@ -123,7 +123,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def of_engine(error: BaseException) -> str:
-    """What DuckDB says, in one line; of a lack of memory without its advice, which is for programmers."""
+    """An error of DuckDB in one line; of a lack of memory without its advice, which is for programmers."""
     text = _text(error)
     if _NO_MEMORY.search(text) is None:
         return text
@@ -132,7 +132,7 @@ def of_engine(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, and not longer than a person reads."""
+    """A text without line breaks, and not longer than a person reads."""
     flat = " ".join(text.split())
     return flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "…"
 

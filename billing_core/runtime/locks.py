@@ -1,4 +1,4 @@
-"""One holder at a time, across processes; the operating system lets go when a process dies.
+"""File locks with one holder across processes; the operating system releases them when a process dies.
 
 A holder writes into the file who it is, so that whoever waits in vain can say so.
 """
@@ -25,11 +25,11 @@ NOTE_BYTES = 400
 
 
 class LockHeld(WarehouseError):
-    """Another process went on holding a lock for longer than anybody waits."""
+    """Another process holds a lock for longer than this one waits."""
 
 
 def try_lock(handle: int, kind: int) -> bool:
-    """Take an flock of `kind` on an open file, or say at once that somebody else has it."""
+    """Try to take an flock of `kind` on an open file without waiting; `False` if somebody else has it."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -41,7 +41,7 @@ def try_lock(handle: int, kind: int) -> bool:
 def exclusive(
     path: Path, *, on_wait: Callable[[], None] | None = None, patience_seconds: float | None = None
 ) -> Iterator[None]:
-    """Hold `path` exclusively; waits for another holder, after calling `on_wait` once.
+    """A context that holds the lock at `path`; waits for another holder, after calling `on_wait` once.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def exclusive(
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process, this one included, holds `path` right now."""
+    """Whether some process, this one included, holds the lock at `path` right now."""
     if not path.exists():
         return False
     handle = os.open(path, os.O_RDWR)
@@ -81,14 +81,14 @@ def is_held(path: Path) -> bool:
 
 
 def note_holder(handle: int) -> None:
-    """Write into a lock that is held who holds it; a disk that is full keeps nobody from holding it."""
+    """Write into a held lock file who holds it; a full disk keeps nobody from holding it."""
     with suppress(OSError):
         note = f"process {os.getpid()} ({_command()})"
         os.pwrite(handle, note.encode("utf-8", "replace")[:NOTE_BYTES].ljust(NOTE_BYTES), 0)
 
 
 def holder(path: Path | str) -> str:
-    """Who holds a lock, by its own note: process, command and since when."""
+    """The holder of a lock by its own note: process, command and since when."""
     try:
         with Path(path).open("rb") as file:
             note = file.read(NOTE_BYTES).decode("utf-8", "replace").strip()

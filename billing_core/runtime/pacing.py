@@ -1,4 +1,4 @@
-"""Spacing the calls of many threads to one server, and pausing them all together."""
+"""Spaces the calls of many threads to one server, and pauses them all together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Pace:
-    """Hands out slots, evenly spaced. Thread-safe.
+    """A rate limiter that gives out evenly spaced slots. Thread-safe.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ class Pace:
         self._paused_until = 0.0
 
     def stretch_to(self, interval_seconds: float) -> None:
-        """Take the longer of the current and the given interval."""
+        """Make the interval between calls longer; a shorter value changes nothing."""
         with self._lock:
             self._interval = max(self._interval, interval_seconds)
 
     def pause(self, seconds: float) -> None:
-        """Nobody starts a call for `seconds` from now; a longer pause already in force stays."""
+        """Start no call for `seconds` from now; a longer pause already in force stays."""
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
@@ -49,7 +49,7 @@ class Pace:
             return max(slot - now, 0.0)
 
     def wait(self, over: threading.Event) -> bool:
-        """Wait for a slot; `False` if `over` was set meanwhile and no call may be made."""
+        """Wait for the next slot; `False` if `over` was set meanwhile and no call may be made."""
         seconds = self.reserve()
         while seconds > 0:
             if over.wait(seconds):

@@ -1,4 +1,6 @@
-"""What this product writes is for its own account only: usage of customers, hashes of passwords, sessions."""
+"""Makes every file this process creates readable by its own account only: usage of customers, password hashes,
+sessions.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +11,5 @@ FILE, FOLDER = 0o600, 0o700
 
 
 def keep_private() -> None:
-    """From now on this process creates files and folders for its own account only, libraries included."""
+    """From now on create files and folders for this process's own account only, libraries included."""
     os.umask(os.umask(0o077) | 0o077)

@@ -1,4 +1,6 @@
-"""One cell of a text file: exact, and nothing that a spreadsheet would run. The one place that says how."""
+"""Writes values as cells of CSV files: exact, and nothing that a spreadsheet would run as a formula. The one place that
+says how.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ EXACT = "_exact"
 
 
 def looks_like_formula(text: str) -> bool:
-    """Whether a cell needs an apostrophe: also where apostrophes stand before the formula, so that one can be taken
-    off again whatever the text was."""
+    """Whether a text needs an apostrophe in a cell: also where apostrophes stand before the formula, so that one can be
+    taken off again whatever the text was.
+    """
     return text.lstrip(APOSTROPHE).startswith(FORMULA_STARTS)
 
 
@@ -49,7 +52,7 @@ def read_back(cell: str) -> str:
 
 
 def quoted(text: str, separator: str = ",") -> str:
-    """The text as RFC 4180 writes it: in quotation marks where it has to be."""
+    """A text as RFC 4180 writes it: in quotation marks where it has to be."""
     if separator not in text and not any(character in text for character in QUOTED):
         return text
     return '"' + text.replace('"', '""') + '"'
@@ -73,5 +76,5 @@ def csv_cell(value: Any) -> str:
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """One record, with its end as RFC 4180 asks."""
+    """One CSV record with its line end, from values."""
     return ",".join(map(csv_cell, values)) + "\r\n"

@@ -1,4 +1,4 @@
-"""How a CSV file is written, told from its beginning: encoding, separator, header. Pure.
+"""Detects how a CSV file is written from its beginning: encoding, separator, header. Pure.
 
 What spreadsheets of every country save is understood: byte order marks, UTF-16, semicolons, tabs, a line `sep=;`, line
 ends of any kind, rows and trailing columns without content.
@@ -20,7 +20,7 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t|]*\Z', re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a file is written.
+    """How a CSV file is written: encoding, separator, header.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Dialect:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding that a byte order mark among the first four bytes says, else UTF-8; as Python names it."""
+    """The encoding that a byte order mark among a file's first four bytes names, else UTF-8; as Python names it."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith(codecs.BOM_UTF8):
@@ -47,7 +47,9 @@ def encoding_of(head: bytes) -> str:
 
 
 def in_windows(byte: int) -> str:
-    """The character that a byte is in Windows-1252, which older spreadsheets save: ` ('ü' in Windows-1252)`."""
+    """A hint with the character that a byte is in Windows-1252, which older spreadsheets save: ` ('ü' in
+    Windows-1252)`.
+    """
     try:
         return f" ({bytes([byte]).decode('cp1252')!r} in Windows-1252)"
     except UnicodeDecodeError:
@@ -55,8 +57,9 @@ def in_windows(byte: int) -> str:
 
 
 def dialect_of(start: str, known: Collection[str]) -> Dialect:
-    """The dialect of a file that begins with `start`: the separator it names, else the one that makes most columns
-    `known`."""
+    """The dialect of a CSV file that begins with `start`: the separator it names, else the one that makes most columns
+    `known`.
+    """
     separator = ""
     lines = _LINE_END.split(start)
     for number, line in enumerate(lines):
@@ -81,7 +84,7 @@ def _header(line: str, known: Collection[str], separator: str) -> tuple[str, tup
 
 
 def is_separator_line(cells: Sequence[str]) -> bool:
-    """Whether a record is the line that names the separator (`sep=;`), however it was cut."""
+    """Whether a record is the line that names the separator (`sep=;`), however it was split."""
     return cells[0].strip().lower().startswith("sep=") and not "".join(cells[1:]).strip(" ,;\t|")
 
 

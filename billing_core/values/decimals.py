@@ -1,4 +1,4 @@
-"""Exact decimals between Arrow columns and integer arrays.
+"""Converts exact decimals between Arrow columns and integer arrays.
 
 Money is computed on scaled integers: an Arrow `decimal128(p, s)` value is its integer times 10⁻ˢ. NumPy's
 int64 is used while every product provably fits, Python integers otherwise: never a float.
@@ -50,7 +50,7 @@ def from_integers(values: Integers, kind: pa.Decimal128Type, mask: npt.NDArray[n
 
 
 def multiply(values: Integers, factor: int) -> Integers:
-    """`values × factor`, exact whatever the size."""
+    """Integers times a factor, exact whatever the size."""
     if values.dtype != object and len(values) and int(np.abs(values).max()) * abs(factor) >= _SAFE:
         values = values.astype(object)
     product: Integers = values * factor
@@ -58,7 +58,7 @@ def multiply(values: Integers, factor: int) -> Integers:
 
 
 def round_half_even(values: Integers, factor: Fraction) -> Integers:
-    """`values × factor` rounded once to whole numbers, ties to even."""
+    """Integers times a factor, rounded once to whole numbers, ties to even."""
     numerator = multiply(values, factor.numerator)
     divisor = factor.denominator
     if numerator.dtype != object and divisor >= _SAFE // 2:

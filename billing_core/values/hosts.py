@@ -1,4 +1,4 @@
-"""Names and addresses of machines as they stand in URLs and headers: read strictly, compared in one spelling."""
+"""Parses host names and addresses in URLs and headers: strictly, into one spelling that can be compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRIVATE_SUFFIXES = (".internal", ".local", ".home.arpa")
 
 
 class Reach(StrEnum):
-    """How far a request to a host travels."""
+    """How far a request to a host travels: this machine, a private network, the internet."""
 
     LOOPBACK = "loopback"
     PRIVATE = "private"
@@ -38,7 +38,7 @@ class HostPort:
 
     @classmethod
     def parse(cls, text: str) -> HostPort | None:
-        """What a `Host` header says; `None` for anything a browser would not send."""
+        """The host and port of a `Host` header; `None` for anything a browser would not send."""
         found = _HOST_PORT.fullmatch(text.lower()) if text.isascii() else None
         if found is None:
             return None
@@ -63,7 +63,7 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Scheme, host and port: what browsers call an origin."""
+    """A web site's scheme, host and port: what browsers call an origin."""
 
     scheme: str
     host: str
@@ -71,7 +71,7 @@ class Site:
 
     @classmethod
     def parse(cls, origin: str) -> Site | None:
-        """What an `Origin` header says; `None` for `null` and anything else that is no web page's."""
+        """The site of an `Origin` header; `None` for `null` and anything else that is no web page's."""
         found = _ORIGIN.fullmatch(origin.lower()) if origin.isascii() else None
         place = None if found is None else HostPort.parse(found["rest"])
         if found is None or place is None:
@@ -80,7 +80,7 @@ class Site:
 
     @classmethod
     def of_url(cls, url: str) -> Site | None:
-        """The site of an address people open, which may have a path; `None` if it is none."""
+        """The site of a URL that people open, which may have a path; `None` if it is none."""
         try:
             parts = urlsplit(url)
             name, colon, port = parts.netloc.partition(":")
@@ -95,12 +95,12 @@ class Site:
         return f"{self.scheme}://{HostPort(self.host, None if self.port == DEFAULT_PORTS[self.scheme] else self.port)}"
 
     def is_at(self, place: HostPort) -> bool:
-        """Whether a page of this site is asked for with this `Host` header."""
+        """Whether a page of this site would be requested with this `Host` header."""
         return self.host == place.host and self.port == (place.port or DEFAULT_PORTS[self.scheme])
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """The address a text stands for: an IPv4 address inside IPv6 is the IPv4 address; zones are refused."""
+    """The IP address a text stands for: an IPv4 address inside IPv6 is the IPv4 address; zones are refused."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -113,7 +113,7 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def network_of(address: str) -> str:
-    """The place an address counts for: of IPv6 the network, because every host has 2^64 addresses of its own."""
+    """The network that an address is counted as: IPv6 by network, because every host has 2^64 addresses of its own."""
     found = address_of(address)
     if isinstance(found, IPv6Address):
         return str(IPv6Network((found, 64), strict=False))

@@ -1,4 +1,4 @@
-"""The accounts a journal is booked on, as a person writes them in a setting."""
+"""The accounts of an accounting journal, read from a setting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class JournalAccounts:
-    """The accounts to book on: what customers owe, and the revenue of each kind of resource."""
+    """The accounts to book a journal on: what customers owe, and the revenue of each kind of resource."""
 
     receivable: str = "1200"
     ai_tokens: str = "4000"
@@ -21,7 +21,8 @@ class JournalAccounts:
 
     @classmethod
     def parse(cls, text: str) -> JournalAccounts:
-        """Read `receivable=1200,ai_tokens=4000,compute=4010,storage=4020`; what is not named keeps its default.
+        """The accounts from text like `receivable=1200,ai_tokens=4000,compute=4010,storage=4020`; what is not named
+        keeps its default.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""The frame that travels from a provider to rating: one row per trace, facts only, no credits.
+"""The table of usage that a provider gives to rating: one row per trace, facts only, no credits.
 
 Providers fill it, `rating` reads it, the ledger keeps it beside the credits so that every bill can be
 explained and re-rated later without asking the provider again.
@@ -101,7 +101,7 @@ USAGE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Half open, aware UTC: `start` ≤ time < `end`."""
+    """A window of time, half open, aware UTC: `start` ≤ time < `end`."""
 
     start: datetime
     end: datetime
@@ -119,7 +119,7 @@ HOUR = timedelta(hours=1)
 
 
 def hour_of(time: datetime) -> datetime:
-    """The beginning of the hour a time is in, by the same clock."""
+    """The beginning of the hour a time is in, in the time's own offset."""
     return time.replace(minute=0, second=0, microsecond=0)
 
 
@@ -131,7 +131,7 @@ def whole_hours(window: Window) -> Window:
 
 
 def window_in(zone: ZoneInfo, start: datetime, end: datetime) -> Window:
-    """`[start, end)` in UTC; times without an offset are in `zone`.
+    """The window `[start, end)` in UTC; times without an offset are in `zone`.
 
     Raises
     ------
@@ -145,12 +145,12 @@ def window_in(zone: ZoneInfo, start: datetime, end: datetime) -> Window:
 
 
 def aware_in(zone: ZoneInfo, time: datetime) -> datetime:
-    """A time without an offset is one of `zone`'s wall clock."""
+    """The time with an offset: one without is local time of `zone`."""
     return time.replace(tzinfo=zone) if time.tzinfo is None else time
 
 
 def zone_named(parameter: str, name: str) -> ZoneInfo:
-    """The timezone of that IANA name.
+    """The timezone with an IANA name.
 
     Raises
     ------
@@ -165,7 +165,9 @@ def zone_named(parameter: str, name: str) -> ZoneInfo:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a read got: `fraction` of the window from 0 to 1, rows so far, and what it is doing in words."""
+    """The progress of a read of Langfuse: `fraction` of the window from 0 to 1, rows so far, and what is done now in
+    words.
+    """
 
     fraction: float
     observations: int
@@ -174,14 +176,14 @@ class PullProgress:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that could not be read at all; named so that nothing is dropped without saying why."""
+    """A Langfuse row that could not be read at all; named so that nothing is dropped without saying why."""
 
     row: str
     reason: str
 
 
 class MetadataNames(BaseModel):
-    """Which metadata keys hold which fact; the first present wins. A dot descends into nested objects.
+    """Which keys of a trace's metadata hold which fact; the first present wins. A dot descends into nested objects.
 
     This is the `metadata` section of a rate card file; the defaults are CONTRACT section 4.
     """

@@ -1,4 +1,4 @@
-"""Usage keys: what a key of `usageDetails` counts, in whatever spelling a provider, an SDK or a library sends it.
+"""Reads usage keys: what a key of `usageDetails` counts, in whatever spelling a provider, an SDK or a library sends it.
 
 Langfuse stores keys as they come: `input`, `prompt_tokens`, `promptTokenCount`, `gen_ai.usage.input_tokens`. The table
 of spellings is in docs/units.md; a rate card may map more.
@@ -23,7 +23,7 @@ REST = ""
 
 
 class KeyMeaning(StrEnum):
-    """What the number behind a key is."""
+    """What the number behind a usage key counts: a total, tokens, or other units."""
 
     TOTAL = "total"
     TOKENS = "tokens"
@@ -31,7 +31,7 @@ class KeyMeaning(StrEnum):
 
 
 class UsageKey(NamedTuple):
-    """What one key means.
+    """The meaning of one usage key.
 
     Attributes
     ----------
@@ -110,7 +110,9 @@ _COUNTING = {"count", "num", "number", "n", "generated"}
 
 @lru_cache(maxsize=8192)
 def words_of(key: str) -> tuple[str, ...]:
-    """`cachedContentTokenCount`, `cached_content_token_count` and `CACHED-CONTENT.token.count` have the same words."""
+    """The words of a usage key, the same for all spellings: `cachedContentTokenCount`, `cached_content_token_count`,
+    `CACHED-CONTENT.token.count`.
+    """
     words: list[str] = []
     for word in _BORDERS.split(key):
         small = word.lower()

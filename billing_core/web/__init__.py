@@ -1,1 +1,1 @@
-"""What the dashboard's port answers beside Streamlit, and what one process of it holds. Imports no Streamlit."""
+"""HTTP routes, middleware and background jobs of the dashboard's server. Imports no Streamlit."""

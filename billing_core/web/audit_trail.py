@@ -1,4 +1,4 @@
-"""Sign-in events on their way into the ledger's audit log."""
+"""Writes sign-in events into the ledger's audit log, in the background."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DRAIN_SECONDS = 10.0
 
 
 class AuditTrail:
-    """Logs every event and writes it to the ledger in the order of their coming, without making anybody wait.
+    """Logs every sign-in event and writes it to the ledger in the order of their coming, without making anybody wait.
 
     The warehouse may be busy for minutes with somebody's pull; signing in is not. Throttled attempts are logged
     only: an unknown visitor could fill the ledger with them.
@@ -31,7 +31,7 @@ class AuditTrail:
             self._writer.submit(self._written, who, what, detail)
 
     def drain(self) -> None:
-        """Wait until what was told so far is written."""
+        """Wait until every event logged so far is written."""
         wait([self._writer.submit(_nothing)], DRAIN_SECONDS)
 
     def _written(self, who: str, what: str, detail: str) -> None:

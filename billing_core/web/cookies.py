@@ -1,4 +1,4 @@
-"""The session cookie: set and cleared by the answers to two invisible images on the page.
+"""Routes that set and clear the session cookie: answers to two invisible images on the page.
 
 `GET /auth/cookie/TICKET` sets it, `GET /auth/cookie/clear` removes it. Both answer only to requests of the
 dashboard's own pages: a foreign page could otherwise sign somebody in under its own account, or out.
@@ -29,7 +29,7 @@ _PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBR
 
 
 async def set_cookie(request: Request) -> Response:
-    """The cookie for a good one-time ticket; 404 for any other request."""
+    """Set the session cookie for a valid one-time ticket; 404 for any other request."""
     if not _is_from_own_page(request):
         return _refusal()
     try:
@@ -52,7 +52,7 @@ async def set_cookie(request: Request) -> Response:
 
 
 async def clear_cookie(request: Request) -> Response:
-    """Removes the cookie. The session itself was ended by the page, whether this request arrives or not."""
+    """Clear the session cookie. The session itself was ended by the page, whether this request arrives or not."""
     if not _is_from_own_page(request):
         return _refusal()
     response = _pixel()

@@ -1,4 +1,4 @@
-"""The door: whoever asks for something foreign, or too much of it, is turned away before Streamlit hears of it.
+"""Middleware that refuses requests of foreign sites, and too many of them, before Streamlit sees them.
 
 Streamlit's own check of a foreign `Origin` asks the internet for this machine's address, on the event loop. What the
 door lets through never gets there: behind it `Origin` is absent, or says the same as `Host`.
@@ -38,7 +38,9 @@ NOT_BINARY, POLICY, TOO_BIG, TRY_AGAIN = 1003, 1008, 1009, 1013
 
 @dataclass(frozen=True, slots=True)
 class DoorRules:
-    """What the settings say: the address people use, the proxies that may speak for others, and the mode."""
+    """The settings of the request check: the address people use, the proxies that may speak for others, and the
+    mode.
+    """
 
     public: Site | None = None
     trusted: Networks = ()
@@ -47,14 +49,14 @@ class DoorRules:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The status and the one line of a request that is turned away."""
+    """Why a request is refused: the status and one line of text."""
 
     status: HTTPStatus
     line: str
 
 
 def refusal(hosts: Sequence[str], origins: Sequence[str], arrived_at: str | None, rules: DoorRules) -> Refusal | None:
-    """Why a request with these `Host` and `Origin` headers is turned away, `None` if it is not.
+    """The reason for refusing a request with these `Host` and `Origin` headers; `None` if it is accepted.
 
     `arrived_at` is the address of this machine that the connection was made to, `None` for a local socket.
     """
@@ -100,7 +102,7 @@ def _is_from_own_page(site: Site, place: HostPort, public: Site | None) -> bool:
 
 
 class Door:
-    """ASGI middleware in front of everything, for HTTP and WebSockets."""
+    """ASGI middleware that refuses foreign requests, in front of everything, for HTTP and WebSockets."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Exports over HTTP for a signed-in person: made on request, or the file of one that was made in the background."""
+"""Routes for exports of a signed-in person: made on request, or the file of one that was made in the background."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TYPES = {
 
 
 async def export_download(request: Request) -> Response:
-    """The file of a request, made now; with `manifest=true` what is known of it instead."""
+    """Route: the file of an export, made now; with `manifest=true` its manifest instead."""
 
     def answer(principal: Principal) -> Response:
         asked, wants_manifest = request_in(query_of(request))
@@ -54,7 +54,7 @@ async def export_download(request: Request) -> Response:
 
 
 async def job_file(request: Request) -> Response:
-    """The file of a background export of the person who started it."""
+    """Route: the file of a background export, for the person who started it."""
 
     def answer(principal: Principal) -> Response:
         path, result = wiring.export_jobs().file(request.path_params["id"], principal)
@@ -64,7 +64,7 @@ async def job_file(request: Request) -> Response:
 
 
 async def job_manifest(request: Request) -> Response:
-    """What is known of that file."""
+    """Route: the manifest of a background export's file, for the person who started it."""
 
     def answer(principal: Principal) -> Response:
         _, result = wiring.export_jobs().file(request.path_params["id"], principal)
@@ -75,7 +75,7 @@ async def job_manifest(request: Request) -> Response:
 
 
 async def job_focus_metadata(request: Request) -> Response:
-    """The metadata file that belongs to a FOCUS file."""
+    """Route: the metadata file that belongs to a FOCUS file, for the person who started it."""
 
     def answer(principal: Principal) -> Response:
         from billing_core.exports.service import FOCUS_METADATA_SUFFIX  # brings the engine
@@ -91,7 +91,7 @@ async def job_focus_metadata(request: Request) -> Response:
 
 
 def request_in(query: Mapping[str, list[str]]) -> tuple[ExportRequest, bool]:
-    """The export a query string asks for, and whether its manifest is wanted instead.
+    """The export request of a query string, and whether its manifest is wanted instead of the file.
 
     Raises
     ------

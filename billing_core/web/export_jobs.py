@@ -1,4 +1,4 @@
-"""Exports in the background of a process, for the page that watches them: each belongs to the person who started it.
+"""Exports in the background of the server process: each belongs to the person who started it.
 
 Files lie in a private temporary folder and are gone an hour after they were finished, or with the process.
 """
@@ -29,7 +29,7 @@ AT_ALL = 8
 
 @dataclass(frozen=True, slots=True)
 class ExportState:
-    """A moment of an export. `ended_at` is set once it is over; then either `result` or `error` says how."""
+    """The state of a background export. `ended_at` is set once it is over; then either `result` or `error` says how."""
 
     id: str
     request: ExportRequest
@@ -43,7 +43,7 @@ class ExportState:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still at work."""
+        """Whether the export still runs."""
         return self.ended_at is None
 
 
@@ -63,7 +63,7 @@ class _Job:
 
 
 class ExportJobs:
-    """See the module. Thread-safe; one per process."""
+    """The background exports of this process. Thread-safe; one per process."""
 
     def __init__(self, clock: Clock = now) -> None:
         self._clock = clock
@@ -71,7 +71,7 @@ class ExportJobs:
         self._jobs: dict[str, _Job] = {}
 
     def start(self, service: BillingService, principal: Principal, request: ExportRequest) -> str:
-        """Begin an export in the name of `principal`; returns its id.
+        """Begin a background export in the name of `principal`; returns its id.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class ExportJobs:
         return job_id
 
     def state(self, job_id: str, principal: Principal) -> ExportState:
-        """How far it is.
+        """The state of a background export: how far it is, or how it ended.
 
         Raises
         ------
@@ -103,11 +103,11 @@ class ExportJobs:
         return self._mine(job_id, principal).state
 
     def cancel(self, job_id: str, principal: Principal) -> None:
-        """Let it stop soon; of one that is over nothing changes. Raises as `state`."""
+        """Stop a background export soon; of one that is over nothing changes. Raises as `state`."""
         self._mine(job_id, principal).stop.set()
 
     def file(self, job_id: str, principal: Principal) -> tuple[Path, ExportResult]:
-        """The finished file and what is known of it.
+        """The finished file of a background export, and its result.
 
         Raises
         ------
@@ -120,13 +120,13 @@ class ExportJobs:
         return job.path, job.state.result
 
     def wait(self, job_id: str, principal: Principal, timeout_seconds: float | None = None) -> None:
-        """Return when it is over; raises as `state`."""
+        """Wait until a background export is over; raises as `state`."""
         thread = self._mine(job_id, principal).thread
         if thread is not None:
             thread.join(timeout_seconds)
 
     def close(self) -> None:
-        """Stop everything and remove every file."""
+        """Stop all background exports and remove every file."""
         with self._turn:
             jobs, self._jobs = list(self._jobs.values()), {}
         for job in jobs:

@@ -1,4 +1,4 @@
-"""Who is asking, and over which scheme: the connection says it, and before that the proxies that may."""
+"""Finds a request's client address and scheme, by its connection and the trusted proxies in front."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_within(address: IPv4Address | IPv6Address | None, networks: Networks) -> 
 
 
 def client_address(peer: str, forwarded_for: Iterable[str], trusted: Networks) -> str:
-    """The address a request comes from: the nearest one that no trusted proxy stands for.
+    """The address a request comes from: the nearest one that is not a trusted proxy.
 
     `forwarded_for` are the `X-Forwarded-For` headers in their order. What an untrusted peer claims counts for nothing,
     and what stands left of something that is no address could be anybody's invention.
@@ -49,7 +49,7 @@ def forwarded_scheme(peer: str, forwarded_proto: Iterable[str], trusted: Network
 
 
 def take_peers_as_they_are() -> None:
-    """Keep uvicorn from believing `X-Forwarded-For` of every process on this machine; it does so by default.
+    """Keep uvicorn from believing `X-Forwarded-For` of every process on this machine, its default.
 
     Called when `app.py` is imported, which uvicorn does right before it would put its middleware in front.
     """

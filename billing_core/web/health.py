@@ -1,4 +1,4 @@
-"""`/healthz` says that the process serves, `/readyz` that people can work."""
+"""Routes for load balancers: `/healthz` says that the process serves, `/readyz` that people can work."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def healthz(_request: Request) -> JSONResponse:
-    """Always 200, whatever is misconfigured: restarting the process would not help."""
+    """Route: always 200, whatever is misconfigured: restarting the process would not help."""
     return JSONResponse({"status": "ok"}, headers=_NO_STORE)
 
 
 async def readyz(_request: Request) -> JSONResponse:
-    """200 when the settings are good and the warehouse answers, else 503.
+    """Route: 200 when the settings are good and the ledger answers, else 503.
 
     The answer is open to anyone, so it names the kind of fault only; the log and the sign-in page say which.
     """

@@ -1,4 +1,4 @@
-"""Long work in the background of a process, for everybody to watch: a pull, a push, a reconciliation, a close.
+"""Background jobs of the server process, which everybody can watch: a pull, a push, a reconciliation, a close.
 
 Each kind runs at most once at a time per process. The threads are daemons: all of this work may be cut off anywhere
 and is taken up by the next run.
@@ -36,7 +36,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class JobState(Generic[P, R]):
-    """A moment of a job. `ended_at` is set once it is over; then either `result` or `error` says how.
+    """The state of a background job. `ended_at` is set once it is over; then either `result` or `error` says how.
 
     `number` counts the jobs of one kind in this process, so that a page notices that the one it watched is over.
     """
@@ -51,17 +51,17 @@ class JobState(Generic[P, R]):
 
     @property
     def is_running(self) -> bool:
-        """Whether the job is still at work."""
+        """Whether the job still runs."""
         return self.ended_at is None
 
     def per_second(self, count: int, now: datetime) -> float | None:
-        """`count` per second since the start; `None` while there is nothing to divide."""
+        """A count per second since the job's start; `None` while there is nothing to divide."""
         seconds = ((self.ended_at or now) - self.started_at).total_seconds()
         return count / seconds if seconds > 0 and count else None
 
 
 class Job(Generic[P, R]):
-    """One kind of work, at most one run at a time; any thread may start it or look at its state.
+    """A kind of background job, at most one run at a time; any thread may start it or read its state.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ class Job(Generic[P, R]):
 
     @property
     def state(self) -> JobState[P, R] | None:
-        """The running or the last run; `None` before the first."""
+        """The state of the running or the last run; `None` before the first."""
         return self._state
 
     def wait(self, timeout_seconds: float | None = None) -> None:
-        """Return when the running one is over."""
+        """Wait until the running job is over."""
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
@@ -105,7 +105,7 @@ class Job(Generic[P, R]):
             return True
 
     def report(self, progress: P) -> None:
-        """How far the running one is; called by its work."""
+        """Set the progress of the running job; called by its work."""
         with self._turn:
             if self._state is not None:
                 self._state = replace(self._state, progress=progress)
@@ -129,14 +129,14 @@ class Job(Generic[P, R]):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A moment of work that knows how much there is: the part done, 0 to 1, and what is done now."""
+    """The progress of a job that knows how much there is: the part done, 0 to 1, and what is done now."""
 
     fraction: float
     doing: str
 
 
 class MonthTask(StrEnum):
-    """What is done with a month in the background."""
+    """The background jobs on a month: check, close, verify."""
 
     CHECK = "check"
     CLOSE = "close"
@@ -145,7 +145,7 @@ class MonthTask(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloseProgress:
-    """A moment of work on a month: which, what for, the part done, 0 to 1, and what is done now."""
+    """The progress of a job on a month: which month and task, the part done, 0 to 1, and what is done now."""
 
     task: MonthTask
     period: str
@@ -162,7 +162,7 @@ RerateState: TypeAlias = JobState[Share, "Rerating"]
 
 
 class PullJob(Job[PullProgress, PullResult]):
-    """Reading Langfuse."""
+    """The background job that reads Langfuse into the ledger."""
 
     def __init__(self) -> None:
         super().__init__("pull")
@@ -180,7 +180,7 @@ class PullJob(Job[PullProgress, PullResult]):
 
 
 class PushJob(Job["PushProgress", "PushResult"]):
-    """Sending to Stripe."""
+    """The background job that sends pending credits to Stripe."""
 
     def __init__(self) -> None:
         super().__init__("push")
@@ -199,18 +199,18 @@ class PushJob(Job["PushProgress", "PushResult"]):
 
 
 class PlansJob(Job[None, "Refreshed"]):
-    """Reading plans from Stripe."""
+    """The background job that reads plans from Stripe."""
 
     def __init__(self) -> None:
         super().__init__("plans")
 
     def start(self, service: BillingService, principal: Principal) -> bool:
-        """Begin to read plans; `False` if that is under way."""
+        """Begin to read plans from Stripe; `False` if that is under way."""
         return self.run(service.now, principal, None, lambda: service.organizations.limits.refresh(principal))
 
 
 class ReconcileJob(Job[Share, "Reconciliation"]):
-    """Comparing Langfuse, ledger and Stripe."""
+    """The background job that compares Langfuse, ledger and Stripe."""
 
     def __init__(self) -> None:
         super().__init__("reconcile")
@@ -228,7 +228,7 @@ class ReconcileJob(Job[Share, "Reconciliation"]):
 
 
 class RerateJob(Job[Share, "Rerating"]):
-    """Booking what another card would have cost."""
+    """The background job that books what events would have cost under another card."""
 
     def __init__(self) -> None:
         super().__init__("rerate")
@@ -254,21 +254,23 @@ class RerateJob(Job[Share, "Rerating"]):
 
 
 class CloseJob(Job[CloseProgress, "CloseResult"]):
-    """Checking, closing and verifying months. What was found last about a month is kept beside the newest run."""
+    """The background job that checks, closes and verifies months. What was found last about a month is kept beside the
+    newest run.
+    """
 
     def __init__(self) -> None:
         super().__init__("close")
         self._before: dict[tuple[MonthTask, str], CloseState] = {}
 
     def last(self, task: MonthTask, period: str) -> CloseState | None:
-        """The newest run of this kind over this month that has ended."""
+        """The newest finished job of this kind on a month; `None` if there is none."""
         state = self.state
         if state is not None and not state.is_running and _about(state) == (task, period):
             return state
         return self._before.get((task, period))
 
     def check(self, service: BillingService, principal: Principal, period: str) -> bool:
-        """Begin to look for what prevents closing a month; `False` if work on a month is under way."""
+        """Begin to look for what prevents closing a month; `False` if a job on a month is under way."""
         return self._start(
             service, principal, MonthTask.CHECK, period,
             lambda: service.months.checklist(period, principal, progress=self._share),

@@ -1,4 +1,4 @@
-"""Start and stop of the dashboard, each one line in the log: what began, and why it ended."""
+"""Logs start and stop of the dashboard, each in one line: what began, and why it ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def logged_lifetime(listening: str) -> Iterator[None]:
-    """Log the start, and the stop with the signal or the error that caused it."""
+    """A context that logs the server's start, and its stop with the signal or the error that caused it."""
     signals: list[str] = []
     _note_signals(signals)
     _log.info("start: version %s, %s, listening on %s", _version(), _described(), listening)

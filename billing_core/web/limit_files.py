@@ -1,4 +1,4 @@
-"""Downloads of plans, limits and notices."""
+"""Routes: downloads of plans, limits and notices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from billing_core.web.usage_api import csv_download
 
 
 async def limits_csv(request: Request) -> Response:
-    """Every organization's limits, as far as a signed-in admin may see them."""
+    """Route: every organization's limits as CSV, as far as a signed-in admin may see them."""
     return await csv_download(
         request, "limits.csv", lambda principal: wiring.service().organizations.limits.csv(principal)
     )
 
 
 async def notices_csv(request: Request) -> Response:
-    """Every notice of a reached limit, open and seen, as far as a signed-in admin may see them."""
+    """Route: every notice of a reached limit as CSV, open and seen, as far as a signed-in admin may see them."""
     return await csv_download(
         request, "notices.csv", lambda principal: wiring.service().organizations.limits.notices.csv(principal)
     )

@@ -1,4 +1,4 @@
-"""What live mode asks of the server it runs in: Streamlit's options that must not be loosened."""
+"""Checks of the server that live mode runs in: Streamlit's options that must not be loosened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HARMLESS_DETAILS = ("none", "type")
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Streamlit's options, as far as they decide who gets in and what strangers read."""
+    """Streamlit's options that decide who gets in and what strangers can read."""
 
     address: str | None
     enable_cors: bool

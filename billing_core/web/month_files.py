@@ -1,4 +1,4 @@
-"""Downloads about months: the manifest of a close, and the audit log."""
+"""Routes: downloads of a closed month's manifest and of the audit log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE = ("from", "to", "search")
 
 
 async def manifest_json(request: Request) -> Response:
-    """The manifest of a closed month: exactly the text that was hashed."""
+    """Route: the manifest of a closed month, exactly the text that was hashed."""
     period = request.path_params["period"]
 
     def pieces(principal: Principal) -> Iterable[str]:
@@ -36,7 +36,7 @@ async def manifest_json(request: Request) -> Response:
 
 
 async def audit_csv(request: Request) -> Response:
-    """The audit log with the filters of its view, for a signed-in admin who may see everything."""
+    """Route: the audit log as CSV with the filters of its page, for a signed-in admin who may see everything."""
     return await csv_download(
         request,
         "audit.csv",

@@ -1,4 +1,4 @@
-"""Downloads of the Organization Stats page."""
+"""Routes: downloads of the Organization Stats page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ ASCENDING = {"asc": False, "desc": True}
 
 
 async def organizations_csv(request: Request) -> Response:
-    """The table of organizations: the filters of `events`, and `find`, `sort` and `order` as the page has them."""
+    """Route: the table of organizations as CSV: the filters of `events`, and `find`, `sort` and `order` as the page has
+    them.
+    """
 
     def lines(principal: Principal) -> Iterable[str]:
         from billing_core.organizations import table  # brings the engine
@@ -34,14 +36,14 @@ async def organizations_csv(request: Request) -> Response:
 
 
 async def organization_map_csv(request: Request) -> Response:
-    """Names and customers of organizations in the form of an import, as far as a signed-in admin may see them."""
+    """Route: the organization directory as CSV in the form of an import, as far as a signed-in admin may see it."""
     return await csv_download(
         request, "organization-map.csv", lambda principal: wiring.service().organizations.directory.csv_lines(principal)
     )
 
 
 async def anomalies_csv(request: Request) -> Response:
-    """Every anomaly between `from` and `to`, of one `organization` if named."""
+    """Route: every anomaly between `from` and `to` as CSV, of one `organization` if named."""
 
     def pieces(principal: Principal) -> Iterable[bytes]:
         query = query_of(request)

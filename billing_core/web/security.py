@@ -1,4 +1,4 @@
-"""Security headers on every answer, and addresses of Streamlit that are nobody's business."""
+"""Middleware for security headers on every response, and for Streamlit's addresses that nobody needs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PERMISSIONS = ", ".join(
 
 
 def is_https(scope: Scope) -> bool:
-    """Whether the browser came over HTTPS, ending here or, as the door has found out, at a proxy in front."""
+    """Whether the browser came over HTTPS, ending here or at a trusted proxy in front."""
     return scope["scheme"] in {"https", "wss"}
 
 
@@ -62,7 +62,9 @@ def own_socket(scope: Scope) -> str:
 
 
 def content_security_policy(script_sources: Iterable[str] = (), socket: str = "") -> str:
-    """What a page may load: itself only. What is looser than that has its reason here."""
+    """The Content-Security-Policy of a page: it may load from itself only. What is looser than that has its reason
+    here.
+    """
     scripts = " ".join(("'self'", "'wasm-unsafe-eval'", *script_sources))
     return "; ".join(
         (
@@ -83,7 +85,7 @@ def content_security_policy(script_sources: Iterable[str] = (), socket: str = ""
 
 
 class SecurityHeaders:
-    """ASGI middleware right behind the door."""
+    """ASGI middleware that adds security headers to every response, right behind the door."""
 
     def __init__(self, app: ASGIApp, script_sources: Iterable[str] = ()) -> None:
         self._app = app

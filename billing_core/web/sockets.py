@@ -1,4 +1,4 @@
-"""The open WebSockets: how much each may send, and how many of them strangers may hold.
+"""The open WebSockets: limits for what each may send, and for how many strangers may hold.
 
 A socket belongs to a stranger until somebody signs in over it, or comes with the cookie of a session. The door admits
 and ends sockets; the pages tell who has signed in, from the thread of their script.
@@ -41,7 +41,7 @@ SetLimit: TypeAlias = Callable[[int], None]
 
 
 class Socket:
-    """One WebSocket. `end` closes it with a code, `set_limit` tells the server how long a message may be."""
+    """One open WebSocket. `end` closes it with a code, `set_limit` tells the server how long a message may be."""
 
     def __init__(self, address: str, is_signed_in: bool) -> None:
         self.id = secrets.token_urlsafe(16)
@@ -53,27 +53,27 @@ class Socket:
 
     @property
     def limit(self) -> int:
-        """The longest message it may send, in bytes."""
+        """The longest message this socket may send, in bytes."""
         return SIGNED_IN_BYTES if self.is_signed_in else STRANGER_BYTES
 
     def open(self, end: End, set_limit: SetLimit) -> None:
-        """Begin to hold it to its limits; called on the event loop."""
+        """Begin to apply the socket's limits; called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._end, self._set_limit = end, set_limit
         self._apply()
 
     def heard(self) -> None:
-        """Take note of a message; called on the event loop."""
+        """Count a message the socket sent; called on the event loop."""
         if self._loop is not None:
             self._heard_at = self._loop.time()
 
     def changed(self) -> None:
-        """Hold it to the limits of who it belongs to now; called from any thread."""
+        """Apply the limits of the person the socket belongs to now; called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._apply)
 
     def close(self) -> None:
-        """Hold it to nothing any more; called on the event loop."""
+        """Stop applying limits to the socket; called on the event loop."""
         self._loop = None
         self._stop_timer()
 
@@ -106,14 +106,14 @@ async def _awaited(ending: Awaitable[None]) -> None:
 
 
 class Sockets:
-    """All open sockets of this process; every method may be called from any thread."""
+    """All open WebSockets of this process; every method may be called from any thread."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._open: dict[str, Socket] = {}
 
     def admit(self, address: str, *, is_signed_in: bool) -> Socket | None:
-        """A new socket for a client at `address`, `None` where strangers hold as many as they may."""
+        """A new WebSocket for a client at `address`; `None` where strangers hold as many as they may."""
         place = network_of(address)
         with self._turn:
             if not is_signed_in:
@@ -127,7 +127,7 @@ class Sockets:
             return socket
 
     def mark(self, socket_id: str, *, is_signed_in: bool) -> None:
-        """Take note of who a socket belongs to: a person, or a stranger (again). Unknown ids are closed sockets'."""
+        """Note whether a socket belongs to a signed-in person or to a stranger. Unknown ids are closed sockets'."""
         with self._turn:
             socket = self._open.get(socket_id)
             if socket is None or socket.is_signed_in == is_signed_in:
@@ -136,7 +136,7 @@ class Sockets:
         socket.changed()
 
     def leave(self, socket: Socket) -> None:
-        """Forget a socket that is closed."""
+        """Forget a socket that was closed."""
         with self._turn:
             self._open.pop(socket.id, None)
         socket.close()
@@ -160,7 +160,9 @@ def limit_uvicorn_messages() -> None:
 
 
 def message_limit_setter(receive: object) -> SetLimit:
-    """What changes the limit of the connection behind an ASGI `receive`; does nothing for servers but uvicorn."""
+    """A function that changes the message limit of the connection behind an ASGI `receive`; does nothing for servers
+    but uvicorn.
+    """
     connection: Any = getattr(getattr(receive, "__self__", None), "conn", None)
 
     def set_limit(size: int) -> None:

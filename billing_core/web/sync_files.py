@@ -1,4 +1,4 @@
-"""Downloads of the Stripe Sync page: stuck usage by cause, and the rows of the last reconciliation, as CSV."""
+"""Routes: downloads of the Stripe Sync page: stuck usage by cause, and the rows of the last reconciliation, as CSV."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ CONTRADICTION = "contradiction"
 
 
 async def problems_csv(request: Request) -> Response:
-    """Every cause with its events, credits and money, for a signed-in person who may see all of them."""
+    """Route: stuck usage as CSV, every cause with its events, credits and US dollars, for a person who may see
+    everything.
+    """
 
     def lines(principal: Principal) -> Iterable[str]:
         return problems_lines(wiring.service().stripe.problems(principal))
@@ -41,7 +43,7 @@ async def problems_csv(request: Request) -> Response:
 
 
 async def reconciliation_csv(request: Request) -> Response:
-    """The newest reconciliation, row by row with its causes."""
+    """Route: the newest reconciliation as CSV, row by row with its causes."""
 
     def lines(principal: Principal) -> Iterable[str]:
         found = wiring.service().stripe.last_reconciliation(principal)
@@ -53,7 +55,7 @@ async def reconciliation_csv(request: Request) -> Response:
 
 
 def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:
-    """The document, line by line; exact numbers, and no cell that a spreadsheet would run."""
+    """The CSV of stuck usage, line by line; exact numbers, and no cell that a spreadsheet would run."""
     yield _line(PROBLEM_COLUMNS)
     for one in problems:
         yield _line(
@@ -65,7 +67,7 @@ def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:
 
 
 def reconciliation_lines(found: Reconciliation) -> Iterable[str]:
-    """The document, line by line; an unknown book is an empty cell, never 0."""
+    """The CSV of a reconciliation, line by line; credits that are unknown are an empty cell, never 0."""
     yield _line(ROW_COLUMNS)
     for row in found.rows:
         yield _line(_cells(row))

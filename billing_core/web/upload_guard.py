@@ -1,4 +1,6 @@
-"""Who may upload: Streamlit keeps files in memory, and takes them from anybody who has its page open."""
+"""Refuses uploads of people who may not upload: Streamlit keeps files in memory, and takes them from anybody who has
+its page open.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ _UPLOADS = re.compile(r"/_stcore/+upload_file(/|$)")
 
 
 class UploadGuard:
-    """ASGI middleware: files of people who have nothing to upload are refused before the first byte is read.
+    """ASGI middleware that refuses uploads of people who may not upload, before the first byte is read.
 
     Admins import files, finance asks what another rate card would cost; nobody else is offered an upload. Who a
     browser belongs to says the session's cookie: uploads need cookies anyway, Streamlit's own guard against foreign

@@ -1,4 +1,4 @@
-"""`GET /api/billing/usage/events` and the CSV download: the service over HTTP (CONTRACT section 5)."""
+"""Routes for usage events: `GET /api/billing/usage/events` and the CSV download (CONTRACT section 5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATUS = {BadParameter: 422, AccessDenied: 403, NotFound: 404, WarehouseError: 
 
 
 def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
-    """Query parameters as the command `events` takes them; a repeated filter means any of its values.
+    """The parameters for usage events from a query string; a repeated filter means any of its values.
 
     Only `without` means all of them: the events that lack everything named.
 
@@ -50,7 +50,7 @@ def query_of(request: Request) -> dict[str, list[str]]:
 
 
 async def usage_events(request: Request) -> Response:
-    """One page of events as JSON for a bearer token."""
+    """Route: one page of usage events as JSON, for a bearer token."""
 
     def answer() -> Response:
         principal = wiring.tokens().authenticate(request.headers.get("authorization"))
@@ -64,7 +64,7 @@ async def usage_events(request: Request) -> Response:
 
 
 async def usage_events_csv(request: Request) -> Response:
-    """Exactly the filter of the page as CSV, streamed, for a signed-in person."""
+    """Route: the usage events of the page's filter as CSV, streamed, for a signed-in person."""
 
     def pieces(principal: Principal) -> Iterator[bytes]:
         return wiring.service().csv(parse_query(query_of(request)), principal)
@@ -79,7 +79,7 @@ async def csv_download(
     *,
     audited_here: bool = True,
 ) -> Response:
-    """A CSV, streamed, for the person the session's cookie belongs to.
+    """A response that streams CSV to the signed-in person of the request's cookie.
 
     `pieces` decides whether that person may have it, before the first one; unless `audited_here` it also tells the
     audit log.

@@ -1,4 +1,4 @@
-"""What one process of the dashboard holds: made on first use, shared by the page scripts and the HTTP routes.
+"""Everything one process of the dashboard shares: made on first use, for page scripts and HTTP routes.
 
 Nothing is made at import and a failure is not kept, so the process answers `/healthz` whatever is misconfigured,
 and recovers as soon as a wrong file is corrected.
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """A value made by the first caller while the others wait; made again after a failure."""
+    """A value made once, by the first caller while the others wait; made again after a failure."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -50,7 +50,7 @@ class Once(Generic[T]):
         return self._made[0]
 
     def forget(self) -> T | None:
-        """Make it anew on the next call; returns what was made so far, for its maker to close."""
+        """Make the value anew on the next call; returns the one made so far, for its maker to close."""
         with self._turn:
             return self._made.pop() if self._made else None
 
@@ -85,7 +85,7 @@ _server: list[ServerOptions] = []
 
 
 def serve_with(options: ServerOptions) -> None:
-    """Check the settings against the options of this process's server, too, from now on."""
+    """Check the settings also against the options of this process's server, from now on."""
     _server[:] = [options]
 
 
@@ -113,7 +113,7 @@ export_jobs: Once[ExportJobs] = Once(_make_export_jobs)
 
 
 def door_rules() -> DoorRules:
-    """What the door goes by; the strictest while the settings cannot be read."""
+    """The settings of the request check; the strictest while the settings cannot be read."""
     try:
         found = settings()
     except SettingsError:
@@ -122,7 +122,7 @@ def door_rules() -> DoorRules:
 
 
 def principal_of_cookie(cookie: str | None) -> Principal | None:
-    """Whom the session of a cookie belongs to at this moment, `None` also while nobody could sign in."""
+    """The person the session of a cookie belongs to now; `None` also while nobody could sign in."""
     try:
         session_id = gatekeeper().session_in(cookie)
         return None if session_id is None else gatekeeper().principal(session_id)
@@ -131,7 +131,9 @@ def principal_of_cookie(cookie: str | None) -> Principal | None:
 
 
 def get_ready() -> None:
-    """What the first person to sign in need not wait for: imports, the open ledger, and in demo mode its data."""
+    """Prepare what the first person to sign in need not wait for: imports, the open ledger, and in demo mode its
+    data.
+    """
     try:
         asked = GetUsageEventsParams(limit=1)
         service().check_mode()
@@ -143,7 +145,7 @@ def get_ready() -> None:
 
 
 def close() -> None:
-    """Let go of every file: when the process ends, and between tests."""
+    """Close every file: when the process ends, and between tests."""
     audit_trail.drain()
     for job in (pull_job, push_job, plans_job, reconcile_job, close_job, rerate_job):
         job.forget()
