@@ -1,4 +1,4 @@
-"""The ASGI entry: `streamlit run app.py` serves the dashboard, `uvicorn app:app` as well.
+"""The ASGI application of the dashboard: `streamlit run app.py` serves it, `uvicorn app:app` as well.
 
 Start-up does nothing but this: settings are read and engines opened when somebody needs them.
 """
@@ -50,7 +50,7 @@ BASE_PATH = "/" + path if (path := st.get_option("server.baseUrlPath").strip("/"
 
 
 def server_options() -> ServerOptions:
-    """Streamlit's options that live mode looks at."""
+    """Streamlit's options of this server that live mode checks."""
     return ServerOptions(
         address=st.get_option("server.address"),
         enable_cors=st.get_option("server.enableCORS"),
@@ -62,17 +62,21 @@ def server_options() -> ServerOptions:
 
 
 async def no_such_address(_request: Request) -> JSONResponse:
-    """Streamlit answers unknown addresses with its page; a program must not take that for an answer."""
+    """Answer 404 to unknown addresses under `/api`: Streamlit would answer with its page, which a program must not take
+    for an answer.
+    """
     return JSONResponse({"error": "no such address; see the documentation of the HTTP API"}, status_code=404)
 
 
 async def default_page(request: Request) -> RedirectResponse:
-    """Usage Events is the default page, which Streamlit knows under `/` only."""
+    """Redirect to `/`, the address of Usage Events: Streamlit knows the default page under that only."""
     return RedirectResponse(f"{BASE_PATH}/" + (f"?{request.url.query}" if request.url.query else ""))
 
 
 def routes() -> list[BaseRoute]:
-    """What is answered beside Streamlit. Machines ask for health and usage and know no base path."""
+    """The HTTP routes beside Streamlit's: health, usage, downloads. Machines ask for health and usage and know no base
+    path.
+    """
     return [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -99,7 +103,7 @@ def routes() -> list[BaseRoute]:
 
 
 def get_ready() -> None:
-    """In the background: what the pages import, then what they ask."""
+    """Prepare in the background what the first person would wait for: imports, then data."""
     for module in (
         "pandas",
         "plotly.graph_objects",
@@ -114,7 +118,7 @@ def get_ready() -> None:
 
 
 def listening() -> str:
-    """Where this process can be reached, as far as Streamlit's options say."""
+    """The address this process listens on, as far as Streamlit's options say."""
     if "uvicorn" in Path(sys.argv[0]).parts[-2:]:
         return "what uvicorn was told"
     return f"{st.get_option('server.address') or 'every address'}:{st.get_option('server.port')}"
@@ -122,7 +126,7 @@ def listening() -> str:
 
 @asynccontextmanager
 async def lifespan(_app: st.App) -> AsyncIterator[None]:
-    """Opens nothing; a moment later gets ready for people; lets go of everything when the server stops."""
+    """Start and stop of the server: opens nothing, prepares for people a moment later, closes everything at the end."""
     timer = threading.Timer(GET_READY_AFTER_SECONDS, get_ready)
     timer.daemon = True
     timer.start()
@@ -133,12 +137,12 @@ async def lifespan(_app: st.App) -> AsyncIterator[None]:
 
 
 async def is_signed_in(cookie: str | None) -> bool:
-    """Whether a browser comes with the cookie of a session that runs."""
+    """Whether a browser's cookie belongs to a session that still runs."""
     return cookie is not None and await run_in_threadpool(wiring.principal_of_cookie, cookie) is not None
 
 
 def shell_page() -> str:
-    """Streamlit's one HTML page."""
+    """The HTML of Streamlit's one page."""
     return (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The frame of every signed-in page: who is reading, the way to a file, and the way out."""
+"""The sidebar of every signed-in page: who is reading, the export button, and sign-out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from components.shared.notice import plain
 
 
 def user_menu(principal: Principal) -> None:
-    """Name, role, limits and mode in the sidebar, with the way to a file and the way out."""
+    """Draw name, role, limits and mode in the sidebar, with the buttons to export and to sign out."""
     from components.exports.state import is_open, open_dialog  # the sign-in form need not wait for it
 
     gatekeeper = wiring.gatekeeper()

@@ -1,4 +1,4 @@
-"""Export and import: files for other people's books, files from earlier ones, months that are closed, what was done."""
+"""The Export and import page: files out, files in, months to close, what-if, and the audit log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.shared.widgets import quiet
 
 
 def show(view: View, service: BillingService, principal: Principal) -> None:
-    """The chosen part alone; its modules are imported when it is shown."""
+    """Draw the chosen part alone; its modules are imported when it is shown."""
     match view:
         case View.EXPORT:
             from components.exports.panel import export_view

@@ -1,4 +1,4 @@
-"""The script behind every page: navigation first, then the door, then the page.
+"""The script behind every page: navigation first, then sign-in, then the page.
 
 It lies inside `pages/` so that no `pages/` lies beside it: Streamlit would run those files without it. The order
 matters too: any other loses deep links or the session's cookie.

@@ -1,4 +1,6 @@
-"""Organization Stats: which organizations use how much, what it is worth, who is about to run out, what changed."""
+"""The Organization Stats page: which organizations use how much, what it is worth, who is about to run out, what
+changed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ from components.usage_events.freshness import title_row
 def figures(
     service: BillingService, principal: Principal, address: Address, pin: PinnedState, view: OrganizationView
 ) -> None:
-    """What is made of the statistics of a period, which are asked for once."""
+    """Draw the views that need the statistics of a period, which are read once."""
     zone = service.settings.zone
     period_bar(address, zone)
     params = question(address, at=pin.at, zone=zone, as_of=pin.as_of)
@@ -47,7 +49,7 @@ def window(address: Address, at: datetime, zone: ZoneInfo) -> tuple[datetime | N
 
 
 def show(service: BillingService, principal: Principal, address: Address, pin: PinnedState) -> None:
-    """The chosen view alone; the modules of views that are rarely opened are imported when they are."""
+    """Draw the chosen view alone; the modules of views that are rarely opened are imported when they are."""
     view = OrganizationView.OVERVIEW if address.is_open else view_switch(address)
     match view:
         case OrganizationView.LIMITS:

@@ -1,4 +1,6 @@
-"""Stripe Sync: how far credits got, what is stuck, whether the three books agree. Admins act, finance reads."""
+"""The Stripe Sync page: how far credits got, what is stuck, whether Langfuse, ledger and Stripe agree. Admins act,
+finance reads.
+"""
 
 from __future__ import annotations
 

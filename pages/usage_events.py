@@ -1,4 +1,4 @@
-"""Usage events: what was used, what it cost in credits, how far it got."""
+"""The Usage Events page: what was used, what it cost in credits, how far it got."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TILES_PIXELS = 170
 
 @st.fragment
 def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> None:
-    """The table with its controls: turning a page or sorting runs nothing else of the page."""
+    """Draw the table with its controls: turning a page or sorting reruns nothing else of the page."""
     principal = sign_in.guard()
     zone = service.settings.zone
 
@@ -70,13 +70,13 @@ def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> 
 
 
 def nothing_found() -> None:
-    """No event fits the filter."""
+    """Draw the notice that no event fits the filter."""
     st.info("No usage event fits this filter.", icon=":material/search_off:")
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 
 def nothing_yet(*, is_running: bool) -> None:
-    """The ledger holds no event at all."""
+    """Draw the notice that the ledger holds no event at all."""
     if is_running:
         st.info("No usage events yet. They appear here as soon as the first ones are read.", icon=":material/inbox:")
         return
@@ -90,7 +90,7 @@ def nothing_yet(*, is_running: bool) -> None:
 def figures(
     service: BillingService, principal: Principal, params: GetUsageEventsParams, place: DeltaGenerator
 ) -> Summary:
-    """The header figures, above the table whenever they are drawn."""
+    """Draw the header figures, above the table whenever they are drawn."""
     with place:
         with st.skeleton(height=TILES_PIXELS):
             summary = service.summary(params, principal)

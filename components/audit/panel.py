@@ -1,4 +1,4 @@
-"""The audit log: who did what and when, how many, with which hash. Read by admins, changed by nobody."""
+"""The audit log as a view: who did what and when, how many, with which hash. Read by admins, changed by nobody."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Proof:
 
 
 def audit_view(service: BillingService, principal: Principal) -> None:
-    """The view."""
+    """Draw the audit log with its filters."""
     st.header("Audit log", anchor=False)
     st.caption(plain(FORM))
     if principal.organizations is not None:

@@ -1,4 +1,4 @@
-"""The words of the audit view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the audit view. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 def action_label(action: str) -> str:
-    """`rate_card` → `rate card`: words, as they are filtered by."""
+    """The name of an audited action for people: `rate_card` → `rate card`."""
     return action.replace("_", " ")
 
 
@@ -55,7 +55,7 @@ def _text(value: Any) -> str:
 
 
 def detail_facts(entry: AuditEntry) -> list[tuple[str, str]]:
-    """The circumstances of an entry, name and value; what is no JSON any more stands as it is."""
+    """The circumstances of an audit entry, name and value; what is no JSON any more is shown as it is."""
     try:
         document = json.loads(entry.detail)
     except ValueError:
@@ -66,7 +66,7 @@ def detail_facts(entry: AuditEntry) -> list[tuple[str, str]]:
 
 
 def detail_line(entry: AuditEntry) -> str:
-    """The circumstances in a line; hashes are shortened, and a long line is cut."""
+    """The circumstances of an audit entry in one line; hashes are shortened, and a long line is cut."""
     parts = []
     for name, value in detail_facts(entry):
         shown = _HASH.sub(lambda found: found[0][:HASH_SHOWN], value)
@@ -77,13 +77,13 @@ def detail_line(entry: AuditEntry) -> str:
 
 
 def hashes_of(entry: AuditEntry) -> list[tuple[str, str]]:
-    """Every hash an entry tells of, and its own two."""
+    """Every hash in an audit entry, and its own two."""
     told = [(name, value) for name, value in detail_facts(entry) if _HASH.fullmatch(value)]
     return [*told, ("hash of this entry", entry.hash), ("hash of the entry before", entry.previous_hash)]
 
 
 def entry_rows(entries: Sequence[AuditEntry], zone: ZoneInfo) -> dict[str, list[str]]:
-    """A page of the log, as it comes: newest first."""
+    """Columns of a table of audit entries, in the order given: newest first."""
     return {
         "Entry": [f"{entry.seq:,}" for entry in entries],
         f"When ({zone.key})": [moment(entry.happened_at, zone) for entry in entries],
@@ -95,12 +95,12 @@ def entry_rows(entries: Sequence[AuditEntry], zone: ZoneInfo) -> dict[str, list[
 
 
 def entry_title(entry: AuditEntry, zone: ZoneInfo) -> str:
-    """`Entry 12: close by fay, 2026-11-03 09:00:00`."""
+    """The title of an audit entry: `Entry 12: close by fay, 2026-11-03 09:00:00`."""
     return f"Entry {entry.seq:,}: {action_label(entry.action)} by {entry.actor}, {moment(entry.happened_at, zone)}"
 
 
 def found_text(shown: int, page: int, limit: int, total: int) -> str:
-    """`1–25 of 1,234 entries`."""
+    """Which audit entries of how many are shown: `1–25 of 1,234 entries`."""
     if not total:
         return "no entries"
     first = (page - 1) * limit + 1
@@ -108,7 +108,7 @@ def found_text(shown: int, page: int, limit: int, total: int) -> str:
 
 
 def chain_text(report: ChainReport, at: datetime, zone: ZoneInfo) -> str:
-    """What following the chain found, and when."""
+    """The result of verifying the audit log, and when."""
     when = f"{moment(at, zone)} ({zone.key})"
     if report.ok:
         return f"Verified up to entry {report.entries:,}, {when}: {report.says}."
@@ -119,7 +119,7 @@ def chain_text(report: ChainReport, at: datetime, zone: ZoneInfo) -> str:
 
 
 def csv_address(query: AuditQuery) -> str:
-    """Where the entries of a filter can be downloaded."""
+    """The URL that downloads the audit entries of a filter as CSV."""
     pairs = [("actor", name) for name in query.actor] + [("action", name) for name in query.action]
     pairs += [(name, utc_text(time)) for name, time in (("from", query.start), ("to", query.end)) if time is not None]
     if query.search:

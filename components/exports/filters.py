@@ -1,4 +1,6 @@
-"""The period and the filters of the export panel. They mean what they mean on the Usage Events page."""
+"""The period and the filters of the export panel, with the same meaning as on the Usage Events page. They mean what
+they mean on the Usage Events page.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from components.usage_events.query import WITHOUT, Facet, Filters, chips
 
 
 def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
-    """Period, its days if it is a custom one, and the timezone in which days begin."""
+    """Draw the choice of the period, its days if it is a custom one, and the timezone in which days begin."""
     filters = chosen.filters
     key = widget(place, "period")
     st.selectbox(
@@ -45,7 +47,7 @@ def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
 
 
 def narrowed_text(chosen: Choice, at: datetime, reporting: ZoneInfo) -> str:
-    """What the file is about in words: its days with their timezone and every filter."""
+    """What the export is limited to, in words: its days with their timezone and every filter."""
     parts = []
     if has(chosen, "period"):
         parts.append(f"{days(chosen, at, reporting)} · days in {chosen.timezone or reporting.key}")
@@ -56,7 +58,7 @@ def narrowed_text(chosen: Choice, at: datetime, reporting: ZoneInfo) -> str:
 def export_filters(
     service: BillingService, principal: Principal, place: Place, chosen: Choice, at: datetime, as_of: int
 ) -> None:
-    """Every filter of the Usage Events page, folded away; its values are asked for when it is opened."""
+    """Draw every filter of the Usage Events page, folded away; its values are asked for when it is opened."""
     active = len(chips(filters_of(chosen)))
     label = f"Filters ({active})" if active else "Filters"
     box = st.expander(label, icon=":material/filter_list:", key=f"export-{place}-filters", on_change="rerun")

@@ -1,4 +1,4 @@
-"""An export under way: how far it is, the way to stop it, and what is known of the file when it is there."""
+"""A running or finished export on the page: its progress, a button to stop it, and the file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ShownExport:
 def start_export(
     service: BillingService, principal: Principal, request: ExportRequest, preview: ExportPreview | None
 ) -> None:
-    """Begin in the background. For callbacks; a refusal is said where the progress would stand."""
+    """Start an export in the background. For callbacks; a refusal is said where the progress would stand."""
     st.session_state.pop(FAILED, None)
     try:
         job_id = wiring.export_jobs().start(service, principal, request)
@@ -57,14 +57,14 @@ def start_export(
 
 
 def is_exporting(principal: Principal) -> bool:
-    """Whether the export this session started last is still at work."""
+    """Whether the export this session started last still runs."""
     job_id = current_job()
     state = None if job_id is None else _state(job_id, principal)
     return state is not None and state.is_running
 
 
 def job_box(place: Place, principal: Principal) -> None:
-    """What became of the export this session started last."""
+    """Draw the progress or the result of the export this session started last."""
     refused: str | None = st.session_state.pop(FAILED, None)
     if refused is not None:
         st.error(plain(refused), icon=":material/error:")

@@ -1,4 +1,4 @@
-"""The export panel: what, in which form, of which events; a look at it; the file. On its page and as a dialog."""
+"""The export panel: data set, format, filters, a preview; then the file. On its page and as a dialog."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FIGURES = ("tokens_", "credits_", "cost_", "amount_", "latency_", "storage_gb", 
 
 @dataclass(frozen=True, slots=True)
 class PreviewResult:
-    """A preview or why there is none, for one reader, question and state of the ledger."""
+    """The preview of an export or why there is none, for one reader, question and state of the ledger."""
 
     reader: Principal
     request: ExportRequest
@@ -55,12 +55,12 @@ class PreviewResult:
 
 
 def export_view() -> None:
-    """The panel on its page; a click in it runs nothing else."""
+    """Draw the export panel on its page; a click in it reruns nothing else."""
     st.fragment(_panel)(Place.PAGE)
 
 
 def export_dialog() -> None:
-    """The panel over any other page."""
+    """Draw the export panel as a dialog over any other page."""
     st.dialog("Export", width="large", icon=":material/download:", on_dismiss=close)(_panel)(Place.DIALOG)
 
 

@@ -1,4 +1,4 @@
-"""What the export panel says, as an address and as a request to the export service. Pure."""
+"""The choices of the export panel, read from and written to a URL, and as a request to the export service. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, quest
 
 
 class Separator(StrEnum):
-    """Between the cells of a CSV; the value is both the label and what stands in the URL."""
+    """The separator between the cells of a CSV file; the value is both the label and what the URL has."""
 
     COMMA = "Comma"
     SEMICOLON = "Semicolon"
@@ -26,7 +26,7 @@ class Separator(StrEnum):
 
     @property
     def character(self) -> str:
-        """As it stands in the file."""
+        """The separator as the file has it."""
         return {"Comma": ",", "Semicolon": ";", "Tab": "\t", "Pipe": "|"}[self.value]
 
 
@@ -37,7 +37,8 @@ _TABLES = frozenset({Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON})
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The state of the panel. `filters` are those of the Usage Events page; an empty `timezone` is the reporting one.
+    """Everything chosen in the export panel. `filters` are those of the Usage Events page; an empty `timezone` is the
+    reporting one.
 
     What does not apply to the data set or the format is kept, so that going back to it finds it as it was.
     """
@@ -57,7 +58,7 @@ class Choice:
 
     @classmethod
     def parse(cls, query: Mapping[str, Sequence[str]]) -> Choice:
-        """From a URL's parameters; what it has wrong counts as not said, other parameters are other people's."""
+        """The choices in a URL's parameters; invalid values count as not given, other parameters are ignored."""
         own = {name: read(query[key]) for name, (key, read) in _READ.items() if query.get(key)}
         inner = {name: read(query[key]) for name, (key, read) in _READ_FILTERS.items() if query.get(key)}
         values = tuple((facet.key, chosen) for facet in FACETS if (chosen := _texts(query.get(facet.key, ()))))
@@ -65,7 +66,7 @@ class Choice:
         return cls(filters=filters, **{name: value for name, value in own.items() if value is not None})
 
     def query(self) -> dict[str, list[str]]:
-        """The parameters of this choice, without those that say what is usual anyway."""
+        """The URL parameters of the choices, without those at their defaults."""
         usual = Choice()
         said = {key: (getattr(self, name), getattr(usual, name)) for name, (key, _) in _READ.items()}
         said |= {
@@ -75,7 +76,7 @@ class Choice:
         return changed | {key: list(values) for key, values in self.filters.values}
 
     def valued(self, key: str, values: Sequence[str]) -> Choice:
-        """With these values of the filter `key`; none takes the filter out."""
+        """The choices with other values of the filter `key`; none removes the filter."""
         kept = {facet: chosen for facet, chosen in self.filters.values if facet != key}
         if values:
             kept[key] = tuple(values)
@@ -84,7 +85,7 @@ class Choice:
 
     @property
     def form(self) -> Format | None:
-        """The format as far as the data set has it, else its first one; `None` for what is always a zip."""
+        """The chosen format if the data set has it, else its first one; `None` for what is always a zip."""
         offered = FORMATS[self.dataset]
         if not offered:
             return None
@@ -121,7 +122,7 @@ def _one_of(offered: Callable[[], Sequence[str]]) -> Callable[[Sequence[str]], s
 
 @cache
 def timezones() -> tuple[str, ...]:
-    """Names of places and UTC; the rest of the database are old spellings and fixed offsets."""
+    """The timezones to choose from: names of places and UTC, without old spellings and fixed offsets."""
     areas = ("Africa/", "America/", "Antarctica/", "Arctic/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/",
              "Pacific/")  # fmt: skip
     return ("UTC", *sorted(name for name in available_timezones() if name.startswith(areas)))
@@ -181,19 +182,19 @@ _APPLIES: Mapping[str, Callable[[Choice], bool]] = {
 
 
 def has(choice: Choice, option: str) -> bool:
-    """Whether an option (a key of `_APPLIES`) means anything for this data set and format."""
+    """Whether an option (a key of `_APPLIES`) means anything for the chosen data set and format."""
     return _APPLIES[option](choice)
 
 
 def facets_of(choice: Choice) -> tuple[Facet, ...]:
-    """The filters with a list of values that rows of this data set can be chosen by."""
+    """The filters with a list of values that apply to the chosen data set."""
     if choice.dataset in _OF_EVENTS:
         return FACETS
     return tuple(facet for facet in FACETS if facet.key == _CHOSEN_BY.get(choice.dataset))
 
 
 def filters_of(choice: Choice) -> Filters:
-    """The filters that mean something for this data set, with the period."""
+    """The filters that apply to the chosen data set, with the period."""
     filters = choice.filters
     if has(choice, "event filters"):
         return filters
@@ -205,7 +206,7 @@ def filters_of(choice: Choice) -> Filters:
 
 
 def may_export(role: Role) -> tuple[Dataset, ...]:
-    """The data sets a role may take along, as `billing_core` decides it."""
+    """The data sets a role may export, as `billing_core` decides it."""
     return tuple(dataset for dataset in Dataset if role in MAY_EXPORT[dataset])
 
 
@@ -214,13 +215,16 @@ def _zone(choice: Choice, reporting: ZoneInfo) -> ZoneInfo:
 
 
 def days(choice: Choice, at: datetime, reporting: ZoneInfo) -> Days:
-    """The days the choice means at the moment `at`, on the clocks of its timezone; `BadParameter` if they end first."""
+    """The days of the chosen period at the moment `at`, in its timezone; `BadParameter` if they end before they
+    start.
+    """
     today = at.astimezone(_zone(choice, reporting)).date()
     return days_of(choice.filters.period, today, choice.filters.first_day, choice.filters.last_day)
 
 
 def request_of(choice: Choice, *, at: datetime, reporting: ZoneInfo, as_of: int) -> ExportRequest:
-    """The choice as the export service takes it, without what does not apply. `as_of` pins the state of the ledger.
+    """The choices as a request to the export service, without what does not apply. `as_of` pins the state of the
+    ledger.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the export panel keeps what was chosen: on its page in the URL, in the dialog of other pages in the session.
+"""State of the export panel: on its page in the URL, in the dialog of other pages in the session.
 
 The address of those other pages is theirs. Widgets start with what is kept, write there what somebody chooses, and get
 a new identity whenever anything else changed it (see `organizations.state`).
@@ -30,7 +30,7 @@ SEEN, EPOCH = "export.seen", "export.epoch"
 
 
 class Place(StrEnum):
-    """Where a panel stands; part of the keys of its widgets."""
+    """Where an export panel is shown, on its page or as a dialog; part of the keys of its widgets."""
 
     PAGE = "page"
     DIALOG = "dialog"
@@ -40,7 +40,7 @@ class Place(StrEnum):
 
 
 def choice(place: Place) -> Choice:
-    """What was chosen there so far."""
+    """Everything chosen so far in the panel at a place."""
     if place is Place.PAGE:
         return Choice.parse({name: st.query_params.get_all(name) for name in ADDRESS_NAMES})
     kept: Choice = st.session_state.get(KEPT, Choice())
@@ -61,12 +61,12 @@ def _write(place: Place, chosen: Choice) -> None:
 
 
 def change(place: Place, **values: Any) -> None:
-    """Choose something by other means than its widget, which then starts anew."""
+    """Change the choices by other means than their widgets, which then start anew."""
     _write(place, replace(choice(place), **values))
 
 
 def widget(place: Place, name: str) -> str:
-    """The key of the widget that holds a part of the choice: another one after anything else changed the choice."""
+    """The key of the widget for a part of the choices; it changes when anything else changed them."""
     state, present = st.session_state, choice(place)
     if state.get(f"{SEEN}.{place}") != present:
         state[f"{SEEN}.{place}"] = present
@@ -80,18 +80,18 @@ def _take(place: Place, chosen: Choice) -> None:
 
 
 def choose(place: Place, name: str, key: str, read: Callable[[Any], Any] = lambda chosen: chosen) -> None:
-    """Take over what somebody chose in the widget `key` for the field `name` of the choice."""
+    """Callback: store what somebody chose in the widget `key` as the field `name` of the choices."""
     _take(place, replace(choice(place), **{name: read(st.session_state[key])}))
 
 
 def choose_filter(place: Place, name: str, key: str, read: Callable[[Any], Any] = lambda chosen: chosen) -> None:
-    """The same for a field of its filters."""
+    """Callback: store what somebody chose in the widget `key` as a field of the filters."""
     present = choice(place)
     _take(place, replace(present, filters=replace(present.filters, **{name: read(st.session_state[key])})))
 
 
 def choose_values(place: Place, facet: str, key: str) -> None:
-    """The same for the values of one filter."""
+    """Callback: store what somebody chose in the widget `key` as the values of one filter."""
     values: Sequence[str] = st.session_state[key]
     _take(place, choice(place).valued(facet, values))
 
@@ -100,7 +100,7 @@ def choose_values(place: Place, facet: str, key: str) -> None:
 
 
 def open_dialog() -> None:
-    """Open the dialog with the next run; on the Usage Events page it takes over what that page shows."""
+    """Open the export dialog with the next run; on the Usage Events page it takes over what that page shows."""
     st.session_state[OPEN] = True
     filters = current_filters() if "period" in st.session_state else Filters()
     present = choice(Place.DIALOG)
@@ -108,12 +108,12 @@ def open_dialog() -> None:
 
 
 def is_open() -> bool:
-    """Whether the dialog is open."""
+    """Whether the export dialog is open."""
     return bool(st.session_state.get(OPEN))
 
 
 def close() -> None:
-    """Close it; what was chosen is there again the next time."""
+    """Close the export dialog; its choices are there again the next time."""
     st.session_state.pop(OPEN, None)
 
 
@@ -121,16 +121,16 @@ def close() -> None:
 
 
 def remember_job(job_id: str) -> None:
-    """This session's export is that one now."""
+    """Store which background export this session started last."""
     st.session_state[JOB] = job_id
 
 
 def current_job() -> str | None:
-    """The export this session started last, until it is put away."""
+    """The id of the export this session started last; `None` once it was dismissed."""
     job_id: str | None = st.session_state.get(JOB)
     return job_id
 
 
 def forget_job() -> None:
-    """Put it away."""
+    """Dismiss the export this session started last."""
     st.session_state.pop(JOB, None)

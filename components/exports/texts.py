@@ -1,4 +1,4 @@
-"""The words of the export panel. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the export panel. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ CHARACTER_PIXELS, MARGIN_PIXELS, WIDEST_PIXELS = 8, 24, 400
 
 
 def note(dataset: Dataset, form: Format | None, grain: Grain) -> str:
-    """What is in the file and what kind of file it is."""
+    """What the chosen file contains and what kind of file it is."""
     if form is None or form in _OWN_ROWS:
         rows = _DATASET_NOTES[dataset] if form is None else ""
     elif dataset is Dataset.USAGE_EVENTS and grain is Grain.DAY:
@@ -100,7 +100,7 @@ def nothing_text(dataset: Dataset) -> str:
 
 
 def size_text(size_bytes: int) -> str:
-    """`512 bytes`, `1.5 KiB`, `12 MiB`: three digits at most, of 1,024 bytes each."""
+    """A size in bytes for people: `512 bytes`, `1.5 KiB`, `12 MiB`: three digits at most, of 1,024 bytes each."""
     if size_bytes < KIB:
         return plural(size_bytes, "byte")
     size, units = Decimal(size_bytes) / KIB, ["GiB", "MiB", "KiB"]
@@ -111,7 +111,7 @@ def size_text(size_bytes: int) -> str:
 
 
 def totals_text(rows: int, totals: Figures) -> str:
-    """`1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures."""
+    """The totals of an export: `1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures."""
     parts = [plural(rows, "row")]
     if "credits_total" in totals:
         parts.append(f"{exact(totals['credits_total'])} credits")
@@ -122,7 +122,7 @@ def totals_text(rows: int, totals: Figures) -> str:
 
 
 def preview_rows(preview: ExportPreview) -> dict[str, list[str]]:
-    """The first rows by column; an empty cell stays empty."""
+    """The first rows of a preview, by column; an empty cell stays empty."""
     return {
         name: ["" if row[position] is None else str(row[position]) for row in preview.rows]
         for position, name in enumerate(preview.columns)
@@ -130,7 +130,9 @@ def preview_rows(preview: ExportPreview) -> dict[str, list[str]]:
 
 
 def column_pixels(name: str, cells: Sequence[str]) -> int:
-    """Room for the longest text shown, within bounds: a figure that is cut off on its left would be another figure."""
+    """The width of a column in pixels for its longest text, within bounds: a figure cut off on its left would be
+    another figure.
+    """
     longest = max(map(len, (name, *cells)))
     return min(WIDEST_PIXELS, MARGIN_PIXELS + CHARACTER_PIXELS * longest)
 
@@ -148,7 +150,7 @@ def _named(totals: Figures) -> Sequence[tuple[str, str]]:
 
 
 def compared_rows(preview: ExportPreview | None, result: ExportResult | None) -> dict[str, list[str]]:
-    """Totals of the preview and of the file beside each other, whichever there are."""
+    """A table of totals of the preview and of the file beside each other, whichever there are."""
     sides: dict[str, Figures] = {}
     if preview is not None:
         sides["Preview"] = {"rows": preview.total_rows, **preview.totals}
@@ -163,19 +165,19 @@ def compared_rows(preview: ExportPreview | None, result: ExportResult | None) ->
 
 
 def differing(preview: ExportPreview, result: ExportResult) -> list[str]:
-    """Names of totals that the file and its preview disagree on; there should be none."""
+    """Names of totals in which the file differs from its preview; there should be none."""
     before = {"rows": preview.total_rows, **preview.totals}
     after = {"rows": result.rows, **result.totals}
     return [label for name, label in _named(before) if name in after and before[name] != after[name]]
 
 
 def progress_fraction(progress: ExportProgress) -> float:
-    """The part of the rows written, 0 to 1; 0 while it is not known of how many."""
+    """The part of the rows written, 0 to 1; 0 while the number of all rows is unknown."""
     return min(1.0, progress.rows / progress.total) if progress.total else 0.0
 
 
 def progress_text(progress: ExportProgress) -> str:
-    """`Writing: 120,000 of 1,234,567 rows`."""
+    """The progress of an export: `Writing: 120,000 of 1,234,567 rows`."""
     doing = progress.doing[:1].upper() + progress.doing[1:]
     if progress.total is None:
         return f"{doing}: {plural(progress.rows, 'row')}" if progress.rows else doing
@@ -183,5 +185,5 @@ def progress_text(progress: ExportProgress) -> str:
 
 
 def result_text(result: ExportResult) -> str:
-    """`usage-events.csv is ready: 1,234 rows, 1.5 MiB`."""
+    """The result of an export: `usage-events.csv is ready: 1,234 rows, 1.5 MiB`."""
     return f"{result.name} is ready: {plural(result.rows, 'row')}, {size_text(result.bytes)}"

@@ -1,4 +1,4 @@
-"""Earlier imports, and taking one back."""
+"""The list of earlier imports, each with a button to undo it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 100
 
 
 def import_log(service: BillingService, principal: Principal) -> None:
-    """The list, newest first, with the way to undo one that stands."""
+    """Draw the list of imports, newest first, with a button to undo those in force."""
     st.subheader("Earlier imports", anchor=False)
     records = service.imports.imports(principal, SHOWN)
     if not records:

@@ -1,4 +1,6 @@
-"""Import: a file, what it is and would do, then all of it or nothing. Text from the file is only ever shown as text."""
+"""The import view: a file, what it is and would do, then all of it or nothing. Text from the file is only ever shown as
+text.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,7 @@ COUNTED = ("Events", "Credits", "Amount (USD)", "New", "Changed", "Unchanged", "
 
 
 def import_view(service: BillingService, principal: Principal) -> None:
-    """The view."""
+    """Draw the import view."""
     st.header("Import", anchor=False)
     with st.container(key="import-said"):  # always there, so that what stands below keeps its place
         say_outcome(SAID)

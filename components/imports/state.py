@@ -1,4 +1,4 @@
-"""What the import view keeps between two runs: the uploaded file on disk, what was read from it, which dialog is open.
+"""State of the import view between two runs: the uploaded file on disk, its plan, which dialog is open.
 
 All of it belongs to one session and goes with it, the file included.
 """
@@ -28,7 +28,7 @@ PIECE_BYTES = 1 << 20
 
 
 class Spooled:
-    """An uploaded file on disk, under a name of our own; the file goes when nobody holds this any more."""
+    """An uploaded file on disk, under a name of our own; it is deleted with this object."""
 
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name = name
@@ -39,13 +39,13 @@ class Spooled:
 
     @property
     def path(self) -> Path:
-        """Where it lies; only this account of the operating system may read it."""
+        """The path of the uploaded file; only this account of the operating system may read it."""
         return self._scratch.path / "upload"
 
 
 @dataclass(frozen=True, slots=True)
 class FilePlan:
-    """A file as it was read: its plan at a state of the ledger, or why there is none.
+    """An uploaded file's plan at a state of the ledger, or why there is none.
 
     `timezone` is whose its times without an offset are, once somebody said it.
     """
@@ -63,36 +63,36 @@ def uploader() -> str:
 
 
 def spool(name: str, file: IO[bytes]) -> Spooled:
-    """Take an uploaded file over to disk; the box that held it in memory is empty with the next run."""
+    """Write an uploaded file to disk; the upload box that held it in memory is empty with the next run."""
     taken = Spooled(name, file)
     st.session_state[TURN] += 1
     return taken
 
 
 def keep(read: FilePlan) -> None:
-    """This is the file the view is about."""
+    """Store the plan of the uploaded file, which the view shows."""
     st.session_state[READING] = read
 
 
 def reading() -> FilePlan | None:
-    """The file the view is about."""
+    """The plan of the uploaded file; `None` without a file."""
     read: FilePlan | None = st.session_state.get(READING)
     return read
 
 
 def discard() -> None:
-    """Forget the file."""
+    """Forget the uploaded file and its plan."""
     st.session_state.pop(READING, None)
     close_dialogs()
 
 
 def ask_to_apply() -> None:
-    """Open the confirmation with the next run."""
+    """Open the confirmation of the import with the next run."""
     st.session_state[APPLYING] = True
 
 
 def wants_to_apply() -> bool:
-    """Whether the confirmation is open."""
+    """Whether the confirmation of the import is open."""
     return bool(st.session_state.get(APPLYING))
 
 
@@ -102,12 +102,12 @@ def ask_to_undo(import_id: str) -> None:
 
 
 def wants_to_undo() -> str | None:
-    """The import whose undo is to be confirmed."""
+    """The id of the import whose undo is to be confirmed; `None` if none is."""
     import_id: str | None = st.session_state.get(UNDOING)
     return import_id
 
 
 def close_dialogs() -> None:
-    """Close either."""
+    """Close the confirmation of an import or of an undo."""
     st.session_state.pop(APPLYING, None)
     st.session_state.pop(UNDOING, None)

@@ -1,4 +1,4 @@
-"""The words of the import view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the import view. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def _noun(kind: FileKind) -> str:
 
 
 def file_text(plan: ImportPlan) -> str:
-    """`october.csv: usage events, 1,234 rows, 1.5 MiB`."""
+    """An uploaded file in one line: `october.csv: usage events, 1,234 rows, 1.5 MiB`."""
     return f"{plan.file_name}: {KIND_WORDS[plan.kind]}, {plural(plan.rows, 'row')}, {size_text(plan.bytes)}"
 
 
 def progress_text(progress: ImportProgress) -> str:
-    """`Comparing: 120,000 rows`."""
+    """The progress of an import: `Comparing: 120,000 rows`."""
     return progress.doing if not progress.rows else f"{progress.doing}: {plural(progress.rows, 'row')}"
 
 
 def counts_text(new: int, changed: int, unchanged: int, rejected: int) -> str:
-    """`1,200 new, 3 changed, 0 unchanged`, and how many are rejected if any."""
+    """The counts of an import: `1,200 new, 3 changed, 0 unchanged`, and how many are rejected if any."""
     text = f"{new:,} new, {changed:,} changed, {unchanged:,} unchanged"
     return f"{text}, {rejected:,} rejected" if rejected else text
 
 
 def rejected_text(plan: ImportPlan) -> str:
-    """What the rejected rows mean for the file."""
+    """What the rejected rows mean for the import of the file."""
     found = plural(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
     if not plan.is_whole:
         return "This file cannot be used; nothing of it is imported."
@@ -69,14 +69,14 @@ def rejected_text(plan: ImportPlan) -> str:
 
 
 def without_offset_text(plan: ImportPlan) -> str:
-    """What is asked about times that may be any of several instants."""
+    """The question which timezone times without an offset are in."""
     found = plan.without_offset
     verb = "does" if found == 1 else "do"
     return f"{plural(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
 
 
 def rejected_rows(rejected: Sequence[RejectedLine]) -> dict[str, list[str]]:
-    """Reasons as a table; row 0 is the header or the file as a whole."""
+    """Rejected rows and their reasons as a table; row 0 is the header or the file as a whole."""
     return {
         "Row": [f"{one.row:,}" if one.row else "file" for one in rejected],
         "Field": [one.field for one in rejected],
@@ -93,12 +93,14 @@ def _signed_usd(value: Decimal) -> str:
 
 
 def real_effects(effects: Sequence[OrganizationEffect]) -> tuple[OrganizationEffect, ...]:
-    """Those that change a sum: a name or a status alone changes none."""
+    """The effects on organizations that change a sum: a name or a status alone changes none."""
     return tuple(one for one in effects if one.events or one.credits or one.amount_usd)
 
 
 def effect_text(effects: Sequence[OrganizationEffect]) -> str:
-    """What all of it comes to: `Sums change by +1,200 events, +180,000 credits, +$7.20 over 3 organizations`."""
+    """All effects of an import together: `Sums change by +1,200 events, +180,000 credits, +$7.20 over 3
+    organizations`.
+    """
     effects = real_effects(effects)
     if not effects:
         return "No sum changes."
@@ -110,7 +112,7 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
 
 
 def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:
-    """Per organization, the largest change of credits first; signed and exact."""
+    """The effects per organization as a table, the largest change of credits first; signed and exact."""
     ordered = sorted(effects, key=lambda one: (-abs(one.credits), one.organization_id or ""))
     return {
         "Organization": [one.organization_id or NOBODY for one in ordered],
@@ -121,7 +123,7 @@ def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:
 
 
 def part_rows(parts: Sequence[ImportPlan]) -> dict[str, list[str]]:
-    """The files of a bundle, in the order in which they are imported."""
+    """The files of a bundle as a table, in the order in which they are imported."""
     return {
         "File": [part.file_name for part in parts],
         "Kind": [KIND_WORDS[part.kind] for part in parts],
@@ -133,7 +135,7 @@ def part_rows(parts: Sequence[ImportPlan]) -> dict[str, list[str]]:
 
 
 def nothing_to_do_text(plan: ImportPlan) -> str:
-    """Why there is nothing to apply."""
+    """Why there is nothing to import."""
     if not plan.rows:
         return "This file holds 0 rows: there is nothing to import."
     if plan.rejected_rows:
@@ -142,7 +144,7 @@ def nothing_to_do_text(plan: ImportPlan) -> str:
 
 
 def confirm_label(plan: ImportPlan) -> str:
-    """The confirmation itself: `Import 1,200 new and 3 changed events`."""
+    """The label of the button that imports: `Import 1,200 new and 3 changed events`."""
     outcome, noun = plan.outcome, _noun(plan.kind)
     if not outcome.changed:
         return f"Import {outcome.new:,} new {noun}{'' if outcome.new == 1 else 's'}"
@@ -152,7 +154,7 @@ def confirm_label(plan: ImportPlan) -> str:
 
 
 def applied_text(result: ImportResult) -> str:
-    """What an import did."""
+    """The result of an import, in a sentence."""
     outcome = result.outcome
     if not result.plan.rows:
         return f"{result.plan.file_name}: the file holds 0 rows, nothing has changed."
@@ -163,7 +165,7 @@ def applied_text(result: ImportResult) -> str:
 
 
 def refused_text(plan: ImportPlan, reason: str) -> str:
-    """Why an import did not happen. A bundle's files are imported one after another: some may stand."""
+    """Why an import failed. A bundle's files are imported one after another: some may stand."""
     if plan.kind is FileKind.BUNDLE:
         return f"Not imported to the end: {reason} What was imported before that stands in the list below."
     return f"Not imported, nothing has changed: {reason}"
@@ -173,7 +175,7 @@ def refused_text(plan: ImportPlan, reason: str) -> str:
 
 
 def record_rows(records: Sequence[ImportRecord], zone: ZoneInfo) -> dict[str, list[str]]:
-    """Earlier imports, as they come: newest first."""
+    """Earlier imports as a table, in the order given: newest first."""
     return {
         f"Imported ({zone.key})": [moment(one.imported_at, zone) for one in records],
         "By": [one.imported_by for one in records],
@@ -192,12 +194,12 @@ def record_rows(records: Sequence[ImportRecord], zone: ZoneInfo) -> dict[str, li
 
 
 def record_label(record: ImportRecord, zone: ZoneInfo) -> str:
-    """`october.csv, 2026-11-22 14:05:09: 1,200 new, 3 changed`."""
+    """An earlier import in one line: `october.csv, 2026-11-22 14:05:09: 1,200 new, 3 changed`."""
     return f"{record.file_name}, {moment(record.imported_at, zone)}: {record.new:,} new, {record.changed:,} changed"
 
 
 def undo_text(record: ImportRecord) -> str:
-    """What an undo would do."""
+    """What undoing an import would do."""
     noun = _noun(record.kind)
     parts = []
     if record.new:
@@ -209,7 +211,7 @@ def undo_text(record: ImportRecord) -> str:
 
 
 def undone_text(done: UndoResult, file_name: str) -> str:
-    """What an undo did."""
+    """What undoing an import did."""
     noun = _noun(done.kind)
     removed, restored = plural(done.removed, noun), plural(done.restored, noun)
     return f"Undone {file_name}: {removed} removed, {restored} restored. History keeps what they were."

@@ -1,4 +1,4 @@
-"""A month that is not closed: what stands against closing it, what somebody accepts of that, and the close itself."""
+"""A month that is open: what prevents its close, what somebody accepts of that, and the close itself."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LONGEST_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class CloseCheck:
-    """What the last check, or the last close that did not happen, found about a month."""
+    """What the last check, or the last close that was refused, found about a month."""
 
     number: int
     groups: Sequence[CauseGroup]
@@ -65,7 +65,7 @@ class CloseCheck:
 
 
 def month_to_close(service: BillingService, principal: Principal, month: Month, *, is_busy: bool) -> None:
-    """The section, and the dialog of a close that is being confirmed."""
+    """Draw the section of an open month, and the dialog of a close that is being confirmed."""
     zone = service.settings.zone
     st.caption(plain(days_line(month, zone)))
     if (text := late_text(month)) is not None:

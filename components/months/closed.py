@@ -1,4 +1,4 @@
-"""A closed month: its manifest, whether the ledger still agrees with it, and the way to reopen it."""
+"""A closed month: its manifest, whether the ledger still agrees with it, and the form to reopen it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ EDITED = (
 
 
 def closed_month(service: BillingService, principal: Principal, month: Month, *, is_busy: bool) -> None:
-    """The section, and the dialog of a reopening."""
+    """Draw the section of a closed month, and the dialog of a reopening."""
     zone = service.settings.zone
     st.caption(plain(days_line(month, zone)))
     st.markdown(plain(closed_line(month, zone)))

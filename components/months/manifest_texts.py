@@ -1,4 +1,4 @@
-"""What the manifest of a closed month says, as tables. Pure; every figure exact, as it was hashed."""
+"""The manifest of a closed month as tables. Pure; every figure exact, as it was hashed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ _TOTALS = {
 
 
 def read_manifest(text: str, sha256: str | None) -> Manifest | None:
-    """What a manifest says; `None` if its text is not the one that was hashed: then nothing in it may be believed."""
+    """A manifest as a mapping; `None` if its text is not the one that was hashed: then nothing in it may be
+    believed.
+    """
     if digest(text) != sha256:
         return None
     found: Manifest = json.loads(text)
@@ -52,14 +54,14 @@ def _figure(value: object) -> str:
 
 
 def total_rows(manifest: Manifest) -> Rows:
-    """The sums over the whole month."""
+    """The sums over the whole closed month, as a table."""
     totals = manifest["totals"]
     shown = {label: totals[name] for name, label in _TOTALS.items() if name in totals}
     return {"Total": list(shown), "Figure": [_figure(value) for value in shown.values()]}
 
 
 def status_rows(manifest: Manifest) -> Rows:
-    """How far the month's events had got."""
+    """Events and credits of a closed month by sync status at its close, as a table."""
     lines = manifest["by_status"]
     return {
         "Status": [line["status"] for line in lines],
@@ -70,7 +72,7 @@ def status_rows(manifest: Manifest) -> Rows:
 
 
 def set_rows(manifest: Manifest) -> Rows:
-    """Everything that stood behind the month, with one hash over all entries of a kind."""
+    """Everything a closed month is proven by, as a table: one count and hash per kind of entry."""
     sets = manifest["sets"]
     return {
         "Entries": [name.replace("_", " ").capitalize() for name in sets],
@@ -80,7 +82,7 @@ def set_rows(manifest: Manifest) -> Rows:
 
 
 def export_rows(manifest: Manifest) -> Rows:
-    """Exports that come out the same, byte for byte, for ever."""
+    """Exports of a closed month that come out the same, byte for byte, for ever, as a table."""
     made = manifest["exports"]
     return {
         "Export": [f"{one['dataset'].replace('-', ' ').capitalize()} as {_form(one['format'])}" for one in made],
@@ -95,7 +97,7 @@ def _form(name: str) -> str:
 
 
 def exception_rows(manifest: Manifest) -> Rows:
-    """What somebody accepted, and why."""
+    """The obstacles that somebody accepted at the close, and why, as a table."""
     accepted = manifest["exceptions"]
     return {
         "Cause": [cause_label(one["cause"]) for one in accepted],
@@ -108,13 +110,15 @@ def exception_rows(manifest: Manifest) -> Rows:
 
 
 def stripe_rows(manifest: Manifest) -> Rows:
-    """The books over all customers, as they stood at the close."""
+    """Credits by Langfuse, ledger and Stripe at the close, over all customers, as a table."""
     part = manifest["stripe"]
     return {"Book": list(BOOKS.values()), "Credits": [_figure(part[name]) for name in BOOKS]}
 
 
 def customer_rows(manifest: Manifest, shown: int) -> Rows:
-    """The books per customer: first whom something is unexplained of, then the largest at Langfuse."""
+    """Credits by Langfuse, ledger and Stripe at the close, per customer: first those with unexplained credits, then the
+    largest at Langfuse.
+    """
     customers = sorted(
         manifest["stripe"]["customers"],
         key=lambda one: (
@@ -130,7 +134,7 @@ def customer_rows(manifest: Manifest, shown: int) -> Rows:
 
 
 def card_rows(manifest: Manifest) -> Rows:
-    """The rate cards the month was rated with. Credits of the earlier system come with no card."""
+    """The rate cards a month was rated with, as a table. Credits of the earlier system come with no card."""
     cards: Sequence[Mapping[str, Any]] = manifest["rate_cards"]
     return {
         "Rate card": [one["id"] for one in cards],
@@ -139,7 +143,7 @@ def card_rows(manifest: Manifest) -> Rows:
 
 
 def facts_rows(manifest: Manifest, zone: ZoneInfo) -> Rows:
-    """Where it stands: its window, the ledger's booking, the audit log and the close before it."""
+    """The context of a close as a table: its window, the ledger's booking, the audit log and the close before it."""
     head, previous = manifest["audit_head"], manifest.get("previous")
     before = "none" if previous is None else f"{month_name(previous['period'])}, {short_hash(previous['sha256'])}"
     facts = {

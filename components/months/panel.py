@@ -1,4 +1,4 @@
-"""Months: how each stands, and the way to close, prove and reopen one."""
+"""The months view: the state of each month, and the sections to close, verify and reopen one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ROW_PIXELS = 35
 
 
 def months_view(service: BillingService, principal: Principal) -> None:
-    """The view."""
+    """Draw the months view."""
     st.header("Months", anchor=False)
     st.caption(plain(FORM))
     if principal.organizations is not None:

@@ -1,4 +1,4 @@
-"""What the months view keeps between two runs: the months as last read, which dialog is open, which work is awaited."""
+"""State of the months view between two runs: the months as last read, which dialog is open, which job is awaited."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Reading:
 
 
 def read_months(service: BillingService, principal: Principal) -> tuple[Month, ...]:
-    """The months; the last look serves again within a minute while the ledger stays as it was.
+    """The months with their sums, from a cache of one minute while the ledger is unchanged.
 
     Looking goes over every day of the ledger: a ticked box must not wait for that.
     """
@@ -66,7 +66,7 @@ def chosen_month(months: Sequence[Month]) -> Month:
 
 
 def show_month(period: str) -> None:
-    """Look at another month. For callbacks."""
+    """Show another month. For callbacks."""
     st.query_params[MONTH] = period
     close_dialogs()
 
@@ -75,13 +75,13 @@ def show_month(period: str) -> None:
 
 
 def ask_to_close(decision: Decision) -> None:
-    """Open the confirmation with the next run; the URL then names the month."""
+    """Open the confirmation of a close with the next run; the URL then names the month."""
     show_month(decision.period)
     st.session_state[CLOSING] = decision
 
 
 def wants_to_close(month: Month) -> Decision | None:
-    """The close of this month that is to be confirmed."""
+    """The close of this month that is to be confirmed; `None` if none is."""
     decision: Decision | None = st.session_state.get(CLOSING)
     if decision is None or decision.period != month.period or month.state is MonthState.CLOSED:
         return None
@@ -89,18 +89,18 @@ def wants_to_close(month: Month) -> Decision | None:
 
 
 def ask_to_reopen(period: str) -> None:
-    """Open the form of a reopening with the next run."""
+    """Open the form that reopens a month with the next run."""
     show_month(period)
     st.session_state[REOPENING] = period
 
 
 def wants_to_reopen(month: Month) -> bool:
-    """Whether the form of a reopening is open for this month."""
+    """Whether the form that reopens this month is open."""
     return st.session_state.get(REOPENING) == month.period and month.state is MonthState.CLOSED
 
 
 def close_dialogs() -> None:
-    """Close either."""
+    """Close the dialog of a close or of a reopening."""
     st.session_state.pop(CLOSING, None)
     st.session_state.pop(REOPENING, None)
 
@@ -109,7 +109,7 @@ def close_dialogs() -> None:
 
 
 def await_work(has_started: bool) -> None:
-    """Remember that this session waits for what was just started; say so if somebody else was faster."""
+    """Store that this session waits for the job just started; tells the person if somebody else was faster."""
     state = wiring.close_job().state
     if not has_started or state is None:
         remember_outcome(SAID, BUSY, is_done=False)
@@ -118,7 +118,7 @@ def await_work(has_started: bool) -> None:
 
 
 def awaited_is_over() -> bool:
-    """Whether what this session started has ended since the last time somebody asked."""
+    """Whether the job this session started has ended since this was last asked."""
     state = wiring.close_job().state
     if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
         return False
@@ -127,7 +127,7 @@ def awaited_is_over() -> bool:
 
 
 def reopen(service: BillingService, principal: Principal, period: str, reason: str, done: str) -> None:
-    """Reopen a month, then say `done`, or why it could not be. Draws nothing, so that no click stops it halfway."""
+    """Reopen a month, then show `done`, or why it could not be. Draws nothing, so that no click stops it halfway."""
     try:
         service.months.reopen(period, principal, reason)
     except BillingError as error:

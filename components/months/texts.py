@@ -1,4 +1,4 @@
-"""The words of the months view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the months view. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATE_MARKS: Mapping[MonthState, StatusMark] = {
 
 
 def month_name(period: str) -> str:
-    """`2026-10` → `October 2026`."""
+    """A month for people: `2026-10` → `October 2026`."""
     return f"{date(int(period[:4]), int(period[5:]), 1):%B %Y}"
 
 
@@ -42,7 +42,7 @@ def short_hash(sha256: str | None) -> str:
 
 
 def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
-    """The table, as the months come: what is late and who closed, as soon as there is any of it."""
+    """The table of months; late usage and who closed have columns as soon as there is any."""
     rows = {
         "Month": [month_name(month.period) for month in months],
         "State": [STATE_MARKS[month.state].text for month in months],
@@ -62,7 +62,8 @@ def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
 
 
 def suggested(months: Sequence[Month]) -> str:
-    """The month to look at first: the oldest one that waits for its close, else the newest closed one, else now.
+    """The month to show first: the oldest one that waits for its close, else the newest closed one, else the present
+    one.
 
     `months` come newest first, and there is at least one.
     """
@@ -72,7 +73,7 @@ def suggested(months: Sequence[Month]) -> str:
 
 
 def late_text(month: Month) -> str | None:
-    """What of a month's figures belongs to closed months before it."""
+    """How much of a month's figures is late usage of closed months; `None` if nothing is."""
     if not month.late_events:
         return None
     return (
@@ -90,13 +91,13 @@ def _days_of(month: Month, zone: ZoneInfo) -> tuple[date, date]:
 
 
 def days_line(month: Month, zone: ZoneInfo) -> str:
-    """`1 Oct 2026 to 31 Oct 2026 · days in Europe/Berlin`."""
+    """The days of a month: `1 Oct 2026 to 31 Oct 2026 · days in Europe/Berlin`."""
     first, last = _days_of(month, zone)
     return f"{day_text(first)} to {day_text(last)} · days in {zone.key}"
 
 
 def open_text(month: Month, zone: ZoneInfo, settle_minutes: int) -> str:
-    """When a month that lasts on may be closed."""
+    """When a month that is not over may be closed."""
     end = month.window.end.astimezone(zone)
     settled = (month.window.end + timedelta(minutes=settle_minutes)).astimezone(zone)
     return (
@@ -106,7 +107,7 @@ def open_text(month: Month, zone: ZoneInfo, settle_minutes: int) -> str:
 
 
 def reopened_line(month: Month, zone: ZoneInfo) -> str:
-    """Who reopened it, and why."""
+    """Who reopened a month, and why."""
     who, why = month.reopened_by or UNKNOWN, month.reopen_reason or "no reason given"
     closed = f"Closed {moment(month.closed_at, zone)} by {month.closed_by}"
     return f"{closed}, reopened {moment(month.reopened_at, zone)} by {who}: {why}"
@@ -119,7 +120,7 @@ _TASKS = {"check": "Checking", "close": "Closing", "verify": "Verifying"}
 
 
 def progress_text(state: CloseState) -> str:
-    """`Checking October 2026 (fay): reading Langfuse`."""
+    """The progress of a job on a month: `Checking October 2026 (fay): reading Langfuse`."""
     at = state.progress
     doing = "comparing with the ledger and Stripe" if at.doing == READ else at.doing
     return f"{_TASKS[at.task]} {month_name(at.period)} ({state.started_by}): {doing}"
@@ -133,35 +134,35 @@ _OWN_LABELS = {
 
 
 def cause_label(cause: str) -> str:
-    """A cause in words: as in reconciliation, where it has one there."""
+    """The cause of an obstacle in words: as in reconciliation, where it has one there."""
     return _OWN_LABELS.get(cause) or cause_words(cause).label
 
 
 @dataclass(frozen=True, slots=True)
 class CauseGroup:
-    """Everything that stands against a close for one cause: what somebody accepts, or settles, together."""
+    """The obstacles to a close with one cause: what somebody accepts, or settles, together."""
 
     cause: str
     obstacles: tuple[Obstacle, ...]
 
     @property
     def label(self) -> str:
-        """The cause in words."""
+        """The cause of the obstacles in words."""
         return cause_label(self.cause)
 
     @property
     def is_acceptable(self) -> bool:
-        """Whether the month may be closed in spite of it."""
+        """Whether the month may be closed in spite of these obstacles."""
         return all(one.group is not ObstacleGroup.NOT_OVER for one in self.obstacles)
 
     @property
     def events(self) -> int:
-        """How many events it is about, as far as events are known."""
+        """How many events the obstacles are about, as far as events are known."""
         return sum(one.events for one in self.obstacles)
 
     @property
     def credits(self) -> Decimal | None:
-        """Sizes, added up; `None` if unknown of any."""
+        """The credits of the obstacles, sizes added up; `None` if unknown of any."""
         total = Decimal(0)
         for one in self.obstacles:
             if one.credits is None:
@@ -171,18 +172,18 @@ class CauseGroup:
 
     @property
     def figures(self) -> str:
-        """`12 events · 1,234.5 credits`."""
+        """Events and credits of the obstacles: `12 events · 1,234.5 credits`."""
         credit = "credits unknown" if self.credits is None else f"{exact(self.credits)} credits"
         return f"{plural(self.events, 'event')} · {credit}" if self.events else credit
 
     @property
     def event_ids(self) -> tuple[str, ...]:
-        """The first of its events, each once."""
+        """The ids of the obstacles' first events, each once."""
         return tuple(dict.fromkeys(name for one in self.obstacles for name in one.event_ids))
 
 
 def by_cause(obstacles: Iterable[Obstacle]) -> list[CauseGroup]:
-    """Obstacles by cause, the largest number of events first; what nobody can accept stands before everything else."""
+    """Obstacles grouped by cause, most events first; what nobody can accept comes before everything else."""
     found: dict[str, list[Obstacle]] = {}
     for one in obstacles:
         found.setdefault(one.cause, []).append(one)
@@ -191,7 +192,7 @@ def by_cause(obstacles: Iterable[Obstacle]) -> list[CauseGroup]:
 
 
 def what_to_do(obstacle: Obstacle) -> str:
-    """An obstacle's own sentence, as one."""
+    """The advice about an obstacle, as a sentence."""
     return obstacle.says[:1].upper() + obstacle.says[1:] + ("" if obstacle.says.endswith(".") else ".")
 
 
@@ -209,7 +210,7 @@ _STATUS_OF = {
 
 
 def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, str] | None:
-    """Parameters of the Usage Events page for an obstacle's events; `None` if no filter finds them."""
+    """URL parameters of the Usage Events page for an obstacle's events; `None` if no filter finds them."""
     filters = _STATUS_OF.get((obstacle.cause, obstacle.group))
     if filters is None or not obstacle.events:
         return None
@@ -219,7 +220,7 @@ def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, 
 
 
 def standing_text(month: Month, groups: Sequence[CauseGroup]) -> str:
-    """The verdict of a check."""
+    """The result of a check, in words: whether the month can be closed."""
     name = month_name(month.period)
     if not groups:
         return f"Nothing stands against closing {name}."
@@ -231,19 +232,19 @@ def standing_text(month: Month, groups: Sequence[CauseGroup]) -> str:
 
 
 def checked_text(checked_at: datetime, by: str, zone: ZoneInfo, *, is_current: bool) -> str:
-    """When it was checked, and whether that still holds."""
+    """When a month was checked, and whether that is still current."""
     text = f"Checked {moment(checked_at, zone)} ({zone.key}) by {by}."
     return text if is_current else f"{text} The ledger has changed since: check again to see what stands now."
 
 
 def accepted_text(groups: Sequence[CauseGroup], causes: Iterable[str]) -> list[str]:
-    """What would be accepted, a line each: `No customer: 12 events · 1,234.5 credits`."""
+    """What would be accepted, a line per cause: `No customer: 12 events · 1,234.5 credits`."""
     chosen = set(causes)
     return [f"{group.label}: {group.figures}" for group in groups if group.cause in chosen]
 
 
 def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
-    """What closing a month means."""
+    """What closing a month means, in sentences."""
     name = month_name(month.period)
     found = [
         f"{name} has {plural(month.events, 'event')}, {exact(month.credits.total)} credits ({usd(month.amount_usd)}).",
@@ -261,7 +262,7 @@ def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
 
 
 def closed_text(closing: Closing) -> str:
-    """What a close came to."""
+    """The result of a close that succeeded."""
     manifest = closing.manifest or {}
     totals = manifest.get("totals", {})
     name = month_name(str(manifest.get("period")))
@@ -275,14 +276,14 @@ def closed_text(closing: Closing) -> str:
 
 
 def refused_text(period: str, closing: Closing) -> str:
-    """Why a close did not happen."""
+    """Why a close was refused."""
     labels = [group.label for group in by_cause(closing.obstacles)]
     stood = f"When the books were read anew, this stood against it: {', '.join(labels)}."
     return f"{month_name(period)} was not closed. {stood}"
 
 
 def stopped_text(state: CloseState) -> str:
-    """Why a check or a close did not come to its end."""
+    """Why a check or a close was interrupted."""
     name = month_name(state.progress.period)
     what = f"{name} was not closed" if state.progress.task == "close" else f"The check of {name} stopped"
     return f"{what}: {state.error}"
@@ -292,7 +293,7 @@ def stopped_text(state: CloseState) -> str:
 
 
 def closed_line(month: Month, zone: ZoneInfo) -> str:
-    """`Closed 2026-11-03 09:00:00 by fay · month and times in Europe/Berlin`."""
+    """When and by whom a month was closed: `Closed 2026-11-03 09:00:00 by fay · month and times in Europe/Berlin`."""
     line = f"Closed {moment(month.closed_at, zone)} by {month.closed_by}"
     if month.timezone is None or month.timezone == zone.key:
         return f"{line} · month and times in {zone.key}"
@@ -300,14 +301,14 @@ def closed_line(month: Month, zone: ZoneInfo) -> str:
 
 
 def verified_text(period: str, differences: Sequence[Difference], checked: Sequence[str]) -> str:
-    """The verdict of a verification."""
+    """The result of a verification, in words."""
     if not differences:
         return f"{month_name(period)} is as it was closed. Compared: {', '.join(checked)}."
     return f"{month_name(period)} is not as it was closed: {plural(len(differences), 'difference')}."
 
 
 def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:
-    """What differs."""
+    """The differences between a closed month and its manifest, as a table."""
     return {
         "What": [one.what for one in differences],
         "Finding": [one.says for one in differences],
@@ -317,7 +318,7 @@ def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:
 
 
 def reopening_sentences(month: Month) -> list[str]:
-    """What reopening a month means."""
+    """What reopening a month means, in sentences."""
     return [
         (
             f"{month_name(month.period)} no longer counts as closed: it shows what the ledger knows by now, and what "

@@ -1,4 +1,6 @@
-"""Days and organizations outside their usual range, ranked by what is at stake; somebody can mark them as seen."""
+"""The anomalies view: days and organizations outside their usual range, ranked by credits at stake; somebody can mark
+them as seen.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ Window = tuple[datetime | None, datetime | None]
 
 
 def anomalies_view(service: BillingService, principal: Principal, now: datetime, window: Window) -> None:
-    """Everything unusual in the complete days of `window` (`None`: no end on that side)."""
+    """Draw every anomaly in the complete days of `window` (`None`: no end on that side)."""
     del principal, now  # the fragment asks who is reading whenever it runs; only days that are over are judged
     st.fragment(_view)(service, window)
 
@@ -174,7 +176,7 @@ def _paging(number: int) -> None:
 
 
 def grid_key(shown: Sequence[Anomaly]) -> str:
-    """The table's identity: rows picked of one list must not pick of another."""
+    """The key of the table: rows picked in one list must not pick in another."""
     rows = repr([(row.organization_id, row.day, row.mark) for row in shown])
     return f"org-anomalies-{sha256(rows.encode()).hexdigest()[:12]}"
 

@@ -1,4 +1,4 @@
-"""What differences are made of, as one figure. Pure; imports Plotly only when called."""
+"""The chart that splits anomalies into their reasons. Pure; imports Plotly only when called."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ LONGEST_LABEL = 24
 
 
 def split_figure(rows: Sequence[Anomaly], names: Mapping[str, str], theme: str) -> Figure:
-    """One lying bar per anomaly: parts that add stand right of the line, parts that take away left of it."""
+    """A chart with one horizontal bar per anomaly: parts that add to the right of the line, parts that take away to the
+    left.
+    """
     from plotly.graph_objects import Figure
 
     figure = Figure()

@@ -1,4 +1,4 @@
-"""The sentences and cells of anomalies. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts and table cells of anomalies. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ CENT = Decimal("0.01")
 
 
 def amount(value: Decimal) -> str:
-    """Credits of a range or a part: two decimals are enough for people, the CSV has every digit."""
+    """Credits of a range or a part as text: two decimals are enough for people, the CSV has every digit."""
     return credits_text(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
 
 
 def part(value: Decimal) -> str:
-    """A part of a difference, with its sign."""
+    """A part of a difference in credits as text, with its sign."""
     return f"+{amount(value)}" if value > 0 else amount(value)
 
 
 def range_text(expected: UsualRange) -> str:
-    """`7,500.00 – 12,500.00`."""
+    """A usual range as text: `7,500.00 – 12,500.00`."""
     return f"{amount(expected.low)} – {amount(expected.high)}"
 
 
 def what(row: Anomaly | PeriodAnomaly) -> str:
-    """What is unusual, in two words."""
+    """The kind of an anomaly in two words."""
     if row.credits == 0:
         return "no usage"
     return "more than usual" if row.credits > row.expected.level else "less than usual"
 
 
 def state_text(row: Anomaly) -> str:
-    """Whether somebody has seen it, and who."""
+    """Whether somebody has seen an anomaly, and who."""
     if row.mark is None:
         return "new"
     return f"changed since seen by {row.mark.seen_by}" if row.has_changed else f"seen by {row.mark.seen_by}"
 
 
 class AnomalyFilter:
-    """The choices of the filter; the value is both the label and what stands in the URL."""
+    """The choices of the anomalies filter; the value is both the label and what the URL has."""
 
     NEW = "Not seen"
     SEEN = "Seen"
@@ -52,14 +52,14 @@ class AnomalyFilter:
 
 
 def chosen(rows: Sequence[Anomaly], shown: str) -> list[Anomaly]:
-    """The rows of a choice; one that changed since somebody saw it is not seen."""
+    """The anomalies of a filter choice; one that changed since somebody saw it counts as not seen."""
     if shown == AnomalyFilter.ALL:
         return list(rows)
     return [row for row in rows if row.is_seen == (shown == AnomalyFilter.SEEN)]
 
 
 def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
-    """How many there are, of which days, and how many wait for somebody's eyes."""
+    """How many anomalies there are, of which days, and how many nobody has seen."""
     if report.first_day is None or report.last_day is None:
         return report.note or ""
     days = f"{day_text(report.first_day)} – {day_text(report.last_day)}, complete days in {zone.key}"
@@ -70,7 +70,7 @@ def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
 
 
 def anomaly_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str, list[str]]:
-    """The table, column by column."""
+    """The table of anomalies, column by column."""
     return {
         "Organization": [label(row.organization_id, names) for row in rows],
         "Day": [row.day.isoformat() for row in rows],
@@ -84,7 +84,7 @@ def anomaly_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str,
 
 
 def period_rows(rows: Sequence[PeriodAnomaly], names: Mapping[str, str]) -> dict[str, list[str]]:
-    """Organizations whose whole period is unusual, column by column."""
+    """The table of organizations whose whole period is unusual, column by column."""
     return {
         "Organization": [label(row.organization_id, names) for row in rows],
         "What": [what(row) for row in rows],
@@ -97,7 +97,7 @@ def period_rows(rows: Sequence[PeriodAnomaly], names: Mapping[str, str]) -> dict
 
 
 def split_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str, list[str]]:
-    """The table beside the chart of parts."""
+    """The figures of the chart of parts as a table."""
     parts = [row.split for row in rows]
     return {
         "Organization": [label(row.organization_id, names) for row in rows],

@@ -1,4 +1,4 @@
-"""What stands on top of the Organization Stats page: the choice of its parts and of the period."""
+"""The top of the Organization Stats page: the choice of its parts and of the period."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from components.shared.periods import Period
 
 
 def view_switch(address: Address) -> OrganizationView:
-    """The parts of the page. Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too."""
+    """Draw the choice between the parts of the page. Radio buttons: they wrap on a phone, and what is chosen can be
+    read in the dark, too.
+    """
     key = widget("view")
     chosen = st.radio(
         "View", list(OrganizationView), index=list(OrganizationView).index(address.view), key=key, horizontal=True,
@@ -23,7 +25,7 @@ def view_switch(address: Address) -> OrganizationView:
 
 
 def period_bar(address: Address, zone: ZoneInfo) -> None:
-    """The period, with its days if it is a custom one."""
+    """Draw the choice of the period, with its days if it is a custom one."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-bar"):
         key = widget("span")
         st.selectbox(
@@ -45,7 +47,7 @@ def _day(name: str, label: str, value: date | None) -> None:
 
 
 def nothing_yet(*, is_running: bool) -> None:
-    """The ledger holds no event at all."""
+    """Draw the notice that the ledger holds no event at all."""
     if is_running:
         st.info("No usage events yet. Figures appear here as soon as the first are read.", icon=":material/inbox:")
         return

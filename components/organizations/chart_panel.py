@@ -56,7 +56,7 @@ LINKED = 8
 def charts_view(
     service: BillingService, params: GetUsageEventsParams, statistics: Statistics, names: Mapping[str, str]
 ) -> None:
-    """All charts of one period."""
+    """Draw all charts of one period."""
     st.fragment(_charts)(service, params, statistics, names)
 
 
@@ -231,7 +231,9 @@ class _Charts:
 
 
 def user_query(query: Mapping[str, Any], organization: str | None, user: str | None) -> dict[str, Any]:
-    """Usage Events of one user of one organization; where either is unknown, of events without it."""
+    """URL parameters of Usage Events for one user of one organization; where either is unknown, for events without
+    it.
+    """
     lacking = [name for name, value in (("organization", organization), ("user", user)) if not value]
     kept = {name: value for name, value in query.items() if name != "organization"}
     named = {name: value for name, value in (("organization", organization), ("user", user)) if value}
@@ -249,7 +251,7 @@ def _largest(
 
 
 def trend_rows(trend: Trend, names: Mapping[str, str]) -> dict[str, list[str]]:
-    """A row per day, a column per organization, and what they add up to."""
+    """The trend as a table: a row per day, a column per organization, and their sum."""
     sums = [reduce(EXACT.add, day, Decimal(0)) for day in zip(*(line.daily for line in trend.lines), strict=True)]
     return {
         "Day": list(trend.days),
@@ -259,7 +261,7 @@ def trend_rows(trend: Trend, names: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def user_rows(found: Ranking, names: Mapping[str, str]) -> dict[str, list[str]]:
-    """The leaderboard as a table, all others in a row of their own."""
+    """The most active users as a table, all others in a row of their own."""
     rows = found.rows
     return {
         "User": [(one.values[1] or UNKNOWN) if one.values else org_charts.ALL_OTHERS for one in rows],
@@ -269,7 +271,7 @@ def user_rows(found: Ranking, names: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def tree_rows(found: Ranking, names: Mapping[str, str]) -> dict[str, list[str]]:
-    """The tree as a table, all others in a row of their own."""
+    """The tree of organizations, chatflows and models as a table, all others in a row of their own."""
     rows = found.rows
     return {
         "Organization": [label(one.values[0], names) if one.values else org_charts.ALL_OTHERS for one in rows],

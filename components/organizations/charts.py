@@ -1,4 +1,4 @@
-"""The figures of the Organization Stats page: numbers in, Plotly out. Pure; imports Plotly only when called.
+"""Charts of the Organization Stats page: numbers in, Plotly out. Pure; imports Plotly only when called.
 
 Text from outside reaches Plotly escaped. What a click stands for travels in `customdata`, never in a label.
 """
@@ -40,7 +40,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 @dataclass(frozen=True, slots=True)
 class TrendLine:
-    """Credits per day of one organization (`is_others`: of several together)."""
+    """A line of a trend: credits per day of one organization (`is_others`: of several together)."""
 
     organization_id: str | None
     daily: tuple[Decimal, ...]
@@ -49,14 +49,14 @@ class TrendLine:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The largest organizations and the rest, day by day: together every credit of the period."""
+    """The credits per day of the largest organizations and of the rest: together every credit of the period."""
 
     days: tuple[str, ...]
     lines: tuple[TrendLine, ...]
 
 
 def day_names(first_day: str | None, length: int) -> list[str]:
-    """ISO days from the first one on."""
+    """Consecutive days in ISO format."""
     if first_day is None:
         return []
     first = date.fromisoformat(first_day)
@@ -64,7 +64,9 @@ def day_names(first_day: str | None, length: int) -> list[str]:
 
 
 def trend_of(organizations: Sequence[OrganizationFigures], first_day: str | None, *, shown: int) -> Trend:
-    """The `shown` organizations with most credits; what all others used is added up exactly, day by day."""
+    """The trend of the `shown` organizations with most credits; the credits of all others are added up exactly, day by
+    day.
+    """
     length = max((len(one.daily) for one in organizations), default=0)
     ranked = sorted(organizations, key=lambda one: -one.now.credits.total)
     lines = [TrendLine(one.organization_id, one.daily) for one in ranked[:shown] if any(one.daily)]
@@ -76,7 +78,7 @@ def trend_of(organizations: Sequence[OrganizationFigures], first_day: str | None
 
 
 def line_label(line: TrendLine, names: Mapping[str, str]) -> str:
-    """What a line of a trend is called."""
+    """The name of a line of a trend."""
     return ALL_OTHERS if line.is_others else label(line.organization_id, names)
 
 
@@ -87,7 +89,7 @@ def _marker(line: TrendLine, place: int, theme: str) -> dict[str, Any]:
 
 
 def trend_bars(trend: Trend, names: Mapping[str, str], zone_name: str, theme: str) -> Figure:
-    """Stacked bars per day; a click carries the organization's place in the trend, or that it is several."""
+    """A chart of stacked bars per day; a click carries the organization's place in the trend, or that it is several."""
     figure = base_figure(theme, height=400, barmode="stack", bargap=0.15)
     for place, line in enumerate(trend.lines):
         called = label_of(line_label(line, names))
@@ -109,7 +111,7 @@ def trend_bars(trend: Trend, names: Mapping[str, str], zone_name: str, theme: st
 def daily_lines(
     chosen: Sequence[OrganizationFigures], first_day: str | None, names: Mapping[str, str], zone_name: str, theme: str
 ) -> Figure:
-    """A line per organization, told apart by colour and dashes."""
+    """A chart with a line per organization, told apart by colour and dashes."""
     figure = base_figure(theme, height=360)
     days = day_names(first_day, max((len(one.daily) for one in chosen), default=0))
     for place, one in enumerate(chosen):
@@ -132,7 +134,7 @@ def daily_lines(
 def organization_tree(
     slices: Sequence[BreakdownRow], others: BreakdownRow | None, names: Mapping[str, str], theme: str
 ) -> Figure:
-    """Organizations as areas, their chatflows inside, the models of those inside them.
+    """A tree map: organizations as areas, their chatflows inside, the models of those inside them.
 
     `slices` hold organization, chatflow id, chatflow name and models, in this order.
     """
@@ -154,13 +156,13 @@ def organization_tree(
 
 
 def user_name(one: BreakdownRow, names: Mapping[str, str]) -> str:
-    """A user of a leaderboard, with the organization: the same id under two organizations is two users."""
+    """A user with the organization: the same id under two organizations is two users."""
     organization, user = one.values
     return f"{user or UNKNOWN} · {label(organization, names)}"
 
 
 def every_day(found: Sequence[ActiveUsers]) -> list[ActiveUsers]:
-    """The days from the first to the last; those nobody was active on are 0."""
+    """Active users of every day from the first to the last; days without any are 0."""
     if not found:
         return []
     known = {one.day: one for one in found}
@@ -170,13 +172,13 @@ def every_day(found: Sequence[ActiveUsers]) -> list[ActiveUsers]:
 
 
 def moving_average(values: Iterable[int], width: int = WEEK) -> list[Decimal | None]:
-    """The mean of a value and those before it, `width` in all; unknown until there are so many."""
+    """The moving average of values: each with those before it, `width` in all; unknown until there are so many."""
     kept = list(values)
     return [None if end < width else Decimal(sum(kept[end - width : end])) / width for end in range(1, len(kept) + 1)]
 
 
 def active_users_figure(days: Sequence[ActiveUsers], zone_name: str, theme: str) -> Figure:
-    """Lines of active and of new users per day and the mean of the last seven days; a click carries the day."""
+    """A chart of active and of new users per day and the mean of the last seven days; a click carries the day."""
     figure = base_figure(theme, height=340)
     names = [one.day.isoformat() for one in days]
     averages = moving_average(one.active for one in days)

@@ -1,4 +1,4 @@
-"""Two to six organizations beside each other: every figure, and their credits day by day."""
+"""Two to six organizations side by side: every figure, and their credits day by day."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from components.shared.widgets import chart, quiet, table
 
 
 def chosen_organizations(statistics: Statistics, wanted: Sequence[str]) -> list[OrganizationFigures]:
-    """The wanted organizations that there are, in the order asked for; of others nothing is said."""
+    """The wanted organizations that exist, in the order asked for; others are left out without a word."""
     there = {one.organization_id: one for one in statistics.organizations}
     return [there[one] for one in wanted if one in there]
 
@@ -28,7 +28,7 @@ def chosen_organizations(statistics: Statistics, wanted: Sequence[str]) -> list[
 def comparison_rows(
     chosen: Sequence[OrganizationFigures], statistics: Statistics, names: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """A row per figure, a column per organization."""
+    """The comparison as a table: a row per figure, a column per organization."""
     whole = statistics.total.credits.total
     texts = {
         label(one.organization_id, names): [
@@ -44,14 +44,14 @@ def comparison_rows(
 def daily_rows(
     chosen: Sequence[OrganizationFigures], first_day: str | None, names: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """A row per day, a column of credits per organization."""
+    """The credits per day as a table: a row per day, a column per organization."""
     length = max((len(one.daily) for one in chosen), default=0)
     columns = {label(one.organization_id, names): [credits_text(value) for value in one.daily] for one in chosen}
     return {"Day": day_names(first_day, length), **columns}
 
 
 def compare_panel(statistics: Statistics, names: Mapping[str, str], zone_name: str) -> None:
-    """Choose organizations and see them beside each other; the choice stands in the URL."""
+    """Draw the choice of organizations and their comparison; the choice is in the URL."""
     st.fragment(_panel)(statistics, names, zone_name)
 
 

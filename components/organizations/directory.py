@@ -1,4 +1,6 @@
-"""Names and customers of organizations: who is not billed, one organization's line, the whole map as a file."""
+"""The directory view: names and customers of organizations, who is not billed, one organization's line, the whole map
+as a file.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ FIGURES = ("Events at stake", "Credits at stake", "Amount at stake")
 
 
 def directory_view(service: BillingService, principal: Principal) -> None:
-    """The view. An admin limited to organizations reads theirs; changing needs one who may see all."""
+    """Draw the directory view. An admin limited to organizations reads theirs; changing needs one who may see all."""
     may_change = principal.organizations is None
     st.header("Names and customers", anchor=False, help=NOTE)
     with st.container(key="org-directory-said"):  # always there, so that what stands below keeps its place

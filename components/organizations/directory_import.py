@@ -1,4 +1,4 @@
-"""The organization map from a file: what it would do first, then all of it or nothing."""
+"""Imports the organization directory from a file: what it would do first, then all of it or nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORM = (
 
 @dataclass(frozen=True, slots=True)
 class DirectoryFile:
-    """A file as it was read: what it would do, unless it has rows that cannot be used."""
+    """An uploaded directory file: what it would do, unless it has rows that cannot be used."""
 
     file_id: str
     version: int
@@ -45,7 +45,7 @@ class DirectoryFile:
 
 
 def import_panel(service: BillingService) -> None:
-    """The section; choosing a file runs nothing else of the page."""
+    """Draw the section for importing a file; choosing one reruns nothing else of the page."""
     st.fragment(_panel)(service)
 
 

@@ -1,4 +1,4 @@
-"""What the directory keeps between two runs: whose line is being edited, and what the last change did."""
+"""State of the directory view between two runs: whose line is being edited, and the result of the last change."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def edit(organization_id: str) -> None:
 
 
 def is_open() -> bool:
-    """Whether a dialog is open."""
+    """Whether a dialog of the directory is open."""
     return bool(st.session_state.get(EDITING))
 
 
 def editing() -> str:
-    """Whose line the open dialog is about."""
+    """The organization whose line is edited in the open dialog."""
     organization_id: str = st.session_state[EDITING]
     return organization_id
 

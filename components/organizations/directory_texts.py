@@ -1,4 +1,4 @@
-"""Sentences and tables of the organization directory. Pure: escape what comes out before it becomes Markdown."""
+"""Texts and tables of the organization directory. Pure: escape what comes out before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE = "none"
 
 
 def stake_text(entries: Sequence[DirectoryEntry]) -> str:
-    """What is not billed because nobody is named, in a sentence."""
+    """How much is not billed because no customer is named, in a sentence."""
     open_ones = [entry for entry in entries if entry.at_stake.events]
     if not open_ones:
         return "Every organization's unsent events have somebody who pays for them."
@@ -32,14 +32,14 @@ def stake_text(entries: Sequence[DirectoryEntry]) -> str:
 
 
 def fits(entry: DirectoryEntry, text: str) -> bool:
-    """Whether an organization is found by a text: case-blind in its id, name and customers."""
+    """Whether a search text finds an organization: case-blind in its id, name and customers."""
     wanted = text.strip().casefold()
     said = (entry.organization_id, entry.name or "", entry.customer_id or "", *entry.named_customers)
     return any(wanted in one.casefold() for one in said)
 
 
 def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
-    """Organizations with what the directory and their events say."""
+    """The table of organizations with what the directory and their events say."""
     return {
         "Organization": [entry.organization_id for entry in entries],
         "Name": [entry.name or NONE for entry in entries],
@@ -52,7 +52,7 @@ def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
 
 
 def moved_text(step: PreviewLine) -> str:
-    """What becomes of an organization's unsent events."""
+    """What happens to an organization's unsent events when its line changes."""
     if not step.changes_customer:
         return "Nothing changes about who pays."
     moved = step.moved
@@ -68,12 +68,12 @@ def moved_text(step: PreviewLine) -> str:
 
 
 def save_label(step: PreviewLine) -> str:
-    """The button that saves one organization, with what it is about."""
+    """The label of the button that saves one organization's line, with its effect."""
     return f"Save and move {plural(step.moved.events, 'event')}" if step.moved.events else "Save"
 
 
 def import_text(preview: DirectoryPreview) -> str:
-    """What a file would do, in a sentence."""
+    """What importing a directory file would do, in a sentence."""
     new = sum(step.is_new for step in preview.steps)
     counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
     moved = preview.moved
@@ -84,7 +84,7 @@ def import_text(preview: DirectoryPreview) -> str:
 
 
 def step_rows(steps: Sequence[PreviewLine]) -> Rows:
-    """What would change, line by line."""
+    """The changes of a directory import as a table, line by line."""
     return {
         "Organization": [step.organization_id for step in steps],
         "Name": [_arrow(step.before.name, step.after.name) for step in steps],
@@ -97,7 +97,7 @@ def step_rows(steps: Sequence[PreviewLine]) -> Rows:
 
 
 def rejected_rows(rejected: Sequence[RejectedDirectoryRow]) -> Rows:
-    """Rows of a file that cannot be used."""
+    """The rows of a directory file that cannot be used, as a table."""
     return {
         "Row": [count(one.row) for one in rejected],
         "Field": [one.field for one in rejected],
@@ -106,7 +106,7 @@ def rejected_rows(rejected: Sequence[RejectedDirectoryRow]) -> Rows:
 
 
 def history_rows(rows: Sequence[DirectoryChange], zone: ZoneInfo) -> Rows:
-    """Changes: when, who, what it was and became."""
+    """The changes of the directory as a table: when, who, what it was and became."""
     return {
         f"Changed ({zone.key})": [moment(row.changed_at, zone) for row in rows],
         "By": [row.changed_by for row in rows],
@@ -118,7 +118,7 @@ def history_rows(rows: Sequence[DirectoryChange], zone: ZoneInfo) -> Rows:
 
 
 def applied_text(applied: Applied) -> str:
-    """What was done."""
+    """The result of changing the directory, in a sentence."""
     lines = plural(applied.lines, "organization")
     if not applied.events_moved:
         return f"Saved {lines}. No unsent event moved."

@@ -1,4 +1,4 @@
-"""The figures of an organization for people: their words, how each is written, whether a rise is bad news. Pure.
+"""The figures of an organization for people: names, formats, whether a rise is bad news. Pure.
 
 Tiles, table, comparison and sort box all read from here; what each figure means stands in `MEANINGS`.
 """
@@ -21,7 +21,7 @@ MINUTE, HOUR = Decimal(60), Decimal(3600)
 
 
 def percent(part: Decimal | None) -> str:
-    """`0.1234` → `12.3 %`; what is too small to show is not nothing."""
+    """A share as percent: `0.1234` → `12.3 %`; what is too small to show is not nothing."""
     if part is None:
         return UNKNOWN
     shown = (part * 100).quantize(TENTH, ROUND_HALF_EVEN)
@@ -32,7 +32,7 @@ def percent(part: Decimal | None) -> str:
 
 
 def short_duration(seconds: Decimal | None) -> str:
-    """As `duration`, in one unit: `5.4 min`, `1.2 h`. A tile has no room for two."""
+    """A duration in one unit: `5.4 min`, `1.2 h`. A tile has no room for two."""
     if seconds is None or seconds < MINUTE:
         return duration(seconds)
     unit, size = ("h", HOUR) if seconds >= HOUR else ("min", MINUTE)
@@ -65,7 +65,7 @@ def _dollars(value: Value) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FigureKind:
-    """One figure: published field, words, how a cell, a tile and the help text write it, its meaning."""
+    """One kind of figure: published field, name, formats for a cell, a tile and the help text, meaning."""
 
     field: str
     label: str
@@ -161,5 +161,5 @@ _BY_FIELD = {kind.field: kind for kind in KINDS}
 
 
 def kind_of(field: str) -> FigureKind:
-    """The figure of a published field."""
+    """The kind of figure with a published field name."""
     return _BY_FIELD[field]

@@ -1,4 +1,6 @@
-"""One organization's forecast: the sum at the period's end, when the plan runs out, how good that is, who drives it."""
+"""One organization's forecast: credits at the period's end, when the plan runs out, how good that is, what drives
+it.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ METHOD_NOTE = (
 
 
 def forecast_panel(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
-    """The section of an organization's page."""
+    """Draw the forecast section of an organization's page."""
     forecasting = service.organizations.forecasting
     st.header("Forecast", anchor=False)
     with st.spinner("Looking ahead…"):

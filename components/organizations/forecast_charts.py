@@ -1,4 +1,4 @@
-"""The figures of a forecast: days, and the period's sum against its limit. Pure; imports Plotly only when called."""
+"""Charts of a forecast: days, and the period's sum against its limit. Pure; imports Plotly only when called."""
 
 from __future__ import annotations
 
@@ -54,14 +54,16 @@ def _past_bars(figure: Figure, question: ForecastInput, theme: str) -> None:
 
 
 def history_figure(question: ForecastInput, theme: str) -> Figure:
-    """The days there are, where a forecast is not possible."""
+    """A chart of the days so far, where a forecast is not possible."""
     figure = _base(theme, question.zone.key)
     _past_bars(figure, question, theme)
     return figure
 
 
 def days_figure(found: Forecast, theme: str) -> Figure:
-    """Credits per day: bars of what was, a line in its interval of what is expected; the last day may be a part."""
+    """A chart of credits per day: bars of what was, a line in its interval of what is expected; the last day may be a
+    part.
+    """
     figure = _base(theme, found.asked.zone.key)
     _past_bars(figure, found.asked, theme)
     days = [one.day.isoformat() for one in found.days]
@@ -70,7 +72,7 @@ def days_figure(found: Forecast, theme: str) -> Figure:
 
 
 def sum_figure(found: Forecast, theme: str) -> Figure:
-    """The period's sum at the end of each day: as it was, as it is expected, and the line it must not cross."""
+    """A chart of the period's sum at the end of each day: as it was, as it is expected, and the limit."""
     figure = _base(theme, found.asked.zone.key)
     past = sums_so_far(found)
     days = [one.day.isoformat() for one in found.days]

@@ -1,4 +1,4 @@
-"""The sentences and tables of a forecast. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts and tables of a forecast. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TENTH = Decimal("0.1")
 
 
 def percent(share: Decimal | Fraction) -> str:
-    """`0.0912` → `9.1 %`, `0.42` → `42 %`."""
+    """A share as percent: `0.0912` → `9.1 %`, `0.42` → `42 %`."""
     value = Decimal(share.numerator) / Decimal(share.denominator) * 100 if isinstance(share, Fraction) else share * 100
     places = TENTH if abs(value) < 10 else WHOLE
     text = f"{value.quantize(places, ROUND_HALF_EVEN):,}"
@@ -27,19 +27,19 @@ def percent(share: Decimal | Fraction) -> str:
 
 
 def interval_text(found: Forecast) -> str:
-    """The 80 % interval of the sum at the period's end."""
+    """The 80 % interval of the sum at the period's end, in words."""
     if found.low == found.high:
         return "no day of the history differed from the rhythm"
     return f"8 of 10 times between {credits_text(found.low)} and {credits_text(found.high)}"
 
 
 def period_text(found: Forecast, zone: ZoneInfo) -> str:
-    """When the period ends, on the clocks of the reporting timezone."""
+    """When the period ends, in the reporting timezone."""
     return f"The period ends at {moment(found.asked.period_end, zone)[:16]} {zone.key}."
 
 
 def exhaustion_text(exhaustion: Exhaustion | None, included: int | None) -> tuple[str, str]:
-    """When the included credits are used up, as a headline and a sentence."""
+    """When the included credits will be used up, as a headline and a sentence."""
     if exhaustion is None or included is None:
         return UNKNOWN, "No limit is known to run out."
     limit = f"{included:,} included credits"
@@ -55,7 +55,7 @@ def exhaustion_text(exhaustion: Exhaustion | None, included: int | None) -> tupl
 
 
 def error_text(tested: BackTest) -> str:
-    """How good earlier forecasts of this kind were."""
+    """The error of earlier forecasts of this kind, in words."""
     if tested.error is None:
         return "No past week could be forecast from what came before it: how far this may be off is not known."
     return (
@@ -64,7 +64,7 @@ def error_text(tested: BackTest) -> str:
 
 
 def driver_text(slope: UsageChange | None) -> str:
-    """Who is behind a changed slope, in one sentence."""
+    """What drives a change of credits, in one sentence."""
     days = f"the last {SLOPE_DAYS} complete days"
     if slope is None:
         return f"No change of 10 % or more in {days} against the {SLOPE_DAYS} before."
@@ -89,7 +89,7 @@ def _short(text: str) -> str:
 
 
 def forecast_rows(found: Forecast, shown: int) -> dict[str, list[str]]:
-    """Days that were, the last `shown` of them, and days that are expected."""
+    """The days of a forecast as a table: the last `shown` of those that were, and those expected."""
     question = found.asked
     first = max(0, len(question.days) - shown)
     past = [(question.day(at), question.days[at]) for at in range(first, len(question.days))]
@@ -123,7 +123,7 @@ def sums_so_far(found: Forecast) -> list[tuple[str, Decimal]]:
 
 
 def sum_rows(found: Forecast) -> dict[str, list[str]]:
-    """The period's sum, as it was and as it is expected."""
+    """The period's sum per day as a table, as it was and as it is expected."""
     past = sums_so_far(found)
 
     def column(pick: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The figure of a limit: what was used, of how much, and what is expected. Numbers in, Plotly out; imports it late."""
+"""The chart of a limit: credits used, included and expected. Numbers in, Plotly out; imports it late."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ExpectedCredits:
 def bullet(
     used: Decimal, included: int, thresholds: Sequence[int], expected: ExpectedCredits | None, theme: str
 ) -> Figure:
-    """One bar: used within and beyond the plan on the room the plan gives, thresholds as lines, the forecast as a
-    diamond with its interval.
+    """A bullet chart: credits used within and beyond the plan, thresholds as lines, the forecast as a diamond with its
+    interval.
     """
     from plotly.graph_objects import Figure
 

@@ -34,7 +34,7 @@ from components.shared.widgets import draw_figure, tile
 
 
 def limit_panel(service: BillingService, principal: Principal, organization_id: str, now: datetime) -> None:
-    """A box per customer that pays for the organization."""
+    """Draw a box per customer that pays for the organization."""
     limits = service.organizations.limits
     rows = [row for row in limits.of(principal, organization_id) if row.customer_id is not None]
     if not rows:
@@ -117,13 +117,13 @@ def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCred
 
 
 def legend_text(expected: ExpectedCredits | None) -> str:
-    """What the figure's parts are."""
+    """The legend of a limit's chart, in words."""
     text = "Bar: used, its part over the plan in orange. Solid line: the plan. Dotted lines: thresholds of notices."
     return text if expected is None else f"{text} Diamond: expected at the period's end, with its range."
 
 
 def bullet_text(row: Limit, thresholds: Sequence[int], expected: ExpectedCredits | None) -> str:
-    """The figure in words, for people who do not see it."""
+    """The chart of a limit in words, for people who do not see it."""
     lines = ", ".join(f"{threshold:,} %" for threshold in thresholds)
     text = f"{share_text(row)}. Thresholds at {lines}."
     if expected is None:

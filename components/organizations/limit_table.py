@@ -1,4 +1,4 @@
-"""The table of limits: one page of rows, searched, sorted and paged here, with what is expected of the rows shown."""
+"""The table of limits: one page of rows, searched, sorted and paged here, with the forecast of the rows shown."""
 
 from __future__ import annotations
 
@@ -55,12 +55,14 @@ Forecasts = Mapping[str | None, Forecast | NotEnough]
 
 
 def limits_table(service: BillingService) -> None:
-    """The table with its controls: turning a page, searching or sorting runs nothing else of the page."""
+    """Draw the table of limits with its controls: turning a page, searching or sorting reruns nothing else of the
+    page.
+    """
     st.fragment(_table)(service)
 
 
 def scale_of(shown: Sequence[Limit]) -> int:
-    """Percent at the end of the bars: 100, or as far as a row goes, but not beyond 200."""
+    """The percent at the end of the table's bars: 100, or as far as a row goes, but not beyond 200."""
     longest = max((row.percent_used for row in shown if row.percent_used is not None), default=Decimal(0))
     return min(LONGEST_BAR, max(100, int(longest.to_integral_value(ROUND_CEILING))))
 

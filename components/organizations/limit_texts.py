@@ -1,4 +1,4 @@
-"""Limits and notices in words: what the table is sorted by, what its cells say. Pure: values in, plain text out."""
+"""Texts and sort orders of limits and notices. Pure: values in, plain text out."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NAMED = 5
 
 
 def percent_text(value: Decimal | None) -> str:
-    """`122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
+    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
     return UNKNOWN if value is None else f"{exact(value)} %"
 
 
 def plan_text(limit: Limit) -> str:
-    """The plan's name; a customer without subscription has none, anything else without a name is unknown."""
+    """The name of a limit's plan; a customer without subscription has none, anything else without a name is unknown."""
     if limit.plan is not None:
         return limit.plan
     if limit.customer_id is None:
@@ -52,7 +52,7 @@ def plan_text(limit: Limit) -> str:
 
 
 def state_text(limit: Limit) -> str:
-    """Stripe's status in words."""
+    """Stripe's subscription status in words."""
     return "" if limit.customer_id is None else _state(limit.state)
 
 
@@ -61,12 +61,12 @@ def _state(state: str) -> str:
 
 
 def used_text(limit: Limit) -> str:
-    """`9,500.5 of 10,000`; a side that is not known is the word for that."""
+    """Credits used and included: `9,500.5 of 10,000`; `unknown` for a side that is."""
     return "" if limit.is_without else f"{exact(limit.used)} of {exact(limit.included)}"
 
 
 def share_text(limit: Limit) -> str:
-    """`9,500.5 of 10,000 credits used: 95 %`, with what lies beyond the plan."""
+    """Credits used as a sentence: `9,500.5 of 10,000 credits used: 95 %`, with what lies beyond the plan."""
     if limit.is_without:
         return "There is no live subscription: nothing is included, and nothing the customer uses is on an invoice."
     if limit.used is None or limit.included is None:
@@ -78,7 +78,7 @@ def share_text(limit: Limit) -> str:
 
 
 def pace_text(limit: Limit, now: datetime) -> str:
-    """`190 % (19,000.00)` at the period's end if it goes on as on average so far."""
+    """The pace of a limit: `190 % (19,000.00)` at the period's end at the average rate so far."""
     if limit.is_too_early(now):
         return "not enough elapsed"
     pace = limit.pace(now)
@@ -88,14 +88,14 @@ def pace_text(limit: Limit, now: datetime) -> str:
 
 
 def shared_text(limit: Limit, names: Mapping[str, str]) -> str:
-    """The other organizations of the customer, the first few by name."""
+    """The other organizations of the same customer, the first few by name."""
     others = limit.shared_with
     named = ", ".join(label(other, names) for other in others[:NAMED])
     return f"{named} and {len(others) - NAMED:,} more" if len(others) > NAMED else named
 
 
 def left_text(left: timedelta | None) -> str:
-    """`12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
+    """The time left in a period: `12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
     if left is None:
         return UNKNOWN
     if left <= timedelta():
@@ -106,14 +106,16 @@ def left_text(left: timedelta | None) -> str:
 
 
 def age_text(read_at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
-    """How old what Stripe said is."""
+    """How old the plans read from Stripe are."""
     if read_at is None:
         return "Plans were never read from Stripe: they are unknown."
     return f"Plans read from Stripe {ago(read_at, now)} ({moment(read_at, zone)} {zone.key})."
 
 
 def events_query(limit: Limit, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
-    """Parameters of Usage Events: the customer's, on the days its period has touched so far; all time without one."""
+    """URL parameters of Usage Events for a limit's customer, on the days its period has touched so far; all time
+    without one.
+    """
     query: dict[str, Any] = {"period": Period.ALL_TIME.value}
     if limit.period_start is not None and limit.period_end is not None:
         days = (limit.period_start, min(now, limit.period_end - timedelta(microseconds=1)))
@@ -129,7 +131,7 @@ def events_query(limit: Limit, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """An order of the table; `key` is `None` for rows that come last whatever the direction."""
+    """A sort order of the table of limits; `key` is `None` for rows that come last whatever the direction."""
 
     label: str
     key: Callable[[Limit, datetime, Mapping[str, str]], Any]
@@ -153,7 +155,7 @@ def arranged(
     limits: Sequence[Limit], names: Mapping[str, str], now: datetime, *, find: str = "", plan: str | None = None,
     sort: str = DEFAULT_SORT,
 ) -> list[Limit]:  # fmt: skip
-    """The rows that a search and a choice of plan leave, in order; unknown values last.
+    """The limits that a search and a choice of plan leave, in sort order; unknown values last.
 
     `find` is looked for, case-blind, in id and name of the organization, customer, plan and state; `plan` is the text
     of the plan's column.
@@ -181,7 +183,7 @@ def _searched(limit: Limit, names: Mapping[str, str]) -> str:
 
 
 def plan_rows(totals: Sequence[PlanTotal]) -> dict[str, list[str]]:
-    """Totals by plan; sums are over the customers of which both sides are known."""
+    """The totals by plan as a table; sums are over the customers of which both sides are known."""
 
     def sums(total: PlanTotal, value: Decimal | int) -> str:
         if not total.known:
@@ -210,7 +212,7 @@ FORECAST_COLUMNS = ("Expected at period end", "Runs out", "Off in back-tests")
 
 
 def forecast_cells(forecast: Forecast | NotEnough | None, limit: Limit) -> tuple[str, str, str]:
-    """What a forecast says, as cells of `FORECAST_COLUMNS`; empty where there is none about this limit."""
+    """A forecast as cells of `FORECAST_COLUMNS`; empty where there is none about this limit."""
     if forecast is None or limit.used is None:
         return "", "", ""
     if isinstance(forecast, NotEnough):
@@ -224,7 +226,7 @@ def forecast_cells(forecast: Forecast | NotEnough | None, limit: Limit) -> tuple
 
 
 def runs_out_text(forecast: Forecast) -> str:
-    """`already`, `28 Nov 2026 (26 Nov 2026 – 1 Dec 2026)`, `not in this period`."""
+    """When included credits run out: `already`, `28 Nov 2026 (26 Nov 2026 – 1 Dec 2026)`, `not in this period`."""
     out = forecast.exhaustion
     if out is None:
         return ""
@@ -261,7 +263,7 @@ def _tries(delivery: Delivery) -> str:
 
 
 def reached_rows(found: Sequence[Reached], names: Mapping[str, str], zone: ZoneInfo) -> dict[str, list[str]]:
-    """Thresholds that were reached."""
+    """The thresholds that were reached, as a table."""
     return {
         "Organization": [label(one.organization_id, names) for one in found],
         "Customer": [one.customer_id for one in found],
@@ -274,7 +276,7 @@ def reached_rows(found: Sequence[Reached], names: Mapping[str, str], zone: ZoneI
 
 
 def notice_rows(found: Sequence[RaisedNotice], names: Mapping[str, str], zone: ZoneInfo) -> dict[str, list[str]]:
-    """Notices with when they were raised and what became of the webhook; who saw them, if somebody did."""
+    """Notices as a table, with when they were raised, their delivery, and who saw them, if somebody did."""
     notices = [one.notice for one in found]
     rows = {
         **reached_rows(notices, names, zone),

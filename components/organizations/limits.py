@@ -1,4 +1,4 @@
-"""Plans and limits: who is about to run out, in the periods of their own subscriptions."""
+"""The limits view: who is about to run out of included credits, in the periods of their own subscriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RESTS = timedelta(minutes=1)
 
 
 def limits_view(service: BillingService, principal: Principal, now: datetime) -> None:
-    """Notices, then the table of every organization and customer, then totals by plan."""
+    """Draw notices, then the table of every organization and customer, then totals by plan."""
     with quiet():
         notices_panel(service)
     with quiet():

@@ -1,4 +1,6 @@
-"""Top movers: whose credits rose and fell most against the period before, in credits and in percent."""
+"""Top movers: the organizations whose credits rose and fell most against the period before, in credits and in
+percent.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ RELATIVE_NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Movers:
-    """Organizations by how their credits moved, the largest move first."""
+    """The organizations with the largest changes of credits, largest first."""
 
     up: tuple[Move, ...]
     down: tuple[Move, ...]
@@ -36,7 +38,7 @@ class Movers:
 
 
 def top_movers(statistics: Statistics, *, shown: int = SHOWN) -> Movers:
-    """The `shown` largest moves of each kind; nothing where there is no period before."""
+    """The `shown` largest changes of each kind; nothing where there is no period before."""
     moves = movers(statistics.organizations)
     whole = Decimal(0) if statistics.previous_total is None else statistics.previous_total.credits.total
     telling = [move for move in moves if move.relative is not None and _is_telling(move, whole)]
@@ -54,7 +56,9 @@ def _is_telling(move: Move, whole: Decimal) -> bool:
 
 
 def move_text(move: Move, one: OrganizationFigures) -> str:
-    """`+1,234.00 credits (+12.3 %)`; an organization that appeared or vanished is named as such."""
+    """A change of an organization's credits: `+1,234.00 credits (+12.3 %)`; one that appeared or vanished is named as
+    such.
+    """
     size = f"{'+' if move.change > 0 else ''}{credits_text(move.change)} credits"
     if one.previous is not None and not one.previous.events:
         return f"new: {size}"
@@ -64,7 +68,7 @@ def move_text(move: Move, one: OrganizationFigures) -> str:
 
 
 def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
-    """Four lists; each line leads to the organization's own page."""
+    """Draw the four lists of top movers; each line leads to the organization's own page."""
     if not statistics.has_previous:
         return
     st.header("Top movers", anchor=False)

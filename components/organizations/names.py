@@ -1,4 +1,4 @@
-"""What organizations are called on the page: `Name (org_id)` where the directory has a name."""
+"""Names of organizations on the page: `Name (org_id)` where the directory has a name."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from billing_core.service import BillingService
 
 
 def names(service: BillingService, principal: Principal) -> Mapping[str, str]:
-    """Organization id → name for people, as far as `principal` may see; ids without a name are absent."""
+    """Organization id → name for people, of those `principal` may see; ids without a name are absent."""
     return service.organizations.directory.names(principal)

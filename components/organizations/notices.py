@@ -31,7 +31,7 @@ LISTED = 500
 
 
 def notices_panel(service: BillingService) -> None:
-    """The section; marking runs nothing else of the page."""
+    """Draw the notices of reached limits; marking one reruns nothing else of the page."""
     st.fragment(_panel)(service)
 
 

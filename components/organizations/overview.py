@@ -1,4 +1,4 @@
-"""The overview of all organizations: totals, what they are compared with, the table, comparison, top movers."""
+"""The overview of all organizations: totals, their change, the table, comparison, top movers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from components.shared.notice import plain
 
 
 def tiles_of(now: Figures, previous: Figures | None) -> list[MetricTile]:
-    """Every header figure with its change; without a period before there is nothing to compare with."""
+    """The header figures as tiles, each with its change against the period before, if there is one."""
     return [_tile(field, now, previous) for field in TILES]
 
 
@@ -46,7 +46,7 @@ def _tile(field: str, now: Figures, previous: Figures | None) -> MetricTile:
 
 
 def figure_tiles(now: Figures, previous: Figures | None) -> None:
-    """The tiles, as many beside each other as the screen holds."""
+    """Draw the header figures as tiles, as many side by side as the screen holds."""
     metric_tiles(tiles_of(now, previous), key="org-tiles")
 
 
@@ -59,7 +59,7 @@ def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsage
 
 
 def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
-    """Whether the figures are those of Usage Events for the same filter."""
+    """Whether the page's credits equal those of Usage Events for the same filter, in words."""
     if ties_out:
         return f"✓ ties out with Usage Events: {credits_text(credits_total)} credits"
     return (
@@ -69,7 +69,9 @@ def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
 
 
 def tie_out(credits_total: Any, query: Mapping[str, Any], *, ties_out: bool) -> None:
-    """The mark, as a link to the same question on the Usage Events page; a warning if the figures differ."""
+    """Draw the result of that comparison, as a link to the same filter on the Usage Events page; a warning if the
+    figures differ.
+    """
     text = tie_out_text(credits_total, ties_out=ties_out)
     if ties_out:
         usage_link(text, **query)
@@ -86,7 +88,7 @@ def overview(
     at: datetime,
     zone: ZoneInfo,
 ) -> None:
-    """Everything about all organizations of a period."""
+    """Draw everything about all organizations of a period."""
     figure_tiles(statistics.total, statistics.previous_total)
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
         st.caption(plain(period_text(address, at, zone, params)), width="content")

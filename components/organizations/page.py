@@ -1,4 +1,6 @@
-"""One organization: its figures, days, people, chatflows and models, its plan, its forecast, its bill at Stripe."""
+"""One organization's page: its figures, days, people, chatflows and models, its plan, its forecast, its bill at
+Stripe.
+"""
 
 from __future__ import annotations
 
@@ -58,14 +60,14 @@ RANKS = (
 
 
 def params_of(params: GetUsageEventsParams, organization_id: str | None) -> GetUsageEventsParams:
-    """The same period, of one organization's events alone, or of those without one."""
+    """The parameters of the same period limited to one organization's events, or to those without one."""
     if organization_id is None:
         return params.model_copy(update={"without": (Attribute.ORGANIZATION,)})
     return params.model_copy(update={"organization": (organization_id,)})
 
 
 def unknown_text(organization_id: str | None) -> str:
-    """The same sentence for an organization that is not there and for one that the reader may not see."""
+    """The message for an organization that does not exist; the same for one that the reader may not see."""
     named = "events without an organization" if organization_id is None else f"events of organization {organization_id}"
     return f"There are no {named} in what you may see."
 
@@ -74,7 +76,7 @@ QUIET = "It had no events in this period and in the one before."
 
 
 def is_known(service: BillingService, principal: Principal, organization_id: str | None) -> bool:
-    """Whether the reader may see an event of the organization, whenever it was."""
+    """Whether the reader may see any event of the organization, whenever it was."""
     asked = {"without": "organization"} if organization_id is None else {"organization": organization_id}
     try:
         params = GetUsageEventsParams.parse({**asked, "limit": 1})
@@ -84,7 +86,7 @@ def is_known(service: BillingService, principal: Principal, organization_id: str
 
 
 def events_query(query: Mapping[str, Any], rank: Rank, value: str | None) -> dict[str, Any] | None:
-    """Usage Events of one bar; `None` for a set of several models, which is no value of a filter."""
+    """URL parameters of Usage Events for one bar; `None` for a set of several models, which is no value of a filter."""
     if rank.filter == "model" and " + " in (value or ""):
         return None
     if value:
@@ -102,7 +104,7 @@ def organization_page(
     address: Address,
     now: datetime,
 ) -> None:
-    """Everything about the organization that the address opens."""
+    """Draw everything about the organization that the address opens."""
     st.page_link(PAGE, label="All organizations", icon=":material/arrow_back:", query_params=address.closed().query())
     wanted = None if address.open_none else address.open
     one = next((found for found in statistics.organizations if found.organization_id == wanted), None)

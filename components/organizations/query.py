@@ -1,4 +1,4 @@
-"""The address of the Organization Stats page: what it says, as a question to the service and as links. Pure.
+"""The address (URL parameters) of the Organization Stats page, as a question to the service and as links. Pure.
 
 An `Address` is everything that a shared link carries. Links to other views are made from it, so that a view opened
 from another keeps its period, its search and its order.
@@ -31,7 +31,7 @@ LAST_PART = 10**6
 
 
 class OrganizationView(StrEnum):
-    """The parts of the page; the value is both the label and what stands in the URL."""
+    """The parts of the Organization Stats page; the value is both the label and what the URL has."""
 
     OVERVIEW = "Overview"
     CHARTS = "Charts"
@@ -42,7 +42,8 @@ class OrganizationView(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The state of the page. Names of fields are names in the URL; what the URL has wrong counts as not said.
+    """The state of the page, as its URL has it. Names of fields are names in the URL; what the URL has wrong counts as
+    not said.
 
     `span` is the period, `part` the page of the table, `size` its rows, `by` what it is sorted by, `show` its columns
     (none: the usual ones). `compare` and `only` hold organization ids. `open` is the organization whose own page is
@@ -66,12 +67,12 @@ class Address:
 
     @classmethod
     def parse(cls, query: Mapping[str, Sequence[str]]) -> Address:
-        """From a URL's parameters; other parameters are other people's."""
+        """The address from a URL's parameters; other pages' parameters are ignored."""
         said = {name: read(query[name]) for name, read in _READ.items() if query.get(name)}
         return cls(**{name: value for name, value in said.items() if value is not None})
 
     def query(self) -> dict[str, list[str]]:
-        """The parameters of this address, without those that say what is usual anyway."""
+        """The URL parameters of this address, without those at their defaults."""
         changed = {
             field.name: getattr(self, field.name)
             for field in fields(self)
@@ -81,7 +82,7 @@ class Address:
 
     @property
     def is_open(self) -> bool:
-        """Whether one organization's own page is asked for."""
+        """Whether the address asks for one organization's own page."""
         return self.open_none or self.open is not None
 
     def opening(self, organization_id: str | None) -> Address:
@@ -89,7 +90,7 @@ class Address:
         return replace(self, open=organization_id, open_none=organization_id is None)
 
     def closed(self) -> Address:
-        """Back to where all organizations are."""
+        """The address of the page with all organizations, in the same period."""
         return replace(self, open=None, open_none=False)
 
 
@@ -145,7 +146,8 @@ def days(address: Address, today: date) -> Days:
 
 
 def question(address: Address, *, at: datetime, zone: ZoneInfo, as_of: int) -> GetUsageEventsParams:
-    """The period as parameters. `at` is the present, `as_of` the state of the ledger that all figures are of.
+    """The address's period as parameters for the service. `at` is the present, `as_of` the state of the ledger that all
+    figures are of.
 
     Raises
     ------
@@ -157,7 +159,9 @@ def question(address: Address, *, at: datetime, zone: ZoneInfo, as_of: int) -> G
 
 
 def events_of(address: Address, organization_id: str | None = None, *, nobody: bool = False) -> dict[str, Any]:
-    """Parameters of the Usage Events page for the same period, of one organization, of nobody's events, or of all."""
+    """URL parameters of the Usage Events page for the same period, of one organization, of nobody's events, or of
+    all.
+    """
     query: dict[str, Any] = {"period": address.span.value}
     if address.span is Period.CUSTOM:
         query |= {
@@ -173,11 +177,11 @@ def events_of(address: Address, organization_id: str | None = None, *, nobody: b
 
 
 def of_day(query: Mapping[str, Any], day: str) -> dict[str, Any]:
-    """The same events, of one day (ISO 8601) alone."""
+    """URL parameters of the Usage Events page limited to one day (ISO 8601)."""
     return {**query, "period": Period.CUSTOM.value, "first_day": day, "last_day": day}
 
 
 def csv_address(address: Address, params: GetUsageEventsParams) -> str:
-    """Where the table's rows can be downloaded: the same period, state of the ledger, search and order."""
+    """The URL that downloads the table's rows: the same period, state of the ledger, search and order."""
     order = {"find": address.find, "sort": address.by, "order": "asc" if address.up else "desc"}
     return f"{CSV_PATH}?{csv_query(params)}&{urlencode({name: value for name, value in order.items() if value})}"

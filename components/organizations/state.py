@@ -1,4 +1,4 @@
-"""What the Organization Stats page keeps between two runs: its address, and which state of the ledger it shows.
+"""State of the Organization Stats page between two runs: its address, and which state of the ledger it shows.
 
 The URL is the truth for all of it. No widget is bound to it: most are on the screen only in some views, and what code
 sets while a bound widget is hidden is lost to the browser's older memory (see `usage_events.state`). Each starts with
@@ -33,19 +33,21 @@ NAMES = tuple(field.name for field in fields(Address))
 
 @dataclass(frozen=True, slots=True)
 class PinnedState:
-    """The ledger's booking number and the present: what one run of the page shows, its fragments included."""
+    """The ledger's booking number and the present time that all figures of one run of the page are of."""
 
     as_of: int
     at: datetime
 
 
 def current_pin(service: BillingService) -> PinnedState:
-    """The newest state. The page takes it once per run and hands it on, so that all its figures agree."""
+    """The newest booking number and time. The page takes them once per run, so that all its figures agree. The page
+    takes it once per run and hands it on, so that all its figures agree.
+    """
     return PinnedState(service.version(), service.now())
 
 
 def current() -> Address:
-    """What the URL says."""
+    """The address in the URL."""
     return Address.parse(_raw())
 
 
@@ -64,7 +66,7 @@ def write(address: Address) -> None:
 
 
 def tell_address() -> None:
-    """Once per run: a link from the page to itself changes what the script is asked, but not what the browser shows.
+    """Once per run: write the address to the browser, which does not show it after a link from the page to itself.
 
     The browser ignores what it shows already.
     """
@@ -79,7 +81,7 @@ def tell_address() -> None:
 
 
 def widget(name: str) -> str:
-    """The key of the widget that holds a part of the address: another one after the URL was changed from outside."""
+    """The key of the widget for a part of the address; it changes when the URL was changed from outside."""
     state, address = st.session_state, _raw()
     if state.get(SEEN) != address:
         state[SEEN] = address
@@ -88,7 +90,9 @@ def widget(name: str) -> str:
 
 
 def choose(name: str, key: str, read: Callable[[Any], Any] = lambda chosen: chosen) -> None:
-    """Take over what somebody chose in the widget `key`; another question starts on the first page of the table."""
+    """Callback: store what somebody chose in the widget `key`; another question starts on the first page of the
+    table.
+    """
     value = read(st.session_state[key])
     first = {} if name == "part" else {"part": 1}
     write(replace(current(), **{**first, name: value}))
@@ -98,7 +102,7 @@ def choose(name: str, key: str, read: Callable[[Any], Any] = lambda chosen: chos
 
 
 def generation() -> int:
-    """Part of the identity of what forgets its selection or its page when the question changes."""
+    """A number that changes with the question: part of the keys of widgets that must forget their selection then."""
     value: int = st.session_state.get(GENERATION, 0)
     return value
 
@@ -110,7 +114,7 @@ def open_organization(organization_id: str | None) -> None:
 
 
 def organization_link(label: str, organization_id: str | None, *, icon: str = ":material/apartment:") -> None:
-    """A link to one organization's own page, in the period of this one."""
+    """Draw a link to one organization's own page, in the period of this one."""
     query: Mapping[str, Any] = current().opening(organization_id).query()
     st.page_link(PAGE, label=plain(label), icon=icon, query_params=query)
 
@@ -121,7 +125,7 @@ def go_to_events(query: Mapping[str, Any]) -> None:
 
 
 def follow() -> None:
-    """Go where a click on a chart leads, before anything is drawn."""
+    """Go to the page that a click on a chart asked for, before anything is drawn."""
     target = st.session_state.pop(TARGET, None)
     if target is not None:
         st.switch_page(USAGE_PAGE, query_params=target)

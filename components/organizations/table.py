@@ -1,4 +1,4 @@
-"""The table of organizations: searched, sorted and paged here, so that one page of rows is all that is drawn."""
+"""The table of organizations: searched, sorted and paged here, so that only one page of rows is drawn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEADER_PIXELS = 38
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """A column: what it is sorted by (its name in the URL), its header, how a cell is written, its width in pixels."""
+    """A column of the table: its sort name in the URL, header, cell format, width in pixels."""
 
     field: str
     label: str
@@ -52,7 +52,9 @@ def _figure_column(field: str) -> TableColumn:
 
 
 def change_text(one: OrganizationFigures) -> str:
-    """How credits changed against the period before; what appeared or vanished is named as such."""
+    """How an organization's credits changed against the period before; one that appeared or vanished is named as
+    such.
+    """
     if one.previous is None:
         return ""
     if not one.previous.events:
@@ -86,12 +88,12 @@ SORT_FIELDS = tuple(field for field in SORTS if field in _LABELS)
 
 
 def sort_label(field: str) -> str:
-    """A sort in words."""
+    """A sort order in words."""
     return _LABELS[field]
 
 
 def page_of(found: Sequence[OrganizationFigures], part: int, size: int) -> tuple[int, Sequence[OrganizationFigures]]:
-    """A page's number and rows; a page behind the last one is the last one."""
+    """The number and rows of a page; a page behind the last one is the last one."""
     last = max(1, -(-len(found) // size))
     shown = min(max(1, part), last)
     return shown, found[(shown - 1) * size : shown * size]
@@ -104,7 +106,7 @@ def thinned(daily: Sequence[Decimal], most: int = POINTS) -> list[float]:
 
 
 def toggled(address: Address, clicked: str) -> tuple[str, bool]:
-    """Sort and direction after a click on a header: the same column turns round, another starts with the largest."""
+    """Sort and direction after a click on a header: the same column reverses, another starts with the largest."""
     if clicked != address.by:
         return clicked, clicked == BY_NAME  # names start with A
     return clicked, not address.up
@@ -133,7 +135,7 @@ def _rest(figures: Figures) -> str:
 
 
 def organizations_table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEventsParams) -> None:
-    """The table with its controls: turning a page, searching or sorting runs nothing else of the page."""
+    """Draw the table with its controls: turning a page, searching or sorting reruns nothing else of the page."""
     st.fragment(_table)(statistics, names, params)
 
 

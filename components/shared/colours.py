@@ -1,4 +1,4 @@
-"""One place for what colours mean. Chart colours follow Okabe and Ito, which people with any colour vision tell apart.
+"""Colours and what they mean. Chart colours follow Okabe and Ito, which people with any colour vision tell apart.
 
 Light and dark themes need different shades of the same hue, so every meaning has a pair.
 """
@@ -12,19 +12,19 @@ from billing_core.types import SyncStatus
 
 @dataclass(frozen=True, slots=True)
 class Shade:
-    """One hue on a light and on a dark background."""
+    """One hue for light and for dark backgrounds."""
 
     light: str
     dark: str
 
     def on(self, theme: str) -> str:
-        """The shade for `light` or `dark`."""
+        """The colour for the theme `light` or `dark`."""
         return self.dark if theme == "dark" else self.light
 
 
 @dataclass(frozen=True, slots=True)
 class CreditPart:
-    """A kind of credits: its name in `Credits`, what people call it, its colour."""
+    """A type of credits: its name in `Credits`, its label, its colour."""
 
     field: str
     label: str
@@ -62,7 +62,7 @@ HEAT = (
 
 @dataclass(frozen=True, slots=True)
 class StatusMark:
-    """How a sync status looks: icon and word together, so that colour never carries it alone.
+    """Icon and label of a sync status together, so that colour never carries it alone.
 
     White text on `colour` reaches 4.5 : 1 (WCAG AA).
     """
@@ -74,7 +74,7 @@ class StatusMark:
 
     @property
     def text(self) -> str:
-        """Icon and word."""
+        """Icon and label of the sync status."""
         return f"{self.icon} {self.word}"
 
 

@@ -1,4 +1,4 @@
-"""Figures as people read them. For the eye only: explanation, CSV and API keep the exact values.
+"""Formats figures for people. For the eye only: explanation, CSV and API keep the exact values.
 
 Nothing here knows Streamlit. An unknown value is the word `unknown`, never a zero.
 """
@@ -22,7 +22,7 @@ _SCALES = ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6,
 
 
 def count(value: int | None) -> str:
-    """`12345` → `12,345`."""
+    """A count with thousands separators: `12345` → `12,345`."""
     return UNKNOWN if value is None else f"{value:,}"
 
 
@@ -31,12 +31,12 @@ plural = counted
 
 
 def credits_text(value: Decimal | None) -> str:
-    """`1234.5` → `1,234.50`, `0.000042` → `0.000042`, zero → `0`."""
+    """Credits for people: `1234.5` → `1,234.50`, `0.000042` → `0.000042`, zero → `0`."""
     return UNKNOWN if value is None else _readable(value)
 
 
 def exact(value: Decimal | int | None) -> str:
-    """Every digit, with thousands separators: `1234.500000` → `1,234.5`, `-3` → `−3`."""
+    """A decimal with every digit and thousands separators: `1234.500000` → `1,234.5`, `-3` → `−3`."""
     if value is None:
         return UNKNOWN
     size = abs(Decimal(value))
@@ -46,7 +46,7 @@ def exact(value: Decimal | int | None) -> str:
 
 
 def signed(value: Decimal | int | None) -> str:
-    """Every digit of a difference, with its sign: `+1,234.5`, `−3`, `0`."""
+    """A difference with every digit and its sign: `+1,234.5`, `−3`, `0`."""
     return f"+{exact(value)}" if value is not None and value > 0 else exact(value)
 
 
@@ -68,7 +68,7 @@ def minor_units(amount: int | None, currency: str | None) -> str:
 
 
 def usd(value: Decimal | None) -> str:
-    """`1234.5` → `$1,234.50`, `0.00004` → `$0.00004`, zero → `$0`."""
+    """US dollars for people: `1234.5` → `$1,234.50`, `0.00004` → `$0.00004`, zero → `$0`."""
     if value is None:
         return UNKNOWN
     return f"−${_readable(-value)}" if value < 0 else f"${_readable(value)}"
@@ -89,7 +89,7 @@ def _readable(value: Decimal) -> str:
 
 
 def compact(value: Decimal | int | None, *, prefix: str = "") -> str:
-    """Three significant digits and a letter for a tile: `8231255.81` → `8.23M`; `1274.78` → `1,275`."""
+    """A number in three significant digits and a letter, for a tile: `8231255.81` → `8.23M`; `1274.78` → `1,275`."""
     if value is None:
         return UNKNOWN
     sign = "−" if value < 0 else ""
@@ -113,7 +113,7 @@ def _three_digits(value: Decimal) -> str:
 
 
 def duration(seconds: Decimal | None) -> str:
-    """`0.35 s`, `1.2 s`, `2 min 05 s`, `1 h 02 min`."""
+    """A duration in seconds for people: `0.35 s`, `1.2 s`, `2 min 05 s`, `1 h 02 min`."""
     if seconds is None:
         return UNKNOWN
     if seconds == 0:
@@ -131,17 +131,17 @@ def duration(seconds: Decimal | None) -> str:
 
 
 def moment(time: datetime | None, zone: ZoneInfo) -> str:
-    """`2026-11-22 14:05:09` on the clocks of `zone`; sorts as it reads."""
+    """A time in `zone`: `2026-11-22 14:05:09`; sorts as it reads."""
     return UNKNOWN if time is None else f"{time.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 def day_text(day: date) -> str:
-    """`22 Nov 2026`."""
+    """A date for people: `22 Nov 2026`."""
     return f"{day.day} {day:%b %Y}"
 
 
 def ago(then: datetime, now: datetime) -> str:
-    """`just now`, `3 min ago`, `2 h ago`, `4 days ago`."""
+    """The time since a moment: `just now`, `3 min ago`, `2 h ago`, `4 days ago`."""
     minutes = int((now - then).total_seconds() // 60)
     if minutes < 1:
         return "just now"
@@ -169,7 +169,7 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
 
 
 def rows_range(page: int, limit: int, total: int) -> str:
-    """`1–25 of 12,345 events`."""
+    """Which rows of how many are shown: `1–25 of 12,345 events`."""
     if total == 0:
         return "no events"
     first = (page - 1) * limit + 1

@@ -17,19 +17,19 @@ EVENT_PARAMETER = "event"
 
 
 def usage_link(label: str, **filters: str | Sequence[str]) -> None:
-    """A link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
+    """Draw a link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
     query: Mapping[str, Any] = {"period": Period.ALL_TIME.value, **filters}
     st.page_link(USAGE_PAGE, label=plain(label), icon=":material/arrow_outward:", query_params=query)
 
 
 def event_link(event_id: str) -> None:
-    """A link to an event's explanation."""
+    """Draw a link to an event's explanation."""
     query = {"period": Period.ALL_TIME.value, EVENT_PARAMETER: event_id}
     st.page_link(USAGE_PAGE, label=plain(event_id), icon=":material/receipt_long:", query_params=query)
 
 
 def file_link(label: str, path: str, *, note: str, key: str) -> None:
-    """A download that a route answers, which asks the session's cookie who is reading."""
+    """Draw a download link to a route, which asks the session's cookie who is reading."""
     base = st.get_option("server.baseUrlPath").strip("/")
     with st.container(key=key, width="content"):
         st.link_button(label, f"{f'/{base}' if base else ''}{path}", icon=":material/download:", help=note)

@@ -1,4 +1,4 @@
-"""Header figures as tiles: a figure, how it moved, and its exact value as help."""
+"""Header figures as tiles: a figure, its change, and its exact value as help."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ TILE_PIXELS = 150
 
 @dataclass(frozen=True, slots=True)
 class MetricTile:
-    """A figure in words: `value` rounded for the eye, `exact` in full, `moved` against the period before (or `None`).
+    """A header figure as texts: `value` rounded for the eye, `exact` in full, `moved` against the period before (or
+    `None`).
 
     `before` is the exact value of that period. `points` draw a little chart, one bar each; `growth_is_bad` colours a
     rise.
@@ -31,7 +32,7 @@ class MetricTile:
 
 
 def metric_tiles(tiles: Sequence[MetricTile], *, key: str) -> None:
-    """As many tiles beside each other as the screen holds."""
+    """Draw tiles, as many side by side as the screen holds."""
     grid = st.grid("auto", min_column_width=TILE_PIXELS, key=key)
     for tile in tiles:
         grid.metric(

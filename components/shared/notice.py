@@ -1,4 +1,4 @@
-"""Calm messages: what a person reads when something is wrong, with their text shown as it is."""
+"""Error notices: what a person reads when something is wrong, with outside text shown as it is."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
 def plain(text: str) -> str:
-    """`text` as Markdown that shows exactly `text`: names and values from outside are never markup."""
+    """A text as Markdown that shows exactly that text: names and values from outside are never markup."""
     return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
 
 
 def notice_of_error(error: BillingError) -> None:
-    """An expected error as the one line it carries."""
+    """Draw an expected error as the one line it carries."""
     st.error(plain(str(error)), icon=":material/error:")
 
 
 def report_script_error(error: Exception) -> bool:
-    """Streamlit's hook for what a script did not catch: a sentence for the person, the whole trace for the log.
+    """Streamlit's hook for uncaught errors of a script: a sentence for the person, the whole trace for the log.
 
     Returns `True`, which keeps Streamlit from drawing its own box. Both sides carry the same reference number.
     """

@@ -1,4 +1,4 @@
-"""What an action came to, said once: callbacks run before the page is drawn, so the words wait for the drawing."""
+"""The result of an action, shown once: callbacks run before the page is drawn, so the text is kept until then."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class _Outcome:
 
 
 def remember_outcome(place: str, text: str, *, is_done: bool) -> None:
-    """Keep a sentence for `say_outcome` of the same place (a key of the session's state)."""
+    """Keep a result's text for `say_outcome` of the same place (a key of the session's state)."""
     st.session_state[place] = _Outcome(text, is_done)
 
 
 def say_outcome(place: str) -> None:
-    """Draw what was kept for this place, if anything, and forget it."""
+    """Draw the result kept for this place, if any, and forget it."""
     outcome: _Outcome | None = st.session_state.pop(place, None)
     if outcome is None:
         return

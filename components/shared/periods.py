@@ -1,4 +1,6 @@
-"""Named periods as windows of the reporting timezone. Pure: the present day comes in as an argument."""
+"""Named periods (today, last 7 days …) as windows of the reporting timezone. Pure: the present day comes in as an
+argument.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from components.shared.formats import day_text
 
 
 class Period(StrEnum):
-    """The choices of the time filter; the value is both the label and what stands in the URL."""
+    """The choices of the period filter; the value is both the label and what the URL has."""
 
     TODAY = "Today"
     YESTERDAY = "Yesterday"
@@ -26,7 +28,7 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """Whole days, both ends included; `None` leaves that end open."""
+    """A span of whole days, both ends included; `None` leaves that end open."""
 
     first: date | None
     last: date | None
@@ -44,7 +46,7 @@ class Days:
 
 
 def days_of(period: Period, today: date, first: date | None = None, last: date | None = None) -> Days:
-    """The days a period means on the day `today`; `first` and `last` are those of `Period.CUSTOM`.
+    """The days of a period as of the day `today`; `first` and `last` are those of `Period.CUSTOM`.
 
     The last 7 or 30 days end with today. Raises `BadParameter` if a custom period ends before it starts.
     """
@@ -72,7 +74,7 @@ def days_of(period: Period, today: date, first: date | None = None, last: date |
 
 
 def window_of(days: Days, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
-    """The half-open window from the first midnight of `days` to the one after, on the clocks of `zone`.
+    """The half-open window from the first midnight of `days` to the one after, in `zone`.
 
     A day on which clocks change has 23 or 25 hours: each midnight carries its own offset.
     """

@@ -1,4 +1,4 @@
-"""The door of the dashboard: the sign-in form, who is signed in, and what each page asks of them.
+"""Sign-in to the dashboard: the form, who is signed in, and which roles a page needs.
 
 `main.py` calls `enter` on every run; each page calls `guard` first, and first in each of its fragments as well (a
 fragment runs without `main.py`). Who somebody is and may see is asked of `billing_core` each time and kept nowhere.
@@ -37,7 +37,7 @@ ENDED = "Your session has ended. Sign in again to go on."
 
 
 def is_signed_in() -> bool:
-    """Whether this run shows pages; decides where the navigation stands."""
+    """Whether somebody is signed in, so that this run shows pages and the navigation."""
     try:
         return _principal() is not None
     except BillingError:

@@ -1,4 +1,4 @@
-"""The parts of the Export and import page: who is offered which, and the choice between them."""
+"""The parts of the Export and import page: who may use which, and the choice between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARAMETER = "view"
 
 
 class View(StrEnum):
-    """The parts; the value is what stands in the URL."""
+    """The parts of the Export and import page; the value is what the URL has."""
 
     EXPORT = "export"
     IMPORT = "import"
@@ -42,7 +42,7 @@ OFFERED: Mapping[View, frozenset[Role]] = {
 
 
 def view_switch(principal: Principal) -> View:
-    """The part the URL asks for, with the way to the others; the first one if the reader is not offered it."""
+    """The part the URL asks for, drawn with the choice of the others; the first one if the reader may not use it."""
     offered = [view for view in View if principal.role in OFFERED[view]]
     asked = st.query_params.get(PARAMETER)
     shown = next((view for view in offered if view.value == asked), offered[0])

@@ -1,4 +1,4 @@
-"""Widgets whose truth is the URL: a link shows the same again, and what the URL has wrong counts as not said.
+"""Widgets whose state is the URL: a link shows the same again, and invalid values in the URL count as not given.
 
 No widget is bound to it: code that changes a bound widget while it is hidden loses to the browser's older memory (see
 `usage_events.state`). Each starts with what the URL says, writes there what somebody chooses, and gets a new identity
@@ -33,26 +33,26 @@ def _texts(chosen: Any) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class UrlState:
-    """The parameters `names` of one view; `view` tells its keys from those of others."""
+    """The URL parameters `names` of one view; `view` tells its keys from those of others."""
 
     view: str
     names: tuple[str, ...]
 
     def all(self, name: str) -> list[str]:
-        """Every value of a parameter, each once."""
+        """Every value of a URL parameter, each once."""
         return list(dict.fromkeys(value for value in st.query_params.get_all(name) if value))
 
     def one(self, name: str) -> str | None:
-        """The last value of a parameter."""
+        """The last value of a URL parameter; `None` if it is not given."""
         return next(reversed(self.all(name)), None)
 
     def part(self) -> int:
-        """The page of the table, from 1."""
+        """The page number of the table, from 1."""
         text = self.one(PART) or "1"
         return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
     def key(self, name: str) -> str:
-        """The key of the widget that holds a parameter: another one after the URL was changed from outside."""
+        """The key of the widget for a parameter; it changes when the URL was changed from outside."""
         state, seen, epoch = st.session_state, f"{self.view}.seen", f"{self.view}.epoch"
         if state.get(seen) != self._address():
             state[seen] = self._address()
@@ -60,7 +60,7 @@ class UrlState:
         return f"{self.view}-{name}-{state[epoch]}"
 
     def choose(self, name: str, key: str, read: Read = _texts) -> None:
-        """Take over what somebody chose in the widget `key`. For callbacks."""
+        """Callback: write what somebody chose in the widget `key` to the URL. For callbacks."""
         self._write(name, read(st.session_state[key]))
         if name != PART:
             self._write(PART, ())
@@ -89,7 +89,7 @@ def _day(url: UrlState, name: str) -> date | None:
 
 
 def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
-    """The period, with its days if it is a custom one. `url` names `span`, `from_day` and `to_day`."""
+    """Draw the choice of a period, with its days if it is a custom one. `url` names `span`, `from_day` and `to_day`."""
     span, key = _span(url), url.key(SPAN)
     st.selectbox(
         "Period", list(Period), index=list(Period).index(span), key=key, width=170, filter_mode=None,
@@ -107,7 +107,7 @@ def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
 
 
 def span_days(url: UrlState, today: date) -> Days:
-    """The days the URL asks for; all of them if it does not say.
+    """The days of the period the URL asks for; all of them if it does not say.
 
     Raises
     ------
@@ -118,5 +118,5 @@ def span_days(url: UrlState, today: date) -> Days:
 
 
 def span_window(url: UrlState, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
-    """The same as a half-open window; `at` is the present. Raises as `span_days`."""
+    """The period the URL asks for as a half-open window; `at` is the present. Raises as `span_days`."""
     return window_of(span_days(url, at.astimezone(zone).date()), zone)

@@ -1,4 +1,4 @@
-"""What the sections of pages draw with: tiles, charts beside their tables, errors of a section."""
+"""Building blocks of page sections: tiles, charts with their tables, errors of a section."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ CHART_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": Fal
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """A section that cannot be read says so and leaves the others alone; a refusal of the reader ends the page."""
+    """A context for a section: one that cannot be read says so and leaves the others alone; a refusal of the reader
+    ends the page.
+    """
     try:
         yield
     except BillingError as error:
@@ -36,7 +38,7 @@ def quiet() -> Iterator[None]:
 def tile(
     place: DeltaGenerator, label: str, figure: str, details: Sequence[str], *, note: str, key: str
 ) -> DeltaGenerator:
-    """A box with a figure and what belongs to it; wraps where `st.metric` would cut off. Returns its container."""
+    """Draw a box with a figure and its details; wraps where `st.metric` would cut off. Returns its container."""
     box = place.container(border=True, key=key, gap="xsmall", height="stretch")
     box.markdown(plain(label), help=plain(note))
     box.markdown(f"**{plain(figure)}**")
@@ -46,13 +48,13 @@ def tile(
 
 
 def table(rows: Mapping[str, Sequence[str]], *, alt: str, key: str, right: Sequence[str] = (), **options: Any) -> None:
-    """Columns of text; those of `right` are figures."""
+    """Draw columns of text as a table; those of `right` are figures."""
     config = {name: st.column_config.TextColumn(name, alignment="right" if name in right else "left") for name in rows}
     st.dataframe(dict(rows), hide_index=True, alt=alt, key=key, column_config=config, **options)
 
 
 def draw_figure(figure: Figure, *, key: str, alt: str, **options: Any) -> None:
-    """Draw with the figure's own height from the first moment: what stands below must not move when Plotly arrives."""
+    """Draw a chart in its own height from the first moment: what is below must not move when Plotly arrives."""
     st.plotly_chart(figure, key=key, alt=alt, config=CHART_CONFIG, height=figure.layout.height, **options)
 
 
@@ -67,7 +69,9 @@ def chart(
     on_click: Callable[[Sequence[Any]], None] | None = None,
     hint: str | None = None,
 ) -> None:
-    """A heading, and under it the chart or the table of its figures; a click hands over the point's `customdata`."""
+    """Draw a heading and under it the chart or the table of its figures; a click hands over the point's
+    `customdata`.
+    """
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, height=44, border=False):
         st.markdown(f"**{plain(title)}**", width="content", help=hint)
         st.space("stretch")

@@ -1,4 +1,4 @@
-"""The figures of the Stripe Sync page: numbers in, Plotly out. Pure; imports Plotly only when called.
+"""Charts of the Stripe Sync page: numbers in, Plotly out. Pure; imports Plotly only when called.
 
 Text from outside reaches Plotly escaped. What a click stands for travels in `customdata`, never in a label.
 """
@@ -65,7 +65,7 @@ def _base(theme: str, height: int, **layout: Any) -> Figure:
 
 
 def stage_bar(pipeline: Pipeline, theme: str) -> Figure:
-    """Every credit of the ledger as one bar, cut into stages."""
+    """A chart of every credit of the ledger as one bar, cut into stages."""
     figure = _base(theme, 48, barmode="stack", bargap=0)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 4, "b": 4})
     for stage, amounts in pipeline.stages.items():
@@ -110,7 +110,7 @@ def _mark(row: CustomerDay | None, value: Decimal | None) -> str:
 
 
 def heat_map(grid: HeatGrid, measure: Measure, theme: str) -> Figure:
-    """Differences by customer and UTC day; a click on a cell carries customer and day.
+    """A heat map of differences by customer and UTC day; a click on a cell carries customer and day.
 
     Heat maps of Plotly know no clicks, so an invisible marker lies on every cell.
     """
@@ -195,7 +195,9 @@ def _ticks(most: float) -> list[int]:
 
 
 def waterfall_figure(steps: Sequence[tuple[str, Decimal]], theme: str) -> Figure:
-    """From the first book to the last, one bar per step; lying, so that names can be read on a phone."""
+    """A waterfall chart from Langfuse's credits to Stripe's, one bar per step; lying, so that names can be read on a
+    phone.
+    """
     figure = _base(theme, 60 + STEP_PIXELS * len(steps))
     ends = {0, len(steps) - 1}
     texts = [exact(value) if place in ends else signed(value) for place, (_, value) in enumerate(steps)]
@@ -247,7 +249,7 @@ def _step_text(value: Decimal) -> str:
 
 
 def used_bar(used: Decimal, included: int, theme: str) -> Figure:
-    """Credits used of a plan; what lies beyond it is a part of its own, behind a line at 100 %."""
+    """A chart of credits used of a plan; what lies beyond it is a part of its own, behind a line at 100 %."""
     within, beyond = min(used, Decimal(included)), max(used - included, Decimal(0))
     figure = _base(theme, 84, barmode="stack", bargap=0.1)
     figure.update_layout(margin={"l": 16, "r": 16, "b": 32})  # too low for margins that fit themselves

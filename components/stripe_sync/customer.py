@@ -1,4 +1,4 @@
-"""One customer as Stripe has it; asked only when somebody presses the button."""
+"""One customer's status at Stripe; read only when somebody presses the button."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BADGES: dict[str, Literal["green", "orange", "red", "gray"]] = {
 
 
 def customer_panel(service: BillingService, principal: Principal, now: datetime) -> None:
-    """The section: ask for a customer, see what was read last, read it anew."""
+    """Draw the section of one customer: choose it, see its last status, read it anew."""
     st.header("Customer status", anchor=False)
     customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -56,7 +56,7 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
 def show_customer(
     service: BillingService, principal: Principal, customer: str, now: datetime, *, asked: bool, never: str
 ) -> None:
-    """What Stripe says of a customer: read now if `asked`, else as remembered; `never` is said where nothing is."""
+    """Draw a customer's status: read now if `asked`, else as last read; `never` is said where it never was."""
     try:
         if asked:
             with st.spinner("Asking Stripe…"):
@@ -73,7 +73,7 @@ def show_customer(
 
 
 def show_status(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
-    """Plan, state, period, credits and upcoming invoice; unknown is said as unknown."""
+    """Draw plan, state, period, credits and upcoming invoice; unknown is said as unknown."""
     with st.container(border=True, key="sync-customer-status"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{plain(status.customer_id)}**", width="content")

@@ -1,4 +1,4 @@
-"""The push log: who pushed when, and what came of it."""
+"""The push log: who pushed when, and the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUNS = 20
 
 
 def push_log(service: BillingService, principal: Principal) -> None:
-    """The last pushes, newest first."""
+    """Draw the last pushes, newest first."""
     st.header("Push log", anchor=False)
     runs = service.stripe.pushes(principal, RUNS)
     if not runs:

@@ -1,4 +1,4 @@
-"""What the words of the Stripe Sync page mean and how they look: stages, causes, outcomes. Pure."""
+"""Labels and icons of the Stripe Sync page: stages, causes, outcomes. Pure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STAGE_SHADES: dict[PipelineStage, Shade] = {
 
 @dataclass(frozen=True, slots=True)
 class ActionWords:
-    """An action as a button says it, as it is told afterwards, and what it does."""
+    """An action's label on a button, its past tense, and its effect."""
 
     verb: str
     done: str
@@ -64,7 +64,7 @@ ACTION_WORDS: dict[Action, ActionWords] = {
 
 @dataclass(frozen=True, slots=True)
 class CauseWords:
-    """A cause of a difference between two books: its name for people and what it means."""
+    """A cause of a difference between two sources: its label and what it means."""
 
     label: str
     meaning: str
@@ -101,7 +101,7 @@ CAUSE_WORDS: dict[str, CauseWords] = {
 
 
 def cause_words(name: str) -> CauseWords:
-    """The words for a cause, also as a step of a waterfall names it (`late +`, `late −`)."""
+    """The label and meaning of a cause, also as a step of a waterfall names it (`late +`, `late −`)."""
     bare = name.rstrip("+−").strip()
     words = CAUSE_WORDS.get(bare, CauseWords(bare.replace("_", " ").capitalize(), ""))
     return words if bare == name.strip() else CauseWords(f"{words.label} ({name.strip()[-1]})", words.meaning)

@@ -1,4 +1,4 @@
-"""The pipeline at a glance: how much stands where, what is owed beside it, how much time is left."""
+"""The pipeline overview: credits per stage, what else is owed, how much time is left."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LINKED = frozenset(PipelineStage) - {PipelineStage.HELD}
 
 
 def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
-    """What the table of usage events adds up to, without any filter."""
+    """The totals of all usage events, without any filter."""
     answer = service.get_usage_events(GetUsageEventsParams(limit=1), principal)
     return Amounts(answer.pagination.total_items, answer.totals.credits.total, answer.totals.amount_usd)
 
 
 def overview(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
-    """Stages, their sum against the ledger, and the facts beside them."""
+    """Draw the stages, their sum against the ledger, and the facts beside them."""
     if not service.stripe.is_connected:
         st.info(
             "Not connected to Stripe. Set STRIPE_API_KEY to push, to look up customers and to compare with Stripe; "

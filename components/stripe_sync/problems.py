@@ -1,4 +1,4 @@
-"""What is stuck, by cause, and what a person may decide about it."""
+"""Stuck usage by cause, and the decisions a person may make about it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LINKED_EVENTS = 5
 
 @dataclass(frozen=True, slots=True)
 class PendingDecision:
-    """What a dialog asks about: a group of stuck events, or a customer's pending ones."""
+    """The subject of a decision's dialog: a group of stuck events, or a customer's pending ones."""
 
     action: Action
     title: str
@@ -47,7 +47,7 @@ class PendingDecision:
 
 
 def problems_panel(service: BillingService, principal: Principal, found: Sequence[Problem]) -> None:
-    """The section, and the dialog of a decision that is being made."""
+    """Draw stuck usage by cause, and the dialog of a decision that is being made."""
     st.space("small")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Problems", anchor=False, width="stretch")
@@ -111,7 +111,7 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
 
 
 def open_decision(question: PendingDecision) -> None:
-    """Open the dialog with the next run."""
+    """Open the dialog of a decision with the next run."""
     st.session_state[DECIDING] = question
 
 

@@ -1,4 +1,4 @@
-"""Push now: what would be sent, the decision, how far it is, what came of it."""
+"""The section "Push now": what would be sent, the decision, progress and result."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHOWN_FAILURES = 20
 
 @dataclass(frozen=True, slots=True)
 class Dry:
-    """A dry run with the state of the ledger it was made from."""
+    """The dry run of a push with the state of the ledger it was made from."""
 
     result: PushResult
     requests: Sequence[Request]
@@ -51,12 +51,12 @@ class Dry:
 
     @property
     def whole_credits(self) -> int:
-        """Credits of all its meter events together."""
+        """The whole credits of all meter events of the dry run together."""
         return sum(request.credits for request in self.requests)
 
 
 def push_panel(service: BillingService, principal: Principal, now: datetime) -> None:
-    """The section. One push runs at a time, whoever started it and wherever."""
+    """Draw the section "Push now". One push runs at a time, whoever started it and wherever."""
     st.header("Push now", anchor=False)
     state = wiring.push_job().state
     runs_here = state is not None and state.is_running

@@ -1,4 +1,6 @@
-"""Three books side by side: choose a period, compare, see every difference down to the event."""
+"""The reconciliation section: choose a period, compare Langfuse, ledger and Stripe, see every difference down to the
+event.
+"""
 
 from __future__ import annotations
 
@@ -63,18 +65,18 @@ Place = tuple[str, str]
 
 
 def default_days(today: date) -> tuple[date, date]:
-    """The last seven full UTC days, and today."""
+    """The days to reconcile unless others are chosen: the last seven full UTC days, and today."""
     return today - timedelta(days=FULL_DAYS), today
 
 
 def window_of_days(first: date, last: date, now: datetime) -> tuple[datetime, datetime]:
-    """From the first UTC midnight to the one after the last day, or to now if that comes first."""
+    """The window from the first UTC midnight to the one after the last day, or to now if that comes first."""
     start = datetime.combine(first, time.min, UTC)
     return start, min(datetime.combine(last + timedelta(days=1), time.min, UTC), now)
 
 
 def reconcile_panel(service: BillingService, principal: Principal, now: datetime) -> None:
-    """The section: the way to a new comparison, and the last one."""
+    """Draw the reconciliation section: the form for a new comparison, and the last one."""
     found = service.stripe.last_reconciliation(principal)
     st.space("small")
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -34,7 +34,7 @@ SHOWN_PROBLEMS = 2
 
 
 class Measure(StrEnum):
-    """Which two books are compared; the value is the label."""
+    """The two sources that are compared; the value is the label."""
 
     LANGFUSE_STRIPE = "Langfuse − Stripe"
     LANGFUSE_LEDGER = "Langfuse − ledger"
@@ -44,7 +44,7 @@ class Measure(StrEnum):
 
 
 def difference(row: CustomerDay, measure: Measure) -> Decimal | None:
-    """Credits the earlier book has more than the later one; `None`: one of them is unknown."""
+    """Credits the earlier source has more than the later one; `None`: one of them is unknown."""
     match measure:
         case Measure.LANGFUSE_STRIPE:
             pair = row.langfuse_credits, row.stripe_credits
@@ -71,7 +71,7 @@ def _whole(values: Iterable[Decimal | None]) -> Decimal | None:
 
 
 def book_totals(found: Reconciliation) -> dict[str, Decimal | None]:
-    """What each book has in the whole window; unknown if it is unknown for anybody."""
+    """The credits of each source in the whole window; unknown if it is unknown for anybody."""
     rows = found.rows
     return {
         "Langfuse": _whole(row.langfuse_credits for row in rows),
@@ -83,7 +83,7 @@ def book_totals(found: Reconciliation) -> dict[str, Decimal | None]:
 
 @dataclass(frozen=True, slots=True)
 class HeatGrid:
-    """Customers, largest difference first, by UTC days; places without activity have no row.
+    """Differences of customers, largest first, by UTC days; places without activity have no row.
 
     `left_out` counts customers beyond the first ones.
     """
@@ -95,7 +95,7 @@ class HeatGrid:
 
 
 def heat_grid(found: Reconciliation, measure: Measure, shown: int = MOST_CUSTOMERS) -> HeatGrid:
-    """The grid of a reconciliation; who differs most stands first."""
+    """The differences of a reconciliation as a grid; who differs most comes first."""
     sizes: dict[str | None, Decimal] = {}
     for row in found.rows:
         size = abs(difference(row, measure) or Decimal(0)) + row.unexplained_credits
@@ -114,7 +114,7 @@ def heat_grid(found: Reconciliation, measure: Measure, shown: int = MOST_CUSTOME
 
 
 def worth_a_look(found: Reconciliation, measure: Measure) -> list[CustomerDay]:
-    """Rows whose books differ: what nobody can explain first, then by the size of the difference."""
+    """Rows whose sources differ: unexplained ones first, then by the size of the difference."""
     return sorted(
         (row for row in found.rows if row.differs),
         key=lambda row: (-row.unexplained_credits, -abs(difference(row, measure) or Decimal(0)), row.day),
@@ -122,7 +122,7 @@ def worth_a_look(found: Reconciliation, measure: Measure) -> list[CustomerDay]:
 
 
 def difference_rows(rows: Sequence[CustomerDay]) -> Rows:
-    """Every row with its books, beside each other."""
+    """A table of every row with the credits of its sources side by side."""
     return {
         "Customer": [row.customer_id or NOBODY for row in rows],
         "Day (UTC)": [row.day.isoformat() for row in rows],
@@ -140,7 +140,7 @@ def difference_rows(rows: Sequence[CustomerDay]) -> Rows:
 
 
 def cause_rows(row: CustomerDay) -> Rows:
-    """Why one customer's day differs."""
+    """The causes of one customer's difference on a day, as a table."""
     return {
         "Cause": [cause_words(part.cause or "contradiction").label for part in row.parts],
         "Credits": [signed(part.credits) for part in row.parts],
@@ -151,7 +151,7 @@ def cause_rows(row: CustomerDay) -> Rows:
 
 
 def waterfall_rows(steps: Sequence[tuple[str, Decimal]]) -> Rows:
-    """The steps as a table: the first and the last are totals."""
+    """The steps of a waterfall as a table: the first and the last are totals."""
     ends = {0, len(steps) - 1}
     return {
         "Step": [step_label(name, is_end=place in ends) for place, (name, _) in enumerate(steps)],
@@ -160,12 +160,12 @@ def waterfall_rows(steps: Sequence[tuple[str, Decimal]]) -> Rows:
 
 
 def step_label(name: str, *, is_end: bool) -> str:
-    """A book by its name, a cause by its words."""
+    """The label of a waterfall's step: a source by its name, a cause by its words."""
     return name.capitalize() if is_end else cause_words(name).label
 
 
 def cross_check_rows(check: CrossCheck) -> Rows:
-    """Days whose sums differ from Langfuse's own."""
+    """A table of days whose sums differ from Langfuse's own."""
     days = [day for day in check.days or () if day.observations or day.tokens or day.cost_usd]
     return {
         "Day (UTC)": [day.day.isoformat() for day in days],
@@ -176,7 +176,7 @@ def cross_check_rows(check: CrossCheck) -> Rows:
 
 
 def carried_rows(carried: Sequence[CarriedFraction]) -> Rows:
-    """Fractions of a credit per customer."""
+    """A table of the fractions of a credit carried forward per customer."""
     return {"Customer": [one.customer_id for one in carried], "Credits": [exact(one.credits) for one in carried]}
 
 
@@ -212,7 +212,7 @@ def requests_of(requests: Iterable[Mapping[str, Any]]) -> list[Request]:
 
 
 def request_rows(requests: Sequence[Request]) -> Rows:
-    """Requests as a table."""
+    """The meter events of a dry run as a table."""
     return {
         "Customer": [one.customer_id for one in requests],
         "Time (UTC)": [one.time for one in requests],
@@ -224,7 +224,7 @@ def request_rows(requests: Sequence[Request]) -> Rows:
 
 
 def push_log_rows(runs: Sequence[PushRun], zone: ZoneInfo, *, is_pushing: bool) -> Rows:
-    """The push log. Only the newest run can be running."""
+    """The push log as a table. Only the newest run can be running."""
     words = [outcome_word(run, is_pushing=is_pushing and place == 0) for place, run in enumerate(runs)]
     marks = {"done": "✓", "failed": "✕", "running": "↑", "interrupted": "‖"}
     columns = ("Sent", "Duplicates", "Rejected", "Held", "Newly held", "Unknown", "Confirmed")

@@ -1,4 +1,4 @@
-"""What the Stripe Sync page keeps between two runs of its script."""
+"""State of the Stripe Sync page between two runs of its script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READING = "sync.reading"
 
 @dataclass(frozen=True, slots=True)
 class PipelineView:
-    """The pipeline and its problems, as one reader saw them at one state of the ledger."""
+    """The pipeline and its problems, as read for one reader at one state of the ledger."""
 
     reader: Principal
     version: int
@@ -27,7 +27,7 @@ class PipelineView:
 
 
 def pipeline_reading(service: BillingService, principal: Principal, now: datetime) -> PipelineView:
-    """The pipeline as it is; the last look serves again within a minute while the ledger stays as it was.
+    """The pipeline and its problems, from a cache of one minute while the ledger is unchanged.
 
     Looking goes over every event: a click elsewhere on the page must not wait for that. Minutes pass because events
     settle with time.

@@ -1,4 +1,4 @@
-"""The sentences of the Stripe Sync page. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the Stripe Sync page. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
 
 
 def credits_and_money(held: Decimal | int, amount_usd: Decimal) -> str:
-    """`1,234.5 credits ($0.05)`; one credit is `1 credit`."""
+    """Credits with their amount: `1,234.5 credits ($0.05)`; one credit is `1 credit`."""
     return f"{exact(held)} credit{'' if held == 1 else 's'} ({usd(amount_usd)})"
 
 
 def amounts_text(amounts: Amounts) -> str:
-    """`12 events, 1,234.5 credits ($0.05)`."""
+    """Events with credits and amount: `12 events, 1,234.5 credits ($0.05)`."""
     return f"{plural(amounts.events, 'event')}, {credits_and_money(amounts.credits, amounts.amount_usd)}"
 
 
@@ -47,7 +47,7 @@ def in_words(then: datetime, now: datetime) -> str:
 
 
 def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> str:
-    """Which draft invoice finalizes next, and how old that knowledge is."""
+    """Which draft invoice finalizes next, and when that was read."""
     if deadline is None:
         return "No draft invoice is known to finalize. Drafts are read with every push."
     read = "" if deadline.read_at is None else f" Read {ago(deadline.read_at, now)}."
@@ -58,7 +58,7 @@ def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> s
 
 
 def reads_text(reads: int) -> str:
-    """How often Stripe was read this month, beside what it grants."""
+    """How many reads Stripe was asked for this month, beside what it grants."""
     return f"Stripe was read {reads:,} times this month (UTC); a small account is granted {MONTHLY_READS:,}."
 
 
@@ -77,7 +77,9 @@ def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal
 
 
 def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
-    """`755 events held (248 newly; of 5 only a correction)`, of a push document; empty if nothing is held."""
+    """How many events are held: `755 events held (248 newly; of 5 only a correction)`, of a push document; empty if
+    nothing is held.
+    """
     held, newly, corrections = (result.get(key, 0) for key in ("held", "newly_held", "held_corrections"))
     if not held:
         return ""
@@ -88,7 +90,9 @@ def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
 
 
 def push_progress_text(state: PushState, now: datetime) -> str:
-    """`Push by ada: 120 of 4,000 meter events answered, 50 per second, 1,234,567 credits delivered`."""
+    """The progress of a push: `Push by ada: 120 of 4,000 meter events answered, 50 per second, 1,234,567 credits
+    delivered`.
+    """
     progress, rate = state.progress, state.per_second(state.progress.done, now)
     if not progress.total:
         return f"Push by {state.started_by}: {progress.doing}"
@@ -128,12 +132,14 @@ def push_outcome_text(state: PushState, now: datetime) -> str:
 
 
 def outcome_word(run: PushRun, *, is_pushing: bool) -> str:
-    """`done`, `failed`, `running`; a run that never ended and does not run was `interrupted`."""
+    """How a push ended, in one word: `done`, `failed`, `running`; one that never ended and does not run was
+    `interrupted`.
+    """
     return "interrupted" if run.outcome == "running" and not is_pushing else run.outcome
 
 
 def last_push_text(run: PushRun | None, now: datetime, *, is_pushing: bool) -> str:
-    """The newest line of the push log, in words."""
+    """The newest push of the log, in words."""
     if run is None:
         return "Nothing was ever pushed from this ledger."
     match outcome_word(run, is_pushing=is_pushing):
@@ -172,7 +178,7 @@ def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
 
 
 def decision_text(preview: DecisionPreview, count: int) -> str:
-    """What a decision did: fewer events than shown mean that the others had moved on by then."""
+    """What a decision did: fewer events than shown mean that the others had changed by then."""
     done = ACTION_WORDS[preview.action].done
     told = f"{plural(count, 'event')} {'is' if count == 1 else 'are'} {done}."
     if preview.action is Action.RETRY and count == preview.amounts.events:
@@ -185,7 +191,9 @@ def decision_text(preview: DecisionPreview, count: int) -> str:
 
 
 def decision_button(action: Action, touched: Amounts, sent: Amounts | None = None) -> str:
-    """The confirmation itself: `Retry 12 events: 1,234.5 credits ($0.05)`; of a retry the credits to be `sent`."""
+    """The label of the button that makes a decision: `Retry 12 events: 1,234.5 credits ($0.05)`; of a retry the credits
+    to be `sent`.
+    """
     counted = touched if sent is None else sent
     return f"{ACTION_WORDS[action].verb} {plural(touched.events, 'event')}: {_sum_text(counted)}"
 
@@ -194,12 +202,12 @@ def decision_button(action: Action, touched: Amounts, sent: Amounts | None = Non
 
 
 def reconcile_progress_text(state: ReconcileState) -> str:
-    """Who reconciles and what is done now."""
+    """The progress of a reconciliation: who started it and what is done now."""
     return f"Reconciliation by {state.started_by}: {state.progress.doing}"
 
 
 def unexplained_text(found: Reconciliation) -> str:
-    """The verdict of a reconciliation, in words as well as in a number."""
+    """The result of a reconciliation, in words as well as in a number."""
     unexplained = found.unexplained_credits
     if unexplained:
         return f"{exact(unexplained)} credits are unexplained: the rows marked with “!” below say where to look."
@@ -212,7 +220,9 @@ def unexplained_text(found: Reconciliation) -> str:
 
 
 def used_text(status: CustomerStatus) -> str:
-    """`612,000 of 500,000 credits used: 122.4 %, 112,000 over the plan`, as far as it is known."""
+    """Credits used of a plan: `612,000 of 500,000 credits used: 122.4 %, 112,000 over the plan`, as far as it is
+    known.
+    """
     if status.used is None:
         return "Credits used: unknown"
     if not status.included:

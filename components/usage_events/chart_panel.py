@@ -1,4 +1,4 @@
-"""The charts under the table: drawn after it, each with a table of the same figures, and checked against it."""
+"""The charts under the table of usage events, each with a table of the same figures, and checked against it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AREAS = 150
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """A ranking: its label, what it is broken down by, and the filter that a click on a bar sets."""
+    """A ranking of the page: its label, the dimension, and the filter that a click on a bar sets."""
 
     label: str
     dimensions: tuple[str, ...]
@@ -64,12 +64,12 @@ TOPS = {
 
 
 def clickable(top: Top, value: str | None) -> bool:
-    """Whether a bar stands for one value of a filter; a set of several models does not."""
+    """Whether a bar is one value of a filter; a set of several models is not."""
     return bool(value) and not (top.filter == "model" and " + " in str(value))
 
 
 def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
-    """The mark under the heading: that every chart adds up to the table's total, or which does not."""
+    """The text under the heading: that every chart adds up to the table's total, or which does not."""
     if not wrong:
         return f"✓ charts, table and header agree: {credits_text(total)} credits"
     return (
@@ -80,7 +80,7 @@ def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
 
 @st.fragment
 def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: Summary) -> None:
-    """All charts of one filter. Asks for the reader again: a fragment runs on its own."""
+    """Draw all charts of one filter. Asks for the reader again: a fragment runs on its own."""
     principal = sign_in.guard()
     with stop_on_error():
         _panel(service, principal, params, summary)

@@ -1,4 +1,4 @@
-"""The figures of the Usage Events page: numbers in, Plotly out. Pure; imports Plotly only when called.
+"""Charts of the Usage Events page: numbers in, Plotly out. Pure; imports Plotly only when called.
 
 Text from outside reaches Plotly escaped, because Plotly reads tags in labels. What a click stands for travels in
 `customdata`, never in a label.
@@ -41,18 +41,18 @@ LONGEST_LABEL = 28
 
 
 def label_of(value: str | None) -> str:
-    """A name as Plotly shows it literally."""
+    """A name as a label that Plotly shows literally."""
     return escape(value, quote=False) if value else NAMELESS
 
 
 def short_label(value: str | None) -> str:
-    """A name beside a bar or a line, shown literally and cut where it would take the chart's room."""
+    """A name as a label beside a bar or a line, shown literally and cut where it would take the chart's room."""
     text = value or NAMELESS
     return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
 
 
 def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
-    """An empty figure as every chart begins; Plotly is imported here."""
+    """An empty chart with the common layout; Plotly is imported here."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
@@ -69,7 +69,7 @@ def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
 
 
 def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
-    """Stacked bars, one per day of the reporting timezone; a click carries the day."""
+    """A chart of stacked bars, one per day of the reporting timezone; a click carries the day."""
     figure = base_figure(theme, height=320, barmode="stack", bargap=0.15)
     names = [day.day.isoformat() for day in days]
     for part in CREDIT_PARTS:
@@ -87,7 +87,7 @@ def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Fi
 
 
 def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits") -> None:
-    """Days of the reporting timezone along the bottom, amounts from zero up the side."""
+    """Set the axes of a chart: days of the reporting timezone along the bottom, amounts from zero up the side."""
     figure.update_xaxes(
         type="date",
         tickformat="%-d %b",
@@ -99,7 +99,7 @@ def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "
 
 
 def credits_by_type(whole: Credits, theme: str) -> Figure:
-    """A ring of AI, compute and storage credits."""
+    """A ring chart of AI, compute and storage credits."""
     figure = base_figure(theme, height=320)
     values = [getattr(whole, part.field) for part in CREDIT_PARTS]
     figure.add_pie(
@@ -124,7 +124,8 @@ def _percentages(values: Sequence[Decimal]) -> list[str]:
 
 
 def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Figure:
-    """Stacked horizontal bars, the largest on top; a click carries the first of the slice's values, and last its place.
+    """A chart of stacked horizontal bars, the largest on top; a click carries the first of the row's values, and last
+    its place.
 
     "All others" is not a bar: it would often dwarf the ones people came to compare. `names` are the bars' own, where
     the slices' values do not say enough.
@@ -168,7 +169,7 @@ def _name(one: BreakdownRow) -> str | None:
 
 
 def share_tree(slices: Sequence[BreakdownRow], others: BreakdownRow | None, theme: str) -> Figure:
-    """Organizations as areas, their chatflows inside.
+    """A tree map: organizations as areas, their chatflows inside.
 
     Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
     a last digit, and Plotly then draws nothing.
@@ -188,8 +189,8 @@ def share_tree(slices: Sequence[BreakdownRow], others: BreakdownRow | None, them
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """An area of a tree: its id and its parent's (`all` at the top), its name as Plotly shows it, the credits that it
-    holds outside of the areas within it, and all that it holds.
+    """An area of a tree map: its id and its parent's (`all` at the top), its name as Plotly shows it, the credits that
+    it holds outside of the areas within it, and all that it holds.
     """
 
     id: str
@@ -200,7 +201,7 @@ class Area:
 
 
 def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *, levels: int = -1) -> Figure:
-    """Areas within areas, the darker the more they hold; "all others" beside them.
+    """A tree map of areas within areas, the darker the more they hold; "all others" beside them.
 
     With `levels`, only so many are shown at once; a click looks into an area, and a bar above it leads back.
     """
@@ -232,7 +233,7 @@ def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *,
 
 
 def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str) -> Figure:
-    """Credits by weekday and hour of the reporting timezone."""
+    """A heat map of credits by weekday and hour of the reporting timezone."""
     figure = base_figure(theme, height=360)
     rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
     figure.add_heatmap(

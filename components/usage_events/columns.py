@@ -1,4 +1,4 @@
-"""The column contract of the Usage Events table: which field, which words, how it is written for people. Pure."""
+"""The columns of the Usage Events table: which field, which label, how it is written for people. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ EMPTY = ""
 
 @dataclass(frozen=True, slots=True)
 class EventColumn:
-    """A column: its published field (by which the engine sorts), its header, its text, its width in pixels."""
+    """A column of the table: its published field (by which the engine sorts), its header, its text, its width in
+    pixels.
+    """
 
     field: str
     label: str
@@ -93,15 +95,15 @@ def _moment_or_none(event: UsageEvent, zone: ZoneInfo) -> str:
 
 
 def column_of(field: str) -> EventColumn:
-    """The column of a published field."""
+    """The column with a published field."""
     return _BY_FIELD[field]
 
 
 def sort_field(label: str) -> str:
-    """The published field of a header."""
+    """The published field of a column header."""
     return _BY_LABEL[label].field
 
 
 def cells(events: list[UsageEvent], columns: list[EventColumn], zone: ZoneInfo) -> dict[str, list[str]]:
-    """Field → one text per event."""
+    """The table's cells: field → one text per event."""
     return {column.field: [column.text(event, zone) or EMPTY for event in events] for column in columns}

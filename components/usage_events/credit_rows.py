@@ -1,4 +1,4 @@
-"""Figures of charts as columns of text: what stands in the table beside a chart, the same on every page. Pure."""
+"""The table beside a chart: its figures as columns of text, the same on every page. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIGURE_COLUMNS = (*(part.label for part in CREDIT_PARTS), "Total credits", "Even
 
 
 def credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
-    """Credits by type and their total, a row each."""
+    """Columns with credits by type and their total, a row each."""
     return {
         **{part.label: [credits_text(getattr(held, part.field)) for held in amounts] for part in CREDIT_PARTS},
         "Total credits": [credits_text(held.total) for held in amounts],
@@ -23,12 +23,12 @@ def credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
 
 
 def slice_rows(slices: Sequence[BreakdownRow]) -> dict[str, list[str]]:
-    """The figures of slices, a row each."""
+    """The figures of breakdown rows as columns of text."""
     return {**credit_cells([one.credits for one in slices]), "Events": [count(one.events) for one in slices]}
 
 
 def day_rows(summary: Summary) -> dict[str, list[str]]:
-    """Credits, money and events per day with any."""
+    """Credits, amounts and events per day with any, as columns of text."""
     days = summary.days
     return {
         "Day": [day.day.isoformat() for day in days],

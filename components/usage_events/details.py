@@ -1,4 +1,4 @@
-"""The explanation of an event in a drawer: every step from the trace to its credits, as `explain` prints it."""
+"""The explanation of an event in a dialog: every step from the trace to its credits, as `explain` prints it."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from components.shared.notice import notice_of_error, plain
 
 
 def open_event(event_id: str) -> None:
-    """Ask for the drawer; the address then leads to it."""
+    """Open the dialog of an event; the address then leads to it."""
     st.query_params[EVENT_PARAMETER] = event_id
 
 
 def close_event() -> None:
-    """Forget it again."""
+    """Close the dialog of an event."""
     st.query_params.pop(EVENT_PARAMETER, None)
 
 
 def requested_event() -> str | None:
-    """The event whose drawer the address asks for."""
+    """The id of the event whose dialog the address asks for; `None` if it asks for none."""
     value = st.query_params.get(EVENT_PARAMETER)
     return value or None
 
 
 @st.dialog("Usage event", width="large", position="right", icon=":material/receipt_long:", on_dismiss=close_event)
 def show_event(service: BillingService, event_id: str) -> None:
-    """The drawer. Asks for the reader again: a dialog runs on its own."""
+    """Draw the dialog of an event. Asks for the reader again: a dialog runs on its own."""
     principal = sign_in.guard()
     try:
         explanation = service.explain(event_id, principal)

@@ -1,4 +1,4 @@
-"""What a page does about an expected error: the sentence, a way out, and no further figures."""
+"""Shows an expected error on a page: the sentence, a way out, and no further figures."""
 
 from __future__ import annotations
 

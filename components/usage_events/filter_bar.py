@@ -1,4 +1,6 @@
-"""The filter bar of the Usage Events page. All of it stands in the URL: a shared link shows the same view."""
+"""The filter bar of the Usage Events page. All of it is in the URL: a shared link shows the same view. All of it stands
+in the URL: a shared link shows the same view.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ CHIPS = 12
 
 
 def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -> Filters:
-    """Draw the bar and return what it says."""
+    """Draw the filter bar and return its filters."""
     zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
         period = st.selectbox(
@@ -184,7 +186,9 @@ def _most_frequent(counted: list[tuple[str, int]]) -> str:
 
 
 def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
-    """What narrows the view, in words: the days with their timezone, and each filter with its way out."""
+    """Draw what narrows the view, in words: the days with their timezone, and each filter with a button to remove
+    it.
+    """
     active = chips(filters)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="active-filters"):
         st.caption(

@@ -1,4 +1,4 @@
-"""How current the page is, and the way to newer data."""
+"""How current the page is, and the button to refresh it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 
 
 def stamp(last_success: PullRun | None, now: datetime, zone: ZoneInfo) -> str:
-    """`Langfuse read 3 min ago, up to 14:05 UTC`, on the clocks of the reporting timezone."""
+    """How current the page is: `Langfuse read 3 min ago, up to 14:05 UTC`, in the reporting timezone."""
     if last_success is None:
         return "Langfuse has not been read yet"
     until = min(last_success.window.end, last_success.started_at).astimezone(zone)
@@ -44,7 +44,7 @@ def partial_text(freshness: Freshness, principal: Principal) -> str | None:
 
 
 def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
-    """What the pull is doing; how many rows at which rate only for people who may see every organization."""
+    """The progress of a pull; how many rows at which rate only for people who may see every organization."""
     if principal.organizations is not None:
         return "Reading Langfuse"
     doing, rate = f"Reading Langfuse: {state.progress.doing}", state.per_second(state.progress.observations, now)
@@ -71,7 +71,9 @@ def outcome_text(state: PullState, principal: Principal) -> str:
 
 
 def title_row(title: str, service: BillingService, principal: Principal) -> bool:
-    """Title, stamp, refresh button, what runs now and what is missing. Returns whether a pull is running."""
+    """Draw title, freshness, refresh button, what runs now and what is missing; returns whether a pull is running.
+    Returns whether a pull is running.
+    """
     freshness = service.freshness()
     state = wiring.pull_job().state
     runs_here = state is not None and state.is_running
@@ -130,7 +132,7 @@ def _say_outcome(principal: Principal) -> None:
 
 
 def show_what_the_refresh_brought() -> None:
-    """Before the page asks for anything: whoever asked for a refresh wants to see what it brought."""
+    """Show the newest state if a refresh of this session has ended, before the page asks for anything."""
     state = wiring.pull_job().state
     if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
         unpin()

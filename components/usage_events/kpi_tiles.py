@@ -1,4 +1,4 @@
-"""The header figures: what they are, in which unit, how they moved."""
+"""The header figures: which there are, in which unit, how they changed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ TILES = (
 
 
 def comparison(tile: Tile, summary: Summary) -> str | None:
-    """What stands under the figure; `None` where the period has no beginning and so nothing before it."""
+    """The change shown under a figure; `None` where the period has no beginning and so nothing before it."""
     if summary.previous is None:
         return None
     if summary.previous.events == 0:
@@ -77,7 +77,9 @@ def comparison(tile: Tile, summary: Summary) -> str | None:
 
 
 def daily_points(tile: Tile, summary: Summary) -> list[float]:
-    """A point per day from the first with events to the last; the summary leaves out days without any."""
+    """The values of a figure per day from the first with events to the last; the summary leaves out days without
+    any.
+    """
     if not summary.days:
         return []
     values = {day.day: float(tile.value(day) or 0) for day in summary.days}
@@ -86,7 +88,7 @@ def daily_points(tile: Tile, summary: Summary) -> list[float]:
 
 
 def kpi_tiles(summary: Summary) -> None:
-    """Six tiles, as many beside each other as the screen holds."""
+    """Draw six header figures as tiles, as many side by side as the screen holds."""
     metric_tiles([_tile(tile, summary) for tile in TILES], key="kpi-tiles")
 
 

@@ -1,4 +1,4 @@
-"""What the filter bar says, as a question to the service and as an address. Pure."""
+"""The filters of the Usage Events page, as a question to the service and as URL parameters. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITHOUT = "without"
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The state of the filter bar. `amount_min` and `amount_max` are US dollars as typed."""
+    """Everything chosen in the filter bar. `amount_min` and `amount_max` are US dollars as typed."""
 
     period: Period = Period.LAST_30_DAYS
     first_day: date | None = None
@@ -50,7 +50,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Where in the answer, in which order; the defaults are the newest 25."""
+    """Page, page size and order of the table; the defaults are the newest 25."""
 
     sort: str = "timestamp"
     order: str = "desc"
@@ -60,7 +60,7 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One active filter as shown: what it says and which value of which widget it removes."""
+    """One active filter as shown: its text and which value of which widget it removes."""
 
     text: str
     key: str

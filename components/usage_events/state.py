@@ -1,4 +1,4 @@
-"""What a session remembers about the Usage Events page, and the callbacks that change it.
+"""Session state of the Usage Events page, and the callbacks that change it.
 
 Period, search, order and page live in widgets bound to the URL; their keys are the URL's names. Widgets that are not
 always on the screen (the "Filters" panel, the days of a custom period) cannot be bound: what code sets while they are
@@ -40,14 +40,16 @@ SEEN, EPOCH = "usage.seen-address", "usage.address-epoch"
 
 @dataclass(frozen=True, slots=True)
 class PinnedView:
-    """The ledger's booking number and the present as this view knows them: pages cut from it never overlap."""
+    """The ledger's booking number and the present time that a view is of: its pages never overlap."""
 
     as_of: int
     at: datetime
 
 
 def current_pin(service: BillingService, zone: ZoneInfo) -> PinnedView:
-    """The pin of this session; a new one at the first look, after `unpin`, on a new day, and while there is nothing."""
+    """The pinned state of this session; a new one at the first view, after `unpin`, on a new day, and while there is
+    nothing.
+    """
     now = service.now()
     pin: PinnedView | None = st.session_state.get(PIN)
     if pin is None or pin.as_of == 0 or pin.at.astimezone(zone).date() != now.astimezone(zone).date():
@@ -56,31 +58,31 @@ def current_pin(service: BillingService, zone: ZoneInfo) -> PinnedView:
 
 
 def unpin_if_younger(time: datetime) -> None:
-    """Let go of a view that was opened after `time`, when a pull began: it showed the half that was read by then."""
+    """Unpin a view that was opened after `time`, when a pull began: it showed the half that was read by then."""
     pin: PinnedView | None = st.session_state.get(PIN)
     if pin is not None and pin.at >= time and st.session_state.get("page", 1) == 1:
         unpin()
 
 
 def unpin() -> None:
-    """Show the newest state from the first page on."""
+    """Show the newest state of the ledger, from the first page on."""
     st.session_state.pop(PIN, None)
     order_changed()
 
 
 def generation() -> int:
-    """Changes whenever grids and charts must forget what was selected in them."""
+    """A number that changes whenever grids and charts must forget what was selected in them."""
     value: int = st.session_state.get(GENERATION, 0)
     return value
 
 
 def filters_changed() -> None:
-    """Any filter changed: another question, so the newest data and the first page."""
+    """Callback after any change of a filter: another question, so the newest data and the first page."""
     unpin()
 
 
 def period_changed() -> None:
-    """Another period: days chosen for a custom one go with it."""
+    """Callback after a change of the period: days chosen for a custom one are dropped."""
     if st.session_state["period"] != Period.CUSTOM:
         for key in DAY_KEYS:
             _write(key, ())
@@ -88,20 +90,20 @@ def period_changed() -> None:
 
 
 def order_changed() -> None:
-    """The same events in another order: first page, same state of the ledger."""
+    """Callback after a change of the order: first page, same state of the ledger."""
     st.session_state["page"] = 1
     st.session_state[GENERATION] = generation() + 1
 
 
 def set_sort(label: str, order: str) -> None:
-    """Sort by the column of this label."""
+    """Sort the table by the column of this label."""
     st.session_state["sort"] = label
     st.session_state["order"] = order
     order_changed()
 
 
 def reset_filters() -> None:
-    """Back to the defaults; order, page size and columns stay."""
+    """Set all filters to their defaults; order, page size and columns stay."""
     st.session_state["period"] = Period.LAST_30_DAYS
     st.session_state["search"] = ""
     for key in ADDRESS_KEYS:
@@ -110,7 +112,7 @@ def reset_filters() -> None:
 
 
 def add_value(key: str, value: str) -> None:
-    """Filter by one more value."""
+    """Add a value to a filter."""
     values = st.query_params.get_all(key)
     if value not in values:
         _write(key, [*values, value])
@@ -118,7 +120,7 @@ def add_value(key: str, value: str) -> None:
 
 
 def remove_value(key: str, value: str | None) -> None:
-    """Take one value out of a filter, or empty a filter that has only one."""
+    """Remove one value from a filter, or empty a filter that has only one."""
     if key == "search":
         st.session_state["search"] = ""
     else:
@@ -127,7 +129,7 @@ def remove_value(key: str, value: str | None) -> None:
 
 
 def choose(key: str, widget: str) -> None:
-    """Take over what somebody chose in a widget of the "Filters" panel."""
+    """Callback: store what somebody chose in a widget of the "Filters" panel."""
     chosen = st.session_state[widget]
     _write(key, chosen if isinstance(chosen, list) else [str(chosen or "")])
     st.session_state[SEEN] = _address()
@@ -135,7 +137,7 @@ def choose(key: str, widget: str) -> None:
 
 
 def address_epoch() -> int:
-    """Changes whenever the URL's filters were changed by something else than the panel's widgets."""
+    """A number that changes whenever the URL's filters were changed by something else than the panel's widgets."""
     state, address = st.session_state, _address()
     if state.get(SEEN) != address:
         state[SEEN] = address
@@ -178,7 +180,7 @@ def _values(key: str) -> tuple[str, ...]:
 
 
 def current_filters() -> Filters:
-    """What the filter bar says; call it after the bar was drawn."""
+    """The filters as chosen in the filter bar; call it after the bar was drawn."""
     state, address = st.session_state, st.query_params
     values = ((facet.key, _values(facet.key)) for facet in FACETS)
     return Filters(

@@ -1,4 +1,4 @@
-"""The Usage Events table: one page of rows from the engine, sorted and paged there."""
+"""The Usage Events table: one page of rows, sorted and paged in the engine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def paging() -> Paging:
 
 
 def table_controls() -> None:
-    """Sort box (for keyboards and phones; a click on a header does the same), page size and choice of columns."""
+    """Draw sort box (for keyboards and phones; a click on a header does the same), page size and choice of columns."""
     st.selectbox(
         "Sort by",
         SORT_LABELS,
@@ -83,7 +83,9 @@ def table_controls() -> None:
 
 
 def csv_link(params: GetUsageEventsParams) -> None:
-    """The whole answer as a file, streamed by a route that asks the session's cookie who is reading."""
+    """Draw the link that downloads all events of the filter as CSV, by a route that asks the session's cookie who is
+    reading.
+    """
     base = st.get_option("server.baseUrlPath").strip("/")
     st.link_button(
         "CSV",
@@ -94,7 +96,7 @@ def csv_link(params: GetUsageEventsParams) -> None:
 
 
 def new_data_notice(service: BillingService, principal: Principal, shown: GetUsageEventsParams) -> None:
-    """Say that there is something newer than the pinned view, if it concerns this filter and this reader."""
+    """Draw a notice that there is something newer than the pinned view, if it concerns this filter and this reader."""
     place = st.container(horizontal=True, vertical_alignment="center", key="new-data")
     if shown.as_of is None or service.version() <= shown.as_of:
         return
@@ -119,7 +121,7 @@ def chosen_columns() -> list[EventColumn]:
 
 
 def toggled(sort: str, order: str, clicked: str) -> tuple[str, str]:
-    """The order after a click on a header: the same column turns round, another one starts with the largest."""
+    """The order after a click on a header: the same column reverses, another one starts with the largest."""
     if clicked != sort:
         return clicked, DESCENDING
     return clicked, ASCENDING if order == DESCENDING else DESCENDING
@@ -140,7 +142,9 @@ def _on_details(key: str, ids: Sequence[str]) -> None:
 
 
 def event_grid(response: UsageEventsResponse, sorted_by: Paging, zone: ZoneInfo) -> None:
-    """The rows. The grid's identity changes with order and page: a selection must not outlive its rows."""
+    """Draw the rows. The grid's key changes with order and page: a selection must not outlive its rows. The grid's
+    identity changes with order and page: a selection must not outlive its rows.
+    """
     columns = chosen_columns()
     identity = f"{generation()}-{response.pagination.page}-{response.pagination.as_of}"
     key, button = f"grid-{identity}", f"details-{identity}"
@@ -197,7 +201,7 @@ def _column_config(column: EventColumn, label: str) -> Any:
 
 
 def footer(response: UsageEventsResponse) -> None:
-    """The sums over the whole filter, not of the page."""
+    """Draw the sums over the whole filter, not of the page."""
     totals, held = response.totals, response.totals.credits
     parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
     text = (
@@ -210,7 +214,9 @@ def footer(response: UsageEventsResponse) -> None:
 
 
 def page_control(response: UsageEventsResponse) -> int:
-    """Which rows these are, and the way to others. Returns the page to show: one that there is."""
+    """Draw which rows are shown and the buttons to others; returns the page to show: one that exists. Returns the page
+    to show: one that there is.
+    """
     where = response.pagination
     with st.container(horizontal=True, vertical_alignment="center", key="paging"):
         rows = st.container(width="content")

@@ -1,4 +1,4 @@
-"""What other cards would change, or did: figures, organizations, plans, what is owed to Stripe, what is left alone."""
+"""The result of a re-rating: figures, organizations, plans, what is owed to Stripe, which events stay as they are."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WORDS = ("Organization", "Customer", "Organizations", "Plan", "What happens", "R
 
 
 def show_answer(service: BillingService, principal: Principal, kept: RerateResult) -> None:
-    """All of it, in the order in which people ask."""
+    """Draw the whole result of a re-rating, in the order in which people ask."""
     found, zone = kept.found, service.settings.zone
     st.markdown(f"**{plain(verdict_text(found))}**")
     st.caption(plain(f"{kept.label[:1].upper()}{kept.label[1:]}, on {window_text(found, zone)}."))

@@ -1,4 +1,6 @@
-"""Which cards history is priced with: those in force, a file, or what somebody writes. Nothing of it is kept."""
+"""The choice of cards to re-rate with: those in force, a file, or typed text. Nothing of it is stored. Nothing of it is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ SOURCE = "source"
 
 
 class CardSource(StrEnum):
-    """Where the cards come from; the value stands in the URL."""
+    """Where the cards come from; the value is what the URL has."""
 
     TEXT = "text"
     FILE = "file"
@@ -49,7 +51,7 @@ NOTES = {
 
 
 def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:
-    """The choice; returns the cards with what to call them, `None` while there are none that can be used."""
+    """Draw the choice of cards; returns them with a label, `None` while there are none that can be used."""
     source = _source()
     st.caption(plain(NOTES[source]))
     try:

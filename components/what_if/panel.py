@@ -1,4 +1,4 @@
-"""What-if: history priced with other cards, and, if somebody decides so, booked like that."""
+"""The what-if view: past usage priced with other cards, and, if somebody decides so, booked like that."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LOOK_SECONDS = 0.5
 
 
 def what_if_view(service: BillingService, principal: Principal) -> None:
-    """The view."""
+    """Draw the what-if view."""
     st.header("What-if re-rating", anchor=False)
     st.caption(plain(FORM))
     if principal.organizations is not None:

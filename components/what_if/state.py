@@ -1,4 +1,4 @@
-"""What the what-if view keeps between two runs: the last answer, what it was asked of, the open confirmation."""
+"""State of the what-if view between two runs: the last result, its question, the open confirmation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUSY = "Somebody is applying other cards at this moment. Wait until that is done
 
 @dataclass(frozen=True, slots=True)
 class RerateResult:
-    """What cards would change, worked out at a state of the ledger; or, once applied, what they changed.
+    """What cards would change, computed at a state of the ledger; or, once applied, what they changed.
 
     `start` and `end` are the window that was asked for: applying asks for the same one.
     """
@@ -43,7 +43,7 @@ class RerateResult:
 def keep(
     cards: RateCardFile, label: str, window: tuple[datetime | None, datetime | None], found: Rerating, version: int
 ) -> None:
-    """This is the answer the view shows."""
+    """Store the result that the view shows."""
     before = answer()
     number = 1 if before is None else before.number + 1
     st.session_state[ANSWER] = RerateResult(cards, label, *window, found, version, number)
@@ -51,13 +51,13 @@ def keep(
 
 
 def answer() -> RerateResult | None:
-    """The answer the view shows."""
+    """The result that the view shows; `None` before the first."""
     kept: RerateResult | None = st.session_state.get(ANSWER)
     return kept
 
 
 def discard() -> None:
-    """Forget it."""
+    """Forget the result."""
     st.session_state.pop(ANSWER, None)
     close_dialog()
 
@@ -68,17 +68,17 @@ def ask_to_apply() -> None:
 
 
 def wants_to_apply() -> bool:
-    """Whether the confirmation is open."""
+    """Whether the confirmation of applying is open."""
     return bool(st.session_state.get(APPLYING))
 
 
 def close_dialog() -> None:
-    """Close it."""
+    """Close the confirmation."""
     st.session_state.pop(APPLYING, None)
 
 
 def await_work(has_started: bool) -> None:
-    """Remember that this session waits for what was just started; say so if somebody else was faster."""
+    """Store that this session waits for the job just started; tells the person if somebody else was faster."""
     state = wiring.rerate_job().state
     if not has_started or state is None:
         remember_outcome(SAID, BUSY, is_done=False)
@@ -87,7 +87,7 @@ def await_work(has_started: bool) -> None:
 
 
 def awaited_is_over() -> bool:
-    """Whether what this session started has ended since the last time somebody asked."""
+    """Whether the job this session started has ended since this was last asked."""
     state = wiring.rerate_job().state
     if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
         return False

@@ -1,4 +1,4 @@
-"""The words of the what-if view. Pure: values in, plain text out; escape it before it becomes Markdown."""
+"""Texts of the what-if view. Pure: values in, plain text out; escape it before it becomes Markdown."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def _lists(value: Any) -> Any:
 
 
 def cards_line(cards: RateCardFile, zone: ZoneInfo) -> str:
-    """`builtin-1: from 1970-01-01 00:00:00 (UTC), 1 credit = $0.00004, margin 1`; of several cards each."""
+    """The cards in one line: `builtin-1: from 1970-01-01 00:00:00 (UTC), 1 credit = $0.00004, margin 1`; of several
+    cards each.
+    """
     lines = []
     for card in cards.cards:
         until = "" if card.effective_to is None else f" to {moment(card.effective_to, zone)}"
@@ -98,7 +100,7 @@ def _rules(card: RateCard) -> str:
 
 
 def window_text(found: Rerating, zone: ZoneInfo) -> str:
-    """Of which events it is about."""
+    """Which events were re-rated, in words."""
     if found.start is None and found.end is None:
         return f"{plural(found.events, 'event')} of all time"
     begin = "the beginning" if found.start is None else moment(found.start, zone)
@@ -127,7 +129,7 @@ def _signed_usd(value: Decimal) -> str:
 
 
 def tiles(found: Rerating) -> list[MetricTile]:
-    """The header figures."""
+    """The header figures of a re-rating as tiles."""
     old, new, old_usd, new_usd = sums(found)
     up, money = found.delta_credits, found.delta_usd
     return [
@@ -149,7 +151,7 @@ def _with_sign(text: str, value: Decimal) -> str:
 
 
 def verdict_text(found: Rerating) -> str:
-    """The answer in a sentence."""
+    """The result of a re-rating in a sentence."""
     what = "changed" if found.applied else "would change"
     if not found.events:
         return "There is no event in this period."
@@ -162,7 +164,7 @@ def verdict_text(found: Rerating) -> str:
 
 
 def total_line(found: Rerating) -> str:
-    """The last line of the table: what all organizations add up to."""
+    """The last line of the table: the sum over all organizations."""
     old, new, old_usd, new_usd = sums(found)
     return (
         f"All {plural(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
@@ -172,7 +174,7 @@ def total_line(found: Rerating) -> str:
 
 
 def tie_text(found: Rerating, shown_credits: Decimal) -> str:
-    """Whether the old credits are those that Usage Events shows for the same period."""
+    """Whether the old credits equal those that Usage Events shows for the same period, in words."""
     old = sums(found)[0]
     if old == shown_credits:
         return "✓ The old credits equal Usage Events for this period."
@@ -183,7 +185,7 @@ def tie_text(found: Rerating, shown_credits: Decimal) -> str:
 
 
 def organization_rows(rows: Sequence[OrganizationDelta]) -> Rows:
-    """One line per organization, as they come: the largest difference first. Exact."""
+    """The change per organization as a table, in the order given: the largest difference first. Exact."""
     return {
         "Organization": [row.organization_id or NOBODY for row in rows],
         "Events": [count(row.events) for row in rows],
@@ -201,7 +203,7 @@ _ARROWS = {"up": "▲ reaches its plan", "down": "▼ stays within its plan"}
 
 
 def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
-    """Customers whose use of their current period passes what their plan includes."""
+    """A table of customers whose use of their current period would pass what their plan includes, or no longer."""
     return {
         "Customer": [row.customer_id for row in rows],
         "Organizations": [", ".join(row.organizations) for row in rows],
@@ -215,7 +217,7 @@ def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
 
 
 def unknown_plans_text(found: Rerating) -> str | None:
-    """How many customers could not be judged."""
+    """For how many customers it is unknown whether they pass their plan's limit; `None` if for none."""
     unknown = found.plan_limits_unknown
     if not unknown:
         return None
@@ -223,7 +225,7 @@ def unknown_plans_text(found: Rerating) -> str | None:
 
 
 def to_send_text(found: Rerating) -> str:
-    """What follows at Stripe."""
+    """What the next push would send, or give back, because of a re-rating."""
     owed = found.to_send
     if not owed.events:
         return "Nothing of it was sent to Stripe yet: there is nothing to correct there."
@@ -238,7 +240,7 @@ def to_send_text(found: Rerating) -> str:
 
 
 def kept_rows(found: Rerating) -> Rows:
-    """Events that keep their credits whatever the cards say, with the reason."""
+    """A table of how many events keep their credits whatever the cards say, by reason."""
     return {
         "Reason": [WHY_NOT[reason] for reason in found.not_rerated],
         "Events": [count(events) for events in found.not_rerated.values()],
@@ -246,7 +248,7 @@ def kept_rows(found: Rerating) -> Rows:
 
 
 def version_rows(found: Rerating) -> Rows:
-    """How many events name which card."""
+    """A table of how many events name which card."""
     return {
         "Rate card": [row.version for row in found.card_versions],
         "Events now": [count(row.old_events) for row in found.card_versions],
@@ -261,7 +263,7 @@ CSV_COLUMNS = (
 
 
 def csv_lines(found: Rerating) -> bytes:
-    """The table of organizations with exact figures; no cell that a spreadsheet would run."""
+    """The table of organizations as CSV with exact figures; no cell that a spreadsheet would run."""
     rows = [[getattr(row, name) for name in CSV_COLUMNS] for row in found.organizations]
     lines: list[Sequence[object]] = [CSV_COLUMNS, *rows]
     return "".join(map(csv_line, lines)).encode()
@@ -271,7 +273,7 @@ def csv_lines(found: Rerating) -> bytes:
 
 
 def apply_sentences(found: Rerating) -> list[str]:
-    """What applying means."""
+    """What applying a re-rating means, in sentences."""
     up = signed(found.delta_credits)
     return [
         f"{plural(found.events_changed, 'event')} get other figures: {up} credits, {_signed_usd(found.delta_usd)}.",
@@ -290,12 +292,12 @@ def confirms(typed: str, found: Rerating) -> bool:
 
 
 def progress_text(state: RerateState) -> str:
-    """`Re-rating by ada: booked 120,000 events`."""
+    """The progress of applying a re-rating: `Re-rating by ada: booked 120,000 events`."""
     return f"Re-rating by {state.started_by}: {state.progress.doing}"
 
 
 def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
-    """What applying came to."""
+    """The result of applying a re-rating, in a sentence."""
     if not found.events_changed:
         return "Nothing was booked: the ledger had these figures already."
     return (
