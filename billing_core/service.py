@@ -201,7 +201,7 @@ class BillingService:
 
     def _after_pull(self, principal: Principal) -> None:
         """Raise and deliver notices of reached limits; what goes wrong there is logged, the pull does not fail."""
-        self.organizations.limits.notices.look_calmly(principal.name)
+        self.organizations.limits.notices.check_limits_quietly(principal.name)
 
     @property
     def _policy(self) -> Policy:

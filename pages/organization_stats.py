@@ -18,7 +18,7 @@ from components.organizations.names import names
 from components.organizations.overview import overview
 from components.organizations.page import organization_page
 from components.organizations.query import Address, OrganizationView, days, question
-from components.organizations.state import PinnedState, current, current_pin, follow, tell_address
+from components.organizations.state import PinnedState, current, current_pin, follow, sync_address
 from components.shared import sign_in
 from components.shared.periods import window_of
 from components.shared.widgets import quiet
@@ -73,7 +73,7 @@ def show(service: BillingService, principal: Principal, address: Address, pin: P
 principal = sign_in.guard(Role.ADMIN)
 with quiet():
     follow()
-    tell_address()
+    sync_address()
     service = wiring.service()
     service.check_mode()
     is_running = title_row("Organization Stats", service, principal)

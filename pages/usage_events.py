@@ -17,7 +17,7 @@ from components.usage_events.chart_panel import chart_panel
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
 from components.usage_events.filter_bar import active_filters, filter_bar
-from components.usage_events.freshness import show_what_the_refresh_brought, title_row
+from components.usage_events.freshness import title_row, unpin_after_refresh
 from components.usage_events.kpi_tiles import kpi_tiles
 from components.usage_events.query import Filters, Paging, question
 from components.usage_events.state import PinnedView, current_pin, reset_filters
@@ -103,7 +103,7 @@ principal = sign_in.guard()
 with stop_on_error():
     service = wiring.service()
     service.check_mode()
-    show_what_the_refresh_brought()
+    unpin_after_refresh()
     is_running = title_row("Usage Events", service, principal)
     zone = service.settings.zone
     pin = current_pin(service, zone)

@@ -243,7 +243,7 @@ def test_limits_notices_forecasts_and_anomalies_are_answered(service):
     desk = service.organizations
     desk.limits.read(EVERYONE)
     b"".join(desk.limits.csv(EVERYONE))
-    desk.limits.notices.board(EVERYONE)
+    desk.limits.notices.due_notices(EVERYONE)
     for organization in (None, "org_acme", "org_b", "unknown"):
         desk.forecasting.forecast(EVERYONE, organization)
         desk.forecasting.driver(EVERYONE, organization)

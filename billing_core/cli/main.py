@@ -72,14 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: whatever breaks is one line, and one document under `--json`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     keep_private()
-    with standard_streams() as answer, stopping() as told:
+    with standard_streams() as answer, stopping() as received:
         try:
             try:
                 code = _run(words)
             except Unwritten:
                 raise
             except BaseException as error:  # noqa: BLE001 - the one net: nothing ends in a traceback
-                code = _failed(error, words, told, answer)
+                code = _failed(error, words, received, answer)
             answer.flush()
         except Unwritten as error:
             print(f"error: {error}", file=sys.stderr)
@@ -104,9 +104,9 @@ def _asks_for_json(words: Sequence[str]) -> bool:
     return any(len(word) > len("--") and "--json".startswith(word) for word in words)
 
 
-def _failed(error: BaseException, words: Sequence[str], told: ReceivedSignal, answer: CommandOutput) -> int:
-    if told.number is not None or isinstance(error, KeyboardInterrupt):  # libraries make another error of Ctrl-C
-        line, text, code = SAYS, SAYS, _stopped_with(error if told.number is None else Stopped(told.number))
+def _failed(error: BaseException, words: Sequence[str], received: ReceivedSignal, answer: CommandOutput) -> int:
+    if received.number is not None or isinstance(error, KeyboardInterrupt):  # libraries make another error of Ctrl-C
+        line, text, code = SAYS, SAYS, _stopped_with(error if received.number is None else Stopped(received.number))
     else:
         if isinstance(error, UnicodeError) and (bad := [word for word in words if not is_unicode(word)]):
             error = BadParameter("argument", bad[0], "text in UTF-8")
@@ -369,8 +369,8 @@ def _notices(options: argparse.Namespace, settings: Settings) -> int:
                 service.stripe.read_plans(principal)
             except BillingError as error:  # what was read before still serves
                 code = error.exit_code
-        looked = limits.notices.look(principal.name)
-        board, reading = limits.notices.board(principal), limits.read(principal)
+        looked = limits.notices.check_limits(principal.name)
+        board, reading = limits.notices.due_notices(principal), limits.read(principal)
         names = service.organizations.directory.names(principal)
         if reading.problem is not None:
             code = code or (EXIT_UNREACHABLE if service.stripe.is_connected else SettingsError.exit_code)

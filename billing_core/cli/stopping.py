@@ -32,7 +32,7 @@ class ReceivedSignal:
     def __init__(self) -> None:
         self.number: int | None = None
 
-    def hear(self, number: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler: stores the signal and raises `Stopped`."""
         if self.number is None:
             self.number = number
@@ -43,17 +43,17 @@ class ReceivedSignal:
 @contextmanager
 def stopping() -> Iterator[ReceivedSignal]:
     """A context in which signals that end a process raise `Stopped`; those that were ignored stay so."""
-    told = ReceivedSignal()
+    received = ReceivedSignal()
     if threading.current_thread() is not threading.main_thread():
-        yield told
+        yield received
         return
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if (handler := signal.getsignal(number)) not in {signal.SIG_IGN, None}:
             before[number] = handler
-            signal.signal(number, told.hear)
+            signal.signal(number, received.handle)
     try:
-        yield told
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -188,7 +188,7 @@ class ExportService:
         watch = ExportWatch(None, progress, cancelled)
         request = self._asked(request)
         made = self._made(request, principal, watch)
-        watch.expect(made.rows)
+        watch.set_total(made.rows)
         with ExitStack() as files:  # none takes its place before the audit log has the line; the file itself does first
             manifest, *others = [
                 files.enter_context(replacing(path.with_name(path.name + suffix)))
@@ -196,7 +196,7 @@ class ExportService:
             ]
             sink = HashingSink(files.enter_context(replacing(path)))
             made.write(sink, watch)
-            watch.see("finishing")
+            watch.report("finishing")
             result = _result(path.name, made, sink)
             documents = (result.to_json(), *(document for _, document in made.beside))
             for file, document in zip((manifest, *others), documents, strict=True):
@@ -354,7 +354,7 @@ class ExportService:
         if watch is None:
             raise NotFound("this window has not been reconciled yet; the export does that first, then it has rows")
         self._stripe.reconcile(
-            principal, window.start, window.end, progress=lambda _, doing: watch.see(f"reconciling: {doing}")
+            principal, window.start, window.end, progress=lambda _, doing: watch.report(f"reconciling: {doing}")
         )
         made = self._kept_reconciliation(window)
         if made is None:
@@ -453,7 +453,7 @@ def _write(request: ExportRequest, source: RowSource, sink: HashingSink, watch: 
     totals = {name: as_text(value) for name, value in source.totals.items()}
     document = {"rows": source.rows, "totals": totals, **source.meta}
     written = [0]
-    watched = watch.over(source.tables(), SEEN_EVERY.get(form, USUAL_ROWS), "writing")
+    watched = watch.observe(source.tables(), SEEN_EVERY.get(form, USUAL_ROWS), "writing")
     tables = _counted(watched, written)
     match form:
         case Format.XLSX:

@@ -107,11 +107,11 @@ class ExportWatch:
         self._cancelled = cancelled or (lambda: False)
         self.rows = 0
 
-    def expect(self, rows: int) -> None:
+    def set_total(self, rows: int) -> None:
         """Set how many rows the export will have in all."""
         self._total = rows
 
-    def see(self, doing: str, *, more: int = 0) -> None:
+    def report(self, doing: str, *, more: int = 0) -> None:
         """Report that `more` rows were written; raises `Cancelled` if somebody stopped the export.
 
         Raises
@@ -124,12 +124,12 @@ class ExportWatch:
             raise Cancelled("the export was cancelled; no file was written")
         self._progress(ExportProgress(self.rows, self._total, doing))
 
-    def over(self, tables: Iterable[pa.Table], piece_rows: int, doing: str) -> Iterator[pa.Table]:
+    def observe(self, tables: Iterable[pa.Table], piece_rows: int, doing: str) -> Iterator[pa.Table]:
         """The tables in pieces of at most `piece_rows`, each reported as progress."""
-        self.see(doing)
+        self.report(doing)
         for piece in in_pieces(tables, piece_rows):
             yield piece
-            self.see(doing, more=piece.num_rows)
+            self.report(doing, more=piece.num_rows)
 
 
 def in_pieces(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from billing_core.imports.archives import DAMAGED, PIECE, opened_zip
 from billing_core.imports.bounds import Unusable, shown
-from billing_core.imports.detection import File, look
+from billing_core.imports.detection import File, detect_file
 from billing_core.imports.model import FileKind
 
 MANIFEST = "manifest.json"
@@ -41,7 +41,9 @@ FREE = 16 * 1024 * 1024
 _NESTED = (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None) -> list[tuple[File, str | None]]:
+def unpack(
+    file: File, folder: Path, on_bytes_read: Callable[[int], None] | None = None
+) -> list[tuple[File, str | None]]:
     """The files of a bundle to import, in order; every member's hash is checked, those not imported too.
 
     Raises
@@ -62,7 +64,7 @@ def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None)
                 if name not in members:
                     raise Unusable(f"lacks {shown(name)}, which its manifest names; export the bundle once more")
                 path = folder / f"member-{number}" if name in wanted else None
-                if _copy(archive, members[name], path, heard) != digest:
+                if _copy(archive, members[name], path, on_bytes_read) != digest:
                     raise Unusable(
                         f"{shown(name)} is not the file its manifest describes (SHA-256); export it once more"
                     )
@@ -74,7 +76,7 @@ def unpack(file: File, folder: Path, heard: Callable[[int], None] | None = None)
         raise Unusable("holds nothing that can be imported: no usage events, customers or rate cards")
     found = []
     for name, kind in wanted.items():
-        part, fault = look(paths[name], f"{file.name}: {name}")
+        part, fault = detect_file(paths[name], f"{file.name}: {name}")
         if fault is None and part.kind is not kind:
             fault = f"holds {part.kind.value} where {kind.value} are expected"
         found.append((part, fault))
@@ -129,7 +131,7 @@ def _manifest(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) 
 
 
 def _copy(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path | None, heard: Callable[[int], None] | None
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path | None, on_bytes_read: Callable[[int], None] | None
 ) -> str:
     """Unpack in pieces, to `path` if there is one; returns the SHA-256 of what came out."""
     digest, size = sha256(), 0
@@ -142,6 +144,6 @@ def _copy(
                 raise Unusable(f"{shown(entry.filename)} unpacks to more than it says; nothing of it is used")
             digest.update(piece)
             out.write(piece)
-            if heard is not None:
-                heard(size)
+            if on_bytes_read is not None:
+                on_bytes_read(size)
     return digest.hexdigest()

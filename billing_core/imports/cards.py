@@ -39,7 +39,7 @@ class ReadCards:
     `retired` cards apply to nothing new: events that come with them were rated with them.
     """
 
-    brought: ImportedCards
+    imported: ImportedCards
     rows: int
     rejected: tuple[RejectedLine, ...] = ()
     header: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
     named:
         Card id → how many states of events name it, of ids that events were rated with under other content.
     """
-    cards, plans = read.brought.cards, read.brought.plans
+    cards, plans = read.imported.cards, read.imported.plans
     known = {card.id: card.fingerprint() for card in current.cards}
     known_plans = {plan.name: plan for plan in current.plans}
     rejected = [*read.rejected]
@@ -89,7 +89,7 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
     changed = sum(card.id in known for card in fresh) + sum(plan.name in known_plans for plan in new_plans)
     new = len(fresh) + len(new_plans) - changed
     outcome = ImportOutcome(new, changed, len(cards) + len(plans) - new - changed)
-    return replace(read, brought=ImportedCards(tuple(fresh), tuple(new_plans))), outcome
+    return replace(read, imported=ImportedCards(tuple(fresh), tuple(new_plans))), outcome
 
 
 def _document(file: File) -> ReadCards:
@@ -143,8 +143,8 @@ def _table(file: File) -> ReadCards:
             cards.append(card)
     if file.form is not Form.JSON:
         return ReadCards(ImportedCards(tuple(cards)), rows, tuple(rejected), header)
-    plans, no_plans = _told(file, "plans", Plan)
-    retired, no_cards = _told(file, "retired_cards", RateCard)
+    plans, no_plans = _from_meta(file, "plans", Plan)
+    retired, no_cards = _from_meta(file, "retired_cards", RateCard)
     faults = (*no_plans, *no_cards, *rejected)
     return ReadCards(ImportedCards(tuple(cards), plans), rows + len(plans), faults, header, retired)
 
@@ -174,8 +174,8 @@ def _card(row: Mapping[str, str | None]) -> RateCard:
             raise _Wrong(
                 name, f"{shown(row[name])} is a time of day without an offset; expected a day (in UTC) or an offset"
             )
-    told = {name: _told_in_json(name, row.get(name)) for name in ("ai", *_RULES) if name == "ai" or row.get(name)}
-    said: dict[str, Any] = {
+    rules = {name: _rule_of_json(name, row.get(name)) for name in ("ai", *_RULES) if name == "ai" or row.get(name)}
+    fields: dict[str, Any] = {
         "id": row["id"],
         "effective_from": row["effective_from"],
         "effective_to": row.get("effective_to") or None,
@@ -186,10 +186,10 @@ def _card(row: Mapping[str, str | None]) -> RateCard:
             **({"basis": row["compute_basis"]} if row.get("compute_basis") else {}),
         },
         "storage": {"credits_per_gb_month": row["storage_credits_per_gb_month"]},
-        **told,
+        **rules,
     }
     try:
-        card = RateCard.model_validate(said)
+        card = RateCard.model_validate(fields)
     except ValidationError as error:
         name = str(error.errors(include_url=False)[0]["loc"][0]) if error.errors()[0]["loc"] else "row"
         raise _Wrong(name, first_fault(error)) from None
@@ -210,14 +210,14 @@ def _is_wall_clock(text: str | None) -> bool:
         return False
 
 
-def _told_in_json(name: str, text: str | None) -> Any:
+def _rule_of_json(name: str, text: str | None) -> Any:
     try:
         return json.loads(text or "", parse_float=str, parse_int=str)
     except (ValueError, RecursionError):
         raise _Wrong(name, f"{shown(text)} is not accepted; expected the JSON text of an export") from None
 
 
-def _told(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[RejectedLine, ...]]:
+def _from_meta(file: File, name: str, kind: type[M]) -> tuple[tuple[M, ...], tuple[RejectedLine, ...]]:
     """What an export says of plans or retired cards, in its `meta`."""
     meta = json_meta(file).get("meta")
     said = meta.get(name) if isinstance(meta, dict) else None

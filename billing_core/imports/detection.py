@@ -100,10 +100,12 @@ class File:
     in_utc: frozenset[str] = frozenset()
 
 
-def look(path: Path, name: str | None = None, heard: Callable[[int], None] | None = None) -> tuple[File, str | None]:
+def detect_file(
+    path: Path, name: str | None = None, on_bytes_read: Callable[[int], None] | None = None
+) -> tuple[File, str | None]:
     """What an uploaded file is, and why it cannot be imported (`None`: no fault found so far).
 
-    `heard` is told how many bytes were read so far.
+    `on_bytes_read` is called with how many bytes were read so far.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def look(path: Path, name: str | None = None, heard: Callable[[int], None] | Non
         with path.open("rb") as file:
             head = file.read(4)
         encoding = "" if head in {b"PK\x03\x04", b"PK\x05\x06", b"PAR1"} else encoding_of(head)
-        size, digest, fault = _read_through(path, encoding, heard)
+        size, digest, fault = _read_through(path, encoding, on_bytes_read)
     except OSError as error:
         raise BadParameter("file", named, f"a file that can be read ({error.strerror or error})") from None
 
@@ -165,7 +167,9 @@ def _plain_name(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in last)[:200] or "file"
 
 
-def _read_through(path: Path, encoding: str, heard: Callable[[int], None] | None) -> tuple[int, str, str | None]:
+def _read_through(
+    path: Path, encoding: str, on_bytes_read: Callable[[int], None] | None
+) -> tuple[int, str, str | None]:
     """Bytes, SHA-256, and of text the first byte that is none of its encoding, in words."""
     digest, size, fault = sha256(), 0, None
     decoder = codecs.getincrementaldecoder(encoding.removesuffix("-sig"))() if encoding else None
@@ -180,8 +184,8 @@ def _read_through(path: Path, encoding: str, heard: Callable[[int], None] | None
                 except UnicodeDecodeError as error:
                     fault = _bad_byte(error, size - waiting, encoding)
             size += len(piece)
-            if heard is not None:
-                heard(size)
+            if on_bytes_read is not None:
+                on_bytes_read(size)
             if not piece:
                 return size, digest.hexdigest(), fault
 

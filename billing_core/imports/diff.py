@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.validation import TEXTS
-from billing_core.ledger.customer_mapping import UnsentEvent, standing
+from billing_core.ledger.customer_mapping import UnsentEvent, status_after_remap
 from billing_core.ledger.queries import with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR, SENT
 from billing_core.ledger.sync import MARK_GONE
@@ -254,7 +254,9 @@ def _standings(
             FLAG_SEPARATOR.join(flags[i]), statuses[i], errors[i], had_customer[i] is not None, has_credits[i],
             rejected[i], waiting.rules.get(ids[i]), waiting.kept_back.get(ids[i]),
         )  # fmt: skip
-        now = standing(event, has_customer=has_customer[i] is not None, is_mapped=Flag.MAPPED_CUSTOMER in flags[i])
+        now = status_after_remap(
+            event, has_customer=has_customer[i] is not None, is_mapped=Flag.MAPPED_CUSTOMER in flags[i]
+        )
         statuses[i], errors[i] = now.status, now.error
     return statuses, errors
 

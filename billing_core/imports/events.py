@@ -291,7 +291,7 @@ def book(
         wanted = piece.merged.is_new | piece.is_changed
         if wanted.any():
             mask = pa.array(wanted)
-            writer.book(piece.merged.events.filter(mask), run_id=run_id, brought=_brought(piece))
+            writer.book(piece.merged.events.filter(mask), run_id=run_id, imported=_imported(piece))
             forget_foreign_identifiers(writer, run_id)
             if piece.merged.is_lifted.any():
                 count_as_billed_elsewhere(writer, _billed(piece), run_id, now)
@@ -301,7 +301,7 @@ def book(
     return found
 
 
-def _brought(piece: _Piece) -> pa.Table:
+def _imported(piece: _Piece) -> pa.Table:
     """How far new events got before they came here."""
     fresh = piece.staged.filter(pa.array(piece.merged.is_new))
     columns = {name: fresh[name] for name in ("id", "meter_event_identifier", "synced_at", "marks")}

@@ -19,7 +19,7 @@ from billing_core.imports.bounds import Unusable
 from billing_core.imports.bundle import unpack
 from billing_core.imports.cards import ReadCards, decide, read_cards
 from billing_core.imports.customers import read_map
-from billing_core.imports.detection import File, look
+from billing_core.imports.detection import File, detect_file
 from billing_core.imports.events import StagedEvents, book, compare, needed_cards, run_of, stage
 from billing_core.imports.model import (
     MOST_LISTED,
@@ -125,11 +125,11 @@ class ImportService:
         how = _Asked(skip_bad_rows, None if timezone is None else zone_named("timezone", timezone))
         size = max(path.stat().st_size, 1) if path.is_file() else 1
 
-        def heard(read: int) -> None:
+        def on_bytes_read(read: int) -> None:
             if progress is not None:
                 progress(ImportProgress(LOOKED * min(read / size, 1), 0, "reading"))
 
-        file, fault = look(path, name, heard)
+        file, fault = detect_file(path, name, on_bytes_read)
         made = self._plan(file, fault, how, progress, {})
         if progress is not None:
             progress(ImportProgress(1.0, made.rows, "compared with the ledger"))
@@ -201,9 +201,9 @@ class ImportService:
         fault: str | None,
         how: _Asked,
         progress: Progress | None,
-        brought: Mapping[str, RateCard],
+        imported: Mapping[str, RateCard],
     ) -> ImportPlan:
-        """`brought` are cards that are imported before this file."""
+        """`imported` are cards that are imported before this file."""
         empty = ImportPlan(
             file.kind, file.name, file.sha256, file.bytes, columns=file.header, skip_bad_rows=how.skip_bad_rows
         )
@@ -211,7 +211,7 @@ class ImportService:
             return _refused(empty, RejectedLine(0, "file", fault))
         match file.kind:
             case FileKind.USAGE_EVENTS:
-                return self._plan_events(file, empty, how.zone, progress, brought)
+                return self._plan_events(file, empty, how.zone, progress, imported)
             case FileKind.RATE_CARD:
                 return self._plan_cards(file, empty)
             case FileKind.CUSTOMERS:
@@ -225,16 +225,16 @@ class ImportService:
         empty: ImportPlan,
         zone: ZoneInfo | None,
         progress: Progress | None,
-        brought: Mapping[str, RateCard],
+        imported: Mapping[str, RateCard],
     ) -> ImportPlan:
-        cards = {**brought, **self._known_cards()}
+        cards = {**imported, **self._known_cards()}
 
-        def told(at: ImportProgress) -> None:
+        def on_progress(at: ImportProgress) -> None:
             if progress is not None:
                 progress(replace(at, fraction=LOOKED))
 
         not_billed = self._settings.langfuse_excluded_environments
-        staged = stage(file, cards, zone, self._clock(), told, not_billed=not_billed)
+        staged = stage(file, cards, zone, self._clock(), on_progress, not_billed=not_billed)
         made = replace(
             empty, rows=staged.rows, columns=staged.header, rejected=tuple(staged.rejected),
             rejected_rows=staged.rejected_rows, is_whole=staged.is_whole,
@@ -278,15 +278,15 @@ class ImportService:
 
     def _plan_bundle(self, file: File, empty: ImportPlan, how: _Asked, progress: Progress | None) -> ImportPlan:
         parts: list[ImportPlan] = []
-        brought: dict[str, RateCard] = {}
+        imported: dict[str, RateCard] = {}
         try:
             with Scratch() as folder:
                 for part, fault in unpack(file, folder / "members"):
-                    made = self._plan(part, fault, how, progress, brought)
+                    made = self._plan(part, fault, how, progress, imported)
                     parts.append(made)
                     if isinstance(made.content, ReadCards) and made.can_apply:
-                        cards = (*made.content.retired, *made.content.brought.cards)
-                        brought |= {card.id: card for card in cards}
+                        cards = (*made.content.retired, *made.content.imported.cards)
+                        imported |= {card.id: card for card in cards}
         except Unusable as whole:
             return _refused(empty, RejectedLine(whole.row, whole.field, whole.reason))
         names = [part.file_name.removeprefix(f"{file.name}: ") for part in parts]
@@ -344,8 +344,8 @@ class ImportService:
             decided, outcome = decide(self._cards(), read, self._named(read, writer))
             if decided.rejected or outcome.changes != plan.outcome.changes:
                 raise BadParameter("plan", plan.file_name, _AGAIN)
-            register_cards(writer, (*read.retired, *read.brought.cards), actor=principal.name)
-            keep_import(writer, import_id, read.brought, actor=principal.name, now=now)
+            register_cards(writer, (*read.retired, *read.imported.cards), actor=principal.name)
+            keep_import(writer, import_id, read.imported, actor=principal.name, now=now)
             writer.advance(run_of(import_id))
             history.keep(writer, import_id, plan, plan.outcome, actor=principal.name, now=now)
         return ImportResult(plan, plan.outcome, (import_id,))
@@ -410,7 +410,7 @@ class ImportService:
         """Cards of a file that events were rated with under other content: id → how many."""
         rows = self._ledger.engine.rows if writer is None else writer.rows
         known = fingerprints(rows)
-        other = [card for card in read.brought.cards if known.get(card.id, card.fingerprint()) != card.fingerprint()]
+        other = [card for card in read.imported.cards if known.get(card.id, card.fingerprint()) != card.fingerprint()]
         return {card.id: count for card in other if (count := events_naming(rows, card.id))}
 
 

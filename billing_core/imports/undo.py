@@ -72,12 +72,12 @@ def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
     BadParameter
         If events were rated with one of them.
     """
-    brought = take_back_import(writer, record.import_id, now=now)
-    for card in brought.cards:
+    imported = take_back_import(writer, record.import_id, now=now)
+    for card in imported.cards:
         if named := events_naming(writer.rows, card.id):
             raise BadParameter(
                 "import", record.import_id,
                 f"cards that no event names; {named:,} were rated with {card.id}. Import one that follows it instead",
             )  # fmt: skip
     writer.advance(UNDO_RUN + run_of(record.import_id))
-    return len(brought.cards) + len(brought.plans)
+    return len(imported.cards) + len(imported.plans)

@@ -72,7 +72,7 @@ def imported(rows: Rows) -> list[ImportedCards]:
     return [ImportedCards.from_json(row[0]) for row in rows(query, [])]
 
 
-def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFile:
+def combined(base: RateCardFile, imports: Iterable[ImportedCards]) -> RateCardFile:
     """The cards of the file with imported ones added in order; of the same card id or plan name the newest wins.
 
     Raises
@@ -82,7 +82,7 @@ def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFi
     """
     cards = {card.id: card for card in base.cards}
     plans = {plan.name: plan for plan in base.plans}
-    for one in brought:
+    for one in imports:
         cards |= {card.id: card for card in one.cards}
         plans |= {plan.name: plan for plan in one.plans}
     try:
@@ -94,11 +94,11 @@ def combined(base: RateCardFile, brought: Iterable[ImportedCards]) -> RateCardFi
         ) from None
 
 
-def keep_import(writer: Writer, import_id: str, brought: ImportedCards, *, actor: str, now: datetime) -> None:
+def keep_import(writer: Writer, import_id: str, cards: ImportedCards, *, actor: str, now: datetime) -> None:
     """Store the cards of an import: they are in use from now on."""
     writer.insert(
         "imported_cards",
-        {"import_id": import_id, "content": brought.to_json(), "imported_at": now, "imported_by": actor},
+        {"import_id": import_id, "content": cards.to_json(), "imported_at": now, "imported_by": actor},
     )
 
 

@@ -67,7 +67,7 @@ class StatusAfterRemap:
     stays_held: bool
 
 
-def standing(event: UnsentEvent, *, has_customer: bool, is_mapped: bool) -> StatusAfterRemap:
+def status_after_remap(event: UnsentEvent, *, has_customer: bool, is_mapped: bool) -> StatusAfterRemap:
     """The status an unsent event gets once its customer changed, respecting holds and decisions of people.
 
     What failed in the earlier system waits for a person to retry it, whoever pays; an event that was retried is not
@@ -211,7 +211,7 @@ def _standings(writer: Writer) -> pa.Table:
                   customer_id IS NOT NULL, credits_total <> 0, was_rejected, rule, kept_back FROM moving"""
     )
     decided = [
-        (kind, standing(UnsentEvent(*facts), has_customer=has_customer, is_mapped=is_mapped))
+        (kind, status_after_remap(UnsentEvent(*facts), has_customer=has_customer, is_mapped=is_mapped))
         for kind, has_customer, is_mapped, *facts in kinds
     ]
     return pa.table(

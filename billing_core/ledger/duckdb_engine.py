@@ -306,14 +306,14 @@ class _Writer:
         values = [_bound(row[name]) for name in (*names, key)]
         self._cursor.execute(f"UPDATE {table} SET {assignments} WHERE {_quoted(key)} = ?", values)
 
-    def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
+    def book(self, events: pa.Table, *, run_id: str, imported: pa.Table | None = None) -> BookingCounts:
         cursor = self._cursor
         seq = cursor.execute("SELECT coalesce(max(seq), 0) + 1 FROM bookings").fetchall()[0][0]
         now = self.clock().replace(tzinfo=None)
         # Found by their names, in this very frame. What is registered would be held until the transaction ends.
         incoming = stored(events)  # noqa: F841
-        if brought is not None:
-            brought = without_offsets(brought)
+        if imported is not None:
+            imported = without_offsets(imported)
         cursor.execute(_MATCHED)
         matched, changed, moved, remarked = cursor.execute(_COUNTED).fetchall()[0]
         counts = BookingCounts(events.num_rows - matched, changed, matched - changed)
@@ -323,7 +323,7 @@ class _Writer:
         if counts.unchanged:
             cursor.execute(_LEARN)
         if counts.new or changed:
-            cursor.execute(_INSERT if brought is None else _INSERT_BROUGHT, {"seq": seq, "now": now, "run": run_id})
+            cursor.execute(_INSERT if imported is None else _INSERT_IMPORTED, {"seq": seq, "now": now, "run": run_id})
             carry_over(self, seq=seq, now=now)
             self.insert(
                 "bookings",
@@ -449,7 +449,7 @@ def _insertion(came: str | None = None) -> str:
     """
 
 
-_INSERT, _INSERT_BROUGHT = _insertion(), _insertion("brought")
+_INSERT, _INSERT_IMPORTED = _insertion(), _insertion("imported")
 
 
 def _differing(cursor: duckdb.DuckDBPyConnection, events: pa.Table) -> pa.Table:

@@ -45,10 +45,10 @@ class Writer(Protocol):
     def clock(self) -> Clock:
         """The clock the ledger takes the present time from."""
 
-    def book(self, events: pa.Table, *, run_id: str, brought: pa.Table | None = None) -> BookingCounts:
+    def book(self, events: pa.Table, *, run_id: str, imported: pa.Table | None = None) -> BookingCounts:
         """Book events: insert new ones, leave equal ones alone, keep a revision of changed ones.
 
-        `brought` says how far new events got before they came here, for those it names: id, meter_event_identifier,
+        `imported` says how far new events got before they came here, for those it names: id, meter_event_identifier,
         synced_at, marks, billed_elsewhere.
         """
 

@@ -9,7 +9,7 @@ from billing_core.ledger.engine import Engine
 from billing_core.month_close.rules import NAMED, UnfinishedEvents
 
 
-def standings(
+def unfinished_events(
     engine: Engine, start: datetime, end: datetime, now: datetime, settle: timedelta
 ) -> list[UnfinishedEvents]:
     """Events that count in `[start, end)`, by stage and cause; corrections of a whole credit or more as a stage."""

@@ -209,7 +209,7 @@ _ELSEWHERE = (
 _REJECTED = (Cause.REJECTED, ObstacleGroup.ERROR, "Stripe rejected them: see Stripe Sync")
 
 
-def from_standings(standings: Iterable[UnfinishedEvents]) -> list[Obstacle]:
+def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstacle]:
     """The obstacles that the statuses of a month's own events show."""
     sums: dict[tuple[str, ObstacleGroup, str], tuple[int, Decimal, set[str]]] = {}
     for one in standings:

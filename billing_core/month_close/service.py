@@ -23,7 +23,7 @@ from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet
-from billing_core.month_close.checks import standings
+from billing_core.month_close.checks import unfinished_events
 from billing_core.month_close.manifest import status_line, stripe_part, together, totals_of
 from billing_core.month_close.model import (
     FROZEN_SETTINGS,
@@ -44,7 +44,7 @@ from billing_core.month_close.rules import (
     Obstacle,
     ObstacleGroup,
     from_reconciliation,
-    from_standings,
+    from_unfinished_events,
     judge,
     not_over,
 )
@@ -295,7 +295,9 @@ class MonthCloseService:
         obstacles += self._unread(found)
         obstacles += from_reconciliation(found)
         version = self._ledger.version()
-        obstacles += from_standings(standings(self._ledger.engine, window.start, window.end, now, settle))
+        obstacles += from_unfinished_events(
+            unfinished_events(self._ledger.engine, window.start, window.end, now, settle)
+        )
         notes = (*self._gap_before(window), *(finding.says for finding in found.findings))
         return Checklist(period, window, tuple(obstacles), notes, version, now), found
 

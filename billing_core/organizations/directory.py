@@ -35,7 +35,7 @@ from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.stripe.intents import OLDEST
-from billing_core.stripe_sync.account_cache import remembered
+from billing_core.stripe_sync.account_cache import stored_snapshot
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.values.decimals import EXACT
 
@@ -167,7 +167,7 @@ class Directory:
     def stripe_customers(self, principal: Principal) -> tuple[Customer, ...] | None:
         """Stripe's customers as last read, to choose from; `None`: never read."""
         _require_everything(principal)
-        known = remembered(SyncStore(self._ledger.engine)).customers
+        known = stored_snapshot(SyncStore(self._ledger.engine)).customers
         return None if known is None else tuple(one for one in known if not one.is_deleted)
 
     def csv_lines(self, principal: Principal) -> Iterator[str]:
@@ -288,7 +288,7 @@ class Directory:
         return DirectoryEntry(organization_id, line.name, line.customer_id, tuple(sorted(named)), at_stake)
 
     def _known_customers(self) -> Mapping[str, Customer] | None:
-        known = remembered(SyncStore(self._ledger.engine)).customers
+        known = stored_snapshot(SyncStore(self._ledger.engine)).customers
         return None if known is None else {one.id: one for one in known}
 
     def _notes(self, steps: Sequence[PreviewLine]) -> Iterator[str]:

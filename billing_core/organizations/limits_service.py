@@ -33,8 +33,8 @@ from billing_core.stripe_sync.account_cache import (
     known_meter,
     last_plans_failure,
     period_ended,
-    read_at,
-    remembered,
+    snapshot_read_at,
+    stored_snapshot,
 )
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.stripe_sync.service import StripeSyncService
@@ -104,7 +104,7 @@ class LimitsService:
         self._clock = clock
         self._books = SyncStore(ledger.engine)
         self._directory = DirectoryStore(ledger.engine)
-        self._picture = lru_cache(1)(self._read_picture)
+        self._snapshot = lru_cache(1)(self._read_picture)
         self._usage = lru_cache(REMEMBERED)(self._read_usage)
         self.notices = NoticeService(settings, ledger, self._limits, self._clock, pause=pause)
 
@@ -117,12 +117,12 @@ class LimitsService:
             Unless the principal is an admin.
         """
         principal.require(Role.ADMIN)
-        picture = self._last_picture()
+        snapshot = self._last_picture()
         return LimitsReading(
             rows=tuple(self._limits(scope_of(principal))),
-            read_at=None if picture is None else picture.read_at,
-            problem=self._problem_with(picture, principal),
-            is_outdated=self._is_outdated(picture, self._clock()),
+            read_at=None if snapshot is None else snapshot.read_at,
+            problem=self._problem_with(snapshot, principal),
+            is_outdated=self._is_outdated(snapshot, self._clock()),
         )
 
     def of(self, principal: Principal, organization_id: str) -> tuple[Limit, ...]:
@@ -162,50 +162,50 @@ class LimitsService:
             if sees_everything:
                 raise
             raise UpstreamError(FAILED) from None
-        looked = self.notices.look_calmly(principal.name)
+        looked = self.notices.check_limits_quietly(principal.name)
         return Refreshed(problems, looked) if sees_everything else Refreshed((), NoticeRun())
 
     # ── what Stripe said ─────────────────────────────────────────────────────────────────────────
 
     def _last_picture(self) -> AccountSnapshot | None:
-        at = read_at(self._books)
-        return None if at is None else self._picture(at)
+        at = snapshot_read_at(self._books)
+        return None if at is None else self._snapshot(at)
 
     def _read_picture(self, _at: datetime) -> AccountSnapshot:
-        return remembered(self._books)
+        return stored_snapshot(self._books)
 
-    def _is_outdated(self, picture: AccountSnapshot | None, now: datetime) -> bool:
+    def _is_outdated(self, snapshot: AccountSnapshot | None, now: datetime) -> bool:
         if not self._stripe.is_connected:
             return False
         failure = last_plans_failure(self._books)
         if failure is not None and now - failure[1] < CALM_AFTER_FAILURE:
             return False
-        if picture is None or picture.read_at is None:
+        if snapshot is None or snapshot.read_at is None:
             return True
-        return now - picture.read_at >= OUTDATED_AFTER or period_ended(picture, now)
+        return now - snapshot.read_at >= OUTDATED_AFTER or period_ended(snapshot, now)
 
-    def _problem_with(self, picture: AccountSnapshot | None, principal: Principal) -> str | None:
+    def _problem_with(self, snapshot: AccountSnapshot | None, principal: Principal) -> str | None:
         failure = last_plans_failure(self._books)
-        if failure is not None and (picture is None or picture.read_at is None or failure[1] > picture.read_at):
+        if failure is not None and (snapshot is None or snapshot.read_at is None or failure[1] > snapshot.read_at):
             return failure[0] if principal.organizations is None else FAILED
         if not self._stripe.is_connected:
             return "Stripe is not connected: STRIPE_API_KEY is not set."
-        if picture is not None and not picture.knows_subscriptions:
+        if snapshot is not None and not snapshot.knows_subscriptions:
             return "Stripe offered no list of subscriptions: plans are unknown."
         return None
 
     # ── limits ───────────────────────────────────────────────────────────────────────────────────
 
     def _limits(self, scope: Scope) -> list[Limit]:
-        now, picture = self._clock(), self._last_picture()
-        subscriptions = () if picture is None else picture.subscriptions
+        now, snapshot = self._clock(), self._last_picture()
+        subscriptions = () if snapshot is None else snapshot.subscriptions
         plans = plans_of(subscriptions, known_meter(self._books), self._cards().plans, now)
         periods = tuple((c, p.start, p.end) for c, p in sorted(plans.items()) if p.start is not None and p.end)
         named_since = (now - NAMED_WITHIN).replace(hour=0, minute=0, second=0, microsecond=0)
         version = self._ledger.version()
         start = min([named_since, *(start for _, start, _ in periods)])
         pairs = self._usage(Selection(scope, Snapshot(version, version), start=start), periods, named_since)
-        is_known = picture is not None and picture.knows_subscriptions
+        is_known = snapshot is not None and snapshot.knows_subscriptions
         absent = CustomerPlan(None, NO_SUBSCRIPTION if is_known else UNKNOWN)
         return limits_of(self._with_directory(pairs, scope), plans, absent)
 

@@ -1,4 +1,4 @@
-"""Notices of reached limits: raised, delivered, shown, marked as seen. Part of `LimitsService`. Part of `LimitsDesk`.
+"""Notices of reached limits: raised, delivered, shown, marked as seen. Part of `LimitsService`.
 
 An admin limited to organizations gets what follows from those organizations' use now, and nothing of the journal: when
 a notice was raised, or who saw it, would tell of others that share the customer.
@@ -22,7 +22,7 @@ from billing_core.organizations.limits_csv import notices_csv
 from billing_core.organizations.notices import Delivery, delivery_of, facts_of, passed
 from billing_core.organizations.webhook import Delivered, Webhook, deliver
 from billing_core.runtime.clock import Clock
-from billing_core.runtime.faults import said_of
+from billing_core.runtime.faults import text_for_page
 from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings
 from billing_core.types import utc_text
@@ -101,7 +101,7 @@ class NoticeService:
         self._directory = DirectoryStore(ledger.engine)
         self._problem: str | None = None
 
-    def board(self, principal: Principal) -> DueNotices:
+    def due_notices(self, principal: Principal) -> DueNotices:
         """The notices to show an admin; see `DueNotices`."""
         principal.require(Role.ADMIN)
         if principal.organizations is not None:
@@ -111,7 +111,7 @@ class NoticeService:
 
     def csv(self, principal: Principal) -> Iterator[bytes]:
         """Every notice as CSV, all seen ones included, for whoever may see notices."""
-        board = self.board(principal)
+        board = self.due_notices(principal)
         seen = () if principal.organizations is not None else self._with_delivery(self._books.seen())
         raised = [(one.notice, one.delivery) for one in (*board.open, *seen)]
         return notices_csv([*raised, *((one, None) for one in board.reached)], self._names())
@@ -128,7 +128,7 @@ class NoticeService:
         principal.require_everything("notices are marked for everybody")
         return self._books.mark_seen(ids, actor=principal.name, now=self._clock())
 
-    def look(self, actor: str) -> NoticeRun:
+    def check_limits(self, actor: str) -> NoticeRun:
         """Check limits: raise the notices that are due and deliver those that wait, in the name of `actor`.
 
         Raises
@@ -140,15 +140,15 @@ class NoticeService:
         raised = self._books.raise_new(due, actor=actor, now=self._clock())
         return NoticeRun(len(raised), self._deliver())
 
-    def look_calmly(self, actor: str) -> NoticeRun:
+    def check_limits_quietly(self, actor: str) -> NoticeRun:
         """Check limits on the occasion of other work, which must not fail with it: errors are logged and shown."""
         try:
-            looked = self.look(actor)
+            looked = self.check_limits(actor)
         except BillingError as error:
             self._problem = str(error)
             _log.warning("notices: %s", error)
         except Exception as error:  # noqa: BLE001 - a pull that booked everything has not failed
-            self._problem = said_of(error, "notices")
+            self._problem = text_for_page(error, "notices")
         else:
             self._problem = None
             return looked

@@ -11,7 +11,7 @@ from billing_core.organizations.limits import LONGEST_MONTH, Limit
 from billing_core.rating.card import Plan
 from billing_core.stripe.model import Subscription
 from billing_core.stripe.periods import is_over
-from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, standing_of
+from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, subscription_state
 from billing_core.values.decimals import EXACT
 
 Pairs = Mapping[tuple[str | None, str | None], Decimal]
@@ -43,7 +43,7 @@ def _plan(
     subscriptions: Sequence[Subscription], meter_id: str | None, plans: Sequence[Plan], now: datetime
 ) -> CustomerPlan:
     """An ended subscription includes nothing; a period that does not run now (it was read before) is not known."""
-    standing = standing_of(subscriptions, meter_id, plans)
+    standing = subscription_state(subscriptions, meter_id, plans)
     if standing is None:
         return CustomerPlan(None, NO_SUBSCRIPTION)
     plan, start, end = standing.plan, standing.period_start, standing.period_end

@@ -70,7 +70,7 @@ class WebhookResponse:
         return self.status is not None and 200 <= self.status < 300
 
     @property
-    def says_nobody_is_there(self) -> bool:
+    def is_unavailable(self) -> bool:
         """Whether trying the next notice now is useless: no response, a broken server, or too many calls."""
         return self.status is None or self.status == TOO_MANY or self.status >= SERVER_FAULT
 
@@ -192,7 +192,7 @@ def deliver(
             given_up += 1
         failed.append(f"{_named(notice)}: {answer.text}{', given up' if answer.status == GONE else ''}")
         _log.warning("webhook: the notice %s was not delivered: %s", notice.id, answer.text)
-        if answer.says_nobody_is_there:
+        if answer.is_unavailable:
             break
     return Delivered(delivered, tuple(failed), given_up)
 

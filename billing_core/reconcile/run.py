@@ -52,7 +52,7 @@ LANGFUSE_SHARE, STRIPE_SHARE, LEDGER_SHARE = 0.6, 0.85, 0.9
 NOT_CONNECTED = CrossCheck(None, "Langfuse is not connected")
 
 Progress = Callable[[float, str], None]
-Heard = Callable[[str, "list[SummaryBucket]"], None]
+OnSumsRead = Callable[[str, "list[SummaryBucket]"], None]
 
 
 class LangfuseUsage(Protocol):
@@ -129,7 +129,7 @@ def reconcile(
     meter_id: str | None,
     clock: Clock = now,
     progress: Progress | None = None,
-    heard: Heard | None = None,
+    on_sums_read: OnSumsRead | None = None,
 ) -> Reconciliation:
     """The comparison of Langfuse (read anew), ledger and Stripe over a window widened to whole UTC hours.
 
@@ -144,7 +144,7 @@ def reconcile(
         The meter whose summaries are read; needed with `stripe`.
     progress:
         Called with the part done, from 0 to 1, and what is being done; now and then from this thread only.
-    heard:
+    on_sums_read:
         Called with a customer and what Stripe counts for it per hour, from any thread.
 
     Raises
@@ -158,7 +158,7 @@ def reconcile(
     counted = _Counted()
     if stripe is not None and meter_id is not None:
         customers = _named(fresh.events) | _named(ledger.engine.read(active_customers(window)))
-        counted = _read_stripe(stripe, meter_id, window, customers, clock, say, heard)
+        counted = _read_stripe(stripe, meter_id, window, customers, clock, say, on_sums_read)
     say(STRIPE_SHARE, "reading the ledger")
     read = read_ledger(ledger.engine, window, fresh.events)
     say(LEDGER_SHARE, "comparing")
@@ -245,7 +245,7 @@ def _read_stripe(
     customers: set[str],
     clock: Clock,
     say: Progress,
-    heard: Heard | None,
+    on_sums_read: OnSumsRead | None,
 ) -> _Counted:
     counted = _Counted(read_at=clock())
     say(LANGFUSE_SHARE, "reading subscriptions and invoices")
@@ -261,7 +261,7 @@ def _read_stripe(
     }  # somebody else's usage may be all there is of a customer
     failures: list[str] = []
     hours: dict[tuple[str, datetime], Decimal] = {}
-    answers = _summaries(provider, meter_id, window, sorted(customers), heard)
+    answers = _summaries(provider, meter_id, window, sorted(customers), on_sums_read)
     for number, (customer, answer) in enumerate(answers, start=1):
         if isinstance(answer, UpstreamError):
             counted.unknown.add(customer)
@@ -293,7 +293,7 @@ def _unlisted(provider: StripeSums, counted: _Counted) -> Iterator[Subscription]
 
 
 def _summaries(
-    provider: StripeSums, meter_id: str, window: Window, customers: Sequence[str], heard: Heard | None
+    provider: StripeSums, meter_id: str, window: Window, customers: Sequence[str], on_sums_read: OnSumsRead | None
 ) -> Iterator[tuple[str, list[SummaryBucket] | UpstreamError]]:
     """What Stripe counts per customer, or why that is not known, as the answers come."""
 
@@ -302,8 +302,8 @@ def _summaries(
             rows = provider.summaries(meter_id, customer, window.start, window.end, "hour")
         except NotFound:
             return []  # nothing can be counted for a customer that does not exist
-        if heard is not None:
-            heard(customer, rows)
+        if on_sums_read is not None:
+            on_sums_read(customer, rows)
         return rows
 
     pool = ThreadPoolExecutor(READERS, thread_name_prefix="summaries")

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from billing_core.ledger.customer_mapping import UnsentEvent, standing
+from billing_core.ledger.customer_mapping import UnsentEvent, status_after_remap
 from billing_core.ledger.engine import Rows
 from billing_core.ledger.holds import active_holds, failures_while_charged
 from billing_core.ledger.queries import split_models, with_utc
@@ -127,7 +127,7 @@ def _standings(
 def _decided(kind: Kind) -> tuple[str, str | None]:
     flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back, has_customer = kind
     event = UnsentEvent(flags, status, error, had_customer, has_credits, was_rejected, rule, kept_back)
-    now = standing(
+    now = status_after_remap(
         event, has_customer=has_customer, is_mapped=Flag.MAPPED_CUSTOMER in event.flags.split(FLAG_SEPARATOR)
     )
     return now.status, now.error

@@ -215,7 +215,7 @@ class ReratingService:
                         writer.book(booked, run_id=f"{rule.run} by {principal.name}")
                         detail = _audited(_result(whole, rule, known, own, applied=True), together)
                         append_audit(writer, principal.name, "rerate", detail)
-        self._limits.notices.look_calmly(principal.name)
+        self._limits.notices.check_limits_quietly(principal.name)
         return _result(whole, rule, known, tally, applied=True)
 
     @staticmethod

@@ -103,7 +103,7 @@ def explained(error: BaseException, secrets: Iterable[str] = ()) -> BillingError
     return found if text == str(found) else type(found)(text)
 
 
-def said_of(error: BaseException, what: str) -> str:
+def text_for_page(error: BaseException, what: str) -> str:
     """An error for a page, without internal details; the log of `what` has the rest."""
     found = known(error)
     if found is None or found is not error:

@@ -115,16 +115,16 @@ class Connection:
         """
         options = {"idempotency_key": idempotency_key, "api_key": token}
         given = {key: value for key, value in options.items() if value is not None}
-        with self._wire.listening() as heard:
+        with self._wire.listening() as received:
             try:
                 self._client.raw_request(method, path, base=host, **params, **given)
             except stripe.APIConnectionError as error:
                 raise _silence(error) from None
             except (stripe.StripeError, AttributeError, TypeError):
                 # Judged from the answer itself; the SDK stumbles over error objects of unknown shape.
-                if not heard:
+                if not received:
                     raise
-        return heard[-1]
+        return received[-1]
 
     def without_key(self, text: str) -> str:
         """A text with the secret key removed, should a server have echoed it."""
@@ -235,18 +235,18 @@ class _Wire(stripe.RequestsClient):
         super().__init__(timeout=timeout, session=session)
         self._clock = clock
         self._lock = threading.Lock()
-        self._ears = threading.local()
+        self._thread = threading.local()
         self.gets = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[list[StripeResponse]]:
         """The answers this thread receives meanwhile."""
-        heard: list[StripeResponse] = []
-        self._ears.heard = heard
+        received: list[StripeResponse] = []
+        self._thread.received = received
         try:
-            yield heard
+            yield received
         finally:
-            self._ears.heard = []
+            self._thread.received = []
 
     def request(  # type: ignore[override]  # the SDK's own subclass returns bytes as well
         self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None
@@ -255,7 +255,7 @@ class _Wire(stripe.RequestsClient):
             with self._lock:
                 self.gets += 1
         body, status, answered = super().request(method, url, headers, post_data)
-        self._ears.heard.append(StripeResponse(status, answered, body, self._clock()))
+        self._thread.received.append(StripeResponse(status, answered, body, self._clock()))
         return body, status, answered
 
 

@@ -28,7 +28,7 @@ from billing_core.values.usage_frame import HOUR, Window, hour_of, whole_hours
 FRESH = timedelta(minutes=1)
 """For previews. A push that sends reads anew: a period may have been ended by hand a moment ago."""
 
-BETWEEN_LOOKS = timedelta(hours=1)
+BETWEEN_READS = timedelta(hours=1)
 """Between two looks at a customer's sums that can wait, and between two other reads while they are spared."""
 
 GUARDING = 0.5
@@ -131,9 +131,9 @@ class AccountCache:
         return meter.id, meter.livemode
 
     def _is_spared(self, read_at: datetime) -> bool:
-        return self._clock() - read_at < BETWEEN_LOOKS and self.ration.is_tight()
+        return self._clock() - read_at < BETWEEN_READS and self.ration.is_tight()
 
-    def picture(
+    def snapshot(
         self, *, fresh: timedelta, keep: bool = True, of: Collection[str] = ()
     ) -> tuple[AccountSnapshot, tuple[str, ...]]:
         """A snapshot of Stripe's customers, subscriptions and draft invoices; and why some could not be read. `keep`:
@@ -149,7 +149,7 @@ class AccountCache:
             If subscriptions or draft invoices cannot be read: without billing periods nothing may be sent, and
             without drafts late usage would pass for too late.
         """
-        kept = remembered(self._books)
+        kept = stored_snapshot(self._books)
         now = self._clock()
         is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
         if is_recent and not period_ended(kept, now) and not self._unlisted(kept, of):
@@ -157,7 +157,7 @@ class AccountCache:
         problems: list[str] = []
         subscriptions = self._if_offered(problems, lambda: tuple(self._provider.subscriptions()))
         drafts = self._if_offered(problems, lambda: tuple(self._provider.invoices("draft")))
-        customers = or_say(problems, lambda: tuple(self._provider.customers()))
+        customers = collect_errors(problems, lambda: tuple(self._provider.customers()))
         asked = (
             self._unlisted(AccountSnapshot(customers, subscriptions or ()), of) if subscriptions is not None else set()
         )
@@ -172,18 +172,18 @@ class AccountCache:
                 self._keep("customer", customers, now)
             content = msgspec.json.encode(KeptSnapshot(subscriptions is not None, tuple(sorted(asked)))).decode()
             self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
-        picture = AccountSnapshot(
+        snapshot = AccountSnapshot(
             customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
             tuple(asked),
         )  # fmt: skip
-        return picture, tuple(problems)
+        return snapshot, tuple(problems)
 
-    def _unlisted(self, picture: AccountSnapshot, of: Collection[str]) -> set[str]:
+    def _unlisted(self, snapshot: AccountSnapshot, of: Collection[str]) -> set[str]:
         """Customers that no list names. In live mode there are no test clocks, and every customer is listed."""
-        if self._provider.is_live or not of or picture.customers is None:
+        if self._provider.is_live or not of or snapshot.customers is None:
             return set()
-        listed = {customer.id for customer in picture.customers}
-        return set(of) - listed - {found.customer_id for found in picture.subscriptions} - set(picture.asked)
+        listed = {customer.id for customer in snapshot.customers}
+        return set(of) - listed - {found.customer_id for found in snapshot.subscriptions} - set(snapshot.asked)
 
     def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
         """Store which meter credits go to: stored subscriptions can only be understood with it."""
@@ -206,7 +206,7 @@ class AccountCache:
             [StoredObject(row.id or "", _customer_of(row), msgspec.json.encode(row).decode(), now) for row in rows],
         )
 
-    def may_hear_reports(self) -> bool:
+    def may_read_reports(self) -> bool:
         """Whether Stripe's error reports may be read now: once an hour while reads are rationed."""
         last = self._books.objects("reports_read")
         return not last or not self._is_spared(last[0].read_at)
@@ -263,12 +263,12 @@ class AccountCache:
         try:
             rows = self._provider.summaries(meter_id, customer_id, start, end, "hour")
         finally:
-            self.ration.note_looks(self._provider.calls - before)
+            self.ration.count_sum_reads(self._provider.calls - before)
         return {row.start: row.value for row in rows}
 
-    def may_guard(self) -> bool:
+    def may_check_before_sending(self) -> bool:
         """Whether the ration allows a read of sums before sending that the push could do without."""
-        return self.ration.may_look(GUARDING)
+        return self.ration.may_read_sums(GUARDING)
 
     def keep_summary(self, customer_id: str, start: datetime, end: datetime, buckets: Iterable[HourlySum]) -> None:
         """Store a customer's hourly sums of `[start, end)` in place of those read before."""
@@ -292,7 +292,7 @@ class AccountCache:
         read: dict[str, list[HourlySum]] = {}
         looked_at = self._looked_at()
         for customer, first, last in self._books.unknown_customers(older_than):
-            if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_LOOKS:
+            if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_READS:
                 continue
             try:
                 buckets = self.buckets(meter_id, customer, first, last + timedelta(seconds=1))
@@ -305,14 +305,14 @@ class AccountCache:
             read[customer] = buckets
         return answers, tuple(problems), read
 
-    def customers_to_look_at(self, waiting: Iterable[str]) -> Iterator[str]:
+    def customers_to_read(self, waiting: Iterable[str]) -> Iterator[str]:
         """Customers whose sums may be read now, longest unread first: an hour apart, until the day's ration is used
         up.
         """
         looked_at, now = self._looked_at(), self._clock()
-        due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_LOOKS]
+        due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_READS]
         for customer in sorted(due, key=lambda customer: (customer in looked_at, looked_at.get(customer), customer)):
-            if not self.ration.may_look():
+            if not self.ration.may_read_sums():
                 break
             yield customer
 
@@ -329,7 +329,7 @@ def _while_clock_stands(draft: Invoice) -> Invoice:
     return replace(draft, finalizes_at=None)
 
 
-def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
+def collect_errors(problems: list[str], read: Callable[[], T]) -> T | None:
     """The result of a read from Stripe; `None` if it failed, and then the reason is appended to `problems`."""
     try:
         return read()
@@ -338,7 +338,7 @@ def or_say(problems: list[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def remembered(books: SyncStore) -> AccountSnapshot:
+def stored_snapshot(books: SyncStore) -> AccountSnapshot:
     """The snapshot of Stripe's account that was stored last, however old it is; an empty one before the first."""
     read = books.objects("picture")
     if not read:
@@ -354,7 +354,7 @@ def remembered(books: SyncStore) -> AccountSnapshot:
     )
 
 
-def read_at(books: SyncStore) -> datetime | None:
+def snapshot_read_at(books: SyncStore) -> datetime | None:
     """When the stored snapshot of Stripe's account was read (aware UTC); `None` before the first."""
     read = books.objects("picture")
     return read[0].read_at if read else None
@@ -393,8 +393,8 @@ def _customer_of(row: Customer | Subscription | Invoice) -> str:
     return row.id if isinstance(row, Customer) else row.customer_id
 
 
-def period_ended(picture: AccountSnapshot, now: datetime) -> bool:
+def period_ended(snapshot: AccountSnapshot, now: datetime) -> bool:
     """Whether a billing period, or the time a draft invoice takes usage, has ended since a snapshot was read."""
-    ends = [item.period_end for s in picture.subscriptions for item in s.items]
-    ends += [draft.finalizes_at for draft in picture.drafts]
-    return any(picture.read_at < end <= now for end in ends if end is not None and picture.read_at is not None)
+    ends = [item.period_end for s in snapshot.subscriptions for item in s.items]
+    ends += [draft.finalizes_at for draft in snapshot.drafts]
+    return any(snapshot.read_at < end <= now for end in ends if end is not None and snapshot.read_at is not None)

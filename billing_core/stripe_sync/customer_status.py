@@ -77,7 +77,7 @@ class SubscriptionState:
     period_end: datetime | None
 
 
-def standing_of(
+def subscription_state(
     subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]
 ) -> SubscriptionState | None:
     """The subscription that decides a customer's plan and period; `None` without any; without a known meter no item is

@@ -139,7 +139,7 @@ class _Looked(NamedTuple):
 
     meter_id: str
     livemode: bool | None
-    picture: AccountSnapshot
+    snapshot: AccountSnapshot
     problems: tuple[str, ...]
     cleared: ClearedToSend
 
@@ -184,7 +184,7 @@ class _Push:
         frozen, fresh, held = self._freeze(found, keep=False)
         sink = self._sink()
         try:
-            ready = self._cleared(self._resendable(waiting, found.picture, found.meter_id), found.cleared)
+            ready = self._cleared(self._resendable(waiting, found.snapshot, found.meter_id), found.cleared)
             events = [*self._events(ready), *self._events(fresh)]
             requests = tuple(sink.request_of(event) for event in events)
         finally:
@@ -198,7 +198,7 @@ class _Push:
         )  # fmt: skip
 
     def fates(self, event_ids: Sequence[str]) -> dict[str, PushOutlook]:
-        """See `fates_of_retried`."""
+        """See `outlook_of_retried`."""
         self._retried = tuple(event_ids)
         found = self._look()
         if found.cleared.unread:
@@ -211,8 +211,8 @@ class _Push:
         """What a push that stores nothing plans from."""
         meter_id, livemode = self._reads.meter(keep=False)
         self._books.bind(meter_id, livemode, keep=False)
-        picture, problems = self._picture(FRESH, keep=False)
-        return _Looked(meter_id, livemode, picture, problems, self._clear(meter_id))
+        snapshot, problems = self._snapshot(FRESH, keep=False)
+        return _Looked(meter_id, livemode, snapshot, problems, self._clear(meter_id))
 
     def run(self) -> PushResult:
         """See `push`."""
@@ -226,15 +226,15 @@ class _Push:
             with self._ledger.engine.transaction() as writer:
                 self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
-                picture, problems = self._picture(LOOK_AGAIN)
+                snapshot, problems = self._snapshot(LOOK_AGAIN)
                 self._note(problems=problems)
                 cleared = self._clear(meter_id)
-                self._withdraw(picture, meter_id)
-                found = _Looked(meter_id, livemode, picture, problems, cleared)
+                self._withdraw(snapshot, meter_id)
+                found = _Looked(meter_id, livemode, snapshot, problems, cleared)
                 frozen, _, held = self._freeze(found, keep=True)
                 self._note_held(frozen, held)
                 waiting = self._books.open_intents()
-                ready = self._resendable(waiting, picture, meter_id)
+                ready = self._resendable(waiting, snapshot, meter_id)
                 self._note_stuck(_doubtful(waiting) - _doubtful(ready))
                 self._send(self._cleared(ready, cleared), meter_id)
             else:
@@ -261,9 +261,9 @@ class _Push:
         """Where usage may be sent to, as far as Stripe's sums and this ledger's memory tell."""
         settled = self._settled_before()
         given = self._books.candidates(settled, prepare=self._prepare)
-        return sent_elsewhere.clear(
+        return sent_elsewhere.clear_to_send(
             self._ledger.engine, given, partial(self._reads.sums, meter_id), now=self._clock(),
-            may_ask=self._reads.may_guard,
+            may_ask=self._reads.may_check_before_sending,
         )  # fmt: skip
 
     def _cleared(self, ready: pa.Table, cleared: ClearedToSend) -> pa.Table:
@@ -290,7 +290,7 @@ class _Push:
             events = found.cleared.sendable(given, now)
             customers = pc.unique(events["customer_id"]).to_pylist()
             customers += pc.unique(given.covered["customer_id"]).to_pylist()
-            calendars = found.picture.calendars({c for c in customers if c is not None}, found.meter_id, now)
+            calendars = found.snapshot.calendars({c for c in customers if c is not None}, found.meter_id, now)
             free = replace(rules, taken=given.taken)
             made = planning.plan(events, given.covered, given.carried, calendars, given.revisions, free)
             if seen is not None:
@@ -302,11 +302,11 @@ class _Push:
             keep_back=found.cleared.keep_back,
         )  # fmt: skip
 
-    def _picture(self, fresh: timedelta, *, keep: bool = True) -> tuple[AccountSnapshot, tuple[str, ...]]:
+    def _snapshot(self, fresh: timedelta, *, keep: bool = True) -> tuple[AccountSnapshot, tuple[str, ...]]:
         """Billing periods, also of those customers of this push that Stripe's lists leave out."""
         if self._customers is None:
             self._customers = set() if self._provider.is_live else self._books.customers_of_a_push()
-        return self._reads.picture(fresh=fresh, keep=keep, of=self._customers)
+        return self._reads.snapshot(fresh=fresh, keep=keep, of=self._customers)
 
     def _prepare(self, writer: Writer) -> None:
         if self._retried:
@@ -320,7 +320,7 @@ class _Push:
 
     def _read_error_reports(self) -> bool:
         """Rejections Stripe decided on later. Not readable: said, tried again next time, and `False`."""
-        if not self._reads.may_hear_reports():
+        if not self._reads.may_read_reports():
             return False
         try:
             rejected, unnamed = self._reads.error_reports(self._clock())
@@ -351,17 +351,17 @@ class _Push:
             confirmed = self._books.confirm(agreeing(rows, buckets), at=self._clock(), push_id=self._id)
             self._note(confirmed=confirmed)
 
-    def _withdraw(self, picture: AccountSnapshot, meter_id: str) -> None:
+    def _withdraw(self, snapshot: AccountSnapshot, meter_id: str) -> None:
         """Intents written down and never tried that are too late by now: their events are planned anew, and held."""
         now, waiting = self._clock(), self._books.open_intents()
-        late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), picture, meter_id)
+        late = self._too_late(waiting.filter(pc.is_null(waiting["unknown_since"])), snapshot, meter_id)
         answers = [
             IntentUpdate(identifier, "void", now, text=f"withdrawn before it was tried: {why}")
             for identifier, why in late.items()
         ]
         self._books.settle(answers, push_id=self._id)
 
-    def _resendable(self, waiting: pa.Table, picture: AccountSnapshot, meter_id: str) -> pa.Table:
+    def _resendable(self, waiting: pa.Table, snapshot: AccountSnapshot, meter_id: str) -> pa.Table:
         """Intents that may be sent: in time, and never tried or so lately that Stripe would recognise them.
 
         One that was tried in time and is too late by now waits for Stripe's sum: if it never arrived, sending it
@@ -371,7 +371,7 @@ class _Push:
         forgotten = pc.fill_null(
             pc.less(waiting["unknown_since"], pa.scalar(oldest, waiting["unknown_since"].type)), False
         )
-        late = self._too_late(waiting, picture, meter_id)
+        late = self._too_late(waiting, snapshot, meter_id)
         is_there = pc.fill_null(pc.equal(waiting["code"], DUPLICATE), False)  # its value is what is doubtful
         return waiting.filter(
             pc.invert(
@@ -379,10 +379,10 @@ class _Push:
             )
         )
 
-    def _too_late(self, waiting: pa.Table, picture: AccountSnapshot, meter_id: str) -> dict[str, str]:
+    def _too_late(self, waiting: pa.Table, snapshot: AccountSnapshot, meter_id: str) -> dict[str, str]:
         """Intents that Stripe would not take, or not bill, any more → why."""
         now, late = self._clock(), {}
-        calendars = picture.calendars(set(waiting["customer_id"].to_pylist()), meter_id, now)
+        calendars = snapshot.calendars(set(waiting["customer_id"].to_pylist()), meter_id, now)
         for row in waiting.select(["identifier", "customer_id", "stamp"]).to_pylist():
             calendar, stamp = calendars.get(row["customer_id"]), row["stamp"].replace(tzinfo=UTC)
             why = "too old to be sent" if stamp < now - planning.OLDEST else calendar and calendar.closed(stamp)
@@ -409,8 +409,8 @@ class _Push:
         try:
             for planned in _mixed(waiting):
                 # A push may take hours: identifiers are forgotten and invoices become final meanwhile.
-                picture, problems = self._picture(LOOK_AGAIN)
-                batch = self._resendable(planned, picture, meter_id)
+                snapshot, problems = self._snapshot(LOOK_AGAIN)
+                batch = self._resendable(planned, snapshot, meter_id)
                 self._note(problems=problems)
                 if not batch.num_rows:
                     continue
@@ -626,7 +626,7 @@ def _unread(unread: Mapping[str, str]) -> str:
     )
 
 
-def fates_of_retried(
+def outlook_of_retried(
     ledger: Ledger,
     provider: StripeProvider,
     settings: Settings,
@@ -699,7 +699,7 @@ def _confirm_delivered(
     """Read summaries of customers with unconfirmed intents, as far as the ration goes: (confirmed, what failed)."""
     waiting = {customer: (first, last) for customer, first, last in books.unconfirmed_customers()}
     confirmed, problems = 0, []
-    for customer in reads.customers_to_look_at(waiting):
+    for customer in reads.customers_to_read(waiting):
         first, last = waiting[customer]
         try:
             buckets = reads.buckets(meter_id, customer, first, last + timedelta(seconds=1))

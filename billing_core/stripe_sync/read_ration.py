@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 MONTHLY_READS = 10_000
 """What Stripe grants a small account."""
 
-LOOKS_A_DAY = 150
+SUM_READS_A_DAY = 150
 """Reads of customers' sums that can wait. Those without which usage could be billed twice are made anyway."""
 
-OTHER_READS = MONTHLY_READS - 31 * LOOKS_A_DAY
+OTHER_READS = MONTHLY_READS - 31 * SUM_READS_A_DAY
 """A month's share of meters, error reports, customers, subscriptions and drafts."""
 
 HEAD_START = timedelta(days=2)
@@ -51,14 +51,14 @@ class ReadRation:
         self._written = provider.calls
         self._looks = 0
 
-    def note_looks(self, reads: int) -> None:
+    def count_sum_reads(self, reads: int) -> None:
         """Count some of the reads made since as reads of customers' sums."""
         self._looks += reads
 
-    def may_look(self, share: float = 1.0) -> bool:
+    def may_read_sums(self, share: float = 1.0) -> bool:
         """Whether a share of the day's ration of reads of customers' sums is left."""
         today = self._kept().get(f"{LOOKS}{self._clock():%Y-%m-%d}", 0)
-        return today + self._looks < LOOKS_A_DAY * share
+        return today + self._looks < SUM_READS_A_DAY * share
 
     def is_tight(self) -> bool:
         """Whether reads other than those of customers' sums must be avoided now."""

@@ -145,7 +145,7 @@ def differences(
     return new
 
 
-def to_keep_back(
+def events_to_keep_back(
     owed: Iterable[Owed], found: Iterable[DifferingHour], decided: Mapping[str, datetime]
 ) -> dict[str, Difference]:
     """Unsent events of one customer that Stripe may already count: event → the differing hour that is the reason.
@@ -182,7 +182,7 @@ def _said_by(one: Owed, said: Iterable[DifferingHour], decided: Mapping[str, dat
     return later[0] if later[0].hour == one.hour else later[-1]
 
 
-def clear(
+def clear_to_send(
     engine: Engine, given: Candidates, sums: ReadSums, *, now: datetime, may_ask: Callable[[], bool] = lambda: True
 ) -> ClearedToSend:
     """Which customers' hours a push may send usage for, reading Stripe's sums where this ledger cannot know.
@@ -274,9 +274,11 @@ def _keep_back(
         if all(place.is_decided for place in places):
             continue
         moved = [row for row in former if row.customer_id == customer]
-        kept = to_keep_back([*_as_owed(_of(rows, "customer_id", {customer})), *moved], places, decided)
+        kept = events_to_keep_back([*_as_owed(_of(rows, "customer_id", {customer})), *moved], places, decided)
         for intent in untried:
-            if intent.customer_id == customer and (carries := to_keep_back(_carried_by(intent), places, decided)):
+            if intent.customer_id == customer and (
+                carries := events_to_keep_back(_carried_by(intent), places, decided)
+            ):
                 kept |= carries
                 withdrawn.append(intent.identifier)
         ids = {row.event_id for row in moved}

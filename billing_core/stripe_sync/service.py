@@ -28,13 +28,19 @@ from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
 from billing_core.stripe.model import HourlySum
 from billing_core.stripe_sync import pipeline as pipelines
-from billing_core.stripe_sync.account_cache import AccountCache, KeptSummary, keep_plans_failure, or_say, remembered
+from billing_core.stripe_sync.account_cache import (
+    AccountCache,
+    KeptSummary,
+    collect_errors,
+    keep_plans_failure,
+    stored_snapshot,
+)
 from billing_core.stripe_sync.confirmation import agreeing
 from billing_core.stripe_sync.customer_status import (
     NO_SUBSCRIPTION,
     UNKNOWN,
     CustomerStatus,
-    standing_of,
+    subscription_state,
     used_according_to,
 )
 from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Pipeline, Problem, RetryOutlook
@@ -159,9 +165,9 @@ class StripeSyncService:
     def next_deadline(self, principal: Principal) -> Deadline | None:
         """The draft invoice that finalizes first, as last read from Stripe."""
         _require_everything(principal, *READERS)
-        picture, now = remembered(self._books), self._clock()
-        drafts = [(d.finalizes_at, d.customer_id) for d in picture.drafts if d.finalizes_at and d.finalizes_at > now]
-        return Deadline(min(drafts)[1], min(drafts)[0], picture.read_at) if drafts else None
+        snapshot, now = stored_snapshot(self._books), self._clock()
+        drafts = [(d.finalizes_at, d.customer_id) for d in snapshot.drafts if d.finalizes_at and d.finalizes_at > now]
+        return Deadline(min(drafts)[1], min(drafts)[0], snapshot.read_at) if drafts else None
 
     def preview(
         self,
@@ -188,11 +194,11 @@ class StripeSyncService:
         UpstreamError, WarehouseError
             If a side could not be reached.
         """
-        from billing_core.stripe_sync.push import fates_of_retried  # brings Stripe's SDK, which nothing else needs
+        from billing_core.stripe_sync.push import outlook_of_retried  # brings Stripe's SDK, which nothing else needs
 
         _require_everything(principal, *READERS)
         with closing(self._connect(self._settings)) as provider:
-            fates = fates_of_retried(
+            fates = outlook_of_retried(
                 self._ledger, provider, self._settings, preview.event_ids, actor=principal.name, clock=self._clock
             )
         return pipelines.read_outlook(self._ledger.engine, fates)
@@ -257,21 +263,21 @@ class StripeSyncService:
         window = window_in(self._settings.zone, start, end)
         with ExitStack() as open_ones:
             problems: list[str] = []
-            langfuse = or_say(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
+            langfuse = collect_errors(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
             stripe = meter_id = None
             hours: dict[str, list[SummaryBucket]] = {}
             if self.is_connected:
                 provider = open_ones.enter_context(self._connected(looks=True))
-                meter = or_say(problems, provider.preflight)
+                meter = collect_errors(problems, provider.preflight)
                 if meter is not None:
-                    self._hear_rejections(provider, problems)
+                    self._settle_rejections(provider, problems)
                     stripe, meter_id = provider, meter.id
             else:
                 problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
             found = reconcile(
                 self._ledger, self._cards(), self._policy(), window,
                 langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
-                clock=self._clock, progress=progress, heard=hours.__setitem__,
+                clock=self._clock, progress=progress, on_sums_read=hours.__setitem__,
             )  # fmt: skip
             if stripe is not None:
                 self._confirm_heard(stripe, found.window, hours)
@@ -295,12 +301,12 @@ class StripeSyncService:
         document = self._books.last_reconciliation()
         return None if document is None else Reconciliation.from_json(json.loads(document))
 
-    def _hear_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
+    def _settle_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
         """Rejections Stripe decided on since the last push explain differences."""
         reads = AccountCache(self._books, provider, self._clock)
-        heard = or_say(problems, lambda: reads.error_reports(self._clock()))
-        if heard is not None:
-            answers, unnamed = heard
+        found = collect_errors(problems, lambda: reads.error_reports(self._clock()))
+        if found is not None:
+            answers, unnamed = found
             self._books.settle(answers, push_id=RECONCILIATION)
             problems += unnamed
 
@@ -365,10 +371,10 @@ class StripeSyncService:
         try:
             with self._connected() as provider:
                 reads = AccountCache(self._books, provider, self._clock)
-                meter = or_say(problems, provider.preflight)
+                meter = collect_errors(problems, provider.preflight)
                 if meter is not None:
                     reads.keep_meter(meter.id, meter.livemode)
-                _, more = reads.picture(fresh=timedelta(0))
+                _, more = reads.snapshot(fresh=timedelta(0))
         except (SettingsError, UpstreamError) as error:
             keep_plans_failure(self._books, str(error), self._clock())
             raise
@@ -380,7 +386,7 @@ class StripeSyncService:
             meter_id = provider.preflight().id
         except SettingsError as error:
             problem = str(error)  # a wrong meter keeps nobody from seeing the subscription
-        standing = standing_of(provider.subscriptions(customer_id), meter_id, self._cards().plans)
+        standing = subscription_state(provider.subscriptions(customer_id), meter_id, self._cards().plans)
         now = self._clock()
         if standing is None:
             if (customer := provider.customer(customer_id)) is not None and customer.is_deleted:
@@ -418,7 +424,7 @@ class StripeSyncService:
             try:
                 yield provider
             finally:
-                ration.note_looks(provider.calls if looks else 0)
+                ration.count_sum_reads(provider.calls if looks else 0)
                 ration.write_down()
 
     @property

@@ -200,7 +200,7 @@ class _Line:
         message = await self._receive()
         if message["type"] != "websocket.receive":
             return message
-        self._socket.heard()
+        self._socket.on_message()
         content = message.get("bytes")
         if content is None:
             code = NOT_BINARY

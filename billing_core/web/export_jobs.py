@@ -17,7 +17,7 @@ from billing_core.access import Principal
 from billing_core.errors import BadParameter, NotFound
 from billing_core.exports.model import Cancelled, ExportProgress, ExportRequest, ExportResult
 from billing_core.runtime.clock import Clock, now
-from billing_core.runtime.faults import explained, said_of
+from billing_core.runtime.faults import explained, text_for_page
 
 if TYPE_CHECKING:
     from billing_core.service import BillingService
@@ -179,7 +179,7 @@ class ExportJobs:
         except Cancelled as error:
             self._see(job, ended_at=self._clock(), error=str(error), was_cancelled=True)
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
-            self._see(job, ended_at=self._clock(), error=said_of(error, "an export in the background"))
+            self._see(job, ended_at=self._clock(), error=text_for_page(error, "an export in the background"))
         else:
             self._see(job, ended_at=self._clock(), result=result)
 

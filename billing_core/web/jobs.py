@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from billing_core.access import Principal
 from billing_core.ingest.pull import FIRST_PULL_DAYS, PullResult
 from billing_core.runtime.clock import Clock
-from billing_core.runtime.faults import said_of
+from billing_core.runtime.faults import text_for_page
 from billing_core.service import BillingService
 from billing_core.values.usage_frame import PullProgress
 
@@ -117,7 +117,7 @@ class Job(Generic[P, R]):
         try:
             result = work()
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
-            self._end(clock(), error=said_of(error, f"{self._name} in the background"))
+            self._end(clock(), error=text_for_page(error, f"{self._name} in the background"))
         else:
             self._end(clock(), result=result)
 

@@ -62,7 +62,7 @@ class Socket:
         self._end, self._set_limit = end, set_limit
         self._apply()
 
-    def heard(self) -> None:
+    def on_message(self) -> None:
         """Count a message the socket sent; called on the event loop."""
         if self._loop is not None:
             self._heard_at = self._loop.time()

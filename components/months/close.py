@@ -24,6 +24,7 @@ from components.months.texts import (
     CauseGroup,
     accepted_text,
     by_cause,
+    check_text,
     checked_text,
     closing_sentences,
     days_line,
@@ -32,7 +33,6 @@ from components.months.texts import (
     month_name,
     open_text,
     reopened_line,
-    standing_text,
     stopped_text,
     what_to_do,
 )
@@ -121,7 +121,7 @@ def _check(service: BillingService, principal: Principal, period: str) -> None:
 
 
 def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_busy: bool) -> None:
-    verdict = plain(standing_text(month, found.groups))
+    verdict = plain(check_text(month, found.groups))
     if found.groups:
         st.warning(verdict, icon=":material/warning:")
     else:

@@ -219,7 +219,7 @@ def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, 
     return {**days, **filters}
 
 
-def standing_text(month: Month, groups: Sequence[CauseGroup]) -> str:
+def check_text(month: Month, groups: Sequence[CauseGroup]) -> str:
     """The result of a check, in words: whether the month can be closed."""
     name = month_name(month.period)
     if not groups:

@@ -38,7 +38,7 @@ def notices_panel(service: BillingService) -> None:
 def _panel(service: BillingService) -> None:
     principal = sign_in.guard(Role.ADMIN)
     with quiet():
-        board = service.organizations.limits.notices.board(principal)
+        board = service.organizations.limits.notices.due_notices(principal)
         names, zone = names_of(service, principal), service.settings.zone
         with st.container(horizontal=True, vertical_alignment="center"):
             st.header("Notices", anchor=False, width="stretch", help=_note(service))

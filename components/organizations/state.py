@@ -65,7 +65,7 @@ def write(address: Address) -> None:
             del st.query_params[name]
 
 
-def tell_address() -> None:
+def sync_address() -> None:
     """Once per run: write the address to the browser, which does not show it after a link from the page to itself.
 
     The browser ignores what it shows already.

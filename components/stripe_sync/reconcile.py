@@ -30,8 +30,8 @@ from components.stripe_sync.rows import (
     difference,
     difference_rows,
     heat_grid,
+    rows_with_differences,
     waterfall_rows,
-    worth_a_look,
 )
 from components.stripe_sync.texts import reconcile_progress_text, unexplained_text
 
@@ -197,7 +197,7 @@ def _books(found: Reconciliation) -> None:
             format_func=lambda one: one.value, key=MEASURE, width=220, filter_mode=None,
             help="Credits the first book has more than the second.",
         )  # fmt: skip
-    rows = worth_a_look(found, measure)
+    rows = rows_with_differences(found, measure)
     grid = heat_grid(found, measure)
     chart(
         "Differences by customer and day",

@@ -113,7 +113,7 @@ def heat_grid(found: Reconciliation, measure: Measure, shown: int = MOST_CUSTOME
     )
 
 
-def worth_a_look(found: Reconciliation, measure: Measure) -> list[CustomerDay]:
+def rows_with_differences(found: Reconciliation, measure: Measure) -> list[CustomerDay]:
     """Rows whose sources differ: unexplained ones first, then by the size of the difference."""
     return sorted(
         (row for row in found.rows if row.differs),

@@ -131,7 +131,7 @@ def _say_outcome(principal: Principal) -> None:
     st.toast(text, icon=":material/error:" if state.error else ":material/check:")
 
 
-def show_what_the_refresh_brought() -> None:
+def unpin_after_refresh() -> None:
     """Show the newest state if a refresh of this session has ended, before the page asks for anything."""
     state = wiring.pull_job().state
     if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from billing_core.imports.detection import look
+from billing_core.imports.detection import detect_file
 from billing_core.imports.events import stage
 from billing_core.rating.card import builtin_cards
 
@@ -38,7 +38,7 @@ def _peak() -> float:
 
 
 def main(path: str) -> None:
-    file, fault = look(Path(path))
+    file, fault = detect_file(Path(path))
     if fault is None:
         card = builtin_cards().cards[0]
         staged = stage(file, {card.id: card}, ZoneInfo("UTC"), datetime(2026, 11, 20, tzinfo=UTC))

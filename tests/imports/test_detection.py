@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from billing_core.errors import BadParameter
-from billing_core.imports.detection import Form, look
+from billing_core.imports.detection import Form, detect_file
 from billing_core.imports.model import FileKind
 from billing_core.types import FLAT_FIELDS
 from tests.imports.world import as_csv, as_json, as_parquet, line
@@ -23,12 +23,12 @@ CARD = "id: acme\neffective_from: 2026-11-01\ncredit_price_usd: 0.00004\nai: {ra
 
 def seen(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return look(path)
+    return detect_file(path)
 
 
 def test_the_name_says_nothing_of_what_a_file_is(tmp_path):
     path = as_csv(tmp_path / "holiday.jpg", [line()])
-    file, fault = look(path, name="../../etc/passwd\n")
+    file, fault = detect_file(path, name="../../etc/passwd\n")
     assert (file.kind, file.form, fault) == (FileKind.USAGE_EVENTS, Form.DELIMITED, None)
     assert file.name == "passwd?"
     assert file.sha256 == sha256(path.read_bytes()).hexdigest()
@@ -38,15 +38,15 @@ def test_the_name_says_nothing_of_what_a_file_is(tmp_path):
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_separators_and_byte_order_marks_are_understood(tmp_path, separator, encoding):
-    file, fault = look(as_csv(tmp_path / "f", [line()], separator=separator, encoding=encoding))
+    file, fault = detect_file(as_csv(tmp_path / "f", [line()], separator=separator, encoding=encoding))
     assert (file.separator, file.header, fault) == (separator, FLAT_FIELDS, None)
 
 
 def test_json_and_parquet_are_recognised(tmp_path):
-    assert look(as_json(tmp_path / "a", [line()]))[0].kind is FileKind.USAGE_EVENTS
-    assert look(as_json(tmp_path / "b", [line()], meta={}))[0].kind is FileKind.USAGE_EVENTS
-    assert look(as_json(tmp_path / "c", [], meta={"dataset": "usage-events"}))[0].kind is FileKind.USAGE_EVENTS
-    assert look(as_parquet(tmp_path / "d", [line()]))[0].kind is FileKind.USAGE_EVENTS
+    assert detect_file(as_json(tmp_path / "a", [line()]))[0].kind is FileKind.USAGE_EVENTS
+    assert detect_file(as_json(tmp_path / "b", [line()], meta={}))[0].kind is FileKind.USAGE_EVENTS
+    assert detect_file(as_json(tmp_path / "c", [], meta={"dataset": "usage-events"}))[0].kind is FileKind.USAGE_EVENTS
+    assert detect_file(as_parquet(tmp_path / "d", [line()]))[0].kind is FileKind.USAGE_EVENTS
 
 
 def test_rate_cards_and_maps_are_recognised(tmp_path):
@@ -94,19 +94,19 @@ def test_a_parquet_file_that_is_cut_off_is_refused(tmp_path):
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "f")
-    assert "none that can be imported" in look(tmp_path / "f")[1]
+    assert "none that can be imported" in detect_file(tmp_path / "f")[1]
 
 
 def test_a_zip_of_very_many_files_or_with_a_very_long_list_of_them_is_not_opened(tmp_path):
     with zipfile.ZipFile(tmp_path / "f", "w") as archive:
         for number in range(20_000):
             archive.writestr(f"file-{number}", "")
-    fault = look(tmp_path / "f")[1]
+    fault = detect_file(tmp_path / "f")[1]
     assert "its list of files has 1,108,890 bytes; one that can be imported has at most 1,048,576" in fault
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 50_000_000, 4, 0)
     (tmp_path / "g").write_bytes(b"PK\3\4" + bytes(50_000_000) + end)
     tracemalloc.start()
-    assert "its list of files has 50,000,000 bytes" in look(tmp_path / "g")[1]
+    assert "its list of files has 50,000,000 bytes" in detect_file(tmp_path / "g")[1]
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
 
@@ -117,10 +117,10 @@ def test_a_first_line_without_end_is_not_read_whole(tmp_path):
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BadParameter, match=r"file: 'absent\.csv' is not accepted; .*No such file"):
-        look(tmp_path / "absent.csv")
+        detect_file(tmp_path / "absent.csv")
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/"])
 def test_what_has_no_end_or_is_no_file_is_not_read(path):
     with pytest.raises(BadParameter, match="a file; this is a folder, a device or a pipe"):
-        look(Path(path))
+        detect_file(Path(path))

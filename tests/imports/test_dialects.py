@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing_core.imports.bounds import Unusable
-from billing_core.imports.detection import NUMBERS, look
+from billing_core.imports.detection import NUMBERS, detect_file
 from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
@@ -70,7 +70,7 @@ def read(content):
     with TemporaryDirectory() as folder:
         path = Path(folder) / "f"
         path.write_bytes(content)
-        file, fault = look(path)
+        file, fault = detect_file(path)
         if fault is not None:
             raise Unusable(fault)
         rows, rejected = [], []
@@ -179,7 +179,7 @@ def test_a_customer_map_of_a_european_spreadsheet_is_read_too(tmp_path, encoding
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_with_what_was_found(tmp_path, content, says):
     (tmp_path / "f").write_bytes(content)
-    _, fault = look(tmp_path / "f")
+    _, fault = detect_file(tmp_path / "f")
     assert says in fault
 
 

@@ -14,7 +14,7 @@ from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.parquet_file import write_parquet
 from billing_core.exports.source import RowSource
 from billing_core.imports.bounds import Unusable
-from billing_core.imports.detection import look
+from billing_core.imports.detection import detect_file
 from billing_core.imports.parquet_pages import measured
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
@@ -83,7 +83,7 @@ def test_what_is_compressed_is_not_unpacked_beyond_what_memory_is_for(tmp_path, 
 def test_few_rows_of_long_texts_are_read_a_few_at_a_time_and_none_is_lost(tmp_path):
     ids = [f"trace-{n}" for n in range(3_000)]
     path = written(tmp_path / "f", events(3_000, id=pa.array(ids), user_id=repeated("x" * 9_000, 3_000)))
-    found = list(batches(look(path)[0], FLAT_FIELDS))
+    found = list(batches(detect_file(path)[0], FLAT_FIELDS))
     assert [one for batch in found for one in batch.columns["id"].to_pylist()] == ids
     assert [one for batch in found for one in batch.numbers] == list(range(1, 3_001))
     assert max(sum(column.nbytes for column in batch.columns.values()) for batch in found) < 20_000_000
@@ -114,7 +114,7 @@ def test_values_that_continue_the_ones_before_them_are_not_read(tmp_path):
     table = events(500, user_id=repeated("x" * 90_000, 500)).cast(PLAIN)
     path = written(tmp_path / "f", table, use_dictionary=False, column_encoding={"user_id": "DELTA_BYTE_ARRAY"})
     with pytest.raises(Unusable, match="write it with plain or dictionary encoding"):
-        list(batches(look(path)[0], FLAT_FIELDS))
+        list(batches(detect_file(path)[0], FLAT_FIELDS))
 
 
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY"])
@@ -122,7 +122,7 @@ def test_values_that_continue_the_ones_before_them_are_not_read(tmp_path):
 def test_text_is_read_however_others_write_it(tmp_path, kind, encoding):
     table = events(3).cast(PLAIN).cast(pa.schema([(name, kind) for name in FLAT_FIELDS]))
     path = written(tmp_path / "f", table, use_dictionary=False, column_encoding=dict.fromkeys(FLAT_FIELDS, encoding))
-    [batch] = batches(look(path)[0], FLAT_FIELDS)
+    [batch] = batches(detect_file(path)[0], FLAT_FIELDS)
     assert batch.columns["user_id"].to_pylist() == ["user-1"] * 3
 
 
@@ -130,22 +130,22 @@ def test_values_of_a_megabyte_each_are_refused_by_their_type(tmp_path):
     wide = pa.array([b"x" * 1_000_000] * 200, pa.binary(1_000_000))
     path = written(tmp_path / "f", events(200, user_id=wide))
     with pytest.raises(Unusable, match="values of 1,000,000 bytes"):
-        list(batches(look(path)[0], FLAT_FIELDS))
+        list(batches(detect_file(path)[0], FLAT_FIELDS))
 
 
 def test_very_many_columns_or_row_groups_are_refused_before_they_are_looked_at(tmp_path):
     pq.write_table(pa.table({f"c{n}": [1] for n in range(2_000)}), tmp_path / "f")
-    assert "at most 200 columns are read" in look(tmp_path / "f")[1]
+    assert "at most 200 columns are read" in detect_file(tmp_path / "f")[1]
     empty_columns = b"\x19\xfc" + varint(200_000) + b"\x00" * 200_000
     footer = b"\x49\x1c" + empty_columns + b"\x00\x00"
     (tmp_path / "g").write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    assert "write it with larger row groups" in look(tmp_path / "g")[1]
+    assert "write it with larger row groups" in detect_file(tmp_path / "g")[1]
 
 
 @pytest.mark.parametrize("footer", [b"", b"\x49\xff", b"\x29\xfc\xff\xff\xff\xff\x0f", b"\x19" * 200, b"\xff" * 50])
 def test_a_footer_that_makes_no_sense_is_said_to_be_damaged(tmp_path, footer):
     (tmp_path / "f").write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    assert "is no complete Parquet file" in look(tmp_path / "f")[1]
+    assert "is no complete Parquet file" in detect_file(tmp_path / "f")[1]
 
 
 def varint(number):

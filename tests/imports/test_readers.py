@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from billing_core.imports import readers as import_rows
 from billing_core.imports.bounds import LARGEST_PIECE, Unusable
-from billing_core.imports.detection import look
+from billing_core.imports.detection import detect_file
 from billing_core.imports.readers import batches, json_header
 from billing_core.types import FLAT_FIELDS
 from billing_core.values.csv_cells import csv_line
@@ -26,7 +26,7 @@ HEADER = "id,timestamp,sync_status\n"
 
 def text(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return look(path)[0]
+    return detect_file(path)[0]
 
 
 def read(file, header=None):
@@ -71,7 +71,7 @@ def test_cells_hold_what_they_held_before_they_were_neutralised(tmp_path):
 def test_any_text_comes_back_from_a_csv_file(tmp_path_factory, cells):
     path = tmp_path_factory.mktemp("csv") / "f"
     path.write_bytes((csv_line(["id", "timestamp", "sync_status"]) + csv_line(["x", *cells[1:]])).encode())
-    columns, _, _ = read(look(path)[0])
+    columns, _, _ = read(detect_file(path)[0])
     assert [columns["timestamp"], columns["sync_status"]] == [[cell or None] for cell in cells[1:]]
 
 
@@ -94,9 +94,9 @@ def test_broken_csv_is_refused_with_the_row_it_breaks_in(tmp_path, content, row,
 def test_json_rows_have_nested_or_flat_credits_and_exact_numbers(tmp_path):
     nested = {"id": "a", "sync_status": "pending", "credits": {"total": 1.5}, "models": ["m"], "timestamp": None}
     file = as_json(tmp_path / "f", [nested])
-    header = json_header(look(file)[0])
+    header = json_header(detect_file(file)[0])
     assert header == ("id", "sync_status", "credits_total", "models", "timestamp")
-    columns, _, _ = read(look(file)[0], header)
+    columns, _, _ = read(detect_file(file)[0], header)
     assert columns["credits_total"] == ["1.5"]
     assert columns["models"] == ['["m"]']
     assert columns["timestamp"] == [None]
@@ -112,7 +112,7 @@ def test_json_numbers_never_become_binary_floats(tmp_path):
 
 def test_json_rows_of_other_names_are_named(tmp_path):
     rows = [line("a"), {**line("b"), "secret": "x"}, {k: v for k, v in line("c").items() if k != "user_id"}, 7]
-    file = look(as_json(tmp_path / "f", rows))[0]
+    file = detect_file(as_json(tmp_path / "f", rows))[0]
     assert read(file, json_header(file))[2] == [(2, "'secret'"), (3, "user_id"), (4, "row")]
 
 
@@ -150,20 +150,20 @@ def test_json_that_goes_on_after_its_end_is_refused(tmp_path):
 
 def test_half_characters_that_json_can_spell_are_refused(tmp_path):
     rows = [line("a"), line("b", user_id="\ud800")]
-    file = look(as_json(tmp_path / "f", rows))[0]
+    file = detect_file(as_json(tmp_path / "f", rows))[0]
     assert read(file, json_header(file))[2] == [(2, "user_id")]
 
 
 def test_json_above_the_limit_is_refused_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(import_rows, "LARGEST_JSON", 1000)
-    file = look(as_json(tmp_path / "f", [line()] * 3))[0]
+    file = detect_file(as_json(tmp_path / "f", [line()] * 3))[0]
     with pytest.raises(Unusable, match=r"read up to 1,000: export as Parquet or CSV instead"):
         json_header(file)
 
 
 def test_a_json_file_is_never_held_whole(tmp_path):
     """Forty megabytes, of which at most a few pieces are in memory."""
-    file = look(as_json(tmp_path / "f", [line(f"trace-{n}") for n in range(40_000)]))[0]
+    file = detect_file(as_json(tmp_path / "f", [line(f"trace-{n}") for n in range(40_000)]))[0]
     header = json_header(file)
     tracemalloc.start()
     count = 0
@@ -192,7 +192,7 @@ def test_parquet_columns_are_text_whatever_their_type(tmp_path):
         }
     )
     pq.write_table(table, tmp_path / "f")
-    columns, _, _ = read(look(tmp_path / "f")[0])
+    columns, _, _ = read(detect_file(tmp_path / "f")[0])
     assert {name: values[0] for name, values in columns.items()} == {
         "id": "a", "timestamp": "2026-11-01 12:00:00.000000Z", "sync_status": "x", "credits_total": "0.000001",
         "tokens_in": "5", "has_error": "true", "models": '["m"]',
@@ -201,7 +201,7 @@ def test_parquet_columns_are_text_whatever_their_type(tmp_path):
 
 def test_parquet_with_binary_floats_for_money_is_refused(tmp_path):
     pq.write_table(pa.table({"id": ["a"], "sync_status": ["x"], "credits_total": [0.1]}), tmp_path / "f")
-    assert broken(look(tmp_path / "f")[0])[1:] == (
+    assert broken(detect_file(tmp_path / "f")[0])[1:] == (
         "credits_total", "holds binary floating point numbers (double), which are not exact; expected DECIMAL or text",
     )  # fmt: skip
 
@@ -209,7 +209,7 @@ def test_parquet_with_binary_floats_for_money_is_refused(tmp_path):
 def test_parquet_whose_text_is_no_utf8_is_refused(tmp_path):
     bad = pa.array([b"\xff"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"id": bad, "sync_status": ["x"], "timestamp": ["y"]}), tmp_path / "f")
-    assert "damaged" in broken(look(tmp_path / "f")[0])[2]
+    assert "damaged" in broken(detect_file(tmp_path / "f")[0])[2]
 
 
 def test_parquet_damaged_inside_is_refused(tmp_path):
@@ -219,11 +219,11 @@ def test_parquet_damaged_inside_is_refused(tmp_path):
     content = bytearray((tmp_path / "f").read_bytes())
     content[200:400] = b"\xff" * 200
     (tmp_path / "f").write_bytes(content)
-    assert "damaged" in broken(look(tmp_path / "f")[0])[2]
+    assert "damaged" in broken(detect_file(tmp_path / "f")[0])[2]
 
 
 def test_reading_a_large_csv_takes_no_more_memory_than_a_small_one(tmp_path):
-    file = look(as_csv(tmp_path / "f", [line(f"trace-{n}") for n in range(60_000)]))[0]
+    file = detect_file(as_csv(tmp_path / "f", [line(f"trace-{n}") for n in range(60_000)]))[0]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert sum(len(batch.numbers) for batch in batches(file, file.header, rows=1000)) == 60_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # kilobytes
@@ -233,7 +233,7 @@ def test_reading_a_large_csv_takes_no_more_memory_than_a_small_one(tmp_path):
 def test_rows_of_long_cells_are_read_fewer_at_a_time(tmp_path, write):
     rows = [line(f"trace-{n}", user_id="x" * 90_000, session_id="y" * 90_000) for n in range(250)]
     path = write(tmp_path / "f", rows)
-    file = look(path)[0]
+    file = detect_file(path)[0]
     found = [
         (len(batch.numbers), sum(column.nbytes for column in batch.columns.values()))
         for batch in batches(file, file.header or json_header(file))
@@ -256,7 +256,7 @@ def test_more_names_than_any_table_has_are_not_read(tmp_path):
     assert "has 302 columns; at most 200 are read" in look_at(tmp_path / "f", header + "\n")
     row = {"id": "a", "sync_status": "x", **dict.fromkeys(names, 1)}
     with pytest.raises(Unusable, match="has 302 names; at most 200"):
-        json_header(look(as_json(tmp_path / "g", [row]))[0])
+        json_header(detect_file(as_json(tmp_path / "g", [row]))[0])
     beside = json.dumps({"meta": {"dataset": "usage-events"}, "rows": [], **dict.fromkeys(names, 1)})
     with pytest.raises(Unusable, match="has more than 200 keys beside its rows"):
         json_header(text(tmp_path / "h", beside))
@@ -264,9 +264,9 @@ def test_more_names_than_any_table_has_are_not_read(tmp_path):
 
 def look_at(path, content):
     path.write_text(content)
-    return look(path)[1]
+    return detect_file(path)[1]
 
 
 def test_keys_of_json_are_those_of_the_first_row(tmp_path):
     (tmp_path / "f").write_text(json.dumps({"meta": {"dataset": "usage-events"}, "rows": []}))
-    assert json_header(look(tmp_path / "f")[0]) == ()
+    assert json_header(detect_file(tmp_path / "f")[0]) == ()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from billing_core.errors import BadParameter
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.bounds import Unusable
-from billing_core.imports.detection import Form, look
+from billing_core.imports.detection import Form, detect_file
 from billing_core.imports.model import FileKind
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
@@ -62,7 +62,7 @@ def workbook(path, rows, *, texts=None, styles="", first="", sheet_name="data", 
 
 def read(path):
     """Rows by name, and what of them is refused; `Unusable` if the file is none."""
-    file, fault = look(path)
+    file, fault = detect_file(path)
     if fault is not None:
         raise Unusable(fault)
     rows, rejected = [], []
@@ -87,7 +87,7 @@ def test_a_workbook_is_told_by_its_content_and_its_sheet_data_is_read(tmp_path):
     book.active.append(["nothing", "of", "interest"])
     book.create_sheet("Data").append(HEADER)
     book.save(tmp_path / "f.csv")
-    file, fault = look(tmp_path / "f.csv")
+    file, fault = detect_file(tmp_path / "f.csv")
     assert (file.form, file.kind, file.header, fault) == (Form.XLSX, FileKind.USAGE_EVENTS, HEADER, None)
 
 
@@ -245,7 +245,7 @@ def test_memory_does_not_grow_with_what_a_small_file_unpacks_to(tmp_path, what):
         rows += ("<row>" + '<c t="s"><v>0</v></c>' * 5 + "</row>") * 150
     path = workbook(tmp_path / "f", rows, texts=texts, packing=zipfile.ZIP_STORED)
     read(workbook(tmp_path / "small", inline(*HEADER) + inline("a")))  # whatever is imported late is there
-    file, _ = look(path)
+    file, _ = detect_file(path)
     tracemalloc.start()
     for _ in batches(file, file.header):
         pass

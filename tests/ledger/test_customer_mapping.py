@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.customer_mapping import StatusAfterRemap, UnsentEvent, standing
+from billing_core.ledger.customer_mapping import StatusAfterRemap, UnsentEvent, status_after_remap
 from billing_core.ledger.sync import MARK_GONE
 from billing_core.rating.events import NO_CUSTOMER, RATED_FLAGS, in_order, no_customer
 from billing_core.types import Flag
@@ -41,7 +41,9 @@ def after(event: UnsentEvent, now: StatusAfterRemap, *, has_customer: bool) -> U
 @given(event=unsent_events(), is_mapped=st.booleans())
 def test_one_flag_says_who_pays_and_the_others_stay_in_their_order(event, is_mapped):
     for has_customer in (True, False):
-        found = standing(event, has_customer=has_customer, is_mapped=has_customer and is_mapped).flags.split(",")
+        found = status_after_remap(event, has_customer=has_customer, is_mapped=has_customer and is_mapped).flags.split(
+            ","
+        )
         expected = (
             {Flag.MAPPED_CUSTOMER} if has_customer and is_mapped else set() if has_customer else {Flag.NO_CUSTOMER}
         )
@@ -52,8 +54,8 @@ def test_one_flag_says_who_pays_and_the_others_stay_in_their_order(event, is_map
 
 @given(event=unsent_events())
 def test_without_credits_nothing_is_ever_pending_and_without_a_customer_neither(event):
-    mapped = standing(event, has_customer=True, is_mapped=True)
-    nobody = standing(event, has_customer=False, is_mapped=False)
+    mapped = status_after_remap(event, has_customer=True, is_mapped=True)
+    nobody = status_after_remap(event, has_customer=False, is_mapped=False)
     assert (mapped.status == "excluded") == (nobody.status == "excluded") == (not event.has_credits)
     assert nobody.status != "pending"
     for found in (mapped, nobody):
@@ -63,9 +65,9 @@ def test_without_credits_nothing_is_ever_pending_and_without_a_customer_neither(
 
 @given(event=unsent_events())
 def test_to_lose_a_customer_and_get_one_again_changes_nothing(event):
-    first = after(event, standing(event, has_customer=True, is_mapped=True), has_customer=True)
-    lost = after(first, standing(first, has_customer=False, is_mapped=False), has_customer=False)
-    again = standing(lost, has_customer=True, is_mapped=True)
+    first = after(event, status_after_remap(event, has_customer=True, is_mapped=True), has_customer=True)
+    lost = after(first, status_after_remap(first, has_customer=False, is_mapped=False), has_customer=False)
+    again = status_after_remap(lost, has_customer=True, is_mapped=True)
     assert (again.flags, again.status, again.error) == (first.flags, first.status, first.error)
 
 
@@ -75,7 +77,7 @@ def mapped(status: str, error: str | None, **facts: object) -> UnsentEvent:
 
 
 def moved(event: UnsentEvent) -> tuple[str, str | None, bool]:
-    found = standing(event, has_customer=True, is_mapped=True)
+    found = status_after_remap(event, has_customer=True, is_mapped=True)
     return found.status, found.error, found.stays_held
 
 
@@ -94,7 +96,7 @@ def test_what_only_a_person_may_lift_waits_for_that_person():
 
 
 def test_a_vanished_mark_of_the_earlier_system_is_not_forgotten_for_want_of_a_customer():
-    gone = standing(mapped("error", MARK_GONE, rule="failed_before"), has_customer=False, is_mapped=False)
+    gone = status_after_remap(mapped("error", MARK_GONE, rule="failed_before"), has_customer=False, is_mapped=False)
     assert gone == StatusAfterRemap("no_customer", "error", MARK_GONE, False)
-    plain = standing(mapped("pending", None), has_customer=False, is_mapped=False)
+    plain = status_after_remap(mapped("pending", None), has_customer=False, is_mapped=False)
     assert plain == StatusAfterRemap("no_customer", "error", NO_CUSTOMER, False)

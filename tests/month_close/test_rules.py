@@ -11,7 +11,7 @@ from billing_core.month_close.rules import (
     ObstacleGroup,
     UnfinishedEvents,
     from_reconciliation,
-    from_standings,
+    from_unfinished_events,
     judge,
     not_over,
 )
@@ -24,7 +24,7 @@ SETTLED = datetime(2026, 11, 1, 0, 30, tzinfo=UTC)
 
 def stands(stage, cause=None, *, settled=True, carried=False):
     one = UnfinishedEvents(stage, cause, settled, carried, 2, Decimal("1.5"), ("b", "a"))
-    return [(o.cause, o.group.value, o.events, o.credits, o.event_ids) for o in from_standings([one])]
+    return [(o.cause, o.group.value, o.events, o.credits, o.event_ids) for o in from_unfinished_events([one])]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_explained_differences_are_no_obstacle(cause):
 
 def test_a_cause_or_its_group_may_be_accepted_by_somebody_for_a_reason():
     obstacles = [
-        *from_standings([UnfinishedEvents("held", "too_old", True, False, 1, Decimal(1), ())]),
+        *from_unfinished_events([UnfinishedEvents("held", "too_old", True, False, 1, Decimal(1), ())]),
         *compared(part(None)),
     ]
     for word in ("too_old", "error"):

@@ -40,7 +40,7 @@ def test_only_admins_may_ask(world, who):
         lambda: limits(world).read(who),
         lambda: limits(world).of(who, "org_a"),
         lambda: limits(world).refresh(who),
-        lambda: limits(world).notices.board(who),
+        lambda: limits(world).notices.due_notices(who),
         lambda: limits(world).notices.mark_seen(who, []),
     ):
         with pytest.raises(AccessDenied, match="this needs admin"):
@@ -178,7 +178,7 @@ def test_a_limited_admins_refresh_tells_nothing_of_what_followed_for_others(worl
     world.book(use("1", at(0), "490000", organization_id="org_b"))
     refreshed = limits(world).refresh(ONLY_A)
     assert (refreshed.problems, refreshed.looked.raised) == ((), 0)
-    assert limits(world).notices.board(EVERYONE).open  # they were raised all the same
+    assert limits(world).notices.due_notices(EVERYONE).open  # they were raised all the same
 
 
 def test_a_reading_is_outdated_after_an_hour_and_a_refresh_makes_it_new(world):
@@ -289,5 +289,5 @@ def test_looking_asks_stripe_nothing(world, stripe):
     before = len(stripe.control("GET", "/_sandbox/requests"))
     limits(world).read(EVERYONE)
     limits(world).of(EVERYONE, "org_a")
-    limits(world).notices.board(EVERYONE)
+    limits(world).notices.due_notices(EVERYONE)
     assert len(stripe.control("GET", "/_sandbox/requests")) == before

@@ -180,7 +180,7 @@ def test_open_notices_stand_first_and_are_marked_as_seen_by_name(connected):
     run.button(key="org-notices-mark-all").click().run()
     assert "2 notices marked as seen." in texts(run)
     assert "No open notice." in texts(run)
-    assert {one.notice.seen_by for one in limits().notices.board(EVERYONE).seen} == {"admin"}
+    assert {one.notice.seen_by for one in limits().notices.due_notices(EVERYONE).seen} == {"admin"}
     (seen,) = notices(run)
     assert list(seen["Webhook"]) == ["no webhook is set", "covered by the notice of 90 %"]
 
@@ -192,7 +192,7 @@ def test_what_went_wrong_with_raising_is_shown(connected, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(limits().notices._books, "raise_new", fails)
-    limits().notices.look_calmly("cron")
+    limits().notices.check_limits_quietly("cron")
     assert "could not be raised or delivered the last time: Something unexpected" in texts(opened())
 
 

@@ -418,10 +418,10 @@ def test_a_limit_that_is_reached_by_applying_raises_its_notice(world):
     limits = world.service.organizations.limits
     limits.refresh(EVERYONE)
     world.book(use("a", at(0), "300000"))
-    assert limits.notices.board(EVERYONE).open == ()
+    assert limits.notices.due_notices(EVERYONE).open == ()
     double = only(card("double", storage={"credits_per_gb_month": CARD.storage.credits_per_gb_month * 2}))
     world.service.rerating.apply(EVERYONE, double)
-    assert {one.notice.customer_id for one in limits.notices.board(EVERYONE).open} == {"cus_a"}
+    assert {one.notice.customer_id for one in limits.notices.due_notices(EVERYONE).open} == {"cus_a"}
 
 
 def test_before_stripe_was_read_nothing_is_known_of_any_plan(world):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from billing_core.ledger.sent_elsewhere import Billed, DifferingHour
 from billing_core.ledger.sync import Difference
-from billing_core.stripe_sync.sent_elsewhere import Owed, differences, reason_of, to_keep_back
+from billing_core.stripe_sync.sent_elsewhere import Owed, differences, events_to_keep_back, reason_of
 
 HOUR = datetime(2026, 11, 3, 9, tzinfo=UTC)
 CREDITS = st.decimals(0, 1000, places=6)
@@ -24,7 +24,7 @@ def owed(credits_):
 def kept(counted, least, most, credits_, before=(), decided=None):
     new = differences("cus_a", {HOUR: counted}, {HOUR: Billed(least, most)}, before)
     return list(
-        to_keep_back(owed(credits_), [*before, *(DifferingHour(one, HOUR, False) for one in new)], decided or {})
+        events_to_keep_back(owed(credits_), [*before, *(DifferingHour(one, HOUR, False) for one in new)], decided or {})
     )
 
 
@@ -57,7 +57,7 @@ def test_what_one_meter_event_may_have_carried_together_is_kept_back_together(am
     rows = [Owed(str(number), "cus_a", HOUR, Decimal(amount)) for number, amount in enumerate(amounts)]
     found = [DifferingHour(Difference("cus_a", HOUR, Decimal(10 + credits_), Decimal(10)), HOUR, is_decided=False)]
     is_explained = any(amount * credits_ > 0 for amount in amounts)
-    assert set(to_keep_back(rows, found, {})) == ({row.event_id for row in rows} if is_explained else set())
+    assert set(events_to_keep_back(rows, found, {})) == ({row.event_id for row in rows} if is_explained else set())
 
 
 def test_the_reason_names_both_figures_and_whose_hour_it_is():

@@ -38,7 +38,7 @@ def files(demo):
     books.store_objects("subscription", [StoredObject("sub_1", "cus_a", content, NOW)])
     books.store_objects("picture", [StoredObject("picture", None, "{}", NOW)])
     ledger.engine.close()
-    wiring.service().organizations.limits.notices.look("cron")
+    wiring.service().organizations.limits.notices.check_limits("cron")
     return Client(Starlette(routes=[Route(LIMITS, limits_csv), Route(NOTICES, notices_csv)]))
 
 

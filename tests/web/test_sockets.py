@@ -101,7 +101,7 @@ def test_whoever_is_just_signing_in_is_given_twice_the_time_and_no_more(monkeypa
         socket = sockets.admit("9.9.9.9", is_signed_in=False)
         socket.open(end, lambda _size: None)
         while not ended and loop.time() - began < 20:
-            socket.heard()
+            socket.on_message()
             await asyncio.sleep(heard_every)
         sockets.leave(socket)
 

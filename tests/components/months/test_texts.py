@@ -19,6 +19,7 @@ from components.months.texts import (
     accepted_text,
     by_cause,
     cause_label,
+    check_text,
     checked_text,
     closed_line,
     closed_text,
@@ -34,7 +35,6 @@ from components.months.texts import (
     refused_text,
     reopened_line,
     reopening_sentences,
-    standing_text,
     suggested,
     verified_text,
     what_to_do,
@@ -189,9 +189,9 @@ def test_events_are_found_on_usage_events_by_status_within_the_month():
 
 
 def test_the_verdict_counts_causes():
-    assert standing_text(OCTOBER, []) == "Nothing stands against closing October 2026."
-    assert standing_text(OCTOBER, by_cause([UNSENT])).startswith("1 cause stands against closing October 2026.")
-    assert standing_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 causes stand")
+    assert check_text(OCTOBER, []) == "Nothing stands against closing October 2026."
+    assert check_text(OCTOBER, by_cause([UNSENT])).startswith("1 cause stands against closing October 2026.")
+    assert check_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 causes stand")
 
 
 def test_a_check_of_an_older_ledger_says_that_it_may_not_hold_any_more():

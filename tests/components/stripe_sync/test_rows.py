@@ -31,8 +31,8 @@ from components.stripe_sync.rows import (
     heat_grid,
     push_log_rows,
     requests_of,
+    rows_with_differences,
     waterfall_rows,
-    worth_a_look,
 )
 
 MONDAY = date(2026, 11, 16)
@@ -95,7 +95,11 @@ def test_what_nobody_can_explain_is_looked_at_first():
         row("cus_b", "10", "10", "10", "5", LOST),
         row("cus_c", "7", "7", "7", "7"),
     ]
-    assert [one.customer_id for one in worth_a_look(found(*rows), Measure.LANGFUSE_STRIPE)] == ["cus_b", "cus_a"]
+    differing = rows_with_differences(found(*rows), Measure.LANGFUSE_STRIPE)
+    assert [one.customer_id for one in differing] == [
+        "cus_b",
+        "cus_a",
+    ]
 
 
 def test_the_table_has_every_book_every_digit_and_the_causes():
