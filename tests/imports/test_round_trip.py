@@ -99,7 +99,7 @@ def exported(world, form, path):
     return path
 
 
-@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), suppress_health_check=list(HealthCheck))
 @given(
     ledgers, st.lists(states, max_size=5), st.sampled_from([Format.CSV, Format.XLSX, Format.JSON, Format.PARQUET, None])
 )
