@@ -41,7 +41,7 @@ LAST_PAGE = 10**9
 
 
 class SyncStatus(StrEnum):
-    """How far an event got on its way to Stripe (CONTRACT section 4)."""
+    """The stage an event has reached on its way to Stripe (CONTRACT section 4)."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -52,7 +52,7 @@ class SyncStatus(StrEnum):
 
 
 class Flag(StrEnum):
-    """What a person should know about an event before trusting its credits."""
+    """A word on an event that says what a person should know before trusting its credits."""
 
     OWN_KEY = "own_key"
     UNPRICED = "unpriced"
@@ -122,7 +122,7 @@ class Credits(BaseModel):
 
 
 class UsageEvent(BaseModel):
-    """One trace, rated. Times are UTC, `latency_seconds` is last end minus first start.
+    """A usage event: one Langfuse trace, rated. Times are UTC, `latency_seconds` is last end minus first start.
 
     `None` means unknown, never zero: no tokens were named, no cost is known, nobody is named.
     """
@@ -305,7 +305,7 @@ class Totals(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class UsageEventsResponse:
-    """One page of events. `frame` has the flat columns, decimals as `Decimal` and times as UTC."""
+    """One page of usage events. `frame` has the flat columns, decimals as `Decimal` and times as UTC."""
 
     events: list[UsageEvent]
     pagination: Pagination

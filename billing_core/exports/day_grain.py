@@ -1,4 +1,4 @@
-"""Usage by day: one row per day of a timezone and everything events are told apart by."""
+"""Exports usage by day: one row per day of a timezone and combination of attributes."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class DayRead:
     zone: ZoneInfo
 
     def rows(self) -> int:
-        """How many there are."""
+        """How many rows these days have."""
         return int(self.ledger.read_rows(export_queries.day_count(*self._days()))[0]["rows"])
 
     def table(self) -> pa.Table:
-        """The rows in order: by day, then by every key, unknown ones last."""
+        """The rows of these days in order: by day, then by every attribute, unknown ones last."""
         stored = self.ledger.engine.read(export_queries.days(*self._days()))
         columns = [_typed(stored, wanted) for wanted in DAY_SCHEMA]
         return pa.Table.from_arrays(columns, schema=DAY_SCHEMA)
@@ -67,7 +67,7 @@ def days(ledger: Ledger, selection: Selection, zone: ZoneInfo, spans: Sequence[T
 
 
 def local_days(zone: ZoneInfo, spans: Sequence[TimeSpan], most: int) -> list[TimeSpan]:
-    """Spans widened to whole days of `zone`; neighbours that share a day, or hold few events, are put together."""
+    """Spans of events widened to whole days of `zone`; neighbours that share a day, or hold few events, are joined."""
     parts: list[TimeSpan] = []
     for span in spans:
         start, end = _day_start(zone, span.start), _day_end(zone, span.end)
@@ -92,7 +92,7 @@ def month_windows(zone: ZoneInfo, start: int, end: int) -> list[tuple[datetime, 
 
 
 def named_month(zone: ZoneInfo, start: datetime) -> str:
-    """The month that begins at `start`: `2026-10`."""
+    """The name (`2026-10`) of the month that begins at `start`."""
     return f"{start.astimezone(zone):%Y-%m}"
 
 

@@ -1,4 +1,4 @@
-"""Usage events of a file: read and checked into a stage, compared with the ledger, booked.
+"""Imports usage events from a file: read and checked into a stage, compared with the ledger, booked.
 
 The comparison is the same before and inside the transaction that books: what `apply` does is what the plan said, or
 nothing at all.
@@ -47,7 +47,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(slots=True)
 class StagedEvents:
-    """The good rows of a file, on disk, and what is wrong with the others.
+    """The valid rows of an imported file, on disk, and the faults of the others.
 
     `given` are the columns the file has, `versions` the rate cards its events name.
     """
@@ -64,7 +64,7 @@ class StagedEvents:
     versions: set[str] = field(default_factory=set)
 
     def refuse(self, reasons: Iterable[RejectedLine], rows: int) -> None:
-        """Count rows that cannot be used, and list why as far as there is room."""
+        """Count rows that cannot be used, and keep their reasons as far as there is room."""
         self.rejected_rows += rows
         for one in reasons:
             if len(self.rejected) < MOST_LISTED:
@@ -73,7 +73,7 @@ class StagedEvents:
 
 @dataclass(slots=True)
 class ImportComparison:
-    """What a comparison found, beyond the counts: what people should know before they apply it."""
+    """The comparison of a file with the ledger: counts, and what people should know before they apply it."""
 
     new: int = 0
     changed: int = 0
@@ -88,13 +88,13 @@ class ImportComparison:
     effects: dict[str | None, OrganizationEffect] = field(default_factory=dict)
 
     def outcome(self) -> ImportOutcome:
-        """The counts, and the organizations whose sums change, by id; those without one come last."""
+        """The counts of the import, and the organizations whose sums change, by id; those without one come last."""
         order = sorted(self.effects, key=lambda one: (one is None, one or ""))
         return ImportOutcome(self.new, self.changed, self.unchanged, tuple(self.effects[one] for one in order))
 
 
 def run_of(import_id: str) -> str:
-    """What the ledger calls the run that booked an import."""
+    """The run id under which an import is booked in the ledger."""
     return IMPORT_RUN + import_id
 
 
@@ -110,7 +110,7 @@ def stage(
     *,
     not_billed: tuple[str, ...] = (),
 ) -> StagedEvents:
-    """Read a file to its end and put its good rows on disk; the memory this takes does not depend on its size.
+    """Read a file of usage events and put its valid rows on disk; memory does not grow with the file.
 
     `zone` is that of times without an offset, if anybody said it; `not_billed` are globs of environments whose usage
     costs nothing here.
@@ -159,7 +159,7 @@ def _finished(found: StagedEvents) -> StagedEvents:
 def compare(
     staged: StagedEvents, reader: LedgerReader, cards: RateCardFile, closed: Iterable[ClosedSpan]
 ) -> ImportComparison:
-    """What booking would do; nothing is changed."""
+    """What booking staged events would do; nothing is changed."""
     found = ImportComparison()
     for piece in _pieces(staged, reader, cards):
         _count(found, piece, tuple(closed))
@@ -283,7 +283,7 @@ def book(
     staged: StagedEvents, writer: Writer, cards: RateCardFile, import_id: str, now: datetime,
     progress: Progress | None = None,
 ) -> ImportComparison:  # fmt: skip
-    """Book everything inside one transaction; returns what was done."""
+    """Book all staged events inside one transaction; returns what was done."""
     found = ImportComparison()
     run_id = run_of(import_id)
     for piece in _pieces(staged, writer, cards):
@@ -318,5 +318,5 @@ def _billed(piece: _Piece) -> pa.Table:
 
 
 def needed_cards(staged: StagedEvents, cards: Mapping[str, RateCard]) -> list[RateCard]:
-    """The cards that the events name, to be remembered with them."""
+    """The rate cards that staged events name, to be stored with them."""
     return [cards[name] for name in sorted(staged.versions) if name not in {LEGACY_VERSION, NO_CARD} and name in cards]

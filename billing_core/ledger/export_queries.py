@@ -1,4 +1,4 @@
-"""Questions about usage events as files have them: in order, by day, and what their totals are held against."""
+"""Questions for exports of usage events: in order, by day, and the totals that files are compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY_COUNTS = ("tokens_in", "tokens_out", "tokens_total")
 
 
 def first_rows(selection: Selection, keys: Sequence[str], columns: Sequence[str], *, limit: int) -> Question:
-    """The first events of a selection by `keys`, unknown ones last; `moment` is when an event counts."""
+    """A question: the first events of a selection by `keys`, unknown ones last; `moment` is when an event counts."""
     return ask(_first_rows, choose(selection), tuple(keys), tuple(columns), bound_number(limit))
 
 
@@ -40,7 +40,7 @@ def _first_rows(chosen: Chosen, keys: tuple[str, ...], columns: tuple[str, ...],
 
 
 def all_rows(selection: Selection, columns: Sequence[str]) -> Question:
-    """The events of a selection in any order; `moment` is when an event counts."""
+    """A question: the events of a selection in any order; `moment` is when an event counts."""
     return ask(_all_rows, choose(selection), tuple(columns))
 
 
@@ -49,7 +49,7 @@ def _all_rows(chosen: Chosen, columns: tuple[str, ...]) -> ir.Table:
 
 
 def cells(selection: Selection, seconds: int) -> Question:
-    """How many events (`rows`) count in each piece of time of so many seconds, `cell` being its number since 1970."""
+    """A question: how many events (`rows`) count in each span of `seconds`, `cell` being its number since 1970."""
     return ask(_cells, choose(selection), bound_number(seconds))
 
 
@@ -60,7 +60,9 @@ def _cells(chosen: Chosen, seconds: Bound) -> ir.Table:
 
 
 def days(selection: Selection, clock: LocalTime) -> Question:
-    """One row per day of a wall clock and `DAY_KEYS`, in that order, unknown ones last; days counted from 1970."""
+    """A question: one row per local day and combination of `DAY_KEYS`, in that order, unknown ones last; days counted
+    from 1970.
+    """
     return ask(_days, choose(selection), clock)
 
 
@@ -80,7 +82,7 @@ def _days(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def day_count(selection: Selection, clock: LocalTime) -> Question:
-    """How many rows `days` has."""
+    """A question: how many rows the answer to `days` has."""
     return ask(_day_count, choose(selection), clock)
 
 
@@ -90,7 +92,7 @@ def _day_count(chosen: Chosen, clock: LocalTime) -> ir.Table:
 
 
 def charged_parts(selection: Selection) -> Question:
-    """How many parts of events (AI tokens, compute, storage) are not 0 credits, per rate card."""
+    """A question: how many parts of events (AI tokens, compute, storage) are not 0 credits, per rate card."""
     return ask(_charged_parts, choose(selection))
 
 
@@ -102,7 +104,7 @@ def _charged_parts(chosen: Chosen) -> ir.Table:
 
 
 def credits_by_price(selection: Selection) -> Question:
-    """Credits by type per organization and credit price."""
+    """A question: credits by type per organization and credit price."""
     return ask(_credits_by_price, choose(selection))
 
 

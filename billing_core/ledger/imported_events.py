@@ -1,4 +1,4 @@
-"""Events of an imported file beside the ledger's: what is known of them, and letting them count as billed elsewhere."""
+"""Reads and changes the ledger's events that an imported file also has."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 
 
 class LedgerReader(Protocol):
-    """The engine, or a writer inside its transaction."""
+    """The engine of the ledger, or a writer inside its transaction."""
 
     def read(self, question: Question, given: Mapping[str, pa.Table] | None = None) -> pa.Table:
-        """See `Engine.read`."""
+        """The answer to a question; see `Engine.read`."""
 
     def rows(self, query: str, values: Any = ()) -> list[tuple[Any, ...]]:
-        """See `Engine.rows`."""
+        """Rows of a small fixed SQL query; see `Engine.rows`."""
 
     def differing(self, events: pa.Table) -> pa.Table:
-        """See `Engine.differing`."""
+        """Ids of those of `events` that are in the ledger with other values; see `Engine.differing`."""
 
 
 _ASKED = ibis.table({"id": "string"}, name="asked")
@@ -49,7 +49,7 @@ def _no_events() -> ir.Table:
 
 
 def existing(reader: LedgerReader, ids: pa.Array) -> pa.Table:
-    """Stored events of some ids, every column.
+    """The stored events with some ids, every column.
 
     First where they are, then, of that span of time alone, what they hold: an engine that keeps events in the order of
     time need not look at the others whole.
@@ -67,7 +67,7 @@ _ON_A_BILL = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING
 
 
 def on_a_bill(rows: Rows, ids: Sequence[str]) -> set[str]:
-    """Those of some events that an intent of this ledger covers."""
+    """Those of the given event ids that an intent of this ledger covers."""
     return {row[0] for row in rows(_ON_A_BILL, [list(ids)])} if ids else set()
 
 
@@ -78,13 +78,16 @@ _FORGET_FOREIGN = """UPDATE events SET meter_event_identifier = NULL
 
 
 def forget_foreign_identifiers(writer: Writer, run_id: str) -> None:
-    """Unsent events of a run that name a meter event of this ledger which does not cover them: its answers are not
-    theirs."""
+    """Clear the identifiers of a run's unsent events that name a meter event of this ledger which does not cover them:
+    its outcome is not theirs.
+    """
     writer.rows(_FORGET_FOREIGN, [run_id])
 
 
 def count_as_billed_elsewhere(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
-    """Events with the status, identifier and time they were billed with; what they were stays as a revision."""
+    """Give events the status, identifier and time they were billed with elsewhere; their former state stays as a
+    revision.
+    """
     seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
     ids = lifted["id"].to_pylist()
     untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"

@@ -1,5 +1,5 @@
 """Notices that a customer reached a usage limit, and the log of their delivery. Each is unique, ensured in one
-transaction. Uniqueness is kept here, inside one transaction.
+transaction.
 """
 
 from __future__ import annotations

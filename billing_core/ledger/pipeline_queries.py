@@ -52,7 +52,7 @@ def _staged() -> ir.Table:
 
 
 def stages() -> Question:
-    """Events, credits, US dollars and the first start (`oldest`) per stage."""
+    """A question: events, credits, US dollars and the first start (`oldest`) per stage."""
     return ask(_stages)
 
 
@@ -64,7 +64,7 @@ def _stages() -> ir.Table:
 
 
 def fractions() -> Question:
-    """Credits that customers carry on, where they are not 0."""
+    """A question: the fractions of a credit carried forward per customer, where they are not 0."""
     return ask(_fractions)
 
 
@@ -87,7 +87,7 @@ def _open_corrections(now: Bound) -> ir.Table:
 
 
 def corrections(now: datetime) -> Question:
-    """What sent events owe beyond their intents: events, credits and US dollars in one row."""
+    """A question: what sent events owe beyond their intents: events, credits and US dollars in one row."""
     return ask(_corrections, bound_time(now))
 
 
@@ -97,7 +97,7 @@ def _corrections(now: Bound) -> ir.Table:
 
 
 def held_corrections(now: datetime) -> Question:
-    """The corrections among them that are held, per cause, with an `example` of the reason."""
+    """A question: the corrections that are held, per cause, with an `example` of the reason."""
     return ask(_held_corrections, bound_time(now))
 
 
@@ -113,7 +113,7 @@ def _held_corrections(now: Bound) -> ir.Table:
 
 
 def stuck() -> Question:
-    """Events in error or held per cause, most credits first, with an `example` of the reason."""
+    """A question: events in error or held per cause, most credits first, with an `example` of the reason."""
     return ask(_stuck)
 
 
@@ -128,7 +128,9 @@ def _stuck() -> ir.Table:
 
 
 def decidable(action: str, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]) -> Question:
-    """Events that can be retried, held or released (`action`); `cause`, customers and ids narrow it, all together."""
+    """A question: events that can be retried, held or released (`action`); `cause`, customers and ids narrow it, all
+    together.
+    """
     named = None if cause is None else bound_text(cause)
     customers = bound_list(customer_ids) if customer_ids else None
     return ask(_decidable, str(action), named, customers, bound_list(event_ids) if event_ids else None)
@@ -157,7 +159,7 @@ def _decidable(action: str, cause: Bound | None, customers: Listed | None, event
 
 
 def prices(event_ids: Iterable[str]) -> Question:
-    """The credit price of some events."""
+    """A question: the credit price of some events."""
     return ask(_prices, bound_list(event_ids))
 
 
@@ -170,7 +172,8 @@ def _prices(events: Listed) -> ir.Table:
 
 
 def month_stages(start: datetime, end: datetime, *, settled_before: datetime) -> Question:
-    """Events and credits that count in `[start, end)`, per stage, cause, whether settled, and whether carried.
+    """A question: events and credits that count in `[start, end)`, per stage, cause, whether settled, and whether
+    carried.
 
     Cause `elsewhere`: an import brought them as sent, and what became of them is not known.
     """
@@ -204,7 +207,7 @@ def month_stage_ids(
     start: datetime, end: datetime, *, settled_before: datetime,
     stage: str, cause: str | None, is_settled: bool | None, is_carried: bool, limit: int,
 ) -> Question:  # fmt: skip
-    """The first ids of one row of `month_stages`."""
+    """A question: the first event ids of one row of `month_stages`."""
     return ask(
         _month_stage_ids, bound_time(start), bound_time(end), bound_time(settled_before),
         bound_text(stage), None if cause is None else bound_text(cause), is_settled, is_carried, bound_number(limit),
@@ -232,7 +235,9 @@ def _month_owed(start: Bound, end: Bound, now: Bound) -> ir.Table:
 
 
 def month_corrections(start: datetime, end: datetime, *, now: datetime) -> Question:
-    """Corrections of a whole credit or more of events that count in `[start, end)`: events, and credits either way."""
+    """A question: corrections of a whole credit or more of events that count in `[start, end)`: events, and credits
+    either way.
+    """
     return ask(_month_corrections, bound_time(start), bound_time(end), bound_time(now))
 
 
@@ -242,7 +247,7 @@ def _month_corrections(start: Bound, end: Bound, now: Bound) -> ir.Table:
 
 
 def month_correction_ids(start: datetime, end: datetime, *, now: datetime, limit: int) -> Question:
-    """The first ids of those."""
+    """A question: the first event ids of `month_corrections`."""
     return ask(_month_correction_ids, bound_time(start), bound_time(end), bound_time(now), bound_number(limit))
 
 

@@ -1,4 +1,4 @@
-"""The ledger's share of a comparison of books, read in one transaction, and what was sent in a window."""
+"""Reads the ledger's part of a reconciliation in one transaction, and what was sent in a window."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _active_holds() -> ir.Table:
 
 
 def active_customers(window: Window) -> Question:
-    """Customers with usage or intents in the window, as `customer_id`."""
+    """A question: customers with usage or intents in the window, as `customer_id`."""
     return ask(_active_customers, _span(window))
 
 
@@ -129,7 +129,9 @@ def _active_customers(span: _Span) -> ir.Table:
 
 
 def late_candidates(window: Window, ended: datetime) -> Question:
-    """Sent intents of the window that were first tried at or after `ended`, as `findings.after_finalization` wants."""
+    """A question: sent intents of the window that were first tried at or after `ended`, as
+    `findings.after_finalization` needs them.
+    """
     return ask(_late_candidates, _span(window), bound_time(ended))
 
 
@@ -140,7 +142,7 @@ def _late_candidates(span: _Span, ended: Bound) -> ir.Table:
 
 
 def sent_to(customer_id: str, start: datetime, end: datetime) -> Question:
-    """Whole credits sent to a customer for a period, one row."""
+    """A question: whole credits sent to a customer for a period, one row."""
     return ask(_sent_to, bound_text(customer_id), _span(Window(start, end)))
 
 
@@ -155,7 +157,7 @@ def _sent(t: ir.Table) -> ir.Table:
 
 
 def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None) -> LedgerState:
-    """The ledger's books of a window, all from one transaction.
+    """The ledger's events, coverage, intents and holds of a window, all from one transaction.
 
     Traces of `upstream` (by `id`) that are booked outside the window are read as well, with what covers
     them: a trace that moved into the window after it was sent is not simply late.

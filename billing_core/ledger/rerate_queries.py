@@ -1,4 +1,4 @@
-"""Questions about the events of a selection in parts that fit in memory: what a re-rating reads."""
+"""Questions for re-rating: the events of a selection in parts that fit in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from billing_core.ledger.queries import Chosen, Selection, choose, selected
 
 
 def part_of(selection: Selection, columns: Sequence[str] = (), *, part: int = 0, parts: int = 1) -> Question:
-    """Some stored columns, or all, of the events of a selection: of the `part`-th of `parts`, as their ids fall."""
+    """A question: stored columns of a part of a selection's events, the `part`-th of `parts` by id."""
     numbers = (parts, part, part - parts) if parts > 1 else ()
     return ask(_part_of, choose(selection), tuple(map(bound_number, numbers)), tuple(columns))
 
@@ -25,7 +25,7 @@ def _part_of(chosen: Chosen, part: tuple[Bound, ...], columns: tuple[str, ...]) 
 
 
 def per_quarter_hour(selection: Selection) -> Question:
-    """How many events begin in each quarter of an hour since 1970, in the order of time."""
+    """A question: how many events begin in each quarter of an hour since 1970, in the order of time."""
     return ask(_per_quarter_hour, choose(selection))
 
 

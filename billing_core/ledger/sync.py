@@ -1,4 +1,4 @@
-"""The ledger's books on Stripe: intents, coverage, holds, and the sync status of events that follows from them.
+"""The ledger's tables for Stripe: intents, coverage, holds, and the sync status of events that follows from them.
 
 Everything that belongs together is one transaction: an intent is never there without its coverage, an event
 never says "sending" without an intent. Knows nothing of Stripe itself.
@@ -65,8 +65,9 @@ TIME = pa.timestamp("us", tz="UTC")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and those `delivered` from
-    here or known to have been billed before."""
+    """The credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and those `delivered`
+    from here or known to have been billed before.
+    """
 
     customer_id: str
     hour: datetime
@@ -75,13 +76,13 @@ class Difference:
 
     @property
     def credits(self) -> Decimal:
-        """What somebody else sent; negative if somebody else took usage back."""
+        """The credits Stripe counts that were not sent from here; negative if it counts fewer."""
         return self.counted - self.delivered
 
 
 @dataclass(frozen=True, slots=True)
 class KeepBack:
-    """What a push may not send because Stripe may count it already.
+    """The events a push may not send because Stripe may count them already.
 
     Attributes
     ----------
@@ -103,7 +104,7 @@ NOTHING_KEPT_BACK = KeepBack()
 
 @dataclass(frozen=True, slots=True)
 class PlannedPush:
-    """What one planning wrote down: intents, and how many events it newly holds, some of them `named` with why.
+    """The result of planning a push: counts of new intents and of newly held events, some of them `named` with why.
 
     Of the `held_corrections` only a difference is held: their events were sent before. They are among all that is held.
     """
@@ -116,7 +117,7 @@ class PlannedPush:
 
 @dataclass(frozen=True, slots=True)
 class IntentUpdate:
-    """What became of an intent. `state` as stored; `at` aware UTC; `attempts` so far, `None` leaves the count alone."""
+    """A new state of an intent. `state` as stored; `at` aware UTC; `attempts` so far, `None` leaves the count alone."""
 
     identifier: str
     state: str
@@ -130,7 +131,7 @@ class IntentUpdate:
 
 @dataclass(frozen=True, slots=True)
 class PushRun:
-    """A line of the push log; `outcome`: running, done, failed."""
+    """One push in the push log; `outcome`: running, done, failed."""
 
     push_id: str
     started_at: datetime
@@ -143,7 +144,7 @@ class PushRun:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """Something read from Stripe, as JSON text, with when."""
+    """An object read from Stripe, as JSON text, and when it was read."""
 
     id: str
     customer_id: str | None
@@ -153,7 +154,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class ShownStatus:
-    """How far an event got, for people who look at its trace in Langfuse. `timestamp` is its start, aware UTC."""
+    """The sync status of an event, to be shown at its trace in Langfuse. `timestamp` is its start, aware UTC."""
 
     event_id: str
     project_id: str | None
@@ -180,7 +181,7 @@ UNION SELECT customer_id FROM intents WHERE state IN ('open', 'sending')
 
 
 class Candidates:
-    """What a plan starts from, read in the transaction that will write it down."""
+    """Everything a push is planned from, read in the transaction that will write the plan down."""
 
     def __init__(self, writer: Writer, settled_before: datetime) -> None:
         settled = bound_time(settled_before)
@@ -202,7 +203,7 @@ def _nothing(_writer: Writer) -> None:
 
 
 class SyncStore:
-    """See the module; over the same engine as `Ledger`."""
+    """Intents, holds, the push log and what was read from Stripe, in the ledger; over the same engine as `Ledger`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -220,7 +221,8 @@ class SyncStore:
         prepare: Callable[[Writer], object] = _nothing,
         keep_back: KeepBack = NOTHING_KEPT_BACK,
     ) -> tuple[PlannedPush, pa.Table, int]:
-        """Plan and write down in one transaction; returns counts, the new intents, and how many events are held.
+        """Plan a push and write its intents and holds down in one transaction; returns counts, the new intents, and how
+        many events are held.
 
         `prepare` puts in order who pays, before anything else. Events of `keep_back` are put on hold, with the reason,
         until somebody releases them. `make_plan` gets `Candidates` and returns a plan
@@ -250,7 +252,7 @@ class SyncStore:
         return result
 
     def candidates(self, settled_before: datetime, *, prepare: Callable[[Writer], object] = _nothing) -> Candidates:
-        """What `freeze` would plan from now; nothing is changed."""
+        """The events that `freeze` would plan a push from now; nothing is changed."""
         try:
             with self.engine.transaction() as writer:
                 prepare(writer)
@@ -262,7 +264,7 @@ class SyncStore:
         return given
 
     def hold_hopeless(self, *, now: datetime, push_id: str) -> tuple[PlannedPush, int]:
-        """Take down who cannot be sent for want of a customer; returns that, and how many events are held in all."""
+        """Hold events that cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
             _not_pending(writer)
@@ -274,22 +276,22 @@ class SyncStore:
             return PlannedPush(0, newly, _named_holds(writer, now), corrections), held
 
     def anything_to_send(self, settled_before: datetime) -> bool:
-        """Whether a push would find events to look at or intents to go on with."""
+        """Whether a push would find events to plan or intents to continue with."""
         found = self.engine.read(ask(_a_candidate, bound_time(settled_before))).num_rows
         return bool(found) or bool(self.engine.read(ask(_an_open_intent)).num_rows)
 
     def customers_of_a_push(self) -> set[str]:
-        """Everybody a push may send something for, or take something back from."""
+        """Every customer a push may send usage for, or take usage back from."""
         return {row[0] for row in self.engine.rows(_CUSTOMERS_OF_A_PUSH)}
 
     def open_intents(self) -> pa.Table:
-        """Intents whose end is not known, oldest first."""
+        """Intents whose outcome is not known, oldest first."""
         return self.engine.read(ask(_open_intents))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────
 
     def mark_attempt(self, identifiers: Sequence[str], *, at: datetime) -> None:
-        """Write down that these are about to be sent. Committed before any of the calls."""
+        """Note that intents are about to be sent. Committed before any of the calls."""
         with self.engine.transaction() as writer:
             writer.rows(
                 """UPDATE intents SET state = 'sending', attempts = attempts + 1, last_attempt_at = ?,
@@ -299,7 +301,7 @@ class SyncStore:
             )
 
     def settle(self, answers: Sequence[IntentUpdate], *, push_id: str) -> None:
-        """Write down what became of intents, and the status of the events they are the newest intent of."""
+        """Write down the outcomes of intents, and the status of the events they are the newest intent of."""
         if not answers:
             return
         with self.engine.transaction() as writer:
@@ -307,7 +309,9 @@ class SyncStore:
             writer.advance(push_id)
 
     def confirm(self, identifiers: Sequence[str], *, at: datetime, push_id: str) -> int:
-        """Stripe's summary agrees: accepted intents and the events they are the newest intent of."""
+        """Mark accepted intents as confirmed by Stripe's sums, with the events they are the newest intent of; returns
+        how many.
+        """
         if not identifiers:
             return 0
         with self.engine.transaction() as writer:
@@ -322,14 +326,14 @@ class SyncStore:
     # ── what people decide ───────────────────────────────────────────────────────────────────────
 
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Events in error become pending again; the next push makes new intents for what they still owe."""
+        """Make events in error pending again; the next push makes new intents for what they still owe."""
         with self.engine.transaction() as writer:
             changed = retry_events(writer, ids, actor=actor, now=now)
             writer.advance(f"retry by {actor}")
         return changed
 
     def hold(self, ids: Sequence[str], *, reason: str, actor: str, now: datetime) -> int:
-        """Keep pending events back until somebody releases them."""
+        """Hold pending events until somebody releases them."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
             held = _put_on_hold(writer, dict.fromkeys(ids, reason), actor=actor, now=now)
@@ -337,7 +341,7 @@ class SyncStore:
         return held
 
     def release(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Let held events go: the next push sends them if the rules allow."""
+        """Release held events: the next push sends them if the rules allow."""
         with self.engine.transaction() as writer:
             rows = writer.rows(
                 f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r}
@@ -354,7 +358,7 @@ class SyncStore:
     # ── journals ─────────────────────────────────────────────────────────────────────────────────
 
     def bind(self, meter_id: str, livemode: bool | None, *, keep: bool) -> None:
-        """Bind the ledger to one meter of one account on the first push; with `keep` false only look.
+        """Bind the ledger to one meter of one account on the first push; with `keep` false only check it.
 
         Raises
         ------
@@ -380,20 +384,20 @@ class SyncStore:
         return json.loads(rows[0][0])["meter"] if rows else None
 
     def start_push(self, push_id: str, *, actor: str, now: datetime) -> None:
-        """Open a line in the push log; one that never ends was killed."""
+        """Start a line in the push log; one that never ends was killed."""
         with self.engine.transaction() as writer:
             writer.insert(
                 "pushes", {"push_id": push_id, "started_at": now, "actor": actor, "outcome": "running", "result": "{}"}
             )
 
     def end_push(self, push_id: str, *, now: datetime, outcome: str, result: str, error: str | None) -> None:
-        """Close the line; `result` is its document as JSON text."""
+        """End a line of the push log; `result` is its document as JSON text."""
         values = {"push_id": push_id, "ended_at": now, "outcome": outcome, "result": result, "error": error}
         with self.engine.transaction() as writer:
             writer.update("pushes", values, key="push_id")
 
     def last_pushes(self, limit: int = 20) -> list[PushRun]:
-        """The newest first."""
+        """The newest pushes of the push log, newest first."""
         query = """SELECT push_id, started_at, ended_at, actor, outcome, result, error FROM pushes
                    ORDER BY started_at DESC LIMIT ?"""
         return [
@@ -402,7 +406,7 @@ class SyncStore:
         ]
 
     def store_objects(self, kind: str, objects: Iterable[StoredObject], *, only_customer: str | None = None) -> None:
-        """Replace everything of a kind (of one customer) that was read from Stripe."""
+        """Replace all stored objects of a kind (of one customer) by those just read from Stripe."""
         rows = list(objects)
         with self.engine.transaction() as writer:
             if only_customer is None:
@@ -420,7 +424,7 @@ class SyncStore:
                 writer.append("stripe_objects", pa.table(table))
 
     def objects(self, kind: str, customer_id: str | None = None) -> list[StoredObject]:
-        """What was read last."""
+        """The objects of a kind that were read from Stripe last (of one customer)."""
         query = "SELECT id, customer_id, content, read_at FROM stripe_objects WHERE kind = ?"
         values = [kind]
         if customer_id is not None:
@@ -438,22 +442,22 @@ class SyncStore:
             )  # fmt: skip
 
     def last_reconciliation(self) -> str | None:
-        """The newest document."""
+        """The newest reconciliation as JSON text; `None` before the first."""
         rows = self.engine.rows("SELECT result FROM reconciliations ORDER BY made_at DESC LIMIT 1")
         return rows[0][0] if rows else None
 
     def identifiers_of(self, push_id: str) -> list[str]:
-        """The intents a push wrote down, in order: the audit log keeps their hash."""
+        """The identifiers of the intents a push wrote down, in order: the audit log keeps their hash."""
         query = "SELECT identifier FROM intents WHERE push_id = ? ORDER BY identifier"
         return [row[0] for row in self.engine.rows(query, [push_id])]
 
     def values_of(self, identifiers: Iterable[str]) -> int:
-        """Whole credits of some intents together."""
+        """The whole credits of some intents together."""
         query = "SELECT coalesce(sum(value), 0) FROM intents WHERE identifier IN (SELECT unnest(?))"
         return int(self.engine.rows(query, [list(identifiers)])[0][0])
 
     def states_of(self, identifiers: Iterable[str]) -> dict[str, str]:
-        """Intent → state, for those that are ours."""
+        """Identifier → state, for those of the given intents that this ledger wrote."""
         query = "SELECT identifier, state FROM intents WHERE identifier IN (SELECT unnest(?))"
         return dict(self.engine.rows(query, [list(identifiers)]))
 
@@ -478,7 +482,7 @@ class SyncStore:
     def keep_back(
         self, answers: Sequence[IntentUpdate], found: KeepBack, *, now: datetime, push_id: str
     ) -> PlannedPush:
-        """Write down that these intents are not what Stripe has, and keep back what they cover."""
+        """Write down that intents are not what Stripe has, and hold the events they cover."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
             _settle(writer, answers)
@@ -518,7 +522,7 @@ class SyncStore:
         return [ShownStatus(row[0], row[1], _utc(row[2]), *row[3:]) for row in self.engine.rows(query, [limit])]
 
     def remember_shown(self, statuses: Mapping[str, str], *, at: datetime) -> None:
-        """Event → the status that was written back; replaces what was remembered of these events."""
+        """Store the status of events that was written back to Langfuse, in place of an earlier one."""
         ids = list(statuses)
         rows = {"event_id": ids, "status": list(statuses.values()), "written_at": _times([at] * len(ids))}
         with self.engine.transaction() as writer:
@@ -534,7 +538,9 @@ class _TakeBack(Exception):
 
 
 def candidates(settled_before: datetime) -> Question:
-    """Events that may owe credits or be owed some: settled, not on hold, pending or changed since they were sent."""
+    """A question: events that may owe credits or be owed some: settled, not on hold, pending or changed since they were
+    sent.
+    """
     return ask(_candidates, bound_time(settled_before))
 
 
@@ -543,7 +549,7 @@ def _candidates(settled_before: Bound) -> ir.Table:
 
 
 def candidate_events(settled_before: Bound, *, on_hold_too: bool = False) -> ir.Table:
-    """The expression of `candidates`, with events on hold if wanted."""
+    """The Ibis expression of `candidates`, with events on hold if wanted."""
     e, h = events_table(), holds_table()
     changed = (
         e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & e.meter_event_identifier.notnull()
@@ -563,7 +569,7 @@ def candidate_events(settled_before: Bound, *, on_hold_too: bool = False) -> ir.
 
 
 def in_doubt() -> ir.Table:
-    """Events an intent of which may or may not have arrived: correcting what may not be there waits for the answer."""
+    """Events with an intent that may or may not have arrived: they are not corrected before its outcome is known."""
     i = intents_table()
     tried = i.filter(i.state == "sending", i.unknown_since.notnull())
     return coverage_table().semi_join(tried, "identifier").select("event_id").distinct()
@@ -595,7 +601,7 @@ def _covered(settled_before: Bound) -> ir.Table:
 
 
 def covered(events: ir.Table) -> ir.Table:
-    """Credits covered of some events, per event and customer."""
+    """The credits covered by intents, of some events, per event and customer."""
     c = valid_coverage()
     mine = c.semi_join(events, c.event_id == events.id)
     summed = mine.group_by("event_id", "customer_id").aggregate(credits=mine.credits.sum(), stamp=mine.stamp.max())
@@ -603,7 +609,7 @@ def covered(events: ir.Table) -> ir.Table:
 
 
 def carried() -> ir.Table:
-    """Customer → credits covered by valid intents that no whole credit has carried yet."""
+    """The credits covered by valid intents that no whole credit has carried yet, per customer."""
     i = intents_table()
     valid = i.filter(i.state.notin(VOID))
     summed = valid.group_by("customer_id").aggregate(covered=valid.credits.sum(), sent=valid.value.sum())

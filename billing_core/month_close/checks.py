@@ -1,4 +1,4 @@
-"""How far the events of a month got, read from the ledger: what `rules` judges."""
+"""Reads from the ledger how far the events of a month got on their way to Stripe: the input of `rules`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from billing_core.month_close.rules import NAMED, UnfinishedEvents
 def unfinished_events(
     engine: Engine, start: datetime, end: datetime, now: datetime, settle: timedelta
 ) -> list[UnfinishedEvents]:
-    """Events that count in `[start, end)`, by stage and cause; corrections of a whole credit or more as a stage."""
+    """The events that count in `[start, end)`, by stage and cause; corrections of a whole credit or more as a stage."""
     settled = now - settle
     found = []
     for row in engine.read(questions.month_stages(start, end, settled_before=settled)).to_pylist():

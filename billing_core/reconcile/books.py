@@ -1,4 +1,4 @@
-"""The books as `compare` wants them."""
+"""The tables that `compare` reads: usage by Langfuse, ledger, intents and Stripe's sums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPSTREAM = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ComparisonInput:
-    """Everything a comparison needs.
+    """Everything a reconciliation compares: the tables of Langfuse, ledger and Stripe.
 
     Attributes
     ----------

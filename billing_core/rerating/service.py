@@ -1,5 +1,5 @@
-"""What history would have cost under another card or the settings in force, and booking the difference. Part of
-`BillingService`.
+"""Re-rating: what past usage would have cost under another card or the settings in force, and booking the difference.
+Part of `BillingService`.
 
 Nothing changes until it is applied. Applying books every event that comes out different as a change of that event: its
 former state is kept, the next push sends or takes back the difference of what was sent, and what lies in a closed
@@ -63,7 +63,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class EventSlice:
-    """Some events of a selection, about `events` of them: those of its times, or the `part`-th of `parts` of those."""
+    """A part of a selection's events, about `events` of them: those of its times, or the `part`-th of `parts` of
+    those.
+    """
 
     selection: Selection
     events: int
@@ -71,12 +73,12 @@ class EventSlice:
     parts: int = 1
 
     def rows(self, columns: Sequence[str] = ()) -> Question:
-        """Some stored columns, or all."""
+        """The stored events of the slice, with some columns or all."""
         return part_of(self.selection, columns, part=self.part, parts=self.parts)
 
 
 class ReratingService:
-    """See the module. Thread-safe."""
+    """What finance and admins can do with re-rating, for one principal per call. Thread-safe."""
 
     def __init__(
         self, settings: Settings, ledger: Ledger, limits: LimitsService, policy: Callable[[], Policy] = Policy
@@ -95,7 +97,7 @@ class ReratingService:
         *,
         progress: Progress | None = None,
     ) -> Rerating:
-        """What the events that began in `[start, end)` would cost under `cards`. Nothing is written.
+        """The change if the events that began in `[start, end)` were rated with `cards`. Nothing is written.
 
         Times without an offset are in the reporting timezone; `None` is open.
 
@@ -116,7 +118,7 @@ class ReratingService:
         *,
         progress: Progress | None = None,
     ) -> Rerating:
-        """Whom the events that began in `[start, end)` would bill under the settings in force, and what of them.
+        """The change if the events that began in `[start, end)` were billed under the settings in force.
 
         These are the default customer and whether it overrides, excluded environments, metadata names and the
         organization map. Nothing is written; errors are those of `what_if`.
@@ -153,7 +155,8 @@ class ReratingService:
         progress: Progress | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> Rerating:
-        """Book what `what_if` says, with the cards. Waits for a running pull, after calling `on_wait`.
+        """Rate past events with other cards and book the differences `what_if` shows. Waits for a running pull, after
+        calling `on_wait`.
 
         Up to half a million events are one transaction; more are booked in several, oldest first, each complete with
         its audit entry. Killed anywhere, what is booked stays, and the same call books the rest; once all is booked,
@@ -179,7 +182,9 @@ class ReratingService:
         progress: Progress | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> Rerating:
-        """Book what `under_settings` says, as `apply` books a card: the next push moves what was sent."""
+        """Bill past events under the settings in force and book the differences `under_settings` shows: the next push
+        moves what was sent.
+        """
         return self._book(principal, start, end, self._by_settings(), progress, on_wait)
 
     def _book(
@@ -281,7 +286,9 @@ class _Known:
 
 
 def slices(whole: Selection, quarter_hours: Sequence[int], counts: Sequence[int]) -> list[EventSlice]:
-    """Cut a selection between quarter hours (since 1970, ascending, with their events); a crowded one by ids."""
+    """The slices of a selection, cut between quarter hours (since 1970, ascending, with their events); a crowded one by
+    ids.
+    """
     found: list[EventSlice] = []
     first, events = whole.start, 0
     for place, (quarter, count) in enumerate(zip(quarter_hours, counts, strict=True)):

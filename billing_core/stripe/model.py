@@ -61,7 +61,7 @@ class SendOutcome:
 
 
 class Sink(Protocol):
-    """Sends meter events. One in flight per customer; one bad event never blocks the rest."""
+    """Something that sends meter events to Stripe. One in flight per customer; one bad event never blocks the rest."""
 
     def send(self, events: Sequence[MeterEvent]) -> Iterator[SendOutcome]:
         """Send meter events; yields exactly one outcome per event, in the order they become known; never raises for a

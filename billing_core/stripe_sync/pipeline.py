@@ -1,4 +1,4 @@
-"""The pipeline to Stripe at a glance: how much stands where, what is stuck and why, and what a person may do.
+"""The pipeline to Stripe: how many credits are in each stage, what is stuck and why, and what a person may do.
 
 Every event stands in exactly one stage, so the stages add up to the ledger.
 """
@@ -18,8 +18,9 @@ from billing_core.values.decimals import EXACT
 
 
 class PipelineStage(StrEnum):
-    """Where an event stands. `held` are those a push or a person keeps back; `error` those Stripe rejected, and those
-    that cannot be sent and that no push has seen yet: it writes them down as held."""
+    """The stage an event has reached on its way to Stripe. `held` are those a push or a person keeps back; `error`
+    those Stripe rejected, and those that cannot be sent and that no push has seen yet: it writes them down as held.
+    """
 
     PENDING = "pending"
     SENDING = "sending"
@@ -31,7 +32,7 @@ class PipelineStage(StrEnum):
 
 
 class Action(StrEnum):
-    """What a person may decide about events that are stuck."""
+    """A decision a person may make about stuck events."""
 
     RETRY = "retry"
     HOLD = "hold"
@@ -40,7 +41,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Events with their exact credits and US dollars."""
+    """A number of events with their exact credits and US dollars."""
 
     events: int = 0
     credits: Decimal = Decimal(0)
@@ -56,7 +57,7 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class CarriedFraction:
-    """The fraction of a credit a customer carries on; below 0 after an intent was rejected."""
+    """The fraction of a credit carried forward for a customer; below 0 after an intent was rejected."""
 
     customer_id: str
     credits: Decimal
@@ -64,7 +65,7 @@ class CarriedFraction:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The state of the ledger against Stripe. Times are aware UTC.
+    """The credits in each stage of the way to Stripe. Times are aware UTC.
 
     Attributes
     ----------
@@ -83,13 +84,13 @@ class Pipeline:
 
     @property
     def total(self) -> Amounts:
-        """All events of the ledger."""
+        """The amounts of all events of the ledger together."""
         return sum(self.stages.values(), Amounts())
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Stuck events of one cause: what it is, what to do, and which decisions help."""
+    """The stuck events of one cause: what it is, what to do, and which decisions help."""
 
     cause: str
     title: str
@@ -104,7 +105,7 @@ WOULD_BE_SENT, WOULD_WAIT = "sent", "waiting"
 
 
 class PushOutlook(NamedTuple):
-    """What a push would do with an event, and with how many credits of it.
+    """What a push would do with one event, and with how many credits of it.
 
     `what` is `WOULD_BE_SENT`, `WOULD_WAIT`, or the cause for which it would be held.
     """
@@ -115,7 +116,7 @@ class PushOutlook(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetryOutlook:
-    """What the next push would do with events that are retried now, as its own planning says.
+    """What the next push would do with events that are retried now, by its own planning.
 
     Attributes
     ----------
@@ -134,7 +135,7 @@ class RetryOutlook:
 
 @dataclass(frozen=True, slots=True)
 class DecisionPreview:
-    """What a decision would touch, before anybody makes it."""
+    """The events that a decision would change, before anybody makes it."""
 
     action: Action
     amounts: Amounts
@@ -203,7 +204,7 @@ OTHER = (
 
 
 def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
-    """The pipeline as it is."""
+    """The pipeline to Stripe as it is now."""
     stages = dict.fromkeys(PipelineStage, Amounts())
     oldest: list[datetime] = []
     for row in engine.read(questions.stages()).to_pylist():
@@ -233,7 +234,7 @@ def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
 
 
 def read_problems(engine: Engine, now: datetime) -> list[Problem]:
-    """Stuck events by cause, most credits first; then corrections that may not be sent."""
+    """The stuck events by cause, most credits first; then corrections that may not be sent."""
     rows = engine.read(questions.stuck()).to_pylist()
     problems = {row["cause"]: _problem(row) for row in rows}
     for held in _held_corrections(engine, now):
@@ -257,7 +258,7 @@ def _advice(cause: str) -> tuple[str, str, tuple[Action, ...]]:
 def read_choice(
     engine: Engine, action: Action, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]
 ) -> DecisionPreview:
-    """The events an action would touch; `cause`, customers and ids narrow it, all of them together."""
+    """The events an action would change; `cause`, customers and ids narrow it, all of them together."""
     question = questions.decidable(action, cause=cause, customer_ids=customer_ids, event_ids=event_ids)
     rows = engine.read(question)
     sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
@@ -266,7 +267,7 @@ def read_choice(
 
 
 def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlook:
-    """Events and money of what would become of each retried event."""
+    """The amounts of each outcome that retried events would have."""
     rows = engine.read(questions.prices(fates)).to_pylist()
     sums: dict[str, Amounts] = {}
     for row in rows:
@@ -277,7 +278,7 @@ def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlo
 
 
 def title_of(cause: str) -> str:
-    """A cause as people say it: `Older than 35 days`."""
+    """The cause of stuck events for people: `Older than 35 days`."""
     return ADVICE.get(cause, (cause,))[0]
 
 

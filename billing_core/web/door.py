@@ -1,4 +1,4 @@
-"""Middleware that refuses requests of foreign sites, and too many of them, before Streamlit sees them.
+"""Middleware that refuses requests of other sites, and clients that send too much, before Streamlit sees them.
 
 Streamlit's own check of a foreign `Origin` asks the internet for this machine's address, on the event loop. What the
 door lets through never gets there: behind it `Origin` is absent, or says the same as `Host`.
@@ -102,7 +102,7 @@ def _is_from_own_page(site: Site, place: HostPort, public: Site | None) -> bool:
 
 
 class Door:
-    """ASGI middleware that refuses foreign requests, in front of everything, for HTTP and WebSockets."""
+    """ASGI middleware that refuses requests of other sites, in front of everything, for HTTP and WebSockets."""
 
     def __init__(
         self,

@@ -269,9 +269,9 @@ def test_without_a_webhook_nothing_is_sent_and_a_notice_says_so(world):
 def pull(world, monkeypatch):
     """A pull whose reading is somebody else's matter."""
     service = world.service
-    monkeypatch.setattr(service, "_connect", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(service.pulls, "_connect", lambda *_: SimpleNamespace(close=lambda: None))
     done = PullResult("v2", Window(NOON, NOON + timedelta(hours=1)), observations=0)
-    monkeypatch.setattr(service, "_pull", lambda *_: done)
+    monkeypatch.setattr(service.pulls, "_pull", lambda *_: done)
     assert service.pull(Principal("ann", Role.ANALYST)) is done
 
 
