@@ -192,8 +192,8 @@ def _who_pays(chosen: Chosen) -> ir.Table:
 
 
 def follow(writer: Writer, policy: Policy, *, actor: str, run_id: str, now: datetime) -> None:
-    """Book every unsent event for the customer the directory now names: some were being sent when it changed, and
-    failed.
+    """Book every unsent event for the customer the directory now names: some were being sent when it changed and became
+    unsent again.
 
     Events that nobody pays for follow where there is a customer by now; `policy` says who pays where there is none.
     """

@@ -326,14 +326,16 @@ class SyncStore:
     # ── what people decide ───────────────────────────────────────────────────────────────────────
 
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Make events in error pending again; the next push makes new intents for what they still owe."""
+        """Make events in error pending again, so that the next push makes new intents for what they still owe; returns
+        how many.
+        """
         with self.engine.transaction() as writer:
             changed = retry_events(writer, ids, actor=actor, now=now)
             writer.advance(f"retry by {actor}")
         return changed
 
     def hold(self, ids: Sequence[str], *, reason: str, actor: str, now: datetime) -> int:
-        """Hold pending events until somebody releases them."""
+        """Hold pending events until somebody releases them; returns how many."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
             held = _put_on_hold(writer, dict.fromkeys(ids, reason), actor=actor, now=now)
@@ -341,7 +343,7 @@ class SyncStore:
         return held
 
     def release(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Release held events: the next push sends them if the rules allow."""
+        """Release held events, so that the next push sends them if the rules allow; returns how many."""
         with self.engine.transaction() as writer:
             rows = writer.rows(
                 f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r}

@@ -65,7 +65,7 @@ class _Machine(BillingError):
 
 
 def known(error: BaseException) -> BillingError | None:
-    """An unforeseen error as one whose text says what to do; `None` if it is of no kind known here."""
+    """The error as a `BillingError`, whose one line says what to do; `None` if it is of no kind that was foreseen."""
     if isinstance(error, BillingError):
         return error
     if isinstance(error, (ImportError, ZoneInfoNotFoundError)):
@@ -92,7 +92,7 @@ def known(error: BaseException) -> BillingError | None:
 
 
 def explained(error: BaseException, secrets: Iterable[str] = ()) -> BillingError:
-    """An error for whoever runs a command: what broke and where, without any of `secrets`."""
+    """The error as a `BillingError` for whoever runs a command: what broke and where, without any of `secrets`."""
     found = known(error)
     if found is not None and found is error:
         return found
@@ -104,7 +104,7 @@ def explained(error: BaseException, secrets: Iterable[str] = ()) -> BillingError
 
 
 def text_for_page(error: BaseException, what: str) -> str:
-    """An error for a page, without internal details; the log of `what` has the rest."""
+    """The text of an error for a page, without internal details; the log of `what` has the rest."""
     found = known(error)
     if found is None or found is not error:
         _log.error("%s: %s", what, "unexpected fault" if found is None else found, exc_info=error)

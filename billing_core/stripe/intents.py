@@ -55,7 +55,7 @@ class BillingPeriods(Protocol):
     """What planning needs to know of a customer's billing periods."""
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
-        """The ends of billing periods strictly inside `(start, end)`, ascending."""
+        """Beginnings and ends of billing periods strictly inside `(start, end)`, ascending."""
 
     def closed(self, at: datetime) -> str | None:
         """The reason why usage at a time can no longer be billed in its period; `None` while it can."""

@@ -96,8 +96,8 @@ class BillingCalendar:
     _edges: tuple[datetime, ...] = field(repr=False)
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
-        """The ends of billing periods strictly within `(start, end)`, in order: one meter event must not straddle
-        them.
+        """Beginnings and ends of billing periods strictly within `(start, end)`, in order: one meter event must not
+        straddle them.
         """
         return tuple(edge for edge in self._edges if start < edge < end)
 

@@ -58,7 +58,7 @@ class FilePlan:
 
 
 def uploader() -> str:
-    """The key of the upload box."""
+    """The widget key of the upload box; a new one for every file, so that the box is empty again."""
     return f"import-file-{st.session_state.setdefault(TURN, 0)}"
 
 

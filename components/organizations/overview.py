@@ -69,8 +69,8 @@ def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
 
 
 def tie_out(credits_total: Any, query: Mapping[str, Any], *, ties_out: bool) -> None:
-    """Draw the result of that comparison, as a link to the same filter on the Usage Events page; a warning if the
-    figures differ.
+    """Draw whether the page's credits equal those of Usage Events, as a link to the same filter there; a warning if
+    they differ.
     """
     text = tie_out_text(credits_total, ties_out=ties_out)
     if ties_out:
