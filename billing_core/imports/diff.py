@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from billing_core.imports.validation import TEXTS
 from billing_core.ledger.customer_mapping import UnsentEvent, status_after_remap
+from billing_core.ledger.holds import MARK_GONE
 from billing_core.ledger.queries import with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, MODEL_SEPARATOR, SENT
-from billing_core.ledger.sync import MARK_GONE
 from billing_core.rating.events import EVENT_SCHEMA, no_customer
 from billing_core.rating.rate import PRICE
 from billing_core.rerating.rebooking import Waiting

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.ledger.engine import Rows, Writer
+from billing_core.ledger.holds import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE
 from billing_core.ledger.late_usage import carry_over
-from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT, SETTINGS_RUN
-from billing_core.ledger.sync import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE, VOID
+from billing_core.ledger.schema import EVENT_COLUMNS, FLAG_SEPARATOR, SENT, SETTINGS_RUN, VOID
 from billing_core.rating.events import BookedCustomer, Policy, failed_before, in_order, no_customer
 from billing_core.types import Flag, SyncStatus
 

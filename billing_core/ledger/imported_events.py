@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.engine import Rows, Writer
-from billing_core.ledger.schema import EVENT_COLUMNS, events_table
-from billing_core.ledger.sync import VOID
+from billing_core.ledger.schema import EVENT_COLUMNS, VOID, events_table
 
 _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.late_usage import carry_over
-from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE
-from billing_core.ledger.sync import VOID
+from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE, VOID
 
 _COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undone_at, undone_by"
 

@@ -13,8 +13,7 @@ import pyarrow as pa
 
 from billing_core.ledger.compiled import Bound, ask, bound_text, bound_time
 from billing_core.ledger.engine import Engine, Writer
-from billing_core.ledger.schema import IMPORT_RUN, events_table
-from billing_core.ledger.sync import with_mark, without_mark
+from billing_core.ledger.schema import IMPORT_RUN, events_table, with_mark, without_mark
 from billing_core.types import Flag
 from billing_core.values.usage_frame import Window
 

@@ -23,10 +23,11 @@ from billing_core.ledger.compiled import (
     bound_text,
     bound_time,
 )
+from billing_core.ledger.holds import DECIDED_BY_PEOPLE, SENT_ELSEWHERE
 from billing_core.ledger.queries import amount
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
 from billing_core.ledger.sent_elsewhere import WHOLE
-from billing_core.ledger.sync import DECIDED_BY_PEOPLE, SENT_ELSEWHERE, candidate_events, carried, covered
+from billing_core.ledger.sync_queries import candidate_events, carried, covered
 from billing_core.types import Flag, SyncStatus
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 
-from billing_core.ledger.engine import Rows
+from billing_core.ledger.engine import Engine, Rows
+from billing_core.ledger.late_usage import after_closes
 
 _BEFORE_CLOSE = """r.made_at <= coalesce((SELECT min(c.closed_at) FROM closes c WHERE c.reopened_at IS NULL
                    AND c.start_at < r.window_end AND r.window_start < c.end_at), 'infinity')"""
+
+
+def keep_reconciliation(
+    engine: Engine, *, actor: str, now: datetime, start: datetime, end: datetime, result: str
+) -> None:
+    """Keep a reconciliation's document (JSON text)."""
+    with engine.transaction() as writer:
+        now = after_closes(writer, now)
+        writer.insert(
+            "reconciliations",
+            {"id": uuid.uuid4().hex, "made_at": now, "actor": actor, "window_start": start, "window_end": end,
+             "result": result},
+        )  # fmt: skip
 
 
 def newest_reconciliation(rows: Rows, window: tuple[datetime, datetime] | None = None) -> str | None:

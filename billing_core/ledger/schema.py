@@ -6,7 +6,9 @@ filter and sort by are kept as delimited text, which every engine compresses to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 
 import ibis
@@ -39,6 +41,24 @@ UNDONE = "import undone"
 
 SENT = ("sending", "processed", "confirmed")
 """Statuses after which a change needs a correction instead of an edit."""
+
+
+VOID = ("rejected", "void")
+"""States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
+
+DELIVERED = ("accepted", "confirmed")
+"""States of intents that Stripe has."""
+
+OPEN = ("open", "sending")
+"""States of intents whose end is not known."""
+
+ELSEWHERE = "billed_elsewhere"
+"""Column of events that an import brought as billed: never sent from here, and their identifier is not one of ours."""
+
+DUPLICATE = "duplicate"
+"""Code of an intent whose identifier Stripe had before this ledger tried it: what is stored there may be another."""
+
+TIME = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +283,23 @@ def without_offsets(rows: pa.Table) -> pa.Table:
             column = rows.column(position).cast(pa.timestamp("us", tz=field.type.tz)).cast(plain)
             rows = rows.set_column(position, pa.field(field.name, plain), column)
     return rows
+
+
+def times(values: Sequence[datetime | None]) -> pa.Array:
+    """A column of aware times."""
+    return pa.array(values, TIME)
+
+
+def utc(time: datetime) -> datetime:
+    """A stored time as what it is: aware UTC."""
+    return time.replace(tzinfo=UTC)
+
+
+def with_mark(marks: str, mark: str) -> str:
+    """The marks of an event with one more."""
+    return marks if mark in marks.split(FLAG_SEPARATOR) else FLAG_SEPARATOR.join(filter(None, [marks, mark]))
+
+
+def without_mark(marks: str, mark: str) -> str:
+    """The marks of an event without one."""
+    return FLAG_SEPARATOR.join(m for m in marks.split(FLAG_SEPARATOR) if m and m != mark)

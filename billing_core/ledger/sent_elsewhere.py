@@ -4,14 +4,27 @@ what earlier reads of Stripe's sums found, what people decided, and for whom and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from billing_core.ledger.engine import Engine
-from billing_core.ledger.schema import IMPORT_RUN, UNDO_RUN
-from billing_core.ledger.sync import DELIVERED, DUPLICATE, ELSEWHERE, SENT_ELSEWHERE, Difference
+import pyarrow as pa
+
+from billing_core.ledger.engine import Engine, Writer
+from billing_core.ledger.holds import ACTIVE, DECIDED_BY_PEOPLE, SENT_ELSEWHERE, keep_back, release
+from billing_core.ledger.schema import (
+    DELIVERED,
+    DUPLICATE,
+    ELSEWHERE,
+    IMPORT_RUN,
+    SENT,
+    UNDO_RUN,
+    VOID,
+    times,
+    with_mark,
+)
 from billing_core.types import Flag, SyncStatus
 from billing_core.values.usage_frame import Window, hour_of
 
@@ -19,11 +32,53 @@ WHOLE = Decimal(1)
 """Less than a credit is a fraction: it waits, and is carried from hour to hour."""
 
 
+_CREDITS = pa.decimal128(18, 6)
+
+
 class Billed(NamedTuple):
     """The bounds of what Stripe has to count for a customer's hour, in credits: at `least`, and at `most`."""
 
     least: Decimal
     most: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The credits Stripe `counted` for a customer in the UTC hour that begins at `hour` (aware), and those `delivered`
+    from here or known to have been billed before.
+    """
+
+    customer_id: str
+    hour: datetime
+    counted: Decimal
+    delivered: Decimal
+
+    @property
+    def credits(self) -> Decimal:
+        """The credits Stripe counts that were not sent from here; negative if it counts fewer."""
+        return self.counted - self.delivered
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBack:
+    """The events a push may not send because Stripe may count them already.
+
+    Attributes
+    ----------
+    reasons:
+        Events to be put on hold → why.
+    differences:
+        What Stripe's sums showed now for the first time.
+    withdrawn:
+        Intents that were written down and never tried, and carry such usage.
+    """
+
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    differences: Sequence[Difference] = ()
+    withdrawn: Sequence[str] = ()
+
+
+NOTHING_KEPT_BACK = KeepBack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +222,89 @@ def former_places(engine: Engine) -> dict[str, list[tuple[str, datetime]]]:
     for event_id, customer, hour in engine.rows(_FORMER):
         found.setdefault(event_id, []).append((customer, hour.replace(tzinfo=UTC)))
     return found
+
+
+# ── inside transactions ──────────────────────────────────────────────────────────────────────────
+
+
+def hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> int:
+    """Keep back usage that Stripe may count already, sent events' corrections too; returns how many are newly held."""
+    if found.differences:
+        rows = {
+            "customer_id": [one.customer_id for one in found.differences],
+            "hour": times([one.hour for one in found.differences]),
+            "counted": pa.array([one.counted for one in found.differences], _CREDITS),
+            "delivered": pa.array([one.delivered for one in found.differences], _CREDITS),
+            "found_at": times([now] * len(found.differences)),
+        }
+        writer.append("sent_elsewhere", pa.table(rows))
+    if not found.reasons:
+        return 0
+    chosen = writer.rows(
+        f"""SELECT id, marks FROM events WHERE id IN (SELECT unnest(?)) AND sync_status IN {("pending", *SENT)!r}
+            AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r})""",
+        [list(found.reasons)],
+    )
+    ids = [row[0] for row in chosen]
+    release(writer, ids, actor="push", now=now)  # of what a rule kept back, this comes first
+    keep_back(writer, [(id_, SENT_ELSEWHERE, found.reasons[id_]) for id_ in ids], actor="push", now=now)
+    said = {
+        "id": pa.array(ids, pa.string()),
+        "sync_error": pa.array([found.reasons[id_] for id_ in ids], pa.string()),
+        "marks": pa.array([with_mark(marks or "", Flag.SENT_ELSEWHERE) for _, marks in chosen], pa.string()),
+    }
+    writer.amend("events", pa.table(said), key="id")
+    return len(ids)
+
+
+def leave_out_fractions(writer: Writer, carried: dict[str, Decimal]) -> None:
+    """Take off what customers carry the fractions that another ledger had carried into what it sent.
+
+    What it sent beyond the usage that is kept back here, below a credit, is such a fraction: this ledger has it too. So
+    is what it took back less than the corrections that are kept back here.
+    """
+    beyond = f"""
+        WITH found AS (
+            SELECT customer_id, hour, counted - delivered AS credits, {ACTIVE} AS is_open FROM sent_elsewhere),
+        hours AS (
+            SELECT customer_id, hour,
+                   greatest(coalesce(max(credits) FILTER (is_open AND credits > 0), 0)
+                            - coalesce(max(credits) FILTER (NOT is_open AND credits > 0), 0), 0) AS more,
+                   least(coalesce(min(credits) FILTER (is_open AND credits < 0), 0)
+                         - coalesce(min(credits) FILTER (NOT is_open AND credits < 0), 0), 0) AS less
+            FROM found GROUP BY ALL HAVING bool_or(is_open)),
+        sums AS (SELECT customer_id, sum(more) AS more, sum(less) AS less FROM hours GROUP BY customer_id),
+        covered AS (SELECT c.event_id, c.customer_id, sum(c.credits) AS credits
+                    FROM coverage c JOIN intents i USING (identifier) WHERE i.state NOT IN {VOID!r} GROUP BY ALL),
+        kept AS (SELECT e.id, e.customer_id, e.credits_total FROM holds h JOIN events e ON e.id = h.event_id
+                 WHERE h.{ACTIVE} AND h.cause = '{SENT_ELSEWHERE}'),
+        owed AS (SELECT id, customer_id, sum(credits) AS credits FROM (
+                     SELECT id, customer_id, credits_total AS credits FROM kept
+                     UNION ALL SELECT k.id, c.customer_id, -c.credits FROM covered c JOIN kept k ON k.id = c.event_id)
+                 GROUP BY ALL),
+        held AS (SELECT customer_id, sum(credits) AS credits, bool_or(credits < 0) AS gives_back FROM owed
+                 GROUP BY customer_id),
+        beyond AS (SELECT s.customer_id, s.more + CASE WHEN h.gives_back THEN s.less ELSE 0 END
+                          - coalesce(h.credits, 0) AS credits
+                   FROM sums s LEFT JOIN held h USING (customer_id))
+        SELECT customer_id, credits FROM beyond WHERE credits > 0"""
+    for customer, credits_ in writer.rows(beyond):
+        rest = carried.get(customer, Decimal(0))
+        carried[customer] = rest - min(credits_, max(rest, Decimal(0)))
+
+
+def decide_sent_elsewhere(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
+    """Once nothing of a customer is kept back for it any more, what Stripe counts is known and holds nothing back.
+
+    Usage that moved is kept back for what Stripe counts of its former customers too.
+    """
+    writer.rows(
+        f"""WITH elsewhere AS (SELECT event_id, {ACTIVE} AS is_kept FROM holds WHERE cause = '{SENT_ELSEWHERE}'),
+                 payers AS (SELECT id, customer_id FROM events UNION ALL SELECT id, customer_id FROM event_revisions),
+                 kept AS (SELECT h.event_id, h.is_kept, p.customer_id
+                          FROM elsewhere h JOIN payers p ON p.id = h.event_id WHERE p.customer_id IS NOT NULL)
+            UPDATE sent_elsewhere SET released_at = ?, released_by = ? WHERE {ACTIVE}
+            AND customer_id IN (SELECT customer_id FROM kept WHERE event_id IN (SELECT unnest(?)))
+            AND customer_id NOT IN (SELECT customer_id FROM kept WHERE is_kept)""",
+        [now, actor, list(ids)],
+    )

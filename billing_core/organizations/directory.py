@@ -29,7 +29,7 @@ from billing_core.ledger.directory import (
 from billing_core.ledger.engine import Writer
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.sync import SyncStore
+from billing_core.ledger.stripe_snapshots import StripeSnapshots
 from billing_core.organizations.directory_file import Change, Parsed, can_be_written, csv_lines, faults, parse, shown
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock, now
@@ -167,7 +167,7 @@ class Directory:
     def stripe_customers(self, principal: Principal) -> tuple[Customer, ...] | None:
         """Stripe's customers as last read, to choose from; `None`: never read."""
         _require_everything(principal)
-        known = stored_snapshot(SyncStore(self._ledger.engine)).customers
+        known = stored_snapshot(StripeSnapshots(self._ledger.engine)).customers
         return None if known is None else tuple(one for one in known if not one.is_deleted)
 
     def csv_lines(self, principal: Principal) -> Iterator[str]:
@@ -288,7 +288,7 @@ class Directory:
         return DirectoryEntry(organization_id, line.name, line.customer_id, tuple(sorted(named)), at_stake)
 
     def _known_customers(self) -> Mapping[str, Customer] | None:
-        known = stored_snapshot(SyncStore(self._ledger.engine)).customers
+        known = stored_snapshot(StripeSnapshots(self._ledger.engine)).customers
         return None if known is None else {one.id: one for one in known}
 
     def _notes(self, steps: Sequence[PreviewLine]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from billing_core.ledger import period_usage
 from billing_core.ledger.directory import DirectoryStore, names_in
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, Snapshot
-from billing_core.ledger.sync import SyncStore
+from billing_core.ledger.stripe_snapshots import StripeSnapshots
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_csv import limits_csv
 from billing_core.organizations.notices_service import NoticeRun, NoticeService
@@ -102,7 +102,7 @@ class LimitsService:
         self._cards = cards
         self._stripe = stripe_desk
         self._clock = clock
-        self._books = SyncStore(ledger.engine)
+        self._snapshots = StripeSnapshots(ledger.engine)
         self._directory = DirectoryStore(ledger.engine)
         self._snapshot = lru_cache(1)(self._read_picture)
         self._usage = lru_cache(REMEMBERED)(self._read_usage)
@@ -168,16 +168,16 @@ class LimitsService:
     # ── what Stripe said ─────────────────────────────────────────────────────────────────────────
 
     def _last_picture(self) -> AccountSnapshot | None:
-        at = snapshot_read_at(self._books)
+        at = snapshot_read_at(self._snapshots)
         return None if at is None else self._snapshot(at)
 
     def _read_picture(self, _at: datetime) -> AccountSnapshot:
-        return stored_snapshot(self._books)
+        return stored_snapshot(self._snapshots)
 
     def _is_outdated(self, snapshot: AccountSnapshot | None, now: datetime) -> bool:
         if not self._stripe.is_connected:
             return False
-        failure = last_plans_failure(self._books)
+        failure = last_plans_failure(self._snapshots)
         if failure is not None and now - failure[1] < CALM_AFTER_FAILURE:
             return False
         if snapshot is None or snapshot.read_at is None:
@@ -185,7 +185,7 @@ class LimitsService:
         return now - snapshot.read_at >= OUTDATED_AFTER or period_ended(snapshot, now)
 
     def _problem_with(self, snapshot: AccountSnapshot | None, principal: Principal) -> str | None:
-        failure = last_plans_failure(self._books)
+        failure = last_plans_failure(self._snapshots)
         if failure is not None and (snapshot is None or snapshot.read_at is None or failure[1] > snapshot.read_at):
             return failure[0] if principal.organizations is None else FAILED
         if not self._stripe.is_connected:
@@ -199,7 +199,7 @@ class LimitsService:
     def _limits(self, scope: Scope) -> list[Limit]:
         now, snapshot = self._clock(), self._last_picture()
         subscriptions = () if snapshot is None else snapshot.subscriptions
-        plans = plans_of(subscriptions, known_meter(self._books), self._cards().plans, now)
+        plans = plans_of(subscriptions, known_meter(self._snapshots), self._cards().plans, now)
         periods = tuple((c, p.start, p.end) for c, p in sorted(plans.items()) if p.start is not None and p.end)
         named_since = (now - NAMED_WITHIN).replace(hour=0, minute=0, second=0, microsecond=0)
         version = self._ledger.version()

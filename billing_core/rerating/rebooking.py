@@ -11,10 +11,9 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.customer_mapping import UnsentEvent, status_after_remap
 from billing_core.ledger.engine import Rows
-from billing_core.ledger.holds import active_holds, failures_while_charged
+from billing_core.ledger.holds import MARK_GONE, active_holds, failures_while_charged
 from billing_core.ledger.queries import split_models, with_utc
 from billing_core.ledger.schema import FLAG_SEPARATOR, SENT
-from billing_core.ledger.sync import MARK_GONE
 from billing_core.rating.events import EVENT_SCHEMA, failed_before, no_customer
 from billing_core.rerating.rules import RERATED
 from billing_core.types import Flag, SyncStatus

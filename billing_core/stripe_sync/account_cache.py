@@ -14,7 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from billing_core.errors import NotFound, SettingsError, UpstreamError
-from billing_core.ledger.sync import IntentUpdate, StoredObject, SyncStore
+from billing_core.ledger.push_log import PushLog
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
+from billing_core.ledger.sync import IntentUpdate, SyncStore
 from billing_core.runtime.clock import Clock
 from billing_core.stripe.delivery import METER_GONE_CODES
 from billing_core.stripe.model import Customer, ErrorReport, HourlySum, Invoice, Subscription
@@ -107,9 +109,10 @@ class AccountCache:
 
     def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
         self._books = books
+        self._snapshots = StripeSnapshots(books.engine)
         self._provider = provider
         self._clock = clock
-        self.ration = ReadRation(books, provider, clock)
+        self.ration = ReadRation(self._snapshots, provider, clock)
 
     def meter(self, *, keep: bool = True) -> tuple[str, bool | None]:
         """Id and live mode of the meter credits go to, checked at Stripe, or up to an hour old while reads are
@@ -120,7 +123,7 @@ class AccountCache:
         SettingsError, UpstreamError
             As `StripeProvider.preflight` does.
         """
-        kept = self._books.objects("meter")
+        kept = self._snapshots.read("meter")
         if kept and self._is_spared(kept[0].read_at):
             found = msgspec.json.decode(kept[0].content, type=KeptMeter)
             if found.account is not None and found.account == self._provider.account:
@@ -149,7 +152,7 @@ class AccountCache:
             If subscriptions or draft invoices cannot be read: without billing periods nothing may be sent, and
             without drafts late usage would pass for too late.
         """
-        kept = stored_snapshot(self._books)
+        kept = stored_snapshot(self._snapshots)
         now = self._clock()
         is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
         if is_recent and not period_ended(kept, now) and not self._unlisted(kept, of):
@@ -171,7 +174,7 @@ class AccountCache:
             if customers is not None:
                 self._keep("customer", customers, now)
             content = msgspec.json.encode(KeptSnapshot(subscriptions is not None, tuple(sorted(asked)))).decode()
-            self._books.store_objects("picture", [StoredObject("picture", None, content, now)])
+            self._snapshots.store("picture", [StoredObject("picture", None, content, now)])
         snapshot = AccountSnapshot(
             customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
             tuple(asked),
@@ -188,7 +191,7 @@ class AccountCache:
     def keep_meter(self, meter_id: str, livemode: bool | None = None) -> None:
         """Store which meter credits go to: stored subscriptions can only be understood with it."""
         content = msgspec.json.encode(KeptMeter(livemode, self._provider.account)).decode()
-        self._books.store_objects("meter", [StoredObject(meter_id, None, content, self._clock())])
+        self._snapshots.store("meter", [StoredObject(meter_id, None, content, self._clock())])
 
     def _if_offered(self, problems: list[str], read: Callable[[], tuple[T, ...]]) -> tuple[T, ...] | None:
         """A list; `None` where the server has no such address, which Stripe itself always has."""
@@ -201,14 +204,14 @@ class AccountCache:
             return None
 
     def _keep(self, kind: str, rows: Iterable[Customer | Subscription | Invoice], now: datetime) -> None:
-        self._books.store_objects(
+        self._snapshots.store(
             kind,
             [StoredObject(row.id or "", _customer_of(row), msgspec.json.encode(row).decode(), now) for row in rows],
         )
 
     def may_read_reports(self) -> bool:
         """Whether Stripe's error reports may be read now: once an hour while reads are rationed."""
-        last = self._books.objects("reports_read")
+        last = self._snapshots.read("reports_read")
         return not last or not self._is_spared(last[0].read_at)
 
     def error_reports(self, now: datetime) -> tuple[list[IntentUpdate], tuple[str, ...]]:
@@ -217,20 +220,20 @@ class AccountCache:
 
         Beside them, in words, what new reports count and do not name: they hold samples only.
         """
-        last = self._books.objects("reports_read")
+        last = self._snapshots.read("reports_read")
         since = now - FIRST_REPORTS if not last else last[0].read_at - REPORTS_OVERLAP
         reports = self._provider.error_reports(since)
-        known = {row.id for row in self._books.objects("error_report")}
+        known = {row.id for row in self._snapshots.read("error_report")}
         fresh = [report for report in reports if report.id not in known]
-        kept = self._books.objects("error_report")[-KEPT_REPORTS:]
+        kept = self._snapshots.read("error_report")[-KEPT_REPORTS:]
         # Also those read before: whoever read them may have died before the intents were settled.
         told = [*(msgspec.json.decode(row.content, type=ErrorReport) for row in kept), *fresh]
         states = self._books.states_of({i for report in told for error in report.errors for i in error.identifiers})
-        self._books.store_objects(
+        self._snapshots.store(
             "error_report",
             [*kept, *(StoredObject(r.id, None, msgspec.json.encode(r).decode(), r.created) for r in fresh)],
         )
-        self._books.store_objects("reports_read", [StoredObject("cursor", None, "{}", now)])
+        self._snapshots.store("reports_read", [StoredObject("cursor", None, "{}", now)])
         answers = {
             identifier: IntentUpdate(
                 identifier, "void" if error.code in METER_GONE_CODES else "rejected", report.created,
@@ -274,12 +277,12 @@ class AccountCache:
         """Store a customer's hourly sums of `[start, end)` in place of those read before."""
         content = msgspec.json.encode(KeptSummary(start, end, tuple(buckets))).decode()
         stored = StoredObject(customer_id, customer_id, content, self._clock())
-        self._books.store_objects("summary", [stored], only_customer=customer_id)
+        self._snapshots.store("summary", [stored], only_customer=customer_id)
 
     def keep_failure(self, customer_id: str) -> None:
         """Store that a customer's sums could not be read now: others come first next time."""
         stored = StoredObject(customer_id, customer_id, "{}", self._clock())
-        self._books.store_objects("summary_failed", [stored], only_customer=customer_id)
+        self._snapshots.store("summary_failed", [stored], only_customer=customer_id)
 
     def resolve_unknown(
         self, meter_id: str, *, older_than: datetime
@@ -319,7 +322,7 @@ class AccountCache:
     def _looked_at(self) -> dict[str, datetime]:
         """Customer → when its sums were read last, or could not be."""
         found: dict[str, datetime] = {}
-        for row in [*self._books.objects("summary"), *self._books.objects("summary_failed")]:
+        for row in [*self._snapshots.read("summary"), *self._snapshots.read("summary_failed")]:
             found[row.id] = max(row.read_at, found.get(row.id, row.read_at))
         return found
 
@@ -338,45 +341,45 @@ def collect_errors(problems: list[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def stored_snapshot(books: SyncStore) -> AccountSnapshot:
+def stored_snapshot(snapshots: StripeSnapshots) -> AccountSnapshot:
     """The snapshot of Stripe's account that was stored last, however old it is; an empty one before the first."""
-    read = books.objects("picture")
+    read = snapshots.read("picture")
     if not read:
         return AccountSnapshot()
     about = msgspec.json.decode(read[0].content, type=KeptSnapshot)
     return AccountSnapshot(
-        tuple(msgspec.json.decode(row.content, type=Customer) for row in books.objects("customer")),
-        tuple(msgspec.json.decode(row.content, type=Subscription) for row in books.objects("subscription")),
-        tuple(msgspec.json.decode(row.content, type=Invoice) for row in books.objects("draft")),
+        tuple(msgspec.json.decode(row.content, type=Customer) for row in snapshots.read("customer")),
+        tuple(msgspec.json.decode(row.content, type=Subscription) for row in snapshots.read("subscription")),
+        tuple(msgspec.json.decode(row.content, type=Invoice) for row in snapshots.read("draft")),
         read[0].read_at,
         about.knows_subscriptions,
         about.asked,
     )
 
 
-def snapshot_read_at(books: SyncStore) -> datetime | None:
+def snapshot_read_at(snapshots: StripeSnapshots) -> datetime | None:
     """When the stored snapshot of Stripe's account was read (aware UTC); `None` before the first."""
-    read = books.objects("picture")
+    read = snapshots.read("picture")
     return read[0].read_at if read else None
 
 
-def known_meter(books: SyncStore) -> str | None:
+def known_meter(snapshots: StripeSnapshots) -> str | None:
     """Id of the meter credits go to: as last read, else the one the ledger is bound to."""
-    read = books.objects("meter")
-    return read[0].id if read else books.bound_meter()
+    read = snapshots.read("meter")
+    return read[0].id if read else PushLog(snapshots.engine).bound_meter()
 
 
 PLANS_FAILED = "plans_failed"
 
 
-def keep_plans_failure(books: SyncStore, problem: str, now: datetime) -> None:
+def keep_plans_failure(snapshots: StripeSnapshots, problem: str, now: datetime) -> None:
     """Store why the last read of subscription plans failed."""
-    books.store_objects(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
+    snapshots.store(PLANS_FAILED, [StoredObject("plans", None, problem, now)])
 
 
-def last_plans_failure(books: SyncStore) -> tuple[str, datetime] | None:
+def last_plans_failure(snapshots: StripeSnapshots) -> tuple[str, datetime] | None:
     """Why subscription plans could not be read at the last failure, and when; a newer snapshot outdates it."""
-    kept = books.objects(PLANS_FAILED)
+    kept = snapshots.read(PLANS_FAILED)
     return (kept[0].content, kept[0].read_at) if kept else None
 
 

@@ -13,7 +13,8 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
-from billing_core.ledger.sync import DELIVERED, DUPLICATE, IntentUpdate
+from billing_core.ledger.schema import DELIVERED, DUPLICATE
+from billing_core.ledger.sync import IntentUpdate
 from billing_core.stripe.model import HourlySum
 from billing_core.values.usage_frame import hour_of
 

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 from billing_core.errors import BillingError
 from billing_core.langfuse.scores import SCORE_NAME, ScoreWriter, StatusScore
-from billing_core.ledger.sync import ShownStatus, SyncStore
+from billing_core.ledger.engine import Engine
+from billing_core.ledger.write_backs import ShownStatus, remember_shown, unshown_statuses
 from billing_core.settings import Settings
 
 MOST_EVENTS = 500
@@ -40,7 +41,7 @@ class WriteBack:
     problem: str | None = None
 
 
-def write_back(books: SyncStore, settings: Settings, *, now: datetime) -> WriteBack:
+def write_back(engine: Engine, settings: Settings, *, now: datetime) -> WriteBack:
     """Write the statuses that Langfuse does not show yet; nothing if this is switched off or there are no Langfuse
     keys.
 
@@ -53,12 +54,12 @@ def write_back(books: SyncStore, settings: Settings, *, now: datetime) -> WriteB
     problem = None
     secrets = [key for key in (secret_key, settings.stripe_api_key) if key is not None]
     try:
-        scores = [_score(status, secrets) for status in books.unshown_statuses(MOST_EVENTS)]
+        scores = [_score(status, secrets) for status in unshown_statuses(engine, MOST_EVENTS)]
         if not scores:
             return WriteBack()
         with ScoreWriter(settings.langfuse_host, public_key, secret_key) as writer:
             for answered in writer.write(scores):
-                books.remember_shown({score.trace_id: score.status for score in answered.scores}, at=now)
+                remember_shown(engine, {score.trace_id: score.status for score in answered.scores}, at=now)
                 written += len(answered.scores) - answered.rejected
                 rejected += answered.rejected
                 if answered.rejected:

@@ -26,17 +26,13 @@ import pyarrow.compute as pc
 from billing_core.errors import BillingError, UpstreamError
 from billing_core.ledger.directory import follow
 from billing_core.ledger.engine import Writer
+from billing_core.ledger.holds import retry_events
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import (
-    DUPLICATE,
-    Candidates,
-    Difference,
-    IntentUpdate,
-    KeepBack,
-    PlannedPush,
-    SyncStore,
-    retry_events,
-)
+from billing_core.ledger.push_log import PushLog
+from billing_core.ledger.schema import DUPLICATE
+from billing_core.ledger.sent_elsewhere import Difference, KeepBack
+from billing_core.ledger.stripe_snapshots import StripeSnapshots
+from billing_core.ledger.sync import Candidates, IntentUpdate, PlannedPush, SyncStore
 from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
@@ -158,6 +154,8 @@ class _Push:
         progress: Progress | None,
     ) -> None:
         self._books = SyncStore(ledger.engine)
+        self._snapshots = StripeSnapshots(ledger.engine)
+        self._log = PushLog(ledger.engine)
         self._ledger = ledger
         self._provider = provider
         self._settings = settings
@@ -194,7 +192,7 @@ class _Push:
             held_corrections=frozen.held_corrections, waiting=len(events),
             unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests, failures=frozen.named,
             problems=(*found.problems, *dict.fromkeys(found.cleared.unread.values())),
-            reads_this_month=reads_this_month(self._books, self._clock()),
+            reads_this_month=reads_this_month(self._snapshots, self._clock()),
         )  # fmt: skip
 
     def fates(self, event_ids: Sequence[str]) -> dict[str, PushOutlook]:
@@ -210,15 +208,15 @@ class _Push:
     def _look(self) -> _Looked:
         """What a push that stores nothing plans from."""
         meter_id, livemode = self._reads.meter(keep=False)
-        self._books.bind(meter_id, livemode, keep=False)
+        self._log.bind(meter_id, livemode, keep=False)
         snapshot, problems = self._snapshot(FRESH, keep=False)
         return _Looked(meter_id, livemode, snapshot, problems, self._clear(meter_id))
 
     def run(self) -> PushResult:
         """See `push`."""
         meter_id, livemode = self._reads.meter()
-        self._books.bind(meter_id, livemode, keep=True)
-        self._books.start_push(self._id, actor=self._actor, now=self._clock())
+        self._log.bind(meter_id, livemode, keep=True)
+        self._log.start(self._id, actor=self._actor, now=self._clock())
         cleared = ClearedToSend()
         try:
             if self._read_error_reports():  # without them a sum may lack what counts as delivered here
@@ -566,7 +564,7 @@ class _Push:
 
     def _write_back(self) -> None:
         """Tell Langfuse, where that is wanted; a failure there stops nothing."""
-        written = write_back(self._books, self._settings, now=self._clock())
+        written = write_back(self._ledger.engine, self._settings, now=self._clock())
         if written.problem is not None:
             self._note(problems=(written.problem,))
 
@@ -584,9 +582,9 @@ class _Push:
 
     def _end(self, outcome: str, error: str | None) -> None:
         self._reads.ration.write_down()
-        self._counts["reads_this_month"] = reads_this_month(self._books, self._clock())
+        self._counts["reads_this_month"] = reads_this_month(self._snapshots, self._clock())
         document = self._result.to_json()
-        self._books.end_push(self._id, now=self._clock(), outcome=outcome, result=json.dumps(document), error=error)
+        self._log.end(self._id, now=self._clock(), outcome=outcome, result=json.dumps(document), error=error)
         written = self._books.identifiers_of(self._id)
         digest = hashlib.sha256("\n".join(written).encode()).hexdigest()
         detail = {"push": self._id, "outcome": outcome, "error": error, "sha256": digest, **document}

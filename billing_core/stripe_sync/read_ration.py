@@ -10,7 +10,7 @@ from calendar import monthrange
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from billing_core.ledger.sync import StoredObject, SyncStore
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.runtime.clock import Clock
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def other_reads_are_due(used: int, now: datetime) -> bool:
 class ReadRation:
     """The reads of one connection to Stripe, added to the counts in the ledger."""
 
-    def __init__(self, books: SyncStore, provider: StripeProvider, clock: Clock) -> None:
-        self._books = books
+    def __init__(self, snapshots: StripeSnapshots, provider: StripeProvider, clock: Clock) -> None:
+        self._snapshots = snapshots
         self._provider = provider
         self._clock = clock
         self._written = provider.calls
@@ -83,13 +83,13 @@ class ReadRation:
             counts[name] = counts.get(name, 0) + more
         kept = {name: count for name, count in counts.items() if f"{now:%Y-%m}" in name}
         rows = [StoredObject(name, None, str(count), now) for name, count in sorted(kept.items())]
-        self._books.store_objects(KIND, rows)
+        self._snapshots.store(KIND, rows)
         self._written, self._looks = self._provider.calls, 0
 
     def _kept(self) -> dict[str, int]:
-        return {row.id: int(row.content) for row in self._books.objects(KIND)}
+        return {row.id: int(row.content) for row in self._snapshots.read(KIND)}
 
 
-def reads_this_month(books: SyncStore, now: datetime) -> int:
+def reads_this_month(snapshots: StripeSnapshots, now: datetime) -> int:
     """How many GETs all commands and pages over this ledger have made since the month began (UTC)."""
-    return sum(int(row.content) for row in books.objects(KIND) if row.id == f"{now:%Y-%m}")
+    return sum(int(row.content) for row in snapshots.read(KIND) if row.id == f"{now:%Y-%m}")

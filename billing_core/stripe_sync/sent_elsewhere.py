@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from billing_core.errors import NotFound, UpstreamError
 from billing_core.ledger import sent_elsewhere as known
 from billing_core.ledger.engine import Engine
-from billing_core.ledger.sent_elsewhere import WHOLE, Billed, DifferingHour, UntriedEvent
-from billing_core.ledger.sync import DUPLICATE, Candidates, Difference, KeepBack
+from billing_core.ledger.schema import DUPLICATE
+from billing_core.ledger.sent_elsewhere import WHOLE, Billed, Difference, DifferingHour, KeepBack, UntriedEvent
+from billing_core.ledger.sync import Candidates
 from billing_core.stripe import intents as planning
 from billing_core.stripe.delivery import IDEMPOTENCY_ERROR
 from billing_core.stripe_sync.confirmation import SETTLED_AFTER

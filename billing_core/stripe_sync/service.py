@@ -21,7 +21,10 @@ import msgspec
 from billing_core.access import Principal, Role
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import PushRun, StoredObject, SyncStore
+from billing_core.ledger.push_log import PushLog, PushRun
+from billing_core.ledger.reconciliations import keep_reconciliation, newest_reconciliation
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
+from billing_core.ledger.sync import SyncStore
 from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.runtime.locks import exclusive, is_held
@@ -99,6 +102,7 @@ class StripeSyncService:
         self._settings = settings
         self._ledger = ledger
         self._books = SyncStore(ledger.engine)
+        self._snapshots = StripeSnapshots(ledger.engine)
         self._cards = cards
         self._has_its_own = connect is not None
         self._connect = connect or (lambda settings: connect_stripe(settings, clock))
@@ -143,7 +147,7 @@ class StripeSyncService:
     def pushes(self, principal: Principal, limit: int = 20) -> list[PushRun]:
         """The newest pushes of the push log, newest first."""
         _require_everything(principal, *READERS)
-        return self._books.last_pushes(limit)
+        return PushLog(self._ledger.engine).newest(limit)
 
     # ── the pipeline ─────────────────────────────────────────────────────────────────────────────
 
@@ -165,7 +169,7 @@ class StripeSyncService:
     def next_deadline(self, principal: Principal) -> Deadline | None:
         """The draft invoice that finalizes first, as last read from Stripe."""
         _require_everything(principal, *READERS)
-        snapshot, now = stored_snapshot(self._books), self._clock()
+        snapshot, now = stored_snapshot(self._snapshots), self._clock()
         drafts = [(d.finalizes_at, d.customer_id) for d in snapshot.drafts if d.finalizes_at and d.finalizes_at > now]
         return Deadline(min(drafts)[1], min(drafts)[0], snapshot.read_at) if drafts else None
 
@@ -234,7 +238,9 @@ class StripeSyncService:
         event's own part only.
         """
         rows = self._books.intents_of_event(event_id)
-        kept = {customer: self._books.objects("summary", customer) for customer in {row["customer_id"] for row in rows}}
+        kept = {
+            customer: self._snapshots.read("summary", customer) for customer in {row["customer_id"] for row in rows}
+        }
         for row in rows:
             row |= _counted_then(row, kept[row["customer_id"]])
             if principal.organizations is not None:
@@ -283,8 +289,13 @@ class StripeSyncService:
                 self._confirm_heard(stripe, found.window, hours)
         found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
         document = json.dumps(found.to_json())
-        self._books.store_reconciliation(
-            actor=principal.name, now=self._clock(), start=found.window.start, end=found.window.end, result=document
+        keep_reconciliation(
+            self._ledger.engine,
+            actor=principal.name,
+            now=self._clock(),
+            start=found.window.start,
+            end=found.window.end,
+            result=document,
         )
         detail = {
             "from": found.window.start, "to": found.window.end, "rows": len(found.rows),
@@ -298,7 +309,7 @@ class StripeSyncService:
         from billing_core.reconcile.report import Reconciliation
 
         _require_everything(principal, *READERS)
-        document = self._books.last_reconciliation()
+        document = newest_reconciliation(self._ledger.engine.rows)
         return None if document is None else Reconciliation.from_json(json.loads(document))
 
     def _settle_rejections(self, provider: StripeProvider, problems: list[str]) -> None:
@@ -342,13 +353,13 @@ class StripeSyncService:
                 return self._last_status(customer_id, str(error))
         content = msgspec.json.encode(status).decode()
         stored = StoredObject(customer_id, customer_id, content, self._clock())
-        self._books.store_objects("status", [stored], only_customer=customer_id)
+        self._snapshots.store("status", [stored], only_customer=customer_id)
         return status
 
     def last_status(self, principal: Principal, customer_id: str) -> CustomerStatus | None:
         """The status of a customer as last read, without asking Stripe; `None` if it never was."""
         _require_everything(principal, *READERS)
-        kept = self._books.objects("status", customer_id)
+        kept = self._snapshots.read("status", customer_id)
         return msgspec.json.decode(kept[0].content, type=CustomerStatus) if kept else None
 
     def read_plans(self, principal: Principal) -> tuple[str, ...]:
@@ -376,7 +387,7 @@ class StripeSyncService:
                     reads.keep_meter(meter.id, meter.livemode)
                 _, more = reads.snapshot(fresh=timedelta(0))
         except (SettingsError, UpstreamError) as error:
-            keep_plans_failure(self._books, str(error), self._clock())
+            keep_plans_failure(self._snapshots, str(error), self._clock())
             raise
         return (*problems, *more)
 
@@ -404,7 +415,7 @@ class StripeSyncService:
         )  # fmt: skip
 
     def _last_status(self, customer_id: str, problem: str) -> CustomerStatus:
-        kept = self._books.objects("status", customer_id)
+        kept = self._snapshots.read("status", customer_id)
         if not kept:
             return CustomerStatus(customer_id, UNKNOWN, None, None, None, None, None, None, None, problem)
         return replace(msgspec.json.decode(kept[0].content, type=CustomerStatus), state=UNKNOWN, problem=problem)
@@ -412,7 +423,7 @@ class StripeSyncService:
     def reads_this_month(self, principal: Principal) -> int:
         """GETs made to Stripe over this ledger since the month began (UTC); `read_ration` has the limits."""
         _require_everything(principal, *READERS)
-        return reads_this_month(self._books, self._clock())
+        return reads_this_month(self._snapshots, self._clock())
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
@@ -420,7 +431,7 @@ class StripeSyncService:
     def _connected(self, *, looks: bool = False) -> Iterator[StripeProvider]:
         """Stripe, with every read counted; `looks`: they are looks at customers' sums."""
         with closing(self._connect(self._settings)) as provider:
-            ration = ReadRation(self._books, provider, self._clock)
+            ration = ReadRation(self._snapshots, provider, self._clock)
             try:
                 yield provider
             finally:

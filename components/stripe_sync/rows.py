@@ -16,7 +16,7 @@ from components.stripe_sync.marks import cause_words
 from components.stripe_sync.texts import outcome_word
 
 if TYPE_CHECKING:
-    from billing_core.ledger.sync import PushRun
+    from billing_core.ledger.push_log import PushRun
     from billing_core.reconcile.report import CrossCheck, CustomerDay, Reconciliation
     from billing_core.stripe_sync.pipeline import CarriedFraction
 

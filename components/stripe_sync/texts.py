@@ -14,7 +14,7 @@ from components.shared.formats import ago, exact, moment, plural, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
-    from billing_core.ledger.sync import PushRun
+    from billing_core.ledger.push_log import PushRun
     from billing_core.reconcile.report import Reconciliation
     from billing_core.stripe_sync.customer_status import CustomerStatus
     from billing_core.stripe_sync.push import PushResult

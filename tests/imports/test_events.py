@@ -10,7 +10,7 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.imports.model import FileKind, ImportOutcome, OrganizationEffect
-from billing_core.ledger.sync import candidates
+from billing_core.ledger.sync_queries import candidates
 from billing_core.types import FLAT_FIELDS
 from tests.factories import EVERYONE, NOON, events_table, usage_row
 from tests.imports.world import NOW, ImportWorld, as_csv, as_json, as_parquet, booked, free, line, reasons

@@ -17,7 +17,7 @@ from openpyxl.utils.escape import unescape
 
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.model import ImportOutcome
-from billing_core.ledger.sync import candidates
+from billing_core.ledger.sync_queries import candidates
 from billing_core.types import FLAT_FIELDS, SyncStatus
 from tests.examples import examples
 from tests.exports.exported import mixed_rows

@@ -6,7 +6,8 @@ import pytest
 
 from billing_core.errors import BadParameter, NotFound
 from billing_core.imports.model import ImportOutcome
-from billing_core.ledger.sync import SyncStore, candidates
+from billing_core.ledger.sync import SyncStore
+from billing_core.ledger.sync_queries import candidates
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
 from tests.imports.world import NOW, ImportWorld, as_csv, booked, line

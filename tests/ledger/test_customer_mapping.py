@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.ledger.customer_mapping import StatusAfterRemap, UnsentEvent, status_after_remap
-from billing_core.ledger.sync import MARK_GONE
+from billing_core.ledger.holds import MARK_GONE
 from billing_core.rating.events import NO_CUSTOMER, RATED_FLAGS, in_order, no_customer
 from billing_core.types import Flag
 

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from billing_core.errors import SettingsError
-from billing_core.ledger.sync import IntentUpdate, StoredObject, SyncStore
+from billing_core.ledger.sync import IntentUpdate, SyncStore
 from billing_core.settings import Granularity
 from billing_core.stripe.intents import PlanningRules, plan
 from tests.factories import events_table, ledger_at
@@ -493,51 +492,3 @@ def test_values_states_and_the_list_of_a_push_are_about_the_intents_named(shelf)
     assert shelf.books.states_of([*identifiers, "not ours"]) == dict.fromkeys(identifiers, "accepted")
     assert shelf.books.identifiers_of("push-1") == sorted(identifiers)
     assert shelf.books.identifiers_of("push-2") == []
-
-
-# ── journals ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_ledger_belongs_to_the_meter_it_was_first_pushed_to(shelf):
-    shelf.books.bind("mtr_1", livemode=False, keep=True)
-    shelf.books.bind("mtr_1", livemode=False, keep=True)
-    with pytest.raises(SettingsError) as refused:
-        shelf.books.bind("mtr_2", livemode=False, keep=True)
-    assert "\n" not in str(refused.value)
-    assert "mtr_1" in str(refused.value)
-    assert "mtr_2" in str(refused.value)
-
-
-def test_the_same_meter_in_the_other_mode_is_another_account(shelf):
-    shelf.books.bind("mtr_1", livemode=False, keep=True)
-    with pytest.raises(SettingsError, match="livemode True"):
-        shelf.books.bind("mtr_1", livemode=True, keep=True)
-
-
-def test_looking_binds_nothing(shelf):
-    shelf.books.bind("mtr_1", livemode=False, keep=False)
-    shelf.books.bind("mtr_2", livemode=False, keep=True)
-
-
-def test_the_push_log_tells_the_newest_first_and_which_never_ended(shelf):
-    shelf.books.start_push("a", actor="ada", now=NOW)
-    shelf.books.end_push("a", now=NOW + timedelta(minutes=1), outcome="done", result='{"sent": 2}', error=None)
-    shelf.books.start_push("b", actor="ben", now=NOW + timedelta(hours=1))
-    newest, older = shelf.books.last_pushes()
-    assert (newest.push_id, newest.outcome, newest.ended_at) == ("b", "running", None)
-    assert (older.actor, older.outcome, older.result) == ("ada", "done", {"sent": 2})
-    assert older.ended_at == NOW + timedelta(minutes=1)
-
-
-def test_what_was_read_from_stripe_replaces_what_was_read_before(shelf):
-    def read(id_, customer):
-        return StoredObject(id_, customer, f'"{id_}"', NOW)
-
-    shelf.books.store_objects("invoice", [read("in_1", "cus_a"), read("in_2", "cus_b")])
-    shelf.books.store_objects("invoice", [read("in_3", "cus_a")], only_customer="cus_a")
-    shelf.books.store_objects("customer", [read("cus_a", "cus_a")])
-    assert [row.id for row in shelf.books.objects("invoice")] == ["in_2", "in_3"]
-    assert shelf.books.objects("invoice", "cus_b") == [read("in_2", "cus_b")]
-    shelf.books.store_objects("invoice", [])
-    assert shelf.books.objects("invoice") == []
-    assert [row.id for row in shelf.books.objects("customer")] == ["cus_a"]

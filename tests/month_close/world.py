@@ -11,7 +11,7 @@ from typing import Any
 
 from billing_core.access import Principal, Role
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import SyncStore
+from billing_core.ledger.reconciliations import keep_reconciliation
 from billing_core.reconcile.report import CustomerDay, Reconciliation
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
@@ -49,9 +49,7 @@ class Books:
         self.asked.append(window)
         found = Reconciliation(window, made_at, self.rows, problems=self.problems)
         document = json.dumps(found.to_json())
-        SyncStore(self.ledger.engine).store_reconciliation(
-            actor=who.name, now=made_at, start=start, end=end, result=document
-        )
+        keep_reconciliation(self.ledger.engine, actor=who.name, now=made_at, start=start, end=end, result=document)
         if self.meanwhile is not None:
             act, self.meanwhile = self.meanwhile, None
             act()

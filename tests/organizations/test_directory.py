@@ -12,7 +12,7 @@ import pytest
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter
 from billing_core.ledger.directory import Line
-from billing_core.ledger.sync import StoredObject, SyncStore
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.organizations.directory import Applied, Directory, DirectoryEntry
 from billing_core.organizations.directory_file import Change
 from billing_core.settings import load_settings
@@ -44,9 +44,9 @@ class Office:
     def knows(self, *customers):
         """Stripe's customers, as last read."""
         rows = [StoredObject(c.id, c.id, msgspec.json.encode(c).decode(), NOW) for c in customers]
-        books = SyncStore(self.ledger.engine)
-        books.store_objects("customer", rows)
-        books.store_objects("picture", [StoredObject("picture", None, "{}", NOW)])
+        snapshots = StripeSnapshots(self.ledger.engine)
+        snapshots.store("customer", rows)
+        snapshots.store("picture", [StoredObject("picture", None, "{}", NOW)])
 
     def customers(self):
         """Event → who pays."""

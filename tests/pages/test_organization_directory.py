@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
-from billing_core.ledger.sync import StoredObject, SyncStore
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.organizations.directory_file import Change
 from billing_core.runtime import clock
 from billing_core.stripe.model import Customer
@@ -59,10 +59,10 @@ def customers() -> dict[str, str | None]:
 
 def stripe_knows(*ids: str) -> None:
     """Customers Stripe knew when they were last read. The test browser cannot type ones that are not to choose from."""
-    now, books = clock.now(), SyncStore(wiring.service()._ledger.engine)
+    now, snapshots = clock.now(), StripeSnapshots(wiring.service()._ledger.engine)
     rows = [StoredObject(one, one, msgspec.json.encode(Customer(one, None, None)).decode(), now) for one in ids]
-    books.store_objects("customer", rows)
-    books.store_objects("picture", [StoredObject("picture", None, "{}", now)])
+    snapshots.store("customer", rows)
+    snapshots.store("picture", [StoredObject("picture", None, "{}", now)])
 
 
 def editing(run: AppTest, organization: str) -> AppTest:

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import UpstreamError
+from billing_core.ledger.push_log import PushLog
 from billing_core.reconcile.findings import several_subscriptions
 from billing_core.reconcile.report import (
     Cause,
@@ -555,12 +556,12 @@ def test_unknown_credits_and_invoices_are_not_zero(monkeypatch):
 
 
 def test_the_log_tells_every_push_with_its_problem():
-    books = wiring.service().stripe._books
+    log = PushLog(wiring.service().stripe._ledger.engine)
     began = ago(2)
-    books.start_push("p1", actor="ada", now=began)
+    log.start("p1", actor="ada", now=began)
     result = json.dumps({"sent": 3, "rejected": 1, "credits_sent": "1234", "failures": ["cus_a: rejected"]})
-    books.end_push("p1", now=began + timedelta(seconds=8), outcome="done", result=result, error=None)
-    books.start_push("p2", actor="bob", now=ago(1))
+    log.end("p1", now=began + timedelta(seconds=8), outcome="done", result=result, error=None)
+    log.start("p2", actor="bob", now=ago(1))
     frame = shown_frame(opened("finance"), "Outcome")
     assert list(frame["Outcome"]) == ["‖ interrupted", "✓ done"]
     assert list(frame["Credits delivered"]) == ["unknown", "1,234"]

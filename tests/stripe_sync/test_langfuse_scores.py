@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.sync import SyncStore
 from billing_core.sandbox.server import SandboxProcess
 from billing_core.settings import Settings, load_settings
 from billing_core.stripe_sync.langfuse_scores import WriteBack, write_back
@@ -85,7 +84,7 @@ def settings_at(url: str, **more: str) -> Settings:
 
 
 def run(ledger: Ledger, settings: Settings, now: datetime = NOW) -> WriteBack:
-    return write_back(SyncStore(ledger.engine), settings, now=now)
+    return write_back(ledger.engine, settings, now=now)
 
 
 def shown(sandbox: SandboxProcess, *traces: str) -> dict[str, list[tuple[str, str | None]]]:

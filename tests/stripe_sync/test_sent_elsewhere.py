@@ -6,8 +6,7 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.ledger.sent_elsewhere import Billed, DifferingHour
-from billing_core.ledger.sync import Difference
+from billing_core.ledger.sent_elsewhere import Billed, Difference, DifferingHour
 from billing_core.stripe_sync.sent_elsewhere import Owed, differences, events_to_keep_back, reason_of
 
 HOUR = datetime(2026, 11, 3, 9, tzinfo=UTC)

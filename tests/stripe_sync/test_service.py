@@ -235,7 +235,7 @@ def test_what_was_read_before_a_billing_period_ended_is_read_anew_at_once(world,
     stripe.switch(anchors={"cus_a": int((stripe.now() - timedelta(days=20)).timestamp())})
     world.book(use("1", at(0)))
     world.push()
-    end = max(i.period_end for s in world.desk._books.objects("subscription") for i in _items(s))
+    end = max(i.period_end for s in world.desk._snapshots.read("subscription") for i in _items(s))
     world.wait(seconds=(end - stripe.now()).total_seconds() - 20)
     world.book(use("2", at(1)))
     world.push()

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from billing_core.access import Principal, Role
-from billing_core.ledger.sync import StoredObject, SyncStore
+from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.runtime import clock
 from billing_core.web import wiring
 from billing_core.web.limit_files import limits_csv, notices_csv
@@ -33,10 +33,10 @@ def files(demo):
     rows = [use("1", NOW - timedelta(hours=1), "9500.5", organization_id="=cmd()"),
             use("2", NOW - timedelta(hours=1), "5", organization_id="org_b")]  # fmt: skip
     ledger = ledger_at(wiring.settings().warehouse_path, rows)
-    books = SyncStore(ledger.engine)
+    snapshots = StripeSnapshots(ledger.engine)
     content = SUBSCRIPTION % (START.isoformat(), END.isoformat())
-    books.store_objects("subscription", [StoredObject("sub_1", "cus_a", content, NOW)])
-    books.store_objects("picture", [StoredObject("picture", None, "{}", NOW)])
+    snapshots.store("subscription", [StoredObject("sub_1", "cus_a", content, NOW)])
+    snapshots.store("picture", [StoredObject("picture", None, "{}", NOW)])
     ledger.engine.close()
     wiring.service().organizations.limits.notices.check_limits("cron")
     return Client(Starlette(routes=[Route(LIMITS, limits_csv), Route(NOTICES, notices_csv)]))

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from billing_core.ledger.sync import PushRun
+from billing_core.ledger.push_log import PushRun
 from billing_core.reconcile.report import (
     Cause,
     ComparisonStep,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from billing_core.ledger.sync import PushRun
+from billing_core.ledger.push_log import PushRun
 from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook
 from billing_core.stripe_sync.push import PushProgress, PushResult

@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from billing_core.ledger import sync
-from billing_core.ledger.compiled import ask, bound_time, compiled
+from billing_core.ledger import sync_queries
+from billing_core.ledger.compiled import compiled
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.stripe.limits import RetryLimits
@@ -29,10 +29,11 @@ PROCESSES.set_forkserver_preload(["billing_core.stripe_sync.push", __name__])  #
 
 STARTING = threading.Lock()
 
-TIME = bound_time(at("2026-11-01"))
+TIME = at("2026-11-01")
 for question in (
-    ask(sync._candidates, TIME), ask(sync._covered, TIME), ask(sync._revisions, TIME, TIME), ask(sync.carried),
-    ask(sync._open_intents), ask(sync._a_candidate, TIME), ask(sync._an_open_intent),
+    sync_queries.candidates(TIME), sync_queries.covered_candidates(TIME), sync_queries.newest_revisions(TIME, TIME),
+    sync_queries.carried_credits(), sync_queries.open_intents(), sync_queries.a_candidate(TIME),
+    sync_queries.an_open_intent(),
 ):  # fmt: skip
     compiled(question, "duckdb")  # once, before processes are forked
 
