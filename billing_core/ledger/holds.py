@@ -26,6 +26,7 @@ DECIDED_BY_PEOPLE = ("on_hold", SENT_ELSEWHERE)
 """Causes of holds that end only when somebody releases them."""
 
 ACTIVE = "released_at IS NULL"
+"""Condition on `holds`, or `sent_elsewhere`: nobody has released it."""
 
 _HOLDS = f"""SELECT event_id, max(cause) FILTER (cause NOT IN {DECIDED_BY_PEOPLE!r}),
              max(reason) FILTER (cause IN {DECIDED_BY_PEOPLE!r}) FROM holds WHERE {ACTIVE} GROUP BY event_id"""
@@ -57,7 +58,9 @@ def failures_while_charged(rows: Rows) -> list[tuple[str, str | None, bool]]:
 
 
 def settle_moot_events(writer: Writer) -> None:
-    """Events whose intent came to nothing after they had changed: nothing to bill any more, or nobody to bill."""
+    """Take events out of pending that have nothing to bill any more, nobody to bill, or were billed by somebody else:
+    their intent came to nothing after they had changed.
+    """
     writer.rows(
         """UPDATE events SET sync_status = 'excluded', sync_error = NULL, meter_event_identifier = NULL
            WHERE sync_status = 'pending' AND credits_total = 0"""
@@ -82,7 +85,10 @@ def settle_moot_events(writer: Writer) -> None:
 
 
 def hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, on_their_way: pa.Array, now: datetime) -> int:
-    """Events a plan may not send. A pending one becomes an error; of a sent one only the correction waits."""
+    """Put events on hold that a plan may not send; returns how many were not held before.
+
+    A pending one becomes an error; of a sent one only the correction waits.
+    """
     _release_settled(writer, [hold.event_id for hold in holds], now)
     if not holds:
         return 0
@@ -103,7 +109,9 @@ def hold_planned(writer: Writer, holds: Sequence[Any], events: pa.Table, on_thei
 
 
 def hold_hopeless(writer: Writer, now: datetime) -> int:
-    """Events in error that no intent caused: without a customer, or failed in the earlier system."""
+    """Put events on hold that are in error and no intent caused it: without a customer, or failed in the earlier
+    system; returns how many.
+    """
     query = f"""FROM events WHERE sync_status = 'error' AND meter_event_identifier IS NULL
                 AND id NOT IN (SELECT event_id FROM holds WHERE {ACTIVE})"""
     count = int(writer.rows(f"SELECT count(*) {query}")[0][0])
@@ -132,7 +140,7 @@ def named_holds(writer: Writer, now: datetime) -> tuple[str, ...]:
 
 
 def release_moot(writer: Writer, now: datetime) -> None:
-    """Holds by rule whose event is pending again (changed, or retried), excluded, or gone on."""
+    """Release holds by rule whose event is pending again (changed, or retried), excluded, or has a customer by now."""
     writer.rows(
         f"""UPDATE holds SET released_at = ?, released_by = 'push' WHERE {ACTIVE}
             AND cause NOT IN {DECIDED_BY_PEOPLE!r}
@@ -158,7 +166,7 @@ def _release_settled(writer: Writer, still_held: list[str], now: datetime) -> No
 
 
 def keep_back(writer: Writer, holds: Sequence[tuple[str, str, str]], *, actor: str, now: datetime) -> None:
-    """Write down (event id, cause in the ledger's word, reason in a sentence)."""
+    """Write holds down: (event id, cause in the ledger's word, reason in a sentence)."""
     if not holds:
         return
     ids, causes, reasons = zip(*holds, strict=True)
@@ -202,12 +210,13 @@ def retry_events(writer: Writer, ids: Sequence[str], *, actor: str, now: datetim
 
 
 def release(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
+    """Release every hold of some events; what the events say of themselves stays."""
     query = f"UPDATE holds SET released_at = ?, released_by = ? WHERE {ACTIVE} AND event_id IN (SELECT unnest(?))"
     writer.rows(query, [now, actor, list(ids)])
 
 
 def release_decided(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> list[str]:
-    """Let those events go that only people release; returns them."""
+    """Release those of some events that only people release, and let them say so; returns them."""
     rows = writer.rows(
         f"""SELECT event_id FROM holds WHERE {ACTIVE} AND cause IN {DECIDED_BY_PEOPLE!r}
             AND event_id IN (SELECT unnest(?))""",

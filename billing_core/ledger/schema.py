@@ -42,7 +42,6 @@ UNDONE = "import undone"
 SENT = ("sending", "processed", "confirmed")
 """Statuses after which a change needs a correction instead of an edit."""
 
-
 VOID = ("rejected", "void")
 """States of intents that count for nothing: Stripe refused them, or they never arrived and were withdrawn."""
 

@@ -258,7 +258,8 @@ def hold_sent_elsewhere(writer: Writer, found: KeepBack, *, now: datetime) -> in
 
 
 def leave_out_fractions(writer: Writer, carried: dict[str, Decimal]) -> None:
-    """Take off what customers carry the fractions that another ledger had carried into what it sent.
+    """Reduce what customers carry (`carried`, in place) by the fractions that another ledger had carried into what it
+    sent.
 
     What it sent beyond the usage that is kept back here, below a credit, is such a fraction: this ledger has it too. So
     is what it took back less than the corrections that are kept back here.
@@ -294,7 +295,8 @@ def leave_out_fractions(writer: Writer, carried: dict[str, Decimal]) -> None:
 
 
 def decide_sent_elsewhere(writer: Writer, ids: Sequence[str], *, actor: str, now: datetime) -> None:
-    """Once nothing of a customer is kept back for it any more, what Stripe counts is known and holds nothing back.
+    """Mark what Stripe counts of customers as decided once nothing of theirs is kept back for it: it holds nothing back
+    any more.
 
     Usage that moved is kept back for what Stripe counts of its former customers too.
     """
