@@ -86,7 +86,7 @@ def _nothing(_writer: Writer) -> None:
 
 
 class SyncStore:
-    """Intents and their delivery in the ledger, and what people decide about holds; over the same engine as `Ledger`."""
+    """Intents and their delivery, and what people decide about holds; over the same engine as `Ledger`."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
