@@ -24,7 +24,7 @@ def _candidates(settled_before: Bound) -> ir.Table:
 
 
 def a_candidate(settled_before: datetime) -> Question:
-    """One of the `candidates`, if there is any."""
+    """A question: one of the `candidates`, if there is any."""
     return ask(_a_candidate, bound_time(settled_before))
 
 
@@ -77,7 +77,7 @@ def valid_coverage() -> ir.Table:
 
 
 def covered_candidates(settled_before: datetime) -> Question:
-    """Credits covered of the `candidates`, per event and customer, with the newest stamp."""
+    """A question: credits covered of the `candidates`, per event and customer, with the newest stamp."""
     return ask(_covered, bound_time(settled_before))
 
 
@@ -94,7 +94,7 @@ def covered(events: ir.Table) -> ir.Table:
 
 
 def carried_credits() -> Question:
-    """The credits covered by valid intents that no whole credit has carried yet, per customer."""
+    """A question: the credits covered by valid intents that no whole credit has carried yet, per customer."""
     return ask(carried)
 
 
@@ -107,7 +107,7 @@ def carried() -> ir.Table:
 
 
 def newest_revisions(since: datetime, settled_before: datetime) -> Question:
-    """Newest revision per customer and source, for stamps not before `since` and whatever ever covered candidates.
+    """A question: newest revision per customer and source, of stamps since then and of what ever covered candidates.
 
     Their own intents may be older than they are now: a changed event may begin later than it did when it was sent.
     """
@@ -123,7 +123,7 @@ def _revisions(since: Bound, settled_before: Bound) -> ir.Table:
 
 
 def open_intents() -> Question:
-    """Intents whose outcome is not known, oldest first."""
+    """A question: intents whose outcome is not known, oldest first."""
     return ask(_open_intents)
 
 
@@ -142,7 +142,7 @@ def _an_open_intent() -> ir.Table:
 
 
 def intents_of_event(event_id: str) -> Question:
-    """Every intent that ever covered an event, oldest first, with the event's part as `part`."""
+    """A question: every intent that ever covered an event, oldest first, with the event's part as `part`."""
     return ask(_intents_of_event, bound_text(event_id))
 
 
