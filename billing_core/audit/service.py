@@ -103,7 +103,7 @@ class AuditService:
         _require(principal)
         newest = self._log.newest()
         chosen = replace(self._filter(query), newest=newest)
-        self._ledger.audit(principal.name, "export", self._told(query, self._log.count(chosen), newest))
+        self._ledger.audit(principal.name, "export", self._circumstances(query, self._log.count(chosen), newest))
         return _lines(self._log.every(chosen))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
@@ -127,7 +127,7 @@ class AuditService:
             raise BadParameter("to", end.isoformat(), f"a time after from ({start.isoformat()})")
         return AuditFilter(query.actor, query.action, start, end, query.search)
 
-    def _told(self, query: AuditQuery, rows: int, newest: int) -> dict[str, Any]:
+    def _circumstances(self, query: AuditQuery, rows: int, newest: int) -> dict[str, Any]:
         head = self._log.hash_of(newest)
         asked = {
             "actor": list(query.actor), "action": list(query.action), "search": query.search,

@@ -172,7 +172,7 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(document)
     else:
-        _say_import(document, applied=not options.dry_run and not refused)
+        _print_import(document, applied=not options.dry_run and not refused)
     for row in document["rejected"][:SHOWN]:
         print(f"row {row['row']}: {row['field']}: {row['reason']}", file=sys.stderr)
     for warning in document.get("warnings", ()):
@@ -184,7 +184,7 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
     return EXIT_SOME_FAILED if plan.rejected_rows else 0
 
 
-def _say_import(document: dict[str, Any], *, applied: bool) -> None:
+def _print_import(document: dict[str, Any], *, applied: bool) -> None:
     print(
         f"{document['kind']}: {document['rows']:,} rows: {document['new']:,} new, {document['changed']:,} changed, "
         f"{document['unchanged']:,} unchanged, {document.get('rejected_rows', len(document['rejected'])):,} rejected"

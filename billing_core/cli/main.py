@@ -285,7 +285,7 @@ def _push(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(result.to_json())
     else:
-        _say_pushed(result)
+        _print_push(result)
     for text in (*result.failures[:SHOWN_FAILURES], *result.problems):
         print(text, file=sys.stderr)
     if (rest := result.rejected + result.newly_held - len(result.failures[:SHOWN_FAILURES])) > 0:
@@ -297,7 +297,7 @@ def _push(options: argparse.Namespace, settings: Settings) -> int:
     return EXIT_UNREACHABLE if result.unknown or result.waiting else 0
 
 
-def _say_pushed(result: PushResult) -> None:
+def _print_push(result: PushResult) -> None:
     if result.is_dry_run:
         for request in result.requests:
             print(json.dumps(request, ensure_ascii=False))
@@ -338,13 +338,13 @@ def _reconcile(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(document)
     else:
-        _say_reconciled(document)
+        _print_reconciliation(document)
     for problem in found.problems:
         print(problem, file=sys.stderr)
     return 0 if found.is_complete else EXIT_UNREACHABLE
 
 
-def _say_reconciled(document: dict[str, Any]) -> None:
+def _print_reconciliation(document: dict[str, Any]) -> None:
     books = ("langfuse_credits", "ledger_credits", "sent_credits", "stripe_credits")
     head = ("customer", "day (UTC)", "Langfuse", "ledger", "sent", "Stripe", "causes")
     rows = [
@@ -382,13 +382,13 @@ def _notices(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(document)
     else:
-        _say_notices(document)
+        _print_notices(document)
     for text in (*looked.delivery.failed, *([reading.problem] if reading.problem else [])):
         print(text, file=sys.stderr)
     return EXIT_SOME_FAILED if looked.delivery.failed else code
 
 
-def _say_notices(document: dict[str, Any]) -> None:
+def _print_notices(document: dict[str, Any]) -> None:
     head = ("organization", "customer", "plan", "reached", "used", "of", "period until (UTC)", "webhook")
     rows = [
         (
@@ -469,11 +469,11 @@ def _stats(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(document)
     else:
-        _say_statistics(document)
+        _print_statistics(document)
     return 0
 
 
-def _say_statistics(document: dict[str, Any]) -> None:
+def _print_statistics(document: dict[str, Any]) -> None:
     """A line per organization and one for all of them: the figures that fit a terminal."""
     fields = ("events", "chats", "users", "messages_sent", "messages_generated", "tokens_total")
     head = ("organization", *fields, "credits", "USD", "cost USD", "unsynced")

@@ -102,14 +102,14 @@ def standard_streams() -> Iterator[CommandOutput]:
     answer = CommandOutput(sys.stdout)
     with io.StringIO() as nowhere:
         sys.stdout, sys.stderr = answer, cast("TextIO", _Calm(sys.stderr or nowhere))
-        threading.excepthook = sys.unraisablehook = _say
+        threading.excepthook = sys.unraisablehook = _print_fault
         try:
             yield answer
         finally:
             sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook = before
 
 
-def _say(fault: Any) -> None:
+def _print_fault(fault: Any) -> None:
     error = fault.exc_value or fault.exc_type()
     if not isinstance(error, (KeyboardInterrupt, SystemExit)):
         sys.stderr.write(f"warning: {explained(error)}\n")

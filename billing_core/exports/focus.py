@@ -84,7 +84,7 @@ def focus_table(flat: pa.Table, profile: FocusProfile) -> pa.Table:
     charges = events.take(pa.array(event))
     quantity = from_integers(credits_by_kind[event, kind], _STORED_CREDITS)
     columns = {
-        **_said_of_every_row(profile, len(event)),
+        **_constant_columns(profile, len(event)),
         **_who(charges, profile),
         **_when(charges, profile.zone),
         **_what(charges, kind, profile),
@@ -127,7 +127,7 @@ def _codes(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _said_of_every_row(profile: FocusProfile, rows: int) -> dict[str, pa.Array]:
+def _constant_columns(profile: FocusProfile, rows: int) -> dict[str, pa.Array]:
     nothing = pa.nulls(rows, TEXT)
     texts = {**CONSTANTS, **dict.fromkeys(SELLER_COLUMNS, profile.seller), "ServiceName": profile.service}
     one = pa.repeat(pa.scalar(Decimal(1), CREDITS), rows)

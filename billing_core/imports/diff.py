@@ -115,7 +115,7 @@ def merge(staged: pa.Table, given: frozenset[str], known: KnownEvents, *, is_csv
         made["usage_lines"] = _where(same, _whole(stored["usage_lines"]).cast(pa.list_(USAGE_LINE)))
     made["usage"] = _usage(made, stored, "usage" in given)
     made["credit_price_usd"] = _prices(made["credit_price_usd"], stored, staged["timestamp"], known.price_at)
-    statuses, errors = _standings(made, stored, known.waiting)
+    statuses, errors = _statuses(made, stored, known.waiting)
     lifted = _lifted(staged, statuses, stored, known.covered)
     made["sync_status"], made["sync_error"] = _of_new(made, statuses, errors, is_new)
     columns = [_cast(made[field.name], field.type) for field in EVENT_SCHEMA]
@@ -226,9 +226,7 @@ def _prices(column: Any, stored: pa.Table, times: Any, price_at: Callable[[Any],
     return pa.array([price_at(at[i]) if p is None else p for i, p in enumerate(prices.to_pylist())], PRICE)
 
 
-def _standings(
-    made: Mapping[str, Any], stored: pa.Table, waiting: Waiting
-) -> tuple[list[str | None], list[str | None]]:
+def _statuses(made: Mapping[str, Any], stored: pa.Table, waiting: Waiting) -> tuple[list[str | None], list[str | None]]:
     """Status and error of events the ledger has: what is on its way or sent stays, the others follow from the facts.
 
     It is the rule that holds when somebody else comes to pay: what only a person may lift stays.

@@ -184,7 +184,7 @@ class ImportService:
             return self._undo_map(record, principal)
         now = self._clock()
         with self._ledger.engine.transaction() as writer:
-            record = _standing(writer, import_id)
+            record = _undoable(writer, import_id)
             if record.kind is FileKind.RATE_CARD:
                 removed, restored = undo_cards(writer, record, now=now), 0
             else:
@@ -392,7 +392,7 @@ class ImportService:
         restored = len(changes) - removed
 
         def also(writer: Writer) -> None:
-            standing = _standing(writer, record.import_id)
+            standing = _undoable(writer, record.import_id)
             detail = {"removed": removed, "restored": restored}
             history.mark_undone(writer, standing, actor=principal.name, now=self._clock(), detail=detail)
 
@@ -443,7 +443,7 @@ def _refuse_faulty(plan: ImportPlan) -> None:
     )  # fmt: skip
 
 
-def _standing(writer: Writer, import_id: str) -> ImportRecord:
+def _undoable(writer: Writer, import_id: str) -> ImportRecord:
     record = history.found(writer.rows, import_id)
     _refuse_undone(record)
     return record

@@ -193,7 +193,7 @@ def rebill(
         _bound(customers, policy),
     )
     if writer.rows("SELECT count(*) FROM moving")[0][0]:
-        writer.amend("moving", _standings(writer), key="kind")
+        writer.amend("moving", _statuses(writer), key="kind")
         _book(writer, actor=actor, run_id=run_id, now=now)
     counts = writer.rows("SELECT organization_id, count(*) FROM moving WHERE credits_total <> 0 GROUP BY ALL")
     writer.rows("DROP TABLE moving")
@@ -204,7 +204,7 @@ def _bound(customers: Mapping[str, str | None], policy: Policy) -> list[Any]:
     return [list(customers), list(customers.values()), policy.default_customer_id]
 
 
-def _standings(writer: Writer) -> pa.Table:
+def _statuses(writer: Writer) -> pa.Table:
     """How the events of each kind stand from now on."""
     kinds = writer.rows(
         """SELECT DISTINCT kind, payer IS NOT NULL, is_mapped, flags, sync_status, sync_error,

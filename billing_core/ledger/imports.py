@@ -38,7 +38,7 @@ CREATE OR REPLACE TEMP TABLE as_closed AS SELECT b.id, b.accounted_at FROM befor
 """
 """Events that become again what a closed month says of them: there is nothing to carry over."""
 
-_STAND_AS_NOW = f"""
+_KEEP_SENT_STATUS = f"""
 UPDATE before SET sync_status = e.sync_status, sync_error = e.sync_error, synced_at = e.synced_at,
                   meter_event_identifier = e.meter_event_identifier
 FROM events e WHERE e.id = before.id AND before.sync_status IN {SENT!r} AND NOT coalesce(e.billed_elsewhere, false)
@@ -93,7 +93,7 @@ def take_back(writer: Writer, run_id: str, *, now: datetime) -> tuple[int, int]:
         mine,
     )
     writer.rows(_AS_CLOSED)
-    writer.rows(_STAND_AS_NOW)
+    writer.rows(_KEEP_SENT_STATUS)
     writer.rows(
         f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
             SELECT {_NAMES}, ?, ?, ? FROM events WHERE run_id = ?""",

@@ -109,7 +109,7 @@ class NoticeStore:
                 highest[limit] = max(one.threshold, highest.get(limit, 0))
             for one in fresh:
                 writer.insert("limit_notices", _row(one, now))
-                append_audit(writer, actor, "limit_notice", _told(one))
+                append_audit(writer, actor, "limit_notice", _circumstances(one))
                 top = highest[one.customer_id, one.period_start, one.included]
                 if one.threshold < top:
                     text = f"covered by the notice of {top} %"
@@ -179,7 +179,7 @@ def _row(one: Reached, now: datetime) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _told(one: Reached) -> dict[str, Any]:
+def _circumstances(one: Reached) -> dict[str, Any]:
     return {
         "notice": one.id, "organization": one.organization_id, "customer": one.customer_id, "plan": one.plan,
         "threshold": one.threshold, "used": plain_decimal(one.used), "included": one.included,

@@ -170,12 +170,12 @@ _STATES = f"""
     UNION ALL SELECT id, customer_id, "timestamp", credits_total, sync_status, billed_elsewhere, revision
     FROM event_revisions WHERE starts_with(run_id, '{IMPORT_RUN}')"""
 
-_TOLD = f"""
+_CONFLICTS = f"""
 SELECT * FROM ({_STATES}) QUALIFY row_number() OVER (PARTITION BY id ORDER BY revision DESC) = 1"""
 """Events as a file told of them, whatever was read of them since."""
 
 _BILLED = f"""
-WITH told AS ({_TOLD})
+WITH told AS ({_CONFLICTS})
 SELECT date_trunc('hour', moment), sum(least), sum(most) FROM (
     SELECT stamp AS moment, CASE WHEN is_sure OR value < 0 THEN value ELSE 0 END AS least,
            CASE WHEN is_sure OR value > 0 THEN value ELSE 0 END AS most

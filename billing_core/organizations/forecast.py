@@ -60,7 +60,7 @@ PERCENT_PLACES = Decimal("0.0001")
 Floats = npt.NDArray[np.float64]
 
 _fitting = threading.Lock()
-"""What `_calmly` changes, it changes for the whole process: one thread at a time."""
+"""What `_without_warnings` changes, it changes for the whole process: one thread at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,13 +292,13 @@ def _futures(history: Floats, days: int) -> tuple[str, Floats]:
 
     One-offs are kept out of level and rhythm and come back as often as the history had them.
     """
-    calm = _without_spikes(history)
-    extra = history - calm
-    fitted = _fit(calm)
+    flattened = _without_spikes(history)
+    extra = history - flattened
+    fitted = _fit(flattened)
     drawn = fitted.futures(days) + np.random.default_rng(SEED + 1).choice(extra, size=(days, PATHS))
     spikes = int(np.count_nonzero(extra))
-    told = f"; {_days(spikes)} far above the usual counted as one-off" if spikes else ""
-    return fitted.method + told, np.clip(drawn, 0.0, None)
+    note = f"; {_days(spikes)} far above the usual counted as one-off" if spikes else ""
+    return fitted.method + note, np.clip(drawn, 0.0, None)
 
 
 def _without_spikes(history: Floats) -> Floats:
@@ -348,7 +348,7 @@ def _blas() -> ThreadpoolController:
 
 
 @contextmanager
-def _calmly() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """The library's warnings kept quiet, and one thread for its linear algebra.
 
     Systems of a dozen numbers gain nothing from more threads, and on busy processors those spin and wait for each
@@ -364,7 +364,7 @@ def _smoothing(history: Floats, method: str, *, has_trend: bool) -> _Fitted | No
     from statsmodels.tsa.exponential_smoothing.ets import ETSModel  # type: ignore[import-untyped]  # a second to load
 
     scale = float(np.mean(history[history > 0]))  # the optimizer works on figures around one
-    with _calmly():
+    with _without_warnings():
         try:
             model = ETSModel(
                 history / scale, error="add", trend="add" if has_trend else None, damped_trend=has_trend,
@@ -378,7 +378,7 @@ def _smoothing(history: Floats, method: str, *, has_trend: bool) -> _Fitted | No
             return None
 
     def futures(days: int) -> Floats:
-        with _calmly():
+        with _without_warnings():
             drawn = found.simulate(
                 days, anchor="end", repetitions=PATHS, random_errors="bootstrap", rng=np.random.default_rng(SEED)
             )

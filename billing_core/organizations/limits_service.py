@@ -104,7 +104,7 @@ class LimitsService:
         self._clock = clock
         self._snapshots = StripeSnapshots(ledger.engine)
         self._directory = DirectoryStore(ledger.engine)
-        self._snapshot = lru_cache(1)(self._read_picture)
+        self._snapshot = lru_cache(1)(self._read_snapshot)
         self._usage = lru_cache(REMEMBERED)(self._read_usage)
         self.notices = NoticeService(settings, ledger, self._limits, self._clock, pause=pause)
 
@@ -117,7 +117,7 @@ class LimitsService:
             Unless the principal is an admin.
         """
         principal.require(Role.ADMIN)
-        snapshot = self._last_picture()
+        snapshot = self._last_snapshot()
         return LimitsReading(
             rows=tuple(self._limits(scope_of(principal))),
             read_at=None if snapshot is None else snapshot.read_at,
@@ -167,11 +167,11 @@ class LimitsService:
 
     # ── what Stripe said ─────────────────────────────────────────────────────────────────────────
 
-    def _last_picture(self) -> AccountSnapshot | None:
+    def _last_snapshot(self) -> AccountSnapshot | None:
         at = snapshot_read_at(self._snapshots)
         return None if at is None else self._snapshot(at)
 
-    def _read_picture(self, _at: datetime) -> AccountSnapshot:
+    def _read_snapshot(self, _at: datetime) -> AccountSnapshot:
         return stored_snapshot(self._snapshots)
 
     def _is_outdated(self, snapshot: AccountSnapshot | None, now: datetime) -> bool:
@@ -197,7 +197,7 @@ class LimitsService:
     # ── limits ───────────────────────────────────────────────────────────────────────────────────
 
     def _limits(self, scope: Scope) -> list[Limit]:
-        now, snapshot = self._clock(), self._last_picture()
+        now, snapshot = self._clock(), self._last_snapshot()
         subscriptions = () if snapshot is None else snapshot.subscriptions
         plans = plans_of(subscriptions, known_meter(self._snapshots), self._cards().plans, now)
         periods = tuple((c, p.start, p.end) for c, p in sorted(plans.items()) if p.start is not None and p.end)

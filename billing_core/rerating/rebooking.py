@@ -64,7 +64,7 @@ def to_book(
     credits, by the rule that holds when somebody else comes to pay: what only a person may lift stays.
     `payers_before` are the stored customers where `events` have those that pay from now on.
     """
-    status, error = _standings(
+    status, error = _statuses(
         events, rerated, waiting, events["customer_id"] if payers_before is None else payers_before
     )
     priced = {name: rerated[name] for name in RERATED.names if name in EVENT_SCHEMA.names}
@@ -94,7 +94,7 @@ def _lists(column: pa.ChunkedArray, split: Callable[[str], list[str]]) -> pa.Arr
     return pa.array(lists, pa.list_(pa.string())).take(encoded.indices)
 
 
-def _standings(
+def _statuses(
     events: pa.Table, rerated: pa.Table, waiting: Waiting, payers_before: pa.ChunkedArray
 ) -> tuple[pa.Array, pa.Array]:
     """Status and error of each event from now on."""

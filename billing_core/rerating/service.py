@@ -108,7 +108,7 @@ class ReratingService:
         BadParameter
             If nothing lies between the times.
         """
-        return self._look(principal, start, end, self._by_cards(cards), progress)
+        return self._rerate_slices(principal, start, end, self._by_cards(cards), progress)
 
     def under_settings(
         self,
@@ -123,9 +123,9 @@ class ReratingService:
         These are the default customer and whether it overrides, excluded environments, metadata names and the
         organization map. Nothing is written; errors are those of `what_if`.
         """
-        return self._look(principal, start, end, self._by_settings(), progress)
+        return self._rerate_slices(principal, start, end, self._by_settings(), progress)
 
-    def _look(
+    def _rerate_slices(
         self,
         principal: Principal,
         start: datetime | None,
@@ -142,7 +142,7 @@ class ReratingService:
         for number, events in enumerate(self._read_ahead(pieces, rule.needed)):
             found = rule.of(events, known, self._ledger.engine.rows)
             tally.add(events, found.rerated, found.events)
-            _tell(progress, number + 1, pieces, "rated")
+            _report(progress, number + 1, pieces, "rated")
         return _result(whole, rule, known, tally, applied=False)
 
     def apply(
@@ -214,7 +214,7 @@ class ReratingService:
                     for piece in together:
                         changed.append(_changed(writer, piece, current, known, waiting, (own, tally)))
                         done += 1
-                        _tell(progress, done, pieces, "booking")
+                        _report(progress, done, pieces, "booking")
                     booked = pa.concat_tables(changed)
                     if booked.num_rows:
                         writer.book(booked, run_id=f"{rule.run} by {principal.name}")
@@ -438,7 +438,7 @@ def _moved(done: Rerating) -> list[dict[str, object]]:
     return [row.to_json() for row in done.customers if row.delta][:AUDITED_CUSTOMERS]
 
 
-def _tell(progress: Progress | None, done: int, pieces: Sequence[EventSlice], what: str) -> None:
+def _report(progress: Progress | None, done: int, pieces: Sequence[EventSlice], what: str) -> None:
     if progress is not None:
         events = sum(piece.events for piece in pieces[:done])
         progress(done / len(pieces), f"{what} {counted(events, 'event')}")

@@ -285,7 +285,7 @@ class DeadlineCutter:
             self._watched[number] = deadline, connection
             if not self._runs:
                 self._runs = True
-                threading.Thread(target=self._look, name="answers", daemon=True).start()
+                threading.Thread(target=self._watch_deadlines, name="answers", daemon=True).start()
         try:
             yield
         except Exception:
@@ -302,7 +302,7 @@ class DeadlineCutter:
             self._cut.discard(number)
         return was_cut
 
-    def _look(self) -> None:
+    def _watch_deadlines(self) -> None:
         while True:
             time.sleep(self.LOOK_SECONDS)
             with self._changed:

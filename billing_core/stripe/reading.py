@@ -123,11 +123,12 @@ class JsonReader:
     def _failed(self, what: str, answer: StripeResponse | None, silence: str) -> ReadFailed:
         status = f"HTTP {answer.status}" if answer else "no answer"
         request = f", request {answer.request_id}" if answer and answer.request_id else ""
-        text = f"Stripe: reading {what} failed ({status}{request}): {_said(answer) or silence}{_advice(answer)}"
+        reason = _stripe_reason(answer) or silence
+        text = f"Stripe: reading {what} failed ({status}{request}): {reason}{_advice(answer)}"
         return ReadFailed(self._connection.without_key(text), answer)
 
 
-def _said(answer: StripeResponse | None) -> str | None:
+def _stripe_reason(answer: StripeResponse | None) -> str | None:
     if answer is None:
         return None
     if not answer.is_rate_limit:

@@ -167,7 +167,7 @@ class AccountCache:
         for customer_id in sorted(asked):
             with suppress(NotFound):
                 subscriptions = (*(subscriptions or ()), *self._provider.subscriptions(customer_id))
-                drafts = (*(drafts or ()), *map(_while_clock_stands, self._provider.invoices("draft", customer_id)))
+                drafts = (*(drafts or ()), *map(_on_test_clock, self._provider.invoices("draft", customer_id)))
         if keep:
             self._keep("subscription", subscriptions or (), now)
             self._keep("draft", drafts or (), now)
@@ -293,9 +293,9 @@ class AccountCache:
         answers: list[IntentUpdate] = []
         problems: list[str] = []
         read: dict[str, list[HourlySum]] = {}
-        looked_at = self._looked_at()
+        read_at = self._sums_read_at()
         for customer, first, last in self._books.unknown_customers(older_than):
-            if customer in looked_at and self._clock() - looked_at[customer] < BETWEEN_READS:
+            if customer in read_at and self._clock() - read_at[customer] < BETWEEN_READS:
                 continue
             try:
                 buckets = self.buckets(meter_id, customer, first, last + timedelta(seconds=1))
@@ -312,14 +312,14 @@ class AccountCache:
         """Customers whose sums may be read now, longest unread first: an hour apart, until the day's ration is used
         up.
         """
-        looked_at, now = self._looked_at(), self._clock()
-        due = [c for c in waiting if c not in looked_at or now - looked_at[c] >= BETWEEN_READS]
-        for customer in sorted(due, key=lambda customer: (customer in looked_at, looked_at.get(customer), customer)):
+        read_at, now = self._sums_read_at(), self._clock()
+        due = [c for c in waiting if c not in read_at or now - read_at[c] >= BETWEEN_READS]
+        for customer in sorted(due, key=lambda customer: (customer in read_at, read_at.get(customer), customer)):
             if not self.ration.may_read_sums():
                 break
             yield customer
 
-    def _looked_at(self) -> dict[str, datetime]:
+    def _sums_read_at(self) -> dict[str, datetime]:
         """Customer → when its sums were read last, or could not be."""
         found: dict[str, datetime] = {}
         for row in [*self._snapshots.read("summary"), *self._snapshots.read("summary_failed")]:
@@ -327,7 +327,7 @@ class AccountCache:
         return found
 
 
-def _while_clock_stands(draft: Invoice) -> Invoice:
+def _on_test_clock(draft: Invoice) -> Invoice:
     """A test clock moves only when somebody advances it: what is a draft takes usage, whatever time it is here."""
     return replace(draft, finalizes_at=None)
 

@@ -53,7 +53,7 @@ from billing_core.values.usage_frame import HOUR, hour_of
 RESEND_WITHIN = timedelta(hours=20)
 """Stripe recognises a repeated identifier for at least 24 hours after it first got it; this leaves a margin."""
 
-LOOK_AGAIN = timedelta(minutes=5)
+READ_AGAIN = timedelta(minutes=5)
 """How old the billing periods may be when usage is sent: half of what is left before an invoice is final."""
 
 BATCH = 512
@@ -130,7 +130,7 @@ class PushResult:
         return document
 
 
-class _Looked(NamedTuple):
+class _Preparation(NamedTuple):
     """The meter, the billing periods and where usage may be sent to, as Stripe and the ledger have them now."""
 
     meter_id: str
@@ -177,7 +177,7 @@ class _Push:
 
     def preview(self) -> PushResult:
         """Everything but writing and sending."""
-        found = self._look()
+        found = self._read_account()
         waiting = self._books.open_intents()
         frozen, fresh, held = self._freeze(found, keep=False)
         sink = self._sink()
@@ -198,19 +198,19 @@ class _Push:
     def fates(self, event_ids: Sequence[str]) -> dict[str, PushOutlook]:
         """See `outlook_of_retried`."""
         self._retried = tuple(event_ids)
-        found = self._look()
+        found = self._read_account()
         if found.cleared.unread:
             raise UpstreamError(_unread(found.cleared.unread))
         planned: list[tuple[Candidates, planning.PushPlan]] = []
         self._freeze(found, keep=False, seen=lambda *made: planned.append(made))
         return _fates(self._retried, *planned[-1], found.cleared.keep_back.reasons)
 
-    def _look(self) -> _Looked:
+    def _read_account(self) -> _Preparation:
         """What a push that stores nothing plans from."""
         meter_id, livemode = self._reads.meter(keep=False)
         self._log.bind(meter_id, livemode, keep=False)
         snapshot, problems = self._snapshot(FRESH, keep=False)
-        return _Looked(meter_id, livemode, snapshot, problems, self._clear(meter_id))
+        return _Preparation(meter_id, livemode, snapshot, problems, self._clear(meter_id))
 
     def run(self) -> PushResult:
         """See `push`."""
@@ -224,11 +224,11 @@ class _Push:
             with self._ledger.engine.transaction() as writer:
                 self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
-                snapshot, problems = self._snapshot(LOOK_AGAIN)
+                snapshot, problems = self._snapshot(READ_AGAIN)
                 self._note(problems=problems)
                 cleared = self._clear(meter_id)
                 self._withdraw(snapshot, meter_id)
-                found = _Looked(meter_id, livemode, snapshot, problems, cleared)
+                found = _Preparation(meter_id, livemode, snapshot, problems, cleared)
                 frozen, _, held = self._freeze(found, keep=True)
                 self._note_held(frozen, held)
                 waiting = self._books.open_intents()
@@ -238,7 +238,7 @@ class _Push:
             else:
                 frozen, held = self._books.hold_hopeless(now=self._clock(), push_id=self._id)
                 self._note_held(frozen, held)
-            self._tell_duplicates(meter_id)
+            self._judge_duplicates(meter_id)
             self._confirm(meter_id)
             self._write_back()
             if cleared.unread:
@@ -276,7 +276,7 @@ class _Push:
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
 
     def _freeze(
-        self, found: _Looked, *, keep: bool, seen: Callable[[Candidates, planning.PushPlan], None] | None = None
+        self, found: _Preparation, *, keep: bool, seen: Callable[[Candidates, planning.PushPlan], None] | None = None
     ) -> tuple[PlannedPush, pa.Table, int]:
         now, settled = self._clock(), self._settled_before()
         environment = {True: "live", False: "test", None: "unknown"}[found.livemode]
@@ -407,7 +407,7 @@ class _Push:
         try:
             for planned in _mixed(waiting):
                 # A push may take hours: identifiers are forgotten and invoices become final meanwhile.
-                snapshot, problems = self._snapshot(LOOK_AGAIN)
+                snapshot, problems = self._snapshot(READ_AGAIN)
                 batch = self._resendable(planned, snapshot, meter_id)
                 self._note(problems=problems)
                 if not batch.num_rows:
@@ -514,7 +514,7 @@ class _Push:
 
     # ── afterwards ───────────────────────────────────────────────────────────────────────────────
 
-    def _tell_duplicates(self, meter_id: str) -> None:
+    def _judge_duplicates(self, meter_id: str) -> None:
         """Of intents that Stripe had before they were tried from here: is it the same value?"""
         for customer, first, last in self._books.doubtful_duplicates():
             try:

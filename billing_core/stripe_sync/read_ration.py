@@ -1,6 +1,6 @@
 """Rations reads (GETs) from Stripe: how many were made this month, and how many may still be made.
 
-Stripe grants a small account 10,000 GETs a month (Stripe notes, fact 10). A month's looks at customers' sums and its
+Stripe grants a small account 10,000 GETs a month (Stripe notes, fact 10). A month's reads of customers' sums and its
 other reads each have their share, so that neither uses up the other's. The ledger keeps the counts. Times are UTC.
 """
 
@@ -29,7 +29,7 @@ HEAD_START = timedelta(days=2)
 """Of a month's share that may be used before its time, for a first day with much to read."""
 
 KIND = "reads"
-LOOKS = "looks "
+SUM_READS = "looks "
 
 
 def other_reads_are_due(used: int, now: datetime) -> bool:
@@ -49,23 +49,23 @@ class ReadRation:
         self._provider = provider
         self._clock = clock
         self._written = provider.calls
-        self._looks = 0
+        self._sum_reads = 0
 
     def count_sum_reads(self, reads: int) -> None:
         """Count some of the reads made since as reads of customers' sums."""
-        self._looks += reads
+        self._sum_reads += reads
 
     def may_read_sums(self, share: float = 1.0) -> bool:
         """Whether a share of the day's ration of reads of customers' sums is left."""
-        today = self._kept().get(f"{LOOKS}{self._clock():%Y-%m-%d}", 0)
-        return today + self._looks < SUM_READS_A_DAY * share
+        today = self._kept().get(f"{SUM_READS}{self._clock():%Y-%m-%d}", 0)
+        return today + self._sum_reads < SUM_READS_A_DAY * share
 
     def is_tight(self) -> bool:
         """Whether reads other than those of customers' sums must be avoided now."""
         kept = self._kept()
         month = f"{self._clock():%Y-%m}"
-        looks = kept.get(f"{LOOKS}{month}", 0) + self._looks
-        return not other_reads_are_due(kept.get(month, 0) + self._unwritten - looks, self._clock())
+        sum_reads = kept.get(f"{SUM_READS}{month}", 0) + self._sum_reads
+        return not other_reads_are_due(kept.get(month, 0) + self._unwritten - sum_reads, self._clock())
 
     @property
     def _unwritten(self) -> int:
@@ -73,18 +73,18 @@ class ReadRation:
 
     def write_down(self) -> None:
         """Add the reads made since to the counts in the ledger; counts of other months are dropped."""
-        reads, looks, now = self._unwritten, self._looks, self._clock()
+        reads, sum_reads, now = self._unwritten, self._sum_reads, self._clock()
         if not reads:
             return
         counts = self._kept()
         for name, more in (
-            (f"{now:%Y-%m}", reads), (f"{LOOKS}{now:%Y-%m}", looks), (f"{LOOKS}{now:%Y-%m-%d}", looks),
+            (f"{now:%Y-%m}", reads), (f"{SUM_READS}{now:%Y-%m}", sum_reads), (f"{SUM_READS}{now:%Y-%m-%d}", sum_reads),
         ):  # fmt: skip
             counts[name] = counts.get(name, 0) + more
         kept = {name: count for name, count in counts.items() if f"{now:%Y-%m}" in name}
         rows = [StoredObject(name, None, str(count), now) for name, count in sorted(kept.items())]
         self._snapshots.store(KIND, rows)
-        self._written, self._looks = self._provider.calls, 0
+        self._written, self._sum_reads = self._provider.calls, 0
 
     def _kept(self) -> dict[str, int]:
         return {row.id: int(row.content) for row in self._snapshots.read(KIND)}

@@ -162,15 +162,15 @@ def events_to_keep_back(
         said = sorted(
             (one for one in open_ones if one.difference.credits * sign > -WHOLE), key=lambda one: one.difference.hour
         )
-        if not any(_said_by(one, said, decided) for one in rows if one.credits * sign > 0):
+        if not any(_reason_for(one, said, decided) for one in rows if one.credits * sign > 0):
             continue
         for one in rows:
-            if (difference := _said_by(one, said, decided)) is not None:
+            if (difference := _reason_for(one, said, decided)) is not None:
                 kept.setdefault(one.event_id, difference)
     return kept
 
 
-def _said_by(one: Owed, said: Iterable[DifferingHour], decided: Mapping[str, datetime]) -> Difference | None:
+def _reason_for(one: Owed, said: Iterable[DifferingHour], decided: Mapping[str, datetime]) -> Difference | None:
     """Its own hour if that is among the differences, else the last of those after it."""
     released = decided.get(one.event_id)
     later = [
@@ -200,8 +200,8 @@ def clear_to_send(
     before, since = known.found_before(engine), now - MEMORY
     sent_into = known.sent_into_since(engine, since)
     in_touch = {customer for customer, _ in sent_into}
-    refused = _not_looked_at(known.conflicting_hours(engine, "rejected", IDEMPOTENCY_ERROR), before)
-    conflicts = refused | _not_looked_at(known.conflicting_hours(engine, "void", DUPLICATE), before)
+    refused = _unexamined(known.conflicting_hours(engine, "rejected", IDEMPOTENCY_ERROR), before)
+    conflicts = refused | _unexamined(known.conflicting_hours(engine, "void", DUPLICATE), before)
     sent_into -= conflicts | moved_from
     cleared = wanted & sent_into
     new: list[Difference] = []
@@ -250,7 +250,7 @@ def _window(hours: Iterable[datetime], now: datetime) -> Window:
     return Window(start, max(end, min(start + pages * PAGE, hour_of(now) + HOUR)))
 
 
-def _not_looked_at(conflicts: Mapping[Place, datetime], before: Iterable[DifferingHour]) -> set[Place]:
+def _unexamined(conflicts: Mapping[Place, datetime], before: Iterable[DifferingHour]) -> set[Place]:
     """Of hours in which Stripe has other bytes under an identifier of ours those without a finding since it said so."""
     looked: dict[Place, datetime] = {}
     for one in before:

@@ -286,7 +286,7 @@ class StripeSyncService:
                 clock=self._clock, progress=progress, on_sums_read=hours.__setitem__,
             )  # fmt: skip
             if stripe is not None:
-                self._confirm_heard(stripe, found.window, hours)
+                self._confirm_by_sums(stripe, found.window, hours)
         found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
         document = json.dumps(found.to_json())
         keep_reconciliation(
@@ -321,7 +321,7 @@ class StripeSyncService:
             self._books.settle(answers, push_id=RECONCILIATION)
             problems += unnamed
 
-    def _confirm_heard(
+    def _confirm_by_sums(
         self, provider: StripeProvider, window: Window, hours: Mapping[str, Sequence[SummaryBucket]]
     ) -> None:
         reads = AccountCache(self._books, provider, self._clock)

@@ -130,7 +130,7 @@ class Door:
         arrived_at = scope["server"][0] if scope.get("server") else None
         refused = None if is_probe else refusal(hosts, origins, arrived_at, rules)
         if refused is not None:
-            self._tell(f"turned away: {refused.line} Host: {_shown(hosts)}, Origin: {_shown(origins)}")
+            self._log_once(f"turned away: {refused.line} Host: {_shown(hosts)}, Origin: {_shown(origins)}")
             await _turn_away(refused, scope, receive, send)
         elif scope["type"] == "http":
             await self._app(self._as_people_see_it(scope, headers, rules), receive, send)
@@ -142,7 +142,7 @@ class Door:
         peer = scope["client"] or ("", 0)
         forwarded = headers.getlist("x-forwarded-for")
         if forwarded and not is_within(address_of(peer[0]), rules.trusted):
-            self._tell(
+            self._log_once(
                 f"ignored: X-Forwarded-For of {peer[0] or 'a local socket'} does not count; see BILLING_TRUSTED_PROXIES"
             )
         address = client_address(peer[0], forwarded, rules.trusted)
@@ -163,7 +163,7 @@ class Door:
         address = scope["client"][0] if scope["client"] else "127.0.0.1"
         socket = self._sockets.admit(address, is_signed_in=await self._is_signed_in(cookie))
         if socket is None:
-            self._tell("turned away: too many WebSockets of people who have not signed in")
+            self._log_once("turned away: too many WebSockets of people who have not signed in")
             await send({"type": "websocket.close", "code": TRY_AGAIN})
             return
         own = {b"host", b"origin", SOCKET_HEADER.encode()}
@@ -181,7 +181,7 @@ class Door:
         finally:
             self._sockets.leave(socket)
 
-    def _tell(self, line: str) -> None:
+    def _log_once(self, line: str) -> None:
         if line not in self._told and len(self._told) < DISTINCT_LINES:
             self._told.add(line)
             _log.warning(line)

@@ -174,16 +174,16 @@ class ExportJobs:
         try:
             result = service.exports.write(
                 job.state.request, job.owner, job.path,
-                progress=lambda progress: self._see(job, progress=progress), cancelled=job.stop.is_set,
+                progress=lambda progress: self._update(job, progress=progress), cancelled=job.stop.is_set,
             )  # fmt: skip
         except Cancelled as error:
-            self._see(job, ended_at=self._clock(), error=str(error), was_cancelled=True)
+            self._update(job, ended_at=self._clock(), error=str(error), was_cancelled=True)
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so
-            self._see(job, ended_at=self._clock(), error=text_for_page(error, "an export in the background"))
+            self._update(job, ended_at=self._clock(), error=text_for_page(error, "an export in the background"))
         else:
-            self._see(job, ended_at=self._clock(), result=result)
+            self._update(job, ended_at=self._clock(), result=result)
 
-    def _see(self, job: _Job, **changes: object) -> None:
+    def _update(self, job: _Job, **changes: object) -> None:
         with self._turn:
             job.state = replace(job.state, **changes)  # type: ignore[arg-type]
 

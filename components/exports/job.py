@@ -30,7 +30,7 @@ SHOWN = "export.job-preview"
 FAILED = "export.job-refused"
 """Session state: why the last export could not even be started; said once."""
 
-LOOK_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 """Between two looks at a running export."""
 
 
@@ -74,7 +74,7 @@ def job_box(place: Place, principal: Principal) -> None:
         return
     with st.container(border=True, key=f"export-{place}-job"):
         if state.is_running:
-            st.fragment(_watch, run_every=LOOK_SECONDS)(place, job_id)
+            st.fragment(_watch, run_every=REFRESH_SECONDS)(place, job_id)
         else:
             _outcome(place, job_id, state)
 

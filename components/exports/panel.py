@@ -78,12 +78,12 @@ def _panel(place: Place) -> None:
         if narrowed := narrowed_text(chosen, at, zone):
             st.caption(plain(narrowed))
     except BillingError as error:
-        _calm(error)
+        _show_error(error)
         return
-    _look_and_start(service, principal, place, request)
+    _preview_and_start(service, principal, place, request)
 
 
-def _calm(error: BillingError) -> None:
+def _show_error(error: BillingError) -> None:
     notice_of_error(error)
     if isinstance(error, WarehouseError):
         st.caption("Nothing is lost. Try again in a moment; if it stays, tell whoever runs this dashboard.")
@@ -196,33 +196,33 @@ def _columns(service: BillingService, place: Place, chosen: Choice, request: Exp
 # ── a look, and the file ─────────────────────────────────────────────────────────────────────────
 
 
-def _look_and_start(service: BillingService, principal: Principal, place: Place, request: ExportRequest) -> None:
-    looked = _look(service, principal, request)
-    preview = looked.preview
-    is_compared_first = isinstance(looked.error, NotFound) and request.params.from_ is not None
+def _preview_and_start(service: BillingService, principal: Principal, place: Place, request: ExportRequest) -> None:
+    result = _read_preview(service, principal, request)
+    preview = result.preview
+    is_compared_first = isinstance(result.error, NotFound) and request.params.from_ is not None
     if preview is not None:
         _preview(place, request, preview)
-    elif isinstance(looked.error, NotFound):
-        _not_compared(place, request, looked.error)
-    elif looked.error is not None:
-        _calm(looked.error)
+    elif isinstance(result.error, NotFound):
+        _not_compared(place, request, result.error)
+    elif result.error is not None:
+        _show_error(result.error)
     if preview is not None or is_compared_first:
         _start(service, principal, place, request, preview)
     job_box(place, principal)
 
 
-def _look(service: BillingService, principal: Principal, request: ExportRequest) -> PreviewResult:
+def _read_preview(service: BillingService, principal: Principal, request: ExportRequest) -> PreviewResult:
     """The preview, made once per question and state of the ledger."""
     kept: PreviewResult | None = st.session_state.get(PREVIEW)
     if kept is not None and (kept.reader, kept.request) == (principal, request):
         return kept
     with st.spinner("Counting…"):
         try:
-            looked = PreviewResult(principal, request, service.exports.preview(request, principal, PREVIEW_ROWS))
+            result = PreviewResult(principal, request, service.exports.preview(request, principal, PREVIEW_ROWS))
         except BillingError as error:
             return PreviewResult(principal, request, None, error)  # which may be over the next time
-    st.session_state[PREVIEW] = looked
-    return looked
+    st.session_state[PREVIEW] = result
+    return result
 
 
 def _start(

@@ -48,7 +48,7 @@ from components.shared import sign_in
 from components.shared.formats import count, plural
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.shared.notice import plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
 
 FORM = (
@@ -68,7 +68,7 @@ def import_view(service: BillingService, principal: Principal) -> None:
     """Draw the import view."""
     st.header("Import", anchor=False)
     with st.container(key="import-said"):  # always there, so that what stands below keeps its place
-        say_outcome(SAID)
+        show_outcome(SAID)
     if principal.organizations is not None:
         st.info(LIMITED, icon=":material/lock:")
         return

@@ -24,7 +24,7 @@ from components.months.texts import (
 )
 from components.shared import sign_in
 from components.shared.notice import plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
 
 FORM = (
@@ -34,7 +34,7 @@ FORM = (
 
 LIMITED = "A month is closed for every organization, so months are for people who may see all of them."
 
-LOOK_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 """Between two looks at running work."""
 
 FIGURES = ("Events", "Credits", "Amount (USD)", "Of it late: events", "Late credits")
@@ -52,9 +52,9 @@ def months_view(service: BillingService, principal: Principal) -> None:
     if principal.organizations is not None:
         st.info(LIMITED, icon=":material/lock:")
         return
-    _hear()
+    _show_progress()
     with st.container(key="months-said"):  # always there, so that what stands below keeps its place
-        say_outcome(SAID)
+        show_outcome(SAID)
     with quiet():
         months = read_months(service, principal)
         _table(service, months)
@@ -63,7 +63,7 @@ def months_view(service: BillingService, principal: Principal) -> None:
         is_busy = state is not None and state.is_running
         with st.container(key="months-status"):
             if is_busy:
-                st.fragment(_watch, run_every=LOOK_SECONDS)()
+                st.fragment(_watch, run_every=REFRESH_SECONDS)()
         st.subheader(month_name(month.period), anchor=False)
         if month.state is MonthState.CLOSED:
             closed_month(service, principal, month, is_busy=is_busy)
@@ -115,7 +115,7 @@ def _watch() -> None:
     st.progress(fraction, text=plain(progress_text(state)))
 
 
-def _hear() -> None:
+def _show_progress() -> None:
     """What a close that this session asked for came to; everything else is shown in its place."""
     if not awaited_is_over():
         return

@@ -35,7 +35,7 @@ from components.shared import sign_in
 from components.shared.formats import plural
 from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import chart, quiet, table
 
 CSV_PATH = "/download/anomalies.csv"
@@ -92,7 +92,7 @@ def _view(service: BillingService, window: Window) -> None:
                 key="org-anomalies-csv",
             )  # fmt: skip
         st.caption(plain(summary_text(report, zone)))
-        say_outcome(SAID)
+        show_outcome(SAID)
         if report.first_day is not None:
             _days(service, principal, report, names, zone)
             _periods(report, names)
@@ -123,7 +123,7 @@ def _days(
     if picked:
         _actions(service, principal, picked)
         for row in picked[:LINKED]:
-            _told(row, names, zone)
+            _details(row, names, zone)
         if len(picked) > LINKED:
             st.caption(f"and {len(picked) - LINKED:,} more")
     else:
@@ -238,7 +238,7 @@ def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomal
         remember_outcome(SAID, f"Took back {plural(len(rows), 'mark')}.", is_done=True)
 
 
-def _told(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
+def _details(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
     organization = row.organization_id
     with st.container(border=True, gap="small"):
         for sentence in story(row, names, zone):

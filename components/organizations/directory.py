@@ -31,7 +31,7 @@ from components.shared import sign_in
 from components.shared.formats import plural
 from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
 
 MAP_PATH = "/download/organization-map.csv"
@@ -57,7 +57,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
     may_change = principal.organizations is None
     st.header("Names and customers", anchor=False, help=NOTE)
     with st.container(key="org-directory-said"):  # always there, so that what stands below keeps its place
-        say_outcome(SAID)
+        show_outcome(SAID)
     with quiet():
         entries = service.organizations.directory.entries(principal)
         _at_stake(entries)

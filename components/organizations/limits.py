@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LIMITS_CSV = "/download/limits.csv"
 
-LOOK_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 """Between two looks at a running reading."""
 
 RESTS = timedelta(minutes=1)
@@ -71,7 +71,7 @@ def _stripe(service: BillingService, principal: Principal, reading: LimitsReadin
         )
     with st.container(key="org-limits-status"):  # always there, so that what stands below keeps its place
         if is_running:
-            st.fragment(_watch, run_every=LOOK_SECONDS)()
+            st.fragment(_watch, run_every=REFRESH_SECONDS)()
         elif reading.problem is not None:
             kept = "" if reading.read_at is None else f" Below is what was read {ago(reading.read_at, now)}."
             st.warning(plain(f"{reading.problem}{kept}"), icon=":material/warning:")

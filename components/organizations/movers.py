@@ -41,7 +41,7 @@ def top_movers(statistics: Statistics, *, shown: int = SHOWN) -> Movers:
     """The `shown` largest changes of each kind; nothing where there is no period before."""
     moves = movers(statistics.organizations)
     whole = Decimal(0) if statistics.previous_total is None else statistics.previous_total.credits.total
-    telling = [move for move in moves if move.relative is not None and _is_telling(move, whole)]
+    telling = [move for move in moves if move.relative is not None and _is_notable(move, whole)]
     telling.sort(key=lambda move: abs(move.relative or Decimal(0)), reverse=True)
     return Movers(
         up=tuple(move for move in moves if move.change > 0)[:shown],
@@ -51,7 +51,7 @@ def top_movers(statistics: Statistics, *, shown: int = SHOWN) -> Movers:
     )
 
 
-def _is_telling(move: Move, whole: Decimal) -> bool:
+def _is_notable(move: Move, whole: Decimal) -> bool:
     return move.before >= LEAST_CREDITS or move.before >= whole * LEAST_SHARE
 
 

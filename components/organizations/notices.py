@@ -18,7 +18,7 @@ from components.shared import sign_in
 from components.shared.formats import plural
 from components.shared.links import file_link
 from components.shared.notice import plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
 
 NOTICES_CSV = "/download/notices.csv"
@@ -45,7 +45,7 @@ def _panel(service: BillingService) -> None:
             file_link(
                 "CSV", NOTICES_CSV, note="Every notice, open and seen, with exact figures.", key="org-notices-csv"
             )
-        say_outcome(SAID)
+        show_outcome(SAID)
         if board.problem is not None:
             text = f"Notices could not be raised or delivered the last time: {board.problem}"
             st.warning(plain(text), icon=":material/warning:")

@@ -16,11 +16,11 @@ class _Outcome:
 
 
 def remember_outcome(place: str, text: str, *, is_done: bool) -> None:
-    """Keep a result's text for `say_outcome` of the same place (a key of the session's state)."""
+    """Keep a result's text for `show_outcome` of the same place (a key of the session's state)."""
     st.session_state[place] = _Outcome(text, is_done)
 
 
-def say_outcome(place: str) -> None:
+def show_outcome(place: str) -> None:
     """Draw the result kept for this place, if any, and forget it."""
     outcome: _Outcome | None = st.session_state.pop(place, None)
     if outcome is None:

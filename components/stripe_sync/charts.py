@@ -149,7 +149,8 @@ def heat_map(grid: HeatGrid, measure: Measure, theme: str) -> Figure:
         mode="markers",
         customdata=[[grid.customers[place] or "", grid.days[column].isoformat()] for column, place in spots],
         hovertext=[
-            _told(grid.customers[place], grid.days[column], cells[place][column], measure) for column, place in spots
+            _hover_text(grid.customers[place], grid.days[column], cells[place][column], measure)
+            for column, place in spots
         ],
         marker={"size": CELL_PIXELS - 4, "symbol": "square", "opacity": 0},
         selected={"marker": {"opacity": 0}},
@@ -169,7 +170,7 @@ def heat_map(grid: HeatGrid, measure: Measure, theme: str) -> Figure:
     return figure
 
 
-def _told(customer: str | None, day: date, row: CustomerDay | None, measure: Measure) -> str:
+def _hover_text(customer: str | None, day: date, row: CustomerDay | None, measure: Measure) -> str:
     """A cell in words, for the hand that points at it."""
     where = f"{label_of(customer or NOBODY)}, {day.isoformat()} (UTC)"
     if row is None:

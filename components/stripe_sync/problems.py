@@ -17,7 +17,7 @@ from components.shared import sign_in
 from components.shared.formats import count, exact, plural, usd
 from components.shared.links import event_link, file_link, usage_link
 from components.shared.notice import notice_of_error, plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.texts import amounts_text, decision_button, decision_text, outlook_text
@@ -52,7 +52,7 @@ def problems_panel(service: BillingService, principal: Principal, found: Sequenc
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Problems", anchor=False, width="stretch")
         file_link("CSV", PROBLEMS_PATH, note="Every group with exact figures.", key="sync-problems-csv")
-    say_outcome(SAID)
+    show_outcome(SAID)
     if not found:
         st.success("Nothing is stuck: no event is held or in error.", icon=":material/check_circle:")
     for problem in found:

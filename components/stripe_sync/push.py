@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PREVIEW = "sync.push-preview"
 """Session state: the last dry run of this session, until it is sent or discarded."""
 
-LOOK_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 """Between two looks at a running push."""
 
 SHOWN_REQUESTS = 200
@@ -63,7 +63,7 @@ def push_panel(service: BillingService, principal: Principal, now: datetime) -> 
     runs = runs_here or service.stripe.is_pushing()
     with st.container(key="sync-push-status"):  # always there, so that what stands below keeps its place
         if runs:
-            st.fragment(_watch, run_every=LOOK_SECONDS)(service)
+            st.fragment(_watch, run_every=REFRESH_SECONDS)(service)
         elif state is not None:
             _outcome(state, now)
     if principal.role is not Role.ADMIN:

@@ -43,7 +43,7 @@ RECONCILIATION_PATH = "/download/reconciliation.csv"
 DAYS, MEASURE, PLACE = "sync.days", "sync.measure", "sync.place"
 """Session state: the chosen UTC days, the two books compared, the customer and day looked at."""
 
-LOOK_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 FULL_DAYS = 7
 
 SHOWN_PLACES = 500
@@ -91,14 +91,14 @@ def reconcile_panel(service: BillingService, principal: Principal, now: datetime
     _controls(service, principal, state, now)
     with st.container(key="sync-reconcile-status"):
         if state is not None and state.is_running:
-            st.fragment(_watch, run_every=LOOK_SECONDS)()
+            st.fragment(_watch, run_every=REFRESH_SECONDS)()
         elif state is not None and state.error is not None:
             st.error(plain(f"The last attempt stopped: {state.error}"), icon=":material/error:")
     if found is None:
         st.info("Nothing has been reconciled yet. Choose the days and press “Reconcile”.", icon=":material/balance:")
     else:
         _figures(found, now)
-        st.fragment(_books)(found)  # looking around runs nothing else of the page
+        st.fragment(_source_table)(found)  # looking around runs nothing else of the page
 
 
 def _controls(service: BillingService, principal: Principal, state: ReconcileState | None, now: datetime) -> None:
@@ -182,7 +182,7 @@ def _findings(found: Reconciliation) -> None:
         table(rows, alt="Langfuse's sums minus those of the rows", key="sync-cross-check", right=list(rows)[1:])
 
 
-def _books(found: Reconciliation) -> None:
+def _source_table(found: Reconciliation) -> None:
     """Map, table, closer look and waterfall."""
     sign_in.guard(Role.ADMIN, Role.FINANCE)
     theme = st.context.theme.type or "light"
@@ -206,13 +206,13 @@ def _books(found: Reconciliation) -> None:
         difference_rows(rows),
         alt=f"{measure.value} in credits, by customer and UTC day",
         right=BOOKS,
-        on_click=_look_at,
+        on_click=_choose,
         hint="Orange: the first book has more. Blue: the second. “!” marks unexplained credits, “?” an unknown book. "
         "Click a cell to look at it.",
     )
     if grid.left_out:
         st.caption(f"The {len(grid.customers)} customers that differ most; {grid.left_out:,} more stand in the table.")
-    _closer_look(found, rows, measure)
+    _draw_details(found, rows, measure)
     steps = waterfall(found)
     first, last = steps[0][0], steps[-1][0]
     chart(
@@ -226,11 +226,11 @@ def _books(found: Reconciliation) -> None:
     )
 
 
-def _look_at(point: Sequence[Any]) -> None:
+def _choose(point: Sequence[Any]) -> None:
     st.session_state[PLACE] = (str(point[0]), str(point[1]))
 
 
-def _closer_look(found: Reconciliation, rows: Sequence[CustomerDay], measure: Measure) -> None:
+def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: Measure) -> None:
     """One customer's day: its books, its causes, the events behind them."""
     by_place: dict[Place, CustomerDay] = {_place(row): row for row in rows[:SHOWN_PLACES]}
     asked: Place | None = st.session_state.get(PLACE)

@@ -21,7 +21,7 @@ from components.usage_events.state import unpin, unpin_if_younger
 AWAITED = "usage.awaited-pull"
 """Session state: number of the pull whose end this session waits for."""
 
-LOOK_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 """Between two looks at a running pull."""
 
 
@@ -90,10 +90,10 @@ def title_row(title: str, service: BillingService, principal: Principal) -> bool
         )
     with st.container(key="pull-status"):  # always there: what stands below keeps its place and is not drawn anew
         if runs_here or freshness.running:
-            st.fragment(_watch, run_every=LOOK_SECONDS)(service)
+            st.fragment(_watch, run_every=REFRESH_SECONDS)(service)
         elif (text := partial_text(freshness, principal)) is not None:
             st.warning(plain(text), icon=":material/warning:")
-    _say_outcome(principal)
+    _show_outcome(principal)
     return runs_here or freshness.running
 
 
@@ -121,7 +121,7 @@ def _watch(service: BillingService) -> None:
     st.rerun()
 
 
-def _say_outcome(principal: Principal) -> None:
+def _show_outcome(principal: Principal) -> None:
     """Once, to the session that asked for the pull; it also sees the new events at once."""
     state = wiring.pull_job().state
     if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:

@@ -11,7 +11,7 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.notice import plain
-from components.shared.outcome import remember_outcome, say_outcome
+from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.url_state import span_boxes, span_window
 from components.shared.widgets import quiet
 from components.what_if.answer import show_answer
@@ -46,7 +46,7 @@ LIMITED = "A rate card is for every organization, so this is for people who may 
 
 READERS_NOTE = "Your role works out what cards would change. Applying them is for admins."
 
-LOOK_SECONDS = 0.5
+REFRESH_SECONDS = 0.5
 """Between two looks at cards that are being applied."""
 
 
@@ -58,14 +58,14 @@ def what_if_view(service: BillingService, principal: Principal) -> None:
         st.info(LIMITED, icon=":material/lock:")
         return
     st.caption(SETTINGS_NOTE)
-    _hear(service)
+    _show_progress(service)
     with st.container(key="what-if-said"):  # always there, so that what stands below keeps its place
-        say_outcome(SAID)
+        show_outcome(SAID)
     state = wiring.rerate_job().state
     is_busy = state is not None and state.is_running
     with st.container(key="what-if-status"):
         if is_busy:
-            st.fragment(_watch, run_every=LOOK_SECONDS)()
+            st.fragment(_watch, run_every=REFRESH_SECONDS)()
     with quiet():
         _question(service, principal, is_busy=is_busy)
     kept = answer()
@@ -171,7 +171,7 @@ def _watch() -> None:
     st.progress(fraction, text=plain(progress_text(state)))
 
 
-def _hear(service: BillingService) -> None:
+def _show_progress(service: BillingService) -> None:
     """What applying came to, for the session that asked for it; its answer then shows what was booked."""
     if not awaited_is_over():
         return

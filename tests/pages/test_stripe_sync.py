@@ -153,7 +153,7 @@ def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
                 body = [one for one in functions[name].body if "(" in ast.unparse(one)]
                 body = body[isinstance(getattr(body[0], "value", None), ast.Constant) :]
                 alone[name] = ast.unparse(body[0]).removeprefix("principal = ")
-    assert alone == {"_watch": asked, "_books": asked, "_decision": asked}
+    assert alone == {"_watch": asked, "_source_table": asked, "_decision": asked}
 
 
 # ── the pipeline ─────────────────────────────────────────────────────────────────────────────────
