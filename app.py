@@ -157,9 +157,5 @@ MIDDLEWARE = [
 ]
 
 app = st.App(
-    "pages/main.py",
-    lifespan=lifespan,
-    routes=routes(),
-    middleware=MIDDLEWARE,
-    on_script_error=report_script_error,
+    "pages/main.py", lifespan=lifespan, routes=routes(), middleware=MIDDLEWARE, on_script_error=report_script_error
 )

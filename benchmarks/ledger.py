@@ -47,10 +47,14 @@ def _page(service: BillingService, sort: str) -> dict[str, float]:
     def by_service(organization: str, start: datetime) -> Callable[[], Any]:
         params = GetUsageEventsParams.parse(
             {
-                "from": start, "to": start + timedelta(days=30), "organization": organization,
-                "status": "confirmed", "sort": sort, "limit": 50,
+                "from": start,
+                "to": start + timedelta(days=30),
+                "organization": organization,
+                "status": "confirmed",
+                "sort": sort,
+                "limit": 50,
             }
-        )  # fmt: skip
+        )
         return lambda: service.get_usage_events(params, WHO)
 
     def by_hand(organization: str, start: datetime) -> Callable[[], Any]:
@@ -93,9 +97,11 @@ def _daily(service: BillingService) -> dict[str, float]:
 
 def _compared(own: list[float], hand: list[float]) -> dict[str, float]:
     figures = {
-        "p50_ms": percentile(own, 0.5), "p95_ms": percentile(own, 0.95),
-        "by_hand_p50_ms": percentile(hand, 0.5), "by_hand_p95_ms": percentile(hand, 0.95),
-    }  # fmt: skip
+        "p50_ms": percentile(own, 0.5),
+        "p95_ms": percentile(own, 0.95),
+        "by_hand_p50_ms": percentile(hand, 0.5),
+        "by_hand_p95_ms": percentile(hand, 0.95),
+    }
     return {
         **{k: round(v, 1) for k, v in figures.items()},
         "ratio_p95": round(figures["p95_ms"] / figures["by_hand_p95_ms"], 2),

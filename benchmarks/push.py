@@ -107,11 +107,14 @@ def _events(name: str, customers: list[str], count: int) -> list[MeterEvent]:
     start = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(days=20)
     return [
         MeterEvent(
-            f"bench_{name}_{number}", "credits", customers[number % len(customers)], 100 + number,
+            f"bench_{name}_{number}",
+            "credits",
+            customers[number % len(customers)],
+            100 + number,
             start + timedelta(hours=number // len(customers) % 400),
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def _plain_loop(url: str, key: str, customer: str) -> float:
@@ -123,11 +126,12 @@ def _plain_loop(url: str, key: str, customer: str) -> float:
         for event in events:
             client.v1.billing.meter_events.create(
                 {
-                    "event_name": event.event_name, "identifier": event.identifier,
+                    "event_name": event.event_name,
+                    "identifier": event.identifier,
                     "timestamp": int(event.timestamp.timestamp()),
                     "payload": {"stripe_customer_id": event.customer_id, "value": str(event.value)},
                 }
-            )  # fmt: skip
+            )
 
     return SEQUENTIAL / _seconds(send)
 

@@ -80,7 +80,8 @@ def _questions(service: BillingService, draw: random.Random) -> dict[str, Callab
     return {
         "page with totals": lambda: service.get_usage_events(params(), WHO),
         "page with totals and summary": lambda: (
-            service.get_usage_events(asked := params(), WHO), service.summary(asked, WHO)
+            service.get_usage_events(asked := params(), WHO),
+            service.summary(asked, WHO),
         ),
         "page of one organization by credits": lambda: service.get_usage_events(
             params(sort="credits_total", organization=one()), WHO
@@ -89,7 +90,7 @@ def _questions(service: BillingService, draw: random.Random) -> dict[str, Callab
         "all that Usage Events asks": usage_events_page,
         "all that Organization Stats asks": organization_page,
         "pipeline and problems of Stripe Sync": lambda: (service.stripe.pipeline(WHO), service.stripe.problems(WHO)),
-    }  # fmt: skip
+    }
 
 
 def _planning(path: Path) -> list[float]:

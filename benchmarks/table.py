@@ -45,9 +45,12 @@ def run_all(*, events: int) -> dict[str, Any]:
 
 def _part(module: str, argument: object) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", module, str(argument)], stdout=subprocess.PIPE, text=True, check=True,
+        [sys.executable, "-m", module, str(argument)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
         cwd=Path(__file__).resolve().parent.parent,
-    )  # fmt: skip
+    )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -61,9 +61,14 @@ class BillingService:
         self._connect = connect or (lambda settings, cards: _connect_langfuse(settings, cards, clock))
         self._cards = ActiveCards(self._ledger, load_rate_cards(settings.rate_card)).current
         self.stripe = StripeSyncService(
-            settings, self._ledger, self._cards, connect_stripe, clock,
-            policy=lambda: self._policy, connect_langfuse=lambda: self._connect(settings, self._cards()),
-        )  # fmt: skip
+            settings,
+            self._ledger,
+            self._cards,
+            connect_stripe,
+            clock,
+            policy=lambda: self._policy,
+            connect_langfuse=lambda: self._connect(settings, self._cards()),
+        )
         self.organizations = OrganizationService(settings, self._ledger, self._cards, self.stripe, clock)
         self.exports = ExportService(settings, self._ledger, self._cards, self.stripe, clock)
         self.months = MonthCloseService(settings, self._ledger, self.stripe, self.exports, clock)

@@ -343,9 +343,11 @@ VARIABLES: dict[str, tuple[str, ...]] = {
 """Setting → the variables that may set it; the first one present wins."""
 
 SECRET_VARIABLES = tuple(
-    name for setting, names in VARIABLES.items() for name in names
+    name
+    for setting, names in VARIABLES.items()
+    for name in names
     if Settings.model_fields[setting].annotation == SecretStr | None
-)  # fmt: skip
+)
 
 KEPT_WHEN_EMPTY = {"langfuse_excluded_environments"}
 """Settings whose empty value means something (exclude nothing); elsewhere empty counts as absent."""

@@ -31,8 +31,11 @@ def run_bound(code: str, *arguments: str, **environment: str) -> subprocess.Comp
     done = subprocess.run(
         [sys.executable, "-c", _DROPS, sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(ROOT))), **environment},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     if done.returncode == CANNOT:
         pytest.skip("root may not give up passing over modes here (CAP_SETPCAP)")
     return done

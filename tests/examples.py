@@ -6,8 +6,6 @@ import os
 
 from hypothesis import settings
 
-__all__ = ["examples"]
-
 TIMES = {"ci": 1, "nightly": 10}
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
 

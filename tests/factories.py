@@ -40,14 +40,33 @@ def usage_row(**facts: Any) -> dict[str, Any]:
     start = facts.pop("timestamp", NOON)
     microseconds = int(Decimal(str(facts.pop("latency_seconds", 60))) * 10**6)
     row: dict[str, Any] = {
-        "id": "trace-1", "project_id": "project", "trace_base": "http://langfuse.test/project/project/traces/",
-        "timestamp": start, "ended_at": start + timedelta(microseconds=microseconds), "organization_id": "org_a",
-        "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1", "chatflow_id": "flow-1",
-        "chatflow_name": "Support", "environment": "production", "models": ["gpt-5"], "tokens_in": 600,
-        "tokens_out": 400, "tokens_total": 1000, "usage": [model_usage(input=600, output=400)],
-        "cost_usd": Decimal("0.01"), "observations": 3, "has_error": False, "unpriced": False, "bad_usage": False,
-        "conflicting_attributes": False, "double_count_suspect": False, "problems": [], "metadata": "{}",
-    }  # fmt: skip
+        "id": "trace-1",
+        "project_id": "project",
+        "trace_base": "http://langfuse.test/project/project/traces/",
+        "timestamp": start,
+        "ended_at": start + timedelta(microseconds=microseconds),
+        "organization_id": "org_a",
+        "customer_id": "cus_a",
+        "user_id": "user-1",
+        "session_id": "session-1",
+        "chatflow_id": "flow-1",
+        "chatflow_name": "Support",
+        "environment": "production",
+        "models": ["gpt-5"],
+        "tokens_in": 600,
+        "tokens_out": 400,
+        "tokens_total": 1000,
+        "usage": [model_usage(input=600, output=400)],
+        "cost_usd": Decimal("0.01"),
+        "observations": 3,
+        "has_error": False,
+        "unpriced": False,
+        "bad_usage": False,
+        "conflicting_attributes": False,
+        "double_count_suspect": False,
+        "problems": [],
+        "metadata": "{}",
+    }
     return {**row, **facts}
 
 

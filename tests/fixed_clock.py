@@ -12,8 +12,6 @@ from pathlib import Path
 
 from billing_core.runtime import clock
 
-__all__ = ["AWKWARD", "NOW"]
-
 ROOT = Path(__file__).parents[1]
 
 NOW = datetime.fromisoformat(os.environ.setdefault("TESTS_NOW", "2026-11-18T10:30:00+00:00"))

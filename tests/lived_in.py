@@ -76,11 +76,16 @@ class _Story:
     def _september(self) -> None:
         self._go(2026, 9, 28)
         self._book(
-            _day("sep-1", 9, 3), _day("sep-2", 9, 9, customer_id="cus_b", organization_id="org_b"),
-            _day("sep-own-key", 9, 10, ai_credentials_ownership="user"), _day("sep-two-models", 9, 11, **TWO_MODELS),
-            _day("sep-fraction", 9, 12, amount="0.4"), _day("sep-moves", 9, 13), _day("sep-vanishing", 9, 14, "2"),
-            _day("sep-first-minute", 8, 31, hour=22), _day("sep-last-minute", 9, 30, hour=21, minute=59),
-        )  # fmt: skip
+            _day("sep-1", 9, 3),
+            _day("sep-2", 9, 9, customer_id="cus_b", organization_id="org_b"),
+            _day("sep-own-key", 9, 10, ai_credentials_ownership="user"),
+            _day("sep-two-models", 9, 11, **TWO_MODELS),
+            _day("sep-fraction", 9, 12, amount="0.4"),
+            _day("sep-moves", 9, 13),
+            _day("sep-vanishing", 9, 14, "2"),
+            _day("sep-first-minute", 8, 31, hour=22),
+            _day("sep-last-minute", 9, 30, hour=21, minute=59),
+        )
         self._push()
         self._go(2026, 10, 2)
         self._push()
@@ -91,13 +96,17 @@ class _Story:
         self._book(_day("sep-late", 9, 20), _day("sep-late-free", 9, 21, environment="langfuse-experiment"))
         self._book(_day("sep-1", 9, 3, "275"), _day("sep-moves", 9, 13, organization_id="org_b"))
         self._book(
-            _day("oct-1", 10, 1), _day("oct-2", 10, 5, "1234.567891", customer_id="cus_b", organization_id="org_b"),
-            _day("oct-nobody", 10, 6, customer_id=None), _day("oct-unknown-customer", 10, 6, customer_id="cus_gone"),
-            _day("oct-free", 10, 7, environment="langfuse-experiment"), _day("oct-unpriced", 10, 8, **UNPRICED),
+            _day("oct-1", 10, 1),
+            _day("oct-2", 10, 5, "1234.567891", customer_id="cus_b", organization_id="org_b"),
+            _day("oct-nobody", 10, 6, customer_id=None),
+            _day("oct-unknown-customer", 10, 6, customer_id="cus_gone"),
+            _day("oct-free", 10, 7, environment="langfuse-experiment"),
+            _day("oct-unpriced", 10, 8, **UNPRICED),
             _day("oct-no-organization", 10, 8, organization_id=None, user_id=None, session_id=None),
-            _day("oct-held", 10, 9), _day("oct-both-hours", 10, 11, chatflow_id=None, chatflow_name=None, models=[]),
+            _day("oct-held", 10, 9),
+            _day("oct-both-hours", 10, 11, chatflow_id=None, chatflow_name=None, models=[]),
             _day("oct-odd", 10, 10, user_id='=cmd|"x"!A1', chatflow_name="Größe, “quoted”; %_\n2", session_id="s%_"),
-        )  # fmt: skip
+        )
         preview = self.service.stripe.preview(EVERYONE, Action.HOLD, event_ids=["oct-held"])
         assert self.service.stripe.decide(EVERYONE, preview, reason="disputed") == 1
         self._push()
@@ -156,13 +165,23 @@ EVERY_CAUSE = ("unsettled", "unsent", "error", "unexplained")
 TWO_MODELS = {
     "models": ["claude-sonnet-4-5", "gpt-5"],
     "usage": [model_usage("claude-sonnet-4-5", "0.02", input=10, output=990), model_usage("gpt-5", None, input=7)],
-    "tokens_in": 17, "tokens_out": 990, "tokens_total": 1007, "latency_seconds": 61, "cost_usd": Decimal("0.02"),
-}  # fmt: skip
+    "tokens_in": 17,
+    "tokens_out": 990,
+    "tokens_total": 1007,
+    "latency_seconds": 61,
+    "cost_usd": Decimal("0.02"),
+}
 
 UNPRICED = {
-    "models": ["private-model"], "usage": [model_usage("private-model", None, input=500)], "cost_usd": None,
-    "tokens_in": 500, "tokens_out": 0, "tokens_total": 500, "unpriced": True, "has_error": True,
-}  # fmt: skip
+    "models": ["private-model"],
+    "usage": [model_usage("private-model", None, input=500)],
+    "cost_usd": None,
+    "tokens_in": 500,
+    "tokens_out": 0,
+    "tokens_total": 500,
+    "unpriced": True,
+    "has_error": True,
+}
 
 
 def _day(id_: str, month: int, day: int, amount: str = "150", hour: int = 12, minute: int = 0, **facts: Any) -> Any:

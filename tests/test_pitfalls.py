@@ -39,8 +39,10 @@ def test_there_is_one_source_of_rates_and_no_second_one_to_contradict_it():
 def test_nothing_is_rounded_up_per_trace_and_part(tmp_path):
     event = only(tmp_path, usage=[model_usage(input=1)], latency_seconds=0.6, storage_gb=Decimal("0.000001"))
     assert (event.credits.ai_tokens, event.credits.compute, event.credits.storage) == (
-        Decimal("0.1"), Decimal("0.5"), Decimal("0.0005"),
-    )  # fmt: skip
+        Decimal("0.1"),
+        Decimal("0.5"),
+        Decimal("0.0005"),
+    )
 
 
 def test_the_margin_is_applied_once():

@@ -130,10 +130,12 @@ class AuditService:
     def _circumstances(self, query: AuditQuery, rows: int, newest: int) -> dict[str, Any]:
         head = self._log.hash_of(newest)
         asked = {
-            "actor": list(query.actor), "action": list(query.action), "search": query.search,
+            "actor": list(query.actor),
+            "action": list(query.action),
+            "search": query.search,
             "from": None if query.start is None else utc_text(aware_in(self._zone, query.start)),
             "to": None if query.end is None else utc_text(aware_in(self._zone, query.end)),
-        }  # fmt: skip
+        }
         used = {name: value for name, value in asked.items() if value}
         return {"dataset": "audit-log", "format": "csv", "filter": used, "rows": rows, "head": head}
 

@@ -45,13 +45,7 @@ class Gatekeeper:
     """
 
     def __init__(
-        self,
-        *,
-        mode: Mode,
-        accounts: Accounts,
-        store: Store,
-        cookie_key: bytes,
-        audit: Audit = log_event,
+        self, *, mode: Mode, accounts: Accounts, store: Store, cookie_key: bytes, audit: Audit = log_event
     ) -> None:
         self.mode = mode
         self._accounts = accounts

@@ -59,13 +59,7 @@ class UserFile:
         return self._file.content()
 
     def add(
-        self,
-        name: str,
-        *,
-        password: str,
-        role: str,
-        organizations: Iterable[str] = (),
-        display_name: str | None = None,
+        self, name: str, *, password: str, role: str, organizations: Iterable[str] = (), display_name: str | None = None
     ) -> User:
         """Create an account; without organizations it sees all of them.
 

@@ -42,10 +42,13 @@ class BackedUp:
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `backup --json` prints."""
         return {
-            "path": str(self.path), "sha256": self.sha256, "bytes": self.bytes,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "bytes": self.bytes,
             "tables": [table.model_dump() for table in self.manifest.tables],
-            "files": [file.model_dump() for file in self.manifest.files], "made_at": self.manifest.made_at,
-        }  # fmt: skip
+            "files": [file.model_dump() for file in self.manifest.files],
+            "made_at": self.manifest.made_at,
+        }
 
 
 def back_up(settings: Settings, ledger: Ledger, principal: Principal, path: Path, now: datetime) -> BackedUp:
@@ -91,10 +94,13 @@ def _write(sink: HashingSink, settings: Settings, engine: Engine, actor: str, no
                 elif place.exists() and (name != LOG or place.stat().st_size):
                     files.append(_add(archive, name, now, _copy_of(place)))
         manifest = Manifest(
-            made_at=now.isoformat(), made_by=actor, schema_version=SCHEMA_VERSION,
-            environment=environment_of(settings), files=files,
+            made_at=now.isoformat(),
+            made_by=actor,
+            schema_version=SCHEMA_VERSION,
+            environment=environment_of(settings),
+            files=files,
             tables=[TableEntry(name=name, rows=rows) for name, rows in still.tables],
-        )  # fmt: skip
+        )
         text = json.dumps(manifest.model_dump(), ensure_ascii=True, indent=1) + "\n"
         _add(archive, MANIFEST, now, _all_of(text.encode()))
     if BOOKS not in {file.name for file in files}:
@@ -129,9 +135,6 @@ def _add(archive: zipfile.ZipFile, name: str, now: datetime, write: Write) -> Fi
 
 def _sessions(place: Path) -> bytes:
     """The session store as of one moment, whoever writes to it."""
-    with (
-        closing(sqlite3.connect(place, timeout=BUSY_SECONDS)) as source,
-        closing(sqlite3.connect(":memory:")) as copy,
-    ):
+    with closing(sqlite3.connect(place, timeout=BUSY_SECONDS)) as source, closing(sqlite3.connect(":memory:")) as copy:
         source.backup(copy)
         return copy.serialize()

@@ -14,15 +14,36 @@ ACCOUNTS, TOKENS = "credentials.yaml", "tokens.json"
 DEMO_STRIPE, DEMO_SINCE = "demo-stripe", "demo-since"
 
 BESIDE = (
-    ".wal", ".lock", ".waiting", ".pull", ".push", ".webhook", ".close", ".new", ".tmp", ".spool", ".reconcile-spool",
-    ".demo-stripe", ".demo-since", "-wal", "-shm",
-)  # fmt: skip
+    ".wal",
+    ".lock",
+    ".waiting",
+    ".pull",
+    ".push",
+    ".webhook",
+    ".close",
+    ".new",
+    ".tmp",
+    ".spool",
+    ".reconcile-spool",
+    ".demo-stripe",
+    ".demo-since",
+    "-wal",
+    "-shm",
+)
 """What lies beside the files of an installation, named after them."""
 
 NOTED = (
-    "mode", "langfuse_host", "langfuse_excluded_environments", "stripe_api_base", "stripe_meter_event_name",
-    "stripe_meter_api", "push_granularity", "timezone", "default_customer_id", "override_customer_id",
-)  # fmt: skip
+    "mode",
+    "langfuse_host",
+    "langfuse_excluded_environments",
+    "stripe_api_base",
+    "stripe_meter_event_name",
+    "stripe_meter_api",
+    "push_granularity",
+    "timezone",
+    "default_customer_id",
+    "override_customer_id",
+)
 """Settings under which books were kept; none is secret."""
 
 

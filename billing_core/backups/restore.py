@@ -46,12 +46,14 @@ class Restored:
     def to_json(self) -> dict[str, Any]:
         """The JSON document that `restore --json` prints."""
         return {
-            "path": str(self.path), "sha256": self.sha256, "bytes": self.bytes,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "bytes": self.bytes,
             "tables": [table.model_dump() for table in self.manifest.tables],
             "files": [{"name": name, "path": str(place)} for name, place in self.placed.items()],
             "made_at": self.manifest.made_at,
             "differs": [{"variable": name, "was": was, "is": now} for name, was, now in self.differs],
-        }  # fmt: skip
+        }
 
 
 def restore(settings: Settings, path: Path) -> Restored:

@@ -119,13 +119,19 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
         raise BadParameter("format", "", "one of " + ", ".join(Format))
     path = Path(options.out)
     request = ExportRequest(
-        dataset, None if dataset is Dataset.BUNDLE else form, params_of(options),
+        dataset,
+        None if dataset is Dataset.BUNDLE else form,
+        params_of(options),
         columns=tuple(name.strip() for name in options.columns.split(",")) if options.columns else (),
-        grain=_choice(Grain, "grain", options.grain, Grain.EVENT), timezone=options.timezone,
-        separator={"tab": "\t", "\\t": "\t"}.get(options.separator or ",", options.separator or ","), bom=options.bom,
-        parquet=path.suffix.lower() != ".csv", user_ids=options.user_ids, internal=options.internal,
+        grain=_choice(Grain, "grain", options.grain, Grain.EVENT),
+        timezone=options.timezone,
+        separator={"tab": "\t", "\\t": "\t"}.get(options.separator or ",", options.separator or ","),
+        bom=options.bom,
+        parquet=path.suffix.lower() != ".csv",
+        user_ids=options.user_ids,
+        internal=options.internal,
         focus_version=options.focus_version or "1.2",
-    )  # fmt: skip
+    )
     refuse_own(settings, path, "out")
     with open_stripe_service(settings) as service, _rows_bar() as progress:
         result = service.exports.write(request, os_principal(), path, progress=progress)

@@ -230,9 +230,12 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
     start, end = time_of("from", options.start), time_of("to", options.end)
     with with_langfuse(settings) as connected, open_service(connected) as service, _progress_bar() as progress:
         result = service.pull(
-            os_principal(), start=start, end=end, progress=progress,
+            os_principal(),
+            start=start,
+            end=end,
+            progress=progress,
             on_wait=lambda: print("another pull is running; waiting for it", file=sys.stderr),
-        )  # fmt: skip
+        )
     if options.json:
         print_json(result.to_json())
     else:
@@ -279,9 +282,11 @@ def _progress_bar() -> Iterator[Callable[[PullProgress], None]]:
 def _push(options: argparse.Namespace, settings: Settings) -> int:
     with open_stripe_service(settings) as service, _push_bar() as progress:
         result = service.stripe.push(
-            os_principal(), dry_run=options.dry_run, progress=progress,
+            os_principal(),
+            dry_run=options.dry_run,
+            progress=progress,
             on_wait=lambda: print("another push is running; waiting for it", file=sys.stderr),
-        )  # fmt: skip
+        )
     if options.json:
         print_json(result.to_json())
     else:
@@ -349,11 +354,13 @@ def _print_reconciliation(document: dict[str, Any]) -> None:
     head = ("customer", "day (UTC)", "Langfuse", "ledger", "sent", "Stripe", "causes")
     rows = [
         (
-            row["customer_id"] or "nobody", row["day"], *("unknown" if row[b] is None else row[b] for b in books),
+            row["customer_id"] or "nobody",
+            row["day"],
+            *("unknown" if row[b] is None else row[b] for b in books),
             ", ".join(f"{cause['cause']} {cause['credits']}" for cause in row["causes"]),
         )
         for row in document["rows"]
-    ]  # fmt: skip
+    ]
     print(aligned(head, rows))
     for finding in document["findings"]:
         print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
@@ -375,10 +382,14 @@ def _notices(options: argparse.Namespace, settings: Settings) -> int:
         if reading.problem is not None:
             code = code or (EXIT_UNREACHABLE if service.stripe.is_connected else SettingsError.exit_code)
     document = {
-        "raised": looked.raised, "delivered": looked.delivery.delivered, "failed": list(looked.delivery.failed),
-        "given_up": looked.delivery.given_up, "notices": [raised.to_json(names) for raised in board.open],
-        "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(), "problem": reading.problem,
-    }  # fmt: skip
+        "raised": looked.raised,
+        "delivered": looked.delivery.delivered,
+        "failed": list(looked.delivery.failed),
+        "given_up": looked.delivery.given_up,
+        "notices": [raised.to_json(names) for raised in board.open],
+        "plans_read_at": None if reading.read_at is None else reading.read_at.isoformat(),
+        "problem": reading.problem,
+    }
     if options.json:
         print_json(document)
     else:
@@ -392,12 +403,17 @@ def _print_notices(document: dict[str, Any]) -> None:
     head = ("organization", "customer", "plan", "reached", "used", "of", "period until (UTC)", "webhook")
     rows = [
         (
-            notice["organization_name"] or notice["organization_id"] or "(none)", notice["customer_id"],
-            notice["plan"] or "unknown", f"{notice['threshold']} %", notice["credits"]["used"],
-            notice["credits"]["included"], notice["period"]["end"], notice["delivery"]["state"],
+            notice["organization_name"] or notice["organization_id"] or "(none)",
+            notice["customer_id"],
+            notice["plan"] or "unknown",
+            f"{notice['threshold']} %",
+            notice["credits"]["used"],
+            notice["credits"]["included"],
+            notice["period"]["end"],
+            notice["delivery"]["state"],
         )
         for notice in document["notices"]
-    ]  # fmt: skip
+    ]
     print(aligned(head, rows))
     print(f"{len(rows):,} open notices, {document['raised']:,} raised now, {document['delivered']:,} delivered now")
 
@@ -450,11 +466,16 @@ def _table(response: UsageEventsResponse) -> str:
     head = ("time (UTC)", "event", "organization", "customer", "credits", "USD", "status")
     rows = [
         (
-            utc_text(e.timestamp), e.id, e.organization_id or "–", e.customer_id or "–",
-            plain_decimal(e.credits.total), plain_decimal(e.amount_usd), str(e.sync_status),
+            utc_text(e.timestamp),
+            e.id,
+            e.organization_id or "–",
+            e.customer_id or "–",
+            plain_decimal(e.credits.total),
+            plain_decimal(e.amount_usd),
+            str(e.sync_status),
         )
         for e in response.events
-    ]  # fmt: skip
+    ]
     p, t = response.pagination, response.totals
     total = f"{plain_decimal(t.credits.total)} credits, {plain_decimal(t.amount_usd)} USD"
     return "\n".join(
@@ -481,10 +502,13 @@ def _print_statistics(document: dict[str, Any]) -> None:
         (
             row.get("organization_id", "all") or "(none)",
             *("unknown" if row[f] is None else f"{row[f]:,}" for f in fields),
-            row["credits"]["total"], row["amount_usd"], row["cost_usd"] or "unknown", row["unsynced_credits"],
+            row["credits"]["total"],
+            row["amount_usd"],
+            row["cost_usd"] or "unknown",
+            row["unsynced_credits"],
         )
         for row in (*document["organizations"], document["totals"])
-    ]  # fmt: skip
+    ]
     print(aligned(head, rows))
 
 
@@ -606,9 +630,13 @@ def _sandbox(options: argparse.Namespace, settings: Settings) -> int:
 
     del settings
     run_command(
-        host=options.host, port=options.port, seed=options.seed, events=options.events, days=options.days,
+        host=options.host,
+        port=options.port,
+        seed=options.seed,
+        events=options.events,
+        days=options.days,
         mode=options.mode,
-    )  # fmt: skip
+    )
     return 0
 
 

@@ -42,9 +42,11 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     for name in FILTERS:
         parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
     parser.add_argument(
-        "--without", action="append", metavar="NAME",
+        "--without",
+        action="append",
+        metavar="NAME",
         help="events that lack it, an organization for example; repeat for those that lack all of several",
-    )  # fmt: skip
+    )
     parser.add_argument("--amount-min", metavar="USD")
     parser.add_argument("--amount-max", metavar="USD")
     parser.add_argument("--search", metavar="TEXT")

@@ -40,10 +40,14 @@ def write_bundle(sink: HashingSink, members: Sequence[Member], meta: Mapping[str
             inner = _add(archive, member.name, member.write)
             noted.append(
                 {
-                    "file": member.name, "rows": member.rows, "bytes": inner.bytes, "sha256": inner.sha256,
-                    "totals": {name: as_text(value) for name, value in member.totals.items()}, **member.meta,
+                    "file": member.name,
+                    "rows": member.rows,
+                    "bytes": inner.bytes,
+                    "sha256": inner.sha256,
+                    "totals": {name: as_text(value) for name, value in member.totals.items()},
+                    **member.meta,
                 }
-            )  # fmt: skip
+            )
         text = json.dumps({**meta, "members": noted}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
         _add(archive, MANIFEST, lambda inner: inner.write(text.encode()))
 

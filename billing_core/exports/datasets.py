@@ -117,9 +117,11 @@ def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any])
         Rows(
             sums=ledger.read_rows(statistics.sums(selection)),
             counts=ledger.read_rows(statistics.counts(selection)),
-            latency=(), models=(), token_classes=(),
+            latency=(),
+            models=(),
+            token_classes=(),
         )
-    )  # fmt: skip
+    )
     lines = directory_lines(ledger, selection)
     rows = [
         _organization(key, figures[key], lines.get(key or "", Line()))
@@ -206,8 +208,10 @@ def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapp
     said = {
         **meta,
         "window": {"from": utc_text(found.window.start), "to": utc_text(found.window.end)},
-        "reconciled_at": utc_text(found.made_at), "problems": list(found.problems), "rate_card_versions": [],
-    }  # fmt: skip
+        "reconciled_at": utc_text(found.made_at),
+        "problems": list(found.problems),
+        "rate_card_versions": [],
+    }
     totals: dict[str, Value] = {}
     for name in BOOKS:
         values = [getattr(row, name) for row in rows]
@@ -218,16 +222,21 @@ def reconciliation(found: Reconciliation, customers: tuple[str, ...], meta: Mapp
 def _reconciled(row: CustomerDay) -> dict[str, Any]:
     causes = [
         {
-            "cause": part.cause, "step": part.step, "credits": plain_decimal(part.credits),
-            "event_ids": list(part.event_ids), "meter_events": list(part.meter_events),
+            "cause": part.cause,
+            "step": part.step,
+            "credits": plain_decimal(part.credits),
+            "event_ids": list(part.event_ids),
+            "meter_events": list(part.meter_events),
         }
         for part in row.parts
-    ]  # fmt: skip
+    ]
     books = {name: getattr(row, name) for name in BOOKS}
     return {
-        "customer_id": row.customer_id, "day": row.day.isoformat(), **books,
+        "customer_id": row.customer_id,
+        "day": row.day.isoformat(),
+        **books,
         "causes": json.dumps(causes, ensure_ascii=False),
-    }  # fmt: skip
+    }
 
 
 # ── rate cards ───────────────────────────────────────────────────────────────────────────────────

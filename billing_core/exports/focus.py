@@ -47,9 +47,22 @@ _AMOUNT = pa.decimal128(24, 12)
 FOCUS_INPUT: dict[str, pa.DataType] = {
     **dict.fromkeys(
         (
-            "id", "organization_id", "customer_id", "user_id", "session_id", "chatflow_id", "chatflow_name",
-            "environment", "models", "ai_credentials_ownership", "rate_card_version", "sync_status", "sync_error",
-            "meter_event_identifier", "flags", "marks",
+            "id",
+            "organization_id",
+            "customer_id",
+            "user_id",
+            "session_id",
+            "chatflow_id",
+            "chatflow_name",
+            "environment",
+            "models",
+            "ai_credentials_ownership",
+            "rate_card_version",
+            "sync_status",
+            "sync_error",
+            "meter_event_identifier",
+            "flags",
+            "marks",
         ),
         TEXT,
     ),
@@ -59,7 +72,7 @@ FOCUS_INPUT: dict[str, pa.DataType] = {
     **dict.fromkeys(("storage_gb", "cost_usd"), _AMOUNT),
     **dict.fromkeys(("credits_ai_tokens", "credits_compute", "credits_storage"), _STORED_CREDITS),
     "credit_price_usd": _STORED_PRICE,
-}  # fmt: skip
+}
 """The stored columns that are read, whatever else is there; times without an offset are UTC, as they are stored."""
 
 _SECOND = 10**6

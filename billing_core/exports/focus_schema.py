@@ -266,8 +266,11 @@ def _definition(column: pa.Field, profile: FocusProfile, longest: Mapping[str, i
     name, kind = column.name, column.type
     if pa.types.is_decimal(kind):
         return {
-            "ColumnName": name, "DataType": "DECIMAL", "NumericPrecision": kind.precision, "NumberScale": kind.scale,
-        }  # fmt: skip
+            "ColumnName": name,
+            "DataType": "DECIMAL",
+            "NumericPrecision": kind.precision,
+            "NumberScale": kind.scale,
+        }
     if pa.types.is_timestamp(kind):
         return {"ColumnName": name, "DataType": "DATETIME"}
     definition: dict[str, Any] = {"ColumnName": name, "DataType": "STRING", "StringEncoding": "UTF-8"}

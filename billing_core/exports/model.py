@@ -66,9 +66,13 @@ MAY_EXPORT: Mapping[Dataset, frozenset[Role]] = {
 """Who may export what; rows outside a principal's organizations never leave."""
 
 SUFFIXES: Mapping[Format, str] = {
-    Format.CSV: ".csv", Format.XLSX: ".xlsx", Format.PARQUET: ".parquet", Format.JSON: ".json",
-    Format.FOCUS: ".csv", Format.JOURNAL: ".csv",
-}  # fmt: skip
+    Format.CSV: ".csv",
+    Format.XLSX: ".xlsx",
+    Format.PARQUET: ".parquet",
+    Format.JSON: ".json",
+    Format.FOCUS: ".csv",
+    Format.JOURNAL: ".csv",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +143,13 @@ class ExportResult:
         if "credits_total" in totals:
             totals["credits"] = {part: totals[f"credits_{part}"] for part in Credits.model_fields}
         return {
-            "file": self.name, "rows": self.rows, "bytes": self.bytes, "sha256": self.sha256, "totals": totals,
+            "file": self.name,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "totals": totals,
             **self.meta,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,23 @@ METADATA_KEY = "billing"
 
 NEARLY_UNIQUE = frozenset(
     {
-        "id", "timestamp", "ended_at", "session_id", "latency_seconds", "cost_usd", "credits_ai_tokens",
-        "credits_compute", "credits_total", "amount_usd", "meter_event_identifier", "synced_at", "trace_url", "usage",
+        "id",
+        "timestamp",
+        "ended_at",
+        "session_id",
+        "latency_seconds",
+        "cost_usd",
+        "credits_ai_tokens",
+        "credits_compute",
+        "credits_total",
+        "amount_usd",
+        "meter_event_identifier",
+        "synced_at",
+        "trace_url",
+        "usage",
         "updated_at",
     }
-)  # fmt: skip
+)
 """Columns of which a list of different values would be as long as the column: Parquet need not try to make one."""
 
 BOUNDED = ("timestamp", "day", "ChargePeriodStart")
@@ -38,8 +50,12 @@ def write_parquet(
     file = pa.PythonFile(sink, mode="w")
     # Decimals of up to 18 digits as integers of 64 bits: still DECIMAL to every reader, and half the work to write.
     with pq.ParquetWriter(
-        file, schema, compression="snappy", use_dictionary=repeating, write_statistics=bounded or False,
+        file,
+        schema,
+        compression="snappy",
+        use_dictionary=repeating,
+        write_statistics=bounded or False,
         store_decimal_as_integer=True,
-    ) as writer:  # fmt: skip
+    ) as writer:
         for table in tables:
             writer.write_table(pa.Table.from_arrays(table.columns, schema=schema), row_group_size=table.num_rows)

@@ -103,8 +103,10 @@ def meta_of(request: ExportRequest, zone: ZoneInfo, selection: Selection | None)
     meta |= {
         "filter": _set(params),
         "window": {name: None if at is None else utc_text(at) for name, at in times.items()},
-        "timezone": zone.key, "currency": "USD", "only_organizations": scope,
-    }  # fmt: skip
+        "timezone": zone.key,
+        "currency": "USD",
+        "only_organizations": scope,
+    }
     if request.dataset in _TIMELESS and (params.from_ or params.to):
         meta["note"] = "the window does not choose rows here: they are as they stand"
     if request.columns:

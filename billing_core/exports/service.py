@@ -303,9 +303,15 @@ class ExportService:
     ) -> FocusProfile:
         margins, made_with = {card.id: card.margin for card in self._cards().cards}, self._made_with(selection)
         return FocusProfile(
-            request.focus_version, made_with["seller_name"], made_with["service_name"], self._zone(request),
-            request.user_ids, request.internal, names, margins=margins,
-        )  # fmt: skip
+            request.focus_version,
+            made_with["seller_name"],
+            made_with["service_name"],
+            self._zone(request),
+            request.user_ids,
+            request.internal,
+            names,
+            margins=margins,
+        )
 
     def _made_with(self, selection: Selection | None) -> dict[str, str]:
         """The settings a file is made with: of closed months those of then, so that their files stay as they were."""
@@ -387,8 +393,10 @@ class ExportService:
         extended = replace(extended, meta={**extended.meta, "format": Format.PARQUET.value})
         found.append(("usage-events.parquet", Format.PARQUET, usage_source.by_event(extended, extras=True)))
         for dataset, form in (
-            (Dataset.ORGANIZATIONS, Format.CSV), (Dataset.CUSTOMERS, Format.CSV), (Dataset.RATE_CARD, Format.JSON),
-        ):  # fmt: skip
+            (Dataset.ORGANIZATIONS, Format.CSV),
+            (Dataset.CUSTOMERS, Format.CSV),
+            (Dataset.RATE_CARD, Format.JSON),
+        ):
             source = self._source(part(dataset, form), principal, None)
             found.append((f"{dataset.value}.{form.value}", form, source))
         if principal.organizations is None:
@@ -486,6 +494,10 @@ def _audited(request: ExportRequest, result: ExportResult) -> dict[str, Any]:
     """Who took what along: never where to, which may say something of a person's machine."""
     names = ("dataset", "format", "grain", "filter", "window", "timezone")
     return {
-        "file": result.name, **{name: result.meta[name] for name in names if name in result.meta},
-        "columns": list(request.columns), "rows": result.rows, "bytes": result.bytes, "sha256": result.sha256,
-    }  # fmt: skip
+        "file": result.name,
+        **{name: result.meta[name] for name in names if name in result.meta},
+        "columns": list(request.columns),
+        "rows": result.rows,
+        "bytes": result.bytes,
+        "sha256": result.sha256,
+    }

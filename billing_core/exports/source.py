@@ -97,10 +97,7 @@ class ExportWatch:
     """
 
     def __init__(
-        self,
-        total: int | None,
-        progress: Callable[[ExportProgress], None] | None,
-        cancelled: Callable[[], bool] | None,
+        self, total: int | None, progress: Callable[[ExportProgress], None] | None, cancelled: Callable[[], bool] | None
     ) -> None:
         self._total = total
         self._progress = progress or (lambda _: None)

@@ -79,9 +79,15 @@ class RequestedUsage:
         rows = ledger.read_rows(export_queries.charged_parts(selection))
         versions = tuple(sorted(row["rate_card_version"] for row in rows))
         return cls(
-            ledger, selection, zone, sums.events, sum(int(row["charged"]) for row in rows), totals_of(sums.totals),
-            versions, {**meta, "rate_card_versions": list(versions)},
-        )  # fmt: skip
+            ledger,
+            selection,
+            zone,
+            sums.events,
+            sum(int(row["charged"]) for row in rows),
+            totals_of(sums.totals),
+            versions,
+            {**meta, "rate_card_versions": list(versions)},
+        )
 
     def spans(self, most: int = SLICE_ROWS) -> list[TimeSpan]:
         """The spans of time that the events are read in, each of at most `most` rows."""

@@ -61,10 +61,11 @@ def refuse_too_many(rows: int) -> None:
     """
     if rows > MOST_ROWS:
         raise BadParameter(
-            "format", "xlsx",
+            "format",
+            "xlsx",
             f"at most {MOST_ROWS:,} rows, and these are {rows:,}: choose csv or parquet, a shorter period, or the "
             "grain day",
-        )  # fmt: skip
+        )
 
 
 def write_xlsx(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: Mapping[str, Any]) -> None:
@@ -223,8 +224,9 @@ def _text(sheet: Worksheet, row: int, column: int, value: str, name: str) -> Non
     text = neutralised(value)
     if len(text) > LONGEST_TEXT:
         raise BadParameter(
-            "format", "xlsx",
+            "format",
+            "xlsx",
             f"texts of at most {LONGEST_TEXT:,} characters, and {name} in row {row:,} has {len(text):,}: choose csv, "
             "parquet or json",
-        )  # fmt: skip
+        )
     sheet.write_string(row, column, text)

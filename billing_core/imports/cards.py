@@ -71,13 +71,14 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
     fresh = [card for card in cards if known.get(card.id) != card.fingerprint()]
     rejected += [
         RejectedLine(
-            number, "id",
+            number,
+            "id",
             f"{shown(card.id)} has other content than the card that rated {counted(named[card.id], 'event')}; give "
             "the changed card a new id and its own effective_from",
         )
         for number, card in enumerate(cards, 1)
         if card.id in named
-    ]  # fmt: skip
+    ]
     new_plans = [plan for plan in plans if known_plans.get(plan.name) != plan]
     if not rejected:
         try:

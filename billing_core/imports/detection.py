@@ -31,28 +31,60 @@ LARGEST_DOCUMENT = 1 << 20
 """Bytes of a YAML or JSON rate card: a card is some hundred lines."""
 
 EXTRA_FIELDS = (
-    "project_id", "trace_base", "usage", "observations", "has_error", "problems", "updated_at", "credit_price_usd",
-    "active_seconds", "usage_lines",
-)  # fmt: skip
+    "project_id",
+    "trace_base",
+    "usage",
+    "observations",
+    "has_error",
+    "problems",
+    "updated_at",
+    "credit_price_usd",
+    "active_seconds",
+    "usage_lines",
+)
 """Columns that a bundle's events have after the published ones; any of them may be missing."""
 
 MAP_COLUMNS = ("organization_id", "name", "customer_id")
 
 CARD_COLUMNS = (
-    "id", "effective_from", "effective_to", "credit_price_usd", "margin", "ai", "compute_credits_per_minute",
-    "storage_credits_per_gb_month", "compute_basis", "exclude", "token_classes", "units", "sha256",
-)  # fmt: skip
+    "id",
+    "effective_from",
+    "effective_to",
+    "credit_price_usd",
+    "margin",
+    "ai",
+    "compute_credits_per_minute",
+    "storage_credits_per_gb_month",
+    "compute_basis",
+    "exclude",
+    "token_classes",
+    "units",
+    "sha256",
+)
 """A rate card as a row, as it is exported; `effective_to`, `margin` and what follows the prices may be missing."""
 
 TIMES = ("timestamp", "ended_at", "synced_at", "updated_at")
 
 NUMBERS = frozenset(
     {
-        "tokens_in", "tokens_out", "tokens_total", "observations", "latency_seconds", "storage_gb", "cost_usd",
-        "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "amount_usd", "credit_price_usd",
-        "margin", "compute_credits_per_minute", "storage_credits_per_gb_month",
+        "tokens_in",
+        "tokens_out",
+        "tokens_total",
+        "observations",
+        "latency_seconds",
+        "storage_gb",
+        "cost_usd",
+        "credits_ai_tokens",
+        "credits_compute",
+        "credits_storage",
+        "credits_total",
+        "amount_usd",
+        "credit_price_usd",
+        "margin",
+        "compute_credits_per_minute",
+        "storage_credits_per_gb_month",
     }
-)  # fmt: skip
+)
 """Columns that hold numbers, of every kind of table."""
 
 _NAMES = frozenset({*FLAT_FIELDS, *EXTRA_FIELDS, *MAP_COLUMNS, *CARD_COLUMNS})

@@ -249,9 +249,15 @@ def _statuses(made: Mapping[str, Any], stored: pa.Table, waiting: Waiting) -> tu
             is_anybodys = had_customer[i] is not None or failure == MARK_GONE
             statuses[i], errors[i] = SyncStatus.ERROR.value, failure if is_anybodys else no_customer(failure)
         event = UnsentEvent(
-            FLAG_SEPARATOR.join(flags[i]), statuses[i], errors[i], had_customer[i] is not None, has_credits[i],
-            rejected[i], waiting.rules.get(ids[i]), waiting.kept_back.get(ids[i]),
-        )  # fmt: skip
+            FLAG_SEPARATOR.join(flags[i]),
+            statuses[i],
+            errors[i],
+            had_customer[i] is not None,
+            has_credits[i],
+            rejected[i],
+            waiting.rules.get(ids[i]),
+            waiting.kept_back.get(ids[i]),
+        )
         now = status_after_remap(
             event, has_customer=has_customer[i] is not None, is_mapped=Flag.MAPPED_CUSTOMER in flags[i]
         )

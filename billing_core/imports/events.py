@@ -271,18 +271,24 @@ def _add(effects: dict[str | None, OrganizationEffect], events: pa.Table, sign: 
         delta = sign * row["credits_total_sum"]
         amount = EXACT.multiply(delta, row["credit_price_usd"])
         effects[organization] = OrganizationEffect(
-            organization, before.events + sign * row["credits_total_count"], EXACT.add(before.credits, delta),
+            organization,
+            before.events + sign * row["credits_total_count"],
+            EXACT.add(before.credits, delta),
             EXACT.add(before.amount_usd, amount),
-        )  # fmt: skip
+        )
 
 
 # ── booking ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def book(
-    staged: StagedEvents, writer: Writer, cards: RateCardFile, import_id: str, now: datetime,
+    staged: StagedEvents,
+    writer: Writer,
+    cards: RateCardFile,
+    import_id: str,
+    now: datetime,
     progress: Progress | None = None,
-) -> ImportComparison:  # fmt: skip
+) -> ImportComparison:
     """Book all staged events inside one transaction; returns what was done."""
     found = ImportComparison()
     run_id = run_of(import_id)

@@ -16,19 +16,32 @@ from billing_core.ledger.journal import append_audit
 
 
 def keep(
-    writer: Writer, import_id: str, plan: ImportPlan, outcome: ImportOutcome, *, actor: str, now: datetime,
+    writer: Writer,
+    import_id: str,
+    plan: ImportPlan,
+    outcome: ImportOutcome,
+    *,
+    actor: str,
+    now: datetime,
     more: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Store an import in the list, with what `undo` needs to know of it in `more`."""
     counts = {
-        "rows": plan.rows, "new": outcome.new, "changed": outcome.changed, "unchanged": outcome.unchanged,
+        "rows": plan.rows,
+        "new": outcome.new,
+        "changed": outcome.changed,
+        "unchanged": outcome.unchanged,
         "rejected_rows": plan.rejected_rows,
-    }  # fmt: skip
+    }
     zone = {} if plan.timezone is None else {"timezone": plan.timezone, "without_offset": plan.without_offset}
     row = {
-        "id": import_id, "kind": plan.kind.value, "file_name": plan.file_name, "sha256": plan.sha256,
-        "imported_at": now, "imported_by": actor,
-    }  # fmt: skip
+        "id": import_id,
+        "kind": plan.kind.value,
+        "file_name": plan.file_name,
+        "sha256": plan.sha256,
+        "imported_at": now,
+        "imported_by": actor,
+    }
     keep_import(writer, row, {**counts, **zone, **(more or {})})
     detail = {"import": import_id, "kind": plan.kind.value, "file": plan.file_name, "sha256": plan.sha256}
     append_audit(writer, actor, "import", {**detail, **counts, **zone})
@@ -71,7 +84,17 @@ def _record(row: tuple[Any, ...]) -> ImportRecord:
     import_id, kind, name, digest, result, at, by, undone_at, undone_by = row
     counts = json.loads(result)
     return ImportRecord(
-        import_id, FileKind(kind), name, digest, counts["new"], counts["changed"], counts["unchanged"],
-        counts["rejected_rows"], at.replace(tzinfo=UTC), by, undone_at and undone_at.replace(tzinfo=UTC), undone_by,
+        import_id,
+        FileKind(kind),
+        name,
+        digest,
+        counts["new"],
+        counts["changed"],
+        counts["unchanged"],
+        counts["rejected_rows"],
+        at.replace(tzinfo=UTC),
+        by,
+        undone_at and undone_at.replace(tzinfo=UTC),
+        undone_by,
         counts.get("timezone"),
-    )  # fmt: skip
+    )

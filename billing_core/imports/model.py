@@ -141,11 +141,7 @@ class ImportResult:
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `import`)."""
-        found = {
-            **self.plan.to_json(),
-            **_counts(self.plan.rows, self.outcome),
-            "import_ids": list(self.import_ids),
-        }
+        found = {**self.plan.to_json(), **_counts(self.plan.rows, self.outcome), "import_ids": list(self.import_ids)}
         return {**found, "parts": [part.to_json() for part in self.parts]} if self.parts else found
 
 
@@ -201,8 +197,11 @@ class UndoResult:
     def to_json(self) -> dict[str, Any]:
         """The JSON document of an undo."""
         return {
-            "import_id": self.import_id, "kind": self.kind.value, "removed": self.removed, "restored": self.restored,
-        }  # fmt: skip
+            "import_id": self.import_id,
+            "kind": self.kind.value,
+            "removed": self.removed,
+            "restored": self.restored,
+        }
 
 
 def _counts(rows: int, outcome: ImportOutcome) -> dict[str, Any]:

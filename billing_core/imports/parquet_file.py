@@ -28,9 +28,13 @@ DEEPEST = 8
 """Levels of a column of lists of structures."""
 
 _TEXTS = (
-    pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
-    pa.types.is_large_binary, pa.types.is_binary_view,
-)  # fmt: skip
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
 
 LONGEST_FIXED = 64
 """Bytes of a value of fixed width; a decimal has at most 32."""

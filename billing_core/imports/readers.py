@@ -86,8 +86,9 @@ class _Lines:
             if self.held > LARGEST_RECORD:
                 raise Unusable(
                     f"has more than {LARGEST_RECORD:,} characters: the file is damaged, or a quotation mark is missing",
-                    row=self.row, field="row",
-                )  # fmt: skip
+                    row=self.row,
+                    field="row",
+                )
             yield line
 
 
@@ -278,8 +279,9 @@ class DecimalMarks:
             raise Unusable(
                 f"{shown(other)} stands where row {at:,} has {shown(one)}: it cannot be told which of , and . separates"
                 " decimal places; write all numbers alike",
-                row=row, field=name,
-            )  # fmt: skip
+                row=row,
+                field=name,
+            )
         if "," not in self._first:
             return batch
         if not any(pc.any(pc.match_substring_regex(batch.columns[name], _SURELY_DECIMAL)).as_py() for name in names):
@@ -287,8 +289,9 @@ class DecimalMarks:
             raise Unusable(
                 f"{shown(text)} may have a decimal comma or a thousands separator, and no number near it tells which; "
                 "write it with a point",
-                row=row, field=name,
-            )  # fmt: skip
+                row=row,
+                field=name,
+            )
         for name in names:
             pointed = pc.replace_substring(batch.columns[name], ",", ".")
             batch.columns[name] = pc.if_else(is_comma[name].fill_null(False), pointed, batch.columns[name])

@@ -196,12 +196,7 @@ class ImportService:
     # ── plans ────────────────────────────────────────────────────────────────────────────────────
 
     def _plan(
-        self,
-        file: File,
-        fault: str | None,
-        how: _Asked,
-        progress: Progress | None,
-        imported: Mapping[str, RateCard],
+        self, file: File, fault: str | None, how: _Asked, progress: Progress | None, imported: Mapping[str, RateCard]
     ) -> ImportPlan:
         """`imported` are cards that are imported before this file."""
         empty = ImportPlan(
@@ -236,11 +231,16 @@ class ImportService:
         not_billed = self._settings.langfuse_excluded_environments
         staged = stage(file, cards, zone, self._clock(), on_progress, not_billed=not_billed)
         made = replace(
-            empty, rows=staged.rows, columns=staged.header, rejected=tuple(staged.rejected),
-            rejected_rows=staged.rejected_rows, is_whole=staged.is_whole,
-            without_offset=staged.without_offset, timezone=None if zone is None else zone.key,
+            empty,
+            rows=staged.rows,
+            columns=staged.header,
+            rejected=tuple(staged.rejected),
+            rejected_rows=staged.rejected_rows,
+            is_whole=staged.is_whole,
+            without_offset=staged.without_offset,
+            timezone=None if zone is None else zone.key,
             content=_Events(staged, cards),
-        )  # fmt: skip
+        )
         if not made.is_whole:
             return made
         if progress is not None:
@@ -258,17 +258,27 @@ class ImportService:
         else:
             outcome = ImportOutcome()
         return replace(
-            empty, rows=read.rows, columns=read.header, outcome=outcome, rejected=read.rejected[:MOST_LISTED],
-            rejected_rows=len({one.row for one in read.rejected}), is_whole=not read.rejected, content=read,
+            empty,
+            rows=read.rows,
+            columns=read.header,
+            outcome=outcome,
+            rejected=read.rejected[:MOST_LISTED],
+            rejected_rows=len({one.row for one in read.rejected}),
+            is_whole=not read.rejected,
+            content=read,
             warnings=_CARD_WARNINGS if outcome.changes else (),
-        )  # fmt: skip
+        )
 
     def _plan_map(self, file: File, empty: ImportPlan) -> ImportPlan:
         read = read_map(file, skip_bad_rows=empty.skip_bad_rows)
         made = replace(
-            empty, rows=read.rows, columns=read.header, rejected=read.rejected[:MOST_LISTED],
-            rejected_rows=len({one.row for one in read.rejected}), is_whole=read.is_whole,
-        )  # fmt: skip
+            empty,
+            rows=read.rows,
+            columns=read.header,
+            rejected=read.rejected[:MOST_LISTED],
+            rejected_rows=len({one.row for one in read.rejected}),
+            is_whole=read.is_whole,
+        )
         if not made.can_apply or read.parsed is None:
             return made
         preview = self._directory.preview(_SOMEBODY, read.parsed)
@@ -296,13 +306,18 @@ class ImportService:
             for one in part.rejected
         ]
         return replace(
-            empty, rows=sum(part.rows for part in parts), outcome=_together([part.outcome for part in parts]),
+            empty,
+            rows=sum(part.rows for part in parts),
+            outcome=_together([part.outcome for part in parts]),
             timezone=None if how.zone is None else how.zone.key,
-            columns=tuple(names), rejected=tuple(rejected[:MOST_LISTED]),
-            rejected_rows=sum(part.rejected_rows for part in parts), is_whole=all(part.is_whole for part in parts),
+            columns=tuple(names),
+            rejected=tuple(rejected[:MOST_LISTED]),
+            rejected_rows=sum(part.rejected_rows for part in parts),
+            is_whole=all(part.is_whole for part in parts),
             without_offset=sum(part.without_offset for part in parts),
-            warnings=tuple(warning for part in parts for warning in part.warnings), parts=tuple(parts),
-        )  # fmt: skip
+            warnings=tuple(warning for part in parts for warning in part.warnings),
+            parts=tuple(parts),
+        )
 
     # ── applying ─────────────────────────────────────────────────────────────────────────────────
 
@@ -438,9 +453,10 @@ def _refuse_faulty(plan: ImportPlan) -> None:
     place = "the file" if first.row == 0 else f"row {first.row:,}"
     accepted = "a file without faults" if not plan.is_whole else "a file without faults, or --skip-bad-rows"
     raise BadParameter(
-        "file", plan.file_name,
+        "file",
+        plan.file_name,
         f"{accepted}; {plan.rejected_rows:,} cannot be used, the first is {place}, {first.field}: {first.reason}",
-    )  # fmt: skip
+    )
 
 
 def _undoable(writer: Writer, import_id: str) -> ImportRecord:
@@ -452,9 +468,10 @@ def _undoable(writer: Writer, import_id: str) -> ImportRecord:
 def _refuse_undone(record: ImportRecord) -> None:
     if record.undone_at is not None:
         raise BadParameter(
-            "import", record.import_id,
+            "import",
+            record.import_id,
             f"an import that stands; {record.undone_by} took this one back at {record.undone_at:%Y-%m-%d %H:%M} UTC",
-        )  # fmt: skip
+        )
 
 
 def _map_warnings(preview: MapPreview) -> list[str]:
@@ -467,6 +484,8 @@ def _map_warnings(preview: MapPreview) -> list[str]:
 def _together(outcomes: list[ImportOutcome]) -> ImportOutcome:
     effects: tuple[OrganizationEffect, ...] = tuple(effect for outcome in outcomes for effect in outcome.organizations)
     return ImportOutcome(
-        sum(one.new for one in outcomes), sum(one.changed for one in outcomes), sum(one.unchanged for one in outcomes),
+        sum(one.new for one in outcomes),
+        sum(one.changed for one in outcomes),
+        sum(one.unchanged for one in outcomes),
         effects,
-    )  # fmt: skip
+    )

@@ -76,8 +76,9 @@ def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
     for card in imported.cards:
         if named := events_naming(writer.rows, card.id):
             raise BadParameter(
-                "import", record.import_id,
+                "import",
+                record.import_id,
                 f"cards that no event names; {named:,} were rated with {card.id}. Import one that follows it instead",
-            )  # fmt: skip
+            )
     writer.advance(UNDO_RUN + run_of(record.import_id))
     return len(imported.cards) + len(imported.plans)

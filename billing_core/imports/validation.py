@@ -61,9 +61,18 @@ MILLISECOND = 1_000
 Mask = npt.NDArray[np.bool_]
 
 TEXTS = (
-    "organization_id", "customer_id", "user_id", "session_id", "chatflow_id", "chatflow_name", "environment",
-    "ai_credentials_ownership", "sync_error", "meter_event_identifier", "project_id",
-)  # fmt: skip
+    "organization_id",
+    "customer_id",
+    "user_id",
+    "session_id",
+    "chatflow_id",
+    "chatflow_name",
+    "environment",
+    "ai_credentials_ownership",
+    "sync_error",
+    "meter_event_identifier",
+    "project_id",
+)
 LARGEST_COUNT = 10**14
 """Tokens of an event: no trace has so many, and sums of what is below stay within 64 bits."""
 
@@ -72,8 +81,17 @@ PARTS = ("credits_ai_tokens", "credits_compute", "credits_storage")
 MEASURES = (*COUNTS, *PARTS, "credits_total", "storage_gb", "cost_usd")
 """What a row that takes another back has with the opposite sign."""
 
-_REQUIRED = {"id", "timestamp", "ended_at", "latency_seconds", *PARTS, "credits_total", "amount_usd",
-             "rate_card_version", "sync_status"}  # fmt: skip
+_REQUIRED = {
+    "id",
+    "timestamp",
+    "ended_at",
+    "latency_seconds",
+    *PARTS,
+    "credits_total",
+    "amount_usd",
+    "rate_card_version",
+    "sync_status",
+}
 
 STAGED = pa.schema(
     [
@@ -202,8 +220,9 @@ class _Check:
             *((name, CREDITS) for name in (*PARTS, "credits_total")),
             *((name, EVENT_SCHEMA.field(name).type) for name in ("latency_seconds", "storage_gb", "cost_usd")),
             ("active_seconds", SECONDS),
-            ("amount_usd", AMOUNT), ("credit_price_usd", PRICE),
-        ):  # fmt: skip
+            ("amount_usd", AMOUNT),
+            ("credit_price_usd", PRICE),
+        ):
             if name in self.cells:
                 self.made[name] = self._decimal(name, kind)
         self._lists()
@@ -379,13 +398,15 @@ class _Check:
         environment = pa.chunked_array([self.made["environment"]])
         unsent = _mask(pc.is_in(self.made["sync_status"], pa.array([SyncStatus.PENDING, SyncStatus.ERROR])))
         self.faults.add(
-            matches_any(environment, self.rules.not_billed) & unsent & billable & rated, "environment",
+            matches_any(environment, self.rules.not_billed) & unsent & billable & rated,
+            "environment",
             self._not_accepted("environment", "0 credits of what LANGFUSE_EXCLUDED_ENVIRONMENTS excludes"),
-        )  # fmt: skip
+        )
         self.faults.add(
-            self.flagged[Flag.EXCLUDED_ENVIRONMENT] & unsent & billable & rated, "credits_total",
+            self.flagged[Flag.EXCLUDED_ENVIRONMENT] & unsent & billable & rated,
+            "credits_total",
             self._not_accepted("credits_total", f"0 of what is flagged {Flag.EXCLUDED_ENVIRONMENT}"),
-        )  # fmt: skip
+        )
         own = self.flagged[Flag.OWN_KEY] | _mask(
             pc.equal(pc.utf8_lower(self.made["ai_credentials_ownership"]), OWN_KEY)
         )
@@ -394,7 +415,7 @@ class _Check:
             ("credits_ai_tokens", ~own & ~self._has_used(), "0 without tokens and without cost_usd"),
             ("credits_compute", to_integers(self.made["latency_seconds"]) == 0, "0 at latency_seconds of 0"),
             ("credits_storage", to_integers(self.made["storage_gb"]) == 0, "0 without storage_gb"),
-        ):  # fmt: skip
+        ):
             costs = to_integers(self.made[name]) != 0
             self.faults.add(nothing & costs & rated, name, self._not_accepted(name, expected))
         for name in PARTS:
@@ -437,10 +458,13 @@ class _Check:
         off &= ~_mask(self.made["is_reversal"]) & (lasting >= 0) & _mask(self.made["latency_seconds"].is_valid())
         off &= _mask(self.made["timestamp"].is_valid()) & _mask(self.made["ended_at"].is_valid())
         self.faults.add(
-            off, "latency_seconds",
-            lambda i: f"{shown(self.cells['latency_seconds'][i].as_py())} is not accepted; ended_at is "
-            f"{Decimal(int(lasting[i])) / 10**6} seconds after timestamp",
-        )  # fmt: skip
+            off,
+            "latency_seconds",
+            lambda i: (
+                f"{shown(self.cells['latency_seconds'][i].as_py())} is not accepted; ended_at is "
+                f"{Decimal(int(lasting[i])) / 10**6} seconds after timestamp"
+            ),
+        )
 
     def _sums(self) -> Mask:
         """Rows whose credits do not add up."""
@@ -449,10 +473,13 @@ class _Check:
         off: Mask = known & (parts[0] + parts[1] + parts[2] != to_integers(self.made["credits_total"]))
         sums = from_integers(parts[0] + parts[1] + parts[2], CREDITS)
         self.faults.add(
-            off, "credits_total",
-            lambda i: f"{shown(self.cells['credits_total'][i].as_py())} is not accepted; ai_tokens, compute and "
-            f"storage add up to {sums[i].as_py()}",
-        )  # fmt: skip
+            off,
+            "credits_total",
+            lambda i: (
+                f"{shown(self.cells['credits_total'][i].as_py())} is not accepted; ai_tokens, compute and "
+                f"storage add up to {sums[i].as_py()}"
+            ),
+        )
         return off
 
     def _prices(self, does_not_add_up: Mask) -> None:
@@ -464,26 +491,32 @@ class _Check:
         prices = {**self.rules.prices, NO_CARD: Decimal(0)}
         unknown = pa.array([name not in prices and name != LEGACY_VERSION for name in names], pa.bool_())
         self.faults.add(
-            _mask(unknown.take(encoded.indices)), "rate_card_version",
+            _mask(unknown.take(encoded.indices)),
+            "rate_card_version",
             self._not_accepted("rate_card_version", "a rate card that is known here; import the rate card first"),
-        )  # fmt: skip
+        )
         price = pa.array([prices.get(name) for name in names], PRICE).take(encoded.indices)
         said = self.made.get("credit_price_usd", pa.nulls(self.rows, PRICE))
         self.faults.add(
-            _mask(pc.not_equal(said, price)), "credit_price_usd",
-            lambda i: f"{said[i].as_py()} is not accepted; the rate card {shown(versions[i].as_py())} has "
-            f"{price[i].as_py()}",
-        )  # fmt: skip
+            _mask(pc.not_equal(said, price)),
+            "credit_price_usd",
+            lambda i: (
+                f"{said[i].as_py()} is not accepted; the rate card {shown(versions[i].as_py())} has {price[i].as_py()}"
+            ),
+        )
         price = pc.coalesce(price, said)
         billed, amount = to_integers(self.made["credits_total"]), self.made["amount_usd"]
         price = self._recorded(price, billed, to_integers(amount), prices)
         self.made["credit_price_usd"] = price
         off = ~_fits(billed, price, to_integers(amount)) & _mask(price.is_valid()) & _mask(amount.is_valid())
         self.faults.add(
-            off & ~does_not_add_up & _mask(self.made["credits_total"].is_valid()), "amount_usd",
-            lambda i: f"{shown(self.cells['amount_usd'][i].as_py())} is not accepted; expected credits_total × "
-            f"{price[i].as_py()} USD",
-        )  # fmt: skip
+            off & ~does_not_add_up & _mask(self.made["credits_total"].is_valid()),
+            "amount_usd",
+            lambda i: (
+                f"{shown(self.cells['amount_usd'][i].as_py())} is not accepted; expected credits_total × "
+                f"{price[i].as_py()} USD"
+            ),
+        )
 
     def _recorded(
         self, price: pa.Array, billed: npt.NDArray[Any], amount: npt.NDArray[Any], prices: Mapping[str, Decimal]
@@ -575,7 +608,7 @@ def _names(text: str | None) -> list[str] | None:
     is_sound = all(
         isinstance(name, str) and name and len(name) <= LONGEST_ID and MODEL_SEPARATOR not in name and _is_text(name)
         for name in found
-    )  # fmt: skip
+    )
     return found if is_sound else None
 
 

@@ -407,9 +407,12 @@ def opened_workbook(path: Path) -> Iterator[Workbook]:
             is_1904 = any(one.get("date1904") in {"1", "true"} for one in said["workbook/workbookPr"])
             styles = next(iter(related.get(_STYLES, {}).values()), None)
             yield Workbook(
-                archive, sheets, _dates(archive, styles), _SINCE_1904 if is_1904 else _SINCE_1900,
+                archive,
+                sheets,
+                _dates(archive, styles),
+                _SINCE_1904 if is_1904 else _SINCE_1900,
                 next(iter(related.get(_STRINGS, {}).values()), None),
-            )  # fmt: skip
+            )
     except DAMAGED as error:
         raise Unusable(_DAMAGED.format(" ".join(str(error).split())[:120])) from None
 

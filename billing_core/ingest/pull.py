@@ -80,10 +80,7 @@ class PullResult:
             "missing_at_source": self.missing_at_source,
             "rejected": [asdict(row) for row in self.rejected],
             "notes": list(self.notes),
-            "policy_differs": {
-                "events": self.policy_differs,
-                "credits": plain_decimal(self.policy_differs_credits),
-            },
+            "policy_differs": {"events": self.policy_differs, "credits": plain_decimal(self.policy_differs_credits)},
         }
 
 
@@ -135,9 +132,12 @@ def pull(
     try:
         with closing(provider.read(window, spool=spool, progress=progress, ended_since=ended_since)) as reading:
             result = replace(
-                result, observations=reading.observations, duplicates=reading.duplicates,
-                rejected=tuple(reading.rejected), notes=tuple(reading.notes),
-            )  # fmt: skip
+                result,
+                observations=reading.observations,
+                duplicates=reading.duplicates,
+                rejected=tuple(reading.rejected),
+                notes=tuple(reading.notes),
+            )
             for so_far in _book(reading, ledger, cards, policy, run_id, result):
                 result = so_far
                 if progress is not None:
@@ -155,12 +155,7 @@ def pull(
 
 
 def _book(
-    reading: UpstreamRead,
-    ledger: Ledger,
-    cards: RateCardFile,
-    policy: Policy,
-    run_id: str,
-    result: PullResult,
+    reading: UpstreamRead, ledger: Ledger, cards: RateCardFile, policy: Policy, run_id: str, result: PullResult
 ) -> Iterator[PullResult]:
     """The result so far after each booked batch."""
     versions = ledger.card_versions()

@@ -219,9 +219,17 @@ def _counted(observation_id: str, good: Mapping[str, int], problems: list[str]) 
             sides[kind.side] = said + (sides[kind.side] or 0)
     lines = {key: count for key, count in (*counts.items(), *units.items()) if count}
     return Tokens(
-        sides[IN], sides[OUT], total, tuple(classes), bad, contradiction, tuple(problems), bool(unknown),
-        tuple(lines), tuple(lines.values()),
-    )  # fmt: skip
+        sides[IN],
+        sides[OUT],
+        total,
+        tuple(classes),
+        bad,
+        contradiction,
+        tuple(problems),
+        bool(unknown),
+        tuple(lines),
+        tuple(lines.values()),
+    )
 
 
 def _each_once(named: Mapping[str, int]) -> tuple[dict[str, int], bool]:

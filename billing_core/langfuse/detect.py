@@ -56,11 +56,7 @@ def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> A
 
 def _has_traces(client: LangfuseClient, now: datetime, stop: threading.Event | None) -> bool | None:
     """Whether the legacy list holds anything; `None` if it is not offered."""
-    bounds = {
-        "limit": "1",
-        "fields": "core",
-        "fromTimestamp": api_time(milliseconds(now - timedelta(days=PROBE_DAYS))),
-    }
+    bounds = {"limit": "1", "fields": "core", "fromTimestamp": api_time(milliseconds(now - timedelta(days=PROBE_DAYS)))}
     try:
         return client.get("traces", bounds, _rows, stop=stop) > 0
     except NotOffered:

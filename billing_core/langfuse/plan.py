@@ -7,16 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
-from billing_core.langfuse.spans import (
-    DAY,
-    HOUR,
-    ReadKind,
-    ReadSlice,
-    TimeRange,
-    chunk_ids,
-    milliseconds,
-    slice_window,
-)
+from billing_core.langfuse.spans import DAY, HOUR, ReadKind, ReadSlice, TimeRange, chunk_ids, milliseconds, slice_window
 from billing_core.values.usage_frame import Window
 
 ENDED_REACH = timedelta(days=30)

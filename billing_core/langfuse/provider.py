@@ -202,12 +202,7 @@ class LangfuseProvider:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def read(
-        self,
-        window: Window,
-        *,
-        spool: Path,
-        progress: Progress | None = None,
-        ended_since: datetime | None = None,
+        self, window: Window, *, spool: Path, progress: Progress | None = None, ended_since: datetime | None = None
     ) -> UpstreamRead:
         """The usage rows of every trace with a row in the window, each trace complete.
 

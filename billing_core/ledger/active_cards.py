@@ -97,8 +97,7 @@ def combined(base: RateCardFile, imports: Iterable[ImportedCards]) -> RateCardFi
 def keep_import(writer: Writer, import_id: str, cards: ImportedCards, *, actor: str, now: datetime) -> None:
     """Store the cards of an import: they are in use from now on."""
     writer.insert(
-        "imported_cards",
-        {"import_id": import_id, "content": cards.to_json(), "imported_at": now, "imported_by": actor},
+        "imported_cards", {"import_id": import_id, "content": cards.to_json(), "imported_at": now, "imported_by": actor}
     )
 
 

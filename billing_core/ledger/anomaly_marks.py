@@ -52,10 +52,14 @@ class AnomalyMarks:
             writer.insert(
                 "anomaly_marks",
                 {
-                    "organization_id": organization, "day": day.isoformat(), "credits": mark.credits,
-                    "seen_at": mark.seen_at, "seen_by": mark.seen_by, "note": mark.note,
+                    "organization_id": organization,
+                    "day": day.isoformat(),
+                    "credits": mark.credits,
+                    "seen_at": mark.seen_at,
+                    "seen_by": mark.seen_by,
+                    "note": mark.note,
                 },
-            )  # fmt: skip
+            )
             detail = {"organization": organization, "day": day, "credits": mark.credits, "note": mark.note}
             append_audit(writer, mark.seen_by, "anomaly_seen", detail)
 

@@ -118,9 +118,10 @@ class CloseStore:
             for other in (_close(row) for row in writer.rows(f"{_CLOSE} WHERE reopened_at IS NULL")):
                 if start < other.end and other.start < end:
                     raise BadParameter(
-                        "period", period,
+                        "period",
+                        period,
                         f"a month that no closed one overlaps; {other.period} was closed in {other.timezone}",
-                    )  # fmt: skip
+                    )
             seq = version + 1
             writer.append_from("closed_events", to_freeze(selection, seq))
             sets = entry_sets(writer.rows, seq=seq, start=start, end=end, closed_at=now)
@@ -130,10 +131,17 @@ class CloseStore:
             writer.insert(
                 "closes",
                 {
-                    "seq": seq, "period": period, "timezone": timezone, "start_at": start, "end_at": end,
-                    "closed_at": now, "closed_by": actor, "manifest": manifest, "sha256": sha256,
+                    "seq": seq,
+                    "period": period,
+                    "timezone": timezone,
+                    "start_at": start,
+                    "end_at": end,
+                    "closed_at": now,
+                    "closed_by": actor,
+                    "manifest": manifest,
+                    "sha256": sha256,
                 },
-            )  # fmt: skip
+            )
             writer.advance(f"close {period}")
             detail = {"period": period, "timezone": timezone, "events": sets["events"].entries, "sha256": sha256}
             append_audit(writer, actor, "close", detail)
@@ -153,19 +161,24 @@ class CloseStore:
                 raise BadParameter("period", close.period, "a month that is closed; somebody reopened it")
             if names := sorted(period for period, seq in later if seq > close.seq):
                 raise BadParameter(
-                    "period", close.period,
+                    "period",
+                    close.period,
                     f"the month that was closed last; {', '.join(names)} was closed after it and holds what came late: "
                     "reopen that first",
-                )  # fmt: skip
+                )
             seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
             changed = _back_to_their_time(writer, close, seq=seq, now=now, run_id=f"reopen {close.period}")
             writer.insert(
                 "bookings",
                 {
-                    "seq": seq, "booked_at": now, "run_id": f"reopen {close.period}", "events_new": 0,
-                    "events_changed": changed, "events_unchanged": 0,
+                    "seq": seq,
+                    "booked_at": now,
+                    "run_id": f"reopen {close.period}",
+                    "events_new": 0,
+                    "events_changed": changed,
+                    "events_unchanged": 0,
                 },
-            )  # fmt: skip
+            )
             values = {"seq": close.seq, "reopened_seq": seq, "reopened_at": now, "reopened_by": actor}
             writer.update("closes", {**values, "reopen_reason": reason}, key="seq")
             append_audit(writer, actor, "reopen", {"period": close.period, "reason": reason, "sha256": close.sha256})
@@ -174,8 +187,12 @@ class CloseStore:
         """Counts and hashes of everything a close is proven by, as the ledger is now, over these columns of events."""
         return entry_sets(
             self._engine.rows,
-            seq=close.seq, start=close.start, end=close.end, closed_at=close.closed_at, columns=columns,
-        )  # fmt: skip
+            seq=close.seq,
+            start=close.start,
+            end=close.end,
+            closed_at=close.closed_at,
+            columns=columns,
+        )
 
     def tampered(self, close: Close) -> list[TamperedEvent]:
         """Events of a closed month that are not as the close froze them."""
@@ -211,6 +228,16 @@ def _back_to_their_time(writer: Writer, close: Close, *, seq: int, now: datetime
 def _close(row: tuple[Any, ...]) -> Close:
     seq, period, timezone, start, end, at, by, manifest, sha256, reopened_at, reopened_by, reason = row
     return Close(
-        seq, period, timezone, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), at.replace(tzinfo=UTC), by, manifest,
-        sha256, reopened_at and reopened_at.replace(tzinfo=UTC), reopened_by, reason,
-    )  # fmt: skip
+        seq,
+        period,
+        timezone,
+        start.replace(tzinfo=UTC),
+        end.replace(tzinfo=UTC),
+        at.replace(tzinfo=UTC),
+        by,
+        manifest,
+        sha256,
+        reopened_at and reopened_at.replace(tzinfo=UTC),
+        reopened_by,
+        reason,
+    )

@@ -258,7 +258,11 @@ def _book(writer: Writer, *, actor: str, run_id: str, now: datetime) -> None:
     writer.insert(
         "bookings",
         {
-            "seq": seq, "booked_at": now, "run_id": run_id, "events_new": 0, "events_changed": changed,
+            "seq": seq,
+            "booked_at": now,
+            "run_id": run_id,
+            "events_new": 0,
+            "events_changed": changed,
             "events_unchanged": 0,
         },
-    )  # fmt: skip
+    )

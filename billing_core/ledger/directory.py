@@ -128,9 +128,10 @@ class DirectoryStore:
                 row = present.get(organization_id)
                 if row is not None and row.seq != seen[organization_id]:
                     raise BadParameter(
-                        "preview", organization_id,
+                        "preview",
+                        organization_id,
                         f"a line that is still as it was previewed; {row.changed_by} changed it since: preview again",
-                    )  # fmt: skip
+                    )
             before = {one: present[one].after if one in present else Line() for one in lines}
             first = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM organization_directory")[0][0])
             writer.append("organization_directory", _table(lines, first, actor=actor, source=source, now=now))

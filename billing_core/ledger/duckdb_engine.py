@@ -328,10 +328,14 @@ class _Writer:
             self.insert(
                 "bookings",
                 {
-                    "seq": seq, "booked_at": now, "run_id": run_id, "events_new": counts.new,
-                    "events_changed": counts.changed, "events_unchanged": counts.unchanged,
+                    "seq": seq,
+                    "booked_at": now,
+                    "run_id": run_id,
+                    "events_new": counts.new,
+                    "events_changed": counts.changed,
+                    "events_unchanged": counts.unchanged,
                 },
-            )  # fmt: skip
+            )
         if moved:
             cursor.execute(_NAME_POLICY)
         if remarked:
@@ -425,12 +429,15 @@ def _inserted(column: Column, came: str | None = None) -> str:
             f"ELSE coalesce(m.old_marks, {before}, '') END"
         )
     own = {
-        "seq": "$seq", "revision": "coalesce(m.old_revision, gone.revision, 0) + 1",
-        "booked_at": "$now", "run_id": "$run",
+        "seq": "$seq",
+        "revision": "coalesce(m.old_revision, gone.revision, 0) + 1",
+        "booked_at": "$now",
+        "run_id": "$run",
         "policy": "coalesce(i.policy, m.old_policy)",
         "named_customer_id": "CASE WHEN i.policy IS NULL THEN m.old_named_customer_id ELSE i.named_customer_id END",
-        "accounted_at": "m.old_accounted_at", "billed_elsewhere": f"coalesce(m.old_billed_elsewhere, {before})",
-    }  # fmt: skip
+        "accounted_at": "m.old_accounted_at",
+        "billed_elsewhere": f"coalesce(m.old_billed_elsewhere, {before})",
+    }
     return own.get(name, f"i.{_quoted(name)}")
 
 

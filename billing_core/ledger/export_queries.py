@@ -21,9 +21,16 @@ from billing_core.ledger.queries import (
 from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
 
 DAY_KEYS = (
-    "organization_id", "customer_id", "chatflow_id", "chatflow_name", "environment", "models",
-    "ai_credentials_ownership", "rate_card_version", "sync_status",
-)  # fmt: skip
+    "organization_id",
+    "customer_id",
+    "chatflow_id",
+    "chatflow_name",
+    "environment",
+    "models",
+    "ai_credentials_ownership",
+    "rate_card_version",
+    "sync_status",
+)
 """What events of a day are told apart by."""
 
 DAY_COUNTS = ("tokens_in", "tokens_out", "tokens_total")

@@ -104,10 +104,14 @@ def count_as_billed_elsewhere(writer: Writer, lifted: pa.Table, run_id: str, now
         writer.insert(
             "bookings",
             {
-                "seq": seq, "booked_at": now, "run_id": run_id, "events_new": 0, "events_changed": count,
+                "seq": seq,
+                "booked_at": now,
+                "run_id": run_id,
+                "events_new": 0,
+                "events_changed": count,
                 "events_unchanged": 0,
             },
-        )  # fmt: skip
+        )
     nothing = pa.nulls(len(ids), pa.string())
     rows = pa.table(
         {

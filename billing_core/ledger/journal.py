@@ -137,11 +137,21 @@ class Ledger:
             writer.insert(
                 "runs",
                 {
-                    "run_id": run_id, "started_at": writer.clock(), "actor": actor, "window_start": window.start,
-                    "window_end": window.end, "incremental": incremental, "observations": 0, "duplicates": 0,
-                    "events_new": 0, "events_changed": 0, "events_unchanged": 0, "rejected": 0, "outcome": "running",
+                    "run_id": run_id,
+                    "started_at": writer.clock(),
+                    "actor": actor,
+                    "window_start": window.start,
+                    "window_end": window.end,
+                    "incremental": incremental,
+                    "observations": 0,
+                    "duplicates": 0,
+                    "events_new": 0,
+                    "events_changed": 0,
+                    "events_unchanged": 0,
+                    "rejected": 0,
+                    "outcome": "running",
                 },
-            )  # fmt: skip
+            )
 
     def end_run(
         self,
@@ -222,10 +232,12 @@ def register_cards(writer: Writer, cards: Iterable[RateCard], *, actor: str) -> 
         writer.insert(
             "rate_cards",
             {
-                "card_id": card.id, "fingerprint": card.fingerprint(), "content": card.to_json(),
+                "card_id": card.id,
+                "fingerprint": card.fingerprint(),
+                "content": card.to_json(),
                 "registered_at": writer.clock(),
             },
-        )  # fmt: skip
+        )
         append_audit(writer, actor, "rate_card", {"card": card.id, "sha256": card.fingerprint()})
 
 
@@ -280,19 +292,50 @@ def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, A
     writer.insert(
         "audit",
         {
-            "seq": seq, "happened_at": at, "actor": actor, "action": action, "detail": text,
-            "previous_hash": previous, "hash": digest,
+            "seq": seq,
+            "happened_at": at,
+            "actor": actor,
+            "action": action,
+            "detail": text,
+            "previous_hash": previous,
+            "hash": digest,
         },
-    )  # fmt: skip
+    )
     writer.rows("DELETE FROM meta WHERE name = 'audit_head'")
     writer.insert("meta", {"name": "audit_head", "value": f"{seq} {digest}"})
 
 
 def _run(row: tuple[Any, ...]) -> PullRun:
-    (run_id, started, ended, actor, api, start, end, incremental, observations, duplicates, new, changed, unchanged,
-     rejected, outcome, error) = row  # fmt: skip
+    (
+        run_id,
+        started,
+        ended,
+        actor,
+        api,
+        start,
+        end,
+        incremental,
+        observations,
+        duplicates,
+        new,
+        changed,
+        unchanged,
+        rejected,
+        outcome,
+        error,
+    ) = row
     return PullRun(
-        run_id, started.replace(tzinfo=UTC), ended and ended.replace(tzinfo=UTC), actor, api,
-        Window(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)), incremental, observations, duplicates,
-        BookingCounts(new, changed, unchanged), rejected, outcome, error,
-    )  # fmt: skip
+        run_id,
+        started.replace(tzinfo=UTC),
+        ended and ended.replace(tzinfo=UTC),
+        actor,
+        api,
+        Window(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)),
+        incremental,
+        observations,
+        duplicates,
+        BookingCounts(new, changed, unchanged),
+        rejected,
+        outcome,
+        error,
+    )

@@ -35,9 +35,11 @@ def unseen_events(engine: Engine, window: Window, project_id: str | None, seen: 
 def _unseen(start: Bound, end: Bound, project: Bound | None) -> ir.Table:
     e = events_table()
     inside = e.filter(
-        e.timestamp >= start.scalar, e.timestamp < end.scalar, ~e.run_id.startswith(IMPORT_RUN),
+        e.timestamp >= start.scalar,
+        e.timestamp < end.scalar,
+        ~e.run_id.startswith(IMPORT_RUN),
         e.project_id.isnull() if project is None else e.project_id == project.scalar,
-    )  # fmt: skip
+    )
     return inside.anti_join(ibis.table({"id": "string"}, name="seen_traces"), "id").select("id", "marks")
 
 

@@ -173,33 +173,59 @@ def _missing(source: Engine | Writer, found: Sequence[Reached]) -> list[Reached]
 
 def _row(one: Reached, now: datetime) -> dict[str, Any]:
     return {
-        "id": one.id, "organization_id": one.organization_id, "customer_id": one.customer_id, "plan": one.plan,
-        "threshold": one.threshold, "period_start": one.period_start, "period_end": one.period_end,
-        "included": one.included, "used": one.used, "raised_at": now,
-    }  # fmt: skip
+        "id": one.id,
+        "organization_id": one.organization_id,
+        "customer_id": one.customer_id,
+        "plan": one.plan,
+        "threshold": one.threshold,
+        "period_start": one.period_start,
+        "period_end": one.period_end,
+        "included": one.included,
+        "used": one.used,
+        "raised_at": now,
+    }
 
 
 def _circumstances(one: Reached) -> dict[str, Any]:
     return {
-        "notice": one.id, "organization": one.organization_id, "customer": one.customer_id, "plan": one.plan,
-        "threshold": one.threshold, "used": plain_decimal(one.used), "included": one.included,
-        "period_start": utc_text(one.period_start), "period_end": utc_text(one.period_end),
-    }  # fmt: skip
+        "notice": one.id,
+        "organization": one.organization_id,
+        "customer": one.customer_id,
+        "plan": one.plan,
+        "threshold": one.threshold,
+        "used": plain_decimal(one.used),
+        "included": one.included,
+        "period_start": utc_text(one.period_start),
+        "period_end": utc_text(one.period_end),
+    }
 
 
 def _insert_try(writer: Writer, one: DeliveryTry) -> None:
     writer.insert(
         "webhook_attempts",
         {
-            "notice_id": one.notice_id, "attempt": one.number, "attempted_at": one.at, "outcome": one.outcome.value,
-            "status": one.status, "error": one.error,
+            "notice_id": one.notice_id,
+            "attempt": one.number,
+            "attempted_at": one.at,
+            "outcome": one.outcome.value,
+            "status": one.status,
+            "error": one.error,
         },
-    )  # fmt: skip
+    )
 
 
 def _notice(row: tuple[Any, ...]) -> Notice:
     (organization, customer, plan, threshold, start, end, included, used, raised_at, seen_at, seen_by) = row
     return Notice(
-        organization, customer, plan, threshold, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), included, used,
-        raised_at.replace(tzinfo=UTC), seen_at and seen_at.replace(tzinfo=UTC), seen_by,
-    )  # fmt: skip
+        organization,
+        customer,
+        plan,
+        threshold,
+        start.replace(tzinfo=UTC),
+        end.replace(tzinfo=UTC),
+        included,
+        used,
+        raised_at.replace(tzinfo=UTC),
+        seen_at and seen_at.replace(tzinfo=UTC),
+        seen_by,
+    )

@@ -108,9 +108,12 @@ def _held_corrections(now: Bound) -> ir.Table:
     held = o.join(holds, o.id == holds.event_id)
     held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
     return held.group_by("cause").aggregate(
-        events=held.count(), credits=held.owed.sum(), amount_usd=held.owed_usd.sum(),
-        customers=held.customer_id.nunique(), example=held.sync_error.max(),
-    )  # fmt: skip
+        events=held.count(),
+        credits=held.owed.sum(),
+        amount_usd=held.owed_usd.sum(),
+        customers=held.customer_id.nunique(),
+        example=held.sync_error.max(),
+    )
 
 
 def stuck() -> Question:
@@ -122,9 +125,12 @@ def _stuck() -> ir.Table:
     t = _staged()
     stuck = t.filter(t.stage.isin(["error", "held"]))
     grouped = stuck.group_by("cause").aggregate(
-        events=stuck.count(), credits=stuck.credits_total.sum(), amount_usd=stuck.amount_usd.sum(),
-        customers=stuck.customer_id.nunique(), example=stuck.sync_error.max(),
-    )  # fmt: skip
+        events=stuck.count(),
+        credits=stuck.credits_total.sum(),
+        amount_usd=stuck.amount_usd.sum(),
+        customers=stuck.customer_id.nunique(),
+        example=stuck.sync_error.max(),
+    )
     return grouped.order_by(ibis.desc("credits"), "cause")
 
 
@@ -205,25 +211,47 @@ def _month_stages(start: Bound, end: Bound, settled_before: Bound) -> ir.Table:
 
 
 def month_stage_ids(
-    start: datetime, end: datetime, *, settled_before: datetime,
-    stage: str, cause: str | None, is_settled: bool | None, is_carried: bool, limit: int,
-) -> Question:  # fmt: skip
+    start: datetime,
+    end: datetime,
+    *,
+    settled_before: datetime,
+    stage: str,
+    cause: str | None,
+    is_settled: bool | None,
+    is_carried: bool,
+    limit: int,
+) -> Question:
     """A question: the first event ids of one row of `month_stages`."""
     return ask(
-        _month_stage_ids, bound_time(start), bound_time(end), bound_time(settled_before),
-        bound_text(stage), None if cause is None else bound_text(cause), is_settled, is_carried, bound_number(limit),
-    )  # fmt: skip
+        _month_stage_ids,
+        bound_time(start),
+        bound_time(end),
+        bound_time(settled_before),
+        bound_text(stage),
+        None if cause is None else bound_text(cause),
+        is_settled,
+        is_carried,
+        bound_number(limit),
+    )
 
 
 def _month_stage_ids(
-    start: Bound, end: Bound, settled_before: Bound,
-    stage: Bound, cause: Bound | None, is_settled: bool | None, is_carried: bool, limit: Bound,
-) -> ir.Table:  # fmt: skip
+    start: Bound,
+    end: Bound,
+    settled_before: Bound,
+    stage: Bound,
+    cause: Bound | None,
+    is_settled: bool | None,
+    is_carried: bool,
+    limit: Bound,
+) -> ir.Table:
     t = _in_month(start, end, settled_before)
     same = (
-        t.stage == stage.scalar, t.cause.isnull() if cause is None else t.cause == cause.scalar,
-        t.is_settled.identical_to(is_settled), t.is_carried == is_carried,
-    )  # fmt: skip
+        t.stage == stage.scalar,
+        t.cause.isnull() if cause is None else t.cause == cause.scalar,
+        t.is_settled.identical_to(is_settled),
+        t.is_carried == is_carried,
+    )
     return t.filter(*same).select("id").order_by("id").limit(limit.rows)
 
 

@@ -55,9 +55,13 @@ def on_a_bill_under_another(rows: Rows, ids: Sequence[str], policy: Policy) -> d
         flags = frozenset(flag_text.split(FLAG_SEPARATOR))
         stored = dict(zip(NAMED_FACTS, facts, strict=True))
         found[event_id] = PolicyDifference(
-            name, policies.get(name), payer, Flag.MAPPED_CUSTOMER in flags, flags,
+            name,
+            policies.get(name),
+            payer,
+            Flag.MAPPED_CUSTOMER in flags,
+            flags,
             {**stored, "named_customer_id": named},
-        )  # fmt: skip
+        )
     return found
 
 

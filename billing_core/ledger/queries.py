@@ -285,9 +285,16 @@ def _late(events: ir.Table, closed: Sequence[_Span]) -> ir.Table:
 
 
 TAKEN_BACK = (
-    "tokens_in", "tokens_out", "tokens_total", "storage_gb", "cost_usd", "credits_ai_tokens", "credits_compute",
-    "credits_storage", "credits_total",
-)  # fmt: skip
+    "tokens_in",
+    "tokens_out",
+    "tokens_total",
+    "storage_gb",
+    "cost_usd",
+    "credits_ai_tokens",
+    "credits_compute",
+    "credits_storage",
+    "credits_total",
+)
 """What a reversal has with the opposite sign. It lasted no time: a latency is never negative."""
 
 
@@ -301,22 +308,31 @@ def _taken_back(late: ir.Table, close_seqs: Listed) -> ir.Table:
     newest = t.mutate(place=ibis.row_number().over(group_by=t.id, order_by=t.close_seq.desc()))
     newest = newest.filter(newest.place == 0)
     now = late.select(
-        late_id="id", late_at="accounted_at", late_seq="seq", late_quarter="quarter_hour", late_status="sync_status",
-        late_error="sync_error", late_identifier="meter_event_identifier", late_synced_at="synced_at",
+        late_id="id",
+        late_at="accounted_at",
+        late_seq="seq",
+        late_quarter="quarter_hour",
+        late_status="sync_status",
+        late_error="sync_error",
+        late_identifier="meter_event_identifier",
+        late_synced_at="synced_at",
         late_organization="organization_id",
-    )  # fmt: skip
+    )
     back = newest.inner_join(now, newest.id == now.late_id)
     # Who may see the former organization only must not read how the event fares in its new one.
     same = back.organization_id.identical_to(back.late_organization)
     return back.mutate(
-        accounted_at=back.late_at, seq=back.late_seq, quarter_hour=back.late_quarter,
+        accounted_at=back.late_at,
+        seq=back.late_seq,
+        quarter_hour=back.late_quarter,
         sync_status=ibis.ifelse(same, back.late_status, back.sync_status),
         sync_error=ibis.ifelse(same, back.late_error, back.sync_error),
         meter_event_identifier=ibis.ifelse(same, back.late_identifier, back.meter_event_identifier),
         synced_at=ibis.ifelse(same, back.late_synced_at, back.synced_at),
-        latency_seconds=ibis.literal(0).cast("decimal(18, 6)"), marks=_with_late_flag(back.marks),
+        latency_seconds=ibis.literal(0).cast("decimal(18, 6)"),
+        marks=_with_late_flag(back.marks),
         **{name: (-back[name]).cast(back[name].type()) for name in TAKEN_BACK},
-    )  # fmt: skip
+    )
 
 
 def _with_late_flag(marks: ir.StringColumn) -> ir.StringValue:
@@ -355,9 +371,7 @@ def _within(t: ir.Table, organizations: Listed) -> ir.BooleanValue:
     return among(t.organization_id, organizations)
 
 
-SEARCHED = (
-    "id", "user_id", "session_id", "organization_id", "customer_id", "chatflow_id", "chatflow_name", "models",
-)  # fmt: skip
+SEARCHED = ("id", "user_id", "session_id", "organization_id", "customer_id", "chatflow_id", "chatflow_name", "models")
 
 
 def _mentions(t: ir.Table, needle: Bound) -> ir.BooleanValue:
@@ -384,12 +398,38 @@ def _sort_keys(t: ir.Table, sort: str) -> list[ir.Column]:
 
 
 PAGE_COLUMNS = (
-    "id", "timestamp", "ended_at", "organization_id", "customer_id", "user_id", "session_id", "chatflow_id",
-    "chatflow_name", "environment", "models", "tokens_in", "tokens_out", "tokens_total", "latency_seconds",
-    "storage_gb", "cost_usd", "ai_credentials_ownership", "credits_ai_tokens", "credits_compute",
-    "credits_storage", "credits_total", "credit_price_usd", "rate_card_version", "sync_status", "sync_error",
-    "meter_event_identifier", "synced_at", "trace_base", "flags", "marks",
-)  # fmt: skip
+    "id",
+    "timestamp",
+    "ended_at",
+    "organization_id",
+    "customer_id",
+    "user_id",
+    "session_id",
+    "chatflow_id",
+    "chatflow_name",
+    "environment",
+    "models",
+    "tokens_in",
+    "tokens_out",
+    "tokens_total",
+    "latency_seconds",
+    "storage_gb",
+    "cost_usd",
+    "ai_credentials_ownership",
+    "credits_ai_tokens",
+    "credits_compute",
+    "credits_storage",
+    "credits_total",
+    "credit_price_usd",
+    "rate_card_version",
+    "sync_status",
+    "sync_error",
+    "meter_event_identifier",
+    "synced_at",
+    "trace_base",
+    "flags",
+    "marks",
+)
 """Stored columns that a published event is made of."""
 
 

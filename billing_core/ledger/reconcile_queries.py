@@ -20,27 +20,44 @@ _TIME = pa.timestamp("us")
 
 LEDGER = pa.schema(
     {
-        "id": pa.string(), "customer_id": pa.string(), "timestamp": _TIME, "credits_total": _CREDITS,
-        "sync_status": pa.string(), "sync_error": pa.string(), "flags": pa.string(), "marks": pa.string(),
-        "meter_event_identifier": pa.string(), "billed_elsewhere": pa.bool_(),
+        "id": pa.string(),
+        "customer_id": pa.string(),
+        "timestamp": _TIME,
+        "credits_total": _CREDITS,
+        "sync_status": pa.string(),
+        "sync_error": pa.string(),
+        "flags": pa.string(),
+        "marks": pa.string(),
+        "meter_event_identifier": pa.string(),
+        "billed_elsewhere": pa.bool_(),
     }
-)  # fmt: skip
+)
 """Booked events: those of the window, and any others that the coverage or Langfuse name."""
 
 COVERAGE = pa.schema(
     {
-        "identifier": pa.string(), "event_id": pa.string(), "customer_id": pa.string(), "credits": _CREDITS,
-        "state": pa.string(), "stamp": _TIME,
+        "identifier": pa.string(),
+        "event_id": pa.string(),
+        "customer_id": pa.string(),
+        "credits": _CREDITS,
+        "state": pa.string(),
+        "stamp": _TIME,
     }
-)  # fmt: skip
+)
 """What intents cover, with the intent's state and stamp: all of every event in the window and of every intent in it."""
 
 INTENTS = pa.schema(
     {
-        "identifier": pa.string(), "customer_id": pa.string(), "stamp": _TIME, "credits": _CREDITS,
-        "carried_before": _CREDITS, "value": pa.int64(), "state": pa.string(), "answered_at": _TIME,
+        "identifier": pa.string(),
+        "customer_id": pa.string(),
+        "stamp": _TIME,
+        "credits": _CREDITS,
+        "carried_before": _CREDITS,
+        "value": pa.int64(),
+        "state": pa.string(),
+        "answered_at": _TIME,
     }
-)  # fmt: skip
+)
 """Intents whose stamp lies in the window."""
 
 HOLDS = pa.schema({"event_id": pa.string(), "cause": pa.string()})

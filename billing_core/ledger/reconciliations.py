@@ -20,9 +20,15 @@ def keep_reconciliation(
         now = after_closes(writer, now)
         writer.insert(
             "reconciliations",
-            {"id": uuid.uuid4().hex, "made_at": now, "actor": actor, "window_start": start, "window_end": end,
-             "result": result},
-        )  # fmt: skip
+            {
+                "id": uuid.uuid4().hex,
+                "made_at": now,
+                "actor": actor,
+                "window_start": start,
+                "window_end": end,
+                "result": result,
+            },
+        )
 
 
 def newest_reconciliation(rows: Rows, window: tuple[datetime, datetime] | None = None) -> str | None:

@@ -95,23 +95,56 @@ _LINES_DUCKDB = (
 _KINDS = {
     **dict.fromkeys(
         (
-            "timestamp", "ended_at", "updated_at", "synced_at", "booked_at", "superseded_at", "stamp", "created_at",
-            "first_attempt_at", "last_attempt_at", "unknown_since", "answered_at", "confirmed_at", "held_at",
-            "released_at", "accounted_at", "moment", "hour", "found_at",
+            "timestamp",
+            "ended_at",
+            "updated_at",
+            "synced_at",
+            "booked_at",
+            "superseded_at",
+            "stamp",
+            "created_at",
+            "first_attempt_at",
+            "last_attempt_at",
+            "unknown_since",
+            "answered_at",
+            "confirmed_at",
+            "held_at",
+            "released_at",
+            "accounted_at",
+            "moment",
+            "hour",
+            "found_at",
         ),
         _TIME,
     ),
     **dict.fromkeys(
         (
-            "tokens_in", "tokens_out", "tokens_total", "observations", "seq", "revision", "superseded_seq", "value",
-            "events", "attempts", "close_seq",
+            "tokens_in",
+            "tokens_out",
+            "tokens_total",
+            "observations",
+            "seq",
+            "revision",
+            "superseded_seq",
+            "value",
+            "events",
+            "attempts",
+            "close_seq",
         ),
         _COUNT,
     ),
     **dict.fromkeys(
         (
-            "latency_seconds", "active_seconds", "credits_ai_tokens", "credits_compute", "credits_storage",
-            "credits_total", "credits", "carried_before", "counted", "delivered",
+            "latency_seconds",
+            "active_seconds",
+            "credits_ai_tokens",
+            "credits_compute",
+            "credits_storage",
+            "credits_total",
+            "credits",
+            "carried_before",
+            "counted",
+            "delivered",
         ),
         _CREDITS,
     ),
@@ -123,11 +156,18 @@ _KINDS = {
     "credit_price_usd": ("decimal(18, 12)", "DECIMAL(18,12)"),
     "usage": (_USAGE_KIND, _USAGE_DUCKDB),
     "usage_lines": (_LINES_KIND, _LINES_DUCKDB),
-}  # fmt: skip
+}
 
 _LEDGER_ONLY = (
-    "quarter_hour", "meter_event_identifier", "synced_at", "marks", "seq", "revision", "booked_at", "run_id",
-)  # fmt: skip
+    "quarter_hour",
+    "meter_event_identifier",
+    "synced_at",
+    "marks",
+    "seq",
+    "revision",
+    "booked_at",
+    "run_id",
+)
 """Added by the ledger: the quarter of an hour since 1970 the event began in (every timezone's days and hours
 consist of whole ones), Stripe's identifier, its own flags (`marks`), booking number, revision, when, by which run."""
 
@@ -178,17 +218,34 @@ SYNC_TABLES: dict[str, tuple[Column, ...]] = {
     name: tuple(_column(column) for column in columns)
     for name, columns in {
         "intents": (
-            "identifier", "event_name", "customer_id", "source", "revision", "stamp", "credits", "carried_before",
-            "value", "events", "state", "created_at", "attempts", "first_attempt_at", "last_attempt_at",
-            "unknown_since", "answered_at", "answer", "code", "request_id", "confirmed_at", "push_id",
+            "identifier",
+            "event_name",
+            "customer_id",
+            "source",
+            "revision",
+            "stamp",
+            "credits",
+            "carried_before",
+            "value",
+            "events",
+            "state",
+            "created_at",
+            "attempts",
+            "first_attempt_at",
+            "last_attempt_at",
+            "unknown_since",
+            "answered_at",
+            "answer",
+            "code",
+            "request_id",
+            "confirmed_at",
+            "push_id",
         ),
         "coverage": ("identifier", "event_id", "customer_id", "credits"),
         "holds": ("event_id", "cause", "reason", "actor", "held_at", "released_at", "released_by"),
-        "sent_elsewhere": (
-            "customer_id", "hour", "counted", "delivered", "found_at", "released_at", "released_by",
-        ),
+        "sent_elsewhere": ("customer_id", "hour", "counted", "delivered", "found_at", "released_at", "released_by"),
     }.items()
-}  # fmt: skip
+}
 """What is on its way to Stripe: meter events written down before they are sent (`stamp` is their timestamp, `value`
 whole credits, `credits` the exact sum they cover), which part of which event each covers, what is kept back, and what
 Stripe `counted` in an hour that is not what was `delivered` from here, until somebody decided about it."""

@@ -42,8 +42,16 @@ def sums(selection: Selection) -> Question:
 def _sums(chosen: Chosen) -> ir.Table:
     t = selected(chosen)
     kind = ibis.cases((t.flags.contains(Flag.OWN_KEY), "theirs"), (t.cost_usd.isnull(), "unknown"), else_="ours")
-    summed = ("credits_ai_tokens", "credits_compute", "credits_storage", "cost_usd", "tokens_in", "tokens_out",
-              "tokens_total", "latency_seconds")  # fmt: skip
+    summed = (
+        "credits_ai_tokens",
+        "credits_compute",
+        "credits_storage",
+        "cost_usd",
+        "tokens_in",
+        "tokens_out",
+        "tokens_total",
+        "latency_seconds",
+    )
     t = t.mutate(cost_kind=kind)
     grouped = t.group_by(ORGANIZATION, "sync_status", "credit_price_usd", "cost_kind")
     return grouped.aggregate(events=t.count(), **{name: t[name].sum() for name in summed})

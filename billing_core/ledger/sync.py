@@ -337,9 +337,12 @@ def _now_sending(coverage: pa.Table, events: pa.Table) -> pa.Table:
     plain = events.select(["id", "customer_id", "marks"])
     mine = coverage.join(plain, ["event_id", "customer_id"], ["id", "customer_id"], "inner")
     back = coverage.join(mine.select(["event_id"]), "event_id", join_type="left anti")
-    back = back.join(plain.select(["id", "marks"]), "event_id", "id", "inner").group_by("event_id").aggregate(
-        [("identifier", "max"), ("marks", "max")]
-    ).rename_columns({"identifier_max": "identifier", "marks_max": "marks"})  # fmt: skip
+    back = (
+        back.join(plain.select(["id", "marks"]), "event_id", "id", "inner")
+        .group_by("event_id")
+        .aggregate([("identifier", "max"), ("marks", "max")])
+        .rename_columns({"identifier_max": "identifier", "marks_max": "marks"})
+    )
     rows = pa.concat_tables([t.select(["event_id", "identifier", "marks"]) for t in (mine, back)])
     nobody = events.filter(pc.is_null(events["customer_id"]))["id"]
     is_nobodys = pc.is_in(rows["event_id"], nobody.combine_chunks())

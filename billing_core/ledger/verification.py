@@ -59,9 +59,12 @@ def entry_sets(
     `columns` of events are hashed: those that the ledger had at the close, which may have more by now.
     """
     values: dict[str, list[Any]] = {
-        "seq": [seq], "seq_then": [seq, closed_at], "window_then": [start, end, closed_at],
-        "window_before": [start, end, seq], "then": [closed_at],
-    }  # fmt: skip
+        "seq": [seq],
+        "seq_then": [seq, closed_at],
+        "window_then": [start, end, closed_at],
+        "window_before": [start, end, seq],
+        "then": [closed_at],
+    }
     return {name: _digest(rows, query, values[needs]) for name, (query, needs) in _sets(columns).items()}
 
 
@@ -101,18 +104,22 @@ def _hash(columns: Sequence[tuple[str, str]], table: str = "") -> str:
 
 _INTENT = [
     *((name, "VARCHAR") for name in ("identifier", "event_name", "customer_id", "source", "revision")),
-    ("stamp", "TIMESTAMP"), *((name, "VARCHAR") for name in ("credits", "carried_before", "value", "events")),
-]  # fmt: skip
+    ("stamp", "TIMESTAMP"),
+    *((name, "VARCHAR") for name in ("credits", "carried_before", "value", "events")),
+]
 _COVERAGE = [(name, "VARCHAR") for name in ("identifier", "event_id", "customer_id", "credits")]
 _HOLD = [*((name, "VARCHAR") for name in ("event_id", "cause", "reason", "actor")), ("held_at", "TIMESTAMP")]
 _LINE = [
     *((name, "VARCHAR") for name in ("seq", "organization_id", "name", "customer_id")),
-    ("changed_at", "TIMESTAMP"), ("changed_by", "VARCHAR"), ("source", "VARCHAR"),
-]  # fmt: skip
+    ("changed_at", "TIMESTAMP"),
+    ("changed_by", "VARCHAR"),
+    ("source", "VARCHAR"),
+]
 _IMPORT = [
     *((name, "VARCHAR") for name in ("id", "kind", "file_name", "sha256", "seq")),
-    ("imported_at", "TIMESTAMP"), ("imported_by", "VARCHAR"),
-]  # fmt: skip
+    ("imported_at", "TIMESTAMP"),
+    ("imported_by", "VARCHAR"),
+]
 _BOOKING = [("seq", "BIGINT"), ("booked_at", "TIMESTAMP"), ("run_id", "VARCHAR")]
 
 
@@ -129,7 +136,8 @@ def _sets(columns: Collection[str]) -> Mapping[str, tuple[str, str]]:
             "window_before",
         ),
         "meter_events": (
-            f"SELECT {_hash(_INTENT)} FROM intents WHERE stamp >= ? AND stamp < ? AND created_at <= ?", "window_then",
+            f"SELECT {_hash(_INTENT)} FROM intents WHERE stamp >= ? AND stamp < ? AND created_at <= ?",
+            "window_then",
         ),
         "coverage": (
             f"""SELECT {_hash(_COVERAGE, "c.")} FROM coverage c JOIN intents i USING (identifier)
@@ -145,7 +153,7 @@ def _sets(columns: Collection[str]) -> Mapping[str, tuple[str, str]]:
         "organization_map": (f"SELECT {_hash(_LINE)} FROM organization_directory WHERE changed_at <= ?", "then"),
         "imports": (f"SELECT {_hash(_IMPORT)} FROM imports WHERE imported_at <= ?", "then"),
         "bookings": (f"SELECT {_hash(_BOOKING)} FROM bookings WHERE seq < ?", "seq"),
-    }  # fmt: skip
+    }
 
 
 # ── events beside what was frozen ────────────────────────────────────────────────────────────────
@@ -169,9 +177,15 @@ def tampered(rows: Rows, *, seq: int, start: datetime, end: datetime) -> list[Ta
 
 
 _OWN = {
-    "sync_status", "sync_error", "meter_event_identifier", "synced_at", "marks", "quarter_hour", "policy",
+    "sync_status",
+    "sync_error",
+    "meter_event_identifier",
+    "synced_at",
+    "marks",
+    "quarter_hour",
+    "policy",
     "named_customer_id",
-}  # fmt: skip
+}
 """What may differ between an event and its frozen state although nobody touched its facts. Whether it counts later and
 whether it was billed elsewhere change with a new revision only."""
 

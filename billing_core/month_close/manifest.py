@@ -17,9 +17,14 @@ from billing_core.usage_events.totals import Sums, add_up
 def heading(close: Close) -> dict[str, Any]:
     """The part that journal and manifest of a close have in common: month, window, timezone, who and when."""
     return {
-        "period": close.period, "timezone": close.timezone, "from": utc_text(close.start), "to": utc_text(close.end),
-        "closed_at": utc_text(close.closed_at), "closed_by": close.closed_by, "booking": close.seq,
-    }  # fmt: skip
+        "period": close.period,
+        "timezone": close.timezone,
+        "from": utc_text(close.start),
+        "to": utc_text(close.end),
+        "closed_at": utc_text(close.closed_at),
+        "closed_by": close.closed_by,
+        "booking": close.seq,
+    }
 
 
 def totals_of(by_status: Mapping[str, Sums]) -> dict[str, Any]:
@@ -32,9 +37,11 @@ def totals_of(by_status: Mapping[str, Sums]) -> dict[str, Any]:
 def status_line(status: str, sums: Sums) -> dict[str, Any]:
     totals = sums.totals
     return {
-        "status": status, "events": sums.events, "credits": plain_decimal(totals.credits.total),
+        "status": status,
+        "events": sums.events,
+        "credits": plain_decimal(totals.credits.total),
         "amount_usd": plain_decimal(totals.amount_usd),
-    }  # fmt: skip
+    }
 
 
 def stripe_part(found: Reconciliation, is_connected: bool) -> dict[str, Any]:
@@ -57,13 +64,15 @@ def stripe_part(found: Reconciliation, is_connected: bool) -> dict[str, Any]:
         return sums
 
     return {
-        "connected": is_connected, "reconciled_at": utc_text(found.made_at), "reconciliation_sha256": digest(document),
+        "connected": is_connected,
+        "reconciled_at": utc_text(found.made_at),
+        "reconciliation_sha256": digest(document),
         **line(found.rows),
         "customers": [
             {"customer_id": customer, **line(customers[customer])}
             for customer in sorted(customers, key=lambda name: (name is None, name or ""))
         ],
-    }  # fmt: skip
+    }
 
 
 def together(many: Iterable[Sums]) -> Sums:
@@ -71,12 +80,14 @@ def together(many: Iterable[Sums]) -> Sums:
     rows = [
         {
             **{f"credits_{part}": getattr(one.totals.credits, part) for part in ("ai_tokens", "compute", "storage")},
-            "credit_price_usd": Decimal(0), "sync_status": "", "events": one.events,
+            "credit_price_usd": Decimal(0),
+            "sync_status": "",
+            "events": one.events,
             "amount_usd": one.totals.amount_usd,
             **{name: getattr(one.totals, name) for name in ("cost_usd", "tokens_in", "tokens_out", "tokens_total")},
         }
         for one in many
-    ]  # fmt: skip
+    ]
     summed = add_up(rows)
     amount = added(row["amount_usd"] for row in rows)
     return Sums(summed.totals.model_copy(update={"amount_usd": amount}), summed.events, Decimal(0), 0)

@@ -124,9 +124,11 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `verify`)."""
         return {
-            "manifest": dict(self.manifest), "ok": self.ok, "checked": list(self.checked),
+            "manifest": dict(self.manifest),
+            "ok": self.ok,
+            "checked": list(self.checked),
             "differences": [one.to_json() for one in self.differences],
-        }  # fmt: skip
+        }
 
 
 def window_of(period: str, zone: ZoneInfo) -> Window:

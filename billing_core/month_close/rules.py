@@ -65,10 +65,13 @@ class Obstacle:
     def to_json(self) -> dict[str, Any]:
         """The obstacle as `close --json` and the manifest have it: credits as text."""
         return {
-            "cause": self.cause, "group": self.group.value, "says": self.says, "events": self.events,
+            "cause": self.cause,
+            "group": self.group.value,
+            "says": self.says,
+            "events": self.events,
             "credits": None if self.credits is None else plain_decimal(self.credits),
             "event_ids": list(self.event_ids),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +146,10 @@ def not_over(period: str, end: datetime, settled_at: datetime, now: datetime) ->
 _LANGFUSE = {
     Cause.LATE: (ObstacleGroup.UNSETTLED, "Langfuse and the ledger differ: pull the month, push, close again"),
     Cause.CHANGED_AFTER_SENDING: (
-        ObstacleGroup.UNSETTLED, "Langfuse says otherwise of events that were sent: pull the month, push, close again",
+        ObstacleGroup.UNSETTLED,
+        "Langfuse says otherwise of events that were sent: pull the month, push, close again",
     ),
-}  # fmt: skip
+}
 
 _UNEXPLAINED = {
     Cause.NOT_OURS: "Stripe counts credits that this ledger did not send",
@@ -197,11 +201,12 @@ _STUCK = {
     "closed_period": (Cause.HELD, ObstacleGroup.ERROR, "the invoice of their billing period is final"),
     "failed_before": (Cause.HELD, ObstacleGroup.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
     "sent_elsewhere": (
-        Cause.SENT_ELSEWHERE, ObstacleGroup.UNSENT,
+        Cause.SENT_ELSEWHERE,
+        ObstacleGroup.UNSENT,
         "Stripe may count them already: release or settle them on Stripe Sync",
     ),
     "on_hold": (Cause.HELD, ObstacleGroup.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
-}  # fmt: skip
+}
 _ELSEWHERE = (
     "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
     "import a newer export of it, or accept unknown_outcome"

@@ -99,12 +99,7 @@ class MonthCloseService:
     """What finance and admins can do with months: check, close, verify, reopen. Thread-safe."""
 
     def __init__(
-        self,
-        settings: Settings,
-        ledger: Ledger,
-        stripe: StripeSyncService,
-        exports: ExportService,
-        clock: Clock = now,
+        self, settings: Settings, ledger: Ledger, stripe: StripeSyncService, exports: ExportService, clock: Clock = now
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -234,9 +229,18 @@ class MonthCloseService:
         found += _careful("journals", in_journals(close, manifest, ledger, book))
         found += _careful("exports", self._in_exports(close, manifest, principal, say))
         checked = (
-            "manifest", "entries", "events", "bookings", "meter events", "totals", "rate cards", "reconciliation",
-            "audit log", "earlier closes", "exports",
-        )  # fmt: skip
+            "manifest",
+            "entries",
+            "events",
+            "bookings",
+            "meter events",
+            "totals",
+            "rate cards",
+            "reconciliation",
+            "audit log",
+            "earlier closes",
+            "exports",
+        )
         return Verification(manifest, tuple(found), checked)
 
     def _in_totals(self, close: Close, manifest: Mapping[str, Any], principal: Principal) -> Iterator[Difference]:
@@ -362,9 +366,14 @@ class MonthCloseService:
         def make(seq: int, sets: dict[str, EntrySet], head: dict[str, Any]) -> tuple[str, str]:
             noted = {name: {"entries": one.entries, "sha256": one.sha256} for name, one in sets.items()}
             own = {
-                "period": checklist.period, "timezone": zone, "closed_at": utc_text(now), "closed_by": principal.name,
-                "booking": seq, "sets": noted, "audit_head": head,
-            }  # fmt: skip
+                "period": checklist.period,
+                "timezone": zone,
+                "closed_at": utc_text(now),
+                "closed_by": principal.name,
+                "booking": seq,
+                "sets": noted,
+                "audit_head": head,
+            }
             text = canonical({**body, **own})
             return text, digest(text)
 
@@ -376,9 +385,13 @@ class MonthCloseService:
         made = self._exports.digest(request, principal)
         totals = {name: plain_decimal(v) if isinstance(v, Decimal) else v for name, v in made.totals.items()}
         return {
-            "dataset": request.dataset.value, "format": request.format.value if request.format else None,
-            "rows": made.rows, "bytes": made.bytes, "sha256": made.sha256, "totals": totals,
-        }  # fmt: skip
+            "dataset": request.dataset.value,
+            "format": request.format.value if request.format else None,
+            "rows": made.rows,
+            "bytes": made.bytes,
+            "sha256": made.sha256,
+            "totals": totals,
+        }
 
     def _by_status(self, selection: Selection) -> dict[str, Sums]:
         rows: dict[str, list[dict[str, Any]]] = {}
@@ -457,10 +470,16 @@ def _month(
     if close is None:
         return month if now < window.end else replace(month, state=MonthState.OVER)
     month = replace(
-        month, state=MonthState.REOPENED, closed_at=close.closed_at, closed_by=close.closed_by, sha256=close.sha256,
-        timezone=close.timezone, reopened_at=close.reopened_at, reopened_by=close.reopened_by,
+        month,
+        state=MonthState.REOPENED,
+        closed_at=close.closed_at,
+        closed_by=close.closed_by,
+        sha256=close.sha256,
+        timezone=close.timezone,
+        reopened_at=close.reopened_at,
+        reopened_by=close.reopened_by,
         reopen_reason=close.reopen_reason,
-    )  # fmt: skip
+    )
     return _as_closed(month, close) if close.counts else month
 
 

@@ -9,10 +9,23 @@ from billing_core.organizations.anomalies import Anomaly
 from billing_core.values.csv_cells import csv_line
 
 HEADER = (
-    "organization_id", "day", "credits", "expected_credits", "expected_low", "expected_high", "credits_at_stake",
-    "usd_at_stake", "baseline_credits", "volume_credits", "price_credits", "mix_credits", "state", "seen_at", "seen_by",
+    "organization_id",
+    "day",
+    "credits",
+    "expected_credits",
+    "expected_low",
+    "expected_high",
+    "credits_at_stake",
+    "usd_at_stake",
+    "baseline_credits",
+    "volume_credits",
+    "price_credits",
+    "mix_credits",
+    "state",
+    "seen_at",
+    "seen_by",
     "note",
-)  # fmt: skip
+)
 
 
 def csv_document(pieces: Iterable[Sequence[Anomaly]]) -> Iterator[bytes]:
@@ -27,9 +40,18 @@ def _values(row: Anomaly) -> list[Any]:
     parts = [None] * 4 if split is None else [split.baseline, split.volume, split.price, split.mix]
     seen = [None, None, None] if mark is None else [mark.seen_at, mark.seen_by, mark.note]
     return [
-        row.organization_id, row.day.isoformat(), row.credits, expected.level, expected.low, expected.high,
-        row.credits_at_stake, row.usd_at_stake, *parts, state(row), *seen,
-    ]  # fmt: skip
+        row.organization_id,
+        row.day.isoformat(),
+        row.credits,
+        expected.level,
+        expected.low,
+        expected.high,
+        row.credits_at_stake,
+        row.usd_at_stake,
+        *parts,
+        state(row),
+        *seen,
+    ]
 
 
 def state(row: Anomaly) -> str:

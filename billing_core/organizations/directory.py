@@ -225,10 +225,16 @@ class Directory:
         )
         known = self._known_customers()
         finished = tuple(
-            PreviewLine(s.organization_id, s.before, s.after, s.seq, m := moved.get(s.organization_id, MovedEvents()),
-                 tuple(_warnings(s, m, known)))
+            PreviewLine(
+                s.organization_id,
+                s.before,
+                s.after,
+                s.seq,
+                m := moved.get(s.organization_id, MovedEvents()),
+                tuple(_warnings(s, m, known)),
+            )
             for s in steps
-        )  # fmt: skip
+        )
         return DirectoryPreview(finished, len(asked) - len(steps), source, tuple(self._notes(finished)), file_sha256)
 
     def apply(
@@ -252,9 +258,13 @@ class Directory:
         moved = self._book.change(
             {step.organization_id: step.after for step in preview.steps},
             seen={step.organization_id: step.seq for step in preview.steps},
-            policy=self._policy, actor=principal.name, source=preview.source, now=self._clock(),
-            file_sha256=preview.file_sha256, also=also,
-        )  # fmt: skip
+            policy=self._policy,
+            actor=principal.name,
+            source=preview.source,
+            now=self._clock(),
+            file_sha256=preview.file_sha256,
+            also=also,
+        )
         return Applied(len(preview.steps), sum(moved.values()))
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────

@@ -367,9 +367,14 @@ def _smoothing(history: Floats, method: str, *, has_trend: bool) -> _Fitted | No
     with _without_warnings():
         try:
             model = ETSModel(
-                history / scale, error="add", trend="add" if has_trend else None, damped_trend=has_trend,
-                seasonal="add", seasonal_periods=WEEK, initialization_method="heuristic",
-            )  # fmt: skip
+                history / scale,
+                error="add",
+                trend="add" if has_trend else None,
+                damped_trend=has_trend,
+                seasonal="add",
+                seasonal_periods=WEEK,
+                initialization_method="heuristic",
+            )
             found = model.fit(disp=False)
             ahead = np.asarray(found.forecast(WEEK), dtype=np.float64) * scale
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):

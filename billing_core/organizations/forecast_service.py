@@ -287,9 +287,14 @@ class ForecastService:
         return tuple(replace(row, split=_split(row, found)) for row in rows)
 
     def mark(
-        self, principal: Principal, organization_id: str | None, day: date, note: str = "", *,
+        self,
+        principal: Principal,
+        organization_id: str | None,
+        day: date,
+        note: str = "",
+        *,
         credits_shown: Decimal | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Mark an anomaly as seen. `credits_shown` are the day's as the reader saw them, should they change meanwhile.
 
         Raises

@@ -12,14 +12,38 @@ from billing_core.organizations.notices import Delivery
 from billing_core.values.csv_cells import csv_line
 
 LIMIT_COLUMNS = (
-    "organization_id", "organization_name", "customer_id", "plan", "state", "credits_included", "credits_used",
-    "own_credits_used", "percent_used", "credits_pace", "period_start", "period_end", "shared_with",
-)  # fmt: skip
+    "organization_id",
+    "organization_name",
+    "customer_id",
+    "plan",
+    "state",
+    "credits_included",
+    "credits_used",
+    "own_credits_used",
+    "percent_used",
+    "credits_pace",
+    "period_start",
+    "period_end",
+    "shared_with",
+)
 
 NOTICE_COLUMNS = (
-    "organization_id", "organization_name", "customer_id", "plan", "threshold", "percent_used", "credits_included",
-    "credits_used", "period_start", "period_end", "raised_at", "webhook", "webhook_tries", "seen_at", "seen_by",
-)  # fmt: skip
+    "organization_id",
+    "organization_name",
+    "customer_id",
+    "plan",
+    "threshold",
+    "percent_used",
+    "credits_included",
+    "credits_used",
+    "period_start",
+    "period_end",
+    "raised_at",
+    "webhook",
+    "webhook_tries",
+    "seen_at",
+    "seen_by",
+)
 
 
 def limits_csv(rows: Iterable[Limit], names: Mapping[str, str], now: datetime) -> Iterator[bytes]:
@@ -30,10 +54,20 @@ def limits_csv(rows: Iterable[Limit], names: Mapping[str, str], now: datetime) -
 
 def _limit(row: Limit, names: Mapping[str, str], now: datetime) -> list[Any]:
     return [
-        row.organization_id, names.get(row.organization_id or ""), row.customer_id, row.plan, row.state, row.included,
-        row.used, row.own_used, row.percent_used, row.pace(now), row.period_start, row.period_end,
+        row.organization_id,
+        names.get(row.organization_id or ""),
+        row.customer_id,
+        row.plan,
+        row.state,
+        row.included,
+        row.used,
+        row.own_used,
+        row.percent_used,
+        row.pace(now),
+        row.period_start,
+        row.period_end,
         list(row.shared_with),
-    ]  # fmt: skip
+    ]
 
 
 def notices_csv(notices: Iterable[tuple[Reached, Delivery | None]], names: Mapping[str, str]) -> Iterator[bytes]:
@@ -50,7 +84,18 @@ def _notice(one: Reached, delivery: Delivery | None, names: Mapping[str, str]) -
     )
     webhook = (None, None) if delivery is None else (delivery.state.value, delivery.tries)
     return [
-        one.organization_id, names.get(one.organization_id or ""), one.customer_id, one.plan, one.threshold,
-        percent_of(one.used, one.included), one.included, one.used, one.period_start, one.period_end, raised_at,
-        *webhook, seen_at, seen_by,
-    ]  # fmt: skip
+        one.organization_id,
+        names.get(one.organization_id or ""),
+        one.customer_id,
+        one.plan,
+        one.threshold,
+        percent_of(one.used, one.included),
+        one.included,
+        one.used,
+        one.period_start,
+        one.period_end,
+        raised_at,
+        *webhook,
+        seen_at,
+        seen_by,
+    ]

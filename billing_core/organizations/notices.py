@@ -46,11 +46,17 @@ def _passed(limit: Limit, thresholds: Iterable[int]) -> list[Reached]:
         return []
     return [
         Reached(
-            limit.organization_id, limit.customer_id, limit.plan, threshold, limit.period_start, limit.period_end,
-            limit.included, limit.used,
+            limit.organization_id,
+            limit.customer_id,
+            limit.plan,
+            threshold,
+            limit.period_start,
+            limit.period_end,
+            limit.included,
+            limit.used,
         )
         for threshold in limit.reached(thresholds)
-    ]  # fmt: skip
+    ]
 
 
 def facts_of(one: Reached, organization_name: str | None) -> dict[str, Any]:

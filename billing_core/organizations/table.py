@@ -136,9 +136,7 @@ def rows(
     return [one for _, one in known] + [one for one in ordered if value(one) is None]
 
 
-CSV_COLUMNS: tuple[str, ...] = (
-    "organization_id", "name", "customer_ids", *FIGURES, "previous_credits_total", "share"
-)  # fmt: skip
+CSV_COLUMNS: tuple[str, ...] = ("organization_id", "name", "customer_ids", *FIGURES, "previous_credits_total", "share")
 """Header of the download; `customer_ids` and `models` are JSON lists, `share` is the part of everybody's credits."""
 
 

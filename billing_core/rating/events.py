@@ -108,8 +108,13 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 def no_usage(total: Integers, flagged: Mapping[Flag, Mask]) -> Mask:
     """Which events cost 0 credits because nothing was used: no other flag says why their `total` is 0."""
     reasons = (
-        Flag.OWN_KEY, Flag.UNPRICED, Flag.EXCLUDED_ENVIRONMENT, Flag.BAD_USAGE, Flag.LEGACY_BILLED, Flag.INCOMPLETE,
-    )  # fmt: skip
+        Flag.OWN_KEY,
+        Flag.UNPRICED,
+        Flag.EXCLUDED_ENVIRONMENT,
+        Flag.BAD_USAGE,
+        Flag.LEGACY_BILLED,
+        Flag.INCOMPLETE,
+    )
     free: Mask = (total == 0) & ~np.logical_or.reduce([flagged[reason] for reason in reasons])
     return free
 
@@ -134,9 +139,22 @@ EVENT_SCHEMA = pa.schema(
         *(
             _field(name)
             for name in (
-                "id", "project_id", "trace_base", "timestamp", "ended_at", "organization_id", "customer_id",
-                "user_id", "session_id", "chatflow_id", "chatflow_name", "environment", "models", "tokens_in",
-                "tokens_out", "tokens_total",
+                "id",
+                "project_id",
+                "trace_base",
+                "timestamp",
+                "ended_at",
+                "organization_id",
+                "customer_id",
+                "user_id",
+                "session_id",
+                "chatflow_id",
+                "chatflow_name",
+                "environment",
+                "models",
+                "tokens_in",
+                "tokens_out",
+                "tokens_total",
             )
         ),
         pa.field("latency_seconds", LATENCY, nullable=False),
@@ -161,7 +179,7 @@ EVENT_SCHEMA = pa.schema(
         _field("active_seconds"),
         _field("usage_lines"),
     ]
-)  # fmt: skip
+)
 """What a pull books. The ledger adds what only it knows: sequence, sync identifiers, its own marks."""
 
 

@@ -23,9 +23,7 @@ from billing_core.rating.rate import CREDITS
 from billing_core.types import Flag
 from billing_core.values.usage_frame import USAGE_SCHEMA, MetadataNames
 
-NAMED_FACTS = (
-    "organization_id", "user_id", "chatflow_id", "chatflow_name", "ai_credentials_ownership", "storage_gb",
-)  # fmt: skip
+NAMED_FACTS = ("organization_id", "user_id", "chatflow_id", "chatflow_name", "ai_credentials_ownership", "storage_gb")
 """Columns that metadata names decide, besides who the trace names as customer."""
 
 _LEGACY_FACTS = tuple(name for name in USAGE_SCHEMA.names if name.startswith("legacy_"))
@@ -230,14 +228,12 @@ def _as_named_then(usage: pa.Table, ones: Sequence[PolicyDifference]) -> pa.Tabl
     columns: dict[str, pa.Array] = {
         "customer_id": pa.nulls(rows, pa.string()),
         **{name: pa.nulls(rows, USAGE_SCHEMA.field(name).type) for name in _LEGACY_FACTS},
-        **{
-            name: pa.array([one.facts[name] for one in ones], USAGE_SCHEMA.field(name).type) for name in NAMED_FACTS
-        },
+        **{name: pa.array([one.facts[name] for one in ones], USAGE_SCHEMA.field(name).type) for name in NAMED_FACTS},
         **{
             flag.value: pa.array([flag in one.flags for one in ones])
             for flag in (Flag.CONFLICTING_ATTRIBUTES, Flag.BAD_USAGE, Flag.INCOMPLETE)
         },
-    }  # fmt: skip
+    }
     for name, column in columns.items():
         usage = usage.set_column(usage.schema.get_field_index(name), name, column)
     return usage

@@ -44,10 +44,7 @@ class BilledLine:
 
 
 def no_metered_item(
-    counted: Mapping[tuple[str, datetime], Decimal],
-    subscriptions: Iterable[Subscription],
-    meter_id: str,
-    now: datetime,
+    counted: Mapping[tuple[str, datetime], Decimal], subscriptions: Iterable[Subscription], meter_id: str, now: datetime
 ) -> Iterator[UnbilledFinding]:
     """Findings: customers with credits counted in hours that no subscription with an item on the meter bills."""
     spans: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
@@ -74,10 +71,7 @@ def no_metered_item(
 
 
 def several_subscriptions(
-    counted: Mapping[tuple[str, datetime], Decimal],
-    subscriptions: Iterable[Subscription],
-    meter_id: str,
-    now: datetime,
+    counted: Mapping[tuple[str, datetime], Decimal], subscriptions: Iterable[Subscription], meter_id: str, now: datetime
 ) -> Iterator[UnbilledFinding]:
     """Findings: customers with two or more live subscriptions on the meter, each of which bills the same usage."""
     live: dict[str, list[str]] = {}
@@ -118,9 +112,7 @@ def billed_lines(
 
 
 def after_finalization(
-    lines: Sequence[BilledLine],
-    late: Iterable[Mapping[str, Any]],
-    sent_in: Callable[[str, datetime, datetime], int],
+    lines: Sequence[BilledLine], late: Iterable[Mapping[str, Any]], sent_in: Callable[[str, datetime, datetime], int]
 ) -> Iterator[UnbilledFinding]:
     """Findings: credits sent for a period after its end of which the final invoice knows nothing.
 

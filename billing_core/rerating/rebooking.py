@@ -114,9 +114,16 @@ def _statuses(
             status = SyncStatus.ERROR.value
             error = failure if had_customer[place] or failure == MARK_GONE else no_customer(failure)
         kind = (
-            flags[place], status, error, had_customer[place], has_credits[place], was_rejected[place],
-            waiting.rules.get(event_id), waiting.kept_back.get(event_id), has_customer[place],
-        )  # fmt: skip
+            flags[place],
+            status,
+            error,
+            had_customer[place],
+            has_credits[place],
+            was_rejected[place],
+            waiting.rules.get(event_id),
+            waiting.kept_back.get(event_id),
+            has_customer[place],
+        )
         if kind not in known:
             known[kind] = _decided(kind)
         statuses[place], errors[place] = known[kind]

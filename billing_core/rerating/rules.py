@@ -40,10 +40,25 @@ RERATED = pa.schema(
 """Row for row: what an event would cost, and whether anything about it differs from what is booked."""
 
 NEEDED = (
-    "timestamp", "ended_at", "organization_id", "customer_id", "usage", "tokens_total", "storage_gb", "cost_usd",
-    "ai_credentials_ownership", *PARTS, "credits_total", "credit_price_usd", "rate_card_version", "sync_status",
-    "flags", "problems", "billed_elsewhere", *LEARNED,
-)  # fmt: skip
+    "timestamp",
+    "ended_at",
+    "organization_id",
+    "customer_id",
+    "usage",
+    "tokens_total",
+    "storage_gb",
+    "cost_usd",
+    "ai_credentials_ownership",
+    *PARTS,
+    "credits_total",
+    "credit_price_usd",
+    "rate_card_version",
+    "sync_status",
+    "flags",
+    "problems",
+    "billed_elsewhere",
+    *LEARNED,
+)
 """Stored columns of events that re-rating and its sums read."""
 
 Mask = npt.NDArray[np.bool_]

@@ -13,14 +13,7 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.schema import SENT
 from billing_core.organizations.limits import Limit, reached
-from billing_core.rerating.model import (
-    CardVersion,
-    CustomerDelta,
-    NotRerated,
-    OrganizationDelta,
-    PlanCrossing,
-    ToSend,
-)
+from billing_core.rerating.model import CardVersion, CustomerDelta, NotRerated, OrganizationDelta, PlanCrossing, ToSend
 from billing_core.values.decimals import EXACT
 
 Periods = Mapping[str, tuple[datetime, datetime]]
@@ -127,11 +120,16 @@ class RerateTotals:
         """The change of every organization with events, largest difference first."""
         rows = [
             OrganizationDelta(
-                one, count, self._changed[one], self._credits["old"][one], self._credits["new"][one],
-                self._usd["old"][one], self._usd["new"][one],
+                one,
+                count,
+                self._changed[one],
+                self._credits["old"][one],
+                self._credits["new"][one],
+                self._usd["old"][one],
+                self._usd["new"][one],
             )
             for one, count in {**dict.fromkeys(self._credits["new"], 0), **self._counts}.items()
-        ]  # fmt: skip
+        ]
         return tuple(sorted(rows, key=lambda row: (-abs(row.delta), row.organization_id is None, row.organization_id)))
 
     @property

@@ -29,8 +29,15 @@ LONGEST = 500
 """Characters of one line."""
 
 _WRONG_PLACE = {
-    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST,
-}  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EEXIST,
+}
 """Whoever named the place can name a better one: wrong usage. All else is the machine's."""
 
 _ADVICE = {

@@ -44,13 +44,7 @@ def create_app(
         If the journal cannot be used.
     """
     app = Starlette(
-        routes=[
-            *common.routes(),
-            *v2.routes(),
-            *legacy.routes(),
-            *stripe.routes(),
-            *faults.routes(),
-        ],
+        routes=[*common.routes(), *v2.routes(), *legacy.routes(), *stripe.routes(), *faults.routes()],
         exception_handlers={HttpError: refuse, 404: unknown_route},
     )
     app.state.sandbox = Sandbox(dataset, ApiGeneration(mode), clock)

@@ -38,10 +38,14 @@ LARGEST_SUM = 4 * 10**18
 
 CANDIDATES = pa.schema(
     {
-        "id": pa.string(), "customer_id": pa.string(), "timestamp": TIME, "credits_total": CREDITS,
-        "sync_status": pa.string(), "marks": pa.string(),
+        "id": pa.string(),
+        "customer_id": pa.string(),
+        "timestamp": TIME,
+        "credits_total": CREDITS,
+        "sync_status": pa.string(),
+        "marks": pa.string(),
     }
-)  # fmt: skip
+)
 """Settled events that may owe something: pending ones, and sent ones that changed since."""
 
 COVERED = pa.schema({"event_id": pa.string(), "customer_id": pa.string(), "credits": CREDITS, "stamp": TIME})
@@ -158,20 +162,28 @@ def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
     known = mine["customer_id"].is_valid().to_numpy()
     rows = pa.table(
         {
-            "id": mine["id"], "customer_id": mine["customer_id"], "at": mine["timestamp"], "delta": pa.array(delta),
-            "pending": pa.array(pending), "waited": pc.match_substring(mine["marks"], "carried"),
+            "id": mine["id"],
+            "customer_id": mine["customer_id"],
+            "at": mine["timestamp"],
+            "delta": pa.array(delta),
+            "pending": pa.array(pending),
+            "waited": pc.match_substring(mine["marks"], "carried"),
         }
-    ).filter(pa.array((delta != 0) & known))  # fmt: skip
+    ).filter(pa.array((delta != 0) & known))
     now_of = candidates.select(["id", "customer_id"])
     back = covered.join(now_of, ["event_id", "customer_id"], ["id", "customer_id"], "left anti")
     back_delta = -to_integers(back["credits"])
     no = pa.array(np.zeros(back.num_rows, dtype=bool))
     returned = pa.table(
         {
-            "id": back["event_id"], "customer_id": back["customer_id"], "at": back["stamp"],
-            "delta": pa.array(back_delta), "pending": no, "waited": no,
+            "id": back["event_id"],
+            "customer_id": back["customer_id"],
+            "at": back["stamp"],
+            "delta": pa.array(back_delta),
+            "pending": no,
+            "waited": no,
         }
-    ).filter(pa.array(back_delta != 0))  # fmt: skip
+    ).filter(pa.array(back_delta != 0))
     return pa.concat_tables([rows, returned]), complete
 
 
@@ -198,16 +210,29 @@ class _Entries:
         slots = _slots(at, codes, customers.dictionary.to_pylist(), calendars)
         by_event = rules.granularity is Granularity.EVENT
         return cls(
-            _only(owed["id"]), customers.dictionary, codes, at, slots, at // UNIT * UNIT if by_event else slots,
-            _only(owed["delta"]).to_numpy(zero_copy_only=False), _only(owed["pending"]).to_numpy(zero_copy_only=False),
+            _only(owed["id"]),
+            customers.dictionary,
+            codes,
+            at,
+            slots,
+            at // UNIT * UNIT if by_event else slots,
+            _only(owed["delta"]).to_numpy(zero_copy_only=False),
+            _only(owed["pending"]).to_numpy(zero_copy_only=False),
             _only(owed["waited"]).to_numpy(zero_copy_only=False),
-        )  # fmt: skip
+        )
 
     def take(self, rows: Ints) -> _Entries:
         return _Entries(
-            self.ids.take(pa.array(rows)), self.customers, self.codes[rows], self.at[rows], self.slots[rows],
-            self.stamps[rows], self.delta[rows], self.is_pending[rows], self.waited[rows],
-        )  # fmt: skip
+            self.ids.take(pa.array(rows)),
+            self.customers,
+            self.codes[rows],
+            self.at[rows],
+            self.slots[rows],
+            self.stamps[rows],
+            self.delta[rows],
+            self.is_pending[rows],
+            self.waited[rows],
+        )
 
 
 def _only(column: pa.ChunkedArray) -> pa.Array:

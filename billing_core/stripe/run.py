@@ -63,11 +63,7 @@ class SendRun:
 
 
 def carry(
-    lanes: Sequence[deque[Item]],
-    deliver: Callable[[Item], Iterable[SendOutcome]],
-    *,
-    run: SendRun,
-    workers: int,
+    lanes: Sequence[deque[Item]], deliver: Callable[[Item], Iterable[SendOutcome]], *, run: SendRun, workers: int
 ) -> Iterator[SendOutcome]:
     """Deliver the items of all lanes in threads; yields each outcome as it becomes known.
 

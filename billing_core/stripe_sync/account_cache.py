@@ -176,9 +176,8 @@ class AccountCache:
             content = msgspec.json.encode(KeptSnapshot(subscriptions is not None, tuple(sorted(asked)))).decode()
             self._snapshots.store("picture", [StoredObject("picture", None, content, now)])
         snapshot = AccountSnapshot(
-            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None,
-            tuple(asked),
-        )  # fmt: skip
+            customers or kept.customers, subscriptions or (), drafts or (), now, subscriptions is not None, tuple(asked)
+        )
         return snapshot, tuple(problems)
 
     def _unlisted(self, snapshot: AccountSnapshot, of: Collection[str]) -> set[str]:
@@ -236,14 +235,17 @@ class AccountCache:
         self._snapshots.store("reports_read", [StoredObject("cursor", None, "{}", now)])
         answers = {
             identifier: IntentUpdate(
-                identifier, "void" if error.code in METER_GONE_CODES else "rejected", report.created,
-                text=f"Stripe rejected it after accepting it ({error.code}): {error.message}", code=error.code,
+                identifier,
+                "void" if error.code in METER_GONE_CODES else "rejected",
+                report.created,
+                text=f"Stripe rejected it after accepting it ({error.code}): {error.message}",
+                code=error.code,
             )
             for report in told
             for error in report.errors
             for identifier in error.identifiers
             if states.get(identifier) not in {None, "rejected", "void"}
-        }  # fmt: skip
+        }
         return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
 
     def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[HourlySum]:

@@ -196,11 +196,7 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "archived_meter": ("The meter was deactivated", "Activate the meter at Stripe, then retry.", (Action.RETRY,)),
 }
-OTHER = (
-    "Rejected by Stripe",
-    "Stripe's own words are beside it. Correct the cause, then retry.",
-    (Action.RETRY,),
-)
+OTHER = ("Rejected by Stripe", "Stripe's own words are beside it. Correct the cause, then retry.", (Action.RETRY,))
 
 
 def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
@@ -239,9 +235,11 @@ def read_problems(engine: Engine, now: datetime) -> list[Problem]:
     problems = {row["cause"]: _problem(row) for row in rows}
     for held in _held_corrections(engine, now):
         same = problems.get(held.cause)
-        problems[held.cause] = held if same is None else replace(
-            same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers)
-        )  # fmt: skip
+        problems[held.cause] = (
+            held
+            if same is None
+            else replace(same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers))
+        )
     return list(problems.values())
 
 

@@ -188,12 +188,18 @@ class _Push:
         finally:
             sink.close()
         return PushResult(
-            is_dry_run=True, intents=len(events), held=held, newly_held=frozen.newly_held,
-            held_corrections=frozen.held_corrections, waiting=len(events),
-            unknown=waiting.num_rows - (len(events) - fresh.num_rows), requests=requests, failures=frozen.named,
+            is_dry_run=True,
+            intents=len(events),
+            held=held,
+            newly_held=frozen.newly_held,
+            held_corrections=frozen.held_corrections,
+            waiting=len(events),
+            unknown=waiting.num_rows - (len(events) - fresh.num_rows),
+            requests=requests,
+            failures=frozen.named,
             problems=(*found.problems, *dict.fromkeys(found.cleared.unread.values())),
             reads_this_month=reads_this_month(self._snapshots, self._clock()),
-        )  # fmt: skip
+        )
 
     def fates(self, event_ids: Sequence[str]) -> dict[str, PushOutlook]:
         """See `outlook_of_retried`."""
@@ -260,18 +266,25 @@ class _Push:
         settled = self._settled_before()
         given = self._books.candidates(settled, prepare=self._prepare)
         return sent_elsewhere.clear_to_send(
-            self._ledger.engine, given, partial(self._reads.sums, meter_id), now=self._clock(),
+            self._ledger.engine,
+            given,
+            partial(self._reads.sums, meter_id),
+            now=self._clock(),
             may_ask=self._reads.may_check_before_sending,
-        )  # fmt: skip
+        )
 
     def _cleared(self, ready: pa.Table, cleared: ClearedToSend) -> pa.Table:
         """Without intents of an earlier push that carry usage into hours whose sums could not be read."""
-        keep = [
-            row["unknown_since"] is not None
-            or row["customer_id"] not in cleared.unread
-            or (row["customer_id"], hour_of(row["stamp"].replace(tzinfo=UTC))) in cleared.places
-            for row in ready.select(["customer_id", "stamp", "unknown_since"]).to_pylist()
-        ] if cleared.unread else [True] * ready.num_rows  # fmt: skip
+        keep = (
+            [
+                row["unknown_since"] is not None
+                or row["customer_id"] not in cleared.unread
+                or (row["customer_id"], hour_of(row["stamp"].replace(tzinfo=UTC))) in cleared.places
+                for row in ready.select(["customer_id", "stamp", "unknown_since"]).to_pylist()
+            ]
+            if cleared.unread
+            else [True] * ready.num_rows
+        )
         withdrawn = pc.is_in(ready["identifier"], pa.array(list(cleared.keep_back.withdrawn), pa.string()))
         return ready.filter(pc.and_(pa.array(keep, pa.bool_()), pc.invert(withdrawn)))
 
@@ -296,9 +309,14 @@ class _Push:
             return made
 
         return self._books.freeze(
-            make, settled_before=settled, push_id=self._id, now=now, keep=keep, prepare=self._prepare,
+            make,
+            settled_before=settled,
+            push_id=self._id,
+            now=now,
+            keep=keep,
+            prepare=self._prepare,
             keep_back=found.cleared.keep_back,
-        )  # fmt: skip
+        )
 
     def _snapshot(self, fresh: timedelta, *, keep: bool = True) -> tuple[AccountSnapshot, tuple[str, ...]]:
         """Billing periods, also of those customers of this push that Stripe's lists leave out."""
@@ -470,8 +488,16 @@ class _Push:
                 # Somebody else sent it, maybe with another value: the hour's sum will tell.
                 state, unknown_since = "sending", tried_at
                 text = "Stripe had a meter event under this identifier before it was sent from here"
-                return IntentUpdate(outcome.identifier, state, outcome.answered_at, attempts, text, DUPLICATE,
-                              outcome.request_id, unknown_since)  # fmt: skip
+                return IntentUpdate(
+                    outcome.identifier,
+                    state,
+                    outcome.answered_at,
+                    attempts,
+                    text,
+                    DUPLICATE,
+                    outcome.request_id,
+                    unknown_since,
+                )
             case OutcomeKind.DUPLICATE:
                 self._note(duplicates=1, credits_sent=row["value"])
             case OutcomeKind.REJECTED if unknown_since is not None and outcome.code != IDEMPOTENCY_ERROR:
@@ -493,9 +519,15 @@ class _Push:
         if state == "accepted":
             unknown_since = None
         return IntentUpdate(
-            outcome.identifier, state, outcome.answered_at, attempts, text, outcome.code, outcome.request_id,
+            outcome.identifier,
+            state,
+            outcome.answered_at,
+            attempts,
+            text,
+            outcome.code,
+            outcome.request_id,
             unknown_since,
-        )  # fmt: skip
+        )
 
     def _is_nobody(self, customer_id: str) -> bool:
         """Whether Stripe says it never knew the customer; one that was deleted it did know."""
@@ -625,13 +657,7 @@ def _unread(unread: Mapping[str, str]) -> str:
 
 
 def outlook_of_retried(
-    ledger: Ledger,
-    provider: StripeProvider,
-    settings: Settings,
-    event_ids: Sequence[str],
-    *,
-    actor: str,
-    clock: Clock,
+    ledger: Ledger, provider: StripeProvider, settings: Settings, event_ids: Sequence[str], *, actor: str, clock: Clock
 ) -> dict[str, PushOutlook]:
     """What the next push would do with each event if it were retried now, by a push's own planning; nothing is changed.
 

@@ -78,8 +78,10 @@ class ReadRation:
             return
         counts = self._kept()
         for name, more in (
-            (f"{now:%Y-%m}", reads), (f"{SUM_READS}{now:%Y-%m}", sum_reads), (f"{SUM_READS}{now:%Y-%m-%d}", sum_reads),
-        ):  # fmt: skip
+            (f"{now:%Y-%m}", reads),
+            (f"{SUM_READS}{now:%Y-%m}", sum_reads),
+            (f"{SUM_READS}{now:%Y-%m-%d}", sum_reads),
+        ):
             counts[name] = counts.get(name, 0) + more
         kept = {name: count for name, count in counts.items() if f"{now:%Y-%m}" in name}
         rows = [StoredObject(name, None, str(count), now) for name, count in sorted(kept.items())]

@@ -325,9 +325,11 @@ def _as_owed(rows: pa.Table) -> list[Owed]:
 
 def _by_place(rows: pa.Table) -> dict[Place, Sums]:
     signed = {
-        "customer": rows["customer_id"], "hour": rows["hour"],
-        "up": pc.max_element_wise(rows["delta"], 0), "down": pc.min_element_wise(rows["delta"], 0),
-    }  # fmt: skip
+        "customer": rows["customer_id"],
+        "hour": rows["hour"],
+        "up": pc.max_element_wise(rows["delta"], 0),
+        "down": pc.min_element_wise(rows["delta"], 0),
+    }
     sums = pa.table(signed).group_by(["customer", "hour"]).aggregate([("up", "sum"), ("down", "sum")])
     return {
         (row["customer"], row["hour"].replace(tzinfo=UTC)): Sums(

@@ -64,9 +64,18 @@ RECONCILIATION = "reconcile"
 """What stands in place of a push's id where a reconciliation changed a status."""
 
 OF_OTHERS_TOO = (
-    "customer_id", "source", "stamp", "credits", "carried_before", "value", "events", "request_id", "push_id",
-    "counted", "counted_at",
-)  # fmt: skip
+    "customer_id",
+    "source",
+    "stamp",
+    "credits",
+    "carried_before",
+    "value",
+    "events",
+    "request_id",
+    "push_id",
+    "counted",
+    "counted_at",
+)
 """What an intent says of a customer or of events that may be another organization's."""
 
 T = TypeVar("T")
@@ -136,9 +145,14 @@ class StripeSyncService:
             if not dry_run:
                 self._ledger.claim(self._settings.mode)
             return push(
-                self._ledger, provider, self._settings,
-                actor=principal.name, clock=self._clock, dry_run=dry_run, progress=progress,
-            )  # fmt: skip
+                self._ledger,
+                provider,
+                self._settings,
+                actor=principal.name,
+                clock=self._clock,
+                dry_run=dry_run,
+                progress=progress,
+            )
 
     def is_pushing(self) -> bool:
         """Whether a push runs right now, in any process."""
@@ -281,10 +295,18 @@ class StripeSyncService:
             else:
                 problems.append("Stripe is not connected: STRIPE_API_KEY is not set")
             found = reconcile(
-                self._ledger, self._cards(), self._policy(), window,
-                langfuse=langfuse, spool=self._spool, stripe=stripe, meter_id=meter_id,
-                clock=self._clock, progress=progress, on_sums_read=hours.__setitem__,
-            )  # fmt: skip
+                self._ledger,
+                self._cards(),
+                self._policy(),
+                window,
+                langfuse=langfuse,
+                spool=self._spool,
+                stripe=stripe,
+                meter_id=meter_id,
+                clock=self._clock,
+                progress=progress,
+                on_sums_read=hours.__setitem__,
+            )
             if stripe is not None:
                 self._confirm_by_sums(stripe, found.window, hours)
         found = replace(found, problems=(*dict.fromkeys((*problems, *found.problems)),))
@@ -298,9 +320,12 @@ class StripeSyncService:
             result=document,
         )
         detail = {
-            "from": found.window.start, "to": found.window.end, "rows": len(found.rows),
-            "unexplained_credits": found.unexplained_credits, "sha256": hashlib.sha256(document.encode()).hexdigest(),
-        }  # fmt: skip
+            "from": found.window.start,
+            "to": found.window.end,
+            "rows": len(found.rows),
+            "unexplained_credits": found.unexplained_credits,
+            "sha256": hashlib.sha256(document.encode()).hexdigest(),
+        }
         self._ledger.audit(principal.name, "reconcile", detail)
         return found.only_differences() if only_differences else found
 
@@ -410,9 +435,17 @@ class StripeSyncService:
             used, second = _or_none(lambda: _counted(provider, meter_id, customer_id, start, min(end or now, now)))
             why = why or second
         return CustomerStatus(
-            customer_id, standing.subscription.status, None if plan is None else plan.name,
-            None if plan is None else plan.credits_per_month, used, start, end, upcoming, now, problem or why,
-        )  # fmt: skip
+            customer_id,
+            standing.subscription.status,
+            None if plan is None else plan.name,
+            None if plan is None else plan.credits_per_month,
+            used,
+            start,
+            end,
+            upcoming,
+            now,
+            problem or why,
+        )
 
     def _last_status(self, customer_id: str, problem: str) -> CustomerStatus:
         kept = self._snapshots.read("status", customer_id)

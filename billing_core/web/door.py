@@ -64,10 +64,7 @@ def refusal(hosts: Sequence[str], origins: Sequence[str], arrived_at: str | None
     if place is None:
         return Refusal(HTTPStatus.BAD_REQUEST, "The request does not name one valid host.")
     if not _is_own(place, arrived_at, rules):
-        return Refusal(
-            HTTPStatus.MISDIRECTED_REQUEST,
-            f"{place} is not served here; {HINT}.",
-        )
+        return Refusal(HTTPStatus.MISDIRECTED_REQUEST, f"{place} is not served here; {HINT}.")
     if not origins:
         return None
     site = Site.parse(origins[0]) if len(origins) == 1 else None

@@ -22,9 +22,19 @@ PIECE_BYTES = 1 << 20
 SEPARATORS = {",": ",", "comma": ",", ";": ";", "semicolon": ";", "\t": "\t", "tab": "\t", "|": "|", "pipe": "|"}
 
 _OWN = (
-    "dataset", "format", "grain", "timezone", "columns", "separator", "bom", "parquet", "user_ids", "internal",
-    "focus_version", "manifest",
-)  # fmt: skip
+    "dataset",
+    "format",
+    "grain",
+    "timezone",
+    "columns",
+    "separator",
+    "bom",
+    "parquet",
+    "user_ids",
+    "internal",
+    "focus_version",
+    "manifest",
+)
 """Parameters beside the filters of `events`."""
 
 _TYPES = {
@@ -111,12 +121,16 @@ def request_in(query: Mapping[str, list[str]]) -> tuple[ExportRequest, bool]:
     if separator not in SEPARATORS:
         raise BadParameter("separator", separator, "comma, semicolon, tab or pipe")
     asked = ExportRequest(
-        dataset, form, parse_query({name: values for name, values in query.items() if name not in _OWN}),
+        dataset,
+        form,
+        parse_query({name: values for name, values in query.items() if name not in _OWN}),
         columns=tuple(name.strip() for name in own["columns"].split(",")) if own.get("columns") else (),
-        grain=_one_of(Grain, "grain", own.get("grain", Grain.EVENT.value)), timezone=own.get("timezone") or None,
-        separator=SEPARATORS[separator], focus_version=own.get("focus_version", "1.2"),
+        grain=_one_of(Grain, "grain", own.get("grain", Grain.EVENT.value)),
+        timezone=own.get("timezone") or None,
+        separator=SEPARATORS[separator],
+        focus_version=own.get("focus_version", "1.2"),
         **{name: _yes(name, own.get(name)) for name in ("bom", "parquet", "user_ids", "internal")},
-    )  # fmt: skip
+    )
     return asked, _yes("manifest", own.get("manifest"))
 
 
@@ -135,9 +149,11 @@ def _yes(name: str, value: str | None) -> bool:
 
 def _file(file: BinaryIO, result: ExportResult) -> Response:
     headers = {
-        "Content-Disposition": f'attachment; filename="{result.name}"', "Content-Length": str(result.bytes),
-        "X-Content-SHA256": result.sha256, **_NO_STORE,
-    }  # fmt: skip
+        "Content-Disposition": f'attachment; filename="{result.name}"',
+        "Content-Length": str(result.bytes),
+        "X-Content-SHA256": result.sha256,
+        **_NO_STORE,
+    }
     kind = _TYPES.get(Path(result.name).suffix, "application/octet-stream")
     return StreamingResponse(_pieces(file), media_type=kind, headers=headers)
 

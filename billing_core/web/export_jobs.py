@@ -173,9 +173,12 @@ class ExportJobs:
     def _run(self, job: _Job, service: BillingService) -> None:
         try:
             result = service.exports.write(
-                job.state.request, job.owner, job.path,
-                progress=lambda progress: self._update(job, progress=progress), cancelled=job.stop.is_set,
-            )  # fmt: skip
+                job.state.request,
+                job.owner,
+                job.path,
+                progress=lambda progress: self._update(job, progress=progress),
+                cancelled=job.stop.is_set,
+            )
         except Cancelled as error:
             self._update(job, ended_at=self._clock(), error=str(error), was_cancelled=True)
         except BaseException as error:  # noqa: BLE001 - a thread has nobody above it who would say so

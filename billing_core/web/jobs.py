@@ -272,9 +272,12 @@ class CloseJob(Job[CloseProgress, "CloseResult"]):
     def check(self, service: BillingService, principal: Principal, period: str) -> bool:
         """Begin to look for what prevents closing a month; `False` if a job on a month is under way."""
         return self._start(
-            service, principal, MonthTask.CHECK, period,
+            service,
+            principal,
+            MonthTask.CHECK,
+            period,
             lambda: service.months.checklist(period, principal, progress=self._share),
-        )  # fmt: skip
+        )
 
     def close(
         self, service: BillingService, principal: Principal, period: str, accept: Iterable[str], reason: str
@@ -282,16 +285,22 @@ class CloseJob(Job[CloseProgress, "CloseResult"]):
         """Begin to close a month, accepting these causes; `False` as for `check`."""
         causes = tuple(accept)
         return self._start(
-            service, principal, MonthTask.CLOSE, period,
+            service,
+            principal,
+            MonthTask.CLOSE,
+            period,
             lambda: service.months.close(period, principal, accept=causes, reason=reason, progress=self._share),
-        )  # fmt: skip
+        )
 
     def verify(self, service: BillingService, principal: Principal, period: str) -> bool:
         """Begin to prove that a closed month is as it was closed; `False` as for `check`."""
         return self._start(
-            service, principal, MonthTask.VERIFY, period,
+            service,
+            principal,
+            MonthTask.VERIFY,
+            period,
             lambda: service.months.verify(period, principal, progress=self._share),
-        )  # fmt: skip
+        )
 
     def _start(
         self,

@@ -18,14 +18,21 @@ if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
     from billing_core.reconcile.report import CustomerDay, Reconciliation
     from billing_core.stripe_sync.pipeline import Problem
 
-PROBLEM_COLUMNS = (
-    "cause", "title", "what_to_do", "example", "events", "customers", "credits", "amount_usd", "actions",
-)  # fmt: skip
+PROBLEM_COLUMNS = ("cause", "title", "what_to_do", "example", "events", "customers", "credits", "amount_usd", "actions")
 
 ROW_COLUMNS = (
-    "customer_id", "day_utc", "langfuse_credits", "ledger_credits", "sent_credits", "stripe_credits",
-    "unexplained_credits", "causes", "causes_credits", "event_ids", "meter_events",
-)  # fmt: skip
+    "customer_id",
+    "day_utc",
+    "langfuse_credits",
+    "ledger_credits",
+    "sent_credits",
+    "stripe_credits",
+    "unexplained_credits",
+    "causes",
+    "causes_credits",
+    "event_ids",
+    "meter_events",
+)
 """`causes`, `causes_credits`, `event_ids` and `meter_events` are JSON lists, one entry per cause in the same order."""
 
 CONTRADICTION = "contradiction"
@@ -60,10 +67,17 @@ def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:
     for one in problems:
         yield _line(
             (
-                one.cause, one.title, one.what_to_do, one.example, one.amounts.events, one.customers,
-                one.amounts.credits, one.amounts.amount_usd, [str(action) for action in one.actions],
+                one.cause,
+                one.title,
+                one.what_to_do,
+                one.example,
+                one.amounts.events,
+                one.customers,
+                one.amounts.credits,
+                one.amounts.amount_usd,
+                [str(action) for action in one.actions],
             )
-        )  # fmt: skip
+        )
 
 
 def reconciliation_lines(found: Reconciliation) -> Iterable[str]:
@@ -75,11 +89,18 @@ def reconciliation_lines(found: Reconciliation) -> Iterable[str]:
 
 def _cells(row: CustomerDay) -> tuple[Any, ...]:
     return (
-        row.customer_id, row.day.isoformat(), row.langfuse_credits, row.ledger_credits, row.sent_credits,
-        row.stripe_credits, row.unexplained_credits, [part.cause or CONTRADICTION for part in row.parts],
-        [plain_decimal(part.credits) for part in row.parts], [list(part.event_ids) for part in row.parts],
+        row.customer_id,
+        row.day.isoformat(),
+        row.langfuse_credits,
+        row.ledger_credits,
+        row.sent_credits,
+        row.stripe_credits,
+        row.unexplained_credits,
+        [part.cause or CONTRADICTION for part in row.parts],
+        [plain_decimal(part.credits) for part in row.parts],
+        [list(part.event_ids) for part in row.parts],
         [list(part.meter_events) for part in row.parts],
-    )  # fmt: skip
+    )
 
 
 def _line(values: Iterable[Any]) -> str:

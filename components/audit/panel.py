@@ -118,10 +118,12 @@ def _log(service: BillingService, principal: Principal) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="audit-found"):
         st.caption(plain(found_text(len(page.entries), query.page, query.limit, page.total_items)), width="stretch")
         file_link(
-            "CSV", csv_address(query), key="audit-csv",
+            "CSV",
+            csv_address(query),
+            key="audit-csv",
             note="Every entry of these filters, with what is needed to follow the chain elsewhere. Taking it out is an "
             "entry, too.",
-        )  # fmt: skip
+        )
     if not page.entries:
         st.info("No entry fits these filters.", icon=":material/search_off:")
         return
@@ -141,16 +143,31 @@ def _filters(service: BillingService, page: AuditPage | None) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="audit-bar"):
         key = URL.key("find")
         st.text_input(
-            "Search", URL.one("find") or "", key=key, type="search", max_chars=LONGEST_SEARCH, width=240,
-            placeholder="Who, what or details", on_change=URL.choose, args=("find", key),
-        )  # fmt: skip
+            "Search",
+            URL.one("find") or "",
+            key=key,
+            type="search",
+            max_chars=LONGEST_SEARCH,
+            width=240,
+            placeholder="Who, what or details",
+            on_change=URL.choose,
+            args=("find", key),
+        )
         for name, label, offered, worded in choices:
             chosen = URL.all(name)
             key = URL.key(name)
             st.multiselect(
-                label, [*offered, *(one for one in chosen if one not in offered)], chosen, key=key, width=220,
-                format_func=worded, on_change=URL.choose, args=(name, key), placeholder="Any", select_all=False,
-            )  # fmt: skip
+                label,
+                [*offered, *(one for one in chosen if one not in offered)],
+                chosen,
+                key=key,
+                width=220,
+                format_func=worded,
+                on_change=URL.choose,
+                args=(name, key),
+                placeholder="Any",
+                select_all=False,
+            )
         span_boxes(URL, service.settings.zone)
 
 
@@ -163,9 +180,14 @@ def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> Non
         name: st.column_config.TextColumn(name, alignment="right" if name == "Entry" else "left") for name in rows
     }
     event = st.dataframe(
-        rows, hide_index=True, alt="Audit log, newest first", key=f"audit-table-{identity}", column_config=config,
-        on_select="rerun", selection_mode="single-row",
-    )  # fmt: skip
+        rows,
+        hide_index=True,
+        alt="Audit log, newest first",
+        key=f"audit-table-{identity}",
+        column_config=config,
+        on_select="rerun",
+        selection_mode="single-row",
+    )
     chosen = [page.entries[row] for row in event["selection"]["rows"] if row < len(page.entries)]
     if not chosen:
         st.caption("Select a row to read all of it.")
@@ -178,9 +200,10 @@ def _entry(service: BillingService, entry: AuditEntry) -> None:
         st.markdown(f"**{plain(entry_title(entry, service.settings.zone))}**")
         facts = detail_facts(entry)
         table(
-            {"Fact": [name for name, _ in facts], "Value": [value for _, value in facts]}, alt="Details of the entry",
+            {"Fact": [name for name, _ in facts], "Value": [value for _, value in facts]},
+            alt="Details of the entry",
             key=f"audit-facts-{entry.seq}",
-        )  # fmt: skip
+        )
         for name, value in hashes_of(entry):
             st.caption(plain("SHA-256" if name == "sha256" else name[:1].upper() + name[1:]))
             st.code(value, language=None, wrap_lines=True)

@@ -27,23 +27,41 @@ def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
     filters = chosen.filters
     key = widget(place, "period")
     st.selectbox(
-        "Period", list(Period), index=list(Period).index(filters.period), key=key, width=170, filter_mode=None,
-        on_change=choose_filter, args=(place, "period", key),
-    )  # fmt: skip
+        "Period",
+        list(Period),
+        index=list(Period).index(filters.period),
+        key=key,
+        width=170,
+        filter_mode=None,
+        on_change=choose_filter,
+        args=(place, "period", key),
+    )
     if filters.period is Period.CUSTOM:
         for name, label in (("first_day", "First day"), ("last_day", "Last day")):
             key = widget(place, name)
             st.date_input(
-                label, value=getattr(filters, name), key=key, format="YYYY-MM-DD", width=150,
-                on_change=choose_filter, args=(place, name, key), help="Included. Empty: no limit on this side.",
-            )  # fmt: skip
+                label,
+                value=getattr(filters, name),
+                key=key,
+                format="YYYY-MM-DD",
+                width=150,
+                on_change=choose_filter,
+                args=(place, name, key),
+                help="Included. Empty: no limit on this side.",
+            )
     options = ["", *(name for name in timezones() if name != reporting.key)]
     key = widget(place, "timezone")
     st.selectbox(
-        "Timezone", options, index=options.index(chosen.timezone) if chosen.timezone in options else 0, key=key,
-        format_func=lambda name: name or f"{reporting.key} (reporting)", width=230,
-        on_change=choose, args=(place, "timezone", key), help="Days begin and end at midnight on its clocks.",
-    )  # fmt: skip
+        "Timezone",
+        options,
+        index=options.index(chosen.timezone) if chosen.timezone in options else 0,
+        key=key,
+        format_func=lambda name: name or f"{reporting.key} (reporting)",
+        width=230,
+        on_change=choose,
+        args=(place, "timezone", key),
+        help="Days begin and end at midnight on its clocks.",
+    )
 
 
 def narrowed_text(chosen: Choice, at: datetime, reporting: ZoneInfo) -> str:
@@ -82,38 +100,63 @@ def export_filters(
 def _search(place: Place, filters: Filters) -> None:
     key = widget(place, "search")
     st.text_input(
-        "Search", filters.search, key=key, type="search", max_chars=500,
+        "Search",
+        filters.search,
+        key=key,
+        type="search",
+        max_chars=500,
         placeholder="Id, user, session, organization, customer, chatflow, model",
-        on_change=choose_filter, args=(place, "search", key),
-    )  # fmt: skip
+        on_change=choose_filter,
+        args=(place, "search", key),
+    )
 
 
 def _amount(place: Place, name: str, label: str, filters: Filters) -> None:
     key = widget(place, name)
     st.text_input(
-        label, getattr(filters, name), key=key, validate=DOLLARS, placeholder="Any",
-        on_change=choose_filter, args=(place, name, key),
-    )  # fmt: skip
+        label,
+        getattr(filters, name),
+        key=key,
+        validate=DOLLARS,
+        placeholder="Any",
+        on_change=choose_filter,
+        args=(place, name, key),
+    )
 
 
 def _facet(place: Place, facet: Facet, chosen: Choice, found: Sequence[str]) -> None:
     present = dict(chosen.filters.values).get(facet.key, ())
     key = widget(place, facet.key)
     st.multiselect(
-        facet.label, [*found, *(value for value in present if value not in found)], list(present), key=key,
-        on_change=choose_values, args=(place, facet.key, key), accept_new_options=facet.key != "status",
-        select_all=False, filter_mode="contains", placeholder="Any", wrap=True,
-    )  # fmt: skip
+        facet.label,
+        [*found, *(value for value in present if value not in found)],
+        list(present),
+        key=key,
+        on_change=choose_values,
+        args=(place, facet.key, key),
+        accept_new_options=facet.key != "status",
+        select_all=False,
+        filter_mode="contains",
+        placeholder="Any",
+        wrap=True,
+    )
 
 
 def _without(place: Place, filters: Filters) -> None:
     offered = [attribute.value for attribute in Attribute]
     key = widget(place, WITHOUT)
     st.multiselect(
-        "Without", offered, [name for name in filters.without if name in offered], key=key, select_all=False,
-        on_change=choose_filter, args=(place, WITHOUT, key, tuple), placeholder="Does not matter", wrap=True,
+        "Without",
+        offered,
+        [name for name in filters.without if name in offered],
+        key=key,
+        select_all=False,
+        on_change=choose_filter,
+        args=(place, WITHOUT, key, tuple),
+        placeholder="Does not matter",
+        wrap=True,
         help="Events that lack it. Several: events that lack all of them.",
-    )  # fmt: skip
+    )
 
 
 def _values(

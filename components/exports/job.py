@@ -117,18 +117,20 @@ def _outcome(place: Place, job_id: str, state: ExportState) -> None:
 def _file(place: Place, job_id: str, result: ExportResult) -> None:
     st.success(plain(result_text(result)), icon=":material/check_circle:")
     with st.container(horizontal=True, vertical_alignment="center", key=f"export-{place}-links"):
+        file_link("Download the file", f"{FILE_PATH}/{job_id}", note="Kept for an hour.", key=f"export-{place}-file")
         file_link(
-            "Download the file", f"{FILE_PATH}/{job_id}", note="Kept for an hour.", key=f"export-{place}-file",
-        )  # fmt: skip
-        file_link(
-            "Manifest", f"{FILE_PATH}/{job_id}.manifest.json", key=f"export-{place}-manifest",
+            "Manifest",
+            f"{FILE_PATH}/{job_id}.manifest.json",
+            key=f"export-{place}-manifest",
             note="Rows, totals, filter, timezone, rate card versions and SHA-256 as JSON.",
-        )  # fmt: skip
+        )
         if result.meta.get("format") == Format.FOCUS:
             file_link(
-                "FOCUS metadata", f"{FILE_PATH}/{job_id}.focus-metadata.json", key=f"export-{place}-focus-metadata",
+                "FOCUS metadata",
+                f"{FILE_PATH}/{job_id}.focus-metadata.json",
+                key=f"export-{place}-focus-metadata",
                 note="What the columns are, as FOCUS wants it beside the file.",
-            )  # fmt: skip
+            )
     shown: ShownExport | None = st.session_state.get(SHOWN)
     preview = shown.preview if shown is not None and shown.job_id == job_id else None
     if preview is not None:
@@ -140,8 +142,10 @@ def _file(place: Place, job_id: str, result: ExportResult) -> None:
             st.caption("✓ The file's totals equal the preview's.")
     rows = compared_rows(preview, result)
     table(
-        rows, alt="Totals of the preview and of the file", key=f"export-{place}-totals-{job_id}",
+        rows,
+        alt="Totals of the preview and of the file",
+        key=f"export-{place}-totals-{job_id}",
         right=[name for name in rows if name != "Total"],
-    )  # fmt: skip
+    )
     st.caption("SHA-256 of the file")
     st.code(result.sha256, language=None, wrap_lines=True)

@@ -39,8 +39,21 @@ PREVIEW = "export.preview"
 
 PREVIEW_ROWS = 10
 
-FIGURES = ("tokens_", "credits_", "cost_", "amount_", "latency_", "storage_gb", "debit", "credit", "events", "chats",
-           "messages_", "users", "rows")  # fmt: skip
+FIGURES = (
+    "tokens_",
+    "credits_",
+    "cost_",
+    "amount_",
+    "latency_",
+    "storage_gb",
+    "debit",
+    "credit",
+    "events",
+    "chats",
+    "messages_",
+    "users",
+    "rows",
+)
 """Beginnings of the names of columns that hold figures."""
 
 
@@ -121,9 +134,16 @@ def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
     offered = may_export(principal.role)
     key = widget(place, "dataset")
     st.selectbox(
-        "Data set", offered, index=offered.index(chosen.dataset), key=key, width=200, filter_mode=None,
-        format_func=DATASET_WORDS.__getitem__, on_change=_choose_dataset, args=(place, key),
-    )  # fmt: skip
+        "Data set",
+        offered,
+        index=offered.index(chosen.dataset),
+        key=key,
+        width=200,
+        filter_mode=None,
+        format_func=DATASET_WORDS.__getitem__,
+        on_change=_choose_dataset,
+        args=(place, key),
+    )
 
 
 def _choose_dataset(place: Place, key: str) -> None:
@@ -139,9 +159,16 @@ def _format_box(place: Place, chosen: Choice) -> None:
         return
     key = widget(place, "format")
     st.selectbox(
-        "Format", formats, index=formats.index(chosen.form or formats[0]), key=key, width=160, filter_mode=None,
-        format_func=FORMAT_WORDS.__getitem__, on_change=choose, args=(place, "format", key),
-    )  # fmt: skip
+        "Format",
+        formats,
+        index=formats.index(chosen.form or formats[0]),
+        key=key,
+        width=160,
+        filter_mode=None,
+        format_func=FORMAT_WORDS.__getitem__,
+        on_change=choose,
+        args=(place, "format", key),
+    )
 
 
 def _select(
@@ -149,9 +176,16 @@ def _select(
 ) -> None:
     key = widget(place, name)
     st.selectbox(
-        label, options, index=list(options).index(getattr(chosen, name)), key=key, filter_mode=None,
-        format_func=str if words is None else words.__getitem__, on_change=choose, args=(place, name, key), **how,
-    )  # fmt: skip
+        label,
+        options,
+        index=list(options).index(getattr(chosen, name)),
+        key=key,
+        filter_mode=None,
+        format_func=str if words is None else words.__getitem__,
+        on_change=choose,
+        args=(place, name, key),
+        **how,
+    )
 
 
 def _switch(place: Place, chosen: Choice, name: str, label: str, says: str) -> None:
@@ -165,9 +199,12 @@ def _form_options(place: Place, chosen: Choice) -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-csv"):
             _select(place, chosen, "separator", "Separator", list(Separator), width=140)
             _switch(
-                place, chosen, "bom", "Byte order mark",
+                place,
+                chosen,
+                "bom",
+                "Byte order mark",
                 "Three bytes at the start by which Excel recognises UTF-8; other programs do better without.",
-            )  # fmt: skip
+            )
     if has(chosen, "focus"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-focus"):
             _select(place, chosen, "focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
@@ -186,10 +223,17 @@ def _columns(service: BillingService, place: Place, chosen: Choice, request: Exp
     with st.expander(label, icon=":material/view_column:", key=f"export-{place}-columns"):
         key = widget(place, "columns")
         st.multiselect(
-            "Columns", names, kept, key=key, on_change=choose, args=(place, "columns", key, tuple), wrap=True,
-            placeholder="All, in their published order", help="In this order. None chosen: all of them.",
+            "Columns",
+            names,
+            kept,
+            key=key,
+            on_change=choose,
+            args=(place, "columns", key, tuple),
+            wrap=True,
+            placeholder="All, in their published order",
+            help="In this order. None chosen: all of them.",
             label_visibility="collapsed",
-        )  # fmt: skip
+        )
     return replace(request, columns=tuple(kept))
 
 
@@ -232,11 +276,15 @@ def _start(
     is_busy = is_exporting(principal)
     is_empty = preview is not None and preview.total_rows == 0 and request.dataset is not Dataset.BUNDLE
     st.button(
-        "Export" if preview is None else f"Export {plural(preview.total_rows, 'row')}", type="primary",
-        icon=":material/download:", key=f"export-{place}-start", disabled=is_busy or is_empty,
-        help="An export is running." if is_busy else None, on_click=start_export,
+        "Export" if preview is None else f"Export {plural(preview.total_rows, 'row')}",
+        type="primary",
+        icon=":material/download:",
+        key=f"export-{place}-start",
+        disabled=is_busy or is_empty,
+        help="An export is running." if is_busy else None,
+        on_click=start_export,
         args=(service, principal, request, preview),
-    )  # fmt: skip
+    )
 
 
 def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> None:
@@ -245,9 +293,13 @@ def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> 
     st.info(plain(says[:1].upper() + says[1:]), icon=":material/balance:")
     if request.params.from_ is not None:
         st.button(
-            "Take the newest comparison", icon=":material/history:", key=f"export-{place}-newest", on_click=change,
-            args=(place,), kwargs={"filters": Filters(period=Period.ALL_TIME)},
-        )  # fmt: skip
+            "Take the newest comparison",
+            icon=":material/history:",
+            key=f"export-{place}-newest",
+            on_click=change,
+            args=(place,),
+            kwargs={"filters": Filters(period=Period.ALL_TIME)},
+        )
 
 
 def _preview(place: Place, request: ExportRequest, preview: ExportPreview) -> None:
@@ -258,9 +310,13 @@ def _preview(place: Place, request: ExportRequest, preview: ExportPreview) -> No
     st.info(nothing_text(request.dataset), icon=":material/search_off:")
     if request.params.model_dump(exclude_defaults=True, exclude={"as_of"}):
         st.button(
-            "All time, no filter", icon=":material/restart_alt:", key=f"export-{place}-reset", on_click=change,
-            args=(place,), kwargs={"filters": Filters(period=Period.ALL_TIME)},
-        )  # fmt: skip
+            "All time, no filter",
+            icon=":material/restart_alt:",
+            key=f"export-{place}-reset",
+            on_click=change,
+            args=(place,),
+            kwargs={"filters": Filters(period=Period.ALL_TIME)},
+        )
 
 
 def _rows(place: Place, request: ExportRequest, preview: ExportPreview) -> None:

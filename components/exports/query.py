@@ -123,8 +123,18 @@ def _one_of(offered: Callable[[], Sequence[str]]) -> Callable[[Sequence[str]], s
 @cache
 def timezones() -> tuple[str, ...]:
     """The timezones to choose from: names of places and UTC, without old spellings and fixed offsets."""
-    areas = ("Africa/", "America/", "Antarctica/", "Arctic/", "Asia/", "Atlantic/", "Australia/", "Europe/", "Indian/",
-             "Pacific/")  # fmt: skip
+    areas = (
+        "Africa/",
+        "America/",
+        "Antarctica/",
+        "Arctic/",
+        "Asia/",
+        "Atlantic/",
+        "Australia/",
+        "Europe/",
+        "Indian/",
+        "Pacific/",
+    )
     return ("UTC", *sorted(name for name in available_timezones() if name.startswith(areas)))
 
 
@@ -154,10 +164,7 @@ _READ_FILTERS: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
     "search": ("find", lambda values: values[-1]),
 }
 
-ADDRESS_NAMES = (
-    *(key for key, _ in (*_READ.values(), *_READ_FILTERS.values())),
-    *(facet.key for facet in FACETS),
-)  # fmt: skip
+ADDRESS_NAMES = (*(key for key, _ in (*_READ.values(), *_READ_FILTERS.values())), *(facet.key for facet in FACETS))
 """Everything of the URL that is the panel's."""
 
 

@@ -46,13 +46,22 @@ def _chooser(service: BillingService, standing: Sequence[ImportRecord]) -> None:
     labels = {one.import_id: record_label(one, zone) for one in standing}
     with st.container(horizontal=True, vertical_alignment="bottom", key="import-undo-row"):
         chosen = st.selectbox(
-            "Undo an import", list(labels), index=None, key="import-undo-choice", format_func=labels.__getitem__,
-            placeholder="Choose one that stands", width=480,
-        )  # fmt: skip
+            "Undo an import",
+            list(labels),
+            index=None,
+            key="import-undo-choice",
+            format_func=labels.__getitem__,
+            placeholder="Choose one that stands",
+            width=480,
+        )
         st.button(
-            "Undo…", icon=":material/undo:", key="import-undo", disabled=chosen is None, on_click=ask_to_undo,
+            "Undo…",
+            icon=":material/undo:",
+            key="import-undo",
+            disabled=chosen is None,
+            on_click=ask_to_undo,
             args=(chosen,),
-        )  # fmt: skip
+        )
 
 
 def _confirm(service: BillingService, record: ImportRecord) -> None:

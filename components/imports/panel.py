@@ -116,7 +116,7 @@ def _read(
     try:
         plan = service.imports.plan(
             file.path, principal, name=file.name, skip_bad_rows=skip_bad_rows, timezone=timezone, progress=see
-        )  # fmt: skip
+        )
     except BillingError as error:
         keep(FilePlan(file, version, None, str(error)))
     else:
@@ -176,9 +176,12 @@ def _timezone(service: BillingService, principal: Principal, read: FilePlan, pla
         return
     zones = timezones()
     chosen = st.selectbox(
-        plain(without_offset_text(plan)), zones, index=zones.index(read.timezone) if read.timezone in zones else None,
-        placeholder="Choose the timezone of the file", key=f"{uploader()}-timezone",
-    )  # fmt: skip
+        plain(without_offset_text(plan)),
+        zones,
+        index=zones.index(read.timezone) if read.timezone in zones else None,
+        placeholder="Choose the timezone of the file",
+        key=f"{uploader()}-timezone",
+    )
     if chosen is not None and chosen != read.timezone:
         _read(service, principal, read.file, skip_bad_rows=plan.skip_bad_rows, timezone=chosen)
         st.rerun()
@@ -193,9 +196,14 @@ def _rejected(service: BillingService, principal: Principal, read: FilePlan, pla
         st.caption(f"and {plural(rest, 'more row')}; the CSV lists the first {len(plan.rejected):,}")
     with st.container(horizontal=True, vertical_alignment="center", key="import-rejected-actions"):
         st.download_button(
-            "Rejected rows (CSV)", _rejected_csv(plan.rejected), "rejected-rows.csv", "text/csv", on_click="ignore",
-            icon=":material/download:", key="import-rejected-csv",
-        )  # fmt: skip
+            "Rejected rows (CSV)",
+            _rejected_csv(plan.rejected),
+            "rejected-rows.csv",
+            "text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key="import-rejected-csv",
+        )
         if plan.is_whole and not plan.skip_bad_rows:
             left_out = st.button("Leave them out", icon=":material/filter_list_off:", key="import-skip")
             if left_out:
@@ -234,9 +242,7 @@ def _decide(service: BillingService, principal: Principal, read: FilePlan, plan:
         st.caption("The ledger has changed since this was worked out. Preview again to see what it would do now.")
     with st.container(horizontal=True, vertical_alignment="center", key="import-decide"):
         if plan.can_apply and plan.outcome.changes:
-            st.button(
-                "Import…", type="primary", icon=":material/publish:", key="import-apply", on_click=ask_to_apply
-            )  # fmt: skip
+            st.button("Import…", type="primary", icon=":material/publish:", key="import-apply", on_click=ask_to_apply)
         again = service.version() != read.version and st.button(
             "Preview again", icon=":material/refresh:", key="import-again"
         )

@@ -13,13 +13,7 @@ from billing_core.month_close.model import Checklist, Closing, Month, MonthState
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import CloseState, MonthTask
-from components.months.state import (
-    Decision,
-    ask_to_close,
-    await_work,
-    close_dialogs,
-    wants_to_close,
-)
+from components.months.state import Decision, ask_to_close, await_work, close_dialogs, wants_to_close
 from components.months.texts import (
     CauseGroup,
     accepted_text,
@@ -79,9 +73,14 @@ def month_to_close(service: BillingService, principal: Principal, month: Month, 
     found = _found(state)
     st.caption(plain(CHECK_NOTE))
     st.button(
-        "Check" if found is None else "Check again", icon=":material/checklist:", key="months-check", disabled=is_busy,
-        type="primary" if found is None else "secondary", on_click=_check, args=(service, principal, month.period),
-    )  # fmt: skip
+        "Check" if found is None else "Check again",
+        icon=":material/checklist:",
+        key="months-check",
+        disabled=is_busy,
+        type="primary" if found is None else "secondary",
+        on_click=_check,
+        args=(service, principal, month.period),
+    )
     if state is not None and state.error is not None:
         st.error(plain(stopped_text(state)), icon=":material/error:")
     if found is None:
@@ -138,9 +137,14 @@ def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_b
     is_ready = not missing and (not accepted or bool(reason.strip()))
     decision = Decision(month.period, accepted, tuple(accepted_text(found.groups, accepted)), reason.strip())
     st.button(
-        f"Close {month_name(month.period)}…", type="primary", icon=":material/lock:", key="months-close",
-        disabled=is_busy or not is_ready, on_click=ask_to_close, args=(decision,),
-    )  # fmt: skip
+        f"Close {month_name(month.period)}…",
+        type="primary",
+        icon=":material/lock:",
+        key="months-close",
+        disabled=is_busy or not is_ready,
+        on_click=ask_to_close,
+        args=(decision,),
+    )
     if missing:
         st.caption("Every cause has to be settled or accepted before the month can be closed.")
     elif accepted and not reason.strip():
@@ -160,9 +164,10 @@ def _group(service: BillingService, month: Month, group: CauseGroup, number: int
             return False
         # The number of the check is part of its name: what was accepted of one check was not of the next.
         return st.checkbox(
-            f"Accept: {plain(group.label)}", key=f"months-accept-{number}-{group.cause}",
+            f"Accept: {plain(group.label)}",
+            key=f"months-accept-{number}-{group.cause}",
             help="The month is closed in spite of it, and the manifest says so with your name and reason.",
-        )  # fmt: skip
+        )
 
 
 def _ways(service: BillingService, month: Month, group: CauseGroup) -> None:
@@ -186,10 +191,12 @@ def _ways(service: BillingService, month: Month, group: CauseGroup) -> None:
 
 def _reason(month: Month) -> str:
     return st.text_input(
-        "Reason", key=f"months-reason-{month.period}", max_chars=LONGEST_REASON,
+        "Reason",
+        key=f"months-reason-{month.period}",
+        max_chars=LONGEST_REASON,
         placeholder="Why the month is closed in spite of this",
         help="Stands in the manifest beside every accepted cause, with your name.",
-    )  # fmt: skip
+    )
 
 
 # ── the decision ─────────────────────────────────────────────────────────────────────────────────
@@ -209,9 +216,13 @@ def _confirm(service: BillingService, month: Month, decision: Decision) -> None:
         st.caption(plain(f"Reason: {decision.reason}"))
     with st.container(horizontal=True):
         st.button(
-            f"Close {month_name(month.period)}", type="primary", icon=":material/lock:", key="months-close-confirm",
-            on_click=_close, args=(service, principal, decision),
-        )  # fmt: skip
+            f"Close {month_name(month.period)}",
+            type="primary",
+            icon=":material/lock:",
+            key="months-close-confirm",
+            on_click=_close,
+            args=(service, principal, decision),
+        )
         st.button("Cancel", key="months-close-cancel", on_click=close_dialogs)
 
 

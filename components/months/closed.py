@@ -66,18 +66,28 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
         st.caption(plain(text))
     with st.container(horizontal=True, vertical_alignment="center", key="months-closed-actions"):
         file_link(
-            "Manifest (JSON)", f"{MANIFEST_PATH}/{month.period}.json", key="months-manifest-file",
+            "Manifest (JSON)",
+            f"{MANIFEST_PATH}/{month.period}.json",
+            key="months-manifest-file",
             note="Exactly the text that was hashed: its SHA-256 is the one below.",
-        )  # fmt: skip
+        )
         st.button(
-            "Verify", icon=":material/verified:", key="months-verify", disabled=is_busy, on_click=_verify,
+            "Verify",
+            icon=":material/verified:",
+            key="months-verify",
+            disabled=is_busy,
+            on_click=_verify,
             args=(service, principal, month.period),
             help="Recomputes every hash, sum and export of the manifest and names what differs.",
-        )  # fmt: skip
+        )
         st.button(
-            "Reopen…", icon=":material/lock_open:", key="months-reopen", disabled=is_busy, on_click=ask_to_reopen,
+            "Reopen…",
+            icon=":material/lock_open:",
+            key="months-reopen",
+            disabled=is_busy,
+            on_click=ask_to_reopen,
             args=(month.period,),
-        )  # fmt: skip
+        )
     _verdict(month)
     st.caption("SHA-256 of the manifest")
     st.code(month.sha256 or "", language=None, wrap_lines=True)
@@ -112,9 +122,10 @@ def _verdict(month: Month) -> None:
         return
     st.error(text, icon=":material/gpp_bad:")
     table(
-        difference_rows(found.differences[:SHOWN_DIFFERENCES]), alt="What differs from the manifest",
+        difference_rows(found.differences[:SHOWN_DIFFERENCES]),
+        alt="What differs from the manifest",
         key=f"months-differences-{state.number}",
-    )  # fmt: skip
+    )
     if (rest := len(found.differences) - SHOWN_DIFFERENCES) > 0:
         st.caption(f"and {rest:,} more; the command verify lists them all")
 
@@ -168,16 +179,23 @@ def _confirm(service: BillingService, month: Month) -> None:
     for sentence in reopening_sentences(month):
         st.markdown(plain(sentence))
     reason = st.text_input(
-        "Reason", key=f"months-reopen-reason-{month.period}", max_chars=LONGEST_REASON,
-        placeholder="Why the month is reopened", help="Stands in the audit log with your name.",
-    )  # fmt: skip
+        "Reason",
+        key=f"months-reopen-reason-{month.period}",
+        max_chars=LONGEST_REASON,
+        placeholder="Why the month is reopened",
+        help="Stands in the audit log with your name.",
+    )
     done = f"{month_name(month.period)} is reopened. Close it again when it is settled."
     with st.container(horizontal=True):
         st.button(
-            f"Reopen {month_name(month.period)}", type="primary", icon=":material/lock_open:",
-            key="months-reopen-confirm", disabled=not reason.strip(), on_click=reopen,
+            f"Reopen {month_name(month.period)}",
+            type="primary",
+            icon=":material/lock_open:",
+            key="months-reopen-confirm",
+            disabled=not reason.strip(),
+            on_click=reopen,
             args=(service, principal, month.period, reason, done),
-        )  # fmt: skip
+        )
         st.button("Cancel", key="months-reopen-cancel", on_click=close_dialogs)
     if not reason.strip():
         st.caption("A reopening needs a reason: somebody will ask for it.")

@@ -136,10 +136,7 @@ def customer_rows(manifest: Manifest, shown: int) -> Rows:
 def card_rows(manifest: Manifest) -> Rows:
     """The rate cards a month was rated with, as a table. Credits of the earlier system come with no card."""
     cards: Sequence[Mapping[str, Any]] = manifest["rate_cards"]
-    return {
-        "Rate card": [one["id"] for one in cards],
-        "SHA-256": [one["sha256"] or "no card" for one in cards],
-    }
+    return {"Rate card": [one["id"] for one in cards], "SHA-256": [one["sha256"] or "no card" for one in cards]}
 
 
 def facts_rows(manifest: Manifest, zone: ZoneInfo) -> Rows:

@@ -14,14 +14,7 @@ from billing_core.web.jobs import MonthTask
 from components.months.close import month_to_close
 from components.months.closed import closed_month
 from components.months.state import SAID, awaited_is_over, chosen_month, read_months, show_month
-from components.months.texts import (
-    STATE_MARKS,
-    closed_text,
-    month_name,
-    month_rows,
-    progress_text,
-    refused_text,
-)
+from components.months.texts import STATE_MARKS, closed_text, month_name, month_rows, progress_text, refused_text
 from components.shared import sign_in
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -78,10 +71,11 @@ def _table(service: BillingService, months: Sequence[Month]) -> None:
         name: st.column_config.TextColumn(name, alignment="right" if name in FIGURES else "left") for name in rows
     }
     config["State"] = st.column_config.MultiselectColumn(
-        "State", options=[mark.text for mark in STATE_MARKS.values()],
+        "State",
+        options=[mark.text for mark in STATE_MARKS.values()],
         color=[mark.colour for mark in STATE_MARKS.values()],
         help=" · ".join(f"{mark.text}: {mark.meaning}" for mark in STATE_MARKS.values()),
-    )  # fmt: skip
+    )
     config["SHA-256"] = st.column_config.TextColumn("SHA-256", help="Of the manifest; the beginning of it.")
     key = f"months-table-{len(rows)}"  # columns that come later get a width of their own
     height = ROW_PIXELS * (min(len(months), TABLE_ROWS) + 1) + 2
@@ -99,9 +93,14 @@ def _choice(months: Sequence[Month]) -> Month:
         show_month(st.session_state[key])
 
     st.selectbox(
-        "Month", list(labels), index=list(labels).index(month.period), key=key, format_func=labels.__getitem__,
-        on_change=changed, width=280,
-    )  # fmt: skip
+        "Month",
+        list(labels),
+        index=list(labels).index(month.period),
+        key=key,
+        format_func=labels.__getitem__,
+        on_change=changed,
+        width=280,
+    )
     return month
 
 

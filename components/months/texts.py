@@ -126,11 +126,7 @@ def progress_text(state: CloseState) -> str:
     return f"{_TASKS[at.task]} {month_name(at.period)} ({state.started_by}): {doing}"
 
 
-_OWN_LABELS = {
-    UNSETTLED: "Not settled",
-    UNSENT: "Not sent",
-    NOT_CONNECTED: "Stripe is not connected",
-}
+_OWN_LABELS = {UNSETTLED: "Not settled", UNSENT: "Not sent", NOT_CONNECTED: "Stripe is not connected"}
 
 
 def cause_label(cause: str) -> str:

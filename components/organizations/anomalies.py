@@ -88,9 +88,11 @@ def _view(service: BillingService, window: Window) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.header("Unusual days", anchor=False, width="stretch", help=NOTE)
             file_link(
-                "CSV", CSV_PATH + _query(window), note="Every anomaly with exact figures, seen or not.",
+                "CSV",
+                CSV_PATH + _query(window),
+                note="Every anomaly with exact figures, seen or not.",
                 key="org-anomalies-csv",
-            )  # fmt: skip
+            )
         st.caption(plain(summary_text(report, zone)))
         show_outcome(SAID)
         if report.first_day is not None:
@@ -130,10 +132,14 @@ def _days(
         st.caption("Select rows to read what happened, to go to their events, and to mark them as seen.")
     theme = st.context.theme.type or "light"
     chart(
-        "What the differences are made of", "org-split", lambda: split_figure(shown, names, theme),
-        split_rows(shown, names), alt="Volume, price and mix of each difference, in the order of the table",
-        right=("Volume", "Price", "Mix", "Difference", "Average day before"), hint=SPLIT_NOTE,
-    )  # fmt: skip
+        "What the differences are made of",
+        "org-split",
+        lambda: split_figure(shown, names, theme),
+        split_rows(shown, names),
+        alt="Volume, price and mix of each difference, in the order of the table",
+        right=("Volume", "Price", "Mix", "Difference", "Average day before"),
+        hint=SPLIT_NOTE,
+    )
 
 
 def _filter(report: AnomalyReport) -> str:
@@ -152,11 +158,16 @@ def _filter(report: AnomalyReport) -> str:
 
     return str(
         st.radio(  # a segmented control is too pale on the dark theme
-            "Show", AnomalyFilter.CHOICES, AnomalyFilter.CHOICES.index(value), key=key,
-            label_visibility="collapsed", horizontal=True,
-            format_func=lambda choice: f"{choice} ({counts[choice]:,})", on_change=changed,
+            "Show",
+            AnomalyFilter.CHOICES,
+            AnomalyFilter.CHOICES.index(value),
+            key=key,
+            label_visibility="collapsed",
+            horizontal=True,
+            format_func=lambda choice: f"{choice} ({counts[choice]:,})",
+            on_change=changed,
         )
-    )  # fmt: skip
+    )
 
 
 def _page_of(found: Sequence[Anomaly]) -> Sequence[Anomaly]:
@@ -185,13 +196,18 @@ def _grid(shown: Sequence[Anomaly], names: Mapping[str, str]) -> list[Anomaly]:
     """The table; returns the rows somebody picked."""
     rows = anomaly_rows(shown, names)
     event = st.dataframe(
-        rows, hide_index=True, key=grid_key(shown), on_select="rerun", selection_mode="multi-row",
-        alt="Unusual days, most credits at stake first", height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        rows,
+        hide_index=True,
+        key=grid_key(shown),
+        on_select="rerun",
+        selection_mode="multi-row",
+        alt="Unusual days, most credits at stake first",
+        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
         row_height=ROW_PIXELS,
         column_config={
             name: st.column_config.TextColumn(name, alignment="right" if name in FIGURES else "left") for name in rows
         },
-    )  # fmt: skip
+    )
     return [shown[place] for place in event["selection"]["rows"] if place < len(shown)]
 
 
@@ -201,18 +217,29 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-anomaly-actions"):
         if open_ones:
             st.text_input(
-                "Note", key="org-anomaly-note", max_chars=300, width=320, placeholder="What it was (optional)",
+                "Note",
+                key="org-anomaly-note",
+                max_chars=300,
+                width=320,
+                placeholder="What it was (optional)",
                 help="Stands beside the mark and in the audit log.",
-            )  # fmt: skip
+            )
             st.button(
-                f"Mark {plural(len(open_ones), 'day')} as seen", icon=":material/visibility:", type="primary",
-                key="org-anomaly-mark", on_click=_mark, args=(service, principal, open_ones),
-            )  # fmt: skip
+                f"Mark {plural(len(open_ones), 'day')} as seen",
+                icon=":material/visibility:",
+                type="primary",
+                key="org-anomaly-mark",
+                on_click=_mark,
+                args=(service, principal, open_ones),
+            )
         if marked:
             st.button(
-                f"Take back {plural(len(marked), 'mark')}", icon=":material/undo:", key="org-anomaly-unmark",
-                on_click=_unmark, args=(service, principal, marked),
-            )  # fmt: skip
+                f"Take back {plural(len(marked), 'mark')}",
+                icon=":material/undo:",
+                key="org-anomaly-unmark",
+                on_click=_unmark,
+                args=(service, principal, marked),
+            )
 
 
 def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]) -> None:
@@ -259,9 +286,11 @@ def _periods(report: AnomalyReport, names: Mapping[str, str]) -> None:
     st.caption("The whole period against up to 4 equally long ones before, by the same rule as days.")
     rows = period_rows(report.periods[:PAGE_ROWS], names)
     table(
-        rows, alt="Organizations whose whole period is unusual", key="org-anomalous-periods",
+        rows,
+        alt="Organizations whose whole period is unusual",
+        key="org-anomalous-periods",
         right=(*FIGURES, "Compared periods"),
-    )  # fmt: skip
+    )
     if len(report.periods) > PAGE_ROWS:
         st.caption(f"and {len(report.periods) - PAGE_ROWS:,} more with less at stake")
 

@@ -18,9 +18,15 @@ def view_switch(address: Address) -> OrganizationView:
     """
     key = widget("view")
     chosen = st.radio(
-        "View", list(OrganizationView), index=list(OrganizationView).index(address.view), key=key, horizontal=True,
-        label_visibility="collapsed", on_change=choose, args=("view", key),
-    )  # fmt: skip
+        "View",
+        list(OrganizationView),
+        index=list(OrganizationView).index(address.view),
+        key=key,
+        horizontal=True,
+        label_visibility="collapsed",
+        on_change=choose,
+        args=("view", key),
+    )
     return OrganizationView(chosen or address.view)
 
 
@@ -29,10 +35,16 @@ def period_bar(address: Address, zone: ZoneInfo) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-bar"):
         key = widget("span")
         st.selectbox(
-            "Period", list(Period), index=list(Period).index(address.span), key=key, width=170, filter_mode=None,
+            "Period",
+            list(Period),
+            index=list(Period).index(address.span),
+            key=key,
+            width=170,
+            filter_mode=None,
             help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
-            on_change=choose, args=("span", key),
-        )  # fmt: skip
+            on_change=choose,
+            args=("span", key),
+        )
         if address.span is Period.CUSTOM:
             _day("from_day", "First day", address.from_day)
             _day("to_day", "Last day", address.to_day)
@@ -41,9 +53,15 @@ def period_bar(address: Address, zone: ZoneInfo) -> None:
 def _day(name: str, label: str, value: date | None) -> None:
     key = widget(name)
     st.date_input(
-        label, value=value, key=key, format="YYYY-MM-DD", on_change=choose, args=(name, key), width=150,
+        label,
+        value=value,
+        key=key,
+        format="YYYY-MM-DD",
+        on_change=choose,
+        args=(name, key),
+        width=150,
         help="Included. Empty: no limit on this side.",
-    )  # fmt: skip
+    )
 
 
 def nothing_yet(*, is_running: bool) -> None:

@@ -84,9 +84,15 @@ def _charts(
         st.multiselect(
             "Only these organizations",
             [one.organization_id for one in statistics.organizations if one.organization_id is not None],
-            default=ids, key=key, format_func=lambda one: label(one, names), placeholder="All organizations",
-            on_change=choose, args=("only", key, tuple), select_all=False, wrap=True,
-        )  # fmt: skip
+            default=ids,
+            key=key,
+            format_func=lambda one: label(one, names),
+            placeholder="All organizations",
+            on_change=choose,
+            args=("only", key, tuple),
+            select_all=False,
+            wrap=True,
+        )
         if not any(one.now.events for one in chosen):
             st.info("No usage events of these organizations in this period.", icon=":material/event_busy:")
             st.page_link(
@@ -155,24 +161,29 @@ class _Charts:
                 open_organization(trend.lines[int(point[0])].organization_id)
 
         chart(
-            "Credits per day by organization", "org-trend",
-            lambda: org_charts.trend_bars(trend, self.names, self.zone_name, self.theme), rows,
+            "Credits per day by organization",
+            "org-trend",
+            lambda: org_charts.trend_bars(trend, self.names, self.zone_name, self.theme),
+            rows,
             alt=f"Credits per day of the largest organizations and all others, days in {self.zone_name}",
-            right=[name for name in rows if name != "Day"], on_click=clicked,
+            right=[name for name in rows if name != "Day"],
+            on_click=clicked,
             hint="Click a bar to open its organization.",
-        )  # fmt: skip
+        )
         return [value for line in trend.lines for value in line.daily]
 
     def _tree(self) -> list[Decimal]:
         slices = self._slices("organization", "chatflow", "chatflow_name", "model")
         areas = ranking(slices, self.whole, self.events, shown=AREAS)
         chart(
-            "Organizations and chatflows", "org-tree",
+            "Organizations and chatflows",
+            "org-tree",
             lambda: org_charts.organization_tree(areas.largest, areas.others, self.names, self.theme),
             tree_rows(areas, self.names),
             alt="Credits by organization, within it by chatflow, and within that by model, as areas",
-            right=FIGURE_COLUMNS, hint="Click an area to look into it, down to its models; the bar above leads back.",
-        )  # fmt: skip
+            right=FIGURE_COLUMNS,
+            hint="Click an area to look into it, down to its models; the bar above leads back.",
+        )
         self._tree_links(areas.largest)
         return self._all(slices, areas)
 
@@ -200,10 +211,15 @@ class _Charts:
             go_to_events(user_query(self.query, organization, user))
 
         chart(
-            "Users", "org-users", lambda: usage_charts.top(ranked, self.theme, called),
-            user_rows(ranked, self.names), alt="Credits by type of the users with most credits",
-            right=FIGURE_COLUMNS, on_click=clicked, hint="Click a bar to see that user's events.",
-        )  # fmt: skip
+            "Users",
+            "org-users",
+            lambda: usage_charts.top(ranked, self.theme, called),
+            user_rows(ranked, self.names),
+            alt="Credits by type of the users with most credits",
+            right=FIGURE_COLUMNS,
+            on_click=clicked,
+            hint="Click a bar to see that user's events.",
+        )
         if (note := others_text("users", slices, ranked, read=READ)) is not None:
             st.caption(plain(note))
         return self._all(slices, ranked)
@@ -222,12 +238,15 @@ class _Charts:
             go_to_events(of_day(self.query, str(point[0])))
 
         chart(
-            "Active users per day", "org-active",
-            lambda: org_charts.active_users_figure(found, self.zone_name, self.theme), rows,
+            "Active users per day",
+            "org-active",
+            lambda: org_charts.active_users_figure(found, self.zone_name, self.theme),
+            rows,
             alt=f"Active and new users per day with the average of seven days, days in {self.zone_name}",
-            right=["Active users", "New users", "7-day average"], on_click=clicked,
+            right=["Active users", "New users", "7-day average"],
+            on_click=clicked,
             hint="Click a day to see its events. The same user id under two organizations is two users.",
-        )  # fmt: skip
+        )
 
 
 def user_query(query: Mapping[str, Any], organization: str | None, user: str | None) -> dict[str, Any]:

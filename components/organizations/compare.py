@@ -63,10 +63,18 @@ def _panel(statistics: Statistics, names: Mapping[str, str], zone_name: str) -> 
         chosen = chosen_organizations(statistics, current().compare)
         key = widget("compare")
         st.multiselect(
-            "Organizations", ids, default=[one.organization_id for one in chosen], key=key, max_selections=COMPARED,
-            format_func=lambda one: label(one, names), placeholder=f"Choose 2 to {COMPARED}", select_all=False,
-            on_change=choose, args=("compare", key, tuple), wrap=True,
-        )  # fmt: skip
+            "Organizations",
+            ids,
+            default=[one.organization_id for one in chosen],
+            key=key,
+            max_selections=COMPARED,
+            format_func=lambda one: label(one, names),
+            placeholder=f"Choose 2 to {COMPARED}",
+            select_all=False,
+            on_change=choose,
+            args=("compare", key, tuple),
+            wrap=True,
+        )
         if len(chosen) < 2:
             st.caption(f"Choose 2 to {COMPARED} organizations to see every figure beside each other.")
             return
@@ -75,7 +83,10 @@ def _panel(statistics: Statistics, names: Mapping[str, str], zone_name: str) -> 
         table(shown, alt="Figures of the chosen organizations", key="org-comparison", right=columns, height="content")
         days = daily_rows(chosen, statistics.first_day, names)
         chart(
-            "Credits per day", "org-compare",
+            "Credits per day",
+            "org-compare",
             lambda: daily_lines(chosen, statistics.first_day, names, zone_name, st.context.theme.type or "light"),
-            days, alt=f"Credits per day of {', '.join(columns)}, days in {zone_name}", right=columns,
-        )  # fmt: skip
+            days,
+            alt=f"Credits per day of {', '.join(columns)}, days in {zone_name}",
+            right=columns,
+        )

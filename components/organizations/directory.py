@@ -92,9 +92,16 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-directory-controls"):
         key = widget("find")
         st.text_input(
-            "Search", address.find, key=key, type="search", max_chars=200, on_change=choose, args=("find", key),
-            placeholder="Organization, name or customer", width=260,
-        )  # fmt: skip
+            "Search",
+            address.find,
+            key=key,
+            type="search",
+            max_chars=200,
+            on_change=choose,
+            args=("find", key),
+            placeholder="Organization, name or customer",
+            width=260,
+        )
         if may_change:
             _chooser([entry.organization_id for entry in found], names)
         file_link(
@@ -118,13 +125,23 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
 def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
     """The way to a line for keyboards and phones, and to an organization that has no events yet."""
     chosen = st.selectbox(
-        "Organization", organizations, index=None, key="org-directory-choice", accept_new_options=True,
-        format_func=lambda one: label(one, names), placeholder="Choose or type an id", width=260,
-    )  # fmt: skip
+        "Organization",
+        organizations,
+        index=None,
+        key="org-directory-choice",
+        accept_new_options=True,
+        format_func=lambda one: label(one, names),
+        placeholder="Choose or type an id",
+        width=260,
+    )
     st.button(
-        "Edit…", icon=":material/edit:", key="org-directory-edit", disabled=not chosen, on_click=edit,
+        "Edit…",
+        icon=":material/edit:",
+        key="org-directory-edit",
+        disabled=not chosen,
+        on_click=edit,
         args=(chosen if chosen in organizations else (chosen or "").strip(),),
-    )  # fmt: skip
+    )
 
 
 def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
@@ -144,10 +161,14 @@ def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
             "Edit", width=70, type="tertiary", key=f"{key}-{EDIT}", on_click=_on_edit, args=(f"{key}-{EDIT}", ids)
         )
     st.dataframe(
-        cells, hide_index=True, key=key, column_config=config, row_height=ROW_PIXELS,
+        cells,
+        hide_index=True,
+        key=key,
+        column_config=config,
+        row_height=ROW_PIXELS,
         height=HEADER_PIXELS + ROW_PIXELS * len(shown),
         alt="Organizations, what they are called and who pays for their events that name no customer",
-    )  # fmt: skip
+    )
 
 
 def _on_edit(key: str, ids: Sequence[str]) -> None:
@@ -171,9 +192,12 @@ def _editor(service: BillingService) -> None:
         entry = entries.get(organization_id)
         st.markdown(f"Organization **{plain(organization_id)}**")
         name = st.text_input(
-            "Name", (entry and entry.name) or "", key=f"org-directory-name-{organization_id}", max_chars=200,
+            "Name",
+            (entry and entry.name) or "",
+            key=f"org-directory-name-{organization_id}",
+            max_chars=200,
             placeholder="None",
-        )  # fmt: skip
+        )
         customer = _customer_box(service, principal, organization_id, entry)
         change = Change(organization_id, " ".join(name.split()), customer.strip())
         preview = directory.preview(principal, [change])
@@ -183,9 +207,14 @@ def _editor(service: BillingService) -> None:
     _preview(preview)
     with st.container(horizontal=True):
         st.button(
-            plain(save_label(preview.steps[0]) if preview.steps else "Save"), type="primary", icon=":material/save:",
-            key="org-directory-save", disabled=not preview.steps, on_click=_apply, args=(service, principal, preview),
-        )  # fmt: skip
+            plain(save_label(preview.steps[0]) if preview.steps else "Save"),
+            type="primary",
+            icon=":material/save:",
+            key="org-directory-save",
+            disabled=not preview.steps,
+            on_click=_apply,
+            args=(service, principal, preview),
+        )
         st.button("Cancel", key="org-directory-cancel", on_click=close)
 
 
@@ -198,14 +227,18 @@ def _customer_box(
     present = entry.customer_id if entry else None
     options = ["", *sorted({*(one.id for one in known or ()), *([present] if present else ())})]
     return st.selectbox(
-        "Stripe customer", options, index=options.index(present or ""), accept_new_options=True,
-        key=f"org-directory-customer-{organization_id}", placeholder="Choose or type a customer id",
+        "Stripe customer",
+        options,
+        index=options.index(present or ""),
+        accept_new_options=True,
+        key=f"org-directory-customer-{organization_id}",
+        placeholder="Choose or type a customer id",
         format_func=lambda one: label(one, called) if one else NOBODY,
         help=(
             "Pays for this organization's events that name no customer. "
             + ("" if known else "Stripe's customers were never read: the view Plans and limits reads them.")
         ),
-    )  # fmt: skip
+    )
 
 
 def _preview(preview: DirectoryPreview) -> None:
@@ -241,8 +274,9 @@ def _history(service: BillingService, principal: Principal) -> None:
             st.caption("Nobody has changed anything yet.")
             return
         table(
-            history_rows(rows, service.settings.zone), alt="Changes of names and customers, newest first",
+            history_rows(rows, service.settings.zone),
+            alt="Changes of names and customers, newest first",
             key="org-directory-history",
-        )  # fmt: skip
+        )
         if len(rows) == SHOWN_CHANGES:
             st.caption(f"The newest {SHOWN_CHANGES}. The audit log has every change.")

@@ -56,9 +56,12 @@ def _panel(service: BillingService) -> None:
         st.caption(plain(FORM))
         turn = st.session_state.setdefault(TURN, 0)
         file = st.file_uploader(
-            "CSV file", type="csv", key=f"org-directory-file-{turn}", max_upload_size=LARGEST_MB,
+            "CSV file",
+            type="csv",
+            key=f"org-directory-file-{turn}",
+            max_upload_size=LARGEST_MB,
             label_visibility="collapsed",
-        )  # fmt: skip
+        )
         if file is None:
             return
         reading = _read(service, principal, file.file_id, file.getvalue())
@@ -94,15 +97,22 @@ def _dry_run(service: BillingService, principal: Principal, preview: DirectoryPr
         st.caption(plain(note))
     if preview.steps:
         table(
-            step_rows(preview.steps[:SHOWN_ROWS]), alt="What this file would change", key="org-directory-steps",
+            step_rows(preview.steps[:SHOWN_ROWS]),
+            alt="What this file would change",
+            key="org-directory-steps",
             right=("Events", "Credits", "Amount"),
-        )  # fmt: skip
+        )
         _more(len(preview.steps))
     with st.container(horizontal=True):
         st.button(
-            f"Apply {plural(len(preview.steps), 'change')}", type="primary", icon=":material/publish:",
-            key="org-directory-apply", disabled=not preview.steps, on_click=_apply, args=(service, principal, preview),
-        )  # fmt: skip
+            f"Apply {plural(len(preview.steps), 'change')}",
+            type="primary",
+            icon=":material/publish:",
+            key="org-directory-apply",
+            disabled=not preview.steps,
+            on_click=_apply,
+            args=(service, principal, preview),
+        )
         st.button("Discard", key="org-directory-discard", on_click=_discard)
 
 

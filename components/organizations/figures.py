@@ -119,14 +119,21 @@ KINDS = (
     _kind("cost_usd", "Langfuse cost", DOLLARS, 110),
     _kind("margin_usd", "Margin", DOLLARS, 95),
     _kind(
-        "margin_share", "Margin %", PART, 90, f"The margin as a part of its amount. {MEANINGS['margin_usd']}",
+        "margin_share",
+        "Margin %",
+        PART,
+        90,
+        f"The margin as a part of its amount. {MEANINGS['margin_usd']}",
         value=margin_share,
     ),
     _kind("events", "Events", _counts("events"), 85),
     _kind("chats", "Chats", _counts("chats"), 80),
     _kind("messages_sent", "Messages sent", _counts("messages"), 115),
     _kind(
-        "messages_generated", "Answers", _counts("messages"), 90,
+        "messages_generated",
+        "Answers",
+        _counts("messages"),
+        90,
         f"Messages generated. {MEANINGS['messages_generated']}",
     ),
     _kind("users", "Active users", _counts("users"), 95),
@@ -141,20 +148,36 @@ KINDS = (
     _kind("models", "Models", _counts("models"), 80),
     _kind("latency_seconds_average", "Average latency", SECONDS, 120, f"Average. {MEANINGS['latency_seconds']}"),
     _kind(
-        "latency_seconds_p95", "p95 latency", SECONDS, 100,
+        "latency_seconds_p95",
+        "p95 latency",
+        SECONDS,
+        100,
         f"95 % of the events took at most this long. {MEANINGS['latency_seconds']}",
     ),
     _kind("error_share", "Error share", PART, 95, growth_is_bad=True),
     _kind("unsynced_credits", "Unsynced", CREDITS, 105, growth_is_bad=True),
     _kind("failed_credits", "Failed", CREDITS, 105, growth_is_bad=True),
-)  # fmt: skip
+)
 """Every figure, in the order of tiles, columns and comparisons."""
 
 TILES = (
-    "credits_total", "amount_usd", "cost_usd", "margin_usd", "margin_share", "events", "chats", "messages_sent",
-    "messages_generated", "users", "tokens_total", "latency_seconds_average", "latency_seconds_p95", "error_share",
-    "unsynced_credits", "failed_credits",
-)  # fmt: skip
+    "credits_total",
+    "amount_usd",
+    "cost_usd",
+    "margin_usd",
+    "margin_share",
+    "events",
+    "chats",
+    "messages_sent",
+    "messages_generated",
+    "users",
+    "tokens_total",
+    "latency_seconds_average",
+    "latency_seconds_p95",
+    "error_share",
+    "unsynced_credits",
+    "failed_credits",
+)
 """The figures that stand above the table."""
 
 _BY_FIELD = {kind.field: kind for kind in KINDS}

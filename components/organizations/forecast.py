@@ -64,39 +64,61 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
     zone, question = service.settings.zone, found.asked
     grid = st.grid(4, min_column_width=220, key="org-forecast-tiles")
     tile(
-        grid, "Expected at period end", f"{credits_text(found.expected)} credits",
-        [interval_text(found), period_text(found, zone)], note=METHOD_NOTE, key="org-forecast-expected",
-    )  # fmt: skip
+        grid,
+        "Expected at period end",
+        f"{credits_text(found.expected)} credits",
+        [interval_text(found), period_text(found, zone)],
+        note=METHOD_NOTE,
+        key="org-forecast-expected",
+    )
     tile(
-        grid, "Used so far", f"{credits_text(question.used)} credits", [f"Known until {ago(question.at, now)}."],
-        note="Credits of the period so far, exact.", key="org-forecast-used",
-    )  # fmt: skip
+        grid,
+        "Used so far",
+        f"{credits_text(question.used)} credits",
+        [f"Known until {ago(question.at, now)}."],
+        note="Credits of the period so far, exact.",
+        key="org-forecast-used",
+    )
     headline, sentence = exhaustion_text(found.exhaustion, question.included)
     tile(
-        grid, "Included credits run out", headline, [sentence], key="org-forecast-exhaustion",
+        grid,
+        "Included credits run out",
+        headline,
+        [sentence],
+        key="org-forecast-exhaustion",
         note="The day on which half of the simulated futures have used up what the plan includes.",
-    )  # fmt: skip
+    )
     error = found.back_test.error
     tile(
-        grid, "Error in back-tests", "unknown" if error is None else percent(error), [error_text(found.back_test)],
+        grid,
+        "Error in back-tests",
+        "unknown" if error is None else percent(error),
+        [error_text(found.back_test)],
         note="Each of the last weeks is forecast from the days before it and compared with what it became.",
         key="org-forecast-error",
-    )  # fmt: skip
+    )
     for note in found.notes:
         st.caption(plain(note))
     theme = st.context.theme.type or "light"
     left, right = st.columns(2, gap="medium")
     with left:
         chart(
-            "Credits per day", "org-forecast-days", lambda: days_figure(found, theme),
-            forecast_rows(found, SHOWN_DAYS), right=RIGHT,
+            "Credits per day",
+            "org-forecast-days",
+            lambda: days_figure(found, theme),
+            forecast_rows(found, SHOWN_DAYS),
+            right=RIGHT,
             alt=f"Credits per day in {zone.key}: the last {SHOWN_DAYS} days, and those expected with their interval",
-        )  # fmt: skip
+        )
     with right:
         chart(
-            "The period's sum", "org-forecast-sum", lambda: sum_figure(found, theme), sum_rows(found), right=RIGHT,
+            "The period's sum",
+            "org-forecast-sum",
+            lambda: sum_figure(found, theme),
+            sum_rows(found),
+            right=RIGHT,
             alt="Credits of the period: used so far, expected with their interval, and the included ones",
-        )  # fmt: skip
+        )
     st.caption(plain(f"Method: {found.method}; {found.history_days} complete days of history."))
 
 

@@ -47,45 +47,75 @@ def bullet(
     within, over = min(used, Decimal(included)), max(used - included, Decimal(0))
     figure = Figure()
     figure.add_bar(
-        name="included", orientation="h", y=[0], x=[float(included)], width=0.9, customdata=[exact(included)],
+        name="included",
+        orientation="h",
+        y=[0],
+        x=[float(included)],
+        width=0.9,
+        customdata=[exact(included)],
         marker={"color": ROOM.on(theme), "line": {"width": 0}},
         hovertemplate="included: %{customdata} credits<extra></extra>",
-    )  # fmt: skip
+    )
     for name, base, value, shade in (("used", Decimal(0), within, WITHIN), ("over the plan", within, over, BEYOND)):
         figure.add_bar(
-            name=name, orientation="h", y=[0], x=[float(value)], base=[float(base)], width=0.45,
-            customdata=[exact(value)], marker={"color": shade.on(theme), "line": {"width": 0}},
+            name=name,
+            orientation="h",
+            y=[0],
+            x=[float(value)],
+            base=[float(base)],
+            width=0.45,
+            customdata=[exact(value)],
+            marker={"color": shade.on(theme), "line": {"width": 0}},
             hovertemplate="%{fullData.name}: %{customdata} credits<extra></extra>",
-        )  # fmt: skip
+        )
     if expected is not None:
         figure.add_scatter(
-            name="expected", y=[0], x=[float(expected.credits)], mode="markers", cliponaxis=False,
+            name="expected",
+            y=[0],
+            x=[float(expected.credits)],
+            mode="markers",
+            cliponaxis=False,
             customdata=[[credits_text(value) for value in (expected.credits, expected.low, expected.high)]],
             error_x={
-                "type": "data", "symmetric": False, "array": [float(expected.high - expected.credits)],
-                "arrayminus": [float(expected.credits - expected.low)], "color": INK.on(theme), "thickness": 2,
+                "type": "data",
+                "symmetric": False,
+                "array": [float(expected.high - expected.credits)],
+                "arrayminus": [float(expected.credits - expected.low)],
+                "color": INK.on(theme),
+                "thickness": 2,
             },
             marker={"symbol": "diamond", "size": 11, "color": INK.on(theme)},
             hovertemplate="expected at the period's end: %{customdata[0]} credits "
             "(%{customdata[1]} – %{customdata[2]})<extra></extra>",
-        )  # fmt: skip
+        )
     marks = sorted({*shown, 100})
     for threshold in marks:
         figure.add_vline(
             x=included * threshold / 100,
-            line={"width": 2 if threshold == 100 else 1, "dash": "solid" if threshold == 100 else "dot",
-                  "color": INK.on(theme) if threshold == 100 else RANKED.on(theme)},
-        )  # fmt: skip
+            line={
+                "width": 2 if threshold == 100 else 1,
+                "dash": "solid" if threshold == 100 else "dot",
+                "color": INK.on(theme) if threshold == 100 else RANKED.on(theme),
+            },
+        )
     written = _far_apart(marks, right * 100 / included if included else 0)
     figure.update_layout(
-        barmode="overlay", height=104, margin={"l": 16, "r": 16, "t": 8, "b": 36}, showlegend=False, dragmode=False,
-        hoverlabel={"namelength": -1}, meta={"theme": theme},
-    )  # fmt: skip
+        barmode="overlay",
+        height=104,
+        margin={"l": 16, "r": 16, "t": 8, "b": 36},
+        showlegend=False,
+        dragmode=False,
+        hoverlabel={"namelength": -1},
+        meta={"theme": theme},
+    )
     figure.update_xaxes(
-        range=[0, right], fixedrange=True, showgrid=False, zeroline=False,
+        range=[0, right],
+        fixedrange=True,
+        showgrid=False,
+        zeroline=False,
         tickvals=[0, *(included * threshold / 100 for threshold in written)],
         ticktext=["0", *(_tick(threshold, included) for threshold in written)],
-    )  # fmt: skip
+    )
     figure.update_yaxes(visible=False, fixedrange=True, range=[-0.6, 0.6])
     return figure
 

@@ -40,8 +40,9 @@ def limit_panel(service: BillingService, principal: Principal, organization_id: 
     if not rows:
         st.info(
             "No Stripe customer is known for this organization: no event within 90 days names one, and the directory "
-            "has none.", icon=":material/help:",
-        )  # fmt: skip
+            "has none.",
+            icon=":material/help:",
+        )
         return
     names, live = names_of(service, principal), [row for row in rows if not row.is_without]
     forecast = service.organizations.forecasting.forecast(principal, organization_id) if live else None
@@ -68,38 +69,44 @@ def _without(row: Limit, now: datetime, zone: ZoneInfo) -> None:
 
 
 def _box(
-    service: BillingService,
-    row: Limit,
-    forecast: Forecast | NotEnough | None,
-    names: Mapping[str, str],
-    now: datetime,
+    service: BillingService, row: Limit, forecast: Forecast | NotEnough | None, names: Mapping[str, str], now: datetime
 ) -> None:
     zone, customer, thresholds = service.settings.zone, row.customer_id, service.settings.limit_thresholds
     with st.container(border=True, key=f"org-limit-{customer}"):
         _head(row)
         grid = st.grid(3, min_column_width=200, key=f"org-limit-tiles-{customer}")
         tile(
-            grid, "Plan", plan_text(row), [f"{exact(row.included)} credits included in a period"],
+            grid,
+            "Plan",
+            plan_text(row),
+            [f"{exact(row.included)} credits included in a period"],
             note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
             key=f"org-limit-plan-{customer}",
-        )  # fmt: skip
+        )
         tile(
-            grid, "Used", percent_text(row.percent_used),
-            [f"Pace at the period's end: {pace_text(row, now) or UNKNOWN}", *_shared(row, names)], note=LIMITS_NOTE,
+            grid,
+            "Used",
+            percent_text(row.percent_used),
+            [f"Pace at the period's end: {pace_text(row, now) or UNKNOWN}", *_shared(row, names)],
+            note=LIMITS_NOTE,
             key=f"org-limit-used-{customer}",
-        )  # fmt: skip
+        )
         tile(
-            grid, "Time left", left_text(row.time_left(now)),
+            grid,
+            "Time left",
+            left_text(row.time_left(now)),
             [f"{moment(row.period_start, zone)} – {moment(row.period_end, zone)} {zone.key}"],
-            note="The subscription's current period, not the calendar month.", key=f"org-limit-period-{customer}",
-        )  # fmt: skip
+            note="The subscription's current period, not the calendar month.",
+            key=f"org-limit-period-{customer}",
+        )
         st.markdown(plain(share_text(row)))
         if row.used is not None and row.included:
             expected, theme = _expected(forecast, row), st.context.theme.type or "light"
             draw_figure(
-                bullet(row.used, row.included, thresholds, expected, theme), key=f"org-limit-bullet-{customer}",
+                bullet(row.used, row.included, thresholds, expected, theme),
+                key=f"org-limit-bullet-{customer}",
                 alt=bullet_text(row, thresholds, expected),
-            )  # fmt: skip
+            )
             st.caption(legend_text(expected))
         usage_link("Usage events of the customer in this period", **events_query(row, now, zone))
 

@@ -106,20 +106,40 @@ def _controls(find: str, plan: str | None, plans: Sequence[str], sort: str) -> N
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-limits-controls"):
         key = widget("find")
         st.text_input(
-            "Search", find, key=key, type="search", max_chars=200, width=260, on_change=choose, args=("find", key),
+            "Search",
+            find,
+            key=key,
+            type="search",
+            max_chars=200,
+            width=260,
+            on_change=choose,
+            args=("find", key),
             placeholder="Organization, customer, plan or state",
-        )  # fmt: skip
+        )
         key = f"{widget('limits-plan')}-{plan}"
         options = [ALL, *plans]
         st.selectbox(
-            "Plan", options, index=0 if plan is None else options.index(plan), key=key, width=180, filter_mode=None,
-            on_change=_choose, args=(PLAN, key, ALL),
-        )  # fmt: skip
+            "Plan",
+            options,
+            index=0 if plan is None else options.index(plan),
+            key=key,
+            width=180,
+            filter_mode=None,
+            on_change=_choose,
+            args=(PLAN, key, ALL),
+        )
         key = f"{widget('limits-by')}-{sort}"
         st.selectbox(
-            "Sort by", list(SORTS), index=list(SORTS).index(sort), key=key, width=200, filter_mode=None,
-            format_func=lambda name: SORTS[name].label, on_change=_choose, args=(SORT, key, DEFAULT_SORT),
-        )  # fmt: skip
+            "Sort by",
+            list(SORTS),
+            index=list(SORTS).index(sort),
+            key=key,
+            width=200,
+            filter_mode=None,
+            format_func=lambda name: SORTS[name].label,
+            on_change=_choose,
+            args=(SORT, key, DEFAULT_SORT),
+        )
 
 
 def _choose(name: str, key: str, usual: str) -> None:
@@ -161,24 +181,39 @@ def _grid(
         "Shared with": [shared_text(row, names) for row in shown],
     }
     st.dataframe(
-        pa.table(rows), key=f"{identity}-grid", hide_index=True, alt="Plans and limits by organization and customer",
-        row_height=ROW_PIXELS, height=HEADER_PIXELS + ROW_PIXELS * len(shown), placeholder="",
+        pa.table(rows),
+        key=f"{identity}-grid",
+        hide_index=True,
+        alt="Plans and limits by organization and customer",
+        row_height=ROW_PIXELS,
+        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        placeholder="",
         column_config={**_buttons(identity, shown, now, zone), **_config(shown, zone)},
-    )  # fmt: skip
+    )
 
 
 def _buttons(identity: str, shown: Sequence[Limit], now: datetime, zone: ZoneInfo) -> dict[str, Any]:
     open_key, events_key = f"{identity}-open", f"{identity}-events"
     return {
         OPEN: st.column_config.ButtonColumn(
-            OPEN, width=70, type="tertiary", key=open_key, on_click=_on_open, args=(open_key, shown),
+            OPEN,
+            width=70,
+            type="tertiary",
+            key=open_key,
+            on_click=_on_open,
+            args=(open_key, shown),
             help="The organization's own page.",
         ),
         EVENTS: st.column_config.ButtonColumn(
-            EVENTS, width=75, type="tertiary", key=events_key, on_click=_on_events, args=(events_key, shown, now, zone),
+            EVENTS,
+            width=75,
+            type="tertiary",
+            key=events_key,
+            on_click=_on_events,
+            args=(events_key, shown, now, zone),
             help="The customer's usage events of the period.",
         ),
-    }  # fmt: skip
+    }
 
 
 def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
@@ -190,7 +225,11 @@ def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
         "Plan": column.TextColumn("Plan", width=125),
         "State": column.TextColumn("State", width=125),
         "Used": column.ProgressColumn(
-            "Used", min_value=0.0, max_value=float(scale_of(shown)), format="%.2f %%", width=140,
+            "Used",
+            min_value=0.0,
+            max_value=float(scale_of(shown)),
+            format="%.2f %%",
+            width=140,
             help="Percent of the credits included, cut to two decimals.",
         ),
         "Credits": column.TextColumn("Credits used of included", alignment="right", width=190),
@@ -204,7 +243,7 @@ def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
         ),
         runs_out: column.TextColumn(runs_out, width=250, help="When the included credits are used up."),
         error: column.TextColumn(error, width=150, help="How far forecasts of past weeks were off, on average."),
-    }  # fmt: skip
+    }
 
 
 def _forecast_columns(shown: Sequence[Limit], forecasts: Forecasts | None) -> dict[str, list[str]]:

@@ -152,9 +152,14 @@ DEFAULT_SORT = "urgency"
 
 
 def arranged(
-    limits: Sequence[Limit], names: Mapping[str, str], now: datetime, *, find: str = "", plan: str | None = None,
+    limits: Sequence[Limit],
+    names: Mapping[str, str],
+    now: datetime,
+    *,
+    find: str = "",
+    plan: str | None = None,
     sort: str = DEFAULT_SORT,
-) -> list[Limit]:  # fmt: skip
+) -> list[Limit]:
     """The limits that a search and a choice of plan leave, in sort order; unknown values last.
 
     `find` is looked for, case-blind, in id and name of the organization, customer, plan and state; `plan` is the text

@@ -47,9 +47,11 @@ def limits_view(service: BillingService, principal: Principal, now: datetime) ->
         limits_table(service)
         st.markdown("**By plan**")
         table(
-            plan_rows(by_plan(reading.rows)), alt="Customers and credits by plan", key="org-limits-plans",
+            plan_rows(by_plan(reading.rows)),
+            alt="Customers and credits by plan",
+            key="org-limits-plans",
             right=("Customers", "Credits included", "Credits used", "Used"),
-        )  # fmt: skip
+        )
 
 
 def _stripe(service: BillingService, principal: Principal, reading: LimitsReading, now: datetime) -> None:
@@ -62,10 +64,14 @@ def _stripe(service: BillingService, principal: Principal, reading: LimitsReadin
     with st.container(horizontal=True, vertical_alignment="center", key="org-limits-age"):
         st.caption(plain(age_text(reading.read_at, now, service.settings.zone)), width="content")
         st.button(
-            "Read plans from Stripe", icon=":material/sync:", key="org-limits-read",
-            disabled=is_running or not service.stripe.is_connected, on_click=_start, args=(service, principal),
+            "Read plans from Stripe",
+            icon=":material/sync:",
+            key="org-limits-read",
+            disabled=is_running or not service.stripe.is_connected,
+            on_click=_start,
+            args=(service, principal),
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
-        )  # fmt: skip
+        )
         file_link(
             "CSV", LIMITS_CSV, note="Every row with exact figures, whatever is searched for.", key="org-limits-csv"
         )

@@ -90,10 +90,7 @@ def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
 
 
 def _list(
-    title: str,
-    moves: Sequence[Move],
-    figures: Mapping[str | None, OrganizationFigures],
-    names: Mapping[str, str],
+    title: str, moves: Sequence[Move], figures: Mapping[str | None, OrganizationFigures], names: Mapping[str, str]
 ) -> None:
     icon = ":material/trending_up:" if title == "Up" else ":material/trending_down:"
     st.caption(title if moves else f"{title}: none")

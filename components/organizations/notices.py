@@ -84,10 +84,14 @@ def _open(
     shown = board.open[:LISTED]
     identity = sha256("\n".join(one.notice.id for one in shown).encode()).hexdigest()[:12]
     event = st.dataframe(
-        notice_rows(shown, names, zone), hide_index=True, key=f"org-notices-{identity}", on_select="rerun",
-        selection_mode="multi-row", alt="Open notices of reached limits, newest period first",
+        notice_rows(shown, names, zone),
+        hide_index=True,
+        key=f"org-notices-{identity}",
+        on_select="rerun",
+        selection_mode="multi-row",
+        alt="Open notices of reached limits, newest period first",
         height="auto" if len(shown) < 10 else 390,
-    )  # fmt: skip
+    )
     if len(board.open) > len(shown):
         st.caption(f"and {len(board.open) - len(shown):,} more")
     picked = [shown[row] for row in event["selection"]["rows"] if row < len(shown)]
@@ -102,9 +106,14 @@ def _button(
 ) -> None:
     ids = [one.notice.id for one in notices]
     st.button(
-        label, icon=":material/visibility:", key=key, disabled=not ids, on_click=_mark, args=(service, principal, ids),
+        label,
+        icon=":material/visibility:",
+        key=key,
+        disabled=not ids,
+        on_click=_mark,
+        args=(service, principal, ids),
         help=None if ids else "Select notices in the table first.",
-    )  # fmt: skip
+    )
 
 
 def _mark(service: BillingService, principal: Principal, ids: Sequence[str]) -> None:

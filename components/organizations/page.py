@@ -53,10 +53,12 @@ RANKS = (
     Rank("Users", ("user",), "user"),
     Rank("Chatflows", ("chatflow", "chatflow_name"), "chatflow"),
     Rank(
-        "Models", ("model",), "model",
+        "Models",
+        ("model",),
+        "model",
         "Sets of models that traces used together. Click a bar of a single model to see its events.",
     ),
-)  # fmt: skip
+)
 
 
 def params_of(params: GetUsageEventsParams, organization_id: str | None) -> GetUsageEventsParams:
@@ -163,10 +165,15 @@ def _usage(
     theme = st.context.theme.type or "light"
     zone_name = service.settings.zone.key
     chart(
-        "Credits per day", "org-days", lambda: charts.credits_per_day(summary.days, zone_name, theme),
-        day_rows(summary), alt=f"Credits per day by type, days in {zone_name}", right=(*FIGURE_COLUMNS, "Amount"),
-        on_click=lambda point: go_to_events(of_day(query, str(point[0]))), hint="Click a bar to see its day's events.",
-    )  # fmt: skip
+        "Credits per day",
+        "org-days",
+        lambda: charts.credits_per_day(summary.days, zone_name, theme),
+        day_rows(summary),
+        alt=f"Credits per day by type, days in {zone_name}",
+        right=(*FIGURE_COLUMNS, "Amount"),
+        on_click=lambda point: go_to_events(of_day(query, str(point[0]))),
+        hint="Click a bar to see its day's events.",
+    )
     grid = st.columns(len(RANKS), gap="medium")
     for place, rank in zip(grid, RANKS, strict=True):
         with place, quiet():
@@ -183,10 +190,15 @@ def _ranking(rank: Rank, found: Ranking, slices: Sequence[BreakdownRow], query: 
 
     called = [_called(one) if one.values else "all others" for one in found.rows]
     chart(
-        rank.title, f"org-{rank.filter}", lambda: charts.top(found, theme),
-        {rank.title: called, **slice_rows(found.rows)}, alt=f"Credits by type of the top {rank.title.lower()}",
-        right=FIGURE_COLUMNS, on_click=clicked, hint=rank.hint,
-    )  # fmt: skip
+        rank.title,
+        f"org-{rank.filter}",
+        lambda: charts.top(found, theme),
+        {rank.title: called, **slice_rows(found.rows)},
+        alt=f"Credits by type of the top {rank.title.lower()}",
+        right=FIGURE_COLUMNS,
+        on_click=clicked,
+        hint=rank.hint,
+    )
     if (note := others_text(rank.title.lower(), slices, found, read=READ)) is not None:
         st.caption(plain(note))
     links = [(one, target) for one in found.largest if (target := events_query(query, rank, one.values[0])) is not None]
@@ -226,9 +238,11 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
                 plural(len(customers), "customer"), customers, key="org-customer", width=320, filter_mode="contains"
             )
         asked = st.button(
-            "Read from Stripe", icon=":material/person_search:", key="org-customer-read",
+            "Read from Stripe",
+            icon=":material/person_search:",
+            key="org-customer-read",
             disabled=not service.stripe.is_connected,
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
-        )  # fmt: skip
+        )
     never = f"{customer} was never read from Stripe. Press “Read from Stripe”."
     show_customer(service, principal, customer, now, asked=asked, never=never)

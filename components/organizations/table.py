@@ -71,16 +71,38 @@ COLUMNS = (
     TableColumn("change", "Change", change_text, 100, help="Of credits, against the equally long period before."),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
     TableColumn(
-        "customers", "Customers", lambda one: ", ".join(one.customer_ids) or UNKNOWN, 160, "left",
+        "customers",
+        "Customers",
+        lambda one: ", ".join(one.customer_ids) or UNKNOWN,
+        160,
+        "left",
         "Stripe customers that the organization's events are billed to; sorted by how many there are.",
     ),
-)  # fmt: skip
+)
 
 DEFAULT_COLUMNS = (
-    "credits_total", "share", DAILY, "change", "amount_usd", "cost_usd", "margin_usd", "events", "chats",
-    "messages_sent", "messages_generated", "users", "tokens_total", "chatflows", "models", "latency_seconds_average",
-    "latency_seconds_p95", "error_share", "unsynced_credits", "failed_credits", "customers",
-)  # fmt: skip
+    "credits_total",
+    "share",
+    DAILY,
+    "change",
+    "amount_usd",
+    "cost_usd",
+    "margin_usd",
+    "events",
+    "chats",
+    "messages_sent",
+    "messages_generated",
+    "users",
+    "tokens_total",
+    "chatflows",
+    "models",
+    "latency_seconds_average",
+    "latency_seconds_p95",
+    "error_share",
+    "unsynced_credits",
+    "failed_credits",
+    "customers",
+)
 
 _LABELS = {BY_NAME: "Organization", **{column.field: column.label for column in COLUMNS}}
 
@@ -147,9 +169,11 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
         with st.container(horizontal=True, vertical_alignment="bottom", key="org-table-controls"):
             _controls(address)
             file_link(
-                "CSV", csv_address(address, params), note="Every row of this table with exact figures, in this order.",
+                "CSV",
+                csv_address(address, params),
+                note="Every row of this table with exact figures, in this order.",
                 key="org-csv",
-            )  # fmt: skip
+            )
         found = rows(statistics, names, find=address.find, sort=address.by, descending=not address.up)
         if not found:
             st.info("No organization fits this search.", icon=":material/search_off:")
@@ -169,32 +193,65 @@ def _clear_search() -> None:
 def _controls(address: Address) -> None:
     key = widget("find")
     st.text_input(
-        "Search", address.find, key=key, type="search", max_chars=200, placeholder="Organization id or name",
-        on_change=choose, args=("find", key), width=260,
-    )  # fmt: skip
+        "Search",
+        address.find,
+        key=key,
+        type="search",
+        max_chars=200,
+        placeholder="Organization id or name",
+        on_change=choose,
+        args=("find", key),
+        width=260,
+    )
     key = widget("by")
     st.selectbox(
-        "Sort by", SORT_FIELDS, index=SORT_FIELDS.index(address.by) if address.by in SORT_FIELDS else 0, key=key,
-        format_func=sort_label, on_change=choose, args=("by", key), width=170,
-    )  # fmt: skip
+        "Sort by",
+        SORT_FIELDS,
+        index=SORT_FIELDS.index(address.by) if address.by in SORT_FIELDS else 0,
+        key=key,
+        format_func=sort_label,
+        on_change=choose,
+        args=("by", key),
+        width=170,
+    )
     key = widget("up")
     st.selectbox(
-        "Order", (False, True), index=int(address.up), key=key, width=130, filter_mode=None,
-        format_func=lambda up: "Ascending" if up else "Descending", on_change=choose, args=("up", key),
-    )  # fmt: skip
+        "Order",
+        (False, True),
+        index=int(address.up),
+        key=key,
+        width=130,
+        filter_mode=None,
+        format_func=lambda up: "Ascending" if up else "Descending",
+        on_change=choose,
+        args=("up", key),
+    )
     key = widget("size")
     st.selectbox(
-        "Rows", PAGE_SIZES, index=PAGE_SIZES.index(address.size), key=key, on_change=choose, args=("size", key),
-        width=90, filter_mode=None,
-    )  # fmt: skip
+        "Rows",
+        PAGE_SIZES,
+        index=PAGE_SIZES.index(address.size),
+        key=key,
+        on_change=choose,
+        args=("size", key),
+        width=90,
+        filter_mode=None,
+    )
     key = widget("show")
     with st.popover("Columns", icon=":material/view_column:", key="org-columns-open"):
         fields = [column.field for column in COLUMNS]
         st.multiselect(
-            "Columns", fields, default=[name for name in address.show if name in fields] or list(DEFAULT_COLUMNS),
-            key=key, format_func=sort_label, on_change=choose, args=("show", key, _columns), select_all=True, wrap=True,
+            "Columns",
+            fields,
+            default=[name for name in address.show if name in fields] or list(DEFAULT_COLUMNS),
+            key=key,
+            format_func=sort_label,
+            on_change=choose,
+            args=("show", key, _columns),
+            select_all=True,
+            wrap=True,
             placeholder="The usual columns",
-        )  # fmt: skip
+        )
 
 
 def _columns(chosen: Sequence[str]) -> tuple[str, ...]:
@@ -222,10 +279,16 @@ def _grid(
     }
     st.dataframe(
         _frame(shown, columns, names, statistics.total.credits.total),
-        key=key, hide_index=True, alt="Organizations and their figures", placeholder="", row_height=ROW_PIXELS,
-        height=HEADER_PIXELS + ROW_PIXELS * max(1, len(ids)), on_select=lambda: _on_header(key),
-        selection_mode="single-column", column_config=config,
-    )  # fmt: skip
+        key=key,
+        hide_index=True,
+        alt="Organizations and their figures",
+        placeholder="",
+        row_height=ROW_PIXELS,
+        height=HEADER_PIXELS + ROW_PIXELS * max(1, len(ids)),
+        on_select=lambda: _on_header(key),
+        selection_mode="single-column",
+        column_config=config,
+    )
 
 
 def _arrow(field: str, address: Address) -> str:
@@ -251,10 +314,7 @@ def _frame(
 ) -> Any:
     import pyarrow as pa  # here: the sign-in form must not wait for it
 
-    cells: dict[str, Any] = {
-        OPEN: ["Open"] * len(shown),
-        BY_NAME: [label(one.organization_id, names) for one in shown],
-    }
+    cells: dict[str, Any] = {OPEN: ["Open"] * len(shown), BY_NAME: [label(one.organization_id, names) for one in shown]}
     for column in columns:
         if column.field == "share":
             cells["share"] = pa.array([_float(share(one.now.credits.total, whole)) for one in shown], pa.float64())

@@ -50,9 +50,16 @@ def view_switch(principal: Principal) -> View:
         # Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too.
         key = f"transfer-view-{shown}"  # another widget after a link changed the URL: it starts with what that says
         st.radio(
-            "View", offered, index=offered.index(shown), key=key, horizontal=True, label_visibility="collapsed",
-            format_func=LABELS.__getitem__, on_change=_show, args=(key,),
-        )  # fmt: skip
+            "View",
+            offered,
+            index=offered.index(shown),
+            key=key,
+            horizontal=True,
+            label_visibility="collapsed",
+            format_func=LABELS.__getitem__,
+            on_change=_show,
+            args=(key,),
+        )
     return shown
 
 

@@ -92,18 +92,30 @@ def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
     """Draw the choice of a period, with its days if it is a custom one. `url` names `span`, `from_day` and `to_day`."""
     span, key = _span(url), url.key(SPAN)
     st.selectbox(
-        "Period", list(Period), index=list(Period).index(span), key=key, width=170, filter_mode=None,
+        "Period",
+        list(Period),
+        index=list(Period).index(span),
+        key=key,
+        width=170,
+        filter_mode=None,
         help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
-        on_change=url.choose, args=(SPAN, key),
-    )  # fmt: skip
+        on_change=url.choose,
+        args=(SPAN, key),
+    )
     if span is not Period.CUSTOM:
         return
     for name, label in ((FROM_DAY, "First day"), (TO_DAY, "Last day")):
         key = url.key(name)
         st.date_input(
-            label, value=_day(url, name), key=key, format="YYYY-MM-DD", on_change=url.choose, args=(name, key),
-            width=150, help="Included. Empty: no limit on this side.",
-        )  # fmt: skip
+            label,
+            value=_day(url, name),
+            key=key,
+            format="YYYY-MM-DD",
+            on_change=url.choose,
+            args=(name, key),
+            width=150,
+            help="Included. Empty: no limit on this side.",
+        )
 
 
 def span_days(url: UrlState, today: date) -> Days:

@@ -39,14 +39,21 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
     customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         customer = st.selectbox(
-            "Customer id", customers, index=None, key=CUSTOMER, accept_new_options=True,
-            placeholder="Choose or type a customer id", width=320,
-        )  # fmt: skip
+            "Customer id",
+            customers,
+            index=None,
+            key=CUSTOMER,
+            accept_new_options=True,
+            placeholder="Choose or type a customer id",
+            width=320,
+        )
         asked = st.button(
-            "Read from Stripe", icon=":material/person_search:", key="sync-customer-read",
+            "Read from Stripe",
+            icon=":material/person_search:",
+            key="sync-customer-read",
             disabled=not customer or not service.stripe.is_connected,
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
-        )  # fmt: skip
+        )
     if not customer:
         return
     never = "Never read from Stripe. Press “Read from Stripe”."
@@ -105,25 +112,35 @@ def _facts(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
     grid = st.grid(3, min_column_width=220, key="sync-customer-facts")
     included = "included credits unknown" if status.included is None else f"{exact(status.included)} credits included"
     tile(
-        grid, "Plan", status.plan or "unknown", [included],
+        grid,
+        "Plan",
+        status.plan or "unknown",
+        [included],
         note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
         key="sync-customer-plan",
-    )  # fmt: skip
+    )
     start, end = status.period_start, status.period_end
     tile(
-        grid, "Billing period", "unknown" if end is None else f"ends {in_words(end, now)}",
-        [f"{moment(start, zone)} to {moment(end, zone)}"], note=f"Times in {zone.key}.", key="sync-customer-period",
-    )  # fmt: skip
+        grid,
+        "Billing period",
+        "unknown" if end is None else f"ends {in_words(end, now)}",
+        [f"{moment(start, zone)} to {moment(end, zone)}"],
+        note=f"Times in {zone.key}.",
+        key="sync-customer-period",
+    )
     upcoming = status.upcoming
     tile(
-        grid, "Upcoming invoice",
+        grid,
+        "Upcoming invoice",
         "unknown" if upcoming is None else minor_units(upcoming.amount_due, upcoming.currency),
         ["A preview: usage in it is provisional until it finalizes."],
-        note="Amount due as Stripe previews it, in the invoice's currency.", key="sync-customer-invoice",
-    )  # fmt: skip
+        note="Amount due as Stripe previews it, in the invoice's currency.",
+        key="sync-customer-invoice",
+    )
     st.markdown(plain(used_text(status)))
     if status.used is not None and status.included:
         draw_figure(
-            used_bar(status.used, status.included, st.context.theme.type or "light"), key="sync-used",
+            used_bar(status.used, status.included, st.context.theme.type or "light"),
+            key="sync-used",
             alt=used_text(status),
-        )  # fmt: skip
+        )

@@ -50,16 +50,13 @@ class ActionWords:
 
 ACTION_WORDS: dict[Action, ActionWords] = {
     Action.RETRY: ActionWords(
-        "Retry", "pending again", "They become pending; the next push sends what the rules allow.",
-        ":material/replay:",
+        "Retry", "pending again", "They become pending; the next push sends what the rules allow.", ":material/replay:"
     ),
-    Action.HOLD: ActionWords(
-        "Hold", "on hold", "No push sends them until somebody releases them.", ":material/pause:"
-    ),
+    Action.HOLD: ActionWords("Hold", "on hold", "No push sends them until somebody releases them.", ":material/pause:"),
     Action.RELEASE: ActionWords(
         "Release", "released", "The next push sends them, if the rules allow.", ":material/play_arrow:"
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,10 @@ def overview(service: BillingService, principal: Principal, pipeline: Pipeline, 
     theme = st.context.theme.type or "light"
     if pipeline.total.credits > 0:
         draw_figure(
-            stage_bar(pipeline, theme), key="sync-stages",
+            stage_bar(pipeline, theme),
+            key="sync-stages",
             alt="Credits of the ledger by stage; the tiles below name every figure",
-        )  # fmt: skip
+        )
     grid = st.grid(4, min_column_width=155, key="sync-stage-tiles")
     for stage, amounts in pipeline.stages.items():
         _stage_tile(grid, stage, amounts)
@@ -70,9 +71,13 @@ def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> No
     agrees = total == ledger
     verdict = "✓ equals the whole ledger" if agrees else "✕ differs from the ledger"
     box = tile(
-        grid, "All stages", f"{exact(total.credits)} credits", [_events_and_money(total), verdict],
-        note=f"The stages together: {amounts_text(total)}. The ledger: {amounts_text(ledger)}.", key="sync-stage-all",
-    )  # fmt: skip
+        grid,
+        "All stages",
+        f"{exact(total.credits)} credits",
+        [_events_and_money(total), verdict],
+        note=f"The stages together: {amounts_text(total)}. The ledger: {amounts_text(ledger)}.",
+        key="sync-stage-all",
+    )
     if not agrees:
         box.warning(
             plain(f"The ledger has {amounts_text(ledger)}. If this stays after a reload, tell whoever runs this."),
@@ -91,33 +96,43 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
     grid = st.grid(4, min_column_width=220, key="sync-facts")
     owed = pipeline.corrections
     tile(
-        grid, "Corrections owed", f"{signed(owed.credits)} credits",
+        grid,
+        "Corrections owed",
+        f"{signed(owed.credits)} credits",
         [f"{plural(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
         note="What sent events owe beyond what was sent for them; the next push sends the differences. Not part of "
-        "the stages.", key="sync-corrections",
-    )  # fmt: skip
+        "the stages.",
+        key="sync-corrections",
+    )
     oldest = pipeline.oldest_unsent
     tile(
-        grid, "Oldest unsent", "none" if oldest is None else ago(oldest, now),
+        grid,
+        "Oldest unsent",
+        "none" if oldest is None else ago(oldest, now),
         ["Nothing is pending or sending." if oldest is None else f"{moment(oldest, zone)} {zone.key}"],
         note="Start of the oldest event that is pending or sending. Stripe accepts nothing older than 35 days.",
         key="sync-oldest",
-    )  # fmt: skip
+    )
     tile(
-        grid, "Next deadline", "none known" if deadline is None else in_words(deadline.finalizes_at, now),
+        grid,
+        "Next deadline",
+        "none known" if deadline is None else in_words(deadline.finalizes_at, now),
         [deadline_text(deadline, now, zone)],
         note="When the next draft invoice becomes final: usage of its period cannot be billed afterwards.",
         key="sync-deadline",
-    )  # fmt: skip
+    )
     last = runs[0] if runs else None
     tile(
-        grid, "Last push", "none yet" if last is None else f"{moment(last.started_at, zone)} {zone.key}",
+        grid,
+        "Last push",
+        "none yet" if last is None else f"{moment(last.started_at, zone)} {zone.key}",
         [
             last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
             reads_text(service.stripe.reads_this_month(principal)),
         ],
-        note="When it began. The push log below has the others.", key="sync-last-push",
-    )  # fmt: skip
+        note="When it began. The push log below has the others.",
+        key="sync-last-push",
+    )
 
 
 def _carried(pipeline: Pipeline) -> None:

@@ -84,9 +84,12 @@ def _group(problem: Problem, principal: Principal) -> None:
                 for action in problem.actions:
                     words = ACTION_WORDS[action]
                     st.button(
-                        f"{words.verb}…", icon=words.icon, key=f"sync-{action}-{problem.cause}", on_click=open_decision,
+                        f"{words.verb}…",
+                        icon=words.icon,
+                        key=f"sync-{action}-{problem.cause}",
+                        on_click=open_decision,
                         args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
-                    )  # fmt: skip
+                    )
             status = SyncStatus.PENDING if Action.RELEASE in problem.actions else SyncStatus.ERROR
             usage_link(f"Usage events with status {status}", status=status.value)
 
@@ -100,14 +103,22 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
         st.caption("No push sends them until somebody releases them. Events that pulls bring later are not held.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             customer = st.selectbox(
-                "Customer", customers, index=None, key="sync-hold-customer", accept_new_options=True,
-                placeholder="Choose or type a customer id", width=320,
-            )  # fmt: skip
+                "Customer",
+                customers,
+                index=None,
+                key="sync-hold-customer",
+                accept_new_options=True,
+                placeholder="Choose or type a customer id",
+                width=320,
+            )
             st.button(
-                "Hold…", icon=ACTION_WORDS[Action.HOLD].icon, key="sync-hold-open", disabled=not customer,
+                "Hold…",
+                icon=ACTION_WORDS[Action.HOLD].icon,
+                key="sync-hold-open",
+                disabled=not customer,
                 on_click=open_decision,
                 args=(PendingDecision(Action.HOLD, f"Hold: pending events of {customer}", customer_id=customer),),
-            )  # fmt: skip
+            )
 
 
 def open_decision(question: PendingDecision) -> None:
@@ -141,16 +152,23 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
     reason = ""
     if question.action is Action.HOLD:
         reason = st.text_input(
-            "Reason", key="sync-reason", max_chars=300, placeholder="Why these events are kept back",
+            "Reason",
+            key="sync-reason",
+            max_chars=300,
+            placeholder="Why these events are kept back",
             help="Stands on every event and in the audit log.",
-        )  # fmt: skip
+        )
     is_ready = bool(preview.event_ids) and (question.action is not Action.HOLD or bool(reason.strip()))
     with st.container(horizontal=True):
         st.button(
-            plain(decision_button(question.action, preview.amounts, amounts)), type="primary", key="sync-decide",
-            icon=ACTION_WORDS[question.action].icon, disabled=not is_ready, on_click=_decide,
+            plain(decision_button(question.action, preview.amounts, amounts)),
+            type="primary",
+            key="sync-decide",
+            icon=ACTION_WORDS[question.action].icon,
+            disabled=not is_ready,
+            on_click=_decide,
             args=(service, principal, preview, reason),
-        )  # fmt: skip
+        )
         st.button("Cancel", key="sync-cancel", on_click=_close)
     if preview.event_ids and not reason.strip() and question.action is Action.HOLD:
         st.caption("A hold needs a reason: somebody will ask for it.")
@@ -189,9 +207,14 @@ def _picked(whole: DecisionPreview) -> list[str]:
         return []
     identity = sha256("\n".join(listed).encode()).hexdigest()[:12]  # rows picked of one list must not pick of another
     event = st.dataframe(
-        {"Event id": listed}, hide_index=True, key=f"sync-pick-{identity}", alt="Events of this group",
-        on_select="rerun", selection_mode="multi-row", height=240,
-    )  # fmt: skip
+        {"Event id": listed},
+        hide_index=True,
+        key=f"sync-pick-{identity}",
+        alt="Events of this group",
+        on_select="rerun",
+        selection_mode="multi-row",
+        height=240,
+    )
     if len(whole.event_ids) > len(listed):
         st.caption(f"and {len(whole.event_ids) - len(listed):,} more")
     chosen = [listed[row] for row in event["selection"]["rows"] if row < len(listed)]

@@ -19,12 +19,7 @@ from components.shared.formats import ago, exact, plural
 from components.shared.notice import plain
 from components.shared.widgets import READERS_NOTE, quiet, table
 from components.stripe_sync.rows import Request, request_rows, requests_of
-from components.stripe_sync.texts import (
-    credits_and_money,
-    push_outcome_text,
-    push_preview_text,
-    push_progress_text,
-)
+from components.stripe_sync.texts import credits_and_money, push_outcome_text, push_preview_text, push_progress_text
 
 if TYPE_CHECKING:
     from billing_core.stripe_sync.push import PushResult
@@ -80,9 +75,12 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
         f"An event is settled {service.settings.settle_minutes} minutes after its end; what is younger waits."
     )
     asked = st.button(
-        "Preview a push", icon=":material/preview:", key="sync-preview", disabled=is_busy,
+        "Preview a push",
+        icon=":material/preview:",
+        key="sync-preview",
+        disabled=is_busy,
         help="A push is running." if is_busy else None,
-    )  # fmt: skip
+    )
     if is_busy:
         st.session_state.pop(PREVIEW, None)
         return
@@ -121,9 +119,13 @@ def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: 
             if dry.requests:
                 what = credits_and_money(dry.whole_credits, dry.whole_credits * price)
                 st.button(
-                    plain(f"Send {plural(len(dry.requests), 'meter event')}: {what}"), type="primary",
-                    icon=":material/send:", key="sync-send", on_click=_send, args=(service, principal),
-                )  # fmt: skip
+                    plain(f"Send {plural(len(dry.requests), 'meter event')}: {what}"),
+                    type="primary",
+                    icon=":material/send:",
+                    key="sync-send",
+                    on_click=_send,
+                    args=(service, principal),
+                )
             st.button("Discard the preview", key="sync-discard", on_click=_discard)
         st.caption(
             f"Previewed {ago(dry.made_at, now)}. A push sends what is owed at that moment, so usage that settles in "

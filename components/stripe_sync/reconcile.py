@@ -83,9 +83,11 @@ def reconcile_panel(service: BillingService, principal: Principal, now: datetime
         st.header("Reconciliation", anchor=False, width="stretch")
         if found is not None:
             file_link(
-                "CSV", RECONCILIATION_PATH, note="Every row of the last reconciliation with exact figures.",
+                "CSV",
+                RECONCILIATION_PATH,
+                note="Every row of the last reconciliation with exact figures.",
                 key="sync-reconciliation-csv",
-            )  # fmt: skip
+            )
     st.caption("Langfuse (read anew), ledger, sent and Stripe, per customer and UTC day: Stripe counts in UTC.")
     state = wiring.reconcile_job().state
     _controls(service, principal, state, now)
@@ -114,10 +116,14 @@ def _controls(service: BillingService, principal: Principal, state: ReconcileSta
         if is_whole:
             args += window_of_days(days[0], days[-1], now)
         st.button(
-            "Reconcile", icon=":material/balance:", key="sync-reconcile", disabled=is_running or not is_whole,
-            on_click=_start, args=args,
+            "Reconcile",
+            icon=":material/balance:",
+            key="sync-reconcile",
+            disabled=is_running or not is_whole,
+            on_click=_start,
+            args=args,
             help=None if is_whole else "Choose the last day, too.",
-        )  # fmt: skip
+        )
 
 
 def _start(service: BillingService, principal: Principal, start: datetime, end: datetime) -> None:
@@ -157,10 +163,14 @@ def _figures(found: Reconciliation, now: datetime) -> None:
     for name, total in totals.items():
         tile(grid, name, exact(total), ["credits"], note=MEANINGS[name], key=f"sync-book-{name.lower()}")
     tile(
-        grid, "Unexplained", exact(found.unexplained_credits), ["credits"],
+        grid,
+        "Unexplained",
+        exact(found.unexplained_credits),
+        ["credits"],
         note="What nobody on this side can explain: credits lost at Stripe plus credits somebody else sent. Sizes are "
-        "added up, opposite ones never cancel.", key="sync-book-unexplained",
-    )  # fmt: skip
+        "added up, opposite ones never cancel.",
+        key="sync-book-unexplained",
+    )
     _findings(found)
 
 
@@ -193,10 +203,15 @@ def _source_table(found: Reconciliation) -> None:
     measures = list(Measure)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         measure = st.selectbox(
-            "Difference", measures, index=0 if has_stripe else measures.index(Measure.LEDGER_SENT),
-            format_func=lambda one: one.value, key=MEASURE, width=220, filter_mode=None,
+            "Difference",
+            measures,
+            index=0 if has_stripe else measures.index(Measure.LEDGER_SENT),
+            format_func=lambda one: one.value,
+            key=MEASURE,
+            width=220,
+            filter_mode=None,
             help="Credits the first book has more than the second.",
-        )  # fmt: skip
+        )
     rows = rows_with_differences(found, measure)
     grid = heat_grid(found, measure)
     chart(
@@ -245,10 +260,13 @@ def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: M
         return
     with st.container(border=True, key="sync-closer-look"):
         chosen = st.selectbox(
-            f"A closer look ({plural(len(rows), 'customer-day')} differ)", list(by_place), index=None, key=PLACE,
+            f"A closer look ({plural(len(rows), 'customer-day')} differ)",
+            list(by_place),
+            index=None,
+            key=PLACE,
             format_func=lambda place: _place_text(by_place[place], measure),
             placeholder="Choose a customer and a UTC day, or click a cell of the map",
-        )  # fmt: skip
+        )
         if chosen is not None:
             _causes(by_place[chosen])
 
@@ -274,9 +292,11 @@ def _causes(row: CustomerDay) -> None:
         st.caption("The books agree.")
         return
     table(
-        cause_rows(row), alt="Causes of the difference", key=f"sync-causes-{row.customer_id}-{row.day}",
+        cause_rows(row),
+        alt="Causes of the difference",
+        key=f"sync-causes-{row.customer_id}-{row.day}",
         right=["Credits", "Events", "Meter events"],
-    )  # fmt: skip
+    )
     for part in row.parts:
         _evidence(part)
 

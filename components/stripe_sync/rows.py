@@ -204,10 +204,14 @@ def requests_of(requests: Iterable[Mapping[str, Any]]) -> list[Request]:
             shown = time if isinstance(time, str) else f"{datetime.fromtimestamp(time, UTC):%Y-%m-%dT%H:%M:%SZ}"
             found.append(
                 Request(
-                    event["identifier"], payload["stripe_customer_id"], shown, int(payload["value"]),
-                    request["path"], str(request["idempotency_key"]),
+                    event["identifier"],
+                    payload["stripe_customer_id"],
+                    shown,
+                    int(payload["value"]),
+                    request["path"],
+                    str(request["idempotency_key"]),
                 )
-            )  # fmt: skip
+            )
     return found
 
 

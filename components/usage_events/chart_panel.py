@@ -243,10 +243,7 @@ def _type_rows(whole: Credits) -> dict[str, list[str]]:
 def _ranking_rows(top: Top, ranked: Ranking) -> dict[str, list[str]]:
     rows = ranked.rows
     names = [" · ".join(value or UNKNOWN for value in one.values) if one.values else "all others" for one in rows]
-    return {
-        top.label: names,
-        **slice_rows(rows),
-    }
+    return {top.label: names, **slice_rows(rows)}
 
 
 def _tree_rows(areas: Ranking) -> dict[str, list[str]]:

@@ -62,13 +62,24 @@ def table_controls() -> None:
         width=160,
     )
     st.selectbox(
-        "Order", (DESCENDING, ASCENDING), key="order", bind="query-params", on_change=order_changed, width=130,
+        "Order",
+        (DESCENDING, ASCENDING),
+        key="order",
+        bind="query-params",
+        on_change=order_changed,
+        width=130,
         filter_mode=None,
-    )  # fmt: skip
+    )
     st.selectbox(
-        "Rows", PAGE_SIZES, index=PAGE_SIZES.index(DEFAULT_PAGE_SIZE), key="rows", bind="query-params",
-        on_change=order_changed, width=90, filter_mode=None,
-    )  # fmt: skip
+        "Rows",
+        PAGE_SIZES,
+        index=PAGE_SIZES.index(DEFAULT_PAGE_SIZE),
+        key="rows",
+        bind="query-params",
+        on_change=order_changed,
+        width=90,
+        filter_mode=None,
+    )
     with st.popover("Columns", icon=":material/view_column:", key="columns-open"):
         st.multiselect(
             "Columns",

@@ -66,9 +66,15 @@ def _organizations(service: BillingService, principal: Principal, kept: RerateRe
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Organizations, the largest difference first**", width="stretch")
         st.download_button(
-            "CSV", csv_lines(found), "what-if.csv", "text/csv", on_click="ignore", icon=":material/download:",
-            key="what-if-csv", help="Every organization with exact figures.",
-        )  # fmt: skip
+            "CSV",
+            csv_lines(found),
+            "what-if.csv",
+            "text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key="what-if-csv",
+            help="Every organization with exact figures.",
+        )
     pages = max(1, -(-len(found.organizations) // PAGE_ROWS))
     page = min(URL.part(), pages)
     rows = organization_rows(found.organizations[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])

@@ -94,9 +94,15 @@ def _source() -> CardSource:
     source = CardSource(said) if said in offered else offered[0]
     key = URL.key(SOURCE)
     st.radio(
-        "Cards", offered, index=offered.index(source), key=key, horizontal=True, format_func=LABELS.__getitem__,
-        on_change=URL.choose, args=(SOURCE, key),
-    )  # fmt: skip
+        "Cards",
+        offered,
+        index=offered.index(source),
+        key=key,
+        horizontal=True,
+        format_func=LABELS.__getitem__,
+        on_change=URL.choose,
+        args=(SOURCE, key),
+    )
     return source
 
 
@@ -128,7 +134,12 @@ def _written(service: BillingService) -> tuple[RateCardFile, str]:
         st.session_state[TEXT] = st.session_state[key]
 
     text = st.text_area(
-        "Cards", st.session_state.get(TEXT) or card_text(_current(service)), key=key, height=320,
-        max_chars=LARGEST_CHARACTERS, on_change=changed, label_visibility="collapsed",
-    )  # fmt: skip
+        "Cards",
+        st.session_state.get(TEXT) or card_text(_current(service)),
+        key=key,
+        height=320,
+        max_chars=LARGEST_CHARACTERS,
+        on_change=changed,
+        label_visibility="collapsed",
+    )
     return cards_of(text, "as written"), "the cards as written"

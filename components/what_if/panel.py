@@ -85,9 +85,12 @@ def _question(service: BillingService, principal: Principal, *, is_busy: bool) -
     with st.container(horizontal=True, vertical_alignment="bottom", key="what-if-bar"):
         span_boxes(URL, service.settings.zone)
         asked = st.button(
-            "Work it out", type="primary", icon=":material/calculate:", key="what-if-ask",
+            "Work it out",
+            type="primary",
+            icon=":material/calculate:",
+            key="what-if-ask",
             disabled=found is None or is_busy,
-        )  # fmt: skip
+        )
     st.caption("An event belongs to the period in which it began.")
     if asked and found is not None:
         _work_out(service, principal, *found)
@@ -124,9 +127,12 @@ def _decide(service: BillingService, principal: Principal, kept: RerateResult, *
     with st.container(horizontal=True, vertical_alignment="center", key="what-if-decide"):
         if kept.found.events_changed and not kept.found.applied and principal.role is Role.ADMIN:
             st.button(
-                "Apply…", icon=":material/price_change:", key="what-if-apply", disabled=is_busy or not is_current,
+                "Apply…",
+                icon=":material/price_change:",
+                key="what-if-apply",
+                disabled=is_busy or not is_current,
                 on_click=ask_to_apply,
-            )  # fmt: skip
+            )
         st.button("Put away", icon=":material/close:", key="what-if-discard", on_click=discard)
     if principal.role is not Role.ADMIN:
         st.caption(READERS_NOTE)
@@ -149,10 +155,14 @@ def _confirm(service: BillingService) -> None:
     )
     with st.container(horizontal=True):
         st.button(
-            f"Apply to {number:,} event{'' if number == 1 else 's'}", type="primary", icon=":material/price_change:",
-            key="what-if-confirm", disabled=not confirms(typed, kept.found), on_click=_apply,
+            f"Apply to {number:,} event{'' if number == 1 else 's'}",
+            type="primary",
+            icon=":material/price_change:",
+            key="what-if-confirm",
+            disabled=not confirms(typed, kept.found),
+            on_click=_apply,
             args=(service, principal, kept),
-        )  # fmt: skip
+        )
         st.button("Cancel", key="what-if-cancel", on_click=close_dialog)
 
 

@@ -119,9 +119,11 @@ def sums(found: Rerating) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     """Old and new credits, old and new US dollars, over all organizations."""
     rows = found.organizations
     return (
-        _added(row.old for row in rows), _added(row.new for row in rows),
-        _added(row.old_usd for row in rows), _added(row.new_usd for row in rows),
-    )  # fmt: skip
+        _added(row.old for row in rows),
+        _added(row.new for row in rows),
+        _added(row.old_usd for row in rows),
+        _added(row.new_usd for row in rows),
+    )
 
 
 def _signed_usd(value: Decimal) -> str:
@@ -134,16 +136,26 @@ def tiles(found: Rerating) -> list[MetricTile]:
     up, money = found.delta_credits, found.delta_usd
     return [
         MetricTile(
-            "Would change", compact(found.events_changed), plural(found.events_changed, "event"),
+            "Would change",
+            compact(found.events_changed),
+            plural(found.events_changed, "event"),
             "Different afterwards in credits, price, card or flags.",
         ),
         MetricTile("Old credits", compact(old), exact(old), "What the ledger has now."),
         MetricTile("New credits", compact(new), exact(new), "Under the other cards."),
-        MetricTile("Difference", _with_sign(compact(up), up), f"{signed(up)} credits, {change(new, old)}",
-                   "New less old, in credits."),
-        MetricTile("Difference in USD", _with_sign(compact(money, prefix="$"), money),
-                   f"{_signed_usd(money)}, {change(new_usd, old_usd)}", "New less old."),
-    ]  # fmt: skip
+        MetricTile(
+            "Difference",
+            _with_sign(compact(up), up),
+            f"{signed(up)} credits, {change(new, old)}",
+            "New less old, in credits.",
+        ),
+        MetricTile(
+            "Difference in USD",
+            _with_sign(compact(money, prefix="$"), money),
+            f"{_signed_usd(money)}, {change(new_usd, old_usd)}",
+            "New less old.",
+        ),
+    ]
 
 
 def _with_sign(text: str, value: Decimal) -> str:
@@ -256,9 +268,7 @@ def version_rows(found: Rerating) -> Rows:
     }
 
 
-CSV_COLUMNS = (
-    "organization_id", "events", "events_changed", "old", "new", "delta", "old_usd", "new_usd", "delta_usd",
-)  # fmt: skip
+CSV_COLUMNS = ("organization_id", "events", "events_changed", "old", "new", "delta", "old_usd", "new_usd", "delta_usd")
 """As `rerate --json` names them."""
 
 

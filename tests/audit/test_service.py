@@ -76,9 +76,7 @@ def test_pages_follow_each_other_and_the_filter_offers_everybody_whatever_is_cho
     assert numbers(desk, limit=2, page=2) == [3, 2]
     assert numbers(desk, limit=2, page=9) == []
     page = desk.page(EVERYONE, AuditQuery(actor=("ben",)))
-    assert (page.actors, page.actions) == (
-        ("=ann", "ann", "ben", "tester"), ("pull", "push", "rate_card", "sign-in"),
-    )  # fmt: skip
+    assert (page.actors, page.actions) == (("=ann", "ann", "ben", "tester"), ("pull", "push", "rate_card", "sign-in"))
     assert page.total_items == 1
 
 
@@ -116,10 +114,13 @@ def test_times_are_half_open_and_without_an_offset_in_the_reporting_timezone(des
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ({"limit": 0}, "limit"), ({"limit": 1001}, "limit"), ({"page": 0}, "page"), ({"search": "a\0b"}, "search"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"page": 0}, "page"),
+        ({"search": "a\0b"}, "search"),
         ({"start": datetime(2026, 11, 2), "end": datetime(2026, 11, 2)}, "to"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_accepted_is_named(desk, query, named):
     with pytest.raises(BadParameter) as caught:
         desk.page(EVERYONE, AuditQuery(**query))
@@ -197,6 +198,10 @@ def test_that_the_log_was_taken_out_is_in_the_log_and_not_in_the_file(desk, ledg
     newest = ledger.audit_entries(1)[0]
     assert (newest["actor"], newest["action"]) == ("tester", "export")
     assert json.loads(newest["detail"]) == {
-        "dataset": "audit-log", "format": "csv", "filter": {"action": ["push"]}, "rows": 2, "head": head,
-    }  # fmt: skip
+        "dataset": "audit-log",
+        "format": "csv",
+        "filter": {"action": ["push"]},
+        "rows": 2,
+        "head": head,
+    }
     assert desk.verify(EVERYONE).ok

@@ -175,8 +175,11 @@ def test_what_was_committed_while_the_backup_ran_is_in_it_whole_or_not_at_all(tm
     worker.start()
     done = subprocess.run(
         [sys.executable, "-m", "billing_core", "backup", str(tmp_path / "backup.zip"), "--json"],
-        env={**os.environ, **place.environment, "PYTHONPATH": ROOT}, capture_output=True, check=False, timeout=120,
-    )  # fmt: skip
+        env={**os.environ, **place.environment, "PYTHONPATH": ROOT},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
     stop.set()
     worker.join()
     written = ledger.engine.rows("SELECT count(*) FROM audit WHERE actor = 'during'")[0][0]
@@ -238,9 +241,13 @@ def attached(server):
     host, _, port = server.url.removeprefix("http://").partition(":")
     line = socket.create_connection((host, int(port)), timeout=60)
     lines = {
-        "Host": f"{host}:{port}", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(), "Origin": server.url,
-    }  # fmt: skip
+        "Host": f"{host}:{port}",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(),
+        "Origin": server.url,
+    }
     line.sendall("\r\n".join(["GET /_stcore/stream HTTP/1.1", *map(": ".join, lines.items()), "", ""]).encode())
     assert line.recv(4096).startswith(b"HTTP/1.1 101")
     return line
@@ -279,8 +286,11 @@ def test_with_people_at_the_dashboard_and_a_push_killed_before_the_audit_log_com
                 break
         done = subprocess.run(
             [sys.executable, "-m", "billing_core", "backup", str(tmp_path / "backup.zip"), "--json"],
-            env={**os.environ, **world.environment, "PYTHONPATH": ROOT}, capture_output=True, check=False, timeout=120,
-        )  # fmt: skip
+            env={**os.environ, **world.environment, "PYTHONPATH": ROOT},
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         assert events(server)["pagination"]["total_items"] == 3
         line.setblocking(False)
@@ -288,9 +298,14 @@ def test_with_people_at_the_dashboard_and_a_push_killed_before_the_audit_log_com
             line.recv(1)  # nobody was thrown out
     new = tmp_path / "new"
     settings = load_settings(
-        {**world.environment, "BILLING_WAREHOUSE_URL": f"duckdb:///{new}/billing.duckdb",
-         "BILLING_CREDENTIALS": f"{new}/users.yaml", "BILLING_API_TOKENS": f"{new}/tokens.json"}, env_file=None,
-    )  # fmt: skip
+        {
+            **world.environment,
+            "BILLING_WAREHOUSE_URL": f"duckdb:///{new}/billing.duckdb",
+            "BILLING_CREDENTIALS": f"{new}/users.yaml",
+            "BILLING_API_TOKENS": f"{new}/tokens.json",
+        },
+        env_file=None,
+    )
     restore(settings, tmp_path / "backup.zip")
     audit, intents, broken = written(new / "billing.duckdb")
     last = max(row[0] for row in audit)
@@ -410,8 +425,11 @@ def test_killed_anywhere_the_same_command_ends_it(moved, archive, tmp_path, monk
     assert len([name for name in place.files() if "restoring" in name]) == 4 - moved
     found = restore(place.settings, done.path)
     assert set(place.files()) == {
-        "config/credentials.yaml", "config/tokens.json", "data/sessions.sqlite3", "data/billing.duckdb",
-    }  # fmt: skip
+        "config/credentials.yaml",
+        "config/tokens.json",
+        "data/sessions.sqlite3",
+        "data/billing.duckdb",
+    }
     assert restore(place.settings, done.path) == found  # nothing was opened yet: it is all there already
 
 
@@ -490,9 +508,18 @@ def with_the_same_twice(members, manifest):
 
 
 HOSTILE = [
-    with_traversal, without_books, with_a_member_more, with_other_accounts, with_fewer_rows, of_a_later_version,
-    of_later_books, of_another_program, with_a_wrong_field, with_negative_sizes, with_the_same_twice,
-]  # fmt: skip
+    with_traversal,
+    without_books,
+    with_a_member_more,
+    with_other_accounts,
+    with_fewer_rows,
+    of_a_later_version,
+    of_later_books,
+    of_another_program,
+    with_a_wrong_field,
+    with_negative_sizes,
+    with_the_same_twice,
+]
 
 
 def refused(path, tmp_path):

@@ -122,9 +122,7 @@ def test_a_filtered_view_is_the_same_after_reload_and_in_another_tab(analyst: Pa
     wait_for_first_cell(analyst, 4, "e18")
     view = shown_ids(analyst, 5)
     assert view == ["e18", "e21", "e24", "e27", "e30"]
-    assert address(analyst) == {
-        "period": ["Last 7 days"], "search": ["org_acme"], "rows": ["5"], "page": ["2"]
-    }  # fmt: skip
+    assert address(analyst) == {"period": ["Last 7 days"], "search": ["org_acme"], "rows": ["5"], "page": ["2"]}
     analyst.reload()
     wait_for_first_cell(analyst, 4, "e18")
     other = signed_in.new_page()

@@ -150,12 +150,15 @@ def live(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     values = {
-        "LANGFUSE_HOST": "http://127.0.0.1:9", "LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-1",
-        "STRIPE_API_KEY": "rk_test_1", "STRIPE_API_BASE": "http://127.0.0.1:9",
+        "LANGFUSE_HOST": "http://127.0.0.1:9",
+        "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
+        "LANGFUSE_SECRET_KEY": "sk-lf-1",
+        "STRIPE_API_KEY": "rk_test_1",
+        "STRIPE_API_BASE": "http://127.0.0.1:9",
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/books/billing.duckdb",
         "BILLING_API_TOKENS": str(tmp_path / "tokens.json"),
         "BILLING_COOKIE_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",
-    }  # fmt: skip
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "books").mkdir()
@@ -291,9 +294,13 @@ def test_a_ledger_that_could_not_be_begun_is_no_ledger(live, capsys, monkeypatch
 def started(live, *words, before=(), **options):
     environment = {**os.environ, "PYTHONPATH": ROOT, **options.pop("env", {})}
     return subprocess.run(
-        [*before, sys.executable, "-m", "billing_core", *words], env=environment,
-        stderr=subprocess.PIPE, check=False, timeout=120, **options,
-    )  # fmt: skip
+        [*before, sys.executable, "-m", "billing_core", *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=120,
+        **options,
+    )
 
 
 def files_up_to(size):
@@ -339,8 +346,10 @@ def test_a_reader_that_leaves_changes_nothing_and_a_full_output_is_told(live):
 def test_closed_streams_are_nobodys_ledger(live):
     done = subprocess.run(
         ["sh", "-c", f"{sys.executable} -m billing_core stats --json <&- >&- 2>&-"],
-        env={**os.environ, "PYTHONPATH": ROOT}, check=False, timeout=120,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONPATH": ROOT},
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0
     DuckDBEngine(live / "books" / "billing.duckdb").close()
 

@@ -70,9 +70,14 @@ def booked(tmp_path):
 )
 def test_a_process_ends_as_its_command_does(booked, run, arguments, code):
     ran = subprocess.run(
-        [sys.executable, "-m", "billing_core", *arguments], env=variables_of(booked), cwd=booked, timeout=120,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "billing_core", *arguments],
+        env=variables_of(booked),
+        cwd=booked,
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     here = run(booked, *arguments)
     assert (ran.returncode, ran.stderr) == (code, here.stderr)
     assert json.loads(ran.stdout) == json.loads(here.stdout)
@@ -83,9 +88,17 @@ def test_stats_prints_a_row_per_organization_with_the_published_keys(booked, run
     rows = {row["organization_id"]: row for row in found["organizations"]}
     assert set(rows) == {"org_0", "org_1"}
     assert {
-        "organization_id", "events", "chats", "messages_sent", "messages_generated", "users", "tokens_total",
-        "credits", "amount_usd", "cost_usd",
-    } <= set(rows["org_0"])  # fmt: skip
+        "organization_id",
+        "events",
+        "chats",
+        "messages_sent",
+        "messages_generated",
+        "users",
+        "tokens_total",
+        "credits",
+        "amount_usd",
+        "cost_usd",
+    } <= set(rows["org_0"])
     assert rows["org_0"]["credits"] == {"ai_tokens": "300", "compute": "150", "storage": "0", "total": "450"}
     assert (rows["org_0"]["events"], rows["org_0"]["amount_usd"], rows["org_0"]["cost_usd"]) == (3, "0.018", "0.03")
     assert found["totals"]["credits"]["total"] == "750"

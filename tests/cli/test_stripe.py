@@ -60,9 +60,20 @@ def test_push_prints_one_document_with_the_published_keys(run, stripe):
     pushed = document(found)
     assert pushed.pop("reads_this_month") > 0
     assert pushed == {
-        "intents": 1, "sent": 1, "duplicates": 0, "rejected": 0, "held": 0, "newly_held": 0, "held_corrections": 0,
-        "unknown": 0, "waiting": 0, "confirmed": 1, "credits_sent": "170", "failures": [], "problems": [],
-    }  # fmt: skip
+        "intents": 1,
+        "sent": 1,
+        "duplicates": 0,
+        "rejected": 0,
+        "held": 0,
+        "newly_held": 0,
+        "held_corrections": 0,
+        "unknown": 0,
+        "waiting": 0,
+        "confirmed": 1,
+        "credits_sent": "170",
+        "failures": [],
+        "problems": [],
+    }
     assert found[2] == ""
     assert stripe.sums() == {"cus_a": 170}
     assert document(run("push", "--json"))["intents"] == 0
@@ -321,9 +332,13 @@ def test_as_a_process_push_writes_one_document_to_standard_output_and_nothing_el
     base = {k: v for k, v in os.environ.items() if not k.startswith(("LANGFUSE", "BILLING", "STRIPE"))}
     done = subprocess.run(
         [sys.executable, "-m", "billing_core", "push", "--json"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
         env={**base, **world.environment},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["credits_sent"] == "170"
     assert stripe.sums() == {"cus_a": 170}

@@ -21,8 +21,6 @@ import pyarrow.parquet as pq
 from billing_core.errors import BadParameter
 from billing_core.types import plain_decimal
 
-__all__ = ["COLUMNS", "MANDATORY", "Violation", "check", "check_file", "read_focus"]
-
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -36,21 +34,44 @@ class Violation:
 
 DECIMALS = frozenset(
     {
-        "BilledCost", "CommitmentDiscountQuantity", "ConsumedQuantity", "ContractedCost", "ContractedUnitPrice",
-        "EffectiveCost", "ListCost", "ListUnitPrice", "PricingCurrencyContractedUnitPrice",
-        "PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice", "PricingQuantity",
+        "BilledCost",
+        "CommitmentDiscountQuantity",
+        "ConsumedQuantity",
+        "ContractedCost",
+        "ContractedUnitPrice",
+        "EffectiveCost",
+        "ListCost",
+        "ListUnitPrice",
+        "PricingCurrencyContractedUnitPrice",
+        "PricingCurrencyEffectiveCost",
+        "PricingCurrencyListUnitPrice",
+        "PricingQuantity",
     }
-)  # fmt: skip
+)
 
 DATES = frozenset({"BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", "ChargePeriodStart"})
 
 _ALWAYS = {
-    "BilledCost": False, "BillingAccountId": False, "BillingAccountName": True, "BillingCurrency": False,
-    "BillingPeriodEnd": False, "BillingPeriodStart": False, "ChargeCategory": False, "ChargeClass": True,
-    "ChargeDescription": True, "ChargePeriodEnd": False, "ChargePeriodStart": False, "ContractedCost": False,
-    "EffectiveCost": False, "InvoiceIssuerName": False, "ListCost": False, "PricingQuantity": True,
-    "PricingUnit": True, "ServiceCategory": False, "ServiceName": False,
-}  # fmt: skip
+    "BilledCost": False,
+    "BillingAccountId": False,
+    "BillingAccountName": True,
+    "BillingCurrency": False,
+    "BillingPeriodEnd": False,
+    "BillingPeriodStart": False,
+    "ChargeCategory": False,
+    "ChargeClass": True,
+    "ChargeDescription": True,
+    "ChargePeriodEnd": False,
+    "ChargePeriodStart": False,
+    "ContractedCost": False,
+    "EffectiveCost": False,
+    "InvoiceIssuerName": False,
+    "ListCost": False,
+    "PricingQuantity": True,
+    "PricingUnit": True,
+    "ServiceCategory": False,
+    "ServiceName": False,
+}
 
 MANDATORY: Mapping[str, Mapping[str, bool]] = {
     "1.2": {**_ALWAYS, "ProviderName": False, "PublisherName": False},
@@ -60,22 +81,55 @@ MANDATORY: Mapping[str, Mapping[str, bool]] = {
 
 _CONDITIONAL = frozenset(
     {
-        "AvailabilityZone", "BillingAccountType", "CapacityReservationId", "CapacityReservationStatus",
-        "ChargeFrequency", "CommitmentDiscountCategory", "CommitmentDiscountId", "CommitmentDiscountName",
-        "CommitmentDiscountQuantity", "CommitmentDiscountStatus", "CommitmentDiscountType", "CommitmentDiscountUnit",
-        "ConsumedQuantity", "ConsumedUnit", "ContractedUnitPrice", "InvoiceId", "ListUnitPrice", "PricingCategory",
-        "PricingCurrency", "PricingCurrencyContractedUnitPrice", "PricingCurrencyEffectiveCost",
-        "PricingCurrencyListUnitPrice", "RegionId", "RegionName", "ResourceId", "ResourceName", "ResourceType",
-        "ServiceSubcategory", "SkuId", "SkuMeter", "SkuPriceDetails", "SkuPriceId", "SubAccountId", "SubAccountName",
-        "SubAccountType", "Tags",
+        "AvailabilityZone",
+        "BillingAccountType",
+        "CapacityReservationId",
+        "CapacityReservationStatus",
+        "ChargeFrequency",
+        "CommitmentDiscountCategory",
+        "CommitmentDiscountId",
+        "CommitmentDiscountName",
+        "CommitmentDiscountQuantity",
+        "CommitmentDiscountStatus",
+        "CommitmentDiscountType",
+        "CommitmentDiscountUnit",
+        "ConsumedQuantity",
+        "ConsumedUnit",
+        "ContractedUnitPrice",
+        "InvoiceId",
+        "ListUnitPrice",
+        "PricingCategory",
+        "PricingCurrency",
+        "PricingCurrencyContractedUnitPrice",
+        "PricingCurrencyEffectiveCost",
+        "PricingCurrencyListUnitPrice",
+        "RegionId",
+        "RegionName",
+        "ResourceId",
+        "ResourceName",
+        "ResourceType",
+        "ServiceSubcategory",
+        "SkuId",
+        "SkuMeter",
+        "SkuPriceDetails",
+        "SkuPriceId",
+        "SubAccountId",
+        "SubAccountName",
+        "SubAccountType",
+        "Tags",
     }
-)  # fmt: skip
+)
 _SINCE_1_3 = frozenset(
     {
-        "AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName", "AllocatedTags",
-        "ContractApplied", "InvoiceDetailId",
+        "AllocatedMethodDetails",
+        "AllocatedMethodId",
+        "AllocatedResourceId",
+        "AllocatedResourceName",
+        "AllocatedTags",
+        "ContractApplied",
+        "InvoiceDetailId",
     }
-)  # fmt: skip
+)
 
 COLUMNS: Mapping[str, frozenset[str]] = {
     "1.2": frozenset(MANDATORY["1.2"]) | _CONDITIONAL,
@@ -84,10 +138,26 @@ COLUMNS: Mapping[str, frozenset[str]] = {
 """Every column the specification knows; what else there is begins with `x_`."""
 
 _CATEGORIES = (
-    "AI and Machine Learning", "Analytics", "Business Applications", "Compute", "Databases", "Developer Tools",
-    "Identity", "Integration", "Internet of Things", "Management and Governance", "Media", "Migration", "Mobile",
-    "Multicloud", "Networking", "Other", "Security", "Storage", "Web",
-)  # fmt: skip
+    "AI and Machine Learning",
+    "Analytics",
+    "Business Applications",
+    "Compute",
+    "Databases",
+    "Developer Tools",
+    "Identity",
+    "Integration",
+    "Internet of Things",
+    "Management and Governance",
+    "Media",
+    "Migration",
+    "Mobile",
+    "Multicloud",
+    "Networking",
+    "Other",
+    "Security",
+    "Storage",
+    "Web",
+)
 
 ALLOWED: Mapping[str, Sequence[str]] = {
     "ChargeCategory": ("Usage", "Purchase", "Tax", "Credit", "Adjustment"),
@@ -117,49 +187,144 @@ class _Rule:
 
 
 _ROW_RULES = (
-    _Rule("currency", "BillingCurrency", "NOT regexp_full_match(BillingCurrency, '[A-Z]{3}')",
-          "a national currency in three letters, never credits"),
-    _Rule("period", "BillingPeriodEnd", "BillingPeriodEnd <= BillingPeriodStart", "ends after it starts",
-          ("BillingPeriodStart",)),
-    _Rule("period", "ChargePeriodEnd", "ChargePeriodEnd <= ChargePeriodStart", "ends after it starts",
-          ("ChargePeriodStart",)),
-    _Rule("quantity", "PricingQuantity",
-          f"PricingQuantity IS NULL AND ChargeCategory IN ('Usage', 'Purchase') AND {_REAL}",
-          "not null for usage and purchases", ("ChargeCategory", "ChargeClass")),
-    _Rule("quantity", "PricingQuantity", "PricingQuantity IS NOT NULL AND ChargeCategory = 'Tax'", "null for tax",
-          ("ChargeCategory",)),
-    _Rule("unit", "PricingUnit", "(PricingUnit IS NULL) != (PricingQuantity IS NULL)",
-          "null exactly where PricingQuantity is null", ("PricingQuantity",)),
-    _Rule("quantity", "ConsumedQuantity", f"ConsumedQuantity IS NULL AND ChargeCategory = 'Usage' AND {_REAL}",
-          "not null for usage", ("ChargeCategory", "ChargeClass")),
-    _Rule("quantity", "ConsumedQuantity", "ConsumedQuantity IS NOT NULL AND ChargeCategory != 'Usage'",
-          "null for what is not usage", ("ChargeCategory",)),
-    _Rule("quantity", "ConsumedQuantity", f"number(ConsumedQuantity) <= 0 AND {_REAL}",
-          "positive unless it corrects", ("ChargeClass",)),
-    _Rule("unit", "ConsumedUnit", "(ConsumedUnit IS NULL) != (ConsumedQuantity IS NULL)",
-          "null exactly where ConsumedQuantity is null", ("ConsumedQuantity",)),
-    *(_Rule("price", name, f"number({name}) < 0", "not negative")
-      for name in ("ListUnitPrice", "ContractedUnitPrice", "PricingCurrencyListUnitPrice",
-                   "PricingCurrencyContractedUnitPrice")),
-    *(_Rule("price", name, f"{name} IS NULL AND ChargeCategory IN ('Usage', 'Purchase') AND {_REAL}",
-            "not null for usage and purchases", ("ChargeCategory", "ChargeClass"))
-      for name in ("ListUnitPrice", "ContractedUnitPrice", "PricingCurrencyListUnitPrice",
-                   "PricingCurrencyContractedUnitPrice", "SkuId", "SkuPriceId")),
-    *(_Rule("not-null", name, f"{name} IS NULL", "never null where the column is there")
-      for name in ("ChargeFrequency", "PricingCurrency", "PricingCurrencyEffectiveCost", "ServiceSubcategory")),
-    _Rule("belongs", "SkuPriceDetails", "SkuPriceDetails IS NOT NULL AND SkuPriceId IS NULL",
-          "null where SkuPriceId is null", ("SkuPriceId",)),
-    _Rule("belongs", "ResourceType", "(ResourceType IS NULL) != (ResourceId IS NULL)",
-          "null exactly where ResourceId is null", ("ResourceId",)),
-    _Rule("belongs", "ResourceName", "ResourceName IS NOT NULL AND ResourceId IS NULL",
-          "null where ResourceId is null", ("ResourceId",)),
-    _Rule("belongs", "SubAccountName", "SubAccountName IS NOT NULL AND SubAccountId IS NULL",
-          "null where SubAccountId is null", ("SubAccountId",)),
-    _Rule("key-value", "SkuPriceDetails", "NOT all_keys_begin(SkuPriceDetails, 'x_')",
-          "properties of our own begin with x_"),
-    *(_Rule("key-value", name, f"NOT is_flat_object({name})",
-            "a JSON object with unique keys and scalar values") for name in ("Tags", "SkuPriceDetails")),
-)  # fmt: skip
+    _Rule(
+        "currency",
+        "BillingCurrency",
+        "NOT regexp_full_match(BillingCurrency, '[A-Z]{3}')",
+        "a national currency in three letters, never credits",
+    ),
+    _Rule(
+        "period",
+        "BillingPeriodEnd",
+        "BillingPeriodEnd <= BillingPeriodStart",
+        "ends after it starts",
+        ("BillingPeriodStart",),
+    ),
+    _Rule(
+        "period",
+        "ChargePeriodEnd",
+        "ChargePeriodEnd <= ChargePeriodStart",
+        "ends after it starts",
+        ("ChargePeriodStart",),
+    ),
+    _Rule(
+        "quantity",
+        "PricingQuantity",
+        f"PricingQuantity IS NULL AND ChargeCategory IN ('Usage', 'Purchase') AND {_REAL}",
+        "not null for usage and purchases",
+        ("ChargeCategory", "ChargeClass"),
+    ),
+    _Rule(
+        "quantity",
+        "PricingQuantity",
+        "PricingQuantity IS NOT NULL AND ChargeCategory = 'Tax'",
+        "null for tax",
+        ("ChargeCategory",),
+    ),
+    _Rule(
+        "unit",
+        "PricingUnit",
+        "(PricingUnit IS NULL) != (PricingQuantity IS NULL)",
+        "null exactly where PricingQuantity is null",
+        ("PricingQuantity",),
+    ),
+    _Rule(
+        "quantity",
+        "ConsumedQuantity",
+        f"ConsumedQuantity IS NULL AND ChargeCategory = 'Usage' AND {_REAL}",
+        "not null for usage",
+        ("ChargeCategory", "ChargeClass"),
+    ),
+    _Rule(
+        "quantity",
+        "ConsumedQuantity",
+        "ConsumedQuantity IS NOT NULL AND ChargeCategory != 'Usage'",
+        "null for what is not usage",
+        ("ChargeCategory",),
+    ),
+    _Rule(
+        "quantity",
+        "ConsumedQuantity",
+        f"number(ConsumedQuantity) <= 0 AND {_REAL}",
+        "positive unless it corrects",
+        ("ChargeClass",),
+    ),
+    _Rule(
+        "unit",
+        "ConsumedUnit",
+        "(ConsumedUnit IS NULL) != (ConsumedQuantity IS NULL)",
+        "null exactly where ConsumedQuantity is null",
+        ("ConsumedQuantity",),
+    ),
+    *(
+        _Rule("price", name, f"number({name}) < 0", "not negative")
+        for name in (
+            "ListUnitPrice",
+            "ContractedUnitPrice",
+            "PricingCurrencyListUnitPrice",
+            "PricingCurrencyContractedUnitPrice",
+        )
+    ),
+    *(
+        _Rule(
+            "price",
+            name,
+            f"{name} IS NULL AND ChargeCategory IN ('Usage', 'Purchase') AND {_REAL}",
+            "not null for usage and purchases",
+            ("ChargeCategory", "ChargeClass"),
+        )
+        for name in (
+            "ListUnitPrice",
+            "ContractedUnitPrice",
+            "PricingCurrencyListUnitPrice",
+            "PricingCurrencyContractedUnitPrice",
+            "SkuId",
+            "SkuPriceId",
+        )
+    ),
+    *(
+        _Rule("not-null", name, f"{name} IS NULL", "never null where the column is there")
+        for name in ("ChargeFrequency", "PricingCurrency", "PricingCurrencyEffectiveCost", "ServiceSubcategory")
+    ),
+    _Rule(
+        "belongs",
+        "SkuPriceDetails",
+        "SkuPriceDetails IS NOT NULL AND SkuPriceId IS NULL",
+        "null where SkuPriceId is null",
+        ("SkuPriceId",),
+    ),
+    _Rule(
+        "belongs",
+        "ResourceType",
+        "(ResourceType IS NULL) != (ResourceId IS NULL)",
+        "null exactly where ResourceId is null",
+        ("ResourceId",),
+    ),
+    _Rule(
+        "belongs",
+        "ResourceName",
+        "ResourceName IS NOT NULL AND ResourceId IS NULL",
+        "null where ResourceId is null",
+        ("ResourceId",),
+    ),
+    _Rule(
+        "belongs",
+        "SubAccountName",
+        "SubAccountName IS NOT NULL AND SubAccountId IS NULL",
+        "null where SubAccountId is null",
+        ("SubAccountId",),
+    ),
+    _Rule(
+        "key-value",
+        "SkuPriceDetails",
+        "NOT all_keys_begin(SkuPriceDetails, 'x_')",
+        "properties of our own begin with x_",
+    ),
+    *(
+        _Rule("key-value", name, f"NOT is_flat_object({name})", "a JSON object with unique keys and scalar values")
+        for name in ("Tags", "SkuPriceDetails")
+    ),
+)
 
 _ONE_FOR_EACH = (
     ("ServiceName", "ServiceCategory", "one category for each service"),
@@ -195,10 +360,12 @@ def read_focus(path: Path) -> pa.Table:
         path,
         parse_options=pc_csv.ParseOptions(newlines_in_values=True),
         convert_options=pc_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True,
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         ),
-    )  # fmt: skip
+    )
 
 
 def check_file(
@@ -316,11 +483,16 @@ def _format_rules(present: set[str], version: str) -> Iterator[_Rule]:
     for name in sorted(present & COLUMNS[version]):
         yield _Rule("null", name, f"{name} = ''", "null is nothing at all, not an empty text")
         if name in DECIMALS:
-            yield _Rule("number", name, f"NOT regexp_full_match({name}, '{_NUMBER}')",
-                        "digits, a point, a minus sign; no sign of plus, separator or currency")  # fmt: skip
+            yield _Rule(
+                "number",
+                name,
+                f"NOT regexp_full_match({name}, '{_NUMBER}')",
+                "digits, a point, a minus sign; no sign of plus, separator or currency",
+            )
         if name in DATES:
-            yield _Rule("date", name, f"NOT regexp_full_match({name}, '{_DATE}')",
-                        "UTC as YYYY-MM-DDTHH:MM:SSZ, whole seconds")  # fmt: skip
+            yield _Rule(
+                "date", name, f"NOT regexp_full_match({name}, '{_DATE}')", "UTC as YYYY-MM-DDTHH:MM:SSZ, whole seconds"
+            )
         if name in ALLOWED:
             listed = ", ".join(f"'{value}'" for value in ALLOWED[name])
             yield _Rule("allowed", name, f"{name} NOT IN ({listed})", f"one of {', '.join(ALLOWED[name])}")

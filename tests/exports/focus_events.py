@@ -19,13 +19,30 @@ LATER = datetime(2026, 11, 5, 8, tzinfo=UTC)
 def stored(**facts: Any) -> dict[str, Any]:
     """A stored event of October; `facts` override columns. Decimals may be given as text."""
     row = {
-        **dict.fromkeys(FOCUS_INPUT), "id": "trace-1", "timestamp": NOON, "ended_at": NOON.replace(minute=1),
-        "organization_id": "org_a", "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1",
-        "chatflow_id": "flow-1", "chatflow_name": "Support", "environment": "production", "models": "\x1fgpt-5\x1f",
-        "tokens_total": 1000, "latency_seconds": "60", "cost_usd": "0.01", "credits_ai_tokens": "100",
-        "credits_compute": "50", "credits_storage": "0", "credit_price_usd": "0.00004",
-        "rate_card_version": "builtin-1", "sync_status": "processed", "flags": "", "marks": "",
-    }  # fmt: skip
+        **dict.fromkeys(FOCUS_INPUT),
+        "id": "trace-1",
+        "timestamp": NOON,
+        "ended_at": NOON.replace(minute=1),
+        "organization_id": "org_a",
+        "customer_id": "cus_a",
+        "user_id": "user-1",
+        "session_id": "session-1",
+        "chatflow_id": "flow-1",
+        "chatflow_name": "Support",
+        "environment": "production",
+        "models": "\x1fgpt-5\x1f",
+        "tokens_total": 1000,
+        "latency_seconds": "60",
+        "cost_usd": "0.01",
+        "credits_ai_tokens": "100",
+        "credits_compute": "50",
+        "credits_storage": "0",
+        "credit_price_usd": "0.00004",
+        "rate_card_version": "builtin-1",
+        "sync_status": "processed",
+        "flags": "",
+        "marks": "",
+    }
     for name, value in {**row, **facts}.items():
         is_decimal = pa.types.is_decimal(FOCUS_INPUT[name]) and value is not None
         row[name] = Decimal(value) if is_decimal else value

@@ -39,9 +39,13 @@ def test_the_manifest_names_every_member_with_its_size_hash_rows_and_totals(serv
     manifest = json.loads(archive.read("manifest.json"))
     names = [member["file"] for member in manifest["members"]]
     assert names == [
-        "usage-events.csv", "usage-events.parquet", "organizations.csv", "customers.csv", "rate-card.json",
+        "usage-events.csv",
+        "usage-events.parquet",
+        "organizations.csv",
+        "customers.csv",
+        "rate-card.json",
         "closes.json",
-    ]  # fmt: skip
+    ]
     assert sorted(archive.namelist()) == sorted([*names, "manifest.json"])
     for member in manifest["members"]:
         data = archive.read(member["file"])
@@ -61,10 +65,16 @@ def test_its_parquet_has_what_an_import_needs_beside_the_published_columns(servi
     first = table.to_pylist()[1]
     assert json.loads(first["usage"]) == [
         {
-            "model": "claude-sonnet-5", "input": 10, "output": 1, "cache_read": 0, "cache_write": 0, "reasoning": 0,
-            "other": 0, "cost_usd": "0.010000000000",
+            "model": "claude-sonnet-5",
+            "input": 10,
+            "output": 1,
+            "cache_read": 0,
+            "cache_write": 0,
+            "reasoning": 0,
+            "other": 0,
+            "cost_usd": "0.010000000000",
         }
-    ]  # fmt: skip
+    ]
     assert first["observations"] == 3
 
 

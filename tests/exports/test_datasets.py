@@ -42,9 +42,14 @@ def world(tmp_path):
 
 @pytest.mark.parametrize(
     ("form", "dataset"),
-    [("csv", "usage-events"), ("json", "usage-events"), ("focus", "usage-events"), ("journal", "usage-events"),
-     ("csv", "organizations")],
-)  # fmt: skip
+    [
+        ("csv", "usage-events"),
+        ("json", "usage-events"),
+        ("focus", "usage-events"),
+        ("journal", "usage-events"),
+        ("csv", "organizations"),
+    ],
+)
 def test_a_file_of_a_closed_month_is_the_same_for_ever(world, form, dataset):
     named(world.service, "org_a", "Acme")
     request = asked(form, dataset, **OCTOBER)
@@ -104,10 +109,17 @@ def test_the_customer_map_is_read_back_by_its_own_import_in_every_csv(world, tmp
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────
 
 BOOKS = (
-    CustomerDay("cus_a", date(2026, 10, 5), Decimal(150), Decimal(150), Decimal(150), Decimal(100),
-        (DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), (), ("m1",)),)),
+    CustomerDay(
+        "cus_a",
+        date(2026, 10, 5),
+        Decimal(150),
+        Decimal(150),
+        Decimal(150),
+        Decimal(100),
+        (DifferencePart(ComparisonStep.SENT_STRIPE, Cause.LOST_AT_STRIPE, Decimal(50), (), ("m1",)),),
+    ),
     CustomerDay(None, date(2026, 10, 5), None, Decimal(150), Decimal(0), None),
-)  # fmt: skip
+)
 
 
 def test_a_window_is_reconciled_once_and_its_file_is_then_the_same(world, tmp_path):
@@ -139,12 +151,16 @@ def test_a_rate_card_comes_back_from_its_row_as_it_was(world, tmp_path):
     for row in document["rows"]:
         card = RateCard.model_validate(
             {
-                "id": row["id"], "effective_from": row["effective_from"], "effective_to": row["effective_to"],
-                "credit_price_usd": row["credit_price_usd"], "margin": row["margin"], "ai": row["ai"],
+                "id": row["id"],
+                "effective_from": row["effective_from"],
+                "effective_to": row["effective_to"],
+                "credit_price_usd": row["credit_price_usd"],
+                "margin": row["margin"],
+                "ai": row["ai"],
                 "compute": {"credits_per_minute": row["compute_credits_per_minute"]},
                 "storage": {"credits_per_gb_month": row["storage_credits_per_gb_month"]},
             }
-        )  # fmt: skip
+        )
         assert card.fingerprint() == row["sha256"] == cards.by_id(card.id).fingerprint()
     plans = RateCardFile(cards=cards.cards, plans=document["meta"]["plans"]).plans
     assert plans == cards.plans

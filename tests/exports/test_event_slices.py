@@ -8,16 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.access import Scope
-from billing_core.exports.event_slices import (
-    TimeSpan,
-    in_order,
-    pinned,
-    plan,
-    read_at,
-    sorted_slice,
-    spans_of,
-    within,
-)
+from billing_core.exports.event_slices import TimeSpan, in_order, pinned, plan, read_at, sorted_slice, spans_of, within
 from billing_core.ledger.queries import ClosedSpan, Selection, Snapshot
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
@@ -44,9 +35,9 @@ def test_slices_of_a_ledger_give_every_event_in_the_order_of_one_question(tmp_pa
     spans = spans_of(ledger, selection, most=5)
     assert max(span.rows for span in spans) < 10  # a crowded quarter of an hour is cut by seconds
     found = [
-        table["id"].to_pylist() for table in
-        (ledger.engine.read(in_order(within(selection, span), ["id"], len(rows))) for span in spans)
-    ]  # fmt: skip
+        table["id"].to_pylist()
+        for table in (ledger.engine.read(in_order(within(selection, span), ["id"], len(rows))) for span in spans)
+    ]
     assert [len(ids) for ids in found] == [span.rows for span in spans]
     whole = ledger.engine.read(in_order(selection, ["id"], len(rows)))["id"].to_pylist()
     assert [one for ids in found for one in ids] == whole

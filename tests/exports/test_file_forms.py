@@ -124,10 +124,12 @@ def test_a_text_longer_than_a_cell_is_refused_not_cut():
 def test_credits_are_nested_in_json_wherever_they_stand():
     schema = pa.schema(
         [
-            field("credits_total", pa.decimal128(18, 6)), field("models", pa.string(), JSON_TEXT),
-            field("credits_storage", pa.decimal128(18, 6)), field("n", pa.int64()),
+            field("credits_total", pa.decimal128(18, 6)),
+            field("models", pa.string(), JSON_TEXT),
+            field("credits_storage", pa.decimal128(18, 6)),
+            field("n", pa.int64()),
         ]
-    )  # fmt: skip
+    )
     row = {"credits_total": Decimal("1.5"), "models": '["a"]', "credits_storage": Decimal(0), "n": None}
     document = json.loads(written(write_json, schema, [row, row]))
     expected = {"credits": {"total": "1.5", "storage": "0"}, "models": ["a"], "n": None}

@@ -372,9 +372,21 @@ def stored_events(draw):
         timestamp=start,
         ended_at=start + lasted,
         latency_seconds=Decimal(lasted // timedelta(microseconds=1)).scaleb(-6),
-        **{name: draw(texts) for name in ("organization_id", "customer_id", "user_id", "session_id", "chatflow_id",
-                                          "chatflow_name", "environment", "ai_credentials_ownership", "sync_error",
-                                          "meter_event_identifier")},
+        **{
+            name: draw(texts)
+            for name in (
+                "organization_id",
+                "customer_id",
+                "user_id",
+                "session_id",
+                "chatflow_id",
+                "chatflow_name",
+                "environment",
+                "ai_credentials_ownership",
+                "sync_error",
+                "meter_event_identifier",
+            )
+        },
         models="".join(f"\x1f{name}" for name in draw(st.lists(texts.filter(bool), max_size=2))),
         **{f"credits_{part}": draw(credit_amounts) for part in ("ai_tokens", "compute", "storage")},
         tokens_total=draw(st.none() | st.integers(0, 10**12)),
@@ -382,7 +394,7 @@ def stored_events(draw):
         credit_price_usd=draw(prices),
         accounted_at=draw(moments) if is_late else None,
         marks="late_after_close" if is_late else draw(st.sampled_from(["", "carried"])),
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=examples(30))  # each example is checked twice by an engine of its own
@@ -443,8 +455,11 @@ def test_the_metadata_says_who_made_the_file_and_which_columns_it_has():
     assert metadata["CreationDate"] == "2026-11-05T08:00:00Z"
     assert [entry["ColumnName"] for entry in metadata["ColumnDefinition"]] == focus_schema(profile()).names
     assert column(metadata, "BilledCost") == {
-        "ColumnName": "BilledCost", "DataType": "DECIMAL", "NumericPrecision": 38, "NumberScale": 18,
-    }  # fmt: skip
+        "ColumnName": "BilledCost",
+        "DataType": "DECIMAL",
+        "NumericPrecision": 38,
+        "NumberScale": 18,
+    }
     assert column(metadata, "ChargePeriodEnd") == {"ColumnName": "ChargePeriodEnd", "DataType": "DATETIME"}
     assert column(metadata, "Tags")["ProviderTagPrefixes"] == ["billing/"]
     assert column(metadata, "BillingCurrency")["StringMaxLength"] == 3

@@ -12,21 +12,49 @@ from billing_core.errors import BadParameter
 from tests.exports.focus_check import MANDATORY, check, check_file, read_focus
 
 ROW = {
-    "BilledCost": "0.004000", "BillingAccountId": "cus_a", "BillingAccountName": None, "BillingCurrency": "USD",
-    "BillingPeriodEnd": "2026-11-01T00:00:00Z", "BillingPeriodStart": "2026-10-01T00:00:00Z",
-    "ChargeCategory": "Usage", "ChargeClass": None, "ChargeDescription": "AI tokens",
-    "ChargePeriodEnd": "2026-10-03T12:01:00Z", "ChargePeriodStart": "2026-10-03T12:00:00Z",
-    "ContractedCost": "0.004000", "EffectiveCost": "0.004000", "InvoiceIssuerName": "Answer AI",
-    "ListCost": "0.004000", "PricingQuantity": "100.000000", "PricingUnit": "Credits", "ProviderName": "Answer AI",
-    "PublisherName": "Answer AI", "ServiceCategory": "AI and Machine Learning", "ServiceName": "Answer AI",
-    "ChargeFrequency": "Usage-Based", "ConsumedQuantity": "1000.0", "ConsumedUnit": "Tokens",
-    "ContractedUnitPrice": "0.00004", "InvoiceId": "in_1", "ListUnitPrice": "0.00004", "PricingCurrency": "Credits",
-    "PricingCurrencyContractedUnitPrice": "1", "PricingCurrencyEffectiveCost": "100",
-    "PricingCurrencyListUnitPrice": "1", "ServiceSubcategory": "Generative AI", "ResourceId": "flow-1",
-    "ResourceName": "Support", "ResourceType": "Chatflow", "SkuId": "ai", "SkuPriceDetails": '{"x_Price":0.00004}',
-    "SkuPriceId": "ai:1", "SubAccountId": "org_a", "SubAccountName": "Acme", "Tags": '{"billing/user":"u"}',
+    "BilledCost": "0.004000",
+    "BillingAccountId": "cus_a",
+    "BillingAccountName": None,
+    "BillingCurrency": "USD",
+    "BillingPeriodEnd": "2026-11-01T00:00:00Z",
+    "BillingPeriodStart": "2026-10-01T00:00:00Z",
+    "ChargeCategory": "Usage",
+    "ChargeClass": None,
+    "ChargeDescription": "AI tokens",
+    "ChargePeriodEnd": "2026-10-03T12:01:00Z",
+    "ChargePeriodStart": "2026-10-03T12:00:00Z",
+    "ContractedCost": "0.004000",
+    "EffectiveCost": "0.004000",
+    "InvoiceIssuerName": "Answer AI",
+    "ListCost": "0.004000",
+    "PricingQuantity": "100.000000",
+    "PricingUnit": "Credits",
+    "ProviderName": "Answer AI",
+    "PublisherName": "Answer AI",
+    "ServiceCategory": "AI and Machine Learning",
+    "ServiceName": "Answer AI",
+    "ChargeFrequency": "Usage-Based",
+    "ConsumedQuantity": "1000.0",
+    "ConsumedUnit": "Tokens",
+    "ContractedUnitPrice": "0.00004",
+    "InvoiceId": "in_1",
+    "ListUnitPrice": "0.00004",
+    "PricingCurrency": "Credits",
+    "PricingCurrencyContractedUnitPrice": "1",
+    "PricingCurrencyEffectiveCost": "100",
+    "PricingCurrencyListUnitPrice": "1",
+    "ServiceSubcategory": "Generative AI",
+    "ResourceId": "flow-1",
+    "ResourceName": "Support",
+    "ResourceType": "Chatflow",
+    "SkuId": "ai",
+    "SkuPriceDetails": '{"x_Price":0.00004}',
+    "SkuPriceId": "ai:1",
+    "SubAccountId": "org_a",
+    "SubAccountName": "Acme",
+    "Tags": '{"billing/user":"u"}',
     "x_EventId": "trace-1",
-}  # fmt: skip
+}
 
 
 def text_table(*rows):
@@ -129,7 +157,7 @@ def test_version_1_4_wants_other_providers_and_does_not_know_the_old_ones():
         ("SkuPriceDetails", '{"Price":1}', "key-value"),
         ("SkuPriceDetails", '{"x_Price":[1]}', "key-value"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_value_is_found_and_counted(column, value, rule):
     assert (rule, column, 1) in broken(ROW, ROW | {column: value})
 

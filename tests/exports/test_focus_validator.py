@@ -30,11 +30,17 @@ MODEL_VERSION = "1.2.0.1"
 """The model of FOCUS 1.2 that is inside the validator."""
 
 APPLIES = (
-    "NEGOTIATED_PRICING_SUPPORTED", "PUBLIC_PRICE_LIST_SUPPORTED",
-    "USAGE_MEASUREMENT_SUPPORTED", "UNIT_PRICING_SUPPORTED", "SUB_ACCOUNT_SUPPORTED",
-    "BILLING_BASED_ON_PROVISIONED_RESOURCES_SUPPORTED", "RESOURCE_TYPE_ASSIGNMENT_SUPPORTED",
-    "PRICING_BILLING_CURRENCY_DIFFERENCES_SUPPORTED", "VIRTUAL_CURRENCY_SUPPORTED", "TAGGING_SUPPORTED",
-)  # fmt: skip
+    "NEGOTIATED_PRICING_SUPPORTED",
+    "PUBLIC_PRICE_LIST_SUPPORTED",
+    "USAGE_MEASUREMENT_SUPPORTED",
+    "UNIT_PRICING_SUPPORTED",
+    "SUB_ACCOUNT_SUPPORTED",
+    "BILLING_BASED_ON_PROVISIONED_RESOURCES_SUPPORTED",
+    "RESOURCE_TYPE_ASSIGNMENT_SUPPORTED",
+    "PRICING_BILLING_CURRENCY_DIFFERENCES_SUPPORTED",
+    "VIRTUAL_CURRENCY_SUPPORTED",
+    "TAGGING_SUPPORTED",
+)
 """What is true of us; without it the validator skips the conditional rules."""
 
 PLACE = Path(__file__).parents[2] / ".venv-focus"
@@ -80,10 +86,7 @@ Total: 5 | Pass: 2 | Fail: 3 | Skipped: 0
 - BillingCurrency-C-003-M: violations=1; Credits
 """
 MODEL = {
-    "ModelRules": {
-        "InvoiceId-C-000-C": {"Function": "Composite"},
-        "InvoiceId-C-004-C": {"Function": "Nullability"},
-    }
+    "ModelRules": {"InvoiceId-C-000-C": {"Function": "Composite"}, "InvoiceId-C-004-C": {"Function": "Nullability"}}
 }
 
 
@@ -117,11 +120,20 @@ def test_the_public_validator_finds_nothing_but_its_own_limits(tmp_path):
     models = [json.loads(file.read_text(encoding="utf-8")) for file in package.glob("rules/model-1.2*.json")]
     ran = subprocess.run(
         [
-            str(VALIDATOR), "--data-file", str(path), "--validate-version", MODEL_VERSION, "--block-download",
-            "--applicability-criteria", ",".join(APPLIES),
+            str(VALIDATOR),
+            "--data-file",
+            str(path),
+            "--validate-version",
+            MODEL_VERSION,
+            "--block-download",
+            "--applicability-criteria",
+            ",".join(APPLIES),
         ],
-        capture_output=True, encoding="utf-8", check=False, cwd=package.parent,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        cwd=package.parent,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"},
-    )  # fmt: skip
+    )
     composites = set().union(*map(composites_of, models))
     assert unexpected(ran.stdout, composites) == [], ran.stdout + ran.stderr

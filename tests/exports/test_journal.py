@@ -16,9 +16,12 @@ PRICE = Decimal("0.00004")
 
 def sums(organization="org_a", ai="0", compute="0", storage="0", price=PRICE):
     return {
-        "organization_id": organization, "credit_price_usd": price, "credits_ai_tokens": Decimal(ai),
-        "credits_compute": Decimal(compute), "credits_storage": Decimal(storage),
-    }  # fmt: skip
+        "organization_id": organization,
+        "credit_price_usd": price,
+        "credits_ai_tokens": Decimal(ai),
+        "credits_compute": Decimal(compute),
+        "credits_storage": Decimal(storage),
+    }
 
 
 def lines(*rows, accounts=None, period="2026-10"):

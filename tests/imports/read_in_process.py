@@ -22,8 +22,12 @@ def read_apart(path: Path) -> tuple[str, float]:
     """The first reason why it cannot be used, and megabytes."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.imports.read_in_process", str(path)],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(path.parent)}, timeout=300, check=False, capture_output=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(path.parent)},
+        timeout=300,
+        check=False,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     reason, megabytes = json.loads(done.stdout)
     return reason, megabytes

@@ -27,8 +27,9 @@ def test_stripe_counts_what_the_other_system_sent_and_that_is_explained_as_well(
     event = usage("a", "150", sync_status="confirmed", billed_elsewhere=True)
     row = compared([event], stripe={("cus_a", 10): 150})
     assert causes(row) == [
-        ("ledger_sent", "legacy_billed", Decimal(150)), ("sent_stripe", "legacy_billed", Decimal(-150)),
-    ]  # fmt: skip
+        ("ledger_sent", "legacy_billed", Decimal(150)),
+        ("sent_stripe", "legacy_billed", Decimal(-150)),
+    ]
 
 
 def test_what_langfuse_says_of_it_by_now_is_late_and_no_correction_to_send():

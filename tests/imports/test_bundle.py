@@ -56,8 +56,13 @@ def test_a_bundle_as_exported_comes_in_as_it_went_out(tmp_path):
     there = ImportWorld(
         tmp_path, [booked("a", problems=["odd"], observations=5), booked("b", customer_id=None)], "there"
     )
-    there.bring(as_csv(tmp_path / "map", [{"organization_id": "org_a", "name": "Acme", "customer_id": "cus_1"}],
-                       header=("organization_id", "name", "customer_id")))  # fmt: skip
+    there.bring(
+        as_csv(
+            tmp_path / "map",
+            [{"organization_id": "org_a", "name": "Acme", "customer_id": "cus_1"}],
+            header=("organization_id", "name", "customer_id"),
+        )
+    )
     path = tmp_path / "bundle.zip"
     there.service.exports.write(ExportRequest(Dataset.BUNDLE, None), EVERYONE, path)
     here = ImportWorld(tmp_path, (), "here")
@@ -83,8 +88,10 @@ def test_cards_come_before_the_events_that_name_them(world, tmp_path):
     there.bring(tmp_path / "acme.yaml")
     there.service.exports.write(ExportRequest(Dataset.RATE_CARD, Format.JSON), EVERYONE, cards)
     members = {
-        "usage-events.csv": events(tmp_path, line(**CELLS)), "customers.csv": MAP, "rate-card.json": cards.read_bytes(),
-    }  # fmt: skip
+        "usage-events.csv": events(tmp_path, line(**CELLS)),
+        "customers.csv": MAP,
+        "rate-card.json": cards.read_bytes(),
+    }
     plan = world.plan(zipped(tmp_path, members))
     assert (plan.rejected, plan.outcome.new) == ((), 4)
     result = world.desk.apply(plan, EVERYONE)
@@ -123,9 +130,14 @@ def test_members_the_manifest_does_not_name_or_that_are_missing_are_refused(worl
 
 @pytest.mark.parametrize(
     "manifest",
-    ["{", "[]", '{"members": [{"file": "a"}]}', "[" * 100_000,
-     '{"members": [{"file": "a", "sha256": "0"}, {"file": "a", "sha256": "0"}]}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        '{"members": [{"file": "a"}]}',
+        "[" * 100_000,
+        '{"members": [{"file": "a", "sha256": "0"}, {"file": "a", "sha256": "0"}]}',
+    ],
+)
 def test_a_manifest_that_is_none_is_refused(world, tmp_path, manifest):
     assert "manifest" in refused(world, zipped(tmp_path, {}, manifest=manifest))
 

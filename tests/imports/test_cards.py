@@ -210,9 +210,12 @@ def test_events_of_an_imported_card_come_in_after_it(world):
 
 def test_plans_of_a_json_export_are_checked(world):
     row = {
-        "id": CARD.id, "effective_from": CARD.effective_from.isoformat(), "credit_price_usd": "0.00004",
-        "ai": json.dumps(json.loads(CARD.to_json())["ai"]), "compute_credits_per_minute": "50",
+        "id": CARD.id,
+        "effective_from": CARD.effective_from.isoformat(),
+        "credit_price_usd": "0.00004",
+        "ai": json.dumps(json.loads(CARD.to_json())["ai"]),
+        "compute_credits_per_minute": "50",
         "storage_credits_per_gb_month": "500",
-    }  # fmt: skip
+    }
     document = {"meta": {"dataset": "rate-card", "plans": [{"name": "Pro", "credits_per_month": -1}]}, "rows": [row]}
     assert refused(world, json.dumps(document)).field == "plans"

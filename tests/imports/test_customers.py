@@ -76,8 +76,10 @@ def test_bad_rows_are_named_by_the_rows_of_data_and_stop_everything(world):
     content = MAP + "org_c,x,has space\n,No id,cus_3\norg_a,Again,cus_4\n"
     plan = world.plan(file(world, content))
     assert [(one.row, one.field) for one in plan.rejected] == [
-        (3, "customer_id"), (4, "organization_id"), (5, "organization_id"),
-    ]  # fmt: skip
+        (3, "customer_id"),
+        (4, "organization_id"),
+        (5, "organization_id"),
+    ]
     with pytest.raises(BadParameter):
         world.desk.apply(plan, EVERYONE)
     assert lines(world) == {}

@@ -29,8 +29,9 @@ events = st.lists(
     st.fixed_dictionaries(
         {"user_id": texts, "latency_seconds": decimals, "credits_ai_tokens": decimals, "cost_usd": decimals}
     ),
-    min_size=1, max_size=4,
-)  # fmt: skip
+    min_size=1,
+    max_size=4,
+)
 
 
 @st.composite
@@ -125,8 +126,16 @@ def test_a_number_with_a_comma_is_read_as_its_only_meaning_or_not_at_all(separat
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_thousands_separators_are_refused_by_name(tmp_path, number, separator):
     world = ImportWorld(tmp_path)
-    dialect = {"separator": separator, "comma": False, "end": "\n", "encoding": "utf-8", "named": "", "blank_rows": 0,
-               "blank_columns": 0, "quoting": csv.QUOTE_MINIMAL}  # fmt: skip
+    dialect = {
+        "separator": separator,
+        "comma": False,
+        "end": "\n",
+        "encoding": "utf-8",
+        "named": "",
+        "blank_rows": 0,
+        "blank_columns": 0,
+        "quoting": csv.QUOTE_MINIMAL,
+    }
     row = line(cost_usd=number, amount_usd="0,006" if separator == ";" and "." not in number else "0.006")
     (tmp_path / "f").write_bytes(saved([row], dialect))
     plan = world.plan(tmp_path / "f")
@@ -147,8 +156,16 @@ def test_a_file_that_mixes_decimal_commas_and_points_is_not_read(tmp_path):
 def test_events_of_a_european_spreadsheet_are_booked_exactly(tmp_path):
     world = ImportWorld(tmp_path)
     facts = {"cost_usd": "0,012345678901", "amount_usd": "0,006", "latency_seconds": "60,000"}
-    dialect = {"separator": ";", "comma": False, "end": "\r", "encoding": "utf-8-sig", "named": "sep={}",
-               "blank_rows": 1, "blank_columns": 2, "quoting": csv.QUOTE_MINIMAL}  # fmt: skip
+    dialect = {
+        "separator": ";",
+        "comma": False,
+        "end": "\r",
+        "encoding": "utf-8-sig",
+        "named": "sep={}",
+        "blank_rows": 1,
+        "blank_columns": 2,
+        "quoting": csv.QUOTE_MINIMAL,
+    }
     (tmp_path / "f").write_bytes(saved([line(**facts)], dialect))
     assert world.bring(tmp_path / "f").outcome.new == 1
     assert (world.event().cost_usd, world.event().latency_seconds) == (Decimal("0.012345678901"), 60)
@@ -176,7 +193,7 @@ def test_a_customer_map_of_a_european_spreadsheet_is_read_too(tmp_path, encoding
         (b"sep=:\nid:timestamp:sync_status\n", "its first line says that ':' separates its cells"),
         (b"name;price\n1;2\n", "('name', 'price', told apart by ';')"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_named_with_what_was_found(tmp_path, content, says):
     (tmp_path / "f").write_bytes(content)
     _, fault = detect_file(tmp_path / "f")

@@ -39,25 +39,30 @@ def candidate_ids(world):
 def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(world):
     plan = world.plan_lines(line("a"), line("b", organization_id="org_b", **CORRECTED), line("c", organization_id=""))
     assert plan.to_json() | {"sha256": "", "bytes": 0} == {
-        "kind": "usage-events", "file": "lines.csv", "bytes": 0, "sha256": "", "columns": list(FLAT_FIELDS),
+        "kind": "usage-events",
+        "file": "lines.csv",
+        "bytes": 0,
+        "sha256": "",
+        "columns": list(FLAT_FIELDS),
         "timezone": None,
-        "rows": 3, "new": 1, "changed": 1, "unchanged": 1,
+        "rows": 3,
+        "new": 1,
+        "changed": 1,
+        "unchanged": 1,
         "organizations": [
             {"organization_id": "org_b", "events": 0, "credits": "-60", "amount_usd": "-0.0024"},
             {"organization_id": None, "events": 1, "credits": "150", "amount_usd": "0.006"},
         ],
-        "rejected": [], "rejected_rows": 0,
+        "rejected": [],
+        "rejected_rows": 0,
         "warnings": [
             (
                 "1 event with 150 credits is pending in the file and would be sent to Stripe by the next push. "
                 "Import it only if nobody else sends it."
             ),
-            (
-                "1 event that waits here changes what it costs or who pays: the next push sends it as the file has "
-                "it."
-            ),
+            ("1 event that waits here changes what it costs or who pays: the next push sends it as the file has it."),
         ],
-    }  # fmt: skip
+    }
 
 
 def test_a_dry_run_changes_nothing(world):
@@ -255,15 +260,25 @@ def test_an_event_the_ledger_lacks_gets_one_line_of_usage_from_its_tokens(empty)
     empty.bring_lines(line(tokens_in="600", tokens_out="300", tokens_total="1000"))
     [(usage, observations, base)] = empty.rows("SELECT usage, observations, trace_base FROM events")
     assert usage == [
-        {"model": "gpt-5", "input": 600, "output": 300, "cache_read": 0, "cache_write": 0, "reasoning": 0, "other": 100,
-         "cost_usd": Decimal("0.010000000000")}
-    ]  # fmt: skip
+        {
+            "model": "gpt-5",
+            "input": 600,
+            "output": 300,
+            "cache_read": 0,
+            "cache_write": 0,
+            "reasoning": 0,
+            "other": 100,
+            "cost_usd": Decimal("0.010000000000"),
+        }
+    ]
     assert (observations, base) == (0, "http://langfuse.test/project/project/traces/")
 
 
 def test_usage_of_several_models_is_nobodys_in_particular(empty):
-    empty.bring_lines(line(models='["gpt-5", "gpt-5-mini"]'), free("b", tokens_in="", tokens_out="", tokens_total="",
-                                                                    cost_usd="", models="[]"))  # fmt: skip
+    empty.bring_lines(
+        line(models='["gpt-5", "gpt-5-mini"]'),
+        free("b", tokens_in="", tokens_out="", tokens_total="", cost_usd="", models="[]"),
+    )
     found = dict(empty.rows("SELECT id, usage FROM events"))
     assert [one["model"] for one in found["trace-1"]] == [None]
     assert found["b"] == []
@@ -281,10 +296,15 @@ def test_usage_by_model_stays_while_tokens_agree_and_is_derived_anew_when_they_d
 
 def test_a_bundles_extra_columns_are_taken_over(empty):
     extra = {
-        "project_id": "p", "trace_base": "http://langfuse.test/project/project/traces/", "observations": "7",
-        "has_error": "true", "problems": '["odd"]', "updated_at": "2026-11-01T13:00:00.123456Z",
-        "credit_price_usd": "0.00004", "usage": '[{"model": "m", "cache_read": 5, "cost_usd": null}]',
-    }  # fmt: skip
+        "project_id": "p",
+        "trace_base": "http://langfuse.test/project/project/traces/",
+        "observations": "7",
+        "has_error": "true",
+        "problems": '["odd"]',
+        "updated_at": "2026-11-01T13:00:00.123456Z",
+        "credit_price_usd": "0.00004",
+        "usage": '[{"model": "m", "cache_read": 5, "cost_usd": null}]',
+    }
     empty.bring(as_csv(empty.folder / "f", [line(**extra)], header=(*FLAT_FIELDS, *extra)))
     [row] = empty.rows("SELECT project_id, observations, has_error, problems, usage[1].cache_read FROM events")
     assert row == ("p", 7, True, "odd", 5)
@@ -302,8 +322,12 @@ def test_an_older_state_of_an_event_does_not_replace_a_newer_one(tmp_path):
 
 @pytest.mark.parametrize("status", ["sending", "processed", "confirmed"])
 def test_what_was_billed_elsewhere_keeps_its_status_and_is_never_sent(empty, status):
-    cells = {"sync_status": status, "meter_event_identifier": "usage_1", "synced_at": "2026-11-02T00:00:00.000Z",
-             "flags": '["changed_after_sending"]'}  # fmt: skip
+    cells = {
+        "sync_status": status,
+        "meter_event_identifier": "usage_1",
+        "synced_at": "2026-11-02T00:00:00.000Z",
+        "flags": '["changed_after_sending"]',
+    }
     empty.bring_lines(line(**cells))
     event = empty.event()
     assert (event.sync_status, event.meter_event_identifier, event.flags) == (

@@ -24,8 +24,12 @@ def test_killed_anywhere_it_is_there_whole_or_not_at_all(tmp_path, step):
     world.service.close()
     ended = subprocess.run(
         [sys.executable, "-m", "tests.imports.import_in_process", str(world.path), str(path), step],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, timeout=120, check=False, capture_output=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=120,
+        check=False,
+        capture_output=True,
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     again = ImportWorld.over(world)
     if step == "after":

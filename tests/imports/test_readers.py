@@ -194,16 +194,22 @@ def test_parquet_columns_are_text_whatever_their_type(tmp_path):
     pq.write_table(table, tmp_path / "f")
     columns, _, _ = read(detect_file(tmp_path / "f")[0])
     assert {name: values[0] for name, values in columns.items()} == {
-        "id": "a", "timestamp": "2026-11-01 12:00:00.000000Z", "sync_status": "x", "credits_total": "0.000001",
-        "tokens_in": "5", "has_error": "true", "models": '["m"]',
-    }  # fmt: skip
+        "id": "a",
+        "timestamp": "2026-11-01 12:00:00.000000Z",
+        "sync_status": "x",
+        "credits_total": "0.000001",
+        "tokens_in": "5",
+        "has_error": "true",
+        "models": '["m"]',
+    }
 
 
 def test_parquet_with_binary_floats_for_money_is_refused(tmp_path):
     pq.write_table(pa.table({"id": ["a"], "sync_status": ["x"], "credits_total": [0.1]}), tmp_path / "f")
     assert broken(detect_file(tmp_path / "f")[0])[1:] == (
-        "credits_total", "holds binary floating point numbers (double), which are not exact; expected DECIMAL or text",
-    )  # fmt: skip
+        "credits_total",
+        "holds binary floating point numbers (double), which are not exact; expected DECIMAL or text",
+    )
 
 
 def test_parquet_whose_text_is_no_utf8_is_refused(tmp_path):

@@ -40,33 +40,47 @@ def usage(draw):
     facts = {
         name: draw(named)
         for name in (
-            "organization_id", "customer_id", "user_id", "session_id", "chatflow_id", "chatflow_name", "environment",
+            "organization_id",
+            "customer_id",
+            "user_id",
+            "session_id",
+            "chatflow_id",
+            "chatflow_name",
+            "environment",
         )
-    }  # fmt: skip
+    }
     models = sorted(draw(st.sets(text.filter(bool), max_size=3)))
     facts["environment"] = draw(st.sampled_from(["langfuse-evals", "sdk-experiment"]) | named)
     used = [draw(st.integers(0, 10**6)) for _ in models]  # every token of a model is in the sum (`langfuse.amounts`)
     counts = {name: draw(tokens) for name in ("tokens_in", "tokens_out")} | {"tokens_total": sum(used) or None}
     return {
-        **facts, **counts, "models": models,
+        **facts,
+        **counts,
+        "models": models,
         "usage": [model_usage(m, cost_usd=None, input=n) for m, n in zip(models, used, strict=True)],
         "timestamp": NOON + timedelta(microseconds=draw(st.integers(0, 10**12))),
-        "latency_seconds": Decimal(draw(st.integers(0, 10**9))) / 10**6, "storage_gb": draw(money(12)),
-        "cost_usd": draw(money(12)), "observations": draw(st.integers(0, 99)), "has_error": draw(st.booleans()),
+        "latency_seconds": Decimal(draw(st.integers(0, 10**9))) / 10**6,
+        "storage_gb": draw(money(12)),
+        "cost_usd": draw(money(12)),
+        "observations": draw(st.integers(0, 99)),
+        "has_error": draw(st.booleans()),
         "problems": draw(st.lists(st.sampled_from(["odd", "odder"]), max_size=2, unique=True)),
         "ai_credentials_ownership": draw(st.sampled_from([None, "user", "User", "platform"])),
         "legacy_status": draw(st.sampled_from([None, None, "processed"])),
-        "legacy_total": draw(money(6)), "bad_usage": draw(st.booleans()),
+        "legacy_total": draw(money(6)),
+        "bad_usage": draw(st.booleans()),
         "trace_base": draw(st.sampled_from([None, "http://langfuse.test/project/p/traces/"])),
-    }  # fmt: skip
+    }
 
 
 ledgers = st.lists(st.tuples(text.filter(bool), usage()), max_size=5, unique_by=lambda one: one[0])
 states = st.tuples(
-    st.sampled_from(list(SyncStatus)), named, named,
+    st.sampled_from(list(SyncStatus)),
+    named,
+    named,
     st.none() | st.integers(0, 10**6).map(lambda n: NOON + timedelta(milliseconds=n)),
     st.sampled_from(["", "carried", "changed_after_sending", "carried,changed_after_sending"]),
-)  # fmt: skip
+)
 
 
 def booked_with(folder, name, rows, states):
@@ -274,13 +288,40 @@ def _everything():
 
 
 LINES = [
-    {"model": None, "name": 'agent "run", é', "type": "AGENT", "level": "DEFAULT", "key": None, "quantity": None,
-     "cost_usd": Decimal("0.000000000001"), "repeats": True, "unpriced": False},
-    {"model": "gpt-5", "name": None, "type": None, "level": None, "key": "prompt_tokens", "quantity": 600,
-     "cost_usd": None, "repeats": False, "unpriced": True},
-    {"model": "gpt-5", "name": None, "type": None, "level": None, "key": "", "quantity": 400, "cost_usd": None,
-     "repeats": False, "unpriced": True},
-]  # fmt: skip
+    {
+        "model": None,
+        "name": 'agent "run", é',
+        "type": "AGENT",
+        "level": "DEFAULT",
+        "key": None,
+        "quantity": None,
+        "cost_usd": Decimal("0.000000000001"),
+        "repeats": True,
+        "unpriced": False,
+    },
+    {
+        "model": "gpt-5",
+        "name": None,
+        "type": None,
+        "level": None,
+        "key": "prompt_tokens",
+        "quantity": 600,
+        "cost_usd": None,
+        "repeats": False,
+        "unpriced": True,
+    },
+    {
+        "model": "gpt-5",
+        "name": None,
+        "type": None,
+        "level": None,
+        "key": "",
+        "quantity": 400,
+        "cost_usd": None,
+        "repeats": False,
+        "unpriced": True,
+    },
+]
 
 
 def test_a_bundle_carries_what_rating_by_observation_key_and_active_time_needs(tmp_path):
@@ -296,9 +337,11 @@ def test_a_bundle_carries_what_rating_by_observation_key_and_active_time_needs(t
         world.service._ledger.engine.rows("SELECT id, usage_lines, active_seconds FROM events ORDER BY id")
         for world in (there, here)
     ]
-    assert found[0] == found[1] == [
-        ("known", LINES, Decimal("4.25")), ("nothing", [], Decimal(0)), ("unknown", None, None)
-    ]  # fmt: skip
+    assert (
+        found[0]
+        == found[1]
+        == [("known", LINES, Decimal("4.25")), ("nothing", [], Decimal(0)), ("unknown", None, None)]
+    )
 
 
 def test_a_file_without_them_leaves_what_the_ledger_knows(tmp_path):

@@ -11,12 +11,26 @@ from tests.imports.world import line
 
 LATE = '["late_after_close"]'
 TAKEN_BACK = {
-    "credits_ai_tokens": "-100", "credits_compute": "-50", "credits_total": "-150", "amount_usd": "-0.006",
-    "tokens_in": "-600", "tokens_out": "-400", "tokens_total": "-1000", "cost_usd": "-0.01", "latency_seconds": "0",
+    "credits_ai_tokens": "-100",
+    "credits_compute": "-50",
+    "credits_total": "-150",
+    "amount_usd": "-0.006",
+    "tokens_in": "-600",
+    "tokens_out": "-400",
+    "tokens_total": "-1000",
+    "cost_usd": "-0.01",
+    "latency_seconds": "0",
     "flags": LATE,
-}  # fmt: skip
-CORRECTED = {"credits_ai_tokens": "40", "credits_total": "90", "amount_usd": "0.0036", "tokens_in": "0",
-             "tokens_total": "400", "user_id": "somebody else", "flags": LATE}  # fmt: skip
+}
+CORRECTED = {
+    "credits_ai_tokens": "40",
+    "credits_total": "90",
+    "amount_usd": "0.0036",
+    "tokens_in": "0",
+    "tokens_total": "400",
+    "user_id": "somebody else",
+    "flags": LATE,
+}
 
 
 def staged(*rows):

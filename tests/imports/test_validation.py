@@ -106,11 +106,13 @@ def test_reasons_say_the_value_and_what_is_accepted():
         "'151' is not accepted; ai_tokens, compute and storage add up to 150.000000"
     )
     assert fault(amount_usd="0.0061") == (
-        "amount_usd", "'0.0061' is not accepted; expected credits_total × 0.000040000000 USD",
-    )  # fmt: skip
+        "amount_usd",
+        "'0.0061' is not accepted; expected credits_total × 0.000040000000 USD",
+    )
     assert fault(latency_seconds="61") == (
-        "latency_seconds", "'61' is not accepted; ended_at is 60 seconds after timestamp",
-    )  # fmt: skip
+        "latency_seconds",
+        "'61' is not accepted; ended_at is 60 seconds after timestamp",
+    )
 
 
 def test_a_bad_row_does_not_stop_the_others():
@@ -204,10 +206,16 @@ def test_usage_by_model_is_whole_numbers_and_exact_costs():
 
 def test_only_what_came_after_a_close_may_take_usage_back():
     back = {
-        "credits_ai_tokens": "-100", "credits_compute": "-50", "credits_total": "-150", "amount_usd": "-0.006",
-        "tokens_in": "-600", "tokens_out": "-400", "tokens_total": "-1000", "cost_usd": "-0.01",
+        "credits_ai_tokens": "-100",
+        "credits_compute": "-50",
+        "credits_total": "-150",
+        "amount_usd": "-0.006",
+        "tokens_in": "-600",
+        "tokens_out": "-400",
+        "tokens_total": "-1000",
+        "cost_usd": "-0.01",
         "latency_seconds": "0",
-    }  # fmt: skip
+    }
     assert checked(line(**back)).rejected_rows == 1
     [event] = checked(line(**back, flags='["late_after_close"]')).table.to_pylist()
     assert (event["is_late"], event["is_reversal"], event["flags"]) == (True, True, [])
@@ -244,7 +252,8 @@ STORED = {"credits_storage": "5", "credits_total": "155", "amount_usd": "0.0062"
         ({"flags": '["excluded_environment"]'}, "credits_total", "0 of what is flagged excluded_environment"),
         (
             {"flags": '["excluded_environment", "no_customer"]', "sync_status": "error"},
-            "credits_total", "0 of what is flagged excluded_environment",
+            "credits_total",
+            "0 of what is flagged excluded_environment",
         ),
         ({"flags": '["own_key"]'}, "credits_ai_tokens", "0 where the customer brought the key (own_key)"),
         ({"ai_credentials_ownership": "User"}, "credits_ai_tokens", "0 where the customer brought the key (own_key)"),
@@ -255,7 +264,7 @@ STORED = {"credits_storage": "5", "credits_total": "155", "amount_usd": "0.0062"
         (STORED, "credits_storage", "0 without storage_gb"),
         ({**STORED, "storage_gb": "0"}, "credits_storage", "0 without storage_gb"),
     ],
-)  # fmt: skip
+)
 def test_credits_of_what_costs_nothing_are_refused(cells, field, expected):
     name, reason = fault(**cells)
     assert name == field
@@ -286,22 +295,35 @@ def cards():
     tokens = st.builds(lambda rate: {"basis": "tokens", "rates": [{"credits_per_1000_tokens": rate}]}, priced.map(str))
     return st.builds(
         lambda margin, ai: CARD.model_validate({**CARD.model_dump(), "margin": str(margin), "ai": ai}),
-        priced, tokens | st.just({"basis": "cost"}),
-    )  # fmt: skip
+        priced,
+        tokens | st.just({"basis": "cost"}),
+    )
 
 
 @given(
-    cards(), st.none() | st.integers(0, 10**6), st.none() | st.decimals(0, 100, places=12), st.integers(0, 10**9),
-    st.none() | st.decimals(0, 100, places=12), st.sampled_from([None, "user", "USER", "platform"]),
-    st.sampled_from([None, "production", "langfuse-evals"]), st.booleans(),
-)  # fmt: skip
+    cards(),
+    st.none() | st.integers(0, 10**6),
+    st.none() | st.decimals(0, 100, places=12),
+    st.integers(0, 10**9),
+    st.none() | st.decimals(0, 100, places=12),
+    st.sampled_from([None, "user", "USER", "platform"]),
+    st.sampled_from([None, "production", "langfuse-evals"]),
+    st.booleans(),
+)
 def test_no_rating_gives_what_is_refused(card, tokens, cost, microseconds, storage, ownership, environment, bad):
     usage = [] if tokens is None and cost is None else [model_usage(cost_usd=cost, input=tokens or 0)]
     row = usage_row(
-        tokens_in=tokens, tokens_out=None, tokens_total=tokens, usage=usage, cost_usd=cost, storage_gb=storage,
-        latency_seconds=Decimal(microseconds) / 10**6, ai_credentials_ownership=ownership, environment=environment,
+        tokens_in=tokens,
+        tokens_out=None,
+        tokens_total=tokens,
+        usage=usage,
+        cost_usd=cost,
+        storage_gb=storage,
+        latency_seconds=Decimal(microseconds) / 10**6,
+        ai_credentials_ownership=ownership,
+        environment=environment,
         bad_usage=bad,
-    )  # fmt: skip
+    )
     [event] = events_table([row], card=card).to_pylist()
     ai, compute, stored = (event[f"credits_{part}"] for part in ("ai_tokens", "compute", "storage"))
     assert not (ai and (Flag.OWN_KEY in event["flags"] or (ownership or "").lower() == "user"))

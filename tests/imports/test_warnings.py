@@ -74,9 +74,11 @@ def write(source, target, changes, new, billed):
 def cost(amount):
     credits_ = Decimal(amount)
     return {
-        "credits_storage": amount, "credits_total": amount, "amount_usd": str(credits_ * Decimal("0.00004")),
+        "credits_storage": amount,
+        "credits_total": amount,
+        "amount_usd": str(credits_ * Decimal("0.00004")),
         "storage_gb": str(credits_ / 500),
-    }  # fmt: skip
+    }
 
 
 def to_send(world):
@@ -101,9 +103,10 @@ def said(warnings):
 
 @settings(max_examples=examples(15), derandomize=True, phases=[Phase.generate])
 @given(
-    changes=st.dictionaries(st.sampled_from(EXISTING), CHANGE, max_size=4), new=st.lists(AMOUNTS, max_size=2),
+    changes=st.dictionaries(st.sampled_from(EXISTING), CHANGE, max_size=4),
+    new=st.lists(AMOUNTS, max_size=2),
     billed=st.sets(st.sampled_from(list(WAIT)), max_size=1),
-)  # fmt: skip
+)
 def test_the_import_warns_of_what_the_next_push_then_sends(made, changes, new, billed):
     path, source, stripe = made
     with TemporaryDirectory() as folder:
@@ -122,13 +125,16 @@ def test_the_import_warns_of_what_the_next_push_then_sends(made, changes, new, b
             world.close()
     booked = SENT | WAIT
     is_other = {
-        name for name, amount in booked.items()
+        name
+        for name, amount in booked.items()
         if (Decimal(rows[name]["credits_total"]), rows[name]["customer_id"]) != (Decimal(amount), "cus_a")
-    }  # fmt: skip
+    }
     expected = Counter(
-        corrected=len(is_other & set(SENT)), rebilled=len(is_other & set(WAIT) - billed), pending=len(new),
+        corrected=len(is_other & set(SENT)),
+        rebilled=len(is_other & set(WAIT) - billed),
+        pending=len(new),
         lifted=len(billed),
-    )  # fmt: skip
+    )
     assert said(plan.warnings) == +expected
     owed = defaultdict(Decimal)
     for name, row in rows.items():

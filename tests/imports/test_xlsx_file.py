@@ -214,10 +214,18 @@ BIG = 40_000_000
         (inline(*HEADER), {"more": {"xl/styles.xml": "<a/>" * 2_000_000}}, "which no workbook of a table does"),
         (inline(*HEADER) + " " * BIG, {}, "which no workbook of a table does"),
         (inline(*HEADER), {"more": {f"xl/part{n}": "" for n in range(2_100)}}, "at most 2,000"),
-        (inline(*HEADER), {"more": {"_rels/.rels": f'<Relationships><Relationship Type="{RELATIONS}/officeDocument" '
-                                     'Target="xl/workbook.bin"/></Relationships>'}}, "binary workbook"),
+        (
+            inline(*HEADER),
+            {
+                "more": {
+                    "_rels/.rels": f'<Relationships><Relationship Type="{RELATIONS}/officeDocument" '
+                    'Target="xl/workbook.bin"/></Relationships>'
+                }
+            },
+            "binary workbook",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_no_spreadsheet_writes_is_refused_by_name(tmp_path, rows, options, says):
     assert says in fault_of(workbook(tmp_path / "f", rows, **options))
 

@@ -21,15 +21,37 @@ from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 EXPORTED = {
-    "id": "trace-1", "timestamp": "2026-11-01T12:00:00.000Z", "ended_at": "2026-11-01T12:01:00.000Z",
-    "organization_id": "org_a", "customer_id": "cus_a", "user_id": "user-1", "session_id": "session-1",
-    "chatflow_id": "flow-1", "chatflow_name": "Support", "environment": "production", "models": '["gpt-5"]',
-    "tokens_in": "600", "tokens_out": "400", "tokens_total": "1000", "latency_seconds": "60", "storage_gb": "",
-    "cost_usd": "0.01", "ai_credentials_ownership": "", "credits_ai_tokens": "100", "credits_compute": "50",
-    "credits_storage": "0", "credits_total": "150", "amount_usd": "0.006", "rate_card_version": "builtin-1",
-    "sync_status": "pending", "sync_error": "", "meter_event_identifier": "", "synced_at": "",
-    "trace_url": "http://langfuse.test/project/project/traces/trace-1", "flags": "[]",
-}  # fmt: skip
+    "id": "trace-1",
+    "timestamp": "2026-11-01T12:00:00.000Z",
+    "ended_at": "2026-11-01T12:01:00.000Z",
+    "organization_id": "org_a",
+    "customer_id": "cus_a",
+    "user_id": "user-1",
+    "session_id": "session-1",
+    "chatflow_id": "flow-1",
+    "chatflow_name": "Support",
+    "environment": "production",
+    "models": '["gpt-5"]',
+    "tokens_in": "600",
+    "tokens_out": "400",
+    "tokens_total": "1000",
+    "latency_seconds": "60",
+    "storage_gb": "",
+    "cost_usd": "0.01",
+    "ai_credentials_ownership": "",
+    "credits_ai_tokens": "100",
+    "credits_compute": "50",
+    "credits_storage": "0",
+    "credits_total": "150",
+    "amount_usd": "0.006",
+    "rate_card_version": "builtin-1",
+    "sync_status": "pending",
+    "sync_error": "",
+    "meter_event_identifier": "",
+    "synced_at": "",
+    "trace_url": "http://langfuse.test/project/project/traces/trace-1",
+    "flags": "[]",
+}
 """What an export writes of `usage_row()`: 100 AI and 50 compute credits, 0.006 USD."""
 
 

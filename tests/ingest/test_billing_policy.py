@@ -42,12 +42,29 @@ def read(name, policy, amount="150"):
     said = TRACES[name]
     customer = next((said[key] for key in policy.names.customer if key in said), None)
     owner = next((said[key] for key in policy.names.ai_credentials_ownership if key in said), None)
-    tokens = {"usage": [{"model": "gpt-5", "input": 100, "output": 0, "cache_read": 0, "cache_write": 0,
-                         "reasoning": 0, "other": 0, "cost_usd": Decimal(0)}]}  # fmt: skip
+    tokens = {
+        "usage": [
+            {
+                "model": "gpt-5",
+                "input": 100,
+                "output": 0,
+                "cache_read": 0,
+                "cache_write": 0,
+                "reasoning": 0,
+                "other": 0,
+                "cost_usd": Decimal(0),
+            }
+        ]
+    }
     return use(
-        name, at(0, 5), amount, customer, environment=said.get("environment", "production"),
-        ai_credentials_ownership=owner, **tokens,
-    )  # fmt: skip
+        name,
+        at(0, 5),
+        amount,
+        customer,
+        environment=said.get("environment", "production"),
+        ai_credentials_ownership=owner,
+        **tokens,
+    )
 
 
 def pull(world, policy, amounts=None, names=tuple(TRACES)):
@@ -211,8 +228,11 @@ def test_rerate_settings_says_whom_history_would_bill_now_and_changes_nothing(wo
     before = state(world)
     found = in_force(world, OVERRIDE).under_settings(EVERYONE).to_json()
     assert moved(in_force(world, OVERRIDE).under_settings(EVERYONE)) == {
-        "cus_a": "-320", "cus_b": "-160", None: "-160", "cus_c": "640",
-    }  # fmt: skip
+        "cus_a": "-320",
+        "cus_b": "-160",
+        None: "-160",
+        "cus_c": "640",
+    }
     assert (found["events"], found["events_changed"], found["delta_credits"]) == (4, 4, "0")
     assert found["to_send"] == {"events": 3, "credits": "0", "customers": 3}
     excluded = in_force(world, NOT_DEV).under_settings(EVERYONE).to_json()
@@ -284,9 +304,13 @@ def langfuse():
 def test_the_pull_says_what_the_settings_would_bill_otherwise_and_rerate_books_it(run_command, langfuse, tmp_path):
     path = tmp_path / "billing.duckdb"
     environment = {
-        "LANGFUSE_HOST": langfuse.url, "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY, "LANGFUSE_SECRET_KEY": SECRET_KEY,
-        "BILLING_MODE": "live", "BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "LANGFUSE_API": "v2",
-    }  # fmt: skip
+        "LANGFUSE_HOST": langfuse.url,
+        "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY,
+        "LANGFUSE_SECRET_KEY": SECRET_KEY,
+        "BILLING_MODE": "live",
+        "BILLING_WAREHOUSE_URL": f"duckdb:///{path}",
+        "LANGFUSE_API": "v2",
+    }
     pull_all = ("pull", "--from", "2026-11-01", "--to", "2026-11-02", "--json")
     code, out, _ = run_command(environment, *pull_all)
     assert (code, json.loads(out)["policy_differs"]) == (0, {"events": 0, "credits": "0"})

@@ -27,9 +27,11 @@ def langfuse(request):
 @pytest.fixture
 def service(langfuse, tmp_path):
     environment = {
-        "LANGFUSE_HOST": langfuse.url, "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY, "LANGFUSE_SECRET_KEY": SECRET_KEY,
+        "LANGFUSE_HOST": langfuse.url,
+        "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY,
+        "LANGFUSE_SECRET_KEY": SECRET_KEY,
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
-    }  # fmt: skip
+    }
     service = BillingService(load_settings(environment, env_file=None), clock=lambda: NOW)
     yield service
     service.close()

@@ -111,8 +111,10 @@ def test_what_comes_back_loses_the_mark_and_only_that(service, langfuse):
     langfuse.rows = holding("nov-3", "sep-1", "oct-late")
     result = pull(service)
     assert {event for event, (_, _, is_marked) in truth(service).items() if is_marked} == marked - {
-        "nov-3", "sep-1", "oct-late",
-    }  # fmt: skip
+        "nov-3",
+        "sep-1",
+        "oct-late",
+    }
     assert result[FLAG] == len(marked) - 3
     for month in CLOSED:
         assert service.months.verify(month, FINANCE).differences == ()

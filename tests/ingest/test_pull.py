@@ -21,9 +21,22 @@ from tests.factories import EVERYONE, NOON, ledger_at
 EVENTS, DAYS, SEED = 3000, 12, 11
 THEN = datetime(2026, 11, 10, 12, tzinfo=UTC)
 FACTS = (
-    "timestamp", "ended_at", "organization_id", "customer_id", "user_id", "session_id", "chatflow_id", "chatflow_name",
-    "environment", "ai_credentials_ownership", "tokens_in", "tokens_out", "tokens_total", "cost_usd", "storage_gb",
-)  # fmt: skip
+    "timestamp",
+    "ended_at",
+    "organization_id",
+    "customer_id",
+    "user_id",
+    "session_id",
+    "chatflow_id",
+    "chatflow_name",
+    "environment",
+    "ai_credentials_ownership",
+    "tokens_in",
+    "tokens_out",
+    "tokens_total",
+    "cost_usd",
+    "storage_gb",
+)
 WHOLE = {"start": THEN - timedelta(days=DAYS + 5), "end": THEN + timedelta(days=5)}
 
 
@@ -35,8 +48,11 @@ def langfuse():
 
 def service_for(langfuse, path, **environment):
     variables = {
-        **langfuse.environment, "BILLING_MODE": "live", "BILLING_WAREHOUSE_URL": f"duckdb:///{path}", **environment,
-    }  # fmt: skip
+        **langfuse.environment,
+        "BILLING_MODE": "live",
+        "BILLING_WAREHOUSE_URL": f"duckdb:///{path}",
+        **environment,
+    }
     return BillingService(load_settings(variables, env_file=None))
 
 
@@ -83,9 +99,15 @@ def test_credits_follow_from_the_facts_by_the_contracts_arithmetic(pulled):
 def test_every_oddity_is_flagged_and_nothing_is_lost(pulled):
     flags = Counter(flag for event in everything(pulled).events for flag in event.flags)
     assert set(flags) >= {
-        "own_key", "unpriced", "excluded_environment", "no_customer", "bad_usage", "conflicting_attributes",
-        "double_count_suspect", "legacy_billed",
-    }  # fmt: skip
+        "own_key",
+        "unpriced",
+        "excluded_environment",
+        "no_customer",
+        "bad_usage",
+        "conflicting_attributes",
+        "double_count_suspect",
+        "legacy_billed",
+    }
     assert pulled.result.duplicates > 0
     assert pulled.result.unpriced == flags["unpriced"]
 

@@ -19,8 +19,11 @@ CARD = CASES / "card.yaml"
 NAMES = sorted(path.stem for path in CASES.glob("*.json"))
 
 ROW_KEYS = {"trace": "traceId", "start": "startTime", "end": "endTime", "parent": "parentObservationId"} | {
-    "usage": "usageDetails", "cost": "costDetails", "md": "metadata", "user": "userId",
-}  # fmt: skip
+    "usage": "usageDetails",
+    "cost": "costDetails",
+    "md": "metadata",
+    "user": "userId",
+}
 """What a case calls the keys of a row; all others are Langfuse's own."""
 
 

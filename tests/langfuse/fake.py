@@ -106,12 +106,7 @@ class FakeLangfuse:
         self.offers_v2 = True
         self.offers_legacy = False
         self.version = "4.16.0"
-        self.project: JSON = {
-            "id": "p1",
-            "name": "Shop",
-            "organization": {"id": "o1", "name": "O"},
-            "metadata": {},
-        }
+        self.project: JSON = {"id": "p1", "name": "Shop", "organization": {"id": "o1", "name": "O"}, "metadata": {}}
         self.scripts: list[Script] = []
         self.requests: list[Request] = []
         self.page_limit = 1000

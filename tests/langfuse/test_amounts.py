@@ -197,21 +197,43 @@ def test_usage_of_other_units_alone_names_no_tokens() -> None:
     [
         # a provider's own object, stored raw: details are parts of prompt and completion
         (
-            {"prompt_tokens": 100, "prompt_tokens_details.cached_tokens": 80, "completion_tokens": 50,
-             "completion_tokens_details.reasoning_tokens": 20},
+            {
+                "prompt_tokens": 100,
+                "prompt_tokens_details.cached_tokens": 80,
+                "completion_tokens": 50,
+                "completion_tokens_details.reasoning_tokens": 20,
+            },
             {"input": 20, "cache_read": 80, "output": 30, "reasoning": 20},
         ),
-        ({"promptTokenCount": 100, "cachedContentTokenCount": 80, "candidatesTokenCount": 5, "thoughtsTokenCount": 7},
-         {"input": 20, "cache_read": 80, "output": 5, "reasoning": 7}),
-        ({"prompt_tokens": 100, "prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},
-         {"input": 20, "cache_read": 80}),
-        ({"input_tokens": 9, "cache_creation_input_tokens": 70, "ephemeral_5m_input_tokens": 30,
-          "ephemeral_1h_input_tokens": 40}, {"input": 9, "cache_write": 70}),
+        (
+            {
+                "promptTokenCount": 100,
+                "cachedContentTokenCount": 80,
+                "candidatesTokenCount": 5,
+                "thoughtsTokenCount": 7,
+            },
+            {"input": 20, "cache_read": 80, "output": 5, "reasoning": 7},
+        ),
+        (
+            {"prompt_tokens": 100, "prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},
+            {"input": 20, "cache_read": 80},
+        ),
+        (
+            {
+                "input_tokens": 9,
+                "cache_creation_input_tokens": 70,
+                "ephemeral_5m_input_tokens": 30,
+                "ephemeral_1h_input_tokens": 40,
+            },
+            {"input": 9, "cache_write": 70},
+        ),
         # the same without the total that proves it
-        ({"prompt_tokens": 100, "cached_tokens": 80, "completion_tokens": 50, "total_tokens": 150},
-         {"input": 20, "cache_read": 80, "output": 50}),
+        (
+            {"prompt_tokens": 100, "cached_tokens": 80, "completion_tokens": 50, "total_tokens": 150},
+            {"input": 20, "cache_read": 80, "output": 50},
+        ),
     ],
-)  # fmt: skip
+)
 def test_parts_sent_beside_their_whole_count_once_and_are_flagged(
     details: dict[str, int], counted: dict[str, int]
 ) -> None:
@@ -285,17 +307,31 @@ def test_the_short_way_finds_what_the_long_way_finds(details: dict[str, int]) ->
     ("details", "counted"),
     [
         (
-            {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
-             "prompt_tokens_details": {"cached_tokens": 80, "audio_tokens": 0},
-             "completion_tokens_details": {"reasoning_tokens": 20}},
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "total_tokens": 150,
+                "prompt_tokens_details": {"cached_tokens": 80, "audio_tokens": 0},
+                "completion_tokens_details": {"reasoning_tokens": 20},
+            },
             {"input": 20, "cache_read": 80, "output": 30, "reasoning": 20},
         ),
-        ({"input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 7}, "server_tool_use": None},
-         {"input": 5, "cache_write": 7}),
-        ({"promptTokenCount": 40, "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 30},
-                                                          {"modality": "AUDIO", "tokenCount": 10}]}, {"input": 40}),
+        (
+            {"input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 7}, "server_tool_use": None},
+            {"input": 5, "cache_write": 7},
+        ),
+        (
+            {
+                "promptTokenCount": 40,
+                "promptTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 30},
+                    {"modality": "AUDIO", "tokenCount": 10},
+                ],
+            },
+            {"input": 40},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_providers_nested_usage_is_read_key_by_key(details: dict[str, Any], counted: dict[str, int]) -> None:
     assert classes(details) == counted
     assert not read_tokens("o", details).bad
@@ -306,8 +342,11 @@ def test_units_inside_an_object_are_units() -> None:
     assert (tokens.total, tokens.keys, tokens.counts) == (5, ("input", "server_tool_use.web_search_requests"), (5, 2))
 
 
-nested = st.recursive(st.integers() | st.text(max_size=3) | st.none() | st.booleans(), lambda inner: st.lists(
-    inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=12)  # fmt: skip
+nested = st.recursive(
+    st.integers() | st.text(max_size=3) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
 
 
 @given(st.dictionaries(st.text(max_size=8), nested, max_size=4))

@@ -100,8 +100,9 @@ def test_what_a_card_leaves_out_and_prices_is_rated_at_pull_explained_and_shown_
     assert command("rerate", "--rate-card", str(card), *WINDOW, "--apply")[0] == 0
     [event] = command("events")[1]["events"]
     assert (event["credits"], event["tokens_total"]) == (
-        {"ai_tokens": "330", "compute": "200", "storage": "0", "total": "530"}, 6000,
-    )  # fmt: skip
+        {"ai_tokens": "330", "compute": "200", "storage": "0", "total": "530"},
+        6000,
+    )
     again = command("pull", *WINDOW, BILLING_RATE_CARD=str(card))[1]
     assert (again["events_new"], again["events_changed"], again["events_unchanged"]) == (0, 0, 1)
     steps = {step["name"]: step["lines"] for step in command("explain", "t")[1]["steps"]}

@@ -92,8 +92,7 @@ def test_a_missing_route_is_not_offered(ask: Callable[..., Any], status: int) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "advice"),
-    [(400, "report"), (401, "LANGFUSE_PUBLIC_KEY"), (403, "project's key"), (302, "redirects")],
+    ("status", "advice"), [(400, "report"), (401, "LANGFUSE_PUBLIC_KEY"), (403, "project's key"), (302, "redirects")]
 )
 def test_a_refusal_stops_at_once_and_says_what_to_check(
     ask: Callable[..., Any], langfuse: FakeLangfuse, status: int, advice: str

@@ -225,8 +225,10 @@ def test_the_usage_of_older_servers_is_read_where_details_are_missing() -> None:
     for details in (None, {"input": 3, "output": 4, "total": 7}):
         row = one(usageDetails=details, usage={"unit": "CHARACTERS", "input": 3, "output": 4, "total": 7})
         assert (row["tokens_total"], row["usage_keys"], row["usage_counts"]) == (
-            None, ["input_characters", "output_characters"], [3, 4],
-        )  # fmt: skip
+            None,
+            ["input_characters", "output_characters"],
+            [3, 4],
+        )
     assert one(usageDetails={"total": 9}, usage={"unit": "SECONDS"})["usage_keys"] == ["seconds"]
     for unit in ("tokens", "TOKENS", "", None, [], {}):
         assert one(usageDetails={"input": 9}, usage={"unit": unit})["usage_keys"] == ["input"]

@@ -76,9 +76,16 @@ def test_traces_and_observations_become_one_event(langfuse: FakeLangfuse, read: 
         )
     ]
     langfuse.rows = [
-        v1("a", "t", "2026-11-20T10:00:00.000Z", "2026-11-20T10:00:04.000Z", model="gpt-5",
-           usageDetails={"input": 3, "output": 4, "total": 7}, costDetails={"total": 0.5})
-    ]  # fmt: skip
+        v1(
+            "a",
+            "t",
+            "2026-11-20T10:00:00.000Z",
+            "2026-11-20T10:00:04.000Z",
+            model="gpt-5",
+            usageDetails={"input": 3, "output": 4, "total": 7},
+            costDetails={"total": 0.5},
+        )
+    ]
     reading = read("2026-11-20T10:00:00Z", "2026-11-20T11:00:00Z")
     row = events(reading)["t"]
     assert (reading.api, reading.observations, reading.duplicates) == ("legacy", 1, 0)

@@ -51,10 +51,7 @@ def test_the_official_sdk_reads_numbers_and_texts(langfuse: FakeLangfuse, connec
         {"time_dimension": "2026-11-01T00:00:00Z", "sum_totalCost": 0.25, "sum_totalTokens": "7", "count_count": "3"},
     ]
     langfuse.answer_times(1, Answer(body={"data": data}), "v2/metrics")
-    assert connect().daily_totals(WINDOW) == [
-        total(3, 7, "0.25"),
-        DailyTotal(date(2026, 11, 2), 0, None, Decimal(0)),
-    ]
+    assert connect().daily_totals(WINDOW) == [total(3, 7, "0.25"), DailyTotal(date(2026, 11, 2), 0, None, Decimal(0))]
     [asked] = langfuse.asked("v2/metrics")
     assert json.loads(asked.query["query"])["toTimestamp"] == "2026-11-02T23:59:59.999Z"
 

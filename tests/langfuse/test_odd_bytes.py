@@ -44,10 +44,32 @@ ODD = {
     "a megabyte": b'"' + b"x" * 1_100_000 + b'"',
 }
 KEYS = [
-    "id", "traceId", "startTime", "endTime", "updatedAt", "projectId", "parentObservationId", "isRootObservation",
-    "environment", "level", "name", "traceName", "userId", "sessionId", "model", "providedModelName", "metadata",
-    "usageDetails", "costDetails", "totalCost", "usage", "calculatedTotalCost", "input", "output", "anything",
-]  # fmt: skip
+    "id",
+    "traceId",
+    "startTime",
+    "endTime",
+    "updatedAt",
+    "projectId",
+    "parentObservationId",
+    "isRootObservation",
+    "environment",
+    "level",
+    "name",
+    "traceName",
+    "userId",
+    "sessionId",
+    "model",
+    "providedModelName",
+    "metadata",
+    "usageDetails",
+    "costDetails",
+    "totalCost",
+    "usage",
+    "calculatedTotalCost",
+    "input",
+    "output",
+    "anything",
+]
 READER = FactReader(MetadataNames())
 START = b'"2026-11-10T12:00:00.000Z"'
 GOOD = (
@@ -108,9 +130,20 @@ def test_an_amount_that_cannot_be_read_is_bad_usage(key: str, name: str) -> None
 
 
 UNREADABLE = [
-    "half an emoji", "the other half", "bytes that are no text", "NUL", "a bare NUL", "NaN", "minus infinity",
-    "5,000 digits", "an exponent without end", "3,000 levels", "20,000 levels", "no value of JSON", "a megabyte",
-]  # fmt: skip
+    "half an emoji",
+    "the other half",
+    "bytes that are no text",
+    "NUL",
+    "a bare NUL",
+    "NaN",
+    "minus infinity",
+    "5,000 digits",
+    "an exponent without end",
+    "3,000 levels",
+    "20,000 levels",
+    "no value of JSON",
+    "a megabyte",
+]
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
@@ -202,9 +235,15 @@ def test_nothing_never_beats_a_value_under_the_next_name(nothing: str, padding: 
         b'"aiCredentialsOwnership":%s,"userId":%s,"billing_status":%s,"storageGb":%s,"storageGB":" 2 "}'
     ) % ((written,) * 7)
     found = one(
-        metadata=metadata, userId=written, sessionId=written, environment=written, name=written, traceName=written,
-        model=written, providedModelName=b'" gpt-5 "',
-    )  # fmt: skip
+        metadata=metadata,
+        userId=written,
+        sessionId=written,
+        environment=written,
+        name=written,
+        traceName=written,
+        model=written,
+        providedModelName=b'" gpt-5 "',
+    )
     assert (found["customer_id"], found["chatflow_id"], found["model"]) == ("cus_1", "flow", "gpt-5")
     assert found["storage_gb"] == 2
     absent = ("organization_id", "ownership", "metadata_user_id", "user_id", "session_id", "environment", "name")
@@ -225,10 +264,16 @@ def test_a_page_without_meta_is_no_page(meta: bytes) -> None:
 @pytest.mark.parametrize(
     ("cursor", "followed"),
     [
-        (b'"abc"', "abc"), (b"5", "5"), (b"0", "0"), (b"-1.5", "-1.5"), (b"1e3", "1e3"), (b"9" * 30, "9" * 30),
-        (b"null", None), (b'""', None),
+        (b'"abc"', "abc"),
+        (b"5", "5"),
+        (b"0", "0"),
+        (b"-1.5", "-1.5"),
+        (b"1e3", "1e3"),
+        (b"9" * 30, "9" * 30),
+        (b"null", None),
+        (b'""', None),
     ],
-)  # fmt: skip
+)
 def test_a_cursor_is_followed_as_it_is_written(cursor: bytes, followed: str | None) -> None:
     assert read_meta(b'{"cursor":%s}' % cursor).cursor == followed
 

@@ -267,8 +267,7 @@ def test_the_same_problem_in_shared_metadata_is_told_once() -> None:
 
 def test_double_counting_is_flagged_and_summed_as_sent() -> None:
     row = event(
-        observation("root", "t", at(0), costDetails={"total": 1}),
-        child("b", "t", at(1), costDetails={"total": 1}),
+        observation("root", "t", at(0), costDetails={"total": 1}), child("b", "t", at(1), costDetails={"total": 1})
     )
     assert (row["double_count_suspect"], row["cost_usd"]) == (True, Decimal(2))
     assert "counted twice" in row["problems"][0]
@@ -405,11 +404,27 @@ def test_lines_by_key_add_up_to_what_is_kept_by_model_and_class(used: list[tuple
 def test_lines_say_which_observations_repeat_others_and_what_each_kind_cost() -> None:
     row = event(
         observation("p", "t", at(0), type="AGENT", name="agent run", usageDetails={"input": 100}),
-        child("a", "t", at(1), parentObservationId="p", model="m", name="x" * 300, usageDetails={"input": 60},
-              costDetails={"total": 0.2}),
-        child("b", "t", at(2), parentObservationId="p", model="m", name="x" * 300, usageDetails={"input": 40},
-              costDetails={"total": 0.1}),
-    )  # fmt: skip
+        child(
+            "a",
+            "t",
+            at(1),
+            parentObservationId="p",
+            model="m",
+            name="x" * 300,
+            usageDetails={"input": 60},
+            costDetails={"total": 0.2},
+        ),
+        child(
+            "b",
+            "t",
+            at(2),
+            parentObservationId="p",
+            model="m",
+            name="x" * 300,
+            usageDetails={"input": 40},
+            costDetails={"total": 0.1},
+        ),
+    )
     agent, cost, calls = row["usage_lines"]
     assert (agent["type"], agent["name"], agent["quantity"], agent["repeats"]) == ("AGENT", "agent run", 100, True)
     assert (cost["key"], cost["quantity"], cost["cost_usd"]) == (None, None, Decimal("0.3"))

@@ -41,8 +41,7 @@ def test_a_bound_between_two_milliseconds_is_the_later_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "step"),
-    [(timedelta(hours=5), HOUR), (timedelta(days=1), 3 * HOUR), (timedelta(days=30), 2 * DAY)],
+    ("length", "step"), [(timedelta(hours=5), HOUR), (timedelta(days=1), 3 * HOUR), (timedelta(days=30), 2 * DAY)]
 )
 def test_a_window_is_cut_at_multiples_of_a_ladder_length(length: timedelta, step: int) -> None:
     start = utc("2026-10-01T10:20:00")

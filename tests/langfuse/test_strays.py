@@ -46,9 +46,11 @@ def service(langfuse, tmp_path):
 
 def serving(langfuse: FakeLangfuse, folder: Path) -> BillingService:
     environment = {
-        "LANGFUSE_HOST": langfuse.url, "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY, "LANGFUSE_SECRET_KEY": SECRET_KEY,
+        "LANGFUSE_HOST": langfuse.url,
+        "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY,
+        "LANGFUSE_SECRET_KEY": SECRET_KEY,
         "BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb",
-    }  # fmt: skip
+    }
     return BillingService(load_settings(environment, env_file=None), clock=lambda: NOW)
 
 

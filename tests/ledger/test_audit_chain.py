@@ -37,9 +37,10 @@ def edited(row, **changes):
     values = {**dict(zip(names, row, strict=True)), **changes}
     if changes.get("hash") == "right":
         values["hash"] = entry_hash(
-            values["seq"], values["happened_at"].replace(tzinfo=UTC),
+            values["seq"],
+            values["happened_at"].replace(tzinfo=UTC),
             *(values[n] for n in ("actor", "action", "detail", "previous_hash")),
-        )  # fmt: skip
+        )
     return tuple(values.values())
 
 
@@ -80,12 +81,17 @@ def test_a_changed_field_of_any_entry_is_found_there(written, data):
     change = data.draw(
         st.sampled_from(
             [
-                {"actor": rows[place][2] + "x"}, {"action": rows[place][3] + "x"}, {"detail": rows[place][4] + "x"},
-                {"happened_at": rows[place][1] + timedelta(microseconds=1)}, {"hash": "0" * 64},
-                {"previous_hash": "f" * 64}, {"happened_at": None}, {"detail": None},
+                {"actor": rows[place][2] + "x"},
+                {"action": rows[place][3] + "x"},
+                {"detail": rows[place][4] + "x"},
+                {"happened_at": rows[place][1] + timedelta(microseconds=1)},
+                {"hash": "0" * 64},
+                {"previous_hash": "f" * 64},
+                {"happened_at": None},
+                {"detail": None},
             ]
         )
-    )  # fmt: skip
+    )
     rows[place] = edited(rows[place], **change)
     found = check(rows)
     assert (found.ok, found.broken_at, found.entries) == (False, place + 1, place)

@@ -188,10 +188,10 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("book"), st.sampled_from("abcd"), latencies, st.sampled_from(["org_a", "org_b"])),
         st.tuples(st.just("close"), st.sampled_from(["2026-09", "2026-10"])),
-        st.tuples(st.just("reopen"),),
+        st.tuples(st.just("reopen")),
     ),
     max_size=6,
-)  # fmt: skip
+)
 
 
 @pytest.mark.slow
@@ -200,9 +200,7 @@ steps = st.lists(
 def test_whatever_is_booked_closed_and_reopened_all_windows_add_up_to_what_is_known(tmp_path_factory, steps):
     """Nothing is lost, nothing counts twice, and a closed month never moves."""
     service = service_over(tmp_path_factory.mktemp("ledger") / "billing.duckdb")
-    windows = {
-        "2026-09": (datetime(2026, 9, 1, tzinfo=UTC), OCTOBER[0]), "2026-10": OCTOBER,
-    }  # fmt: skip
+    windows = {"2026-09": (datetime(2026, 9, 1, tzinfo=UTC), OCTOBER[0]), "2026-10": OCTOBER}
     frozen, book_of = {}, CloseStore(service._ledger.engine)
     try:
         for step in steps:
@@ -276,7 +274,7 @@ ASIDE = """INSERT INTO events SELECT * REPLACE ('aside' AS id, TIMESTAMP '2026-1
         ),
         (ASIDE, "event aside was taken out of the closed month"),
     ],
-)  # fmt: skip
+)
 def test_an_edit_of_the_ledgers_own_rows_is_named(service, statement, says):
     frozen = close(service)
     assert edited(service, frozen, statement)[0] == [says]
@@ -303,7 +301,7 @@ def test_an_event_that_left_a_closed_month_without_being_taken_back_is_named(ser
         ),
         ("DELETE FROM events WHERE id = 'open'", "booking 1 wrote 3 states of events and there are 2"),
     ],
-)  # fmt: skip
+)
 def test_an_event_that_no_booking_wrote_is_named_in_whatever_month_it_is(service, statement, says):
     assert list(unbooked(service._ledger.engine.rows)) == []
     with service._ledger.engine.transaction() as writer:
@@ -318,10 +316,12 @@ def test_an_event_that_no_booking_wrote_is_named_in_whatever_month_it_is(service
         ("UPDATE closed_events SET sync_status = 'processed'", "events"),
         ("DELETE FROM closed_events WHERE id = 'a'", "events"),
         ("UPDATE bookings SET run_id = 'other' WHERE seq = 1", "bookings"),
-        ("INSERT INTO organization_directory VALUES (1, 'org_a', 'x', NULL, TIMESTAMP '2026-10-01', 'x', 'page')",
-         "organization_map"),
+        (
+            "INSERT INTO organization_directory VALUES (1, 'org_a', 'x', NULL, TIMESTAMP '2026-10-01', 'x', 'page')",
+            "organization_map",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_edit_of_frozen_rows_or_of_what_stands_behind_them_changes_the_hash_of_their_set(service, statement, name):
     frozen = close(service)
     before = CloseStore(service._ledger.engine).sets_of(frozen)
@@ -371,8 +371,9 @@ def test_what_says_when_a_frozen_row_counts_and_whether_it_takes_one_back_is_has
     frozen = close(service)
     before = CloseStore(service._ledger.engine).sets_of(frozen)
     for statement in (
-        "UPDATE closed_events SET is_reversal = true", "UPDATE closed_events SET moment = TIMESTAMP '2026-10-06'",
-    ):  # fmt: skip
+        "UPDATE closed_events SET is_reversal = true",
+        "UPDATE closed_events SET moment = TIMESTAMP '2026-10-06'",
+    ):
         assert edited(service, frozen, statement)[1]["events"] != before["events"]
 
 

@@ -61,12 +61,19 @@ def ledger(tmp_path_factory):
     """Events with odd names over a change of the clock; some were changed since, some after their month was closed."""
     rows = [
         usage_row(
-            id=f"{text}-{n}", timestamp=NOON - timedelta(hours=9 * n), organization_id=text if n % 5 else None,
-            customer_id=ODD[n % 7], user_id=text, chatflow_id=ODD[n % 3] or None, chatflow_name=text,
-            models=[text, "gpt-5"] if text else [], tokens_total=1000 + 7 * n, storage_gb=Decimal(n) / 8,
+            id=f"{text}-{n}",
+            timestamp=NOON - timedelta(hours=9 * n),
+            organization_id=text if n % 5 else None,
+            customer_id=ODD[n % 7],
+            user_id=text,
+            chatflow_id=ODD[n % 3] or None,
+            chatflow_name=text,
+            models=[text, "gpt-5"] if text else [],
+            tokens_total=1000 + 7 * n,
+            storage_gb=Decimal(n) / 8,
         )
         for n, text in enumerate(ODD)
-    ]  # fmt: skip
+    ]
     made = ledger_at(tmp_path_factory.mktemp("compiled") / "billing.duckdb", rows)
     with made.engine.transaction() as writer:
         span = ClosedSpan(2, *OCTOBER)
@@ -112,15 +119,26 @@ BOUNDS = (datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 11, 5, tzinfo=UTC))
 
 QUESTIONS = st.one_of(
     st.builds(
-        queries.page, SELECTIONS, sort=st.sampled_from(("timestamp", "amount_usd", "flags", "trace_url", "user_id")),
-        descending=st.booleans(), limit=st.integers(0, 9), offset=st.integers(0, 9),
+        queries.page,
+        SELECTIONS,
+        sort=st.sampled_from(("timestamp", "amount_usd", "flags", "trace_url", "user_id")),
+        descending=st.booleans(),
+        limit=st.integers(0, 9),
+        offset=st.integers(0, 9),
     ),
     st.builds(
         lambda make, selection: make(selection),
         st.sampled_from(
             (
-                queries.totals, queries.extent, statistics.sums, statistics.counts, statistics.models,
-                statistics.customers, statistics.token_classes, who_pays, history.pairs,
+                queries.totals,
+                queries.extent,
+                statistics.sums,
+                statistics.counts,
+                statistics.models,
+                statistics.customers,
+                statistics.token_classes,
+                who_pays,
+                history.pairs,
             )
         ),
         SELECTIONS,
@@ -129,16 +147,21 @@ QUESTIONS = st.one_of(
         lambda make, selection, zone: make(selection, zone, *BOUNDS),
         st.sampled_from(
             (
-                queries.daily, queries.by_hour_of_week, statistics.credits_per_day, statistics.active_users,
+                queries.daily,
+                queries.by_hour_of_week,
+                statistics.credits_per_day,
+                statistics.active_users,
                 statistics.new_users,
             )
         ),
-        SELECTIONS, ZONES,
+        SELECTIONS,
+        ZONES,
     ),
     st.builds(queries.daily, SELECTIONS, ZONES, st.just(BOUNDS[0]), st.just(BOUNDS[1]), only_late=st.just(True)),
     st.builds(statistics.latency, SELECTIONS, by_organization=st.booleans()),
     st.builds(
-        queries.breakdown, SELECTIONS,
+        queries.breakdown,
+        SELECTIONS,
         st.lists(st.sampled_from(tuple(DIMENSIONS)), min_size=1, max_size=2, unique=True),
         limit=st.none() | st.integers(0, 5),
     ),
@@ -149,15 +172,18 @@ QUESTIONS = st.one_of(
     st.builds(unordered, SELECTIONS, st.just(("id", "user_id"))),
     st.builds(
         lambda make, scope, event, *more: make(scope, event, *more),
-        st.sampled_from((queries.event, queries.revisions)), st.builds(Scope, st.none() | LISTS),
+        st.sampled_from((queries.event, queries.revisions)),
+        st.builds(Scope, st.none() | LISTS),
         st.sampled_from([f"{text}-{n}" for n, text in enumerate(ODD)]),
     ),
     st.builds(
-        queries.closed_states, st.builds(Scope, st.none() | LISTS),
-        st.sampled_from([f"{text}-{n}" for n, text in enumerate(ODD)]), st.sampled_from((MONTHS[:1], MONTHS)),
+        queries.closed_states,
+        st.builds(Scope, st.none() | LISTS),
+        st.sampled_from([f"{text}-{n}" for n, text in enumerate(ODD)]),
+        st.sampled_from((MONTHS[:1], MONTHS)),
     ),
     st.builds(history.slices, SELECTIONS, st.none() | TEXTS, TIMES),
-)  # fmt: skip
+)
 
 
 def written_out(ledger, question, given=None):
@@ -238,9 +264,8 @@ def test_amounts_are_limited_exactly_however_many_digits_a_limit_has(ledger, lea
         return dict(zip(found["id"].to_pylist(), amounts, strict=True))
 
     wanted = {
-        one for one, amount in ids().items()
-        if (least is None or amount >= least) and (most is None or amount <= most)
-    }  # fmt: skip
+        one for one, amount in ids().items() if (least is None or amount >= least) and (most is None or amount <= most)
+    }
     assert set(ids(amount_min=least, amount_max=most)) == wanted
 
 
@@ -286,9 +311,14 @@ def test_what_a_limited_reader_may_see_is_part_of_every_shape_and_never_of_its_t
 def test_other_values_are_not_compiled_again(ledger):
     def read(n):
         selection = Selection(
-            Scope((f"org_{n}",)), Snapshot(1, 1), start=NOON - timedelta(days=n), end=NOON, search=f"text {n}",
-            any_of=(("user_id", tuple(LONG[: n + SHORT + 1])),), amount_min=Decimal(n),
-        )  # fmt: skip
+            Scope((f"org_{n}",)),
+            Snapshot(1, 1),
+            start=NOON - timedelta(days=n),
+            end=NOON,
+            search=f"text {n}",
+            any_of=(("user_id", tuple(LONG[: n + SHORT + 1])),),
+            amount_min=Decimal(n),
+        )
         ledger.engine.read(queries.page(selection, sort="timestamp", descending=True, limit=n, offset=n))
 
     read(1)
@@ -317,8 +347,13 @@ def _curious(value: Bound):
 def test_a_period_of_each_customer_is_bound_like_the_rest(ledger):
     question = customers_and_usage(Selection(Scope(("org_a", "O'Neill")), Snapshot(1, 1)), NOON)
     given = {GIVEN: periods_table([("org_a", NOON - timedelta(days=9), NOON)])}
-    plain = {GIVEN: given[GIVEN].cast(pa.schema([("customer_id", pa.string()), *(
-        (name, pa.timestamp("us")) for name in ("period_start", "period_end"))]))}  # fmt: skip
+    plain = {
+        GIVEN: given[GIVEN].cast(
+            pa.schema(
+                [("customer_id", pa.string()), *((name, pa.timestamp("us")) for name in ("period_start", "period_end"))]
+            )
+        )
+    }
     found = in_any_order(ledger.engine.read(question, given))
     assert found == in_any_order(written_out(ledger, question, plain))
     assert found

@@ -25,17 +25,29 @@ def unsent_events(draw):
         error = draw(TEXTS) if has_customer else no_customer(draw(st.sampled_from([None, "card declined"])))
     rule = draw(st.sampled_from([None, "failed_before", "too_old"] if has_customer else [None, "no_customer"]))
     return UnsentEvent(
-        ",".join(in_order(draw(OTHER_FLAGS) | {flag})), status, error, has_customer, status != "excluded",
-        has_customer and draw(st.booleans()), rule, draw(st.sampled_from([None, "on hold by ben: why"])),
-    )  # fmt: skip
+        ",".join(in_order(draw(OTHER_FLAGS) | {flag})),
+        status,
+        error,
+        has_customer,
+        status != "excluded",
+        has_customer and draw(st.booleans()),
+        rule,
+        draw(st.sampled_from([None, "on hold by ben: why"])),
+    )
 
 
 def after(event: UnsentEvent, now: StatusAfterRemap, *, has_customer: bool) -> UnsentEvent:
     """The event as it is then."""
     return UnsentEvent(
-        now.flags, now.status, now.error, has_customer, event.has_credits, False,
-        event.rule if now.stays_held else None, event.kept_back,
-    )  # fmt: skip
+        now.flags,
+        now.status,
+        now.error,
+        has_customer,
+        event.has_credits,
+        False,
+        event.rule if now.stays_held else None,
+        event.kept_back,
+    )
 
 
 @given(event=unsent_events(), is_mapped=st.booleans())
@@ -91,8 +103,10 @@ def test_what_only_a_person_may_lift_waits_for_that_person():
     assert moved(mapped("error", "card declined", rule="failed_before")) == ("error", "card declined", True)
     assert moved(mapped("error", MARK_GONE, rule="failed_before")) == ("error", MARK_GONE, True)
     assert moved(mapped("pending", "on hold by ben: why", kept_back="on hold by ben: why")) == (
-        "pending", "on hold by ben: why", False,
-    )  # fmt: skip
+        "pending",
+        "on hold by ben: why",
+        False,
+    )
 
 
 def test_a_vanished_mark_of_the_earlier_system_is_not_forgotten_for_want_of_a_customer():

@@ -179,8 +179,9 @@ def test_what_failed_in_the_earlier_system_waits_for_a_person_whoever_pays(books
     assert (books.event()[2:], books.holds()) == (("error", "card declined"), {"1": "failed_before"})
     books.map(customer=None)
     assert (books.event()[2:], books.holds()) == (
-        ("error", f"{NO_CUSTOMER}; the earlier system recorded: card declined"), {},
-    )  # fmt: skip
+        ("error", f"{NO_CUSTOMER}; the earlier system recorded: card declined"),
+        {},
+    )
 
 
 def test_what_a_person_retried_stays_retried(books):
@@ -431,8 +432,9 @@ def test_the_newest_line_of_an_organization_counts_and_an_empty_one_is_none(book
     books.map(name="Acme Ltd", customer=None)
     books.map("org_b", "cus_b")
     assert {one: row.after for one, row in books.directory.newest().items()} == {
-        "org_a": Line("Acme Ltd", None), "org_b": Line(None, "cus_b"),
-    }  # fmt: skip
+        "org_a": Line("Acme Ltd", None),
+        "org_b": Line(None, "cus_b"),
+    }
     assert mapped_customers(books.engine.rows) == {"org_b": "cus_b"}
     history = books.directory.history(limit=10)
     assert [(row.organization_id, row.before, row.after) for row in history] == [
@@ -448,9 +450,13 @@ def test_a_line_somebody_changed_meanwhile_is_not_written_over(books):
     books.map(customer="cus_m")
     with pytest.raises(BadParameter, match=r"org_a.*anna changed it since: preview again"):
         books.directory.change(
-            {"org_b": Line(None, "cus_b"), "org_a": Line(None, "cus_n")}, seen={"org_a": 0, "org_b": 0},
-            policy=Policy(), actor="ben", source="page", now=NOW,
-        )  # fmt: skip
+            {"org_b": Line(None, "cus_b"), "org_a": Line(None, "cus_n")},
+            seen={"org_a": 0, "org_b": 0},
+            policy=Policy(),
+            actor="ben",
+            source="page",
+            now=NOW,
+        )
     assert mapped_customers(books.engine.rows) == {"org_a": "cus_m"}
 
 
@@ -465,9 +471,11 @@ def test_many_changes_are_audited_in_portions(books):
 
 def test_what_a_change_would_move_is_known_before_it_is_made(books):
     books.pull(
-        nobodys(), use("2", NOW - timedelta(days=40), "20.5", None), nobodys("3", environment="sdk-experiment"),
+        nobodys(),
+        use("2", NOW - timedelta(days=40), "20.5", None),
+        nobodys("3", environment="sdk-experiment"),
         use("4", TEN, customer="cus_t"),
-    )  # fmt: skip
+    )
     found = moved_by(books.engine.rows, {"org_a": "cus_m"}, Policy(), old_before=NOW - timedelta(days=35))
     assert found == {"org_a": MovedEvents(2, Decimal("170.5"), Decimal("0.00682"), 1)}
     assert books.map() == {"org_a": 2}

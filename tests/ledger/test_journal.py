@@ -98,8 +98,12 @@ def test_the_run_log_keeps_window_counts_and_outcome(ledger):
     ledger.end_run("r", actor="os:ada", action="pull", values={"outcome": "failed", "error": "no route", "api": "v2"})
     newest = ledger.last_runs()[0]
     assert (newest.actor, newest.window, newest.outcome, newest.error, newest.api) == (
-        "os:ada", window, "failed", "no route", "v2",
-    )  # fmt: skip
+        "os:ada",
+        window,
+        "failed",
+        "no route",
+        "v2",
+    )
     assert newest.ended_at >= newest.started_at
 
 
@@ -109,9 +113,13 @@ def test_audit_entries_are_chained_by_their_hashes(ledger):
     newest, middle, *_ = ledger.audit_entries()
     assert newest["previous_hash"] == middle["hash"]
     text = [
-        str(newest["seq"]), newest["happened_at"].replace(tzinfo=UTC).isoformat(timespec="microseconds"),
-        "os:ada", "test", newest["detail"], newest["previous_hash"],
-    ]  # fmt: skip
+        str(newest["seq"]),
+        newest["happened_at"].replace(tzinfo=UTC).isoformat(timespec="microseconds"),
+        "os:ada",
+        "test",
+        newest["detail"],
+        newest["previous_hash"],
+    ]
     assert newest["hash"] == hashlib.sha256(json.dumps(text).encode()).hexdigest()
 
 

@@ -62,9 +62,11 @@ def test_the_newest_number_is_known_and_is_what_the_program_reads_and_writes(tmp
     assert max(SCHEMAS) == SCHEMA_VERSION, "add tests/ledger/schemas/N.sql for the new number"
     ledger_at(tmp_path / "new.duckdb").engine.close()
     for table, expected in (
-        ("events", EVENT_COLUMNS), ("event_revisions", REVISION_COLUMNS), ("closed_events", CLOSED_COLUMNS),
+        ("events", EVENT_COLUMNS),
+        ("event_revisions", REVISION_COLUMNS),
+        ("closed_events", CLOSED_COLUMNS),
         *SYNC_TABLES.items(),
-    ):  # fmt: skip
+    ):
         found = columns_of(tmp_path / "new.duckdb", table)
         assert [name for name, _ in found] == [column.name for column in expected]
         with duckdb.connect() as connection:
@@ -130,9 +132,7 @@ def test_an_older_ledger_is_brought_up_to_date_and_keeps_its_rows(version, tmp_p
 
 
 def test_of_what_was_booked_before_errors_are_not_known(ledger):
-    assert state(ledger) == [
-        ("grown", None, 700, 2, ""), ("quiet", None, 600, 1, ""), ("sent", None, 600, 1, "")
-    ]  # fmt: skip
+    assert state(ledger) == [("grown", None, 700, 2, ""), ("quiet", None, 600, 1, ""), ("sent", None, 600, 1, "")]
     assert state(ledger, "event_revisions") == [("grown", None, 600, 1, "")]
 
 
@@ -172,11 +172,15 @@ def test_every_state_it_ever_had_can_still_be_seen(path):
 
     card = seen(3)[0][2]
     assert seen(1) == [
-        ("grown", 600, card, "pending"), ("quiet", 600, card, "pending"), ("sent", 600, card, "processed")
-    ]  # fmt: skip
+        ("grown", 600, card, "pending"),
+        ("quiet", 600, card, "pending"),
+        ("sent", 600, card, "processed"),
+    ]
     assert seen(2) == [
-        ("grown", 700, card, "pending"), ("quiet", 600, card, "pending"), ("sent", 600, card, "processed")
-    ]  # fmt: skip
+        ("grown", 700, card, "pending"),
+        ("quiet", 600, card, "pending"),
+        ("sent", 600, card, "processed"),
+    ]
     assert seen(3)[1] == ("quiet", 700, card, "pending")
     service.close()
 
@@ -190,9 +194,16 @@ def test_pages_and_totals_go_on(path):
 
 
 LINE = {
-    "model": "gpt-5", "name": "agent run", "type": "AGENT", "level": "DEFAULT", "key": "input", "quantity": 1000,
-    "cost_usd": None, "repeats": False, "unpriced": False,
-}  # fmt: skip
+    "model": "gpt-5",
+    "name": "agent run",
+    "type": "AGENT",
+    "level": "DEFAULT",
+    "key": "input",
+    "quantity": 1000,
+    "cost_usd": None,
+    "repeats": False,
+    "unpriced": False,
+}
 
 
 def test_reading_an_event_again_teaches_what_was_not_kept_without_changing_it(ledger):

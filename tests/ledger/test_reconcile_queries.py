@@ -37,10 +37,16 @@ def write(ledger, *intents, holds=()):
             writer.insert(
                 "intents",
                 {
-                    "identifier": identifier, "customer_id": "cus_a", "stamp": stamp, "value": value, "state": state,
-                    "credits": Decimal(value), "carried_before": Decimal(0), "first_attempt_at": tried,
+                    "identifier": identifier,
+                    "customer_id": "cus_a",
+                    "stamp": stamp,
+                    "value": value,
+                    "state": state,
+                    "credits": Decimal(value),
+                    "carried_before": Decimal(0),
+                    "first_attempt_at": tried,
                 },
-            )  # fmt: skip
+            )
             for event_id, amount in covers.items():
                 row = {"identifier": identifier, "event_id": event_id, "customer_id": "cus_a", "credits": amount}
                 writer.insert("coverage", row)
@@ -62,10 +68,14 @@ def test_events_intents_and_coverage_of_the_window_are_read(ledger):
     assert (ids(books.events), ids(books.intents, "identifier")) == (["inside", "nobody"], ["m-inside"])
     assert books.coverage.to_pylist() == [
         {
-            "identifier": "m-inside", "event_id": "inside", "customer_id": "cus_a", "credits": Decimal(150),
-            "state": "accepted", "stamp": INSIDE.replace(tzinfo=None),
+            "identifier": "m-inside",
+            "event_id": "inside",
+            "customer_id": "cus_a",
+            "credits": Decimal(150),
+            "state": "accepted",
+            "stamp": INSIDE.replace(tzinfo=None),
         }
-    ]  # fmt: skip
+    ]
 
 
 def test_events_outside_that_an_intent_of_the_window_covers_come_along(ledger):

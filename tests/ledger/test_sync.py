@@ -89,8 +89,9 @@ def test_an_intent_is_written_down_with_its_coverage_and_its_events_are_sending(
     assert fresh[0]["value"] == 170
     assert shelf.intents("value", "state", "attempts", "push_id") == [(170, "open", 0, "push-1")]
     assert shelf.rows("SELECT event_id, credits::VARCHAR FROM coverage ORDER BY event_id") == [
-        ("1", "150.500000"), ("2", "20.000000"),
-    ]  # fmt: skip
+        ("1", "150.500000"),
+        ("2", "20.000000"),
+    ]
     assert shelf.events() == {"1": ("sending", None, 0), "2": ("sending", None, 0)}
 
 
@@ -108,9 +109,11 @@ def test_a_plan_that_fails_leaves_the_ledger_as_it_was(shelf):
 
 def test_a_preview_goes_through_every_step_and_leaves_the_ledger_as_it_was(shelf):
     shelf.book(
-        use("1", minutes(5)), use("fraction", minutes(90), "0.5", customer="cus_b"),
-        use("nobody's", minutes(5), customer=None), use("old", NOW - timedelta(days=40)),
-    )  # fmt: skip
+        use("1", minutes(5)),
+        use("fraction", minutes(90), "0.5", customer="cus_b"),
+        use("nobody's", minutes(5), customer=None),
+        use("old", NOW - timedelta(days=40)),
+    )
     before = shelf.content()
     preview = shelf.freeze(keep=False)
     assert shelf.content() == before

@@ -63,8 +63,10 @@ def test_a_month_is_pulled_pushed_closed_and_proved_and_its_files_stay_the_same(
     manifest = books("close", PERIOD, "--accept", *causes, "--reason", "made-up data")["manifest"]
     page = books("events", *WINDOW, "--limit", "1")
     assert (manifest["totals"]["events"], manifest["totals"]["credits_total"], manifest["totals"]["amount_usd"]) == (
-        page["pagination"]["total_items"], page["totals"]["credits"]["total"], page["totals"]["amount_usd"],
-    )  # fmt: skip
+        page["pagination"]["total_items"],
+        page["totals"]["credits"]["total"],
+        page["totals"]["amount_usd"],
+    )
     assert before["totals"]["credits_total"] == manifest["totals"]["credits_total"]
     assert {one["accepted_by"].startswith("os:") for one in manifest["exceptions"]} == {True}
     assert books("close", PERIOD)["manifest"] == manifest

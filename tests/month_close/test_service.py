@@ -67,8 +67,9 @@ def test_unsent_usage_keeps_the_month_open_until_it_is_accepted_by_name(world, s
     world.send(status, "a")
     refused = world.close()
     assert (refused.ok, [(o.events, o.credits, o.event_ids) for o in refused.obstacles]) == (
-        False, [(1, Decimal(150), ("a",))],
-    )  # fmt: skip
+        False,
+        [(1, Decimal(150), ("a",))],
+    )
     assert world.ledger.engine.rows("SELECT count(*) FROM closes") == [(0,)]
     closed = world.close(accept=[refused.obstacles[0].cause], reason="customer left")
     assert closed.ok
@@ -169,10 +170,13 @@ def test_a_book_that_cannot_be_read_closes_nothing(world):
 @pytest.mark.parametrize("who", [ANALYST, LIMITED], ids=lambda who: who.name)
 def test_who_is_no_finance_or_limited_to_organizations_neither_sees_nor_closes_months(world, who):
     for ask in (
-        lambda: world.months.months(who), lambda: world.months.checklist("2026-10", who),
-        lambda: world.months.close("2026-10", who), lambda: world.months.verify("2026-10", who),
-        lambda: world.months.reopen("2026-10", who, "x"), lambda: world.months.manifest("2026-10", who),
-    ):  # fmt: skip
+        lambda: world.months.months(who),
+        lambda: world.months.checklist("2026-10", who),
+        lambda: world.months.close("2026-10", who),
+        lambda: world.months.verify("2026-10", who),
+        lambda: world.months.reopen("2026-10", who, "x"),
+        lambda: world.months.manifest("2026-10", who),
+    ):
         with pytest.raises(AccessDenied):
             ask()
 
@@ -197,9 +201,12 @@ def test_after_the_close_the_month_and_its_exports_never_change(world):
     assert world.shown(OCTOBER) == events
     assert exports_of(world, OCTOBER) == before
     assert [one for one in world.shown(NOVEMBER) if one[3]] == [
-        ("a", "-150", "confirmed", True), ("a", "200", "confirmed", True), ("late", "150", "confirmed", True),
-        ("b", "-150", "processed", True), ("b", "150", "confirmed", True),
-    ]  # fmt: skip
+        ("a", "-150", "confirmed", True),
+        ("a", "200", "confirmed", True),
+        ("late", "150", "confirmed", True),
+        ("b", "-150", "processed", True),
+        ("b", "150", "confirmed", True),
+    ]
     assert world.verify() == []
 
 
@@ -210,8 +217,9 @@ def test_the_manifest_says_what_was_closed_and_ties_out(world):
     assert Decimal(manifest["totals"]["amount_usd"]) == totals.amount_usd
     assert [line["credits"] for line in manifest["by_status"]] == ["300"]
     assert {(one["dataset"], one["totals"]["credits_total"]) for one in manifest["exports"]} == {
-        ("usage-events", "300"), ("organizations", "300"),
-    }  # fmt: skip
+        ("usage-events", "300"),
+        ("organizations", "300"),
+    }
     assert {(one["dataset"], one["format"]): one["sha256"] for one in manifest["exports"]}.items() <= exports_of(
         world, OCTOBER
     ).items()
@@ -250,18 +258,24 @@ def test_a_pull_between_check_and_freeze_is_part_of_the_month_or_stops_the_close
 def test_months_are_those_of_the_reporting_timezone(tmp_path):
     world = MonthWorld(
         tmp_path / "billing.duckdb",
-        [trace("a", timestamp=datetime(2026, 10, 31, 22, 30, tzinfo=UTC)),
-         trace("b", timestamp=datetime(2026, 10, 31, 23, 30, tzinfo=UTC))],
+        [
+            trace("a", timestamp=datetime(2026, 10, 31, 22, 30, tzinfo=UTC)),
+            trace("b", timestamp=datetime(2026, 10, 31, 23, 30, tzinfo=UTC)),
+        ],
         BILLING_TIMEZONE="Europe/Berlin",
-    )  # fmt: skip
+    )
     try:
         manifest = world.close().manifest
         assert (manifest["totals"]["events"], manifest["from"], manifest["to"], manifest["timezone"]) == (
-            1, "2026-09-30T22:00:00.000Z", "2026-10-31T23:00:00.000Z", "Europe/Berlin",
-        )  # fmt: skip
+            1,
+            "2026-09-30T22:00:00.000Z",
+            "2026-10-31T23:00:00.000Z",
+            "Europe/Berlin",
+        )
         assert [(month.period, month.events, month.state.value) for month in world.months.months(FINANCE)] == [
-            ("2026-11", 1, "open"), ("2026-10", 1, "closed"),
-        ]  # fmt: skip
+            ("2026-11", 1, "open"),
+            ("2026-10", 1, "closed"),
+        ]
     finally:
         world.service.close()
 
@@ -285,8 +299,11 @@ def test_the_list_of_months_adds_up_and_says_what_came_late(closed):
     world.book(trace("late"), trace("a", latency_seconds=120))
     november, closed = world.months.months(FINANCE)
     assert (closed.state, closed.events, closed.credits.total, closed.closed_by) == (
-        MonthState.CLOSED, 2, Decimal(300), "fay",
-    )  # fmt: skip
+        MonthState.CLOSED,
+        2,
+        Decimal(300),
+        "fay",
+    )
     assert (november.state, november.events, november.credits.total) == (MonthState.OPEN, 4, Decimal(350))
     assert (november.late_events, november.late_credits) == (3, Decimal(200))
     whole = world.service.get_usage_events(GetUsageEventsParams(), EVERYONE).totals
@@ -339,7 +356,7 @@ SMUGGLED = """INSERT INTO events SELECT * REPLACE ('x' AS id, TIMESTAMP '2026-11
         ("UPDATE closes SET reopened_at = closed_at", "the audit log tells of a close of 2026-10"),
         ("DELETE FROM bookings WHERE seq = 1", "bookings: 2 entries when it was closed, 1 now"),
     ],
-)  # fmt: skip
+)
 def test_verify_names_what_somebody_edited_in_the_ledgers_file(closed, statement, says):
     world = closed
     with world.ledger.engine.transaction() as writer:
@@ -380,8 +397,11 @@ def test_a_reopened_month_takes_its_late_usage_back_and_may_be_closed_again(worl
     world.months.reopen("2026-10", FINANCE, "  wrong   card ")
     month = world.months.months(FINANCE)[-1]
     assert (month.state, month.events, month.reopened_by, month.reopen_reason) == (
-        MonthState.REOPENED, 3, "fay", "wrong card",
-    )  # fmt: skip
+        MonthState.REOPENED,
+        3,
+        "fay",
+        "wrong card",
+    )
     again = world.close().manifest
     assert (again["totals"]["events"], again["previous"]["period"]) == (3, "2026-10")
     assert first["totals"]["events"] == 2
@@ -417,11 +437,13 @@ def test_the_reconciliation_of_a_closed_month_is_the_one_it_was_closed_on(world)
 @pytest.mark.parametrize(
     "environment",
     [
-        {"BILLING_SELLER_NAME": "Other"}, {"BILLING_SERVICE_NAME": "Other"},
-        {"BILLING_JOURNAL_ACCOUNTS": "receivable=1300"}, {"BILLING_TIMEZONE": "Asia/Tokyo"},
+        {"BILLING_SELLER_NAME": "Other"},
+        {"BILLING_SERVICE_NAME": "Other"},
+        {"BILLING_JOURNAL_ACCOUNTS": "receivable=1300"},
+        {"BILLING_TIMEZONE": "Asia/Tokyo"},
     ],
     ids=lambda environment: next(iter(environment)),
-)  # fmt: skip
+)
 def test_other_settings_change_no_closed_month(tmp_path, environment):
     path = tmp_path / "billing.duckdb"
     world = MonthWorld(path, [trace("a"), trace("edge", timestamp=datetime(2026, 10, 31, 20, tzinfo=UTC))])
@@ -442,11 +464,15 @@ def test_other_settings_change_no_closed_month(tmp_path, environment):
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE closed_events SET sync_status = NULL", "UPDATE closed_events SET credit_price_usd = NULL",
-        "UPDATE closes SET manifest = '[]'", "UPDATE closes SET manifest = 'x'", "UPDATE rate_cards SET content = 'x'",
-        "UPDATE rate_cards SET content = NULL", "UPDATE closes SET manifest = replace(manifest, 'usage-events', 'zzz')",
+        "UPDATE closed_events SET sync_status = NULL",
+        "UPDATE closed_events SET credit_price_usd = NULL",
+        "UPDATE closes SET manifest = '[]'",
+        "UPDATE closes SET manifest = 'x'",
+        "UPDATE rate_cards SET content = 'x'",
+        "UPDATE rate_cards SET content = NULL",
+        "UPDATE closes SET manifest = replace(manifest, 'usage-events', 'zzz')",
     ],
-)  # fmt: skip
+)
 def test_verify_says_so_where_the_file_holds_what_no_program_writes(closed, statement):
     world = closed
     with world.ledger.engine.transaction() as writer:

@@ -9,8 +9,6 @@ from decimal import Decimal
 from billing_core.organizations.figures import Figures, OrganizationFigures, Statistics, added
 from billing_core.types import Credits
 
-__all__ = ["figures", "organization", "statistics"]
-
 
 def figures(credits_total: str = "0", **facts) -> Figures:
     """All of it AI credits; one event unless there are no credits; `facts` override fields."""

@@ -138,18 +138,25 @@ def test_the_most_credits_at_stake_come_first():
     usual = [10_000] * 63
     report = judged(56, 62, a=[*usual[:-1], 20_000], b=[*usual[:-2], 0, 10_000], c=[*usual[:-1], 50_000])
     assert [(row.organization_id, row.credits_at_stake) for row in report.rows] == [
-        ("c", 40_000), ("a", 10_000), ("b", 10_000),
-    ]  # fmt: skip
+        ("c", 40_000),
+        ("a", 10_000),
+        ("b", 10_000),
+    ]
 
 
 def test_organizations_younger_than_two_weeks_are_named_and_not_judged():
     report = judge(
         DailyHistory(
-            datetime(2026, 8, 20, 12, tzinfo=UTC), MONDAY, date(2026, 8, 20),
-            {"new": usage([5000] * 8, date(2026, 8, 13)), "old": usage([5000] * 18)}, {},
+            datetime(2026, 8, 20, 12, tzinfo=UTC),
+            MONDAY,
+            date(2026, 8, 20),
+            {"new": usage([5000] * 8, date(2026, 8, 13)), "old": usage([5000] * 18)},
+            {},
         ),
-        date(2026, 8, 14), date(2026, 8, 19), as_of=1,
-    )  # fmt: skip
+        date(2026, 8, 14),
+        date(2026, 8, 19),
+        as_of=1,
+    )
     [one] = report.not_judged
     assert one.organization_id == "new"
     assert one.reason == ("6 days of history before the last judged day (first usage on 2026-08-13); 14 are needed.")

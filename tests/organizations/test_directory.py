@@ -119,9 +119,12 @@ def test_an_admin_limited_to_organizations_sees_those_and_nothing_of_others(offi
 def test_only_admins_see_the_directory(office, role):
     someone = Principal("someone", role)
     for ask in (
-        office.directory.names, office.directory.entries, office.directory.history, office.directory.csv_lines,
+        office.directory.names,
+        office.directory.entries,
+        office.directory.history,
+        office.directory.csv_lines,
         office.directory.stripe_customers,
-    ):  # fmt: skip
+    ):
         with pytest.raises(AccessDenied):
             ask(someone)
     with pytest.raises(AccessDenied):
@@ -200,9 +203,11 @@ def test_a_default_customer_is_spoken_of(tmp_path):
 
 def test_an_overriding_default_customer_is_spoken_of(tmp_path):
     office = Office(
-        tmp_path / "billing.duckdb", use("1", TODAY, customer=None),
-        BILLING_DEFAULT_CUSTOMER_ID="cus_default", BILLING_OVERRIDE_CUSTOMER_ID="true",
-    )  # fmt: skip
+        tmp_path / "billing.duckdb",
+        use("1", TODAY, customer=None),
+        BILLING_DEFAULT_CUSTOMER_ID="cus_default",
+        BILLING_OVERRIDE_CUSTOMER_ID="true",
+    )
     found = office.directory.preview(EVERYONE, [Change("org_a", None, "cus_a")])
     assert "bills everything to cus_default: the map decides nothing" in found.notes[0]
     assert found.moved.events == 0
@@ -233,9 +238,7 @@ def test_an_organization_is_changed_once_at_a_time(office):
 
 def test_applying_does_what_the_preview_said(office):
     assert office.change(Change("org_a", "Acme", "cus_a"), Change("org_c", "Cedar", "cus_x")) == Applied(2, 2)
-    assert office.customers() == {
-        "a1": "cus_a", "a2": "cus_a", "b1": None, "c1": "cus_c", "c2": "cus_d", "n1": None,
-    }  # fmt: skip
+    assert office.customers() == {"a1": "cus_a", "a2": "cus_a", "b1": None, "c1": "cus_c", "c2": "cus_d", "n1": None}
     assert office.directory.names(EVERYONE) == {"org_a": "Acme", "org_c": "Cedar"}
     assert office.directory.customers(EVERYONE) == {"org_a": "cus_a", "org_c": "cus_x"}
 

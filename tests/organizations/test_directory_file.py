@@ -68,8 +68,9 @@ def test_empty_lines_are_nothing_and_still_count_as_rows_of_the_file():
 
 def test_cells_that_a_spreadsheet_export_neutralised_are_read_back_as_they_were():
     assert read(HEADER + "'=org,'+Acme,'@cus\n'-,'-,cus_b\n") == (
-        Change("=org", "+Acme", "@cus"), Change("-", "-", "cus_b"),
-    )  # fmt: skip
+        Change("=org", "+Acme", "@cus"),
+        Change("-", "-", "cus_b"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,8 +100,9 @@ def test_a_row_that_cannot_be_used_is_named_and_nothing_is(row, field, reason):
 
 def test_every_bad_row_is_named_not_only_the_first():
     assert [one[:2] for one in refused(HEADER + "org_a,Acme,cus a\norg_b, Bolt,cus_b\n")] == [
-        (2, "customer_id"), (3, "name"),
-    ]  # fmt: skip
+        (2, "customer_id"),
+        (3, "name"),
+    ]
 
 
 def test_an_organization_stands_in_a_file_once():

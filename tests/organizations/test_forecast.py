@@ -22,10 +22,15 @@ WORKING_WEEK = (120, 100, 110, 100, 90, 10, 5)
 def question(days, **facts) -> ForecastInput:
     """Half of 10 November has passed; 20 whole days of November are to come."""
     known = {
-        "at": NOON, "zone": ZoneInfo("UTC"), "days": tuple(Decimal(str(day)) for day in days), "today": Decimal(0),
-        "period_start": datetime(2026, 11, 1, tzinfo=UTC), "period_end": DECEMBER, "used": Decimal(1000),
+        "at": NOON,
+        "zone": ZoneInfo("UTC"),
+        "days": tuple(Decimal(str(day)) for day in days),
+        "today": Decimal(0),
+        "period_start": datetime(2026, 11, 1, tzinfo=UTC),
+        "period_end": DECEMBER,
+        "used": Decimal(1000),
         "included": None,
-    }  # fmt: skip
+    }
     return ForecastInput(**{**known, **facts})
 
 
@@ -74,9 +79,12 @@ def test_a_period_that_ends_in_the_middle_of_a_day_takes_that_part_of_it():
 def test_a_day_of_25_hours_is_just_a_day():
     berlin = ZoneInfo("Europe/Berlin")
     found = answered(
-        [100] * 60, zone=berlin, at=datetime(2026, 10, 25, 12, 30, tzinfo=berlin),  # 13.5 of 25 hours have passed
-        period_start=None, period_end=datetime(2026, 10, 27, tzinfo=berlin),
-    )  # fmt: skip
+        [100] * 60,
+        zone=berlin,
+        at=datetime(2026, 10, 25, 12, 30, tzinfo=berlin),  # 13.5 of 25 hours have passed
+        period_start=None,
+        period_end=datetime(2026, 10, 27, tzinfo=berlin),
+    )
     assert [one.day for one in found.days] == [date(2026, 10, 25), date(2026, 10, 26)]
     assert [one.credits for one in found.days] == [46, 100]
 
@@ -148,11 +156,12 @@ def test_the_early_date_comes_before_the_late_one_and_agrees_with_the_interval()
         ([0] * 21 + [5] * 9, {}, "Usage on 9 days of the last 30; a forecast needs 10 days with usage."),
         ([100] * 60, {"period_end": None}, "No billing period is known."),
         (
-            [100] * 60, {"period_end": datetime(2026, 11, 10, 9, tzinfo=UTC)},
+            [100] * 60,
+            {"period_end": datetime(2026, 11, 10, 9, tzinfo=UTC)},
             "The billing period that was last read is over since 2026-11-10 09:00 UTC.",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_named_instead_of_a_number(days, facts, reason):
     answer = forecast(question(days, **facts))
     assert isinstance(answer, NotEnough)

@@ -33,10 +33,16 @@ def used(days_ago: int, credits_used: int, *, hour: int = 10, **facts) -> dict:
     name = "-".join(map(str, (facts.get("organization_id", "org_a"), facts.get("chatflow_id", "f"), at.isoformat())))
     return usage_row(
         **{
-            "id": name, "timestamp": at, "latency_seconds": 0, "tokens_in": tokens, "tokens_out": 0,
-            "tokens_total": tokens, "usage": [model_usage(input=tokens)], **facts,
+            "id": name,
+            "timestamp": at,
+            "latency_seconds": 0,
+            "tokens_in": tokens,
+            "tokens_out": 0,
+            "tokens_total": tokens,
+            "usage": [model_usage(input=tokens)],
+            **facts,
         }
-    )  # fmt: skip
+    )
 
 
 def daily(days: int, credits_used: int, **facts) -> list[dict]:
@@ -47,9 +53,15 @@ def daily(days: int, credits_used: int, **facts) -> list[dict]:
 def limit(organization: str | None = "org_a", customer: str | None = "cus_a", **facts) -> Limit:
     start, end = datetime(2026, 11, 5, tzinfo=UTC), datetime(2026, 12, 5, tzinfo=UTC)
     known = {
-        "plan": "Pro", "state": "active", "included": 500_000, "used": Decimal(60_000), "own_used": Decimal(60_000),
-        "sharing": (organization,), "period_start": start, "period_end": end,
-    }  # fmt: skip
+        "plan": "Pro",
+        "state": "active",
+        "included": 500_000,
+        "used": Decimal(60_000),
+        "own_used": Decimal(60_000),
+        "sharing": (organization,),
+        "period_start": start,
+        "period_end": end,
+    }
     return Limit(organization, customer, **{**known, **facts})
 
 
@@ -110,13 +122,20 @@ def test_only_admins_may_ask(desk, role):
 
 
 def test_an_admin_limited_to_one_organization_hears_of_no_other(desk):
-    rows = [*daily(70, 2000), *daily(70, 5000, organization_id="org_b"), used(3, 90_000, hour=11),
-            used(2, 90_000, hour=11, organization_id="org_b"),
-            *daily(70, 1000, organization_id=None), used(4, 90_000, hour=11, organization_id=None)]  # fmt: skip
+    rows = [
+        *daily(70, 2000),
+        *daily(70, 5000, organization_id="org_b"),
+        used(3, 90_000, hour=11),
+        used(2, 90_000, hour=11, organization_id="org_b"),
+        *daily(70, 1000, organization_id=None),
+        used(4, 90_000, hour=11, organization_id=None),
+    ]
     part = desk(rows)
     assert {row.organization_id for row in part.anomalies(EVERYONE, midnight(10), None).rows} == {
-        "org_a", "org_b", None,
-    }  # fmt: skip
+        "org_a",
+        "org_b",
+        None,
+    }
     assert {row.organization_id for row in part.anomalies(ONLY_A, midnight(10), None).rows} == {"org_a"}
     for foreign in ("org_b", "org_that_is_not_there", None):
         for ask in (part.forecast, part.driver):
@@ -263,8 +282,10 @@ def test_a_steady_use_has_no_driver(desk):
 
 
 def test_events_without_an_organization_have_a_driver_too(desk):
-    rows = [*daily(40, 1000, organization_id=None, user_id="u1"), *daily(14, 1000, organization_id=None, user_id="u2",
-            hour=9)]  # fmt: skip
+    rows = [
+        *daily(40, 1000, organization_id=None, user_id="u1"),
+        *daily(14, 1000, organization_id=None, user_id="u2", hour=9),
+    ]
     assert desk(rows).driver(EVERYONE, None).driver.value == "u2"
 
 
@@ -299,8 +320,10 @@ def test_usage_that_stopped_is_an_anomaly_of_each_silent_day(desk):
     part = desk(daily(70, 10_000)[3:])
     report = part.anomalies(EVERYONE, midnight(10), None)
     assert [(row.day.day, row.is_silent, row.credits_at_stake) for row in report.rows] == [
-        (9, True, 10_000), (8, True, 10_000), (7, True, 10_000),
-    ]  # fmt: skip
+        (9, True, 10_000),
+        (8, True, 10_000),
+        (7, True, 10_000),
+    ]
 
 
 def test_a_window_is_judged_by_its_whole_days_alone(desk):
@@ -355,8 +378,12 @@ def test_events_without_an_organization_are_judged_split_and_marked_as_well(desk
 
 
 def test_one_organization_can_be_asked_about_alone(desk):
-    rows = [*daily(70, 10_000), *daily(70, 10_000, organization_id="org_b"), used(3, 30_000, hour=11),
-            used(3, 30_000, hour=11, organization_id="org_b")]  # fmt: skip
+    rows = [
+        *daily(70, 10_000),
+        *daily(70, 10_000, organization_id="org_b"),
+        used(3, 30_000, hour=11),
+        used(3, 30_000, hour=11, organization_id="org_b"),
+    ]
     report = desk(rows).anomalies(EVERYONE, midnight(10), None, "org_b")
     assert [row.organization_id for row in report.rows] == ["org_b"]
 
@@ -390,10 +417,11 @@ def test_an_anomaly_can_be_marked_as_seen_and_the_mark_taken_back(odd):
     assert audited(odd) == [
         ("tester", "anomaly_unseen", {"organization": "org_a", "day": "2026-11-07"}),
         (
-            "anna", "anomaly_seen",
+            "anna",
+            "anomaly_seen",
             {"organization": "org_a", "day": "2026-11-07", "credits": "40000.000000", "note": "a load test"},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def test_marking_twice_keeps_the_newer_mark(odd):
@@ -433,8 +461,20 @@ def test_the_csv_has_every_anomaly_with_its_split_and_runs_in_no_spreadsheet(odd
     text = b"".join(odd.anomalies_csv(EVERYONE, midnight(10), None)).decode()
     [row] = csv.DictReader(io.StringIO(text))
     assert row == {
-        "organization_id": "org_a", "day": "2026-11-07", "credits": "40000", "expected_credits": "10000",
-        "expected_low": "7500", "expected_high": "12500", "credits_at_stake": "30000", "usd_at_stake": "1.2",
-        "baseline_credits": "10000", "volume_credits": "10000", "price_credits": "20000", "mix_credits": "0",
-        "state": "seen", "seen_at": "2026-11-10T12:00:00.000Z", "seen_by": "tester", "note": "'=1+1",
-    }  # fmt: skip
+        "organization_id": "org_a",
+        "day": "2026-11-07",
+        "credits": "40000",
+        "expected_credits": "10000",
+        "expected_low": "7500",
+        "expected_high": "12500",
+        "credits_at_stake": "30000",
+        "usd_at_stake": "1.2",
+        "baseline_credits": "10000",
+        "volume_credits": "10000",
+        "price_credits": "20000",
+        "mix_credits": "0",
+        "state": "seen",
+        "seen_at": "2026-11-10T12:00:00.000Z",
+        "seen_by": "tester",
+        "note": "'=1+1",
+    }

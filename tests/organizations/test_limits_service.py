@@ -120,10 +120,15 @@ def enter(world, organization, name, customer):
         writer.insert(
             "organization_directory",
             {
-                "seq": seq, "organization_id": organization, "name": name, "customer_id": customer,
-                "changed_at": at(0), "changed_by": "tester", "source": "page",
+                "seq": seq,
+                "organization_id": organization,
+                "name": name,
+                "customer_id": customer,
+                "changed_at": at(0),
+                "changed_by": "tester",
+                "source": "page",
             },
-        )  # fmt: skip
+        )
 
 
 def test_organizations_that_share_a_customer_share_its_limit(world):

@@ -60,10 +60,15 @@ def test_a_notice_has_the_same_id_for_everybody_who_looks_and_another_in_another
 def test_programs_read_exact_numbers_as_text():
     reached = Reached("org_a", "cus_a", "Pro", 90, START, END, 500_000, Decimal("450000.100000"))
     assert facts_of(reached, "Acme") == {
-        "organization_id": "org_a", "organization_name": "Acme", "customer_id": "cus_a", "plan": "Pro",
-        "threshold": 90, "percent_used": "90", "credits": {"included": "500000", "used": "450000.1"},
+        "organization_id": "org_a",
+        "organization_name": "Acme",
+        "customer_id": "cus_a",
+        "plan": "Pro",
+        "threshold": 90,
+        "percent_used": "90",
+        "credits": {"included": "500000", "used": "450000.1"},
         "period": {"start": "2026-11-03T08:15:30.000Z", "end": "2026-12-03T08:15:30.000Z"},
-    }  # fmt: skip
+    }
 
 
 # ── delivery ─────────────────────────────────────────────────────────────────────────────────────

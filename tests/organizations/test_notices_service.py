@@ -101,8 +101,9 @@ def test_a_change_of_plan_is_another_limit_with_notices_of_its_own(world, stripe
     world.book(use("2", at(0), "370000"))
     assert desk(world).check_limits("cron").raised == 1
     assert {(one.notice.plan, one.notice.included) for one in desk(world).due_notices(EVERYONE).open} == {
-        ("Free", 10_000), ("Pro", 500_000),
-    }  # fmt: skip
+        ("Free", 10_000),
+        ("Pro", 500_000),
+    }
 
 
 def test_every_raised_notice_is_in_the_audit_log_with_who_gave_the_occasion(world):
@@ -194,8 +195,10 @@ def test_a_limited_admin_reads_what_his_own_organizations_reached_and_nothing_of
 def test_a_limited_admins_board_does_not_change_with_what_others_use_or_mark(world):
     world.book(use("1", at(0), "7600"))
     before = desk(world).due_notices(ONLY_A)
-    world.book(use("2", at(1), "2400", organization_id="org_b"), use("3", at(1), "9999", customer="cus_b",
-                                                                     organization_id="org_b"))  # fmt: skip
+    world.book(
+        use("2", at(1), "2400", organization_id="org_b"),
+        use("3", at(1), "9999", customer="cus_b", organization_id="org_b"),
+    )
     desk(world).check_limits("cron")
     desk(world).mark_seen(EVERYONE, [one.notice.id for one in desk(world).due_notices(EVERYONE).open])
     assert desk(world).due_notices(ONLY_A) == before
@@ -250,8 +253,17 @@ def test_looks_at_the_same_moment_send_a_notice_once(world, receiver):
 def test_the_name_of_the_organization_is_the_directorys(world, receiver):
     connected(world, receiver)
     with world.ledger.engine.transaction() as writer:
-        writer.insert("organization_directory", {"seq": 1, "organization_id": "org_a", "name": "Acme",
-                                                 "changed_at": NOON, "changed_by": "x", "source": "page"})  # fmt: skip
+        writer.insert(
+            "organization_directory",
+            {
+                "seq": 1,
+                "organization_id": "org_a",
+                "name": "Acme",
+                "changed_at": NOON,
+                "changed_by": "x",
+                "source": "page",
+            },
+        )
     world.book(use("1", at(0), "7600"))
     desk(world).check_limits("cron")
     assert receiver.verified()[0]["data"]["organization_name"] == "Acme"

@@ -20,14 +20,32 @@ ROWS = [
     usage_row(id="a1", session_id="s1", user_id="ann", latency_seconds=60),
     usage_row(id="a2", session_id="s1", user_id="ann", latency_seconds=120, timestamp=NOON + DAY, has_error=True),
     usage_row(
-        id="a3", session_id="s2", user_id="bob", latency_seconds=0, timestamp=NOON + 2 * DAY, models=[], usage=[],
-        tokens_in=None, tokens_out=None, tokens_total=None, cost_usd=None, chatflow_id=None, chatflow_name="Search",
-        storage_gb=Decimal(2), has_error=None,
+        id="a3",
+        session_id="s2",
+        user_id="bob",
+        latency_seconds=0,
+        timestamp=NOON + 2 * DAY,
+        models=[],
+        usage=[],
+        tokens_in=None,
+        tokens_out=None,
+        tokens_total=None,
+        cost_usd=None,
+        chatflow_id=None,
+        chatflow_name="Search",
+        storage_gb=Decimal(2),
+        has_error=None,
     ),
     # Organization B: the same user id is another person; its own key, so Langfuse's cost is not ours.
     usage_row(
-        id="b1", organization_id="org_b", customer_id="cus_b", session_id=None, user_id="ann",
-        ai_credentials_ownership="user", cost_usd=Decimal("0.03"), chatflow_id="flow-2",
+        id="b1",
+        organization_id="org_b",
+        customer_id="cus_b",
+        session_id=None,
+        user_id="ann",
+        ai_credentials_ownership="user",
+        cost_usd=Decimal("0.03"),
+        chatflow_id="flow-2",
         usage=[model_usage("gpt-5", input=100, output=50, cache_read=30, reasoning=20, other=5)],
         models=["claude", "gpt-5"],
     ),
@@ -35,7 +53,7 @@ ROWS = [
     usage_row(id="n1", organization_id=None, customer_id=None, user_id=None, session_id="s1", timestamp=NOON + DAY),
     # The week before, of A alone.
     usage_row(id="a0", timestamp=NOON - 5 * DAY, latency_seconds=0),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +80,11 @@ def test_an_organization_counts_its_own_people_chats_requests_and_answers(servic
 def test_credits_are_summed_by_type_and_priced(service):
     now = of(ask(service), "org_a").now
     assert now.credits.model_dump() == {
-        "ai_tokens": Decimal(200), "compute": Decimal(150), "storage": Decimal(1000), "total": Decimal(1350),
-    }  # fmt: skip
+        "ai_tokens": Decimal(200),
+        "compute": Decimal(150),
+        "storage": Decimal(1000),
+        "total": Decimal(1350),
+    }
     assert now.amount_usd == Decimal("0.054")
 
 

@@ -31,11 +31,7 @@ from tests.organizations.literal import figures, organization, statistics
 NAMES = {"org_b": "Babel & Söhne", "org_c": "acme"}
 
 
-THREE = statistics(
-    organization("org_a", "10"),
-    organization("org_b", "30"),
-    organization(None, "20"),
-)
+THREE = statistics(organization("org_a", "10"), organization("org_b", "30"), organization(None, "20"))
 
 
 def ids(organizations) -> list[str | None]:
@@ -76,8 +72,9 @@ def test_the_most_credits_come_first_unless_told_otherwise():
 
 
 def test_by_name_people_read_names_and_nobody_comes_last():
-    some = statistics(organization("org_z", "1"), organization(None, "2"), organization("org_b", "3"),
-                      organization("org_c", "4"))  # fmt: skip
+    some = statistics(
+        organization("org_z", "1"), organization(None, "2"), organization("org_b", "3"), organization("org_c", "4")
+    )
     assert ids(rows(some, NAMES, sort="organization", descending=False)) == ["org_c", "org_b", "org_z", None]
     assert ids(rows(some, NAMES, sort="organization")) == ["org_z", "org_b", "org_c", None]
 
@@ -119,8 +116,9 @@ PEOPLE = st.lists(
 
 @given(PEOPLE, st.sampled_from(SORTS), st.booleans(), st.randoms())
 def test_every_order_holds_every_row_once_whatever_order_they_came_in(people, sort, descending, random):
-    held = [organization(key, str(total), latency_p95=None if p95 is None else Decimal(p95))
-            for key, total, p95 in people]  # fmt: skip
+    held = [
+        organization(key, str(total), latency_p95=None if p95 is None else Decimal(p95)) for key, total, p95 in people
+    ]
     ordered = rows(statistics(*held), NAMES, sort=sort, descending=descending)
     assert sorted(ids(ordered), key=repr) == sorted(ids(held), key=repr)
     shuffled = list(held)
@@ -194,8 +192,7 @@ def test_the_file_holds_the_rows_of_the_search_in_their_order_with_every_digit()
 
 def test_no_cell_of_the_file_is_a_formula_and_negative_figures_stay_numbers():
     evil = replace(
-        organization("=cmd()", "1", known_cost_amount_usd=Decimal(1), borne_cost_usd=Decimal(3)),
-        customer_ids=("@sum",),
+        organization("=cmd()", "1", known_cost_amount_usd=Decimal(1), borne_cost_usd=Decimal(3)), customer_ids=("@sum",)
     )
     (line,) = read("".join(organizations_csv(statistics(evil), {"=cmd()": "+1"}, "", "events", True)))
     assert (line["organization_id"], line["name"], line["customer_ids"]) == ("'=cmd()", "'+1", '["@sum"]')

@@ -89,11 +89,16 @@ def test_a_notice_arrives_once_signed_with_exact_numbers(receiver):
         "type": "limit.reached",
         "timestamp": "2026-11-20T12:00:00.000Z",
         "data": {
-            "organization_id": "org_a", "organization_name": "Acme Größe", "customer_id": "cus_a", "plan": "Pro",
-            "threshold": 90, "percent_used": "90.05", "credits": {"included": "1000", "used": "900.5"},
+            "organization_id": "org_a",
+            "organization_name": "Acme Größe",
+            "customer_id": "cus_a",
+            "plan": "Pro",
+            "threshold": 90,
+            "percent_used": "90.05",
+            "credits": {"included": "1000", "used": "900.5"},
             "period": {"start": "2026-11-03T08:15:30.000Z", "end": "2026-12-03T08:15:30.000Z"},
         },
-    }  # fmt: skip
+    }
     headers = receiver.calls[0][0]
     assert headers["webhook-id"] == notice().id
     assert headers["webhook-timestamp"] == str(int(RAISED.timestamp()))

@@ -53,8 +53,9 @@ def test_entries_stand_newest_first_with_readable_details():
     assert list(rows["Who"]) == ["ada", "fay", "tester"]
     assert list(rows["What"]) == ["import", "close", "rate card"]
     assert list(rows["Details"])[:2] == [
-        "counts.new: 1,200 · file: <b>*october*</b>.csv", "period: 2026-10 · sha256: abababababab",
-    ]  # fmt: skip
+        "counts.new: 1,200 · file: <b>*october*</b>.csv",
+        "period: 2026-10 · sha256: abababababab",
+    ]
     assert "1–3 of 3 entries" in texts(run)
     assert address(run).endswith("/download/audit.csv")
 

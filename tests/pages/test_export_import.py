@@ -118,10 +118,15 @@ def finished(rows: int = 3, **totals: Decimal) -> JobState:
 
 
 PLAN = ImportPlan(
-    FileKind.USAGE_EVENTS, "october.csv", SHA, 1536, 4,
+    FileKind.USAGE_EVENTS,
+    "october.csv",
+    SHA,
+    1536,
+    4,
     ImportOutcome(2, 1, 1, (OrganizationEffect("org_<b>a</b>", 2, Decimal("300"), Decimal("0.012")),)),
-    columns=("id", "*timestamp*"), warnings=("2 events with 300 credits are pending and would be sent",),
-)  # fmt: skip
+    columns=("id", "*timestamp*"),
+    warnings=("2 events with 300 credits are pending and would be sent",),
+)
 
 
 @dataclass
@@ -421,8 +426,9 @@ def test_a_finished_file_ties_out_with_its_preview_and_can_be_fetched(jobs):
     totals = frame(run, "File")
     assert list(totals["Preview"]) == list(totals["File"]) == ["3", "1,450.5", "0.05802"]
     assert links(run) == {
-        "Download the file": "/download/exports/job-1", "Manifest": "/download/exports/job-1.manifest.json",
-    }  # fmt: skip
+        "Download the file": "/download/exports/job-1",
+        "Manifest": "/download/exports/job-1.manifest.json",
+    }
     run.button(key="export-page-put-away").click().run()
     assert not links(run)
 
@@ -499,8 +505,11 @@ def test_a_file_is_shown_with_what_it_would_do_before_anything_changes(imports):
     assert imports.read == [(b"id\ne1\n", "october.csv", False)]
     assert "**october.csv: usage events, 4 rows, 1.5 KiB**" in shown
     assert [(one.label, one.value) for one in run.metric] == [
-        ("New", "2"), ("Changed", "1"), ("Unchanged", "1"), ("Rejected", "0"),
-    ]  # fmt: skip
+        ("New", "2"),
+        ("Changed", "1"),
+        ("Unchanged", "1"),
+        ("Rejected", "0"),
+    ]
     assert "2 events with 300 credits are pending and would be sent" in shown
     assert "Sums change by +2 events, +300 credits, +$0.012 over 1 organization." in shown
     assert list(frame(run, "Amount (USD)")["Organization"]) == ["org_<b>a</b>"]

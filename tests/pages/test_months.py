@@ -159,9 +159,13 @@ def test_everything_that_runs_on_its_own_asks_first_who_is_reading():
                 first = body[1] if isinstance(getattr(body[0], "value", None), ast.Constant) else body[0]
                 found[f"{path.parent.name}.{path.stem}.{name}"] = ast.unparse(first).removeprefix("principal = ")
     assert found == {
-        "months.panel._watch": readers, "months.close._confirm": readers, "months.closed._confirm": readers,
-        "what_if.panel._watch": readers, "what_if.panel._confirm": admins, "audit.panel._chain": admins,
-    }  # fmt: skip
+        "months.panel._watch": readers,
+        "months.close._confirm": readers,
+        "months.closed._confirm": readers,
+        "what_if.panel._watch": readers,
+        "what_if.panel._confirm": admins,
+        "audit.panel._chain": admins,
+    }
 
 
 # ── the table ────────────────────────────────────────────────────────────────────────────────────

@@ -45,18 +45,34 @@ def usage() -> list[dict]:
     """Now 900 credits of org_acme, 300 of org_b, 150 of nobody; before them 300 of org_acme and 150 of org_gone."""
     return [
         usage_row(id="a1", timestamp=ago(1), organization_id="org_acme", customer_id="cus_acme", user_id="ann"),
-        usage_row(id="a2", timestamp=ago(2), organization_id="org_acme", customer_id="cus_acme", latency_seconds=600,
-                  user_id="bob", chatflow_id="flow-2", chatflow_name="Search", models=["gpt-5", "o4"]),
+        usage_row(
+            id="a2",
+            timestamp=ago(2),
+            organization_id="org_acme",
+            customer_id="cus_acme",
+            latency_seconds=600,
+            user_id="bob",
+            chatflow_id="flow-2",
+            chatflow_name="Search",
+            models=["gpt-5", "o4"],
+        ),
         usage_row(id="a3", timestamp=ago(2, 11), organization_id="org_acme", customer_id="cus_2", user_id="bob"),
-        usage_row(id="b1", timestamp=ago(1, 10), organization_id="org_b", customer_id="cus_b", models=["o4"],
-                  usage=[model_usage("o4", cost_usd=None, input=1000)], cost_usd=None),
+        usage_row(
+            id="b1",
+            timestamp=ago(1, 10),
+            organization_id="org_b",
+            customer_id="cus_b",
+            models=["o4"],
+            usage=[model_usage("o4", cost_usd=None, input=1000)],
+            cost_usd=None,
+        ),
         usage_row(id="b2", timestamp=ago(1, 9), organization_id="org_b", customer_id=None),
         usage_row(id="n1", timestamp=ago(1, 8), organization_id=None, customer_id=None),
         usage_row(id="a0", timestamp=ago(40), organization_id="org_acme", customer_id="cus_acme"),
         usage_row(id="a00", timestamp=ago(41), organization_id="org_acme", customer_id="cus_acme"),
         usage_row(id="g0", timestamp=ago(40), organization_id="org_gone", customer_id="cus_gone"),
         usage_row(id="o0", timestamp=ago(200), organization_id="org_old", customer_id="cus_old"),
-    ]  # fmt: skip
+    ]
 
 
 def book(rows: list[dict]) -> None:
@@ -68,9 +84,12 @@ class Others:
 
     def __init__(self, monkeypatch):
         for module, function in (
-            ("limits", "limits_view"), ("limits", "limit_panel"), ("forecast", "forecast_panel"),
-            ("anomalies", "anomalies_view"), ("directory", "directory_view"),
-        ):  # fmt: skip
+            ("limits", "limits_view"),
+            ("limits", "limit_panel"),
+            ("forecast", "forecast_panel"),
+            ("anomalies", "anomalies_view"),
+            ("directory", "directory_view"),
+        ):
             stand_in = sys.modules.get(f"components.organizations.{module}")
             if not getattr(stand_in, "is_stand_in", False):
                 stand_in = ModuleType(f"components.organizations.{module}")
@@ -232,8 +251,19 @@ def test_every_organization_has_a_row_and_events_without_one_have_theirs():
 
 
 def test_unknown_figures_are_unknown_and_not_zero():
-    book([usage_row(timestamp=ago(1), cost_usd=None, tokens_total=None, tokens_in=None, tokens_out=None, usage=[],
-                    has_error=None)])  # fmt: skip
+    book(
+        [
+            usage_row(
+                timestamp=ago(1),
+                cost_usd=None,
+                tokens_total=None,
+                tokens_in=None,
+                tokens_out=None,
+                usage=[],
+                has_error=None,
+            )
+        ]
+    )
     run = opened()
     shown = tiles(run)
     for name in ("Langfuse cost", "Margin", "Margin %", "Tokens", "Error share"):
@@ -370,9 +400,10 @@ def test_a_chart_that_does_not_add_up_is_called_out(monkeypatch):
     book(usage())
     genuine = BillingService.breakdown
     monkeypatch.setattr(
-        BillingService, "breakdown",
+        BillingService,
+        "breakdown",
         lambda *asked, **how: genuine(*asked, **how)[1:] if asked[-1] == "user" else genuine(*asked, **how),
-    )  # fmt: skip
+    )
     run = opened(view="Charts")
     assert "users" in run.warning[0].value
     assert "✓" not in "".join(links(run))
@@ -414,8 +445,10 @@ def test_an_organization_has_its_own_page_with_links_into_usage_events():
     mine = f"{MONTH}&organization=org_acme"
     assert found["✓ ties out with Usage Events: 900.00 credits"] == mine
     assert (found["ann"], found["Search"], found["gpt-5"]) == (
-        f"{mine}&user=ann", f"{mine}&chatflow=flow-2", f"{mine}&model=gpt-5",
-    )  # fmt: skip
+        f"{mine}&user=ann",
+        f"{mine}&chatflow=flow-2",
+        f"{mine}&model=gpt-5",
+    )
     assert not [label for label in found if "+" in label and "gpt" in label]
     assert found["All organizations"] == "view=Charts"
     days, users, chatflows, models = figures(run)
@@ -495,10 +528,14 @@ def test_stripe_is_asked_only_when_somebody_presses_the_button(monkeypatch):
 @pytest.mark.parametrize(
     "address",
     [
-        {}, {"view": "Charts"}, {"open": "org_acme"}, {"compare": ["org_acme", "org_b"]}, {"span": "All time"},
+        {},
+        {"view": "Charts"},
+        {"open": "org_acme"},
+        {"compare": ["org_acme", "org_b"]},
+        {"span": "All time"},
         {"view": "Charts", "only": ["org_b", "org_acme"]},
     ],
-)  # fmt: skip
+)
 def test_an_admin_limited_to_an_organization_learns_nothing_of_others(monkeypatch, address):
     book(usage())
     limited(monkeypatch, "org_acme")

@@ -209,9 +209,11 @@ def test_a_book_that_cannot_be_read_leaves_the_other_sections_alone(monkeypatch)
 def request(number: int, value: int) -> dict:
     """A request as the v1 sink would make it."""
     body = {
-        "event_name": "credits", "identifier": f"usage_{number}", "timestamp": 1793023200 + number,
+        "event_name": "credits",
+        "identifier": f"usage_{number}",
+        "timestamp": 1793023200 + number,
         "payload": {"stripe_customer_id": "cus_a", "value": str(value)},
-    }  # fmt: skip
+    }
     return {"method": "POST", "path": "/v1/billing/meter_events", "idempotency_key": f"usage_{number}", "body": body}
 
 
@@ -515,9 +517,16 @@ def status(**facts) -> CustomerStatus:
     start = datetime(2026, 11, 1, tzinfo=UTC)
     invoice = Invoice(None, "cus_a", "sub_1", None, 28_341, "usd", None, None, None)
     known = {
-        "customer_id": "cus_a", "state": "active", "plan": "Pro", "included": 500_000, "used": Decimal(612_000),
-        "period_start": start, "period_end": start + timedelta(days=30), "upcoming": invoice, "read_at": ago(3),
-    }  # fmt: skip
+        "customer_id": "cus_a",
+        "state": "active",
+        "plan": "Pro",
+        "included": 500_000,
+        "used": Decimal(612_000),
+        "period_start": start,
+        "period_end": start + timedelta(days=30),
+        "upcoming": invoice,
+        "read_at": ago(3),
+    }
     return CustomerStatus(**{**known, **facts})
 
 
@@ -539,8 +548,10 @@ def test_a_customer_beyond_the_plan_is_shown_beyond_100_percent(monkeypatch):
         json.loads(c.proto.spec) for c in run.get("plotly_chart") if c.proto.alt.startswith("612,000 of 500,000")
     )
     assert {part["name"]: part["x"][0] for part in bar["data"]} == {
-        "within the plan": 500_000, "left": 0, "over the plan": 112_000,
-    }  # fmt: skip
+        "within the plan": 500_000,
+        "left": 0,
+        "over the plan": 112_000,
+    }
 
 
 def test_a_customer_that_could_not_be_read_is_unknown_with_the_last_reading(monkeypatch):

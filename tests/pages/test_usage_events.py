@@ -36,12 +36,19 @@ def month() -> list[dict]:
         usage_row(id="a2", timestamp=ago(2), organization_id="org_acme", customer_id="cus_acme", user_id="bob"),
         usage_row(id="a3", timestamp=ago(3), organization_id="org_acme", customer_id="cus_acme", latency_seconds=600),
         usage_row(
-            id="a4", timestamp=ago(30), organization_id="org_acme", customer_id="cus_acme", models=["o4"],
-            usage=[model_usage("o4", input=5_000)], tokens_in=5_000, tokens_out=0, tokens_total=5_000,
+            id="a4",
+            timestamp=ago(30),
+            organization_id="org_acme",
+            customer_id="cus_acme",
+            models=["o4"],
+            usage=[model_usage("o4", input=5_000)],
+            tokens_in=5_000,
+            tokens_out=0,
+            tokens_total=5_000,
         ),
         usage_row(id="b1", timestamp=ago(4), organization_id="org_b", customer_id="cus_b", chatflow_id="flow-2"),
         usage_row(id="b2", timestamp=ago(5), organization_id="org_b", customer_id=None, environment="staging"),
-    ]  # fmt: skip
+    ]
 
 
 def book(rows: list[dict]) -> None:
@@ -110,9 +117,7 @@ def test_a_chart_that_does_not_add_up_is_called_out(monkeypatch):
     book(month())
     genuine = BillingService.by_hour_of_week
     monkeypatch.setattr(
-        BillingService,
-        "by_hour_of_week",
-        lambda *asked: {**genuine(*asked), (0, 0): Decimal("0.000001")},
+        BillingService, "by_hour_of_week", lambda *asked: {**genuine(*asked), (0, 0): Decimal("0.000001")}
     )
     run = opened()
     (warning,) = [element.value for element in run.warning]
@@ -271,12 +276,7 @@ def test_a_chip_removes_its_filter_and_reset_removes_all():
     book(month())
     run = opened(organization=["org_acme", "org_b"], status="error", search="trace")
     labels = [button.label for button in run.button if str(button.key).startswith("chip")]
-    assert labels == [
-        r"Organization\: org\_acme",
-        r"Organization\: org\_b",
-        r"Sync status\: error",
-        r"Search\: trace",
-    ]
+    assert labels == [r"Organization\: org\_acme", r"Organization\: org\_b", r"Sync status\: error", r"Search\: trace"]
     run.button(key="chip-3").click().run()
     run.button(key="chip-0").click().run()
     assert run.query_params.get("organization") == "org_b"

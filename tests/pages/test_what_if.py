@@ -35,10 +35,11 @@ storage: {credits_per_gb_month: 500}
 def service(demo, monkeypatch):
     monkeypatch.setattr(jobs, "threading", SimpleNamespace(Lock=threading.Lock, Thread=Later))
     rows = [
-        usage_row(id="a1"), usage_row(id="a2", timestamp=NOON + timedelta(days=3)),
+        usage_row(id="a1"),
+        usage_row(id="a2", timestamp=NOON + timedelta(days=3)),
         usage_row(id="b1", organization_id="org_<b>b</b>"),
         usage_row(id="l1", organization_id="org_l", legacy_status="processed", legacy_total=Decimal(7)),
-    ]  # fmt: skip
+    ]
     ledger_at(wiring.settings().warehouse_path, rows).engine.close()
     return wiring.service()
 
@@ -232,9 +233,7 @@ def test_what_is_applied_is_booked_once_and_told(service):
     assert "3 events, +300 credits, +$0.012." in shown
     assert "3 of 4 events changed: +300 credits" in shown
     assert "what-if-apply" not in keys(run)
-    assert [(one, total) for one, total, _ in stored(service)] == [
-        ("a1", 250), ("a2", 250), ("b1", 250), ("l1", 7),
-    ]  # fmt: skip
+    assert [(one, total) for one, total, _ in stored(service)] == [("a1", 250), ("a2", 250), ("b1", 250), ("l1", 7)]
     audited = service._ledger.engine.rows("SELECT actor FROM audit WHERE action = 'rerate'")
     assert audited == [("admin",)]
 

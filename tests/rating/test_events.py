@@ -86,8 +86,11 @@ def test_a_trace_the_earlier_system_billed_keeps_its_recorded_credits_and_is_pro
     )
     assert (found["sync_status"], found["flags"]) == ("processed", ["legacy_billed"])
     assert [found[f"credits_{n}"] for n in ("ai_tokens", "compute", "storage", "total")] == [
-        Decimal("12.5"), Decimal(3), Decimal(0), Decimal("15.5"),
-    ]  # fmt: skip
+        Decimal("12.5"),
+        Decimal(3),
+        Decimal(0),
+        Decimal("15.5"),
+    ]
     assert found["rate_card_version"] == "legacy"
 
 
@@ -186,9 +189,11 @@ def test_an_event_on_a_bill_stays_with_its_customer_as_long_as_its_trace_names_n
         usage_row(id=id_, customer_id=named) for id_, named in [("1", None), ("2", None), ("3", None), ("4", "cus_t")]
     ]
     booked = {
-        "1": BookedCustomer("cus_old", True), "2": BookedCustomer("cus_old", False), "3": BookedCustomer(None, False),
+        "1": BookedCustomer("cus_old", True),
+        "2": BookedCustomer("cus_old", False),
+        "3": BookedCustomer(None, False),
         "4": BookedCustomer("cus_old", True),
-    }  # fmt: skip
+    }
     found = to_events(usage_table(rows), [CARD] * 4, Policy("cus_d", customers=MAP), booked)
     assert found["customer_id"].to_pylist() == ["cus_old", "cus_old", None, "cus_t"]
     assert found["flags"].to_pylist() == [["mapped_customer"], [], ["no_customer"], []]
@@ -203,9 +208,13 @@ def test_without_a_customer_the_earlier_systems_error_is_not_forgotten():
 
 def test_every_flag_of_rating_has_its_place():
     ledgers_own = {
-        Flag.CARRIED, Flag.CHANGED_AFTER_SENDING, Flag.LATE_AFTER_CLOSE, Flag.POLICY_DIFFERS, Flag.SENT_ELSEWHERE,
+        Flag.CARRIED,
+        Flag.CHANGED_AFTER_SENDING,
+        Flag.LATE_AFTER_CLOSE,
+        Flag.POLICY_DIFFERS,
+        Flag.SENT_ELSEWHERE,
         Flag.MISSING_AT_SOURCE,
-    }  # fmt: skip
+    }
     assert set(RATED_FLAGS) == set(Flag) - ledgers_own
     assert in_order(["mapped_customer", "own_key"]) == ["own_key", "mapped_customer"]
 

@@ -207,9 +207,14 @@ def test_it_is_decimal_all_the_way():
 
 def test_cards_with_awkward_denominators_stay_exact():
     card = RateCard(
-        id="odd", effective_from=CARD.effective_from, credit_price_usd=Decimal("0.000007"), margin=Decimal("1.3"),
-        ai=AiRates(basis=Basis.COST), compute=CARD.compute, storage=CARD.storage,
-    )  # fmt: skip
+        id="odd",
+        effective_from=CARD.effective_from,
+        credit_price_usd=Decimal("0.000007"),
+        margin=Decimal("1.3"),
+        ai=AiRates(basis=Basis.COST),
+        compute=CARD.compute,
+        storage=CARD.storage,
+    )
     expected = half_even(Fraction("0.123456789012") * Fraction("1.3") / Fraction("0.000007"))
     assert rated(card, cost_usd=Decimal("0.123456789012")).ai == expected
 

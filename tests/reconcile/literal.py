@@ -27,10 +27,17 @@ def at(hour: float) -> datetime:
 def usage(event_id: str, credits_total: str, customer: str | None = "cus_a", hour: float = 10, **facts: Any) -> dict:
     """A usage event, pending and in both Langfuse and ledger unless `facts` say otherwise."""
     event = {
-        "id": event_id, "customer_id": customer, "timestamp": at(hour), "credits_total": Decimal(credits_total),
-        "sync_status": "pending", "sync_error": None, "flags": "", "marks": "", "meter_event_identifier": None,
+        "id": event_id,
+        "customer_id": customer,
+        "timestamp": at(hour),
+        "credits_total": Decimal(credits_total),
+        "sync_status": "pending",
+        "sync_error": None,
+        "flags": "",
+        "marks": "",
+        "meter_event_identifier": None,
         "billed_elsewhere": None,
-    }  # fmt: skip
+    }
     return event | facts
 
 
@@ -40,10 +47,16 @@ def meter_event(
     """An intent, accepted long ago, with the credits it covers by usage event."""
     total = sum(map(Decimal, covers.values()), Decimal(0))
     intent = {
-        "identifier": identifier, "customer_id": customer, "stamp": at(hour), "credits": total,
-        "carried_before": Decimal(0), "value": value, "state": "accepted", "answered_at": at(100),
+        "identifier": identifier,
+        "customer_id": customer,
+        "stamp": at(hour),
+        "credits": total,
+        "carried_before": Decimal(0),
+        "value": value,
+        "state": "accepted",
+        "answered_at": at(100),
         "covers": dict(covers),
-    }  # fmt: skip
+    }
     return intent | facts
 
 
@@ -70,12 +83,16 @@ def books(
         stripe = counted(intents)
     coverage = [
         {
-            "identifier": i["identifier"], "event_id": event_id, "customer_id": i["customer_id"],
-            "credits": Decimal(amount), "state": i["state"], "stamp": i["stamp"],
+            "identifier": i["identifier"],
+            "event_id": event_id,
+            "customer_id": i["customer_id"],
+            "credits": Decimal(amount),
+            "state": i["state"],
+            "stamp": i["stamp"],
         }
         for i in intents
         for event_id, amount in i["covers"].items()
-    ]  # fmt: skip
+    ]
     inside = [i for i in intents if window.start <= i["stamp"].replace(tzinfo=UTC) < window.end]
     ledger = LedgerState(
         _table(events, LEDGER),

@@ -41,9 +41,16 @@ class World:
 
     def reconcile(self, clock=clock.now):
         return reconcile(
-            self.service._ledger, builtin_cards(), Policy(), WINDOW, langfuse=self.langfuse, spool=self.spool,
-            stripe=self.stripe, meter_id=self.stripe.preflight().id, clock=clock,
-        )  # fmt: skip
+            self.service._ledger,
+            builtin_cards(),
+            Policy(),
+            WINDOW,
+            langfuse=self.langfuse,
+            spool=self.spool,
+            stripe=self.stripe,
+            meter_id=self.stripe.preflight().id,
+            clock=clock,
+        )
 
     def accepted(self):
         """Meter events that count, as the account knows them."""

@@ -52,9 +52,11 @@ def test_every_customer_and_utc_day_active_in_any_book_has_a_row():
     nobody = usage("nobody", "1", None, hour=47)
     found = compared([late, nobody], [], {("cus_c", 30): 7}, [late, nobody, only_upstream])
     assert [(row.customer_id, row.day) for row in found.rows] == [
-        ("cus_a", date(2026, 11, 1)), ("cus_b", date(2026, 11, 2)), ("cus_c", date(2026, 11, 2)),
+        ("cus_a", date(2026, 11, 1)),
+        ("cus_b", date(2026, 11, 2)),
+        ("cus_c", date(2026, 11, 2)),
         (None, date(2026, 11, 2)),
-    ]  # fmt: skip
+    ]
 
 
 def test_nothing_anywhere_is_no_row():
@@ -83,8 +85,9 @@ def test_usage_whose_trace_langfuse_no_longer_has_is_missing_at_source(marks):
 def test_a_mark_that_is_out_of_date_explains_nothing():
     event = usage("e1", "150", marks="missing_at_source")
     assert causes(the_row(compared([event], upstream=[usage("e1", "100")]))) == [
-        ("langfuse_ledger", "late", -50), (SENT, "late", 150),
-    ]  # fmt: skip
+        ("langfuse_ledger", "late", -50),
+        (SENT, "late", 150),
+    ]
 
 
 def test_usage_that_was_not_pulled_yet_is_late():

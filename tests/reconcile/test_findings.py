@@ -102,8 +102,12 @@ def test_a_line_without_a_quantity_or_period_says_nothing():
 
 def intent(identifier, value, tried, stamp=NOVEMBER - timedelta(hours=2), customer="cus_a"):
     return {
-        "identifier": identifier, "customer_id": customer, "stamp": stamp, "value": value, "first_attempt_at": tried,
-    }  # fmt: skip
+        "identifier": identifier,
+        "customer_id": customer,
+        "stamp": stamp,
+        "value": value,
+        "first_attempt_at": tried,
+    }
 
 
 def too_late(late, sent, quantity="100"):

@@ -86,15 +86,17 @@ def test_the_earlier_system_explains_no_missing_credits():
 def test_what_is_kept_back_because_stripe_may_count_it_explains_as_much_of_what_stripe_counts_more():
     parts = explain_hour(D(-25), [], (), [KeptBack("e1", D("10.2")), KeptBack("e2", D("3"))])
     assert [(part.cause, part.credits, part.event_ids) for part in parts] == [
-        ("sent_elsewhere", -14, ("e1", "e2")), ("not_ours", -11, ()),
-    ]  # fmt: skip
+        ("sent_elsewhere", -14, ("e1", "e2")),
+        ("not_ours", -11, ()),
+    ]
 
 
 def test_corrections_that_are_kept_back_explain_as_much_of_what_stripe_counts_less():
     parts = explain_hour(D(25), [intent("m1", 90)], (), [KeptBack("e1", D("-10.2")), KeptBack("e2", D("3"))])
     assert [(part.cause, part.credits, part.event_ids) for part in parts] == [
-        ("sent_elsewhere", 11, ("e1",)), ("lost_at_stripe", 14, ("event-of-m1",)),
-    ]  # fmt: skip
+        ("sent_elsewhere", 11, ("e1",)),
+        ("lost_at_stripe", 14, ("event-of-m1",)),
+    ]
 
 
 def test_no_difference_has_no_parts():

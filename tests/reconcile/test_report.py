@@ -39,8 +39,11 @@ def test_the_document_is_what_the_contract_says():
     [row] = document["rows"]
     books = {n: row[n] for n in ("langfuse_credits", "ledger_credits", "sent_credits", "stripe_credits")}
     assert books == {
-        "langfuse_credits": "120.75", "ledger_credits": "100.25", "sent_credits": "100", "stripe_credits": "107",
-    }  # fmt: skip
+        "langfuse_credits": "120.75",
+        "ledger_credits": "100.25",
+        "sent_credits": "100",
+        "stripe_credits": "107",
+    }
     assert (row["customer_id"], row["day"], row["unexplained_credits"]) == ("cus_a", "2026-11-01", "7")
     assert [(c["cause"], c["credits"], c["event_ids"]) for c in row["causes"]] == [
         ("late", "20.5", ["e2"]),
@@ -110,9 +113,12 @@ def test_books_that_agree_by_opposite_errors_are_differences():
 
 def test_the_waterfall_steps_from_langfuse_to_stripe():
     assert waterfall(report(ROW)) == [
-        ("langfuse", D("120.75")), ("late", D("-20.5")), ("carried_fraction", D("-0.25")), ("not_ours", D(7)),
+        ("langfuse", D("120.75")),
+        ("late", D("-20.5")),
+        ("carried_fraction", D("-0.25")),
+        ("not_ours", D(7)),
         ("stripe", D(107)),
-    ]  # fmt: skip
+    ]
 
 
 def test_a_cause_that_works_both_ways_is_two_steps_of_the_waterfall():

@@ -105,11 +105,17 @@ def send(ledger, identifier, *, answered_at, event_id="e1", value=150):
         writer.insert(
             "intents",
             {
-                "identifier": identifier, "customer_id": "cus_a", "stamp": stamp, "value": value, "credits": credits_,
-                "carried_before": Decimal(0), "state": "accepted", "answered_at": answered_at,
+                "identifier": identifier,
+                "customer_id": "cus_a",
+                "stamp": stamp,
+                "value": value,
+                "credits": credits_,
+                "carried_before": Decimal(0),
+                "state": "accepted",
+                "answered_at": answered_at,
                 "first_attempt_at": answered_at,
             },
-        )  # fmt: skip
+        )
         row = {"identifier": identifier, "event_id": event_id, "customer_id": "cus_a", "credits": credits_}
         writer.insert("coverage", row)
         writer.update("events", {"id": event_id, "sync_status": "processed"}, key="id")
@@ -117,10 +123,17 @@ def send(ledger, identifier, *, answered_at, event_id="e1", value=150):
 
 def run(ledger, langfuse=None, stripe=None, window=WINDOW, progress=None, clock=lambda: NOW, policy=None):
     return reconcile(
-        ledger, builtin_cards(), policy or Policy(), window,
-        langfuse=langfuse, spool=Path("unused"), stripe=stripe, meter_id=None if stripe is None else "mtr_1",
-        clock=clock, progress=progress,
-    )  # fmt: skip
+        ledger,
+        builtin_cards(),
+        policy or Policy(),
+        window,
+        langfuse=langfuse,
+        spool=Path("unused"),
+        stripe=stripe,
+        meter_id=None if stripe is None else "mtr_1",
+        clock=clock,
+        progress=progress,
+    )
 
 
 TRACE = usage_row(id="e1", timestamp=NOON)
@@ -290,6 +303,10 @@ def test_progress_grows_from_0_to_1(ledger):
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0.3, 1.0)
     assert [doing for _, doing in seen] == [
-        "reading observations", "reading subscriptions and invoices",
-        "reading what Stripe counts, 1 of 1 customers", "reading the ledger", "comparing", "done",
-    ]  # fmt: skip
+        "reading observations",
+        "reading subscriptions and invoices",
+        "reading what Stripe counts, 1 of 1 customers",
+        "reading the ledger",
+        "comparing",
+        "done",
+    ]

@@ -133,8 +133,10 @@ def test_what_was_imported_as_billed_stays():
 def test_an_event_outside_the_cards_time_keeps_its_card(effective):
     found = one(card(**effective))
     assert (found["is_changed"], found["not_rerated"], found["rate_card_version"]) == (
-        False, "no_card_in_force", "builtin-1",
-    )  # fmt: skip
+        False,
+        "no_card_in_force",
+        "builtin-1",
+    )
 
 
 def test_tokens_known_only_as_a_sum_cannot_be_priced_by_model():
@@ -195,12 +197,15 @@ def usages(draw, *, consistent=True):
         customer_id=draw(st.sampled_from([None, "cus_a"])),
         environment=draw(st.sampled_from([None, "production", "sdk-experiment"])),
         ai_credentials_ownership=draw(st.sampled_from([None, "platform", "user"])),
-        usage=lines, tokens_total=tokens or None, cost_usd=sum(costs, Decimal(0)) if costs else None,
+        usage=lines,
+        tokens_total=tokens or None,
+        cost_usd=sum(costs, Decimal(0)) if costs else None,
         storage_gb=draw(st.sampled_from([None, Decimal("0.000000000001"), Decimal(3), Decimal(10**10)])),
         unpriced=missing if consistent else draw(st.booleans()),
-        bad_usage=bad, problems=["observation 1: not a token count"] if bad and consistent else [],
+        bad_usage=bad,
+        problems=["observation 1: not a token count"] if bad and consistent else [],
         conflicting_attributes=draw(st.booleans()),
-    )  # fmt: skip
+    )
 
 
 A_CARD = st.sampled_from(CARDS)

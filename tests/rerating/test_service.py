@@ -106,11 +106,17 @@ def test_another_card_is_shown_per_organization_and_changes_nothing(service):
     found = service.rerating.what_if(FINANCE, only(DEAR)).to_json()
     assert content(service) == before
     assert [(row["organization_id"], row["old"], row["new"], row["delta"]) for row in found["organizations"]] == [
-        ("org_a", "300", "500", "200"), ("org_b", "150", "250", "100"), (None, "150", "250", "100"),
-    ]  # fmt: skip
+        ("org_a", "300", "500", "200"),
+        ("org_b", "150", "250", "100"),
+        (None, "150", "250", "100"),
+    ]
     assert {name: found[name] for name in ("events", "events_changed", "delta_credits", "delta_usd", "applied")} == {
-        "events": 4, "events_changed": 4, "delta_credits": "400", "delta_usd": "0.016", "applied": False,
-    }  # fmt: skip
+        "events": 4,
+        "events_changed": 4,
+        "delta_credits": "400",
+        "delta_usd": "0.016",
+        "applied": False,
+    }
     assert found["cards"] == [{"id": "dear", "sha256": DEAR.fingerprint()}]
     assert (found["from"], found["to"], found["not_rerated"], found["plan_limits_unknown"]) == (None, None, [], 2)
 
@@ -143,24 +149,21 @@ def test_reasons_are_given_for_what_keeps_its_credits(make):
     later = card(effective_from=NOON + timedelta(days=2))
     found = service.rerating.what_if(EVERYONE, only(later)).to_json()
     assert [(row["reason"], row["events"]) for row in found["not_rerated"]] == [
-        ("legacy_billed", 1), ("no_card_in_force", 3),
-    ]  # fmt: skip
+        ("legacy_billed", 1),
+        ("no_card_in_force", 3),
+    ]
     found = service.rerating.what_if(EVERYONE, only(DEAR)).to_json()
     assert [(row["reason"], row["events"]) for row in found["not_rerated"]] == [
-        ("legacy_billed", 1), ("usage_unknown", 1),
-    ]  # fmt: skip
+        ("legacy_billed", 1),
+        ("usage_unknown", 1),
+    ]
 
 
 def test_progress_ends_with_all_of_it(service, monkeypatch):
     monkeypatch.setattr(rerating, "READ_AT_ONCE", 1)
     told = []
     service.rerating.what_if(EVERYONE, only(DEAR), progress=lambda share, text: told.append((share, text)))
-    assert told == [
-        (0.25, "rated 1 event"),
-        (0.5, "rated 2 events"),
-        (0.75, "rated 3 events"),
-        (1.0, "rated 4 events"),
-    ]
+    assert told == [(0.25, "rated 1 event"), (0.5, "rated 2 events"), (0.75, "rated 3 events"), (1.0, "rated 4 events")]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -180,8 +183,11 @@ def test_slices_are_as_large_as_memory_allows(monkeypatch):
     whole = Selection(None, Snapshot(0, 0), start=NOON)  # type: ignore[arg-type]
     found = slices(whole, [0, 1, 5, 6, 9], [4, 6, 11, 9, 1])
     assert [(piece.events, piece.part, piece.parts) for piece in found] == [
-        (10, 0, 1), (5, 0, 2), (5, 1, 2), (10, 0, 1),
-    ]  # fmt: skip
+        (10, 0, 1),
+        (5, 0, 2),
+        (5, 1, 2),
+        (10, 0, 1),
+    ]
     edges = [(piece.selection.start, piece.selection.end) for piece in found]
     assert edges[0] == (NOON, datetime(1970, 1, 1, 0, 30, tzinfo=UTC))
     assert edges[1] == edges[2] == (edges[0][1], datetime(1970, 1, 1, 1, 30, tzinfo=UTC))
@@ -197,16 +203,24 @@ def test_applying_books_what_was_shown_with_its_history_and_an_audit_entry(servi
     assert done.to_json() == {**shown.to_json(), "applied": True}
     assert credits_of(service) == dict.fromkeys(("a-1", "a-2", "b-1", "none"), "2.5E+2")
     assert booked(service, "id, credits_total, rate_card_version, changed_columns", "event_revisions")[0] == (
-        "a-1", Decimal(150), "builtin-1", "credits_ai_tokens,credits_total,rate_card_version",
-    )  # fmt: skip
+        "a-1",
+        Decimal(150),
+        "builtin-1",
+        "credits_ai_tokens,credits_total,rate_card_version",
+    )
     (entry,) = audited(service)
     assert (entry["actor"], json.loads(entry["detail"])) == (
         "tester",
         {
-            "cards": {"dear": DEAR.fingerprint()}, "from": None, "to": None, "events": 4, "events_changed": 4,
-            "delta_credits": "400.000000", "delta_usd": "0.016000000000000000",
+            "cards": {"dear": DEAR.fingerprint()},
+            "from": None,
+            "to": None,
+            "events": 4,
+            "events_changed": 4,
+            "delta_credits": "400.000000",
+            "delta_usd": "0.016000000000000000",
         },
-    )  # fmt: skip
+    )
     assert service._ledger.card("dear") == DEAR
 
 
@@ -221,9 +235,17 @@ def test_applied_a_second_time_it_changes_nothing(service):
 
 def test_facts_are_never_touched(make):
     odd = usage_row(
-        id="odd", storage_gb=Decimal("0.000000000001"), has_error=True, metadata='{"a": 1}', models=["b", "a\nc"],
-        problems=["one", "two"], bad_usage=True, latency_seconds="0.000001", cost_usd=None, updated_at=NOON,
-    )  # fmt: skip
+        id="odd",
+        storage_gb=Decimal("0.000000000001"),
+        has_error=True,
+        metadata='{"a": 1}',
+        models=["b", "a\nc"],
+        problems=["one", "two"],
+        bad_usage=True,
+        latency_seconds="0.000001",
+        cost_usd=None,
+        updated_at=NOON,
+    )
     service = make([*ROWS, odd])
     made_anew = (
         "credits_ai_tokens, credits_compute, credits_storage, credits_total, credit_price_usd, rate_card_version"
@@ -243,8 +265,12 @@ def test_a_pull_afterwards_keeps_the_new_card(service):
     _, counts = book_usage(ledger, usage, cards, Policy(), run_id="pull")
     assert (counts.new, counts.changed, counts.unchanged) == (1, 1, 3)
     assert {id_: event.rate_card_version for id_, event in events(service).items()} == {
-        "a-1": "dear", "a-2": "dear", "b-1": "dear", "none": "dear", "fresh": "builtin-1",
-    }  # fmt: skip
+        "a-1": "dear",
+        "a-2": "dear",
+        "b-1": "dear",
+        "none": "dear",
+        "fresh": "builtin-1",
+    }
 
 
 def test_a_card_under_a_name_that_events_know_with_other_prices_is_refused(service):
@@ -406,8 +432,13 @@ def test_who_crosses_a_plan_limit_is_named_in_both_directions(world):
     found = world.service.rerating.what_if(FINANCE, double)
     (one,) = found.plan_limits
     assert (one.customer_id, one.plan, one.included, one.old_used, one.new_used, one.direction) == (
-        "cus_a", "Pro", 500_000, Decimal(300_000), Decimal(600_000), "up",
-    )  # fmt: skip
+        "cus_a",
+        "Pro",
+        500_000,
+        Decimal(300_000),
+        Decimal(600_000),
+        "up",
+    )
     assert found.plan_limits_unknown == 0
     half = only(card("half", storage={"credits_per_gb_month": CARD.storage.credits_per_gb_month / 2}))
     (other,) = world.service.rerating.what_if(FINANCE, half).plan_limits

@@ -45,9 +45,16 @@ def test_an_organization_has_old_new_and_the_difference_in_credits_and_usd():
     found = tally(as_stored(rows), CENT).organizations
     assert [row.organization_id for row in found] == ["org_a", "org_b", None]
     assert found[0].to_json() == {
-        "organization_id": "org_a", "events": 1, "events_changed": 1, "old": "150", "new": "150", "delta": "0",
-        "old_usd": "0.006", "new_usd": "1.5", "delta_usd": "1.494",
-    }  # fmt: skip
+        "organization_id": "org_a",
+        "events": 1,
+        "events_changed": 1,
+        "old": "150",
+        "new": "150",
+        "delta": "0",
+        "old_usd": "0.006",
+        "new_usd": "1.5",
+        "delta_usd": "1.494",
+    }
 
 
 def test_the_largest_difference_comes_first_up_or_down():
@@ -91,14 +98,22 @@ def test_only_what_began_inside_a_customers_period_counts_towards_its_limit():
 ROWS = st.lists(
     st.builds(
         lambda n, organization, customer, day, legacy, environment: usage_row(
-            id=n.hex, organization_id=organization, customer_id=customer, timestamp=NOON + timedelta(days=day),
-            legacy_status=legacy, environment=environment,
+            id=n.hex,
+            organization_id=organization,
+            customer_id=customer,
+            timestamp=NOON + timedelta(days=day),
+            legacy_status=legacy,
+            environment=environment,
         ),
-        st.uuids(), st.sampled_from([None, "org_a", "org_b"]), st.sampled_from([None, "cus_a", "cus_b"]),
-        st.integers(-1, 31), st.sampled_from([None, "processed"]), st.sampled_from(["production", "sdk-experiment"]),
+        st.uuids(),
+        st.sampled_from([None, "org_a", "org_b"]),
+        st.sampled_from([None, "cus_a", "cus_b"]),
+        st.integers(-1, 31),
+        st.sampled_from([None, "processed"]),
+        st.sampled_from(["production", "sdk-experiment"]),
     ),
     max_size=8,
-)  # fmt: skip
+)
 SOME_CARD = st.sampled_from([CARD, DEAR, CENT, card("cheap", margin="0.123456", compute={"credits_per_minute": "0.7"})])
 
 
@@ -112,11 +127,13 @@ def test_the_difference_is_new_less_old_for_each_and_in_sum(rows, rate_card):
         return [
             (amount, price)
             for amount, price, one in zip(
-                table["credits_total"].to_pylist(), table["credit_price_usd"].to_pylist(),
-                events["organization_id"].to_pylist(), strict=True,
+                table["credits_total"].to_pylist(),
+                table["credit_price_usd"].to_pylist(),
+                events["organization_id"].to_pylist(),
+                strict=True,
             )
             if one == organization
-        ]  # fmt: skip
+        ]
 
     for row in total.organizations:
         old, new = of(events, row.organization_id), of(rerated, row.organization_id)
@@ -142,10 +159,16 @@ def test_it_comes_to_the_same_in_whatever_slices(rows, rate_card, data):
 @pytest.mark.parametrize(
     ("used", "delta", "direction"),
     [
-        ("900", "100", "up"), ("900", "99.999999", None), ("1000", "-0.000001", "down"), ("1000", "-0", None),
-        ("1500", "-600", "down"), ("1500", "-500", None), ("2000", "9000", None), ("0", "5000", "up"),
+        ("900", "100", "up"),
+        ("900", "99.999999", None),
+        ("1000", "-0.000001", "down"),
+        ("1000", "-0", None),
+        ("1500", "-600", "down"),
+        ("1500", "-500", None),
+        ("2000", "9000", None),
+        ("0", "5000", "up"),
     ],
-)  # fmt: skip
+)
 def test_a_limit_is_crossed_when_all_of_it_is_reached_before_or_after_but_not_both(used, delta, direction):
     found = crossings([limit(used=used)], {"cus_a": Decimal(delta)})
     assert [one.direction for one in found] == ([] if direction is None else [direction])
@@ -155,10 +178,15 @@ def test_a_customer_that_several_organizations_share_crosses_once_and_names_them
     shared = limit(sharing=("org_a", "org_b"))
     (found,) = crossings([shared, shared], {"cus_a": Decimal(250)})
     assert found.to_json() == {
-        "customer_id": "cus_a", "organizations": ["org_a", "org_b"], "plan": "Pro", "included": 1000,
-        "old_used": "900", "new_used": "1150", "crosses": "up",
+        "customer_id": "cus_a",
+        "organizations": ["org_a", "org_b"],
+        "plan": "Pro",
+        "included": 1000,
+        "old_used": "900",
+        "new_used": "1150",
+        "crosses": "up",
         "period": {"start": "2026-11-01T12:00:00.000Z", "end": "2026-12-01T12:00:00.000Z"},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -174,9 +202,11 @@ def test_periods_are_those_that_run_now():
 
 def test_unknown_plans_are_counted_and_no_plan_is_not_unknown():
     rows = [
-        limit("known"), limit("unread", state="unknown", included=None, used=None), limit("yearly", included=None),
+        limit("known"),
+        limit("unread", state="unknown", included=None, used=None),
+        limit("yearly", included=None),
         limit("without", state="none", included=None, used=None),
-    ]  # fmt: skip
+    ]
     differ = {"known", "unread", "yearly", "without", "long ago"}
     assert unknown_plans(rows, differ, was_read=True) == 2
     assert unknown_plans(rows, differ - {"unread"}, was_read=True) == 1

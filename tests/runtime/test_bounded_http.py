@@ -56,11 +56,17 @@ def test_an_answer_of_langfuse_has_an_end_in_time_and_size(talk, error, in_time)
 @pytest.mark.parametrize(
     "talk",
     [
-        misbehaving.drip_body, misbehaving.drip_header, misbehaving.without_end, misbehaving.bomb,
-        misbehaving.bombs_in_a_bomb, misbehaving.lie, misbehaving.cut_short, misbehaving.broken_chunks,
+        misbehaving.drip_body,
+        misbehaving.drip_header,
+        misbehaving.without_end,
+        misbehaving.bomb,
+        misbehaving.bombs_in_a_bomb,
+        misbehaving.lie,
+        misbehaving.cut_short,
+        misbehaving.broken_chunks,
     ],
     ids=lambda talk: talk.__name__,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("method", ["get", "post"])
 def test_an_answer_of_stripe_has_an_end_in_time_and_size_and_what_was_sent_may_have_arrived(talk, method, in_time):
     with serving(talk) as url:

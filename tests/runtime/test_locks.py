@@ -79,9 +79,11 @@ def test_the_ledgers_lock_names_its_holder_too(tmp_path):
 def test_a_pull_that_waits_in_vain_is_one_line_and_exit_3(tmp_path, run_command, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
     environment = {
-        "LANGFUSE_HOST": "http://127.0.0.1:9", "LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk",
+        "LANGFUSE_HOST": "http://127.0.0.1:9",
+        "LANGFUSE_PUBLIC_KEY": "pk",
+        "LANGFUSE_SECRET_KEY": "sk",
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",
-    }  # fmt: skip
+    }
     run_command(environment, "events")
     with exclusive(tmp_path / "billing.duckdb.pull"):
         code, out, err = run_command(environment, "pull", "--from", "2026-11-01", "--to", "2026-11-02", "--json")

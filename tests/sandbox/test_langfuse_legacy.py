@@ -54,11 +54,7 @@ def test_the_record_of_a_trace_knows_its_attributes(traces, dataset):
     for trace in traces:
         known = truth[trace["id"]]
         user = trace["userId"] or trace["metadata"].get("userId")
-        assert (user, trace["sessionId"], trace["environment"]) == (
-            known.user_id,
-            known.session_id,
-            known.environment,
-        )
+        assert (user, trace["sessionId"], trace["environment"]) == (known.user_id, known.session_id, known.environment)
         assert (trace["metadata"].get("chatflowName") or trace["name"]) == known.chatflow_name
 
 

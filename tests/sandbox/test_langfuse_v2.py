@@ -43,9 +43,20 @@ def test_groups_not_asked_for_leave_their_keys_out(langfuse):
         return set(langfuse.get(OBSERVATIONS, params={"limit": 1, "fields": fields}).json()["data"][0])
 
     core = {
-        "id", "traceId", "startTime", "endTime", "projectId", "parentObservationId", "type",
-        "latency", "timeToFirstToken", "modelId", "inputPrice", "outputPrice", "totalPrice",
-    }  # fmt: skip
+        "id",
+        "traceId",
+        "startTime",
+        "endTime",
+        "projectId",
+        "parentObservationId",
+        "type",
+        "latency",
+        "timeToFirstToken",
+        "modelId",
+        "inputPrice",
+        "outputPrice",
+        "totalPrice",
+    }
     assert keys("core") == core
     assert keys("usage") - core >= {"usageDetails", "costDetails", "totalCost"}
     assert keys("io") - core == {"input", "output"}

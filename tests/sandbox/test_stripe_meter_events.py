@@ -283,8 +283,7 @@ def test_an_event_can_be_cancelled_within_24_hours_of_its_receipt(world):
 
 
 @pytest.mark.parametrize(
-    ("identifier", "hours", "text"),
-    [("one", 24, "more than 24 hours ago"), ("other", 0, "No meter event exists")],
+    ("identifier", "hours", "text"), [("one", 24, "more than 24 hours ago"), ("other", 0, "No meter event exists")]
 )
 def test_an_event_that_cannot_be_cancelled_stays(world, identifier, hours, text):
     world.send("one")

@@ -40,9 +40,21 @@ def test_groups_are_cut_at_the_right_places_whatever_texts_and_metadata_say():
 
     assert selected["metadata"] == full["metadata"]
     assert set(selected) == {
-        "id", "traceId", "startTime", "endTime", "projectId", "parentObservationId", "type", "latency",
-        "timeToFirstToken", "modelId", "inputPrice", "outputPrice", "totalPrice", "metadata",
-    }  # fmt: skip
+        "id",
+        "traceId",
+        "startTime",
+        "endTime",
+        "projectId",
+        "parentObservationId",
+        "type",
+        "latency",
+        "timeToFirstToken",
+        "modelId",
+        "inputPrice",
+        "outputPrice",
+        "totalPrice",
+        "metadata",
+    }
     every = frozenset({"core", "basic", "time", "model", "usage", "metadata", "trace_context"})
     assert json.loads(select_groups(text, every)) == full
 

@@ -79,10 +79,20 @@ def test_what_is_accepted_is_counted_once_however_often_it_is_sent(world, meter_
 @pytest.mark.parametrize(
     "kind",
     [
-        "after_success_500", "after_success_cut", "after_success_timeout", "reset", "cut", "broken_json",
-        "html", "404_html", "504_html", "503", "429", "409",
+        "after_success_500",
+        "after_success_cut",
+        "after_success_timeout",
+        "reset",
+        "cut",
+        "broken_json",
+        "html",
+        "404_html",
+        "504_html",
+        "503",
+        "429",
+        "409",
     ],
-)  # fmt: skip
+)
 def test_a_fault_that_passes_costs_nothing(world, kind):
     world.fault(kind, body_contains="evt-3", seconds=1.3)
     outcomes = world.send(*(world.event(f"evt-{n}", 10, n) for n in range(6)))

@@ -35,9 +35,13 @@ def rules(granularity=HOUR, **changes):
 
 def usage(id_, time, amount, customer="cus_a", status="pending", marks=""):
     return {
-        "id": id_, "customer_id": customer, "timestamp": at(time).replace(tzinfo=None), "sync_status": status,
-        "credits_total": Decimal(amount), "marks": marks,
-    }  # fmt: skip
+        "id": id_,
+        "customer_id": customer,
+        "timestamp": at(time).replace(tzinfo=None),
+        "sync_status": status,
+        "credits_total": Decimal(amount),
+        "marks": marks,
+    }
 
 
 def changed(id_, time, amount, customer="cus_a"):
@@ -78,9 +82,7 @@ def plan(*rows, covered=(), carried=None, calendars=None, revisions=None, rule=N
 
 def meter_events(found):
     """(customer, stamp, whole credits) of every intent, in order."""
-    return [
-        (row["customer_id"], f"{row['stamp']:%d %H:%M:%S}", row["value"]) for row in found.intents.to_pylist()
-    ]  # fmt: skip
+    return [(row["customer_id"], f"{row['stamp']:%d %H:%M:%S}", row["value"]) for row in found.intents.to_pylist()]
 
 
 def covers(found):
@@ -109,9 +111,11 @@ def test_by_hour_one_meter_event_carries_a_customers_credits_of_one_utc_hour():
 
 def test_by_event_every_usage_event_is_a_meter_event_of_its_own_second():
     found = plan(
-        usage("1", "20 10:05:07.9", "150"), usage("2", "20 10:05:07.9", "50"), usage("3", "20 11:00", "7"),
+        usage("1", "20 10:05:07.9", "150"),
+        usage("2", "20 10:05:07.9", "50"),
+        usage("3", "20 11:00", "7"),
         rule=rules(EVENT),
-    )  # fmt: skip
+    )
     assert meter_events(found) == [
         ("cus_a", "20 10:05:07", 150),
         ("cus_a", "20 10:05:07", 50),
@@ -122,9 +126,11 @@ def test_by_event_every_usage_event_is_a_meter_event_of_its_own_second():
 
 def test_an_hour_is_split_where_a_billing_period_begins_inside_it():
     found = plan(
-        usage("before", "20 10:05", "150"), usage("after", "20 10:40", "50"), usage("next hour", "20 11:05", "7"),
+        usage("before", "20 10:05", "150"),
+        usage("after", "20 10:40", "50"),
+        usage("next hour", "20 11:05", "7"),
         calendars={"cus_a": Periods("20 10:17:05")},
-    )  # fmt: skip
+    )
     assert meter_events(found) == [
         ("cus_a", "20 10:00:00", 150),
         ("cus_a", "20 10:17:05", 50),
@@ -152,8 +158,10 @@ def test_two_edges_in_one_hour_make_three_meter_events():
         calendars={"cus_a": Periods("20 10:15", "20 10:45")},
     )
     assert meter_events(found) == [
-        ("cus_a", "20 10:00:00", 10), ("cus_a", "20 10:15:00", 10), ("cus_a", "20 10:45:00", 10),
-    ]  # fmt: skip
+        ("cus_a", "20 10:00:00", 10),
+        ("cus_a", "20 10:15:00", 10),
+        ("cus_a", "20 10:45:00", 10),
+    ]
 
 
 def test_another_customers_period_splits_nothing():
@@ -165,9 +173,7 @@ def test_another_customers_period_splits_nothing():
 
 
 def test_fractions_are_carried_across_hours_and_days_and_never_rounded_up():
-    found = plan(
-        usage("1", "18 10:05", "10.4"), usage("2", "19 23:59", "10.4"), usage("3", "20 10:05", "10.4"),
-    )  # fmt: skip
+    found = plan(usage("1", "18 10:05", "10.4"), usage("2", "19 23:59", "10.4"), usage("3", "20 10:05", "10.4"))
     assert [value for _, _, value in meter_events(found)] == [10, 10, 11]
     assert [str(before) for before in found.intents["carried_before"].to_pylist()] == [
         "0.000000",
@@ -189,9 +195,11 @@ def test_less_than_a_whole_credit_waits_as_carried():
 
 def test_what_waited_is_covered_by_the_meter_event_that_completes_a_credit():
     found = plan(
-        usage("1", "20 09:05", "0.5", marks="carried"), usage("2", "20 10:05", "0.4"), usage("3", "20 11:05", "0.2"),
+        usage("1", "20 09:05", "0.5", marks="carried"),
+        usage("2", "20 10:05", "0.4"),
+        usage("3", "20 11:05", "0.2"),
         usage("4", "20 11:06", "3"),
-    )  # fmt: skip
+    )
     assert meter_events(found) == [("cus_a", "20 11:00:00", 4)]
     assert covers(found) == [
         (id_, "cus_a", amount) for id_, amount in zip("1234", ("0.5", "0.4", "0.2", "3"), strict=True)
@@ -296,33 +304,36 @@ def test_by_event_each_usage_event_is_too_old_by_its_own_second():
 
 def test_usage_of_a_closed_period_is_held_and_the_rest_goes_on():
     found = plan(
-        usage("late", "20 10:05", "150"), usage("open", "20 10:20", "20"), usage("other", "20 10:05", "7", "cus_b"),
+        usage("late", "20 10:05", "150"),
+        usage("open", "20 10:20", "20"),
+        usage("other", "20 10:05", "7", "cus_b"),
         calendars={"cus_a": Periods("20 10:17", closed_before="20 10:17")},
-    )  # fmt: skip
+    )
     assert meter_events(found) == [("cus_a", "20 10:17:00", 20), ("cus_b", "20 10:00:00", 7)]
     assert found.holds == [Hold("late", "closed_period", "its invoice is final")]
 
 
 def test_a_correction_of_a_closed_period_is_held_too():
     found = plan(
-        changed("1", "20 10:05", "170"), covered=[sent("1", "150", "20 10:00")],
+        changed("1", "20 10:05", "170"),
+        covered=[sent("1", "150", "20 10:00")],
         calendars={"cus_a": Periods(closed_before="20 11:00")},
-    )  # fmt: skip
+    )
     assert (meter_events(found), [hold.cause for hold in found.holds]) == ([], ["closed_period"])
 
 
 def test_a_fraction_that_waited_in_time_is_carried_on_after_its_period_closed():
     found = plan(
-        usage("1", "20 09:05", "0.6", marks="carried"), usage("2", "20 11:05", "0.6"),
+        usage("1", "20 09:05", "0.6", marks="carried"),
+        usage("2", "20 11:05", "0.6"),
         calendars={"cus_a": Periods("20 10:00", closed_before="20 10:00")},
-    )  # fmt: skip
+    )
     assert (meter_events(found), found.holds) == ([("cus_a", "20 11:00:00", 1)], [])
 
 
 def test_waiting_fractions_that_grew_to_whole_credits_are_new_usage_of_a_closed_period():
     found = plan(
-        usage("1", "20 09:05", "500.6", marks="carried"),
-        calendars={"cus_a": Periods(closed_before="20 10:00")},
+        usage("1", "20 09:05", "500.6", marks="carried"), calendars={"cus_a": Periods(closed_before="20 10:00")}
     )
     assert (meter_events(found), [hold.cause for hold in found.holds]) == ([], ["closed_period"])
 

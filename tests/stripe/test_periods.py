@@ -237,8 +237,10 @@ def spans():
 moments = st.integers(0, 60).map(lambda n: at(2026, 11, 20) + timedelta(hours=n, minutes=n % 3, seconds=n))
 items = st.builds(
     lambda meter_id, span, price: item("si_1", meter_id, *span, price),
-    st.sampled_from([METER, METER, None]), spans(), st.sampled_from(["p1", "p2"]),
-)  # fmt: skip
+    st.sampled_from([METER, METER, None]),
+    spans(),
+    st.sampled_from(["p1", "p2"]),
+)
 some_subscriptions = st.lists(
     st.builds(
         lambda id_, found, status, started, ended: subscription(

@@ -72,10 +72,13 @@ class TestConnecting:
     @pytest.mark.parametrize(
         ("key", "base", "sink", "per_second"),
         [
-            ("rk_live_1", None, "v1", 900), ("rk_test_1", None, "v1", 20), ("odd", None, "v1", 20),
-            ("rk_live_1", None, "v2_stream", 90), ("rk_live_1", "http://127.0.0.1:9", "v1", None),
+            ("rk_live_1", None, "v1", 900),
+            ("rk_test_1", None, "v1", 20),
+            ("odd", None, "v1", 20),
+            ("rk_live_1", None, "v2_stream", 90),
+            ("rk_live_1", "http://127.0.0.1:9", "v1", None),
         ],
-    )  # fmt: skip
+    )
     def test_only_stripe_itself_is_sent_at_a_pace_of_our_own(self, key, base, sink, per_second):
         environment = {"BILLING_MODE": "live", "STRIPE_API_KEY": key} | (
             {} if base is None else {"STRIPE_API_BASE": base}
@@ -370,19 +373,29 @@ class TestTheUpcomingInvoice:
 class TestSummaries:
     def test_are_asked_for_in_pages_of_a_hundred_and_exact(self):
         start = objects.seconds(2026, 11, 1)
-        body = json.dumps({
-            "object": "list", "has_more": False, "url": "/",
-            "data": [objects.summary(start, 7), objects.summary(start + 3600, "EXACT")],
-        }).replace('"EXACT"', "9007199254740993.25").encode()  # fmt: skip
+        body = (
+            json.dumps(
+                {
+                    "object": "list",
+                    "has_more": False,
+                    "url": "/",
+                    "data": [objects.summary(start, 7), objects.summary(start + 3600, "EXACT")],
+                }
+            )
+            .replace('"EXACT"', "9007199254740993.25")
+            .encode()
+        )
         found, asked = reading(
-            Reply(body=body),
-            lambda p: p.summaries("mtr_1", "cus_1", at(2026, 11, 1), at(2026, 11, 2), "hour"),
+            Reply(body=body), lambda p: p.summaries("mtr_1", "cus_1", at(2026, 11, 1), at(2026, 11, 2), "hour")
         )
         assert asked[0].path == "/v1/billing/meters/mtr_1/event_summaries"
         assert asked[0].query == {
-            "customer": "cus_1", "start_time": str(start), "end_time": str(start + 86400),
-            "value_grouping_window": "hour", "limit": "100",
-        }  # fmt: skip
+            "customer": "cus_1",
+            "start_time": str(start),
+            "end_time": str(start + 86400),
+            "value_grouping_window": "hour",
+            "limit": "100",
+        }
         assert found == [
             SummaryBucket(at(2026, 11, 1), at(2026, 11, 1, 1), Decimal(7)),
             SummaryBucket(at(2026, 11, 1, 1), at(2026, 11, 1, 2), Decimal("9007199254740993.25")),

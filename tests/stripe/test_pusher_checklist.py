@@ -19,8 +19,11 @@ from tests.stripe.events import NOON, event, events
 from tests.stripe.fake import KEY, QUICK, Reply, duplicate, error, html, page, patience_with, receipt, stripe_that
 
 ACCEPTED, DUPLICATE, REJECTED, UNKNOWN = (
-    OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.REJECTED, OutcomeKind.UNKNOWN,
-)  # fmt: skip
+    OutcomeKind.ACCEPTED,
+    OutcomeKind.DUPLICATE,
+    OutcomeKind.REJECTED,
+    OutcomeKind.UNKNOWN,
+)
 
 
 def sent(answer, given, meter_api="v1", patience=QUICK):

@@ -86,12 +86,8 @@ CALLS = {
         "/v1/billing/meters/mtr_1/event_summaries",
         _meter_list_event_summaries_params.MeterListEventSummariesParams,
     ),
-    "error reports": (
-        lambda p: p.error_reports(clock.now()),
-        "/v2/core/events",
-        _event_list_params.EventListParams,
-    ),
-}  # fmt: skip
+    "error reports": (lambda p: p.error_reports(clock.now()), "/v2/core/events", _event_list_params.EventListParams),
+}
 
 
 @pytest.mark.parametrize(("call", "path", "accepted"), CALLS.values(), ids=CALLS)

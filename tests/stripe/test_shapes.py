@@ -73,7 +73,7 @@ def test_an_item_whose_price_says_nothing_of_metering_may_be_metered():
         (shapes.error_report, objects.report(created="soon"), "created is not a time"),
         (lambda raw: shapes.subscription(raw, []), {"id": "sub_1", "object": "subscription"}, "sub_1: customer is mi"),
     ],
-)  # fmt: skip
+)
 def test_what_the_house_cannot_do_without_is_demanded_by_name(shape, raw, says):
     with pytest.raises(shapes.UnexpectedShape, match=says):
         shape(raw)

@@ -12,8 +12,12 @@ from tests.stripe.events import event, events
 from tests.stripe.fake import KEY, QUICK, Reply, error, html, patience_with, stripe_that
 
 ACCEPTED, DUPLICATE, REJECTED, REFUSED, UNKNOWN = (
-    OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.REJECTED, OutcomeKind.REFUSED, OutcomeKind.UNKNOWN,
-)  # fmt: skip
+    OutcomeKind.ACCEPTED,
+    OutcomeKind.DUPLICATE,
+    OutcomeKind.REJECTED,
+    OutcomeKind.REFUSED,
+    OutcomeKind.UNKNOWN,
+)
 SESSION, STREAM = "/v2/billing/meter_event_session", "/v2/billing/meter_event_stream"
 TAKEN = Reply(body={})
 EXPIRED = error(401, "The session expired", type="temporary_session_expired")

@@ -28,8 +28,12 @@ from tests.stripe.fake import (
 )
 
 ACCEPTED, DUPLICATE, REJECTED, REFUSED, UNKNOWN = (
-    OutcomeKind.ACCEPTED, OutcomeKind.DUPLICATE, OutcomeKind.REJECTED, OutcomeKind.REFUSED, OutcomeKind.UNKNOWN,
-)  # fmt: skip
+    OutcomeKind.ACCEPTED,
+    OutcomeKind.DUPLICATE,
+    OutcomeKind.REJECTED,
+    OutcomeKind.REFUSED,
+    OutcomeKind.UNKNOWN,
+)
 REPLAYED = {"Idempotent-Replayed": "true"}
 
 
@@ -159,10 +163,24 @@ def test_other_bytes_under_the_same_key_raise_an_alarm():
         Reply(302, b"", {"Location": "/elsewhere"}),
     ],
     ids=[
-        "timeout", "reset", "HTML 200", "HTML 404", "HTML 502", "broken JSON", "JSON list", "500", "503", "424", "409",
-        "receipt of another event", "another object", "empty 500", "odd error object", "redirect",
+        "timeout",
+        "reset",
+        "HTML 200",
+        "HTML 404",
+        "HTML 502",
+        "broken JSON",
+        "JSON list",
+        "500",
+        "503",
+        "424",
+        "409",
+        "receipt of another event",
+        "another object",
+        "empty 500",
+        "odd error object",
+        "redirect",
     ],
-)  # fmt: skip
+)
 class TestADoubtfulTry:
     def test_is_repeated_with_the_same_bytes_under_the_same_key(self, fault):
         with stripe_that(answers(fault, receipt)) as fake:

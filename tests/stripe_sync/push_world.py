@@ -191,9 +191,7 @@ class World:
 
 def use(id_: str, time: datetime, amount: str = "150", customer: str | None = "cus_a", **facts: Any) -> dict[str, Any]:
     """A trace of `amount` credits: as many thousandths of a GB-month as it takes, nothing else."""
-    nothing = {
-        "tokens_in": None, "tokens_out": None, "tokens_total": None, "usage": [], "models": [], "cost_usd": None,
-    }  # fmt: skip
+    nothing = {"tokens_in": None, "tokens_out": None, "tokens_total": None, "usage": [], "models": [], "cost_usd": None}
     gigabytes = Decimal(amount) / CARD.storage.credits_per_gb_month
     facts = {"latency_seconds": 0, "storage_gb": gigabytes, **nothing, **facts}
     return usage_row(id=id_, timestamp=time, customer_id=customer, **facts)

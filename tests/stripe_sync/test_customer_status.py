@@ -28,9 +28,17 @@ def invoice(*lines):
 
 def status(**changes):
     facts = {
-        "customer_id": "cus_a", "state": "active", "plan": "Pro", "included": 500_000, "used": Decimal("1500.25"),
-        "period_start": START, "period_end": END, "upcoming": invoice(), "read_at": START, **changes,
-    }  # fmt: skip
+        "customer_id": "cus_a",
+        "state": "active",
+        "plan": "Pro",
+        "included": 500_000,
+        "used": Decimal("1500.25"),
+        "period_start": START,
+        "period_end": END,
+        "upcoming": invoice(),
+        "read_at": START,
+        **changes,
+    }
     return CustomerStatus(**facts)
 
 

@@ -38,10 +38,13 @@ def every_stage(world, stripe):
     world.push()
     stripe.fault("reset", times=MANY, body_contains="cus_b")
     world.book(
-        use("processed", at(1), "2"), use("sending", at(1), "4", customer="cus_b"),
-        use("error", at(1), "8", customer="cus_typo"), use("held", at(0) - timedelta(days=40), "16"),
-        use("excluded", at(1), "32", environment="sdk-experiment"), use("nobody's", at(1), "64", customer=None),
-    )  # fmt: skip
+        use("processed", at(1), "2"),
+        use("sending", at(1), "4", customer="cus_b"),
+        use("error", at(1), "8", customer="cus_typo"),
+        use("held", at(0) - timedelta(days=40), "16"),
+        use("excluded", at(1), "32", environment="sdk-experiment"),
+        use("nobody's", at(1), "64", customer=None),
+    )
     world.push()
     stripe.no_faults()
     world.book(use("pending", at(2), "128"))
@@ -51,11 +54,23 @@ def every_stage(world, stripe):
 def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_ledger(every_stage):
     pipeline = every_stage.desk.pipeline(ADMIN)
     assert {stage.value: int(amounts.credits) for stage, amounts in pipeline.stages.items()} == {
-        "pending": 128, "sending": 4, "processed": 2, "confirmed": 1, "error": 8, "held": 80, "excluded": 0,
-    }  # fmt: skip
+        "pending": 128,
+        "sending": 4,
+        "processed": 2,
+        "confirmed": 1,
+        "error": 8,
+        "held": 80,
+        "excluded": 0,
+    }
     assert {stage.value: amounts.events for stage, amounts in pipeline.stages.items()} == {
-        "pending": 1, "sending": 1, "processed": 1, "confirmed": 1, "error": 1, "held": 2, "excluded": 1,
-    }  # fmt: skip
+        "pending": 1,
+        "sending": 1,
+        "processed": 1,
+        "confirmed": 1,
+        "error": 1,
+        "held": 2,
+        "excluded": 1,
+    }
     events = every_stage.events().values()
     assert pipeline.total == Amounts(
         8, sum(event.credits.total for event in events), sum(event.amount_usd for event in events)
@@ -210,6 +225,10 @@ def test_every_decision_is_in_the_audit_log_with_who_what_how_much_and_why(world
     (hold, release) = world.rows(query)
     assert (hold[0], hold[1]) == ("ada", "sync hold")
     assert json.loads(hold[2]) == {
-        "events": 1, "credits": "150.000000", "usd": "0.006000000000000000", "reason": "dispute 42", "ids": ["1"],
-    }  # fmt: skip
+        "events": 1,
+        "credits": "150.000000",
+        "usd": "0.006000000000000000",
+        "reason": "dispute 42",
+        "ids": ["1"],
+    }
     assert release[1] == "sync release"

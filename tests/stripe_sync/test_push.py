@@ -43,9 +43,11 @@ def time_of(event):
 
 def test_a_push_sends_one_meter_event_per_customer_and_hour_and_says_what_it_did(world, stripe):
     world.book(
-        use("1", at(0, 10), "150.5"), use("2", at(0, 50), "20"), use("3", at(1, 10), "7"),
+        use("1", at(0, 10), "150.5"),
+        use("2", at(0, 50), "20"),
+        use("3", at(1, 10), "7"),
         use("4", at(0, 10), "30", customer="cus_b"),
-    )  # fmt: skip
+    )
     assert outcome(world.push()) == {"intents": 3, "sent": 3, "confirmed": 3, "credits_sent": 207}
     assert stripe.sums() == {"cus_a": 177, "cus_b": 30}
     received = {(event["customer"], time_of(event)): event["payload"] for event in stripe.received()}
@@ -307,8 +309,10 @@ def test_checklist_pusher_unknown_outcomes_older_than_20_hours_that_arrived_are_
     world.wait(hours=21)
     posts = stripe.posts()
     assert counts(world.push(), "duplicates", "credits_sent", "unknown") == {
-        "duplicates": 1, "credits_sent": 150, "unknown": 0,
-    }  # fmt: skip
+        "duplicates": 1,
+        "credits_sent": 150,
+        "unknown": 0,
+    }
     assert (stripe.posts(), stripe.sums(), world.statuses()) == (posts, {"cus_a": 150}, {"1": "confirmed"})
     assert "Stripe's sum for the hour" in world.intents()[0]["answer"]
 
@@ -620,16 +624,22 @@ def test_summaries_that_cannot_be_read_are_said_and_cost_no_status(world, stripe
 
 def test_checklist_pusher_a_dry_run_shows_the_exact_bodies_sends_nothing_and_stores_nothing(world, stripe):
     world.book(
-        use("1", at(0), "150.5"), use("2", at(0), "20", customer="cus_b"), use("late", at(0) - timedelta(days=36)),
-        use("nobody's", at(0), customer=None), use("fraction", at(0), "0.5", customer="cus_c"),
-    )  # fmt: skip
+        use("1", at(0), "150.5"),
+        use("2", at(0), "20", customer="cus_b"),
+        use("late", at(0) - timedelta(days=36)),
+        use("nobody's", at(0), customer=None),
+        use("fraction", at(0), "0.5", customer="cus_c"),
+    )
     before = world.content()
     result = world.push(dry_run=True)
     assert (world.content(), stripe.posts()) == (before, 0)
     assert result.is_dry_run
     assert counts(result, "intents", "held", "newly_held", "sent") == {
-        "intents": 2, "held": 2, "newly_held": 2, "sent": 0,
-    }  # fmt: skip
+        "intents": 2,
+        "held": 2,
+        "newly_held": 2,
+        "sent": 0,
+    }
     world.push()
     sent = {
         event["identifier"]: {
@@ -759,8 +769,11 @@ def test_every_push_is_in_the_audit_log_with_who_how_many_and_the_hash_of_what_w
     ((actor, detail),) = audited(world)
     assert actor == "tester"
     assert {name: detail[name] for name in ("outcome", "sent", "rejected", "credits_sent")} == {
-        "outcome": "done", "sent": 1, "rejected": 1, "credits_sent": "150",
-    }  # fmt: skip
+        "outcome": "done",
+        "sent": 1,
+        "rejected": 1,
+        "credits_sent": "150",
+    }
     assert len(detail["sha256"]) == 64
     (run,) = world.desk.pushes(ADMIN)
     assert (run.actor, run.outcome, run.result["sent"], run.error) == ("tester", "done", 1, None)

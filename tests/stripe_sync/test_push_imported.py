@@ -120,9 +120,10 @@ def test_an_import_that_is_undone_and_made_again_decides_nothing(world, restored
 
 
 @pytest.mark.parametrize(
-    "later", [use("p", at(0, 10), "250"), use("p", at(1, 20), "150"), use("p", at(0, 10), "140")],
+    "later",
+    [use("p", at(0, 10), "250"), use("p", at(1, 20), "150"), use("p", at(0, 10), "140")],
     ids=["more", "in another hour", "less"],
-)  # fmt: skip
+)
 def test_what_a_pull_says_later_of_billed_usage_hides_nothing_that_was_sent(world, restored, stripe, tmp_path, later):
     world.book(use("p", at(0, 10), "150"))
     world.push()

@@ -28,10 +28,34 @@ def test_spellings_of_one_host_are_one_host(host, port, upper, dot):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a b", "a@b", "u:p@h", "a..b", "a:", "a:0", "a:65536", "a:x", "a:8 ", "::1", "[::1", "[1.2.3.4]",
-     "[fe80::1%eth0]", "[::ffff:127.0.0.1]",
-     "h/x", "h?x", "h#x", "h\\x", "a,b", "münchen.de", "\u212aitten", "-a", ".", "a" * 254],
-)  # fmt: skip
+    [
+        "",
+        "a b",
+        "a@b",
+        "u:p@h",
+        "a..b",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a:x",
+        "a:8 ",
+        "::1",
+        "[::1",
+        "[1.2.3.4]",
+        "[fe80::1%eth0]",
+        "[::ffff:127.0.0.1]",
+        "h/x",
+        "h?x",
+        "h#x",
+        "h\\x",
+        "a,b",
+        "münchen.de",
+        "\u212aitten",
+        "-a",
+        ".",
+        "a" * 254,
+    ],
+)
 def test_what_no_browser_sends_as_a_host_is_no_host(text):
     assert HostPort.parse(text) is None
 
@@ -56,9 +80,26 @@ def test_a_page_is_at_the_host_and_port_it_was_loaded_from_and_nowhere_else(sche
 
 
 @pytest.mark.parametrize(
-    "origin", ["null", "", "file://", "http://", "http:h", "//h", "http://u@h", "http://h/", "http://h?x", "http://h#x",
-               "http://h\\@evil", "ftp://h", "chrome-extension://abc", "http://h:80:80", "http://a,http://b", "http://a http://b"]
-)  # fmt: skip
+    "origin",
+    [
+        "null",
+        "",
+        "file://",
+        "http://",
+        "http:h",
+        "//h",
+        "http://u@h",
+        "http://h/",
+        "http://h?x",
+        "http://h#x",
+        "http://h\\@evil",
+        "ftp://h",
+        "chrome-extension://abc",
+        "http://h:80:80",
+        "http://a,http://b",
+        "http://a http://b",
+    ],
+)
 def test_what_is_no_web_page_has_no_site(origin):
     assert Site.parse(origin) is None
 

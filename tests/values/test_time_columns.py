@@ -17,9 +17,17 @@ TIMES = st.lists(
     st.none() | st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))
 )
 ASKS_THE_SYSTEM = (
-    "_between", "floor_temporal", "ceil_temporal", "round_temporal", "assume_timezone", "local_timestamp", "strftime",
-    "iso_calendar", "day_of_week", "is_dst",
-)  # fmt: skip
+    "_between",
+    "floor_temporal",
+    "ceil_temporal",
+    "round_temporal",
+    "assume_timezone",
+    "local_timestamp",
+    "strftime",
+    "iso_calendar",
+    "day_of_week",
+    "is_dst",
+)
 
 
 def column(times):

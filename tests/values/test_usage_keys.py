@@ -39,7 +39,7 @@ SPELLINGS = {
     "units": """web_search_requests server_tool_use.web_search_requests webSearchRequests searches search_units
         characters input_characters images output_images image_count num_images seconds audio_seconds
         inputAudioSeconds duration_seconds requests tool_calls pages ocr_pages milliseconds tokens_per_second""",
-}  # fmt: skip
+}
 
 KNOWN = [(name, key) for name, keys in SPELLINGS.items() for key in keys.split()]
 

@@ -42,9 +42,19 @@ def test_on_this_machine_its_own_names_lead_in_through_any_forwarded_port(name, 
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "10.1.2.3", "billing.example",
-     "xn--lcalhost-p7a", "128.0.0.1", "[::2]", "0.0.0.0:8501", "dashboard"],
-)  # fmt: skip
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "10.1.2.3",
+        "billing.example",
+        "xn--lcalhost-p7a",
+        "128.0.0.1",
+        "[::2]",
+        "0.0.0.0:8501",
+        "dashboard",
+    ],
+)
 def test_a_name_that_is_not_this_machines_is_misdirected(host):
     assert status(host) == 421
 
@@ -155,10 +165,15 @@ def asked(
             sent.append(message)
 
         scope = {
-            "type": kind, "path": path, "method": "GET", "scheme": "http" if kind == "http" else "ws",
-            "query_string": b"", "server": ("127.0.0.1", 8501), "client": client,
+            "type": kind,
+            "path": path,
+            "method": "GET",
+            "scheme": "http" if kind == "http" else "ws",
+            "query_string": b"",
+            "server": ("127.0.0.1", 8501),
+            "client": client,
             "headers": [(name.encode(), value.encode()) for name, value in headers],
-        }  # fmt: skip
+        }
         await door(scope, receive, send)
         return sent
 
@@ -287,8 +302,14 @@ def test_each_warning_is_logged_once_and_strangers_cannot_fill_the_disk(sockets,
 
     async def asking():
         for number in range(500):
-            scope = {"type": "http", "path": "/", "method": "GET", "server": ("127.0.0.1", 1), "client": None,
-                     "headers": [(b"host", f"evil{number // 2}.example".encode())]}  # fmt: skip
+            scope = {
+                "type": "http",
+                "path": "/",
+                "method": "GET",
+                "server": ("127.0.0.1", 1),
+                "client": None,
+                "headers": [(b"host", f"evil{number // 2}.example".encode())],
+            }
             await door(scope, None, lambda _message: asyncio.sleep(0))
 
     asyncio.run(asking())

@@ -33,9 +33,13 @@ def shaken(server, **headers):
     host, _, port = place_of(server).partition(":")
     line = socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS)
     lines = {
-        "Host": place_of(server), "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(), **headers,
-    }  # fmt: skip
+        "Host": place_of(server),
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(),
+        **headers,
+    }
     request = "\r\n".join(["GET /_stcore/stream HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items())])
     line.sendall(f"{request}\r\n\r\n".encode())
     answer = b""
@@ -54,10 +58,15 @@ def close_code(line):
 def test_pages_and_sockets_of_other_sites_are_turned_away_at_once_and_own_ones_served(dashboard):
     own, here, public = dashboard.url, place_of(dashboard), "https://billing.example"
     for origin, host, expected in (
-        (own, here, 101), (public, "billing.example", 101), (public, here, 101), (own.upper(), here, 101),
-        ("http://evil.example", here, 403), ("null", here, 403), (own, "evil.example", 403),
+        (own, here, 101),
+        (public, "billing.example", 101),
+        (public, here, 101),
+        (own.upper(), here, 101),
+        ("http://evil.example", here, 403),
+        ("null", here, 403),
+        (own, "evil.example", 403),
         ("http://billing.example", "billing.example", 403),
-    ):  # fmt: skip
+    ):
         line, status = shaken(dashboard, Host=host, Origin=origin)
         line.close()
         assert int(status.split()[1]) == expected, (origin, host)
@@ -105,9 +114,10 @@ def test_strangers_sockets_are_capped_and_the_dashboard_goes_on_serving(dashboar
 
 def test_a_loosened_live_server_serves_its_health_and_names_the_option(tmp_path):
     environment = {
-        "BILLING_MODE": "live", "BILLING_COOKIE_KEY": "0123456789 abcdefghijklmnopqrstuvwxyz",
+        "BILLING_MODE": "live",
+        "BILLING_COOKIE_KEY": "0123456789 abcdefghijklmnopqrstuvwxyz",
         "BILLING_CREDENTIALS": str(tmp_path / "none.yaml"),
-    }  # fmt: skip
+    }
     with serving(DASHBOARD, environment, "--server.enableCORS", "false") as server:
         assert get(server.url + "/healthz").status_code == 200
         assert get(server.url + "/readyz").json()["reason"] == "SettingsError"

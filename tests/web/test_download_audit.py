@@ -26,11 +26,18 @@ def test_a_download_is_an_entry_with_its_hash_when_it_is_over(monkeypatch):
     pieces = _audited(["id\r\n", "1\r\n"], ANN, "usage-events.csv", {"status": ["error"]})
     assert b"".join(pieces) == b"id\r\n1\r\n"
     assert log.entries == [
-        ("ann", "export", {
-            "file": "usage-events.csv", "filter": {"status": ["error"]}, "bytes": 7, "whole": True,
-            "sha256": hashlib.sha256(b"id\r\n1\r\n").hexdigest(),
-        })
-    ]  # fmt: skip
+        (
+            "ann",
+            "export",
+            {
+                "file": "usage-events.csv",
+                "filter": {"status": ["error"]},
+                "bytes": 7,
+                "whole": True,
+                "sha256": hashlib.sha256(b"id\r\n1\r\n").hexdigest(),
+            },
+        )
+    ]
 
 
 def test_a_download_that_is_broken_off_says_how_far_it_got(monkeypatch):

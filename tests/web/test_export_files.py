@@ -74,15 +74,19 @@ def test_options_reach_the_file(files):
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("", "dataset"), ("?dataset=secrets&format=csv", "dataset"), ("?dataset=usage-events", "format"),
-        ("?dataset=usage-events&format=doc", "format"), ("?dataset=usage-events&format=csv&grain=year", "grain"),
-        ("?dataset=usage-events&format=csv&bom=perhaps", "bom"), ("?dataset=usage-events&format=csv&x=1", "x"),
+        ("", "dataset"),
+        ("?dataset=secrets&format=csv", "dataset"),
+        ("?dataset=usage-events", "format"),
+        ("?dataset=usage-events&format=doc", "format"),
+        ("?dataset=usage-events&format=csv&grain=year", "grain"),
+        ("?dataset=usage-events&format=csv&bom=perhaps", "bom"),
+        ("?dataset=usage-events&format=csv&x=1", "x"),
         ("?dataset=usage-events&format=csv&separator=%3A", "separator"),
         ("?dataset=usage-events&format=csv&format=json", "format"),
         ("?dataset=usage-events&format=csv&columns=id,nothing", "columns"),
         ("?dataset=usage-events&format=csv&timezone=Nowhere", "timezone"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_parameter_is_422_and_named(files, query, named):
     answer = get_as(files, PATH + query, "admin")
     assert answer.status_code == 422

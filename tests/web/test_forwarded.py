@@ -14,10 +14,27 @@ PEOPLE = st.one_of(st.ip_addresses(), st.ip_addresses(v=4)).filter(
     lambda address: not any(address in proxies for proxies in PROXIES) and getattr(address, "ipv4_mapped", None) is None
 )
 JUNK = st.one_of(
-    st.sampled_from(["", "unknown", "_hidden", "localhost", "1.2.3", "1.2.3.4.5", "1.2.3.4/8", "fe80::1%eth0",
-                     "01.2.3.4", '"1.2.3.4"', "for=1.2.3.4", "1.2.3.4:99999999", "[1.2.3.4]x", "<script>", "١.٢.٣.٤"]),
+    st.sampled_from(
+        [
+            "",
+            "unknown",
+            "_hidden",
+            "localhost",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.4/8",
+            "fe80::1%eth0",
+            "01.2.3.4",
+            '"1.2.3.4"',
+            "for=1.2.3.4",
+            "1.2.3.4:99999999",
+            "[1.2.3.4]x",
+            "<script>",
+            "١.٢.٣.٤",
+        ]
+    ),
     st.text(max_size=10).filter(lambda text: "," not in text and not any(c in text for c in ".:")),
-)  # fmt: skip
+)
 
 
 def written(address, form):
@@ -34,9 +51,13 @@ def test_what_an_unknown_peer_claims_counts_for_nothing(peer, claims):
 
 
 @given(
-    TRUSTED, st.lists(st.one_of(PEOPLE.map(str), TRUSTED, JUNK), max_size=3), PEOPLE, st.lists(TRUSTED, max_size=3),
-    st.sampled_from(["bare", "with port"]), st.integers(0, 5),
-)  # fmt: skip
+    TRUSTED,
+    st.lists(st.one_of(PEOPLE.map(str), TRUSTED, JUNK), max_size=3),
+    PEOPLE,
+    st.lists(TRUSTED, max_size=3),
+    st.sampled_from(["bare", "with port"]),
+    st.integers(0, 5),
+)
 def test_the_nearest_hop_that_is_no_proxy_is_the_client_whatever_stands_before_it(
     peer, claims, person, hops, form, cut
 ):

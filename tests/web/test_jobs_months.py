@@ -44,10 +44,12 @@ def test_a_month_is_checked_closed_and_verified_in_the_name_of_who_asked():
     job, service, _ = world()
     for begin, found in (
         (lambda: job.check(service, EVERYONE, "2026-10"), ("checklist", "2026-10", "tester")),
-        (lambda: job.close(service, EVERYONE, "2026-10", ["unsent"], "agreed"),
-         ("close", "2026-10", "tester", ("unsent",), "agreed")),
+        (
+            lambda: job.close(service, EVERYONE, "2026-10", ["unsent"], "agreed"),
+            ("close", "2026-10", "tester", ("unsent",), "agreed"),
+        ),
         (lambda: job.verify(service, EVERYONE, "2026-10"), ("verify", "2026-10", "tester")),
-    ):  # fmt: skip
+    ):
         assert begin()
         job.wait(10)
         assert job.state.result == found

@@ -30,8 +30,10 @@ SUBSCRIPTION = """{"id":"sub_1","customer_id":"cus_a","status":"active","started
 
 @pytest.fixture
 def files(demo):
-    rows = [use("1", NOW - timedelta(hours=1), "9500.5", organization_id="=cmd()"),
-            use("2", NOW - timedelta(hours=1), "5", organization_id="org_b")]  # fmt: skip
+    rows = [
+        use("1", NOW - timedelta(hours=1), "9500.5", organization_id="=cmd()"),
+        use("2", NOW - timedelta(hours=1), "5", organization_id="org_b"),
+    ]
     ledger = ledger_at(wiring.settings().warehouse_path, rows)
     snapshots = StripeSnapshots(ledger.engine)
     content = SUBSCRIPTION % (START.isoformat(), END.isoformat())

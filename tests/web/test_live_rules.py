@@ -45,9 +45,13 @@ def test_live_mode_refuses_a_loosened_server_in_one_line_and_a_demo_takes_it(cha
 
 def test_the_options_it_comes_with_are_those_that_are_checked(monkeypatch):
     loosened = {
-        "server.address": ANYWHERE, "server.enableCORS": False, "server.enableXsrfProtection": False,
-        "client.showErrorDetails": "full", "global.developmentMode": True, "server.enableAgentApi": True,
-    }  # fmt: skip
+        "server.address": ANYWHERE,
+        "server.enableCORS": False,
+        "server.enableXsrfProtection": False,
+        "client.showErrorDetails": "full",
+        "global.developmentMode": True,
+        "server.enableAgentApi": True,
+    }
     assert app.server_options() == GOOD
     monkeypatch.setattr(app.st, "get_option", loosened.__getitem__)
     assert app.server_options() == ServerOptions(ANYWHERE, False, False, "full", True, True)

@@ -30,11 +30,7 @@ def api(tmp_path, monkeypatch, demo):
         usage_row(id=f"t{n}", organization_id=f"org_{n % 2}", customer_id=None if n == 0 else "cus") for n in range(6)
     ]
     service_over(ledger, rows).close()
-    tokens = [
-        entry("all", "admin", ["*"]),
-        entry("acme", "analyst", ["org_1"]),
-        entry("none", "analyst", []),
-    ]
+    tokens = [entry("all", "admin", ["*"]), entry("acme", "analyst", ["org_1"]), entry("none", "analyst", [])]
     (tmp_path / "tokens.json").write_text(json.dumps({"tokens": tokens}))
     monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{ledger}")
     monkeypatch.setenv("BILLING_API_TOKENS", str(tmp_path / "tokens.json"))
@@ -79,10 +75,16 @@ def test_a_foreign_organization_is_403_whether_it_exists_or_not(api, organizatio
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("?limit=0", "limit"), ("?page=x", "page"), ("?sort=nothing", "sort"), ("?status=done", "status"),
-        ("?from=yesterday", "from"), ("?colour=red", "colour"), ("?limit=5&limit=6", "limit"), ("?order=up", "order"),
+        ("?limit=0", "limit"),
+        ("?page=x", "page"),
+        ("?sort=nothing", "sort"),
+        ("?status=done", "status"),
+        ("?from=yesterday", "from"),
+        ("?colour=red", "colour"),
+        ("?limit=5&limit=6", "limit"),
+        ("?order=up", "order"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_parameter_is_422_and_named(api, query, named):
     answer = get(api, query)
     assert answer.status_code == 422

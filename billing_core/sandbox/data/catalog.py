@@ -121,13 +121,44 @@ MODELS: dict[str, Model] = {
 }
 
 FIRST_NAMES = (
-    "ada", "alan", "barbara", "claude", "donald", "edsger", "emmy", "frances", "grace", "hedy",
-    "ida", "jean", "karen", "katherine", "ken", "leslie", "linus", "margaret", "niklaus", "radia",
-)  # fmt: skip
+    "ada",
+    "alan",
+    "barbara",
+    "claude",
+    "donald",
+    "edsger",
+    "emmy",
+    "frances",
+    "grace",
+    "hedy",
+    "ida",
+    "jean",
+    "karen",
+    "katherine",
+    "ken",
+    "leslie",
+    "linus",
+    "margaret",
+    "niklaus",
+    "radia",
+)
 LAST_NAMES = (
-    "berg", "costa", "dupont", "eriksen", "fischer", "garcia", "haas", "ivanov", "jansen", "kowalski",
-    "lindqvist", "moreau", "novak", "okafor", "papadakis",
-)  # fmt: skip
+    "berg",
+    "costa",
+    "dupont",
+    "eriksen",
+    "fischer",
+    "garcia",
+    "haas",
+    "ivanov",
+    "jansen",
+    "kowalski",
+    "lindqvist",
+    "moreau",
+    "novak",
+    "okafor",
+    "papadakis",
+)
 
 
 def _users(slug: str, number: int) -> tuple[str, ...]:

@@ -10,9 +10,25 @@ from starlette.responses import HTMLResponse, Response
 from billing_core.sandbox.http import json_response
 
 Kind = Literal[
-    "429", "500_timeout", "422", "503", "504_html", "cut", "slow", "broken_json", "duplicate_cursor",
-    "401", "403", "404_html", "409", "html", "reset", "after_success_500", "after_success_timeout", "after_success_cut",
-]  # fmt: skip
+    "429",
+    "500_timeout",
+    "422",
+    "503",
+    "504_html",
+    "cut",
+    "slow",
+    "broken_json",
+    "duplicate_cursor",
+    "401",
+    "403",
+    "404_html",
+    "409",
+    "html",
+    "reset",
+    "after_success_500",
+    "after_success_timeout",
+    "after_success_cut",
+]
 
 PERMISSIONS = {
     "billing/meter_event": "billing_meter_event_write",

@@ -31,8 +31,17 @@ SCORE_PARAMETERS = frozenset(
     {"limit", "cursor", "fields", "id", "name", "dataType", "environment", "traceId", "fromTimestamp", "toTimestamp"}
 )
 CORE_OF_SCORE = (
-    "id", "projectId", "name", "value", "dataType", "source", "timestamp", "environment", "createdAt", "updatedAt",
-)  # fmt: skip
+    "id",
+    "projectId",
+    "name",
+    "value",
+    "dataType",
+    "source",
+    "timestamp",
+    "environment",
+    "createdAt",
+    "updatedAt",
+)
 GROUPS_OF_SCORE = {
     "details": ("comment", "configId", "metadata"),
     "subject": ("subject",),

@@ -16,10 +16,21 @@ from billing_core.sandbox.langfuse.wire import milliseconds
 COLUMNS: dict[str, str] = {
     name: name
     for name in (
-        "id", "name", "userId", "sessionId", "type", "level", "version", "environment", "traceId", "traceName",
-        "parentObservationId", "statusMessage", "release",
+        "id",
+        "name",
+        "userId",
+        "sessionId",
+        "type",
+        "level",
+        "version",
+        "environment",
+        "traceId",
+        "traceName",
+        "parentObservationId",
+        "statusMessage",
+        "release",
     )
-} | {"providedModelName": "model", "model": "model"}  # fmt: skip
+} | {"providedModelName": "model", "model": "model"}
 """Text columns a filter may name → key of the row."""
 
 TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {

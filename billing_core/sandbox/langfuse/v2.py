@@ -208,7 +208,4 @@ def _measure(store: RowStore, positions: Any, metric: _Metric) -> object:
 
 def routes() -> list[Route]:
     """The routes of this face."""
-    return [
-        Route("/api/public/v2/observations", observations),
-        Route("/api/public/v2/metrics", metrics),
-    ]
+    return [Route("/api/public/v2/observations", observations), Route("/api/public/v2/metrics", metrics)]

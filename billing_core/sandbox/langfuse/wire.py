@@ -37,36 +37,58 @@ SHAPE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     (
         "core",
         {
-            "id": "", "traceId": "", "startTime": "", "endTime": None, "projectId": PROJECT_ID,
-            "parentObservationId": None, "type": "SPAN", "latency": None,
+            "id": "",
+            "traceId": "",
+            "startTime": "",
+            "endTime": None,
+            "projectId": PROJECT_ID,
+            "parentObservationId": None,
+            "type": "SPAN",
+            "latency": None,
         },
     ),
     ("first_token", {"timeToFirstToken": None}),
     (
         "basic",
         {
-            "isRootObservation": False, "name": "", "level": "DEFAULT", "statusMessage": "", "version": "",
-            "environment": "default", "bookmarked": False, "public": False, "userId": "", "sessionId": "",
+            "isRootObservation": False,
+            "name": "",
+            "level": "DEFAULT",
+            "statusMessage": "",
+            "version": "",
+            "environment": "default",
+            "bookmarked": False,
+            "public": False,
+            "userId": "",
+            "sessionId": "",
         },
     ),
     ("time", {"completionStartTime": None, "createdAt": "", "updatedAt": ""}),
     (
         "model",
         {
-            "model": "", "internalModelId": "", "modelParameters": {}, "modelId": None, "inputPrice": None,
-            "outputPrice": None, "totalPrice": None,
+            "model": "",
+            "internalModelId": "",
+            "modelParameters": {},
+            "modelId": None,
+            "inputPrice": None,
+            "outputPrice": None,
+            "totalPrice": None,
         },
     ),
     (
         "usage",
         {
-            "usageDetails": {}, "costDetails": {}, "totalCost": None, "usagePricingTierName": None,
+            "usageDetails": {},
+            "costDetails": {},
+            "totalCost": None,
+            "usagePricingTierName": None,
             "usagePricingTierId": None,
         },
     ),
     ("metadata", {"metadata": {}}),
     ("trace_context", {"traceName": None, "tags": [], "release": ""}),
-)  # fmt: skip
+)
 """Every key of a stored row with its value where nothing is known, in wire order (reference, section 1.2)."""
 
 WITHOUT_MODEL = b',"modelId":null,"inputPrice":null,"outputPrice":null,"totalPrice":null'

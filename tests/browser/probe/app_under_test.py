@@ -8,9 +8,5 @@ from app import MIDDLEWARE, lifespan, routes
 from components.shared.notice import report_script_error
 
 app = st.App(
-    "pages/main.py",
-    lifespan=lifespan,
-    routes=routes(),
-    middleware=MIDDLEWARE,
-    on_script_error=report_script_error,
+    "pages/main.py", lifespan=lifespan, routes=routes(), middleware=MIDDLEWARE, on_script_error=report_script_error
 )

@@ -37,9 +37,13 @@ def entry(detail: object, action: str = "rate_card") -> AuditEntry:
 def test_an_entry_is_a_line_with_short_hashes():
     rows = entry_rows([entry({"card": "builtin-1", "sha256": SHA})], BERLIN)
     assert rows == {
-        "Entry": ["1,234"], "When (Europe/Berlin)": ["2026-11-03 09:00:00"], "Who": ["fay"], "What": ["rate card"],
-        "Details": ["card: builtin-1 · sha256: abababababab"], "Hash": ["efefefefefef"],
-    }  # fmt: skip
+        "Entry": ["1,234"],
+        "When (Europe/Berlin)": ["2026-11-03 09:00:00"],
+        "Who": ["fay"],
+        "What": ["rate card"],
+        "Details": ["card: builtin-1 · sha256: abababababab"],
+        "Hash": ["efefefefefef"],
+    }
 
 
 def test_an_entry_says_who_did_what_and_when():
@@ -49,13 +53,21 @@ def test_an_entry_says_who_did_what_and_when():
 
 def test_details_are_names_and_values_however_deep_they_stand():
     detail = {
-        "counts": {"events_new": 12345, "dry": False}, "error": None, "ids": ["a", "b"],
-        "parts": [{"name": "cards"}, {"name": "events"}], "reason": "a late invoice",
-    }  # fmt: skip
+        "counts": {"events_new": 12345, "dry": False},
+        "error": None,
+        "ids": ["a", "b"],
+        "parts": [{"name": "cards"}, {"name": "events"}],
+        "reason": "a late invoice",
+    }
     assert detail_facts(entry(detail)) == [
-        ("counts.events new", "12,345"), ("counts.dry", "no"), ("error", "none"), ("ids", "a, b"),
-        ("parts 1.name", "cards"), ("parts 2.name", "events"), ("reason", "a late invoice"),
-    ]  # fmt: skip
+        ("counts.events new", "12,345"),
+        ("counts.dry", "no"),
+        ("error", "none"),
+        ("ids", "a, b"),
+        ("parts 1.name", "cards"),
+        ("parts 2.name", "events"),
+        ("reason", "a late invoice"),
+    ]
 
 
 def test_what_was_told_as_a_sentence_stands_as_one():
@@ -88,8 +100,10 @@ def test_any_detail_can_be_shown_in_a_line_of_bounded_length(document):
 
 def test_every_hash_can_be_copied_whole():
     assert hashes_of(entry({"card": "x", "sha256": SHA})) == [
-        ("sha256", SHA), ("hash of this entry", "ef" * 32), ("hash of the entry before", "0" * 64),
-    ]  # fmt: skip
+        ("sha256", SHA),
+        ("hash of this entry", "ef" * 32),
+        ("hash of the entry before", "0" * 64),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -87,17 +87,26 @@ def test_an_address_says_exactly_what_was_chosen(choice):
 def test_what_is_usual_is_not_in_the_address():
     assert Choice().query() == {}
     assert replace(LAST_MONTH, format=Format.FOCUS, bom=True).query() == {
-        "format": ["focus"], "bom": ["1"], "span": ["Last month"],
-    }  # fmt: skip
+        "format": ["focus"],
+        "bom": ["1"],
+        "span": ["Last month"],
+    }
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"dataset": ["everything"]}, {"format": ["doc"]}, {"span": ["Next year"]}, {"from_day": ["tomorrow"]},
-        {"zone": ["Moon/Base"]}, {"zone": ["../etc/passwd"]}, {"focus": ["9"]}, {"bom": ["yes"]}, {"page": ["7"]},
+        {"dataset": ["everything"]},
+        {"format": ["doc"]},
+        {"span": ["Next year"]},
+        {"from_day": ["tomorrow"]},
+        {"zone": ["Moon/Base"]},
+        {"zone": ["../etc/passwd"]},
+        {"focus": ["9"]},
+        {"bom": ["yes"]},
+        {"page": ["7"]},
     ],
-)  # fmt: skip
+)
 def test_what_an_address_has_wrong_counts_as_not_said(wrong):
     assert Choice.parse(wrong) == Choice()
 
@@ -148,9 +157,12 @@ def test_the_reporting_timezone_chosen_by_name_is_still_the_reporting_one():
 
 def test_filters_of_usage_events_are_asked_as_that_page_asks_them():
     narrowed = Filters(
-        period=Period.ALL_TIME, values=(("organization", ("a", "b")), ("status", ("error",))), without=("customer",),
-        amount_min="$1,000", search=" gpt ",
-    )  # fmt: skip
+        period=Period.ALL_TIME,
+        values=(("organization", ("a", "b")), ("status", ("error",))),
+        without=("customer",),
+        amount_min="$1,000",
+        search=" gpt ",
+    )
     params = asked(Choice(filters=narrowed)).params
     assert params == GetUsageEventsParams.parse(
         {
@@ -166,9 +178,13 @@ def test_filters_of_usage_events_are_asked_as_that_page_asks_them():
 
 
 EVERY_FILTER = Filters(
-    period=Period.LAST_MONTH, values=tuple((facet.key, ("pending",)) for facet in FACETS), without=("session",),
-    amount_min="1", amount_max="2", search="gpt",
-)  # fmt: skip
+    period=Period.LAST_MONTH,
+    values=tuple((facet.key, ("pending",)) for facet in FACETS),
+    without=("session",),
+    amount_min="1",
+    amount_max="2",
+    search="gpt",
+)
 
 
 @pytest.mark.parametrize("dataset", Dataset)
@@ -204,9 +220,16 @@ def test_whatever_is_chosen_is_something_the_export_desk_knows(choice):
 
 def test_options_of_one_format_never_reach_another():
     everything = Choice(
-        format=Format.FOCUS, columns=("id",), grain=Grain.DAY, separator=Separator.TAB, bom=True, parquet=True,
-        user_ids=True, internal=True, focus_version="1.4",
-    )  # fmt: skip
+        format=Format.FOCUS,
+        columns=("id",),
+        grain=Grain.DAY,
+        separator=Separator.TAB,
+        bom=True,
+        parquet=True,
+        user_ids=True,
+        internal=True,
+        focus_version="1.4",
+    )
     focus = asked(everything)
     assert (focus.parquet, focus.user_ids, focus.internal, focus.focus_version) == (True, True, True, "1.4")
     assert (focus.columns, focus.grain, focus.separator, focus.bom) == ((), Grain.EVENT, ",", False)

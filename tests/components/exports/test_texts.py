@@ -39,10 +39,18 @@ def result(rows=1200, size=1536, **totals) -> ExportResult:
 @pytest.mark.parametrize(
     ("size", "says"),
     [
-        (0, "0 bytes"), (1, "1 byte"), (1023, "1,023 bytes"), (1024, "1 KiB"), (1536, "1.5 KiB"), (102_400, "100 KiB"),
-        (1_048_575, "1 MiB"), (5 * 1024**2, "5 MiB"), (3 * 1024**3, "3 GiB"), (2000 * 1024**3, "2,000 GiB"),
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1,023 bytes"),
+        (1024, "1 KiB"),
+        (1536, "1.5 KiB"),
+        (102_400, "100 KiB"),
+        (1_048_575, "1 MiB"),
+        (5 * 1024**2, "5 MiB"),
+        (3 * 1024**3, "3 GiB"),
+        (2000 * 1024**3, "2,000 GiB"),
     ],
-)  # fmt: skip
+)
 def test_sizes_have_a_unit_people_know(size, says):
     assert size_text(size) == says
 

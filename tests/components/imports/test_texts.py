@@ -95,19 +95,23 @@ def test_the_effect_is_signed_exact_and_has_units():
 
 def test_rejections_name_row_field_and_reason():
     assert rejected_rows([RejectedLine(1204, "id", "twice"), RejectedLine(0, "", "no header")]) == {
-        "Row": ["1,204", "file"], "Field": ["id", ""], "Reason": ["twice", "no header"],
-    }  # fmt: skip
+        "Row": ["1,204", "file"],
+        "Field": ["id", ""],
+        "Reason": ["twice", "no header"],
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"rejected_rows": 1}, "1 row is rejected. Nothing is imported until they are mended, or left out on purpose."),
-        ({"rejected_rows": 2, "skip_bad_rows": True},
-         "2 rows are rejected and would be left out; the others can be imported."),
+        (
+            {"rejected_rows": 2, "skip_bad_rows": True},
+            "2 rows are rejected and would be left out; the others can be imported.",
+        ),
         ({"rejected_rows": 1, "is_whole": False}, "This file cannot be used; nothing of it is imported."),
     ],
-)  # fmt: skip
+)
 def test_what_rejections_mean_for_the_file_is_said(changes, says):
     assert rejected_text(replace(PLAN, **changes)) == says
 

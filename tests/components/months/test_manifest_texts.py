@@ -27,21 +27,42 @@ def customer(name: str | None, langfuse: str | None, unexplained: str = "0") -> 
 
 
 MANIFEST = {
-    "manifest": "billing-close/1", "period": "2026-10", "timezone": "Europe/Berlin", "from": "2026-09-30T22:00:00Z",
-    "to": "2026-10-31T23:00:00Z", "closed_at": "2026-11-03T08:00:00Z", "closed_by": "fay", "booking": 1234,
+    "manifest": "billing-close/1",
+    "period": "2026-10",
+    "timezone": "Europe/Berlin",
+    "from": "2026-09-30T22:00:00Z",
+    "to": "2026-10-31T23:00:00Z",
+    "closed_at": "2026-11-03T08:00:00Z",
+    "closed_by": "fay",
+    "booking": 1234,
     "totals": {
-        "events": 1200, "credits_ai_tokens": "1000", "credits_compute": "234.5", "credits_storage": "0",
-        "credits_total": "1234.5", "amount_usd": "0.04938", "cost_usd": None, "tokens_in": 1, "tokens_out": 2,
+        "events": 1200,
+        "credits_ai_tokens": "1000",
+        "credits_compute": "234.5",
+        "credits_storage": "0",
+        "credits_total": "1234.5",
+        "amount_usd": "0.04938",
+        "cost_usd": None,
+        "tokens_in": 1,
+        "tokens_out": 2,
         "tokens_total": 3,
     },
     "by_status": [{"status": "processed", "events": 1200, "credits": "1234.5", "amount_usd": "0.04938"}],
     "rate_cards": [{"id": "builtin-1", "sha256": SHA}, {"id": "legacy", "sha256": None}],
     "stripe": {
-        "connected": True, "reconciled_at": "2026-11-03T07:59:00Z", "reconciliation_sha256": SHA,
-        "langfuse_credits": "1234.5", "ledger_credits": "1234.5", "sent_credits": "1234", "stripe_credits": None,
+        "connected": True,
+        "reconciled_at": "2026-11-03T07:59:00Z",
+        "reconciliation_sha256": SHA,
+        "langfuse_credits": "1234.5",
+        "ledger_credits": "1234.5",
+        "sent_credits": "1234",
+        "stripe_credits": None,
         "unexplained_credits": "0",
         "customers": [
-            customer("cus_a", "10"), customer("cus_b", "20"), customer("cus_c", "1", "5"), customer(None, None),
+            customer("cus_a", "10"),
+            customer("cus_b", "20"),
+            customer("cus_c", "1", "5"),
+            customer(None, None),
         ],
     },
     "exports": [
@@ -50,18 +71,31 @@ MANIFEST = {
     ],
     "exceptions": [
         {
-            "cause": "unsent", "group": "unsent", "says": "not sent yet", "events": 1000, "credits": "5.5",
-            "event_ids": [], "accepted_by": "fay", "reason": "agreed",
+            "cause": "unsent",
+            "group": "unsent",
+            "says": "not sent yet",
+            "events": 1000,
+            "credits": "5.5",
+            "event_ids": [],
+            "accepted_by": "fay",
+            "reason": "agreed",
         },
         {
-            "cause": "not_connected", "group": "unexplained", "says": "Stripe is not connected", "events": 0,
-            "credits": None, "event_ids": [], "accepted_by": "fay", "reason": "agreed",
+            "cause": "not_connected",
+            "group": "unexplained",
+            "says": "Stripe is not connected",
+            "events": 0,
+            "credits": None,
+            "event_ids": [],
+            "accepted_by": "fay",
+            "reason": "agreed",
         },
     ],
-    "notes": [], "previous": {"period": "2026-09", "sha256": "cd" * 32},
+    "notes": [],
+    "previous": {"period": "2026-09", "sha256": "cd" * 32},
     "sets": {"events": {"entries": 1200, "sha256": SHA}, "meter_events": {"entries": 0, "sha256": SHA}},
     "audit_head": {"seq": 1500, "hash": "ef" * 32},
-}  # fmt: skip
+}
 
 
 def test_a_manifest_is_believed_only_if_its_text_is_the_one_that_was_hashed():
@@ -74,10 +108,17 @@ def test_a_manifest_is_believed_only_if_its_text_is_the_one_that_was_hashed():
 def test_totals_are_exact_and_what_is_unknown_is_not_zero():
     rows = total_rows(MANIFEST)
     assert dict(zip(rows["Total"], rows["Figure"], strict=True)) == {
-        "Events": "1,200", "AI token credits": "1,000", "Compute credits": "234.5", "Storage credits": "0",
-        "Credits": "1,234.5", "Amount (USD)": "0.04938", "Langfuse cost (USD)": "unknown", "Tokens in": "1",
-        "Tokens out": "2", "Tokens": "3",
-    }  # fmt: skip
+        "Events": "1,200",
+        "AI token credits": "1,000",
+        "Compute credits": "234.5",
+        "Storage credits": "0",
+        "Credits": "1,234.5",
+        "Amount (USD)": "0.04938",
+        "Langfuse cost (USD)": "unknown",
+        "Tokens in": "1",
+        "Tokens out": "2",
+        "Tokens": "3",
+    }
 
 
 def test_statuses_sets_and_exports_stand_with_their_whole_hashes():
@@ -95,10 +136,13 @@ def test_statuses_sets_and_exports_stand_with_their_whole_hashes():
 
 def test_exceptions_name_who_accepted_what_and_why():
     assert exception_rows(MANIFEST) == {
-        "Cause": ["Not sent", "Stripe is not connected"], "What": ["not sent yet", "Stripe is not connected"],
-        "Events": ["1,000", "0"], "Credits": ["5.5", "unknown"], "Accepted by": ["fay", "fay"],
+        "Cause": ["Not sent", "Stripe is not connected"],
+        "What": ["not sent yet", "Stripe is not connected"],
+        "Events": ["1,000", "0"],
+        "Credits": ["5.5", "unknown"],
+        "Accepted by": ["fay", "fay"],
         "Reason": ["agreed", "agreed"],
-    }  # fmt: skip
+    }
 
 
 def test_the_books_are_told_in_sum_and_per_customer_the_unexplained_first():

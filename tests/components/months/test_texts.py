@@ -44,13 +44,21 @@ BERLIN = ZoneInfo("Europe/Berlin")
 PARTS = Credits(ai_tokens=Decimal(1000), compute=Decimal("234.5"), storage=Decimal(0), total=Decimal("1234.5"))
 OCTOBER = Month("2026-10", window_of("2026-10", BERLIN), MonthState.OVER, 12, PARTS, Decimal("0.04938"))
 CLOSED = replace(
-    OCTOBER, state=MonthState.CLOSED, closed_at=datetime(2026, 11, 3, 8, tzinfo=UTC), closed_by="fay",
-    sha256="ab" * 32, timezone="Europe/Berlin",
-)  # fmt: skip
+    OCTOBER,
+    state=MonthState.CLOSED,
+    closed_at=datetime(2026, 11, 3, 8, tzinfo=UTC),
+    closed_by="fay",
+    sha256="ab" * 32,
+    timezone="Europe/Berlin",
+)
 NOVEMBER = replace(
-    OCTOBER, period="2026-11", window=window_of("2026-11", BERLIN), state=MonthState.OPEN, late_events=1,
+    OCTOBER,
+    period="2026-11",
+    window=window_of("2026-11", BERLIN),
+    state=MonthState.OPEN,
+    late_events=1,
     late_credits=Decimal("-150.000001"),
-)  # fmt: skip
+)
 NOBODY = Obstacle("no_customer", ObstacleGroup.ERROR, "nobody pays for them", 2, Decimal("300.5"), ("a", "b"))
 UNSENT = Obstacle("unsent", ObstacleGroup.UNSENT, "not sent to Stripe yet: push", 1000, Decimal(5), ("c",))
 ON_HOLD = Obstacle("held", ObstacleGroup.UNSENT, "somebody keeps them back", 3, Decimal(3), ("d",))
@@ -61,9 +69,12 @@ UNKNOWN = Obstacle("not_connected", ObstacleGroup.UNEXPLAINED, "Stripe is not co
 
 def test_the_table_names_month_state_and_figures_and_nothing_that_no_month_has():
     assert month_rows([OCTOBER], BERLIN) == {
-        "Month": ["October 2026"], "State": ["● to close"], "Events": ["12"], "Credits": ["1,234.50"],
+        "Month": ["October 2026"],
+        "State": ["● to close"],
+        "Events": ["12"],
+        "Credits": ["1,234.50"],
         "Amount (USD)": ["$0.0494"],
-    }  # fmt: skip
+    }
 
 
 def test_the_table_tells_late_usage_and_who_closed_what_with_the_beginning_of_its_hash():
@@ -140,9 +151,10 @@ def test_progress_names_the_month_the_person_and_the_step():
 def test_obstacles_of_one_cause_are_accepted_together_and_the_largest_comes_first():
     groups = by_cause([NOBODY, ON_HOLD, UNSENT, FINAL])
     assert [(one.label, one.figures) for one in groups] == [
-        ("Not sent", "1,000 events · 5 credits"), ("Held", "7 events · 7 credits"),
+        ("Not sent", "1,000 events · 5 credits"),
+        ("Held", "7 events · 7 credits"),
         ("No customer", "2 events · 300.5 credits"),
-    ]  # fmt: skip
+    ]
     assert groups[1].obstacles == (ON_HOLD, FINAL)
     assert groups[1].event_ids == ("d", "e")
 
@@ -202,8 +214,9 @@ def test_a_check_of_an_older_ledger_says_that_it_may_not_hold_any_more():
 
 def test_the_confirmation_lists_what_is_accepted_and_nothing_else():
     assert accepted_text(by_cause([UNSENT, NOBODY, LOST]), ["unsent", "lost_at_stripe"]) == [
-        "Not sent: 1,000 events · 5 credits", "Lost at Stripe: 7 credits",
-    ]  # fmt: skip
+        "Not sent: 1,000 events · 5 credits",
+        "Lost at Stripe: 7 credits",
+    ]
 
 
 def test_the_confirmation_says_what_closing_means_and_warns_that_acceptance_is_by_cause():
@@ -242,9 +255,11 @@ def test_a_verification_says_what_it_compared_or_how_much_differs():
     found = (Difference("totals", "events was 3 when it was closed and is 4", "3", "4"), Difference("events", "gone"))
     assert verified_text("2026-10", found, ()) == "October 2026 is not as it was closed: 2 differences."
     assert difference_rows(found) == {
-        "What": ["totals", "events"], "Finding": ["events was 3 when it was closed and is 4", "gone"],
-        "When it was closed": ["3", ""], "Now": ["4", ""],
-    }  # fmt: skip
+        "What": ["totals", "events"],
+        "Finding": ["events was 3 when it was closed and is 4", "gone"],
+        "When it was closed": ["3", ""],
+        "Now": ["4", ""],
+    }
 
 
 def test_reopening_says_what_follows():

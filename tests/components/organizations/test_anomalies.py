@@ -43,10 +43,13 @@ PARTS = Variance(Decimal(10_100), Decimal(29_900), Decimal(20_000), Decimal(10_0
 
 def anomaly(organization: str | None = "org_a", day: date = date(2026, 11, 7), **facts) -> Anomaly:
     known = {
-        "credits": Decimal(40_000), "expected": USUAL,
+        "credits": Decimal(40_000),
+        "expected": USUAL,
         "compared": tuple(day - n * timedelta(days=7) for n in (4, 3, 2, 1)),
-        "credits_at_stake": Decimal(30_000), "usd_at_stake": Decimal("1.2"), "split": PARTS,
-    }  # fmt: skip
+        "credits_at_stake": Decimal(30_000),
+        "usd_at_stake": Decimal("1.2"),
+        "split": PARTS,
+    }
     return Anomaly(organization, day, **{**known, **facts})
 
 
@@ -64,10 +67,15 @@ def report(*rows: Anomaly, **facts) -> AnomalyReport:
 
 def test_the_table_has_the_day_the_range_and_what_is_at_stake():
     assert {name: column[0] for name, column in anomaly_rows([anomaly()], NAMES).items()} == {
-        "Organization": "Acme (org_a)", "Day": "2026-11-07", "What": "more than usual",
-        "At stake (credits)": "30,000.00", "At stake (USD)": "$1.20", "Credits": "40,000.00",
-        "Usual range": "7,500.00 – 12,500.00", "State": "new",
-    }  # fmt: skip
+        "Organization": "Acme (org_a)",
+        "Day": "2026-11-07",
+        "What": "more than usual",
+        "At stake (credits)": "30,000.00",
+        "At stake (USD)": "$1.20",
+        "Credits": "40,000.00",
+        "Usual range": "7,500.00 – 12,500.00",
+        "State": "new",
+    }
 
 
 def test_what_happened_is_named():
@@ -97,9 +105,14 @@ def test_a_window_without_a_day_to_judge_says_why():
 
 def test_the_parts_are_signed_and_tied_to_the_difference():
     assert {name: column[0] for name, column in split_rows([anomaly()], NAMES).items()} == {
-        "Organization": "Acme (org_a)", "Day": "2026-11-07", "Volume": "+20,000.00", "Price": "+10,000.00",
-        "Mix": "−100.00", "Difference": "+29,900.00", "Average day before": "10,100.00",
-    }  # fmt: skip
+        "Organization": "Acme (org_a)",
+        "Day": "2026-11-07",
+        "Volume": "+20,000.00",
+        "Price": "+10,000.00",
+        "Mix": "−100.00",
+        "Difference": "+29,900.00",
+        "Average day before": "10,100.00",
+    }
 
 
 def test_an_anomaly_is_told_in_sentences():
@@ -206,8 +219,11 @@ def test_picked_rows_are_told_linked_and_marked_with_what_was_shown(view):
     run, desk, links = view(report(anomaly(), anomaly(None, date(2026, 11, 5))), picked=(0, 1))
     assert "Acme (org_a) used 40,000.00 credits on 7 Nov 2026." in texts(run)
     assert links[0] == {
-        "period": "Custom", "first_day": "2026-11-07", "last_day": "2026-11-07", "organization": "org_a",
-    }  # fmt: skip
+        "period": "Custom",
+        "first_day": "2026-11-07",
+        "last_day": "2026-11-07",
+        "organization": "org_a",
+    }
     assert links[1] == {"open": "org_a"}
     assert links[2]["without"] == "organization"
     run.text_input(key="org-anomaly-note").set_value("a load test")

@@ -51,8 +51,10 @@ def test_the_largest_organizations_are_stacked_and_all_others_are_the_exact_rest
     trend = trend_of(SOME, "2026-11-01", shown=2)
     assert trend.days == ("2026-11-01", "2026-11-02")
     assert [(line.organization_id, line.is_others) for line in trend.lines] == [
-        ("org_a", False), (None, False), (None, True),
-    ]  # fmt: skip
+        ("org_a", False),
+        (None, False),
+        (None, True),
+    ]
     assert trend.lines[2].daily == (Decimal(3), Decimal("1.000001"))
     assert trend_rows(trend, NAMES) == {
         "Day": ["2026-11-01", "2026-11-02"],
@@ -157,8 +159,10 @@ def test_the_same_user_id_under_two_organizations_is_two_users():
 
 def test_a_user_leads_to_the_events_of_that_user_in_that_organization():
     assert user_query({**MONTH, "organization": ("org_a", "x")}, "x", "ann") == {
-        **MONTH, "organization": "x", "user": "ann",
-    }  # fmt: skip
+        **MONTH,
+        "organization": "x",
+        "user": "ann",
+    }
     assert user_query(MONTH, None, "ann") == {**MONTH, "user": "ann", "without": ["organization"]}
     assert user_query(MONTH, "x", None) == {**MONTH, "organization": "x", "without": ["user"]}
 

@@ -101,15 +101,15 @@ def test_a_file_in_a_sentence_and_line_by_line():
     rows = step_rows(preview.steps)
     assert rows["Name"] == ["none → Acme", "Acme"]
     assert rows["Customer"] == ["none → cus_m", "cus_m → cus_n"]
-    assert (rows["Credits"], rows["Amount"], rows["Warnings"]) == (
-        ["1,234.5"] * 2, ["$0.0494"] * 2, ["Look."] * 2,
-    )  # fmt: skip
+    assert (rows["Credits"], rows["Amount"], rows["Warnings"]) == (["1,234.5"] * 2, ["$0.0494"] * 2, ["Look."] * 2)
 
 
 def test_bad_rows_are_named():
     assert rejected_rows([RejectedDirectoryRow(1_204, "name", "no white space")]) == {
-        "Row": ["1,204"], "Field": ["name"], "Reason": ["no white space"],
-    }  # fmt: skip
+        "Row": ["1,204"],
+        "Field": ["name"],
+        "Reason": ["no white space"],
+    }
 
 
 def test_the_history_says_when_who_and_what():

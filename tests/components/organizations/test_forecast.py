@@ -37,10 +37,15 @@ UTC_ZONE = ZoneInfo("UTC")
 def question(days=60, **facts) -> ForecastInput:
     """100 credits on each day until 10 November, 18:00; the period began on 8 November at noon."""
     known = {
-        "at": datetime(2026, 11, 10, 18, tzinfo=UTC), "zone": UTC_ZONE, "days": (Decimal(100),) * days,
-        "today": Decimal(80), "period_start": datetime(2026, 11, 8, 12, tzinfo=UTC),
-        "period_end": datetime(2026, 11, 13, tzinfo=UTC), "used": Decimal(230), "included": 1000,
-    }  # fmt: skip
+        "at": datetime(2026, 11, 10, 18, tzinfo=UTC),
+        "zone": UTC_ZONE,
+        "days": (Decimal(100),) * days,
+        "today": Decimal(80),
+        "period_start": datetime(2026, 11, 8, 12, tzinfo=UTC),
+        "period_end": datetime(2026, 11, 13, tzinfo=UTC),
+        "used": Decimal(230),
+        "included": 1000,
+    }
     return ForecastInput(**{**known, **facts})
 
 
@@ -63,24 +68,24 @@ def test_shares_are_written_as_percentages(share, text):
     [
         (None, "unknown", "No limit is known to run out."),
         (Exhaustion(already=True), "already", "The 1,000 included credits are used up."),
+        (Exhaustion(False), "not in this period", "The 1,000 included credits last until the period ends."),
         (
-            Exhaustion(False), "not in this period",
-            "The 1,000 included credits last until the period ends.",
-        ),
-        (
-            Exhaustion(False, date(2026, 11, 30)), "probably not",
+            Exhaustion(False, date(2026, 11, 30)),
+            "probably not",
             "The 1,000 included credits probably last; with high use they end on 30 Nov 2026.",
         ),
         (
-            Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20)), "20 Nov 2026",
+            Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20)),
+            "20 Nov 2026",
             "The 1,000 included credits may end as early as 18 Nov 2026, or not before the period ends.",
         ),
         (
-            Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20), date(2026, 11, 21)), "20 Nov 2026",
+            Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20), date(2026, 11, 21)),
+            "20 Nov 2026",
             "The 1,000 included credits may end as early as 18 Nov 2026, or as late as 21 Nov 2026.",
         ),
     ],
-)  # fmt: skip
+)
 def test_when_the_plan_runs_out_is_said_in_words(exhaustion, headline, sentence):
     assert exhaustion_text(exhaustion, 1000) == (headline, sentence)
 
@@ -99,8 +104,16 @@ def test_the_period_and_the_interval_are_named():
 
 def slope(**facts) -> UsageChange:
     driver = Contribution("chatflow", "flow-1", Decimal(75), "Support")
-    return UsageChange(**{"before": Decimal(100), "now": Decimal(150), "change": Decimal(50), "driver": driver,
-                    "contributions": (driver,), **facts})  # fmt: skip
+    return UsageChange(
+        **{
+            "before": Decimal(100),
+            "now": Decimal(150),
+            "change": Decimal(50),
+            "driver": driver,
+            "contributions": (driver,),
+            **facts,
+        }
+    )
 
 
 def test_the_driver_is_named_with_its_share():

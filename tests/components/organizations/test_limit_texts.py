@@ -94,8 +94,11 @@ def test_the_age_of_what_stripe_said_names_the_timezone():
 
 def test_a_row_leads_to_the_customers_events_of_the_period_so_far():
     assert events_query(limit(), NOW, BERLIN) == {
-        "period": "Custom", "first_day": "2026-11-03", "last_day": "2026-11-18", "customer": "cus_a",
-    }  # fmt: skip
+        "period": "Custom",
+        "first_day": "2026-11-03",
+        "last_day": "2026-11-18",
+        "customer": "cus_a",
+    }
     assert events_query(NONE, NOW, BERLIN) == {"period": "All time", "customer": "cus_a"}
     bare = limit(None, None, customer=None, plan=None, state="none", period=False)
     assert events_query(bare, NOW, BERLIN) == {"period": "All time", "organization": "org_a", "without": "customer"}
@@ -130,12 +133,16 @@ def test_bars_end_at_the_largest_share_but_not_beyond_200_percent():
 
 def test_totals_by_plan_say_what_they_do_not_know():
     rows = plan_rows(
-        by_plan([
-            limit(), limit(None, 1000, customer="c2"), limit("5", None, customer="c3", plan=None),
-            limit(None, None, customer="c4", plan=None, state="none"),
-            limit(None, None, customer="c5", plan=None, state="unknown"),
-        ])
-    )  # fmt: skip
+        by_plan(
+            [
+                limit(),
+                limit(None, 1000, customer="c2"),
+                limit("5", None, customer="c3", plan=None),
+                limit(None, None, customer="c4", plan=None, state="none"),
+                limit(None, None, customer="c5", plan=None, state="unknown"),
+            ]
+        )
+    )
     assert list(zip(*rows.values(), strict=True)) == [
         ("Pro", "2", "1,000 (of 1 known)", "950.5 (of 1 known)", "95.05 %"),
         ("unknown", "1", "unknown", "unknown", "unknown"),
@@ -156,8 +163,10 @@ def forecast(exhaustion, *, included=1000, error="0.09"):
 def test_a_forecast_is_expected_use_with_its_interval_the_day_it_runs_out_and_its_error():
     out = Exhaustion(False, date(2026, 11, 19), date(2026, 11, 20), None)
     assert forecast_cells(forecast(out), limit()) == (
-        "1,900.00 (1,500.00 – 2,300.00)", "20 Nov 2026 (19 Nov 2026 – later)", "9 % (4 tests)",
-    )  # fmt: skip
+        "1,900.00 (1,500.00 – 2,300.00)",
+        "20 Nov 2026 (19 Nov 2026 – later)",
+        "9 % (4 tests)",
+    )
     assert forecast_cells(forecast(Exhaustion(True)), limit())[1] == "already"
     assert forecast_cells(forecast(Exhaustion(False), error=None), limit())[1:] == ("not in this period", "not tested")
 
@@ -182,10 +191,16 @@ def raised(*tries, seen=False, has_webhook=True):
 def test_a_notice_is_a_row_with_its_way_to_the_webhook():
     rows = notice_rows([raised((1, NOW, DeliveryOutcome.DELIVERED, 204))], ACME, BERLIN)
     assert {name: cells[0] for name, cells in rows.items()} == {
-        "Organization": "Acme (org_a)", "Customer": "cus_a", "Plan": "Pro", "Reached": "90 %", "Used": "95.05 %",
-        "Credits": "950.5 of 1,000", "Period ends (Europe/Berlin)": "2026-12-03 09:15:30",
-        "Raised (Europe/Berlin)": "2026-11-18 09:15:30", "Webhook": "delivered 2026-11-18 09:15:30",
-    }  # fmt: skip
+        "Organization": "Acme (org_a)",
+        "Customer": "cus_a",
+        "Plan": "Pro",
+        "Reached": "90 %",
+        "Used": "95.05 %",
+        "Credits": "950.5 of 1,000",
+        "Period ends (Europe/Berlin)": "2026-12-03 09:15:30",
+        "Raised (Europe/Berlin)": "2026-11-18 09:15:30",
+        "Webhook": "delivered 2026-11-18 09:15:30",
+    }
     assert notice_rows([raised(seen=True)], ACME, BERLIN)["Seen (Europe/Berlin)"] == ["ada, 2026-11-18 09:15:30"]
     assert "Webhook" not in reached_rows([raised().notice], ACME, BERLIN)
 

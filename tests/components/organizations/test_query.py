@@ -54,19 +54,33 @@ def test_every_view_can_be_shared_by_its_address(address):
 def test_what_is_usual_does_not_stand_in_the_address():
     assert Address().query() == {}
     assert Address(view=OrganizationView.CHARTS, up=True, compare=("a", "b")).query() == {
-        "view": ["Charts"], "up": ["1"], "compare": ["a", "b"],
-    }  # fmt: skip
+        "view": ["Charts"],
+        "up": ["1"],
+        "compare": ["a", "b"],
+    }
 
 
 @pytest.mark.parametrize(
     "query",
     [
-        {"view": ["Nonsense"]}, {"span": ["Someday"]}, {"from_day": ["2026-13-01"]}, {"by": ["x; DROP"]},
-        {"part": ["-3"]}, {"part": ["0"]}, {"part": ["99999999999999999999"]}, {"part": ["²"]}, {"size": ["7"]},
-        {"size": ["abc"]}, {"up": ["maybe"]}, {"open": [""]}, {"open_none": ["0"]}, {"compare": [""]}, {"part": []},
+        {"view": ["Nonsense"]},
+        {"span": ["Someday"]},
+        {"from_day": ["2026-13-01"]},
+        {"by": ["x; DROP"]},
+        {"part": ["-3"]},
+        {"part": ["0"]},
+        {"part": ["99999999999999999999"]},
+        {"part": ["²"]},
+        {"size": ["7"]},
+        {"size": ["abc"]},
+        {"up": ["maybe"]},
+        {"open": [""]},
+        {"open_none": ["0"]},
+        {"compare": [""]},
+        {"part": []},
         {"period": ["All time"], "page": ["4"]},
     ],
-)  # fmt: skip
+)
 def test_nonsense_in_the_address_counts_as_not_said(query):
     assert Address.parse(query) == Address()
 
@@ -104,12 +118,18 @@ def test_links_to_usage_events_ask_for_the_same_period_and_organization():
     custom = Address(span=Period.CUSTOM, from_day=date(2026, 11, 1), to_day=date(2026, 11, 5))
     assert events_of(Address()) == {"period": "Last 30 days"}
     assert events_of(custom, "org_a") == {
-        "period": "Custom", "first_day": "2026-11-01", "last_day": "2026-11-05", "organization": "org_a",
-    }  # fmt: skip
+        "period": "Custom",
+        "first_day": "2026-11-01",
+        "last_day": "2026-11-05",
+        "organization": "org_a",
+    }
     assert events_of(Address(), nobody=True) == {"period": "Last 30 days", "without": "organization"}
     assert of_day(events_of(Address(), "org_a"), "2026-11-03") == {
-        "period": "Custom", "first_day": "2026-11-03", "last_day": "2026-11-03", "organization": "org_a",
-    }  # fmt: skip
+        "period": "Custom",
+        "first_day": "2026-11-03",
+        "last_day": "2026-11-03",
+        "organization": "org_a",
+    }
 
 
 def test_the_download_asks_for_the_rows_of_the_table():
@@ -117,6 +137,10 @@ def test_the_download_asks_for_the_rows_of_the_table():
     url = urlsplit(csv_address(address, question(address, at=AT, zone=BERLIN, as_of=7)))
     assert url.path == "/download/organizations.csv"
     assert parse_qs(url.query) == {
-        "from": ["2026-10-24T22:00:00.000Z"], "to": ["2026-11-23T23:00:00.000Z"], "as_of": ["7"], "find": ["a & b"],
-        "sort": ["events"], "order": ["asc"],
-    }  # fmt: skip
+        "from": ["2026-10-24T22:00:00.000Z"],
+        "to": ["2026-11-23T23:00:00.000Z"],
+        "as_of": ["7"],
+        "find": ["a & b"],
+        "sort": ["events"],
+        "order": ["asc"],
+    }

@@ -39,11 +39,16 @@ NAMES = {"org_a": "Acme"}
 @pytest.mark.parametrize(
     ("part", "text"),
     [
-        (None, "unknown"), (Decimal(0), "0 %"), (Decimal(1), "100 %"), (Decimal("0.1234"), "12.3 %"),
-        (Decimal("0.00001"), "under 0.1 %"), (Decimal("-0.00001"), "just below 0 %"), (Decimal("-2.5"), "−250 %"),
+        (None, "unknown"),
+        (Decimal(0), "0 %"),
+        (Decimal(1), "100 %"),
+        (Decimal("0.1234"), "12.3 %"),
+        (Decimal("0.00001"), "under 0.1 %"),
+        (Decimal("-0.00001"), "just below 0 %"),
+        (Decimal("-2.5"), "−250 %"),
         (Decimal("13.37"), "1,337 %"),
     ],
-)  # fmt: skip
+)
 def test_a_share_is_a_percentage_and_an_unknown_one_is_unknown(part, text):
     assert percent(part) == text
 
@@ -173,8 +178,9 @@ def test_the_mark_names_the_credits_or_warns():
 def test_only_organizations_that_are_there_are_compared_in_the_order_asked_for():
     whole = statistics(organization("org_a", "3"), organization("org_b", "2"), organization(None, "1"))
     assert [one.organization_id for one in chosen_organizations(whole, ["org_b", "foreign", "org_a"])] == [
-        "org_b", "org_a",
-    ]  # fmt: skip
+        "org_b",
+        "org_a",
+    ]
 
 
 def test_every_figure_of_the_compared_stands_beside_each_other():
@@ -193,8 +199,10 @@ def test_every_figure_of_the_compared_stands_beside_each_other():
 def test_days_beside_each_other_start_with_the_first_of_the_period():
     some = [organization("org_a", "3", daily=["1", "2"]), organization("org_b", "1", daily=["0", "1"])]
     assert daily_rows(some, "2026-11-30", NAMES) == {
-        "Day": ["2026-11-30", "2026-12-01"], "Acme (org_a)": ["1.00", "2.00"], "org_b": ["0", "1.00"],
-    }  # fmt: skip
+        "Day": ["2026-11-30", "2026-12-01"],
+        "Acme (org_a)": ["1.00", "2.00"],
+        "org_b": ["0", "1.00"],
+    }
 
 
 # ── movers ───────────────────────────────────────────────────────────────────────────────────────

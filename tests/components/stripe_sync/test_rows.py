@@ -96,10 +96,7 @@ def test_what_nobody_can_explain_is_looked_at_first():
         row("cus_c", "7", "7", "7", "7"),
     ]
     differing = rows_with_differences(found(*rows), Measure.LANGFUSE_STRIPE)
-    assert [one.customer_id for one in differing] == [
-        "cus_b",
-        "cus_a",
-    ]
+    assert [one.customer_id for one in differing] == ["cus_b", "cus_a"]
 
 
 def test_the_table_has_every_book_every_digit_and_the_causes():
@@ -135,8 +132,11 @@ def test_a_waterfall_as_a_table_signs_its_steps_and_not_its_totals():
 def test_the_cross_check_lists_the_days_that_differ():
     same, other = DayDifference(MONDAY, 0, 0, Decimal(0)), DayDifference(MONDAY, 2, -1500, Decimal("0.5"))
     assert cross_check_rows(CrossCheck((same, other))) == {
-        "Day (UTC)": ["2026-11-16"], "Observations": ["+2"], "Tokens": ["−1,500"], "Cost (USD)": ["+0.5"],
-    }  # fmt: skip
+        "Day (UTC)": ["2026-11-16"],
+        "Observations": ["+2"],
+        "Tokens": ["−1,500"],
+        "Cost (USD)": ["+0.5"],
+    }
 
 
 @pytest.mark.parametrize(("body", "path"), [(v1_body, "/v1"), (lambda e: {"events": [v2_body(e)]}, "/v2")])

@@ -43,9 +43,9 @@ def test_credits_are_exact_and_come_with_their_money():
 
 
 @pytest.mark.parametrize(
-    ("minutes", "said"), [(-5, "now"), (0.5, "now"), (5, "in 5 min"), (90, "in 1 h"), (47 * 60, "in 47 h"),
-                          (50 * 60, "in 2 days")],
-)  # fmt: skip
+    ("minutes", "said"),
+    [(-5, "now"), (0.5, "now"), (5, "in 5 min"), (90, "in 1 h"), (47 * 60, "in 47 h"), (50 * 60, "in 2 days")],
+)
 def test_a_time_ahead_in_words(minutes, said):
     assert in_words(NOW + minutes * MINUTE, NOW) == said
 

@@ -29,10 +29,25 @@ def test_every_published_field_has_a_column_and_can_be_sorted_by():
 
 def test_the_columns_that_an_analyst_needs_are_shown_unasked():
     assert {sort_field(label) for label in DEFAULT_COLUMNS} == {
-        "timestamp", "organization_id", "customer_id", "user_id", "chatflow_name", "models", "tokens_in", "tokens_out",
-        "latency_seconds", "credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "amount_usd",
-        "sync_status", "flags", "sync_error", "trace_url",
-    }  # fmt: skip
+        "timestamp",
+        "organization_id",
+        "customer_id",
+        "user_id",
+        "chatflow_name",
+        "models",
+        "tokens_in",
+        "tokens_out",
+        "latency_seconds",
+        "credits_ai_tokens",
+        "credits_compute",
+        "credits_storage",
+        "credits_total",
+        "amount_usd",
+        "sync_status",
+        "flags",
+        "sync_error",
+        "trace_url",
+    }
 
 
 def test_an_event_reads_as_people_write_it(tmp_path):

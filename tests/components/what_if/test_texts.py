@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.errors import RateCardError
 from billing_core.rating.card import RateCard, RateCardFile, builtin_cards, parse_rate_cards
-from billing_core.rerating.model import (
-    CardVersion,
-    NotRerated,
-    OrganizationDelta,
-    PlanCrossing,
-    Rerating,
-    ToSend,
-)
+from billing_core.rerating.model import CardVersion, NotRerated, OrganizationDelta, PlanCrossing, Rerating, ToSend
 from billing_core.web.jobs import Share
 from components.what_if.cards import LARGEST_CHARACTERS, cards_of
 from components.what_if.texts import (
@@ -51,10 +44,19 @@ ORGANIZATIONS = (
 )
 CROSSING = PlanCrossing("cus_a", ("org_a", "org_b"), None, 10000, Decimal(9990), Decimal("10100.5"), AT, AT)
 FOUND = Rerating(
-    None, None, {"dearer": "ab" * 32}, ORGANIZATIONS, 1002, 901, (CROSSING,), 3,
-    ToSend(5, Decimal("-12.5"), 1), {NotRerated.LEGACY_BILLED: 1234}, (CardVersion("builtin-1", 1002, 0),),
+    None,
+    None,
+    {"dearer": "ab" * 32},
+    ORGANIZATIONS,
+    1002,
+    901,
+    (CROSSING,),
+    3,
+    ToSend(5, Decimal("-12.5"), 1),
+    {NotRerated.LEGACY_BILLED: 1234},
+    (CardVersion("builtin-1", 1002, 0),),
     applied=False,
-)  # fmt: skip
+)
 NOTHING = replace(FOUND, events_changed=0, to_send=ToSend(0, Decimal(0), 0))
 
 
@@ -146,9 +148,12 @@ def test_the_period_is_told_with_its_timezone_and_open_ends():
 
 def test_tiles_hold_the_sums_exactly():
     assert {tile.label: tile.exact for tile in tiles(FOUND)} == {
-        "Would change": "901 events", "Old credits": "1,010", "New credits": "1,205.5",
-        "Difference": "+195.5 credits, +19.4 %", "Difference in USD": "+$0.00782, +19.4 %",
-    }  # fmt: skip
+        "Would change": "901 events",
+        "Old credits": "1,010",
+        "New credits": "1,205.5",
+        "Difference": "+195.5 credits, +19.4 %",
+        "Difference in USD": "+$0.00782, +19.4 %",
+    }
 
 
 def test_rows_are_exact_signed_and_add_up_to_the_last_line():

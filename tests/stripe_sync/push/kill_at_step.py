@@ -22,8 +22,6 @@ from tests.factories import EVERYONE
 from tests.stripe_sync.push.mortal import METER_EVENTS, Fuse, MortalEngine, impatient_stripe
 from tests.stripe_sync.push.stripe_server import at
 
-__all__ = ["PROCESSES", "start_push"]
-
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(["billing_core.stripe_sync.push", __name__])  # imported once
 
@@ -31,10 +29,14 @@ STARTING = threading.Lock()
 
 TIME = at("2026-11-01")
 for question in (
-    sync_queries.candidates(TIME), sync_queries.covered_candidates(TIME), sync_queries.newest_revisions(TIME, TIME),
-    sync_queries.carried_credits(), sync_queries.open_intents(), sync_queries.a_candidate(TIME),
+    sync_queries.candidates(TIME),
+    sync_queries.covered_candidates(TIME),
+    sync_queries.newest_revisions(TIME, TIME),
+    sync_queries.carried_credits(),
+    sync_queries.open_intents(),
+    sync_queries.a_candidate(TIME),
     sync_queries.an_open_intent(),
-):  # fmt: skip
+):
     compiled(question, "duckdb")  # once, before processes are forked
 
 

@@ -38,10 +38,17 @@ AGES = st.one_of(
 )
 WAITS = st.sampled_from(
     [
-        timedelta(minutes=1), timedelta(minutes=20), timedelta(minutes=35), timedelta(hours=1), timedelta(hours=3),
-        timedelta(hours=19, minutes=50), timedelta(hours=21), timedelta(hours=26), timedelta(days=2),
+        timedelta(minutes=1),
+        timedelta(minutes=20),
+        timedelta(minutes=35),
+        timedelta(hours=1),
+        timedelta(hours=3),
+        timedelta(hours=19, minutes=50),
+        timedelta(hours=21),
+        timedelta(hours=26),
+        timedelta(days=2),
     ]
-)  # fmt: skip
+)
 UNANSWERED = st.sampled_from(["after_success_cut", "after_success_500", "reset", "504_html", "500_timeout"])
 FAULTS = st.sampled_from(["429", "html", "409", "cut", "broken_json", "401", "after_success_500", "reset"])
 
@@ -135,8 +142,13 @@ def search(kind: type[Machine], stripe: StripeServer, template: Path, granularit
     """Run a state machine over many histories."""
     parts = {"stripe": stripe, "template": template, "environment": {"BILLING_PUSH_GRANULARITY": granularity}}
     profile = settings(
-        max_examples=EXAMPLES, stateful_step_count=STEPS, derandomize=EXAMPLES <= 100, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck), print_blob=False,
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        derandomize=EXAMPLES <= 100,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
         phases=[Phase.generate, Phase.shrink] if os.environ.get("PUSHING_SHRINK") == "1" else [Phase.generate],
-    )  # fmt: skip
+    )
     run_state_machine_as_test(type(kind.__name__, (kind,), parts), settings=profile)

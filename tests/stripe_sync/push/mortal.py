@@ -19,14 +19,18 @@ from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import MeterEvent, SendOutcome, Sink
 from billing_core.stripe.provider import StripeProvider
 
-__all__ = ["Crash", "Fuse", "MortalEngine", "impatient_stripe"]
-
 METER_EVENTS = "/v1/billing/meter_events"
 
 SHORT = RetryLimits(
-    connect_seconds=2, answer_seconds=0.6, send_tries=2, read_tries=2, first_backoff_seconds=0.005,
-    longest_backoff_seconds=0.01, limited_send_seconds=0.02, limited_read_seconds=0.02,
-)  # fmt: skip
+    connect_seconds=2,
+    answer_seconds=0.6,
+    send_tries=2,
+    read_tries=2,
+    first_backoff_seconds=0.005,
+    longest_backoff_seconds=0.01,
+    limited_send_seconds=0.02,
+    limited_read_seconds=0.02,
+)
 """Two tries and hardly a pause: what a fault does to a push shows within the push."""
 
 

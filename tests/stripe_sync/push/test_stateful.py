@@ -27,9 +27,7 @@ from tests.stripe_sync.push.machine import (
 from tests.stripe_sync.push.stripe_server import at
 from tests.stripe_sync.push.world import HALF_PAST, ON_THE_HOUR, VOID
 
-READS = st.sampled_from(
-    ["/v1/billing/meters", "/v1/subscriptions", "/v1/invoices", "/v1/customers", "/v2/core/events"]
-)  # fmt: skip
+READS = st.sampled_from(["/v1/billing/meters", "/v1/subscriptions", "/v1/invoices", "/v1/customers", "/v2/core/events"])
 SUMS = "/v1/billing/meters/"
 
 

@@ -45,8 +45,12 @@ SWITCHES = {
 
 VOID = {"rejected", "void"}
 STATUS_BY_STATE = {
-    "open": "sending", "sending": "sending", "accepted": "processed", "confirmed": "confirmed", "rejected": "error",
-}  # fmt: skip
+    "open": "sending",
+    "sending": "sending",
+    "accepted": "processed",
+    "confirmed": "confirmed",
+    "rejected": "error",
+}
 
 
 @dataclass
@@ -70,9 +74,11 @@ class World:
         self.stripe = stripe
         self.fuse = Fuse()
         self.environment = {
-            "BILLING_MODE": "live", "BILLING_WAREHOUSE_URL": f"duckdb:///{path}", **environment_of(stripe),
+            "BILLING_MODE": "live",
+            "BILLING_WAREHOUSE_URL": f"duckdb:///{path}",
+            **environment_of(stripe),
             **environment,
-        }  # fmt: skip
+        }
         self.settings = load_settings(self.environment, env_file=None)
         self.usage: dict[str, Usage] = {}
         self._open()
@@ -80,10 +86,7 @@ class World:
     def _open(self) -> None:
         self.engine = MortalEngine(self.path, self.fuse)
         self.service = BillingService(
-            self.settings,
-            engine=self.engine,
-            connect_stripe=impatient_stripe(self.fuse, self.now),
-            clock=self.now,
+            self.settings, engine=self.engine, connect_stripe=impatient_stripe(self.fuse, self.now), clock=self.now
         )
 
     def now(self) -> datetime:
@@ -139,9 +142,12 @@ class World:
         times = self.usage[name].times | {timestamp} if name in self.usage else {timestamp}
         self.usage[name] = Usage(customer, timestamp, tokens, microseconds, times)
         row = usage_row(
-            id=name, customer_id=customer, timestamp=timestamp, usage=[model_usage(input=tokens)],
+            id=name,
+            customer_id=customer,
+            timestamp=timestamp,
+            usage=[model_usage(input=tokens)],
             latency_seconds=Decimal(microseconds) / 10**6,
-        )  # fmt: skip
+        )
         if as_pulled:
             book_usage(self.service._ledger, usage_table([row]), [CARD], Policy(), run_id="test")
         else:
