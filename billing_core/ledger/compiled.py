@@ -68,9 +68,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Given(Bound):
-    """A value that a question contains as a literal: what a compiled question is compared with in tests. Built with it,
-    a question has literals: what a compiled one is compared with.
-    """
+    """A value as the caller gives it; a question built with it has literals, which tests compare compiled ones with."""
 
     kind: str
     value: Any
