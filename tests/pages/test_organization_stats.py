@@ -85,7 +85,7 @@ class Others:
     def __init__(self, monkeypatch):
         for module, function in (
             ("limits", "limits_view"),
-            ("limits", "limit_panel"),
+            ("limit_panel", "limit_panel"),
             ("forecast", "forecast_panel"),
             ("anomalies", "anomalies_view"),
             ("directory", "directory_view"),
