@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 PARENT = """
 import sys
-from billing_core.sandbox import SandboxProcess
+from billing_core.sandbox.server import SandboxProcess
 process = SandboxProcess(events=5).start()
 print(process.pid, process.url, flush=True)
 sys.stdin.read()
