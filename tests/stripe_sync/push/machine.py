@@ -23,7 +23,7 @@ from tests.stripe_sync.push.world import FLAT, HALF_PAST, ON_THE_HOUR, START, SW
 
 EXAMPLES = int(os.environ.get("PUSHING_EXAMPLES", examples(12)))
 STEPS = int(os.environ.get("PUSHING_STEPS", "25"))
-TIMEOUT = 0 if "PUSHING_EXAMPLES" in os.environ else 180
+TIMEOUT = 0 if "PUSHING_EXAMPLES" in os.environ else 600
 
 WHO = st.sampled_from([HALF_PAST, HALF_PAST, ON_THE_HOUR, FLAT, "cus_unknown", None])
 PAYING = st.sampled_from([HALF_PAST, ON_THE_HOUR, FLAT])
