@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DATED := tests/runtime/test_clock.py tests/test_previous_period.py tests/components/shared/test_periods.py tests/langfuse/test_against_sandbox.py
+DATED := tests/runtime/test_clock.py tests/test_previous_period.py tests/components/shared/test_periods.py tests/langfuse/test_against_sandbox.py tests/ledger/test_closes.py
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 

@@ -26,8 +26,10 @@ NOON = datetime(2026, 10, 5, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def service(tmp_path):
+def service(tmp_path, monkeypatch):
+    """A ledger in November, whatever the day: what comes late counts in the month it is booked in."""
     made = service_over(tmp_path / "billing.duckdb", [trace("a"), trace("b"), usage_row(id="open")])
+    monkeypatch.setattr(made._ledger.engine, "_clock", lambda: NOW)
     yield made
     made.close()
 
