@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from billing_core.access import Role
 from billing_core.exports.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
 from components.shared.periods import Days, Period, days_of
+from components.shared.url_values import is_yes, parsed, texts, written
 from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, question
 
 
@@ -61,7 +62,7 @@ class Choice:
         """The choices in a URL's parameters; invalid values count as not given, other parameters are ignored."""
         own = {name: read(query[key]) for name, (key, read) in _READ.items() if query.get(key)}
         inner = {name: read(query[key]) for name, (key, read) in _READ_FILTERS.items() if query.get(key)}
-        values = tuple((facet.key, chosen) for facet in FACETS if (chosen := _texts(query.get(facet.key, ()))))
+        values = tuple((facet.key, chosen) for facet in FACETS if (chosen := texts(query.get(facet.key, ()))))
         filters = Filters(values=values, **{name: value for name, value in inner.items() if value is not None})
         return cls(filters=filters, **{name: value for name, value in own.items() if value is not None})
 
@@ -72,7 +73,7 @@ class Choice:
         said |= {
             key: (getattr(self.filters, name), getattr(usual.filters, name)) for name, (key, _) in _READ_FILTERS.items()
         }
-        changed = {key: _written(value) for key, (value, default) in said.items() if value != default}
+        changed = {key: written(value) for key, (value, default) in said.items() if value != default}
         return changed | {key: list(values) for key, values in self.filters.values}
 
     def valued(self, key: str, values: Sequence[str]) -> Choice:
@@ -90,30 +91,6 @@ class Choice:
         if not offered:
             return None
         return self.format if self.format in offered else offered[0]
-
-
-def _written(value: Any) -> list[str]:
-    if isinstance(value, tuple):
-        return list(value)
-    return ["1" if value is True else str(value)]
-
-
-def _choice(kind: Callable[[str], Any]) -> Callable[[Sequence[str]], Any]:
-    def read(values: Sequence[str]) -> Any:
-        try:
-            return kind(values[-1])
-        except ValueError:
-            return None
-
-    return read
-
-
-def _texts(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value for value in values if value))
-
-
-def _yes(values: Sequence[str]) -> bool:
-    return values[-1] == "1"
 
 
 def _one_of(offered: Callable[[], Sequence[str]]) -> Callable[[Sequence[str]], str | None]:
@@ -141,24 +118,24 @@ def timezones() -> tuple[str, ...]:
 # Names of the Choice → its name in the URL and how that is read. Some differ from those of the Usage Events page,
 # whose widgets are bound to theirs.
 _READ: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
-    "dataset": ("dataset", _choice(Dataset)),
-    "format": ("format", _choice(Format)),
-    "columns": ("field", _texts),
-    "grain": ("grain", _choice(Grain)),
+    "dataset": ("dataset", parsed(Dataset)),
+    "format": ("format", parsed(Format)),
+    "columns": ("field", texts),
+    "grain": ("grain", parsed(Grain)),
     "timezone": ("zone", _one_of(timezones)),
-    "separator": ("separator", _choice(Separator)),
-    "bom": ("bom", _yes),
-    "parquet": ("parquet", _yes),
-    "user_ids": ("user_ids", _yes),
-    "internal": ("internal", _yes),
+    "separator": ("separator", parsed(Separator)),
+    "bom": ("bom", is_yes),
+    "parquet": ("parquet", is_yes),
+    "user_ids": ("user_ids", is_yes),
+    "internal": ("internal", is_yes),
     "focus_version": ("focus", _one_of(lambda: FOCUS_VERSIONS)),
 }
 
 _READ_FILTERS: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
-    "period": ("span", _choice(Period)),
-    "first_day": ("from_day", _choice(date.fromisoformat)),
-    "last_day": ("to_day", _choice(date.fromisoformat)),
-    "without": (WITHOUT, _texts),
+    "period": ("span", parsed(Period)),
+    "first_day": ("from_day", parsed(date.fromisoformat)),
+    "last_day": ("to_day", parsed(date.fromisoformat)),
+    "without": (WITHOUT, texts),
     "amount_min": ("amount_min", lambda values: values[-1]),
     "amount_max": ("amount_max", lambda values: values[-1]),
     "search": ("find", lambda values: values[-1]),

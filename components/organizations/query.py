@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from billing_core.organizations.table import DEFAULT_SORT, SORTS
 from billing_core.types import GetUsageEventsParams
 from components.shared.periods import Days, Period, days_of, window_of
+from components.shared.url_values import is_yes, parsed, texts, written
 from components.usage_events.query import csv_query
 
 PAGE_SIZES = (5, 10, 25, 50, 100)
@@ -78,7 +79,7 @@ class Address:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
-        return {name: _written(value) for name, value in changed.items()}
+        return {name: written(value) for name, value in changed.items()}
 
     @property
     def is_open(self) -> bool:
@@ -94,22 +95,6 @@ class Address:
         return replace(self, open=None, open_none=False)
 
 
-def _written(value: Any) -> list[str]:
-    if isinstance(value, tuple):
-        return list(value)
-    return ["1" if value is True else str(value)]
-
-
-def _choice(kind: Callable[[str], Any]) -> Callable[[Sequence[str]], Any]:
-    def read(values: Sequence[str]) -> Any:
-        try:
-            return kind(values[-1])
-        except ValueError:
-            return None
-
-    return read
-
-
 def _number(low: int, high: int) -> Callable[[Sequence[str]], int | None]:
     def read(values: Sequence[str]) -> int | None:
         text = values[-1]
@@ -118,25 +103,21 @@ def _number(low: int, high: int) -> Callable[[Sequence[str]], int | None]:
     return read
 
 
-def _texts(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value for value in values if value))
-
-
 _READ: Mapping[str, Callable[[Sequence[str]], Any]] = {
-    "view": _choice(OrganizationView),
-    "span": _choice(Period),
-    "from_day": _choice(date.fromisoformat),
-    "to_day": _choice(date.fromisoformat),
+    "view": parsed(OrganizationView),
+    "span": parsed(Period),
+    "from_day": parsed(date.fromisoformat),
+    "to_day": parsed(date.fromisoformat),
     "find": lambda values: values[-1],
     "by": lambda values: values[-1] if values[-1] in SORTS else None,
-    "up": lambda values: values[-1] == "1",
+    "up": is_yes,
     "part": _number(1, LAST_PART),
     "size": lambda values: size if (size := _number(1, 100)(values)) in PAGE_SIZES else None,
-    "show": _texts,
-    "compare": lambda values: _texts(values)[:COMPARED],
-    "only": _texts,
+    "show": texts,
+    "compare": lambda values: texts(values)[:COMPARED],
+    "only": texts,
     "open": lambda values: values[-1] or None,
-    "open_none": lambda values: values[-1] == "1",
+    "open_none": is_yes,
 }
 
 
