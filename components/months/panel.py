@@ -16,6 +16,7 @@ from components.months.closed import closed_month
 from components.months.state import SAID, awaited_is_over, chosen_month, read_months, show_month
 from components.months.texts import STATE_MARKS, closed_text, month_name, month_rows, progress_text, refused_text
 from components.shared import sign_in
+from components.shared.job_progress import follow
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
@@ -107,11 +108,7 @@ def _choice(months: Sequence[Month]) -> Month:
 def _watch() -> None:
     """Follow work on a month, whoever started it; then draw the page with what it found."""
     sign_in.guard(Role.FINANCE, Role.ADMIN)
-    state = wiring.close_job().state
-    if state is None or not state.is_running:
-        st.rerun()
-    fraction = min(1.0, max(0.0, state.progress.fraction))
-    st.progress(fraction, text=plain(progress_text(state)))
+    follow(wiring.close_job().state, progress_text)
 
 
 def _show_progress() -> None:

@@ -16,6 +16,7 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.formats import ago, exact, plural
+from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.shared.widgets import READERS_NOTE, quiet, table
 from components.stripe_sync.rows import Request, request_rows, requests_of
@@ -159,10 +160,7 @@ def _watch(service: BillingService) -> None:
     state = wiring.push_job().state
     if state is not None and state.is_running:
         total = state.progress.total
-        st.progress(
-            min(1.0, state.progress.done / total) if total else 0.0,
-            text=plain(push_progress_text(state, service.now())),
-        )
+        draw_progress(state.progress.done / total if total else 0.0, push_progress_text(state, service.now()))
     elif service.stripe.is_pushing():
         st.info("Somebody is pushing, or previewing a push, from elsewhere. This page follows.", icon=":material/sync:")
     else:

@@ -16,6 +16,7 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.formats import ago, day_text, exact, plural
+from components.shared.job_progress import follow
 from components.shared.links import event_link, file_link
 from components.shared.notice import plain
 from components.shared.widgets import chart, table, tile
@@ -133,11 +134,7 @@ def _start(service: BillingService, principal: Principal, start: datetime, end: 
 def _watch() -> None:
     """Follow a reconciliation; then draw the page with what it found."""
     sign_in.guard(Role.ADMIN, Role.FINANCE)
-    state = wiring.reconcile_job().state
-    if state is None or not state.is_running:
-        st.rerun()
-    fraction = min(1.0, max(0.0, state.progress.fraction))
-    st.progress(fraction, text=plain(reconcile_progress_text(state)))
+    follow(wiring.reconcile_job().state, reconcile_progress_text)
 
 
 # ── the last one ─────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from billing_core.web import wiring
 from billing_core.web.jobs import PullState
 from components.shared import sign_in
 from components.shared.formats import ago, plural
+from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.usage_events.state import unpin, unpin_if_younger
 
@@ -109,9 +110,7 @@ def _watch(service: BillingService) -> None:
     principal = sign_in.guard()
     state = wiring.pull_job().state
     if state is not None and state.is_running:
-        st.progress(
-            min(1.0, max(0.0, state.progress.fraction)), text=plain(progress_text(state, principal, service.now()))
-        )
+        draw_progress(state.progress.fraction, progress_text(state, principal, service.now()))
         return
     if service.freshness().running:
         st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")

@@ -10,6 +10,7 @@ from billing_core.rating.card import RateCardFile
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.shared import sign_in
+from components.shared.job_progress import follow
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.url_state import span_boxes, span_window
@@ -174,11 +175,7 @@ def _apply(service: BillingService, principal: Principal, kept: RerateResult) ->
 def _watch() -> None:
     """Follow cards being applied, whoever decided so; then draw the page with what came of it."""
     sign_in.guard(Role.FINANCE, Role.ADMIN)
-    state = wiring.rerate_job().state
-    if state is None or not state.is_running:
-        st.rerun()
-    fraction = min(1.0, max(0.0, state.progress.fraction))
-    st.progress(fraction, text=plain(progress_text(state)))
+    follow(wiring.rerate_job().state, progress_text)
 
 
 def _show_progress(service: BillingService) -> None:
