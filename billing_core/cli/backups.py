@@ -9,7 +9,7 @@ from pathlib import Path
 
 from billing_core.cli.support import add_json, open_service, os_principal, print_json
 from billing_core.settings import Settings
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 
 
 def add_backup_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -31,8 +31,8 @@ def _backup(options: argparse.Namespace, settings: Settings) -> int:
     else:
         rows = sum(table.rows for table in done.manifest.tables)
         print(
-            f"{done.path}: {counted(len(done.manifest.files), 'file')}, {counted(rows, 'row')}, {done.bytes:,} bytes, "
-            f"SHA-256 {done.sha256}"
+            f"{done.path}: {count_of(len(done.manifest.files), 'file')}, {count_of(rows, 'row')}, "
+            f"{done.bytes:,} bytes, SHA-256 {done.sha256}"
         )
     return 0
 

@@ -26,7 +26,7 @@ from billing_core.cli.support import (
 )
 from billing_core.errors import BadParameter
 from billing_core.settings import Settings
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 
 if TYPE_CHECKING:
     from billing_core.exports.model import ExportProgress
@@ -138,7 +138,7 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(result.to_json())
     else:
-        print(f"{path}: {counted(result.rows, 'row')}, {result.bytes:,} bytes, SHA-256 {result.sha256}")
+        print(f"{path}: {count_of(result.rows, 'row')}, {result.bytes:,} bytes, SHA-256 {result.sha256}")
     return 0
 
 
@@ -185,7 +185,7 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
         print(warning, file=sys.stderr)
     if refused:
         says = "nothing was imported; correct the file, or import the good rows with --skip-bad-rows"
-        print(f"error: {counted(plan.rejected_rows, 'row')} rejected: {says}", file=sys.stderr)
+        print(f"error: {count_of(plan.rejected_rows, 'row')} rejected: {says}", file=sys.stderr)
         return 2
     return EXIT_SOME_FAILED if plan.rejected_rows else 0
 
@@ -277,7 +277,7 @@ def _close(options: argparse.Namespace, settings: Settings) -> int:
         )
     for obstacle in closing.obstacles:
         worth = "" if obstacle.credits is None else f", {obstacle.credits:f} credits"
-        print(f"{obstacle.cause}: {counted(obstacle.events, 'event')}{worth}: {obstacle.says}", file=sys.stderr)
+        print(f"{obstacle.cause}: {count_of(obstacle.events, 'event')}{worth}: {obstacle.says}", file=sys.stderr)
     causes = " ".join(sorted({one.cause for one in closing.obstacles if one.group.value != NOT_OVER}))
     if causes:
         print(f"{options.period} is not closed; to close it all the same: --accept {causes}", file=sys.stderr)

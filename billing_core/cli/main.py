@@ -45,7 +45,7 @@ from billing_core.errors import BadParameter, BillingError, SettingsError
 from billing_core.runtime.faults import explained, one_line
 from billing_core.runtime.private_files import keep_private
 from billing_core.settings import SECRET_VARIABLES, Settings, load_settings
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 
 if TYPE_CHECKING:
     from billing_core.stripe_sync.push import PushProgress, PushResult
@@ -240,14 +240,14 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
         print_json(result.to_json())
     else:
         print(
-            f"{result.api}: {counted(result.observations, 'observation')} "
-            f"({counted(result.duplicates, 'duplicate')}) from "
+            f"{result.api}: {count_of(result.observations, 'observation')} "
+            f"({count_of(result.duplicates, 'duplicate')}) from "
             f"{result.window.start:%Y-%m-%d %H:%M} to {result.window.end:%Y-%m-%d %H:%M} UTC\n"
             f"events: {result.counts.new:,} new, {result.counts.changed:,} changed, "
             f"{result.counts.unchanged:,} unchanged; {result.unpriced:,} unpriced, {result.excluded:,} excluded"
         )
         if result.missing_at_source:
-            print(f"missing at Langfuse by now: {counted(result.missing_at_source, 'event')}; what was booked stays")
+            print(f"missing at Langfuse by now: {count_of(result.missing_at_source, 'event')}; what was booked stays")
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
     for note in result.notes:
@@ -274,7 +274,7 @@ def _progress_bar() -> Iterator[Callable[[PullProgress], None]]:
             bar.n = min(progress.fraction, 1.0)
             bar.set_description_str(progress.doing, refresh=False)
             rate = progress.observations / max(bar.format_dict["elapsed"], 0.001)
-            bar.set_postfix_str(f"{counted(progress.observations, 'row')}, {rate:,.0f} rows/s", refresh=True)
+            bar.set_postfix_str(f"{count_of(progress.observations, 'row')}, {rate:,.0f} rows/s", refresh=True)
 
         yield show
 
@@ -306,15 +306,15 @@ def _print_push(result: PushResult) -> None:
     if result.is_dry_run:
         for request in result.requests:
             print(json.dumps(request, ensure_ascii=False))
-        print(f"{counted(len(result.requests), 'request')} would be made; nothing was sent or stored", file=sys.stderr)
+        print(f"{count_of(len(result.requests), 'request')} would be made; nothing was sent or stored", file=sys.stderr)
         return
     print(
-        f"{counted(result.intents, 'meter event')}: {result.sent:,} sent, {result.duplicates:,} there already, "
+        f"{count_of(result.intents, 'meter event')}: {result.sent:,} sent, {result.duplicates:,} there already, "
         f"{result.rejected:,} rejected, {result.unknown:,} with unknown outcome, {result.waiting:,} not tried\n"
-        f"{counted(result.credits_sent, 'credit')} delivered; {counted(result.held, 'event')} held, "
+        f"{count_of(result.credits_sent, 'credit')} delivered; {count_of(result.held, 'event')} held, "
         f"{result.newly_held:,} of them newly"
         + (f", of {result.held_corrections:,} only a correction" if result.held_corrections else "")
-        + f"; {counted(result.confirmed, 'meter event')} confirmed"
+        + f"; {count_of(result.confirmed, 'meter event')} confirmed"
     )
 
 
@@ -328,7 +328,7 @@ def _push_bar() -> Iterator[Callable[[PushProgress], None]]:
         def show(progress: PushProgress) -> None:
             bar.total = progress.total
             bar.n = progress.done
-            bar.set_postfix_str(counted(progress.credits_sent, "credit"), refresh=True)
+            bar.set_postfix_str(count_of(progress.credits_sent, "credit"), refresh=True)
 
         yield show
 
@@ -364,7 +364,7 @@ def _print_reconciliation(document: dict[str, Any]) -> None:
     print(aligned(head, rows))
     for finding in document["findings"]:
         print(f"{finding['kind']}: {finding['customer_id']}: {finding['credits']} credits")
-    print(f"{counted(len(rows), 'row')}, {document['unexplained_credits'] or 'unknown'} credits unexplained")
+    print(f"{count_of(len(rows), 'row')}, {document['unexplained_credits'] or 'unknown'} credits unexplained")
 
 
 def _notices(options: argparse.Namespace, settings: Settings) -> int:
@@ -479,7 +479,7 @@ def _table(response: UsageEventsResponse) -> str:
     p, t = response.pagination, response.totals
     total = f"{plain_decimal(t.credits.total)} credits, {plain_decimal(t.amount_usd)} USD"
     return "\n".join(
-        (aligned(head, rows), f"page {p.page} of {p.total_pages:,}; {counted(p.total_items, 'event')}, {total}")
+        (aligned(head, rows), f"page {p.page} of {p.total_pages:,}; {count_of(p.total_items, 'event')}, {total}")
     )
 
 
@@ -534,7 +534,7 @@ def _lint(options: argparse.Namespace, settings: Settings) -> int:
     else:
         for finding in findings:
             print(f"{finding.event_id}: {finding.rule}: {finding.says}")
-        print(counted(len(findings), "finding"), file=sys.stderr)
+        print(count_of(len(findings), "finding"), file=sys.stderr)
     return EXIT_SOME_FAILED if findings else 0
 
 

@@ -20,7 +20,7 @@ from billing_core.imports.readers import batches, json_header, json_meta, texts
 from billing_core.imports.times import has_offset
 from billing_core.ledger.active_cards import ImportedCards, combined
 from billing_core.rating.card import CardLoader, Plan, RateCard, RateCardFile, first_fault, parse_rate_cards
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 
 M = TypeVar("M", Plan, RateCard)
 
@@ -73,7 +73,7 @@ def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> 
         RejectedLine(
             number,
             "id",
-            f"{shown(card.id)} has other content than the card that rated {counted(named[card.id], 'event')}; give "
+            f"{shown(card.id)} has other content than the card that rated {count_of(named[card.id], 'event')}; give "
             "the changed card a new id and its own effective_from",
         )
         for number, card in enumerate(cards, 1)

@@ -38,7 +38,7 @@ from billing_core.ledger.schema import IMPORT_RUN, SENT
 from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rerating.rebooking import waiting_now
 from billing_core.types import FLAT_FIELDS, Flag, SyncStatus
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 
 Progress = Callable[[ImportProgress], None]
@@ -131,7 +131,7 @@ def stage(
             checked = check(batch, rules)
             _take(found, checked, len(batch.numbers) + len(batch.rejected))
             if progress is not None:
-                progress(ImportProgress(0.0, found.rows, f"checked {counted(found.rows, 'row')}"))
+                progress(ImportProgress(0.0, found.rows, f"checked {count_of(found.rows, 'row')}"))
     except Unusable as whole:
         found.refuse([RejectedLine(whole.row, whole.field, whole.reason)], 1)
         found.is_whole = False
@@ -303,7 +303,7 @@ def book(
                 count_as_billed_elsewhere(writer, _billed(piece), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
-            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {counted(done, 'event')}"))
+            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {count_of(done, 'event')}"))
     return found
 
 

@@ -28,7 +28,7 @@ from billing_core.rating.card import LEGACY_VERSION, RateCard, RateCardFile
 from billing_core.rating.events import Policy
 from billing_core.rating.policy import Rated, rate_under
 from billing_core.types import Flag, SyncStatus, plain_decimal, utc_text
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import PullProgress, RejectedRow, Window
 
@@ -141,7 +141,7 @@ def pull(
             for so_far in _book(reading, ledger, cards, policy, run_id, result):
                 result = so_far
                 if progress is not None:
-                    progress(PullProgress(1.0, result.observations, f"booked {counted(result.counts.total, 'event')}"))
+                    progress(PullProgress(1.0, result.observations, f"booked {count_of(result.counts.total, 'event')}"))
             result = replace(result, missing_at_source=_mark_missing(provider, ledger, reading, window, run_id))
             reading.discard()
     except BaseException as error:

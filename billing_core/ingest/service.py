@@ -17,7 +17,7 @@ from billing_core.rating.events import Policy
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import PullProgress, window_in
 
 if TYPE_CHECKING:
@@ -145,5 +145,5 @@ def _problem(runs: list[PullRun], running: bool) -> str | None:
     if newest.outcome == "running" and not running:
         return "it was stopped before it finished"
     if newest.outcome == "partial":
-        return f"{counted(newest.rejected, 'row')} could not be read"
+        return f"{count_of(newest.rejected, 'row')} could not be read"
     return None

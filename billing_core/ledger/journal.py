@@ -17,7 +17,7 @@ from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
 from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import Window
 
 CHAIN_PIECE = 10_000
@@ -256,7 +256,7 @@ def _replace_unused(writer: Writer, card: RateCard) -> None:
     """A card may be edited only until the first event names it."""
     if named := events_naming(writer.rows, card.id):
         raise RateCardError(
-            f"rate card {card.id!r} was changed after it rated {counted(named, 'event')}; "
+            f"rate card {card.id!r} was changed after it rated {count_of(named, 'event')}; "
             "restore the file, or give the changed card a new id and its own effective_from"
         )
     writer.rows("DELETE FROM rate_cards WHERE card_id = ?", [card.id])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from billing_core.reconcile.report import UnbilledFinding, added
 from billing_core.stripe.periods import is_over
 from billing_core.types import plain_decimal
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import HOUR, Window
 
@@ -141,7 +141,7 @@ def after_finalization(
         unbilled = min(Decimal(sum(row["value"] for row in rows)), EXACT.subtract(Decimal(total), line.quantity))
         if unbilled > 0:
             says = (
-                f"{', '.join(line.invoice_ids)} billed {_grouped(line.quantity)} of the {counted(total, 'credit')} "
+                f"{', '.join(line.invoice_ids)} billed {_grouped(line.quantity)} of the {count_of(total, 'credit')} "
                 f"sent to {line.customer_id} for {line.start:%Y-%m-%d %H:%M} to {line.end:%Y-%m-%d %H:%M} UTC: "
                 f"{_grouped(unbilled)} came after it was final"
             )

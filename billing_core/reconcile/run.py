@@ -32,7 +32,7 @@ from billing_core.reconcile.findings import after_finalization, billed_lines, no
 from billing_core.reconcile.report import CrossCheck, DayDifference, Reconciliation, UnbilledFinding
 from billing_core.runtime.clock import Clock, now
 from billing_core.types import Flag
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _read_langfuse(
         if reading.rejected:
             first = reading.rejected[0]
             fresh.problems.append(
-                f"Langfuse: {counted(len(reading.rejected), 'row')} could not be read, in no sum, "
+                f"Langfuse: {count_of(len(reading.rejected), 'row')} could not be read, in no sum, "
                 f"the first is {first.row}: {first.reason}"
             )
         return fresh

@@ -41,7 +41,7 @@ from billing_core.rerating.totals import RerateTotals, crossings, current_period
 from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings
 from billing_core.types import Flag, utc_text
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import aware_in
 
 READ_AT_ONCE = 100_000
@@ -441,4 +441,4 @@ def _moved(done: Rerating) -> list[dict[str, object]]:
 def _report(progress: Progress | None, done: int, pieces: Sequence[EventSlice], what: str) -> None:
     if progress is not None:
         events = sum(piece.events for piece in pieces[:done])
-        progress(done / len(pieces), f"{what} {counted(events, 'event')}")
+        progress(done / len(pieces), f"{what} {count_of(events, 'event')}")

@@ -18,7 +18,7 @@ from billing_core.ledger.queries import split_flags
 from billing_core.rating.card import LEGACY_VERSION, Basis, ComputeBasis, RateCard
 from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is_left_out, price_of_key
 from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
 Intents = Sequence[Mapping[str, Any]]
@@ -223,7 +223,7 @@ def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> 
             found = effective_token_rate(card, use["model"], token_class)
             label = f"{use['model'] or 'no model'}, {token_class.replace('_', ' ')}"
             if found is None:
-                lines.append(f"{label}: no rate for {counted(tokens, 'token')}; not rated, flagged unpriced")
+                lines.append(f"{label}: no rate for {count_of(tokens, 'token')}; not rated, flagged unpriced")
                 continue
             part = tokens * Fraction(found) * Fraction(card.margin) / 1000
             exact += part

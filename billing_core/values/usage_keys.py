@@ -348,7 +348,7 @@ def _unknown(key: str, words: list[str], *, is_known: bool = False) -> UsageKey:
 
 
 def _is_unit(spelled: tuple[str, ...], found: set[str]) -> bool:
-    """Images are counted, image tokens are not: the plural, or a word for counting, tells them apart."""
+    """Images are counted, image tokens are not: the counted, or a word for counting, tells them apart."""
     if found & _UNITS or set(spelled) & _UNITS:
         return not found & (_CACHE | _REASONING)
     return bool(found & {"image", "video", "picture"} and set(spelled) & _COUNTING)

@@ -13,6 +13,7 @@ from billing_core.access import Principal
 from billing_core.errors import BillingError, NotFound, WarehouseError
 from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRequest, Grain
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.exports.filters import export_filters, narrowed_text, period_boxes
 from components.exports.job import is_exporting, job_box, start_export
@@ -29,7 +30,6 @@ from components.exports.texts import (
     totals_text,
 )
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import Period
 from components.usage_events.query import Filters
@@ -276,7 +276,7 @@ def _start(
     is_busy = is_exporting(principal)
     is_empty = preview is not None and preview.total_rows == 0 and request.dataset is not Dataset.BUNDLE
     st.button(
-        "Export" if preview is None else f"Export {plural(preview.total_rows, 'row')}",
+        "Export" if preview is None else f"Export {count_of(preview.total_rows, 'row')}",
         type="primary",
         icon=":material/download:",
         key=f"export-{place}-start",
@@ -333,4 +333,4 @@ def _rows(place: Place, request: ExportRequest, preview: ExportPreview) -> None:
     if request.dataset is Dataset.BUNDLE:
         st.caption("The files of the bundle. Totals are those of its usage events.")
     elif (rest := preview.total_rows - len(preview.rows)) > 0:
-        st.caption(f"The first {len(preview.rows)}; {plural(rest, 'more row')} in the file.")
+        st.caption(f"The first {len(preview.rows)}; {count_of(rest, 'more row')} in the file.")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from billing_core.exports.model import Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
-from components.shared.formats import UNKNOWN, count, exact, plural, usd
+from billing_core.values.counts import count_of
+from components.shared.formats import UNKNOWN, count, exact, usd
 
 Figures = Mapping[str, Decimal | int | None]
 
@@ -102,7 +103,7 @@ def nothing_text(dataset: Dataset) -> str:
 def size_text(size_bytes: int) -> str:
     """A size in bytes for people: `512 bytes`, `1.5 KiB`, `12 MiB`: three digits at most, of 1,024 bytes each."""
     if size_bytes < KIB:
-        return plural(size_bytes, "byte")
+        return count_of(size_bytes, "byte")
     size, units = Decimal(size_bytes) / KIB, ["GiB", "MiB", "KiB"]
     while size >= KIB - Decimal("0.5") and len(units) > 1:  # 1,023.9 KiB is 1 MiB
         size, _ = size / KIB, units.pop()
@@ -112,7 +113,7 @@ def size_text(size_bytes: int) -> str:
 
 def totals_text(rows: int, totals: Figures) -> str:
     """The totals of an export: `1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures."""
-    parts = [plural(rows, "row")]
+    parts = [count_of(rows, "row")]
     if "credits_total" in totals:
         parts.append(f"{exact(totals['credits_total'])} credits")
     amount = totals.get("amount_usd")
@@ -180,10 +181,10 @@ def progress_text(progress: ExportProgress) -> str:
     """The progress of an export: `Writing: 120,000 of 1,234,567 rows`."""
     doing = progress.doing[:1].upper() + progress.doing[1:]
     if progress.total is None:
-        return f"{doing}: {plural(progress.rows, 'row')}" if progress.rows else doing
-    return f"{doing}: {progress.rows:,} of {plural(progress.total, 'row')}"
+        return f"{doing}: {count_of(progress.rows, 'row')}" if progress.rows else doing
+    return f"{doing}: {progress.rows:,} of {count_of(progress.total, 'row')}"
 
 
 def result_text(result: ExportResult) -> str:
     """The result of an export: `usage-events.csv is ready: 1,234 rows, 1.5 MiB`."""
-    return f"{result.name} is ready: {plural(result.rows, 'row')}, {size_text(result.bytes)}"
+    return f"{result.name} is ready: {count_of(result.rows, 'row')}, {size_text(result.bytes)}"

@@ -12,6 +12,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.imports.model import ImportPlan, ImportProgress, RejectedLine
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from components.exports.query import timezones
 from components.imports.log import import_log
@@ -45,7 +46,7 @@ from components.imports.texts import (
     without_offset_text,
 )
 from components.shared import sign_in
-from components.shared.formats import count, plural
+from components.shared.formats import count
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -165,7 +166,7 @@ def _counts(plan: ImportPlan) -> None:
             *figures,
         ]
     metric_tiles(
-        [MetricTile(label, count(figure), plural(figure, "row"), says) for label, figure, says in figures],
+        [MetricTile(label, count(figure), count_of(figure, "row"), says) for label, figure, says in figures],
         key="import-counts",
     )
 
@@ -193,7 +194,7 @@ def _rejected(service: BillingService, principal: Principal, read: FilePlan, pla
     st.error(plain(rejected_text(plan)), icon=":material/error:")
     _table(rejected_rows(plan.rejected[:SHOWN_ROWS]), "Rows that cannot be used", "import-rejected")
     if (rest := plan.rejected_rows - len(plan.rejected[:SHOWN_ROWS])) > 0:
-        st.caption(f"and {plural(rest, 'more row')}; the CSV lists the first {len(plan.rejected):,}")
+        st.caption(f"and {count_of(rest, 'more row')}; the CSV lists the first {len(plan.rejected):,}")
     with st.container(horizontal=True, vertical_alignment="center", key="import-rejected-actions"):
         st.download_button(
             "Rejected rows (CSV)",
@@ -226,13 +227,13 @@ def _effect(plan: ImportPlan) -> None:
         {name: cells[:SHOWN_ROWS] for name, cells in rows.items()}, "What it changes per organization", "import-sums"
     )
     if (rest := len(effects) - SHOWN_ROWS) > 0:
-        st.caption(f"and {plural(rest, 'more organization')} with smaller changes")
+        st.caption(f"and {count_of(rest, 'more organization')} with smaller changes")
 
 
 def _details(plan: ImportPlan) -> None:
     with st.expander("Columns and fingerprint", icon=":material/fingerprint:", key="import-details"):
         if plan.columns:
-            st.caption(plain(f"{plural(len(plan.columns), 'column')}: {', '.join(plan.columns)}"))
+            st.caption(plain(f"{count_of(len(plan.columns), 'column')}: {', '.join(plan.columns)}"))
         st.caption("SHA-256 of the file")
         st.code(plan.sha256, language=None, wrap_lines=True)
 

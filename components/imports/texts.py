@@ -17,9 +17,10 @@ from billing_core.imports.model import (
     RejectedLine,
     UndoResult,
 )
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.exports.texts import size_text
-from components.shared.formats import moment, plural, signed, usd
+from components.shared.formats import moment, signed, usd
 
 KIND_WORDS: Mapping[FileKind, str] = {
     FileKind.USAGE_EVENTS: "usage events",
@@ -44,12 +45,12 @@ def _noun(kind: FileKind) -> str:
 
 def file_text(plan: ImportPlan) -> str:
     """An uploaded file in one line: `october.csv: usage events, 1,234 rows, 1.5 MiB`."""
-    return f"{plan.file_name}: {KIND_WORDS[plan.kind]}, {plural(plan.rows, 'row')}, {size_text(plan.bytes)}"
+    return f"{plan.file_name}: {KIND_WORDS[plan.kind]}, {count_of(plan.rows, 'row')}, {size_text(plan.bytes)}"
 
 
 def progress_text(progress: ImportProgress) -> str:
     """The progress of an import: `Comparing: 120,000 rows`."""
-    return progress.doing if not progress.rows else f"{progress.doing}: {plural(progress.rows, 'row')}"
+    return progress.doing if not progress.rows else f"{progress.doing}: {count_of(progress.rows, 'row')}"
 
 
 def counts_text(new: int, changed: int, unchanged: int, rejected: int) -> str:
@@ -60,7 +61,7 @@ def counts_text(new: int, changed: int, unchanged: int, rejected: int) -> str:
 
 def rejected_text(plan: ImportPlan) -> str:
     """What the rejected rows mean for the import of the file."""
-    found = plural(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
+    found = count_of(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
     if not plan.is_whole:
         return "This file cannot be used; nothing of it is imported."
     if plan.skip_bad_rows:
@@ -72,7 +73,7 @@ def without_offset_text(plan: ImportPlan) -> str:
     """The question which timezone times without an offset are in."""
     found = plan.without_offset
     verb = "does" if found == 1 else "do"
-    return f"{plural(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
+    return f"{count_of(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
 
 
 def rejected_rows(rejected: Sequence[RejectedLine]) -> dict[str, list[str]]:
@@ -107,7 +108,7 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     change = sum(one.events for one in effects)
     events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
-    where = plural(len(effects), "organization")
+    where = count_of(len(effects), "organization")
     return f"Sums change by {events}, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
 
 
@@ -203,9 +204,9 @@ def undo_text(record: ImportRecord) -> str:
     noun = _noun(record.kind)
     parts = []
     if record.new:
-        parts.append(f"{plural(record.new, noun)} that came with it would be removed")
+        parts.append(f"{count_of(record.new, noun)} that came with it would be removed")
     if record.changed:
-        parts.append(f"{plural(record.changed, noun)} it changed would be restored")
+        parts.append(f"{count_of(record.changed, noun)} it changed would be restored")
     what = " and ".join(parts) if parts else "nothing would change"
     return f"{what[0].upper()}{what[1:]}. All of it or nothing: refused if any was sent, changed since or closed."
 
@@ -213,5 +214,5 @@ def undo_text(record: ImportRecord) -> str:
 def undone_text(done: UndoResult, file_name: str) -> str:
     """What undoing an import did."""
     noun = _noun(done.kind)
-    removed, restored = plural(done.removed, noun), plural(done.restored, noun)
+    removed, restored = count_of(done.removed, noun), count_of(done.restored, noun)
     return f"Undone {file_name}: {removed} removed, {restored} restored. History keeps what they were."

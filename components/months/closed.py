@@ -10,6 +10,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.month_close.model import Month, Verification
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from billing_core.web.jobs import MonthTask
 from components.months.manifest_texts import (
@@ -36,7 +37,6 @@ from components.months.texts import (
     verified_text,
 )
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.widgets import table
@@ -148,7 +148,7 @@ def _manifest(service: BillingService, manifest: Mapping[str, Any]) -> None:
         customers = manifest["stripe"]["customers"]
         _table("The books per customer", customer_rows(manifest, SHOWN_CUSTOMERS), "customers")
         if (rest := len(customers) - SHOWN_CUSTOMERS) > 0:
-            st.caption(f"and {plural(rest, 'more customer')}; the manifest names them all")
+            st.caption(f"and {count_of(rest, 'more customer')}; the manifest names them all")
     with st.expander("Rate cards, notes and where it stands", icon=":material/info:", key="months-facts"):
         _table("Rate cards", card_rows(manifest), "cards")
         _notes(manifest["notes"])

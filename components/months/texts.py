@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 
 from billing_core.month_close.model import Difference, Month, MonthState
 from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Obstacle, ObstacleGroup
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.colours import StatusMark
-from components.shared.formats import UNKNOWN, count, credits_text, day_text, exact, moment, plural, usd
+from components.shared.formats import UNKNOWN, count, credits_text, day_text, exact, moment, usd
 from components.shared.periods import Period
 from components.stripe_sync.marks import cause_words
 
@@ -77,7 +78,7 @@ def late_text(month: Month) -> str | None:
     if not month.late_events:
         return None
     return (
-        f"{plural(month.late_events, 'event')} with {exact(month.late_credits)} credits came or changed after the "
+        f"{count_of(month.late_events, 'event')} with {exact(month.late_credits)} credits came or changed after the "
         "close of their own month: they count here, flagged late_after_close, each with its true time."
     )
 
@@ -170,7 +171,7 @@ class CauseGroup:
     def figures(self) -> str:
         """Events and credits of the obstacles: `12 events · 1,234.5 credits`."""
         credit = "credits unknown" if self.credits is None else f"{exact(self.credits)} credits"
-        return f"{plural(self.events, 'event')} · {credit}" if self.events else credit
+        return f"{count_of(self.events, 'event')} · {credit}" if self.events else credit
 
     @property
     def event_ids(self) -> tuple[str, ...]:
@@ -241,9 +242,9 @@ def accepted_text(groups: Sequence[CauseGroup], causes: Iterable[str]) -> list[s
 
 def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
     """What closing a month means, in sentences."""
-    name = month_name(month.period)
+    name, events = month_name(month.period), count_of(month.events, "event")
     found = [
-        f"{name} has {plural(month.events, 'event')}, {exact(month.credits.total)} credits ({usd(month.amount_usd)}).",
+        f"{name} has {events}, {exact(month.credits.total)} credits ({usd(month.amount_usd)}).",
         (
             "Langfuse and Stripe are read once more first. Then its figures, statuses and exports stay as they are for "
             "ever, and a manifest with their hashes proves it."
@@ -263,7 +264,7 @@ def closed_text(closing: Closing) -> str:
     totals = manifest.get("totals", {})
     name = month_name(str(manifest.get("period")))
     figures = (
-        f"{plural(int(totals.get('events', 0)), 'event')}, {exact(Decimal(totals.get('credits_total', 0)))} credits "
+        f"{count_of(int(totals.get('events', 0)), 'event')}, {exact(Decimal(totals.get('credits_total', 0)))} credits "
         f"({usd(Decimal(totals.get('amount_usd', 0)))})"
     )
     if closing.was_closed:
@@ -300,7 +301,7 @@ def verified_text(period: str, differences: Sequence[Difference], checked: Seque
     """The result of a verification, in words."""
     if not differences:
         return f"{month_name(period)} is as it was closed. Compared: {', '.join(checked)}."
-    return f"{month_name(period)} is not as it was closed: {plural(len(differences), 'difference')}."
+    return f"{month_name(period)} is not as it was closed: {count_of(len(differences), 'difference')}."
 
 
 def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:

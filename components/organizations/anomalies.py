@@ -18,6 +18,7 @@ from billing_core.organizations.anomalies import Anomaly, AnomalyReport
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.types import utc_text
+from billing_core.values.counts import count_of
 from components.organizations.anomaly_charts import split_figure
 from components.organizations.anomaly_texts import (
     AnomalyFilter,
@@ -32,7 +33,6 @@ from components.organizations.names import names as names_of
 from components.organizations.query import events_of, of_day
 from components.organizations.state import choose, current, organization_link, widget
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -225,7 +225,7 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
                 help="Stands beside the mark and in the audit log.",
             )
             st.button(
-                f"Mark {plural(len(open_ones), 'day')} as seen",
+                f"Mark {count_of(len(open_ones), 'day')} as seen",
                 icon=":material/visibility:",
                 type="primary",
                 key="org-anomaly-mark",
@@ -234,7 +234,7 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
             )
         if marked:
             st.button(
-                f"Take back {plural(len(marked), 'mark')}",
+                f"Take back {count_of(len(marked), 'mark')}",
                 icon=":material/undo:",
                 key="org-anomaly-unmark",
                 on_click=_unmark,
@@ -251,7 +251,7 @@ def _mark(service: BillingService, principal: Principal, rows: Sequence[Anomaly]
     except BillingError as error:
         remember_outcome(SAID, f"Not all marked: {error}", is_done=False)
     else:
-        remember_outcome(SAID, f"Marked {plural(len(rows), 'day')} as seen.", is_done=True)
+        remember_outcome(SAID, f"Marked {count_of(len(rows), 'day')} as seen.", is_done=True)
         st.session_state["org-anomaly-note"] = ""
 
 
@@ -262,7 +262,7 @@ def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomal
     except BillingError as error:
         remember_outcome(SAID, f"Not all taken back: {error}", is_done=False)
     else:
-        remember_outcome(SAID, f"Took back {plural(len(rows), 'mark')}.", is_done=True)
+        remember_outcome(SAID, f"Took back {count_of(len(rows), 'mark')}.", is_done=True)
 
 
 def _details(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
@@ -299,7 +299,7 @@ def _not_judged(report: AnomalyReport, names: Mapping[str, str]) -> None:
     left_out = report.not_judged
     if not left_out:
         return
-    with st.expander(f"Not judged: {plural(len(left_out), 'organization')}", icon=":material/hourglass_empty:"):
+    with st.expander(f"Not judged: {count_of(len(left_out), 'organization')}", icon=":material/hourglass_empty:"):
         shown = left_out[:LISTED]
         rows = {
             "Organization": [label(one.organization_id, names) for one in shown],

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly, UsualRange
 from billing_core.organizations.table import label
-from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural, usd
+from billing_core.values.counts import count_of
+from components.shared.formats import UNKNOWN, credits_text, day_text, moment, usd
 
 CENT = Decimal("0.01")
 
@@ -64,7 +65,7 @@ def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
         return report.note or ""
     days = f"{day_text(report.first_day)} – {day_text(report.last_day)}, complete days in {zone.key}"
     found = (
-        f"{plural(len(report.rows), 'unusual day')}, {report.unseen:,} not seen" if report.rows else "no unusual day"
+        f"{count_of(len(report.rows), 'unusual day')}, {report.unseen:,} not seen" if report.rows else "no unusual day"
     )
     return " ".join(text for text in (f"{found}. Judged: {days}.", report.note) if text)
 
@@ -114,9 +115,9 @@ def story(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> list[str]:
     """An anomaly in sentences: what happened, what was usual, what the difference is made of, who has seen it."""
     expected = row.expected
     compared = (
-        f"the same weekday of the {plural(len(row.compared), 'week')} before"
+        f"the same weekday of the {count_of(len(row.compared), 'week')} before"
         if expected.is_weekday
-        else f"the {plural(len(row.compared), 'day')} before"
+        else f"the {count_of(len(row.compared), 'day')} before"
     )
     used = f"{label(row.organization_id, names)} used {amount(row.credits)} credits on {day_text(row.day)}."
     usual = (

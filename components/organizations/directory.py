@@ -15,6 +15,7 @@ from billing_core.organizations.directory import DirectoryEntry, DirectoryPrevie
 from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from components.organizations.directory_import import import_panel
 from components.organizations.directory_state import SAID, close, edit, editing, is_open
 from components.organizations.directory_texts import (
@@ -28,7 +29,6 @@ from components.organizations.directory_texts import (
 )
 from components.organizations.state import choose, current, generation, widget
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -116,7 +116,7 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     _grid(shown, may_change=may_change)
     with st.container(horizontal=True, vertical_alignment="center", key="org-directory-paging"):
         first = (part - 1) * PAGE_ROWS
-        text = f"{first + 1:,}–{first + len(shown):,} of {plural(len(found), 'organization')}"
+        text = f"{first + 1:,}–{first + len(shown):,} of {count_of(len(found), 'organization')}"
         st.container(width="content").text(text)
         key = f"{widget('part')}-directory-{generation()}-{last}"
         st.pagination(last, default=part, key=key, on_change=choose, args=("part", key), width="stretch")

@@ -11,10 +11,10 @@ from billing_core.errors import BillingError
 from billing_core.organizations.directory import DirectoryPreview
 from billing_core.organizations.directory_file import Parsed
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from components.organizations.directory_state import SAID
 from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome
 from components.shared.widgets import quiet, table
@@ -85,7 +85,7 @@ def _read(service: BillingService, principal: Principal, file_id: str, data: byt
 
 
 def _rejected(parsed: Parsed) -> None:
-    count = plural(len(parsed.rejected), "fault")
+    count = count_of(len(parsed.rejected), "fault")
     st.error(plain(f"{count} in this file. Nothing of it is used until all are mended."), icon=":material/error:")
     table(rejected_rows(parsed.rejected[:SHOWN_ROWS]), alt="Rows that cannot be used", key="org-directory-rejected")
     _more(len(parsed.rejected))
@@ -105,7 +105,7 @@ def _dry_run(service: BillingService, principal: Principal, preview: DirectoryPr
         _more(len(preview.steps))
     with st.container(horizontal=True):
         st.button(
-            f"Apply {plural(len(preview.steps), 'change')}",
+            f"Apply {count_of(len(preview.steps), 'change')}",
             type="primary",
             icon=":material/publish:",
             key="org-directory-apply",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import Amounts
-from components.shared.formats import count, exact, moment, plural, usd
+from billing_core.values.counts import count_of
+from components.shared.formats import count, exact, moment, usd
 from components.stripe_sync.texts import amounts_text
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def moved_text(step: PreviewLine) -> str:
 
 def save_label(step: PreviewLine) -> str:
     """The label of the button that saves one organization's line, with its effect."""
-    return f"Save and move {plural(step.moved.events, 'event')}" if step.moved.events else "Save"
+    return f"Save and move {count_of(step.moved.events, 'event')}" if step.moved.events else "Save"
 
 
 def import_text(preview: DirectoryPreview) -> str:
@@ -119,10 +120,10 @@ def history_rows(rows: Sequence[DirectoryChange], zone: ZoneInfo) -> Rows:
 
 def applied_text(applied: Applied) -> str:
     """The result of changing the directory, in a sentence."""
-    lines = plural(applied.lines, "organization")
+    lines = count_of(applied.lines, "organization")
     if not applied.events_moved:
         return f"Saved {lines}. No unsent event moved."
-    return f"Saved {lines}. {plural(applied.events_moved, 'unsent event')} moved; the next push looks at them anew."
+    return f"Saved {lines}. {count_of(applied.events_moved, 'unsent event')} moved; the next push looks at them anew."
 
 
 def _arrow(old: str | None, new: str | None) -> str:

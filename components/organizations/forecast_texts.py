@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 from billing_core.organizations.drivers import SLOPE_DAYS, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
-from components.shared.formats import UNKNOWN, credits_text, day_text, moment, plural
+from components.shared.formats import UNKNOWN, credits_text, day_text, moment
 
 LONGEST_NAME = 60
 """Characters of a name inside a sentence."""
@@ -59,7 +60,7 @@ def error_text(tested: BackTest) -> str:
     if tested.error is None:
         return "No past week could be forecast from what came before it: how far this may be off is not known."
     return (
-        f"In back-tests 7-day sums were off by {percent(tested.error)} on average ({plural(tested.origins, 'test')})."
+        f"In back-tests 7-day sums were off by {percent(tested.error)} on average ({count_of(tested.origins, 'test')})."
     )
 
 

@@ -15,6 +15,7 @@ from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from components.organizations.limit_texts import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -32,7 +33,7 @@ from components.organizations.limit_texts import (
 from components.organizations.names import names as names_of
 from components.organizations.state import choose, current, go_to_events, open_organization, widget
 from components.shared import sign_in
-from components.shared.formats import moment, plural
+from components.shared.formats import moment
 from components.shared.notice import plain
 from components.shared.widgets import quiet
 
@@ -92,7 +93,7 @@ def _table(service: BillingService) -> None:
         st.session_state[DRAWN] = asked
         with place:
             _grid(shown, names, now, zone, forecasts)
-        st.caption(plain(f"{plural(len(found), 'row')} of {len(rows):,}. Times in {zone.key}. {_bars(shown)}"))
+        st.caption(plain(f"{count_of(len(found), 'row')} of {len(rows):,}. Times in {zone.key}. {_bars(shown)}"))
         if pages > 1:
             key = widget("part")
             st.pagination(pages, default=page, key=key, on_change=choose, args=("part", key), width="stretch")

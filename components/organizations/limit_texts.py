@@ -16,8 +16,9 @@ from billing_core.organizations.notices import Delivery, DeliveryState
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
+from billing_core.values.counts import count_of
 from components.organizations.forecast_texts import exhaustion_text, percent
-from components.shared.formats import ago, count, credits_text, day_text, exact, moment, plural
+from components.shared.formats import ago, count, credits_text, day_text, exact, moment
 from components.shared.periods import Period
 
 LIMITS_NOTE = (
@@ -226,7 +227,7 @@ def forecast_cells(forecast: Forecast | NotEnough | None, limit: Limit) -> tuple
         return "", "", ""
     expected = f"{credits_text(forecast.expected)} ({credits_text(forecast.low)} – {credits_text(forecast.high)})"
     test = forecast.back_test
-    error = "not tested" if test.error is None else f"{percent(test.error)} ({plural(test.origins, 'test')})"
+    error = "not tested" if test.error is None else f"{percent(test.error)} ({count_of(test.origins, 'test')})"
     return expected, runs_out_text(forecast), error
 
 

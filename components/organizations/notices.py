@@ -12,10 +12,10 @@ from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.organizations.notices_service import DueNotices, RaisedNotice
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from components.organizations.limit_texts import notice_rows, reached_rows
 from components.organizations.names import names as names_of
 from components.shared import sign_in
-from components.shared.formats import plural
 from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -96,7 +96,7 @@ def _open(
         st.caption(f"and {len(board.open) - len(shown):,} more")
     picked = [shown[row] for row in event["selection"]["rows"] if row < len(shown)]
     with st.container(horizontal=True, key="org-notices-actions"):
-        some = f"Mark {plural(len(picked), 'notice')} as seen" if picked else "Mark selected as seen"
+        some = f"Mark {count_of(len(picked), 'notice')} as seen" if picked else "Mark selected as seen"
         _button(service, principal, picked, some, "org-notices-mark")
         _button(service, principal, board.open, f"Mark all {len(board.open):,} as seen", "org-notices-mark-all")
 
@@ -123,5 +123,5 @@ def _mark(service: BillingService, principal: Principal, ids: Sequence[str]) -> 
         remember_outcome(SAID, f"Not done: {error}", is_done=False)
     else:
         others = len(ids) - marked
-        rest = f" {plural(others, 'notice')} had been marked by somebody meanwhile." if others else ""
-        remember_outcome(SAID, f"{plural(marked, 'notice')} marked as seen.{rest}", is_done=True)
+        rest = f" {count_of(others, 'notice')} had been marked by somebody meanwhile." if others else ""
+        remember_outcome(SAID, f"{count_of(marked, 'notice')} marked as seen.{rest}", is_done=True)

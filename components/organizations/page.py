@@ -19,10 +19,11 @@ from billing_core.service import BillingService
 from billing_core.types import Attribute, GetUsageEventsParams
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
+from billing_core.values.counts import count_of
 from components.organizations.overview import figure_tiles, period_text, tie_out
 from components.organizations.query import Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
-from components.shared.formats import UNKNOWN, plural
+from components.shared.formats import UNKNOWN
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import chart, quiet
@@ -235,7 +236,7 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if len(customers) > 1:
             customer = st.selectbox(
-                plural(len(customers), "customer"), customers, key="org-customer", width=320, filter_mode="contains"
+                count_of(len(customers), "customer"), customers, key="org-customer", width=320, filter_mode="contains"
             )
         asked = st.button(
             "Read from Stripe",

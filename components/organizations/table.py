@@ -13,12 +13,13 @@ from billing_core.access import Role
 from billing_core.organizations.figures import Figures, OrganizationFigures, Statistics, added
 from billing_core.organizations.table import BY_NAME, SORTS, label, rows, share
 from billing_core.types import GetUsageEventsParams
+from billing_core.values.counts import count_of
 from components.organizations.figures import KINDS, kind_of
 from components.organizations.query import PAGE_SIZES, Address, csv_address
 from components.organizations.state import choose, current, generation, open_organization, widget, write
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
-from components.shared.formats import UNKNOWN, change, count, credits_text, plural, usd
+from components.shared.formats import UNKNOWN, change, count, credits_text, usd
 from components.shared.links import file_link
 from components.shared.widgets import quiet
 
@@ -141,7 +142,7 @@ def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *,
     parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
     whole = statistics.total.credits.total
     of_all = f" of {credits_text(whole)} in all" if searched else ""
-    number = plural(len(found), "row" if any(one.organization_id is None for one in found) else "organization")
+    number = count_of(len(found), "row" if any(one.organization_id is None for one in found) else "organization")
     return (
         f"**All {number} of this filter:** {parts} = **{credits_text(held.total)} credits**{of_all} · {_rest(figures)}"
     )
@@ -150,8 +151,8 @@ def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *,
 def _rest(figures: Figures) -> str:
     return (
         f"{usd(figures.amount_usd)} · Langfuse cost {usd(figures.cost_usd)} · margin {usd(figures.margin_usd)} · "
-        f"{plural(figures.events, 'event')} · {plural(figures.chats, 'chat')} · "
-        f"{plural(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · "
+        f"{count_of(figures.events, 'event')} · {count_of(figures.chats, 'chat')} · "
+        f"{count_of(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · "
         f"unsynced {credits_text(figures.unsynced_credits)} · failed {credits_text(figures.failed_credits)}"
     )
 
@@ -348,7 +349,7 @@ def _paging(found: Sequence[OrganizationFigures], address: Address) -> None:
     last = max(1, -(-len(found) // address.size))
     first = (part - 1) * address.size
     with st.container(horizontal=True, vertical_alignment="center", key="org-paging"):
-        text = f"{first + 1:,}–{first + len(shown):,} of {plural(len(found), 'row')}"
+        text = f"{first + 1:,}–{first + len(shown):,} of {count_of(len(found), 'row')}"
         st.container(width="content").text(text)
         key = f"{widget('part')}-{generation()}-{last}"
         st.pagination(last, default=part, key=key, on_change=choose, args=("part", key), width="stretch")

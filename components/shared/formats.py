@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
-from billing_core.values.counts import counted
+from billing_core.values.counts import count_of
 
 UNKNOWN = "unknown"
 
@@ -24,10 +24,6 @@ _SCALES = ((Decimal(10) ** 12, "T"), (Decimal(10) ** 9, "B"), (Decimal(10) ** 6,
 def count(value: int | None) -> str:
     """A count with thousands separators: `12345` → `12,345`."""
     return UNKNOWN if value is None else f"{value:,}"
-
-
-plural = counted
-"""`1 event`, `12,345 events`."""
 
 
 def credits_text(value: Decimal | None) -> str:
@@ -174,5 +170,5 @@ def rows_range(page: int, limit: int, total: int) -> str:
         return "no events"
     first = (page - 1) * limit + 1
     if first > total:
-        return f"page {page:,} lies behind the last of {plural(total, 'event')}"
-    return f"{first:,}–{min(page * limit, total):,} of {plural(total, 'event')}"
+        return f"page {page:,} lies behind the last of {count_of(total, 'event')}"
+    return f"{first:,}–{min(page * limit, total):,} of {count_of(total, 'event')}"

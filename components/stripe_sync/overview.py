@@ -12,8 +12,9 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.types import GetUsageEventsParams
+from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
-from components.shared.formats import ago, exact, moment, plural, signed, usd
+from components.shared.formats import ago, exact, moment, signed, usd
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import draw_figure, table, tile
@@ -86,7 +87,7 @@ def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> No
 
 
 def _events_and_money(amounts: Amounts) -> str:
-    return f"{plural(amounts.events, 'event')} · {usd(amounts.amount_usd)}"
+    return f"{count_of(amounts.events, 'event')} · {usd(amounts.amount_usd)}"
 
 
 def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
@@ -99,7 +100,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         grid,
         "Corrections owed",
         f"{signed(owed.credits)} credits",
-        [f"{plural(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
+        [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
         note="What sent events owe beyond what was sent for them; the next push sends the differences. Not part of "
         "the stages.",
         key="sync-corrections",
@@ -140,7 +141,7 @@ def _carried(pipeline: Pipeline) -> None:
     for one in pipeline.carried:
         total = EXACT.add(total, one.credits)
     label = (
-        f"Fractions carried: {exact(total)} credits of {plural(len(pipeline.carried), 'customer')}"
+        f"Fractions carried: {exact(total)} credits of {count_of(len(pipeline.carried), 'customer')}"
         if pipeline.carried
         else "Fractions carried: none"
     )

@@ -13,8 +13,9 @@ from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Problem
 from billing_core.types import GetUsageEventsParams, SyncStatus
+from billing_core.values.counts import count_of
 from components.shared import sign_in
-from components.shared.formats import count, exact, plural, usd
+from components.shared.formats import count, exact, usd
 from components.shared.links import event_link, file_link, usage_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -70,9 +71,9 @@ def _group(problem: Problem, principal: Principal) -> None:
             st.markdown(f"**{plain(problem.title)}**", width="content")
             st.caption(plain(f"cause {problem.cause}"), width="content")
         amounts = problem.amounts
-        customers = plural(problem.customers, "customer") if problem.customers else "no customer"
+        customers = count_of(problem.customers, "customer") if problem.customers else "no customer"
         figures = (
-            f"{plural(amounts.events, 'event')} · {customers} · "
+            f"{count_of(amounts.events, 'event')} · {customers} · "
             f"{exact(amounts.credits)} credits · {usd(amounts.amount_usd)}"
         )
         st.markdown(plain(figures))

@@ -13,9 +13,10 @@ import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.shared import sign_in
-from components.shared.formats import ago, exact, plural
+from components.shared.formats import ago, exact
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.shared.widgets import READERS_NOTE, quiet, table
@@ -120,7 +121,7 @@ def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: 
             if dry.requests:
                 what = credits_and_money(dry.whole_credits, dry.whole_credits * price)
                 st.button(
-                    plain(f"Send {plural(len(dry.requests), 'meter event')}: {what}"),
+                    plain(f"Send {count_of(len(dry.requests), 'meter event')}: {what}"),
                     type="primary",
                     icon=":material/send:",
                     key="sync-send",

@@ -13,9 +13,10 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.reconcile.report import CustomerDay, DifferencePart, Reconciliation, waterfall
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.shared import sign_in
-from components.shared.formats import ago, day_text, exact, plural
+from components.shared.formats import ago, day_text, exact
 from components.shared.job_progress import follow
 from components.shared.links import event_link, file_link
 from components.shared.notice import plain
@@ -144,7 +145,7 @@ def _figures(found: Reconciliation, now: datetime) -> None:
     start, end = found.window.start.astimezone(UTC), found.window.end.astimezone(UTC)
     st.markdown(
         plain(f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, compared {ago(found.made_at, now)}")
-        + f" ({plain(plural(len(found.rows), 'row'))})"
+        + f" ({plain(count_of(len(found.rows), 'row'))})"
     )
     verdict = plain(unexplained_text(found))
     if found.unexplained_credits:
@@ -180,10 +181,10 @@ def _findings(found: Reconciliation) -> None:
         return
     rows = cross_check_rows(check)
     if not rows["Day (UTC)"]:
-        days = plural(len(check.days), "UTC day")
+        days = count_of(len(check.days), "UTC day")
         st.caption(plain(f"✓ Langfuse's own daily sums agree with every row that was read, on {days}"))
         return
-    days = plural(len(rows["Day (UTC)"]), "day")
+    days = count_of(len(rows["Day (UTC)"]), "day")
     with st.expander(f"Langfuse's own daily sums differ from the rows read, on {days}", icon=":material/rule:"):
         st.caption("Langfuse's sums minus those of the rows. What the ledger could not read or rate shows up here too.")
         table(rows, alt="Langfuse's sums minus those of the rows", key="sync-cross-check", right=list(rows)[1:])
@@ -257,7 +258,7 @@ def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: M
         return
     with st.container(border=True, key="sync-closer-look"):
         chosen = st.selectbox(
-            f"A closer look ({plural(len(rows), 'customer-day')} differ)",
+            f"A closer look ({count_of(len(rows), 'customer-day')} differ)",
             list(by_place),
             index=None,
             key=PLACE,
@@ -303,8 +304,8 @@ def _evidence(part: DifferencePart) -> None:
     if not part.event_ids and not part.meter_events:
         return
     label = cause_words(part.cause or "contradiction").label
-    what = [plural(len(part.event_ids), "event")] if part.event_ids else []
-    what += [plural(len(part.meter_events), "meter event")] if part.meter_events else []
+    what = [count_of(len(part.event_ids), "event")] if part.event_ids else []
+    what += [count_of(len(part.meter_events), "meter event")] if part.meter_events else []
     with st.expander(plain(f"{label}: {', '.join(what)}"), icon=":material/receipt_long:"):
         if part.event_ids:
             with st.container(horizontal=True):

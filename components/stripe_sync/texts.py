@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook, title_of
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
-from components.shared.formats import ago, exact, moment, plural, usd
+from billing_core.values.counts import count_of
+from components.shared.formats import ago, exact, moment, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def credits_and_money(held: Decimal | int, amount_usd: Decimal) -> str:
 
 def amounts_text(amounts: Amounts) -> str:
     """Events with credits and amount: `12 events, 1,234.5 credits ($0.05)`."""
-    return f"{plural(amounts.events, 'event')}, {credits_and_money(amounts.credits, amounts.amount_usd)}"
+    return f"{count_of(amounts.events, 'event')}, {credits_and_money(amounts.credits, amounts.amount_usd)}"
 
 
 def in_words(then: datetime, now: datetime) -> str:
@@ -71,7 +72,7 @@ def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal
     if not result.requests:
         return f"Nothing to send: no settled usage owes a whole credit.{held}"
     return (
-        f"A push would send {plural(len(result.requests), 'meter event')} with "
+        f"A push would send {count_of(len(result.requests), 'meter event')} with "
         f"{credits_and_money(whole_credits, whole_credits * price_usd)} at {usd(price_usd)} per credit.{held}"
     )
 
@@ -86,7 +87,7 @@ def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
     notes = [f"{newly:,} newly" if newly else "none newly"]
     if corrections:
         notes.append(f"of {corrections:,} only a correction")
-    return f"{plural(held, 'event')} {verb} ({'; '.join(notes)})"
+    return f"{count_of(held, 'event')} {verb} ({'; '.join(notes)})"
 
 
 def push_progress_text(state: PushState, now: datetime) -> str:
@@ -96,7 +97,7 @@ def push_progress_text(state: PushState, now: datetime) -> str:
     progress, rate = state.progress, state.per_second(state.progress.done, now)
     if not progress.total:
         return f"Push by {state.started_by}: {progress.doing}"
-    parts = [f"{progress.done:,} of {plural(progress.total, 'meter event')} answered"]
+    parts = [f"{progress.done:,} of {count_of(progress.total, 'meter event')} answered"]
     if rate is not None:
         parts.append(f"{rate:,.0f} per second")
     parts.append(f"{exact(progress.credits_sent)} credits delivered")
@@ -174,28 +175,27 @@ def outlook_text(outlook: RetryOutlook) -> str:
 
 def _sum_text(amounts: Amounts, *, events: bool = False) -> str:
     what = credits_and_money(amounts.credits, amounts.amount_usd)
-    return f"{plural(amounts.events, 'event')} with {what}" if events else what
+    return f"{count_of(amounts.events, 'event')} with {what}" if events else what
 
 
 def decision_text(preview: DecisionPreview, count: int) -> str:
     """What a decision did: fewer events than shown mean that the others had changed by then."""
     done = ACTION_WORDS[preview.action].done
-    told = f"{plural(count, 'event')} {'is' if count == 1 else 'are'} {done}."
+    told = f"{count_of(count, 'event')} {'is' if count == 1 else 'are'} {done}."
     if preview.action is Action.RETRY and count == preview.amounts.events:
         return told
     if count == preview.amounts.events:
         return f"{told[:-1]}: {credits_and_money(preview.amounts.credits, preview.amounts.amount_usd)}."
-    return (
-        f"{told} {plural(preview.amounts.events - count, 'event')} had changed since the preview and stay as they are."
-    )
+    changed = count_of(preview.amounts.events - count, "event")
+    return f"{told} {changed} had changed since the preview and stay as they are."
 
 
 def decision_button(action: Action, touched: Amounts, sent: Amounts | None = None) -> str:
     """The label of the button that makes a decision: `Retry 12 events: 1,234.5 credits ($0.05)`; of a retry the credits
     to be `sent`.
     """
-    counted = touched if sent is None else sent
-    return f"{ACTION_WORDS[action].verb} {plural(touched.events, 'event')}: {_sum_text(counted)}"
+    amounts = touched if sent is None else sent
+    return f"{ACTION_WORDS[action].verb} {count_of(touched.events, 'event')}: {_sum_text(amounts)}"
 
 
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────

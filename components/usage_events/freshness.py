@@ -11,10 +11,11 @@ from billing_core.access import Principal
 from billing_core.ingest.service import Freshness
 from billing_core.ledger.journal import PullRun
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from billing_core.web.jobs import PullState
 from components.shared import sign_in
-from components.shared.formats import ago, plural
+from components.shared.formats import ago
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.usage_events.state import unpin, unpin_if_younger
@@ -51,7 +52,7 @@ def progress_text(state: PullState, principal: Principal, now: datetime) -> str:
     doing, rate = f"Reading Langfuse: {state.progress.doing}", state.per_second(state.progress.observations, now)
     if rate is None:
         return doing
-    return f"{doing}, {plural(state.progress.observations, 'observation')}, {rate:,.0f} per second"
+    return f"{doing}, {count_of(state.progress.observations, 'observation')}, {rate:,.0f} per second"
 
 
 def outcome_text(state: PullState, principal: Principal) -> str:
@@ -64,10 +65,10 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     counts = state.result.counts
     brought = "nothing new"
     if counts.new or counts.changed:
-        brought = f"{plural(counts.new, 'new event')}, {counts.changed:,} changed"
+        brought = f"{count_of(counts.new, 'new event')}, {counts.changed:,} changed"
     said = [f"Langfuse has been read: {brought}"]
     if missing := state.result.missing_at_source:
-        said.append(f"{plural(missing, 'event')} of that time {'is' if missing == 1 else 'are'} missing there by now")
+        said.append(f"{count_of(missing, 'event')} of that time {'is' if missing == 1 else 'are'} missing there by now")
     return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in (*said, *state.result.notes))
 
 

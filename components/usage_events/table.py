@@ -11,8 +11,9 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams, SyncStatus, UsageEvent, UsageEventsResponse
+from billing_core.values.counts import count_of
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
-from components.shared.formats import count, credits_text, plural, rows_range, usd
+from components.shared.formats import count, credits_text, rows_range, usd
 from components.usage_events.columns import (
     COLUMNS,
     DEFAULT_COLUMNS,
@@ -216,7 +217,7 @@ def footer(response: UsageEventsResponse) -> None:
     totals, held = response.totals, response.totals.credits
     parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
     text = (
-        f"**All {plural(response.pagination.total_items, 'event')} of this filter:** {parts} = "
+        f"**All {count_of(response.pagination.total_items, 'event')} of this filter:** {parts} = "
         f"**{credits_text(held.total)} credits** · {usd(totals.amount_usd)} · "
         f"tokens in {count(totals.tokens_in)}, out {count(totals.tokens_out)} · "
         f"Langfuse cost {usd(totals.cost_usd)}"

@@ -13,9 +13,10 @@ import yaml
 from billing_core.rating.card import ComputeBasis, RateCard, RateCardFile
 from billing_core.rerating.model import WHY_NOT, OrganizationDelta, PlanCrossing, Rerating
 from billing_core.types import plain_decimal
+from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from billing_core.values.decimals import EXACT
-from components.shared.formats import change, compact, count, exact, moment, plural, signed, usd
+from components.shared.formats import change, compact, count, exact, moment, signed, usd
 from components.shared.metric_tiles import MetricTile
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ def _rules(card: RateCard) -> str:
     """What a card says beyond prices: `, compute by active time, leaves out 2 kinds of observations`."""
     said = {
         "compute by active time": card.compute.basis is ComputeBasis.ACTIVE,
-        f"leaves out {plural(len(card.exclude), 'kind')} of observations": card.exclude,
-        f"maps {plural(len(card.token_classes), 'usage key')}": card.token_classes,
-        f"prices {plural(len(card.units), 'other unit')}": card.units,
+        f"leaves out {count_of(len(card.exclude), 'kind')} of observations": card.exclude,
+        f"maps {count_of(len(card.token_classes), 'usage key')}": card.token_classes,
+        f"prices {count_of(len(card.units), 'other unit')}": card.units,
     }
     return "".join(f", {text}" for text, is_said in said.items() if is_said)
 
@@ -102,10 +103,10 @@ def _rules(card: RateCard) -> str:
 def window_text(found: Rerating, zone: ZoneInfo) -> str:
     """Which events were re-rated, in words."""
     if found.start is None and found.end is None:
-        return f"{plural(found.events, 'event')} of all time"
+        return f"{count_of(found.events, 'event')} of all time"
     begin = "the beginning" if found.start is None else moment(found.start, zone)
     end = "now" if found.end is None else moment(found.end, zone)
-    return f"{plural(found.events, 'event')} that began from {begin} to {end} ({zone.key}, the end excluded)"
+    return f"{count_of(found.events, 'event')} that began from {begin} to {end} ({zone.key}, the end excluded)"
 
 
 def _added(values: Iterator[Decimal]) -> Decimal:
@@ -138,7 +139,7 @@ def tiles(found: Rerating) -> list[MetricTile]:
         MetricTile(
             "Would change",
             compact(found.events_changed),
-            plural(found.events_changed, "event"),
+            count_of(found.events_changed, "event"),
             "Different afterwards in credits, price, card or flags.",
         ),
         MetricTile("Old credits", compact(old), exact(old), "What the ledger has now."),
@@ -170,7 +171,7 @@ def verdict_text(found: Rerating) -> str:
     if not found.events_changed:
         return f"No event {what}: these cards give what the ledger has."
     return (
-        f"{count(found.events_changed)} of {plural(found.events, 'event')} {what}: "
+        f"{count(found.events_changed)} of {count_of(found.events, 'event')} {what}: "
         f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}."
     )
 
@@ -179,7 +180,7 @@ def total_line(found: Rerating) -> str:
     """The last line of the table: the sum over all organizations."""
     old, new, old_usd, new_usd = sums(found)
     return (
-        f"All {plural(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
+        f"All {count_of(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
         f"{exact(new)} ({usd(new_usd)}) under these cards, difference {signed(found.delta_credits)} "
         f"({_signed_usd(found.delta_usd)})."
     )
@@ -233,7 +234,7 @@ def unknown_plans_text(found: Rerating) -> str | None:
     unknown = found.plan_limits_unknown
     if not unknown:
         return None
-    return f"Of {plural(unknown, 'customer')} with a difference the plan, or its use, is not known."
+    return f"Of {count_of(unknown, 'customer')} with a difference the plan, or its use, is not known."
 
 
 def to_send_text(found: Rerating) -> str:
@@ -241,7 +242,7 @@ def to_send_text(found: Rerating) -> str:
     owed = found.to_send
     if not owed.events:
         return "Nothing of it was sent to Stripe yet: there is nothing to correct there."
-    whom = f"{plural(owed.events, 'event')} of {plural(owed.customers, 'customer')}"
+    whom = f"{count_of(owed.events, 'event')} of {count_of(owed.customers, 'customer')}"
     were = "were sent already" if owed.events != 1 else "was sent already"
     what = (
         f"give back {exact(-owed.credits)} credits on balance"
@@ -286,7 +287,7 @@ def apply_sentences(found: Rerating) -> list[str]:
     """What applying a re-rating means, in sentences."""
     up = signed(found.delta_credits)
     return [
-        f"{plural(found.events_changed, 'event')} get other figures: {up} credits, {_signed_usd(found.delta_usd)}.",
+        f"{count_of(found.events_changed, 'event')} get other figures: {up} credits, {_signed_usd(found.delta_usd)}.",
         (
             "Each keeps its former state in its history. What lies in a closed month counts in the open one; closed "
             "months stay as they are."
@@ -311,6 +312,6 @@ def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
     if not found.events_changed:
         return "Nothing was booked: the ledger had these figures already."
     return (
-        f"Booked {moment(at, zone)}: {plural(found.events_changed, 'event')}, {signed(found.delta_credits)} credits, "
+        f"Booked {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} credits, "
         f"{_signed_usd(found.delta_usd)}. {to_send_text(found)}"
     )
