@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from billing_core.errors import BadParameter
+from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.ledger.queries import Selection, to_freeze
@@ -110,7 +111,7 @@ class CloseStore:
         if start is None or end is None:
             raise ValueError("a month has a beginning and an end")
         with self._engine.transaction() as writer:
-            version = int(writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])
+            version = newest_booking(writer.rows)
             if version != selection.snapshot.as_of:
                 raise BadParameter(
                     "period", period, "a ledger at rest while a month is closed; it changed: close again"
@@ -166,19 +167,9 @@ class CloseStore:
                     f"the month that was closed last; {', '.join(names)} was closed after it and holds what came late: "
                     "reopen that first",
                 )
-            seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
+            seq = newest_booking(writer.rows) + 1
             changed = _back_to_their_time(writer, close, seq=seq, now=now, run_id=f"reopen {close.period}")
-            writer.insert(
-                "bookings",
-                {
-                    "seq": seq,
-                    "booked_at": now,
-                    "run_id": f"reopen {close.period}",
-                    "events_new": 0,
-                    "events_changed": changed,
-                    "events_unchanged": 0,
-                },
-            )
+            note_changes(writer, seq, run_id=f"reopen {close.period}", now=now, changed=changed)
             values = {"seq": close.seq, "reopened_seq": seq, "reopened_at": now, "reopened_by": actor}
             writer.update("closes", {**values, "reopen_reason": reason}, key="seq")
             append_audit(writer, actor, "reopen", {"period": close.period, "reason": reason, "sha256": close.sha256})

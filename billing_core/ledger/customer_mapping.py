@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.holds import ACTIVE, DECIDED_BY_PEOPLE, MARK_GONE
 from billing_core.ledger.late_usage import carry_over
@@ -231,7 +232,7 @@ _OLD = ", ".join(f'e."{column.name}"' for column in EVENT_COLUMNS)
 
 def _book(writer: Writer, *, actor: str, run_id: str, now: datetime) -> None:
     """Keep what the events were, write down what they are, release holds that were about who pays."""
-    seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
+    seq = newest_booking(writer.rows) + 1
     writer.rows(
         f"""INSERT INTO event_revisions ({_NAMES}, superseded_seq, superseded_at, changed_columns)
             SELECT {_OLD}, ?, ?, concat_ws('{FLAG_SEPARATOR}',
@@ -255,14 +256,4 @@ def _book(writer: Writer, *, actor: str, run_id: str, now: datetime) -> None:
     )
     carry_over(writer, seq=seq, now=now)
     changed = int(writer.rows("SELECT count(*) FROM moving")[0][0])
-    writer.insert(
-        "bookings",
-        {
-            "seq": seq,
-            "booked_at": now,
-            "run_id": run_id,
-            "events_new": 0,
-            "events_changed": changed,
-            "events_unchanged": 0,
-        },
-    )
+    note_changes(writer, seq, run_id=run_id, now=now, changed=changed)

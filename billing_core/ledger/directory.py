@@ -133,7 +133,7 @@ class DirectoryStore:
                         f"a line that is still as it was previewed; {row.changed_by} changed it since: preview again",
                     )
             before = {one: present[one].after if one in present else Line() for one in lines}
-            first = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM organization_directory")[0][0])
+            first = newest_line(writer.rows) + 1
             writer.append("organization_directory", _table(lines, first, actor=actor, source=source, now=now))
             run_id = f"organization map by {actor}"
             changed = payers({one: (before[one], line) for one, line in lines.items()})

@@ -11,6 +11,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.schema import EVENT_COLUMNS, VOID, events_table
@@ -87,7 +88,7 @@ def count_as_billed_elsewhere(writer: Writer, lifted: pa.Table, run_id: str, now
     """Give events the status, identifier and time they were billed with elsewhere; their former state stays as a
     revision.
     """
-    seq = int(writer.rows("SELECT coalesce(max(seq), 0) + 1 FROM bookings")[0][0])
+    seq = newest_booking(writer.rows) + 1
     ids = lifted["id"].to_pylist()
     untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"
     count = writer.rows(f"SELECT count(*) FROM events WHERE {untouched}", [ids, run_id])[0][0]
@@ -101,17 +102,7 @@ def count_as_billed_elsewhere(writer: Writer, lifted: pa.Table, run_id: str, now
         [seq, now, run_id, ids, run_id],
     )
     if count:
-        writer.insert(
-            "bookings",
-            {
-                "seq": seq,
-                "booked_at": now,
-                "run_id": run_id,
-                "events_new": 0,
-                "events_changed": count,
-                "events_unchanged": 0,
-            },
-        )
+        note_changes(writer, seq, run_id=run_id, now=now, changed=count)
     nothing = pa.nulls(len(ids), pa.string())
     rows = pa.table(
         {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.late_usage import carry_over
 from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE, VOID
@@ -48,7 +49,7 @@ FROM events e WHERE e.id = before.id AND before.sync_status IN {SENT!r} AND NOT 
 
 def keep_import(writer: Writer, row: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Store an import's row and result under the newest booking number."""
-    writer.insert("imports", {**row, "seq": _newest_booking(writer), "result": json.dumps(result)})
+    writer.insert("imports", {**row, "seq": newest_booking(writer.rows), "result": json.dumps(result)})
 
 
 def newest_imports(rows: Rows, limit: int) -> list[tuple[Any, ...]]:
@@ -64,7 +65,7 @@ def import_of(rows: Rows, import_id: str) -> tuple[Any, ...] | None:
 
 def mark_undone(writer: Writer, import_id: str, *, actor: str, now: datetime) -> None:
     """Note in an import's row that it was undone, when and by whom."""
-    undone = {"id": import_id, "undone_seq": _newest_booking(writer), "undone_at": now, "undone_by": actor}
+    undone = {"id": import_id, "undone_seq": newest_booking(writer.rows), "undone_at": now, "undone_by": actor}
     writer.update("imports", undone, key="id")
 
 
@@ -80,7 +81,7 @@ def built_upon(rows: Rows, run_id: str, since: datetime) -> dict[str, int]:
 def take_back(writer: Writer, run_id: str, *, now: datetime) -> tuple[int, int]:
     """Undo a booking run: remove the events it added and restore those it changed; returns how many of each."""
     undo_id = UNDO_RUN + run_id
-    seq = _newest_booking(writer) + 1
+    seq = newest_booking(writer.rows) + 1
     mine = [run_id]
     writer.rows(
         """CREATE OR REPLACE TEMP TABLE taken AS SELECT e.id, e.revision, r.id IS NOT NULL AS was_there
@@ -115,12 +116,7 @@ def take_back(writer: Writer, run_id: str, *, now: datetime) -> tuple[int, int]:
     writer.rows("UPDATE events SET accounted_at = s.accounted_at FROM as_closed s WHERE events.id = s.id")
     writer.rows("DROP TABLE as_closed")
     removed, restored = writer.rows("SELECT count(*) FILTER (NOT was_there), count(*) FILTER (was_there) FROM taken")[0]
-    booking = {"seq": seq, "booked_at": now, "run_id": undo_id}
-    writer.insert("bookings", {**booking, "events_new": 0, "events_changed": restored, "events_unchanged": 0})
+    note_changes(writer, seq, run_id=undo_id, now=now, changed=restored)
     writer.rows("DROP TABLE taken")
     writer.rows("DROP TABLE before")
     return int(removed), int(restored)
-
-
-def _newest_booking(writer: Writer) -> int:
-    return int(writer.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from billing_core.errors import RateCardError, SettingsError
 from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
+from billing_core.ledger.bookings import newest_booking
 from billing_core.ledger.compiled import Question
 from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
@@ -65,7 +66,7 @@ class Ledger:
 
     def version(self) -> int:
         """The newest booking number; it grows with every change of any event. Caches key on it."""
-        return int(self.engine.rows("SELECT coalesce(max(seq), 0) FROM bookings")[0][0])
+        return newest_booking(self.engine.rows)
 
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """The ledger as it is, or as it was after booking number `as_of`, with the months that were closed then."""
