@@ -104,6 +104,7 @@ class ExportService:
     ) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._close_store = CloseStore(ledger.engine)
         self._cards = cards
         self._stripe = stripe
         self._clock = clock
@@ -240,7 +241,7 @@ class ExportService:
         close = next((one.seq for one in months if (one.start, one.end) == (start, end)), None)
         if close is None:
             return request
-        zone = CloseStore(self._ledger.engine).numbered(close).timezone
+        zone = self._close_store.numbered(close).timezone
         return replace(request, timezone=zone, params=params.model_copy(update={"from_": start, "to": end}))
 
     def _selection(self, request: ExportRequest, principal: Principal) -> Selection:
@@ -319,7 +320,7 @@ class ExportService:
         now = {name: str(getattr(self._settings, name)) for name in FROZEN_SETTINGS}
         if close is None:
             return now
-        manifest = CloseStore(self._ledger.engine).numbered(close).manifest
+        manifest = self._close_store.numbered(close).manifest
         return {**now, **json.loads(manifest).get("settings", {})}
 
     def _schema(self, request: ExportRequest) -> pa.Schema:
@@ -440,7 +441,7 @@ class ExportService:
     def _closes(self) -> Member:
         closes = [
             {"period": one.period, "timezone": one.timezone, "sha256": one.sha256, "manifest": one.manifest}
-            for one in CloseStore(self._ledger.engine).counting()
+            for one in self._close_store.counting()
         ]
         text = json.dumps({"closes": closes}, ensure_ascii=False, indent=1) + "\n"
         return Member("closes.json", len(closes), {}, {}, lambda sink: sink.write(text.encode()))
