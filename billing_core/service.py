@@ -77,7 +77,7 @@ class BillingService:
             settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
         )
         self.trail = AuditService(self._ledger, settings.zone)
-        self.events = UsageEventsService(self._ledger, settings.zone, self.stripe.intents_of, clock)
+        self.events = UsageEventsService(self._ledger, settings.zone, clock)
         self.pulls = PullService(
             settings, self._ledger, self._cards, lambda: self._policy, self._connect, self._after_pull, clock
         )

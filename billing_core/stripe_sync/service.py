@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,13 +30,7 @@ from billing_core.runtime.locks import exclusive, is_held
 from billing_core.settings import Settings
 from billing_core.stripe.model import HourlySum
 from billing_core.stripe_sync import pipeline as pipelines
-from billing_core.stripe_sync.account_cache import (
-    AccountCache,
-    KeptSummary,
-    collect_errors,
-    keep_plans_failure,
-    stored_snapshot,
-)
+from billing_core.stripe_sync.account_cache import AccountCache, collect_errors, keep_plans_failure, stored_snapshot
 from billing_core.stripe_sync.confirmation import agreeing
 from billing_core.stripe_sync.customer_status import (
     NO_SUBSCRIPTION,
@@ -48,7 +41,7 @@ from billing_core.stripe_sync.customer_status import (
 )
 from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Pipeline, Problem, RetryOutlook
 from billing_core.stripe_sync.read_ration import ReadRation, reads_this_month
-from billing_core.values.usage_frame import Window, hour_of, window_in
+from billing_core.values.usage_frame import Window, window_in
 
 if TYPE_CHECKING:
     from billing_core.langfuse.provider import LangfuseProvider
@@ -62,21 +55,6 @@ ConnectStripe = Callable[[Settings], "StripeProvider"]
 
 RECONCILIATION = "reconcile"
 """What stands in place of a push's id where a reconciliation changed a status."""
-
-OF_OTHERS_TOO = (
-    "customer_id",
-    "source",
-    "stamp",
-    "credits",
-    "carried_before",
-    "value",
-    "events",
-    "request_id",
-    "push_id",
-    "counted",
-    "counted_at",
-)
-"""What an intent says of a customer or of events that may be another organization's."""
 
 T = TypeVar("T")
 
@@ -244,22 +222,6 @@ class StripeSyncService:
         detail = {"events": count, "credits": preview.amounts.credits, "usd": preview.amounts.amount_usd}
         self._ledger.audit(who, f"sync {preview.action}", {**detail, "reason": reason, "ids": preview.event_ids[:100]})
         return count
-
-    def intents_of(self, event_id: str, principal: Principal) -> list[dict[str, Any]]:
-        """Every intent that ever covered an event the principal may see, for its explanation.
-
-        An intent may cover events of other organizations of the same customer: who may not see those gets this
-        event's own part only.
-        """
-        rows = self._books.intents_of_event(event_id)
-        kept = {
-            customer: self._snapshots.read("summary", customer) for customer in {row["customer_id"] for row in rows}
-        }
-        for row in rows:
-            row |= _counted_then(row, kept[row["customer_id"]])
-            if principal.organizations is not None:
-                row |= dict.fromkeys(OF_OTHERS_TOO)
-        return rows
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────
 
@@ -490,17 +452,6 @@ def connect_stripe(settings: Settings, clock: Clock = now) -> StripeProvider:
     from billing_core.stripe.provider import StripeProvider
 
     return StripeProvider.from_settings(settings, clock=clock)
-
-
-def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[str, Any]:
-    """What Stripe's sum for the intent's hour was, if that hour was read after the intent was answered."""
-    hour = hour_of(intent["stamp"])
-    for row in kept:
-        summary = msgspec.json.decode(row.content, type=KeptSummary)
-        if summary.start <= hour < summary.end and intent["answered_at"] and row.read_at >= intent["answered_at"]:
-            counted = next((bucket.value for bucket in summary.buckets if bucket.start == hour), Decimal(0))
-            return {"counted": counted, "counted_at": row.read_at}
-    return {"counted": None, "counted_at": None}
 
 
 def _require_everything(principal: Principal, *roles: Role) -> None:

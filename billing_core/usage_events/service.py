@@ -6,11 +6,10 @@ Answers about a state of the ledger never change (history is append-only), so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, reduce
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from billing_core.runtime.clock import Clock
 from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage_events import rows as published
 from billing_core.usage_events.explain import EventExplanation, explain
+from billing_core.usage_events.intents import intents_of
 from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.selection import period_before, select
@@ -40,15 +40,12 @@ READ_AT_ONCE = 20_000
 FACET_LIMIT = 200
 """Values offered per filter; rarer ones can be searched for."""
 
-IntentsOf = Callable[[str, Principal], list[dict[str, Any]]]
-"""The intents that ever covered an event, as the principal may see them."""
-
 
 class UsageEventsService:
     """Every question about usage events, each for a principal. Thread-safe; one per process."""
 
-    def __init__(self, ledger: Ledger, zone: ZoneInfo, intents_of: IntentsOf, clock: Clock) -> None:
-        self._ledger, self._zone, self._intents_of, self._clock = ledger, zone, intents_of, clock
+    def __init__(self, ledger: Ledger, zone: ZoneInfo, clock: Clock) -> None:
+        self._ledger, self._zone, self._clock = ledger, zone, clock
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
         self._page = lru_cache(REMEMBERED)(self._read_page)
@@ -132,7 +129,7 @@ class UsageEventsService:
         stored = queries.with_utc(found).to_pylist()[0]
         revisions = self._ledger.read_rows(queries.revisions(scope, event_id))
         event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
-        intents = self._intents_of(event_id, principal)
+        intents = intents_of(self._ledger.engine, event_id, principal)
         spans = self._ledger.snapshot().closed
         closed = self._ledger.read_rows(queries.closed_states(scope, event_id, spans)) if spans else []
         months = {span.seq: span.period for span in spans}
