@@ -30,6 +30,22 @@ def view_switch(address: Address) -> OrganizationView:
     return OrganizationView(chosen or address.view)
 
 
+def search_box(find: str, placeholder: str) -> None:
+    """The search of a table, which stands in the URL as `find`."""
+    key = widget("find")
+    st.text_input(
+        "Search",
+        find,
+        key=key,
+        type="search",
+        max_chars=200,
+        placeholder=placeholder,
+        on_change=choose,
+        args=("find", key),
+        width=260,
+    )
+
+
 def period_bar(address: Address, zone: ZoneInfo) -> None:
     """Draw the choice of the period, with its days if it is a custom one."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-bar"):

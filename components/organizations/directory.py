@@ -16,6 +16,7 @@ from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
+from components.organizations.bar import search_box
 from components.organizations.directory_import import import_panel
 from components.organizations.directory_state import SAID, close, edit, editing, is_open
 from components.organizations.directory_texts import (
@@ -90,18 +91,7 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
     found = [entry for entry in entries if fits(entry, address.find)]
     names = {entry.organization_id: entry.name for entry in entries if entry.name}
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-directory-controls"):
-        key = widget("find")
-        st.text_input(
-            "Search",
-            address.find,
-            key=key,
-            type="search",
-            max_chars=200,
-            on_change=choose,
-            args=("find", key),
-            placeholder="Organization, name or customer",
-            width=260,
-        )
+        search_box(address.find, "Organization, name or customer")
         if may_change:
             _chooser([entry.organization_id for entry in found], names)
         file_link(

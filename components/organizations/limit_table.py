@@ -16,6 +16,7 @@ from billing_core.organizations.limits import Limit
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
+from components.organizations.bar import search_box
 from components.organizations.limit_texts import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -105,18 +106,7 @@ def _bars(shown: Sequence[Limit]) -> str:
 
 def _controls(find: str, plan: str | None, plans: Sequence[str], sort: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-limits-controls"):
-        key = widget("find")
-        st.text_input(
-            "Search",
-            find,
-            key=key,
-            type="search",
-            max_chars=200,
-            width=260,
-            on_change=choose,
-            args=("find", key),
-            placeholder="Organization, customer, plan or state",
-        )
+        search_box(find, "Organization, customer, plan or state")
         key = f"{widget('limits-plan')}-{plan}"
         options = [ALL, *plans]
         st.selectbox(

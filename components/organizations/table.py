@@ -14,6 +14,7 @@ from billing_core.organizations.figures import Figures, OrganizationFigures, Sta
 from billing_core.organizations.table import BY_NAME, SORTS, label, rows, share
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
+from components.organizations.bar import search_box
 from components.organizations.figures import KINDS, kind_of
 from components.organizations.query import PAGE_SIZES, Address, csv_address
 from components.organizations.state import choose, current, generation, open_organization, widget, write
@@ -192,18 +193,7 @@ def _clear_search() -> None:
 
 
 def _controls(address: Address) -> None:
-    key = widget("find")
-    st.text_input(
-        "Search",
-        address.find,
-        key=key,
-        type="search",
-        max_chars=200,
-        placeholder="Organization id or name",
-        on_change=choose,
-        args=("find", key),
-        width=260,
-    )
+    search_box(address.find, "Organization id or name")
     key = widget("by")
     st.selectbox(
         "Sort by",
