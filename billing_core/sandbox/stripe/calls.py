@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from typing import Any
@@ -16,6 +17,7 @@ from billing_core.sandbox.planted import Planted
 from billing_core.sandbox.stripe.account import Account
 from billing_core.sandbox.stripe.answers import SentResponse
 from billing_core.sandbox.stripe.catalog import PRICES, PRODUCTS
+from billing_core.sandbox.stripe.events import ReceivedEvent, Source
 from billing_core.sandbox.stripe.wire import expansions, invalid, v2_refusal
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -143,3 +145,34 @@ def _object(id_: str, account: Account) -> dict[str, Any] | None:
     if id_.startswith("cus_"):
         return account.customer(id_)
     return PRICES.get(id_) or PRODUCTS.get(id_)
+
+
+async def accept_one(
+    request: Request,
+    account: Account,
+    event_name: str,
+    payload: dict[str, str],
+    timestamp: int,
+    identifier: str | None,
+    *,
+    source: Source,
+) -> ReceivedEvent:
+    """Accept one meter event (`timestamp` in Unix seconds) as slowly as the switches say, one call at a time per
+    customer.
+
+    Raises
+    ------
+    HttpError
+        While another call of the customer is under way.
+    Refused
+        As `Account.accept`.
+    """
+    try:
+        with account.one_in_flight(event_name, payload):
+            key = request.headers.get("idempotency-key")
+            event = account.accept(event_name, payload, timestamp, identifier, source=source, idempotency_key=key)
+            if account.switches.meter_event_latency_seconds:
+                await asyncio.sleep(account.switches.meter_event_latency_seconds)
+    except BlockingIOError:
+        raise flight(request.url.path) from None
+    return event

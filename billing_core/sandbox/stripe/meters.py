@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +9,7 @@ from starlette.routing import Route
 
 from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.stripe.account import Account, Refused
-from billing_core.sandbox.stripe.calls import creating, flight, reading
+from billing_core.sandbox.stripe.calls import accept_one, creating, reading
 from billing_core.sandbox.stripe.events import LONGEST_TEXT, v1_timestamp
 from billing_core.sandbox.stripe.summaries import summaries
 from billing_core.sandbox.stripe.wire import Page, form, invalid, missing, page, unix_parameter
@@ -60,19 +59,7 @@ async def create_meter_event(request: Request, account: Account) -> Content:
         raise invalid(f"Invalid identifier: at most {LONGEST_TEXT} characters.", "identifier")
     timestamp = v1_timestamp(given.get("timestamp"), account.now_seconds())
     try:
-        with account.one_in_flight(name, payload):
-            event = account.accept(
-                name,
-                payload,
-                timestamp,
-                identifier,
-                source="v1",
-                idempotency_key=request.headers.get("idempotency-key"),
-            )
-            if account.switches.meter_event_latency_seconds:
-                await asyncio.sleep(account.switches.meter_event_latency_seconds)
-    except BlockingIOError:
-        raise flight(request.url.path) from None
+        event = await accept_one(request, account, name, payload, timestamp, identifier, source="v1")
     except Refused as refused:
         raise v1_refusal(refused) from None
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from typing import Any
@@ -15,7 +14,7 @@ from starlette.routing import Route
 from billing_core.sandbox.http import HttpError
 from billing_core.sandbox.langfuse.wire import iso
 from billing_core.sandbox.stripe.account import Account, Refused
-from billing_core.sandbox.stripe.calls import creating, flight, reading, too_many
+from billing_core.sandbox.stripe.calls import accept_one, creating, reading, too_many
 from billing_core.sandbox.stripe.events import LONGEST_TEXT
 from billing_core.sandbox.stripe.reports import Report, shown
 from billing_core.sandbox.stripe.wire import v2_refusal, v2_time
@@ -78,19 +77,9 @@ async def create_meter_event(request: Request, account: Account) -> Content:
     given: Given = _decoded(await request.body(), Given)
     timestamp = _checked(given, account)
     try:
-        with account.one_in_flight(given.event_name, given.payload):
-            event = account.accept(
-                given.event_name,
-                given.payload,
-                timestamp,
-                given.identifier,
-                source="v2",
-                idempotency_key=request.headers.get("idempotency-key"),
-            )
-            if account.switches.meter_event_latency_seconds:
-                await asyncio.sleep(account.switches.meter_event_latency_seconds)
-    except BlockingIOError:
-        raise flight(request.url.path) from None
+        event = await accept_one(
+            request, account, given.event_name, given.payload, timestamp, given.identifier, source="v2"
+        )
     except Refused as refused:
         code = "duplicate_meter_event" if refused.broken is None else refused.broken.report_code
         raise v2_refusal(400, code, refused.message) from None
