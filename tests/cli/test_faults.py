@@ -25,6 +25,7 @@ from billing_core.errors import UpstreamError
 from billing_core.ledger import duckdb_engine
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.sandbox.data.catalog import STRIPE_KEY
+from tests.addresses import UNREACHABLE
 from tests.bound_by_modes import run_bound
 from tests.factories import ledger_at, usage_row
 from tests.langfuse.fake import PUBLIC_KEY, SECRET_KEY, FakeLangfuse, observation
@@ -150,11 +151,11 @@ def live(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     values = {
-        "LANGFUSE_HOST": "http://127.0.0.1:9",
+        "LANGFUSE_HOST": UNREACHABLE,
         "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
         "LANGFUSE_SECRET_KEY": "sk-lf-1",
         "STRIPE_API_KEY": "rk_test_1",
-        "STRIPE_API_BASE": "http://127.0.0.1:9",
+        "STRIPE_API_BASE": UNREACHABLE,
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/books/billing.duckdb",
         "BILLING_API_TOKENS": str(tmp_path / "tokens.json"),
         "BILLING_COOKIE_KEY": "0123456789abcdefghijklmnopqrstuvwxyz",

@@ -12,6 +12,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.sandbox.server import SandboxProcess
+from tests.addresses import UNREACHABLE
 from tests.factories import NOON, service_over, usage_row
 
 ROOT = os.getcwd()
@@ -240,9 +241,7 @@ def test_live_mode_without_keys_names_the_variable(tmp_path, run):
 
 
 def test_an_unreachable_langfuse_is_exit_code_3_in_one_line(tmp_path, run):
-    done = run(
-        tmp_path, "pull", LANGFUSE_HOST="http://127.0.0.1:9", LANGFUSE_PUBLIC_KEY="pk", LANGFUSE_SECRET_KEY="sk-hidden"
-    )
+    done = run(tmp_path, "pull", LANGFUSE_HOST=UNREACHABLE, LANGFUSE_PUBLIC_KEY="pk", LANGFUSE_SECRET_KEY="sk-hidden")
     assert done.returncode == 3, done.stderr
     assert "127.0.0.1:9" in done.stderr
     assert "sk-hidden" not in done.stderr

@@ -16,6 +16,7 @@ from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.usage_frame import Window
+from tests.addresses import UNREACHABLE
 from tests.factories import EVERYONE, NOON, ledger_at
 
 EVENTS, DAYS, SEED = 3000, 12, 11
@@ -157,7 +158,7 @@ def test_the_run_log_and_the_audit_log_name_who_pulled_what(pulled):
 
 def test_an_outage_leaves_the_ledger_as_it_was_and_says_that_data_is_partial(langfuse, tmp_path):
     path = tmp_path / "billing.duckdb"
-    service = service_for(langfuse, path, LANGFUSE_HOST="http://127.0.0.1:9")
+    service = service_for(langfuse, path, LANGFUSE_HOST=UNREACHABLE)
     with pytest.raises(UpstreamError, match=r"127\.0\.0\.1:9"):
         service.pull(EVERYONE, **WHOLE)
     assert everything(service).pagination.total_items == 0

@@ -15,6 +15,7 @@ from billing_core.langfuse.client import LangfuseClient, QuestionTooLarge
 from billing_core.runtime.bounded_http import AnswerTooLarge, AnswerTooSlow, Unpacking, bounded_client
 from billing_core.stripe.wire import Connection, NoResponse
 from tests import misbehaving
+from tests.addresses import UNREACHABLE
 from tests.misbehaving import serving
 
 SECONDS, BYTES = 0.6, 1_000_000
@@ -138,14 +139,14 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
     ],
 )
 def test_retry_after_is_seconds_or_a_time_by_the_servers_clock(headers, seconds):
-    client = LangfuseClient("http://127.0.0.1:9", "pk", SecretStr("sk"), clock=lambda: NOW)
+    client = LangfuseClient(UNREACHABLE, "pk", SecretStr("sk"), clock=lambda: NOW)
     assert client._retry_after(httpx.Response(429, headers=headers)) == seconds
     client.close()
 
 
 @pytest.mark.parametrize("value", ["1e300", "Fri, 31 Dec 9999 23:59:59 GMT", "999999999999"])
 def test_a_time_beyond_any_calendar_is_one_line(value):
-    client = LangfuseClient("http://127.0.0.1:9", "pk", SecretStr("sk"), clock=lambda: NOW)
+    client = LangfuseClient(UNREACHABLE, "pk", SecretStr("sk"), clock=lambda: NOW)
     with pytest.raises(UpstreamError, match="come back after"):
         client._judge("x", httpx.Response(429, headers={"Retry-After": value}))
     client.close()

@@ -11,6 +11,7 @@ from billing_core.errors import WarehouseError
 from billing_core.ledger.process_lock import Lease
 from billing_core.runtime import locks
 from billing_core.runtime.locks import LockHeld, exclusive, holder, is_held
+from tests.addresses import UNREACHABLE
 
 NAMED = re.compile(rf"process {os.getpid()} \(.+\) since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 
@@ -79,7 +80,7 @@ def test_the_ledgers_lock_names_its_holder_too(tmp_path):
 def test_a_pull_that_waits_in_vain_is_one_line_and_exit_3(tmp_path, run_command, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
     environment = {
-        "LANGFUSE_HOST": "http://127.0.0.1:9",
+        "LANGFUSE_HOST": UNREACHABLE,
         "LANGFUSE_PUBLIC_KEY": "pk",
         "LANGFUSE_SECRET_KEY": "sk",
         "BILLING_WAREHOUSE_URL": f"duckdb:///{tmp_path}/billing.duckdb",

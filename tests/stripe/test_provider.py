@@ -13,6 +13,7 @@ from billing_core.settings import load_settings
 from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import Customer, ErrorReport, InvoiceLine, ReportedError, SummaryBucket
 from billing_core.stripe.provider import StripeProvider
+from tests.addresses import UNREACHABLE
 from tests.stripe import objects
 from tests.stripe.fake import KEY, FakeStripe, Reply, error, html, nobody_listening, page, patience_with, stripe_that
 
@@ -76,7 +77,7 @@ class TestConnecting:
             ("rk_test_1", None, "v1", 20),
             ("odd", None, "v1", 20),
             ("rk_live_1", None, "v2_stream", 90),
-            ("rk_live_1", "http://127.0.0.1:9", "v1", None),
+            ("rk_live_1", UNREACHABLE, "v1", None),
         ],
     )
     def test_only_stripe_itself_is_sent_at_a_pace_of_our_own(self, key, base, sink, per_second):
