@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from billing_core.runtime.private_files import keep_private
 from billing_core.web import wiring
+from billing_core.web.compression import CompressedStaticFiles
 from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.door import Door
 from billing_core.web.export_files import export_download, job_file, job_focus_metadata, job_manifest
@@ -154,6 +155,7 @@ MIDDLEWARE = [
     Middleware(Door, wiring.door_rules, wiring.sockets, is_signed_in, COOKIE_NAME),
     Middleware(SecurityHeaders, inline_script_hashes(shell_page())),
     Middleware(UploadGuard),
+    Middleware(CompressedStaticFiles, f"{BASE_PATH}/static/"),
 ]
 
 app = st.App(
