@@ -117,6 +117,19 @@ def test_observations_without_a_trace_record_are_booked_as_well(langfuse, servic
     assert list(booked(service)) == ["odd"]
 
 
+@pytest.mark.parametrize("time", [LOST, MISREAD])
+def test_a_row_without_usage_dated_impossibly_keeps_what_it_says_and_flags_its_trace(langfuse, service, time):
+    hold(langfuse, torn=[NOON, time])
+    langfuse.rows[0]["metadata"] = {}
+    langfuse.rows[1] |= {"usageDetails": {}, "type": "SPAN"}
+    result = pull(service)
+    event = booked(service)["torn"]
+    assert (event.timestamp, event.customer_id, event.tokens_total) == (NOON, "cus_1", 1000)
+    assert (event.latency_seconds, event.credits.compute, "bad_usage" in event.flags) == (0, 0, True)
+    assert result.rejected == ()
+    assert pull(service).counts.unchanged == 1
+
+
 @pytest.mark.parametrize("langfuse", ["v2"], indirect=True)
 @pytest.mark.parametrize("far", [datetime(2020, 1, 2, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)])
 def test_rows_years_before_the_others_are_booked_with_them(langfuse, service, far):
