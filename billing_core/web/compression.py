@@ -75,9 +75,10 @@ class CompressedStaticFiles:
         """The compressed answer, kept from now on; `None` if the answer was sent as it is."""
         start: Message = {}
         chunks: list[bytes] = []
+        complete = False
 
         async def collect(message: Message) -> None:
-            nonlocal start
+            nonlocal start, complete
             if message["type"] == "http.response.start":
                 start = message
                 if not _shrinks(message):
@@ -86,9 +87,10 @@ class CompressedStaticFiles:
                 await send(message)
             else:
                 chunks.append(message.get("body", b""))
+                complete = not message.get("more_body", False)
 
         await self._app(scope, receive, collect)
-        if not start or not _shrinks(start):
+        if not complete:  # sent as it is, or broken off because the browser left
             return None
         body = await run_in_threadpool(gzip.compress, b"".join(chunks), mtime=0)
         headers = MutableHeaders(raw=list(start["headers"]))

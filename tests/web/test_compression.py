@@ -46,23 +46,16 @@ def client(files):
 
 def raw(client, path, **headers):
     """The bytes on the wire: httpx would unpack them."""
-    seen = []
+    wire = []
 
-    def app(scope):
-        async def run(receive, send):
-            async def noted(message):
-                seen.append(message)
-                await send(message)
+    async def noted(scope, receive, send):
+        async def note(message):
+            wire.append(message.get("body", b""))
+            await send(message)
 
-            await client._app(scope, receive, noted)
+        await client._app(scope, receive, note)
 
-        return run
-
-    async def asgi(scope, receive, send):
-        await app(scope)(receive, send)
-
-    answer = Client(asgi).get(path, headers=headers)
-    return answer, b"".join(one.get("body", b"") for one in seen if one["type"] == "http.response.body")
+    return Client(noted).get(path, headers=headers), b"".join(wire)
 
 
 def test_a_script_crosses_the_wire_compressed_and_may_be_kept_as_long_as_before(client):
@@ -98,6 +91,25 @@ def test_gzip_is_taken_however_a_browser_says_so(accepted):
 @pytest.mark.parametrize("name", ["font.woff2", "short.js"])
 def test_what_does_not_shrink_is_sent_as_it_is(client, name):
     assert "content-encoding" not in client.get(f"/static/{name}", headers={"Accept-Encoding": "gzip"}).headers
+
+
+@pytest.mark.parametrize("chunks", [[], [b"const "]])
+def test_what_breaks_off_because_the_browser_left_is_not_kept_for_the_next_one(files, chunks):
+    leaving = True
+
+    async def breaks_off(scope, receive, send):
+        if not leaving:
+            await Starlette(routes=[Mount("/static", files)])(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/javascript")]})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    client = Client(CompressedStaticFiles(breaks_off, "/static/"))
+    with pytest.raises(AssertionError):  # httpx's complaint that no answer came
+        client.get("/static/index.js", headers={"Accept-Encoding": "gzip"})
+    leaving = False
+    assert client.get("/static/index.js", headers={"Accept-Encoding": "gzip"}).text == SCRIPT
 
 
 def test_what_is_no_static_file_is_left_alone(client):
