@@ -138,7 +138,7 @@ def pull(
                 rejected=tuple(reading.rejected),
                 notes=tuple(reading.notes),
             )
-            for so_far in _book(reading, ledger, cards, policy, run_id, result):
+            for so_far in _book(provider, reading, ledger, cards, policy, run_id, result):
                 result = so_far
                 if progress is not None:
                     progress(PullProgress(1.0, result.observations, f"booked {count_of(result.counts.total, 'event')}"))
@@ -155,11 +155,19 @@ def pull(
 
 
 def _book(
-    reading: UpstreamRead, ledger: Ledger, cards: RateCardFile, policy: Policy, run_id: str, result: PullResult
+    provider: LangfuseProvider,
+    reading: UpstreamRead,
+    ledger: Ledger,
+    cards: RateCardFile,
+    policy: Policy,
+    run_id: str,
+    result: PullResult,
 ) -> Iterator[PullResult]:
     """The result so far after each booked batch."""
     versions = ledger.card_versions()
     for usage in reading.batches():
+        if reading.api == "legacy":
+            usage = _completed(provider, ledger, usage)
         rated, booked = book_rated(ledger, usage, cards_for(usage, ledger, cards, versions), policy, run_id=run_id)
         events = rated.events
         result = replace(
@@ -175,6 +183,20 @@ def _book(
         )
         yield result
     yield replace(result, duplicates=reading.duplicates, rejected=tuple(reading.rejected))
+
+
+def _completed(provider: LangfuseProvider, ledger: Ledger, usage: pa.Table) -> pa.Table:
+    """Rows of the older API, those replaced whose trace is booked with an earlier start: they are read whole.
+
+    That API cannot be asked for rows before the window, and the sums of its trace records leave them out: the part
+    seen now would take the place of the whole.
+    """
+    starts = dict(zip(usage["id"].to_pylist(), usage["timestamp"].to_pylist(), strict=True))
+    whole = pa.concat_tables([usage.slice(0, 0), *map(provider.read_trace, ledger.begun_before(starts))])
+    if not whole.num_rows:
+        return usage
+    rest = usage.filter(pc.invert(pc.is_in(usage["id"], whole["id"])))
+    return pa.concat_tables([rest, whole]).sort_by([("timestamp", "ascending"), ("id", "ascending")])
 
 
 def _mark_missing(

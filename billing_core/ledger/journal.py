@@ -16,6 +16,7 @@ from billing_core.ledger.bookings import newest_booking
 from billing_core.ledger.compiled import Question
 from billing_core.ledger.engine import BookingCounts, Engine, Rows, Writer
 from billing_core.ledger.queries import ClosedSpan, Snapshot, with_utc
+from billing_core.ledger.schema import utc
 from billing_core.rating.card import RateCard, card_from_json
 from billing_core.settings import Mode
 from billing_core.values.counts import count_of
@@ -131,6 +132,11 @@ class Ledger:
         """Event id → rate card version, for those of the given events that are already booked."""
         query = "SELECT id, rate_card_version FROM events WHERE id IN (SELECT unnest(?))"
         return {row[0]: row[1] for row in self.engine.rows(query, [list(ids)])}
+
+    def begun_before(self, starts: Mapping[str, datetime]) -> list[str]:
+        """Those of some events (id → start, aware) that are booked with an earlier start."""
+        booked = self.engine.rows('SELECT id, "timestamp" FROM events WHERE id IN (SELECT unnest(?))', [list(starts)])
+        return [event_id for event_id, start in booked if utc(start) < starts[event_id]]
 
     def start_run(self, run_id: str, *, actor: str, window: Window, incremental: bool) -> None:
         """Start a line in the run log; a pull whose line never ends was killed."""

@@ -130,6 +130,21 @@ def test_a_row_without_usage_dated_impossibly_keeps_what_it_says_and_flags_its_t
     assert pull(service).counts.unchanged == 1
 
 
+@pytest.mark.parametrize("langfuse", ["legacy"], indirect=True)
+def test_a_record_dated_later_than_rows_of_its_trace_does_not_put_a_part_in_place_of_the_whole(langfuse, service):
+    """The server's sums of a record leave out rows that began an hour before the window asked for."""
+    early = NOON - timedelta(days=5)
+    hold(langfuse, torn=[early, NOON], usual=[NOON])
+    langfuse.rows[1]["metadata"] = {}
+    langfuse.traces[0] |= {"timestamp": iso(NOON), "totalCost": 0, "latency": 0}
+    pull(service, early - timedelta(hours=1), early + timedelta(hours=1))
+    for _ in range(2):
+        result = pull(service)
+        event = booked(service)["torn"]
+        assert (event.timestamp, event.customer_id, event.tokens_total) == (early, "cus_1", 2000)
+        assert (result.counts.changed, result.rejected) == (0, ())
+
+
 @pytest.mark.parametrize("langfuse", ["v2"], indirect=True)
 @pytest.mark.parametrize("far", [datetime(2020, 1, 2, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)])
 def test_rows_years_before_the_others_are_booked_with_them(langfuse, service, far):
