@@ -25,19 +25,16 @@ from billing_core.web import wiring
 from billing_core.web.compression import CompressedStaticFiles
 from billing_core.web.cookies import COOKIE_NAME, COOKIE_PATH, clear_cookie, set_cookie
 from billing_core.web.door import Door
+from billing_core.web.downloads import download_routes
 from billing_core.web.export_files import export_download, job_file, job_focus_metadata, job_manifest
 from billing_core.web.forwarded import take_peers_as_they_are
 from billing_core.web.health import healthz, readyz
 from billing_core.web.lifetime import logged_lifetime
-from billing_core.web.limit_files import limits_csv, notices_csv
 from billing_core.web.live_rules import ServerOptions
-from billing_core.web.month_files import audit_csv, manifest_json
-from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
 from billing_core.web.security import SecurityHeaders, inline_script_hashes
 from billing_core.web.sockets import limit_uvicorn_messages
-from billing_core.web.sync_files import problems_csv, reconciliation_csv
 from billing_core.web.upload_guard import UploadGuard
-from billing_core.web.usage_api import usage_events, usage_events_csv
+from billing_core.web.usage_api import usage_events
 from components.shared.notice import report_script_error
 
 keep_private()
@@ -83,16 +80,7 @@ def routes() -> list[BaseRoute]:
         Route("/readyz", readyz),
         Route("/api/billing/usage/events", usage_events),
         Route("/api/{path:path}", no_such_address),
-        Route(f"{BASE_PATH}/download/usage-events.csv", usage_events_csv),
-        Route(f"{BASE_PATH}/download/sync-problems.csv", problems_csv),
-        Route(f"{BASE_PATH}/download/reconciliation.csv", reconciliation_csv),
-        Route(f"{BASE_PATH}/download/organizations.csv", organizations_csv),
-        Route(f"{BASE_PATH}/download/organization-map.csv", organization_map_csv),
-        Route(f"{BASE_PATH}/download/anomalies.csv", anomalies_csv),
-        Route(f"{BASE_PATH}/download/limits.csv", limits_csv),
-        Route(f"{BASE_PATH}/download/notices.csv", notices_csv),
-        Route(f"{BASE_PATH}/download/manifest/{{period}}.json", manifest_json),
-        Route(f"{BASE_PATH}/download/audit.csv", audit_csv),
+        *download_routes(BASE_PATH),
         Route(f"{BASE_PATH}/download/export", export_download),
         Route(f"{BASE_PATH}/download/exports/{{id}}.manifest.json", job_manifest),
         Route(f"{BASE_PATH}/download/exports/{{id}}.focus-metadata.json", job_focus_metadata),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,8 +14,8 @@ from billing_core.access import Principal
 from billing_core.errors import BadParameter, NotFound
 from billing_core.exports.model import Dataset, ExportRequest, ExportResult, Format, Grain
 from billing_core.web import wiring
-from billing_core.web.cookies import COOKIE_NAME
-from billing_core.web.usage_api import _NO_STORE, _guarded, _refusal, parse_query, query_of
+from billing_core.web.signed_in import NO_STORE, for_signed_in, query_of
+from billing_core.web.usage_api import parse_query
 
 PIECE_BYTES = 1 << 20
 
@@ -53,14 +53,14 @@ async def export_download(request: Request) -> Response:
         asked, wants_manifest = request_in(query_of(request))
         exports = wiring.service().exports
         if wants_manifest:
-            return JSONResponse(exports.digest(asked, principal).to_json(), headers=_NO_STORE)
+            return JSONResponse(exports.digest(asked, principal).to_json(), headers=NO_STORE)
         with tempfile.TemporaryDirectory(prefix="billing-download-") as folder:
             path = Path(folder) / exports.file_name(asked)
             result = exports.write(asked, principal, path)
             file = path.open("rb")  # once open it needs no name: nothing is left, however this ends
         return _file(file, result)
 
-    return await _for_signed_in(request, answer)
+    return await for_signed_in(request, answer)
 
 
 async def job_file(request: Request) -> Response:
@@ -70,7 +70,7 @@ async def job_file(request: Request) -> Response:
         path, result = wiring.export_jobs().file(request.path_params["id"], principal)
         return _file(path.open("rb"), result)
 
-    return await _for_signed_in(request, answer)
+    return await for_signed_in(request, answer)
 
 
 async def job_manifest(request: Request) -> Response:
@@ -78,10 +78,10 @@ async def job_manifest(request: Request) -> Response:
 
     def answer(principal: Principal) -> Response:
         _, result = wiring.export_jobs().file(request.path_params["id"], principal)
-        headers = {"Content-Disposition": f'attachment; filename="{result.name}.manifest.json"', **_NO_STORE}
+        headers = {"Content-Disposition": f'attachment; filename="{result.name}.manifest.json"', **NO_STORE}
         return JSONResponse(result.to_json(), headers=headers)
 
-    return await _for_signed_in(request, answer)
+    return await for_signed_in(request, answer)
 
 
 async def job_focus_metadata(request: Request) -> Response:
@@ -94,10 +94,10 @@ async def job_focus_metadata(request: Request) -> Response:
         beside = path.with_name(path.name + FOCUS_METADATA_SUFFIX)
         if not beside.exists():
             raise NotFound(f"{result.name} has no metadata file: only FOCUS files have one")
-        headers = {"Content-Disposition": f'attachment; filename="{beside.name}"', **_NO_STORE}
+        headers = {"Content-Disposition": f'attachment; filename="{beside.name}"', **NO_STORE}
         return Response(beside.read_bytes(), media_type="application/json", headers=headers)
 
-    return await _for_signed_in(request, answer)
+    return await for_signed_in(request, answer)
 
 
 def request_in(query: Mapping[str, list[str]]) -> tuple[ExportRequest, bool]:
@@ -152,7 +152,7 @@ def _file(file: BinaryIO, result: ExportResult) -> Response:
         "Content-Disposition": f'attachment; filename="{result.name}"',
         "Content-Length": str(result.bytes),
         "X-Content-SHA256": result.sha256,
-        **_NO_STORE,
+        **NO_STORE,
     }
     kind = _TYPES.get(Path(result.name).suffix, "application/octet-stream")
     return StreamingResponse(_pieces(file), media_type=kind, headers=headers)
@@ -162,17 +162,3 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
     with file:
         while piece := file.read(PIECE_BYTES):
             yield piece
-
-
-async def _for_signed_in(request: Request, answer: Callable[[Principal], Response]) -> Response:
-    """For the person the session's cookie belongs to; errors become their status with one sentence."""
-
-    def asked() -> Response:
-        gatekeeper = wiring.gatekeeper()
-        session_id = gatekeeper.session_in(request.cookies.get(COOKIE_NAME))
-        principal = None if session_id is None else gatekeeper.principal(session_id)
-        if principal is None:
-            return _refusal(401, "sign in first, then download again", {})
-        return answer(principal)
-
-    return await _guarded(asked)

@@ -1,18 +1,11 @@
-"""Routes: downloads of the Stripe Sync page: stuck usage by cause, and the rows of the last reconciliation, as CSV."""
+"""CSV of the Stripe Sync page: stuck usage by cause, and the rows of the last reconciliation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from billing_core.access import Principal
-from billing_core.errors import NotFound
 from billing_core.types import plain_decimal
-from billing_core.web import wiring
-from billing_core.web.usage_api import csv_download
 
 if TYPE_CHECKING:  # the sign-in form must not wait for the engine they bring
     from billing_core.reconcile.report import CustomerDay, Reconciliation
@@ -36,29 +29,6 @@ ROW_COLUMNS = (
 """`causes`, `causes_credits`, `event_ids` and `meter_events` are JSON lists, one entry per cause in the same order."""
 
 CONTRADICTION = "contradiction"
-
-
-async def problems_csv(request: Request) -> Response:
-    """Route: stuck usage as CSV, every cause with its events, credits and US dollars, for a person who may see
-    everything.
-    """
-
-    def lines(principal: Principal) -> Iterable[str]:
-        return problems_lines(wiring.service().stripe.problems(principal))
-
-    return await csv_download(request, "sync-problems.csv", lines)
-
-
-async def reconciliation_csv(request: Request) -> Response:
-    """Route: the newest reconciliation as CSV, row by row with its causes."""
-
-    def lines(principal: Principal) -> Iterable[str]:
-        found = wiring.service().stripe.last_reconciliation(principal)
-        if found is None:
-            raise NotFound("nothing has been reconciled yet; press Reconcile on the Stripe Sync page first")
-        return reconciliation_lines(found)
-
-    return await csv_download(request, "reconciliation.csv", lines)
 
 
 def problems_lines(problems: Sequence[Problem]) -> Iterable[str]:

@@ -6,7 +6,7 @@ import json
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from billing_core.web.usage_api import _audited
+from billing_core.web.downloads import _audited
 from tests.stand_ins import called_as
 
 ANN = Principal("ann", Role.ANALYST)

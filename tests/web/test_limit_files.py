@@ -8,13 +8,12 @@ from datetime import timedelta
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from billing_core.access import Principal, Role
 from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.runtime import clock
 from billing_core.web import wiring
-from billing_core.web.limit_files import limits_csv, notices_csv
+from billing_core.web.downloads import download_routes
 from tests.factories import ledger_at
 from tests.stripe_sync.push_world import use
 from tests.web.client import Client, get_as
@@ -41,7 +40,7 @@ def files(demo):
     snapshots.store("picture", [StoredObject("picture", None, "{}", NOW)])
     ledger.engine.close()
     wiring.service().organizations.limits.notices.check_limits("cron")
-    return Client(Starlette(routes=[Route(LIMITS, limits_csv), Route(NOTICES, notices_csv)]))
+    return Client(Starlette(routes=download_routes()))
 
 
 def get(client, path, name="admin"):

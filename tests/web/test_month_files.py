@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from billing_core.web import wiring
-from billing_core.web.month_files import audit_csv, manifest_json
+from billing_core.web.downloads import download_routes
 from tests.factories import ledger_at
 from tests.month_close.world import FINANCE, Books, trace
 from tests.web.client import Client, get_as
@@ -23,8 +22,7 @@ MANIFEST, AUDIT = "/download/manifest/2026-10.json", "/download/audit.csv"
 @pytest.fixture
 def files(demo):
     ledger_at(wiring.settings().warehouse_path, [trace("a1")]).engine.close()
-    routes = [Route("/download/manifest/{period}.json", manifest_json), Route(AUDIT, audit_csv)]
-    return Client(Starlette(routes=routes))
+    return Client(Starlette(routes=download_routes()))
 
 
 @pytest.fixture

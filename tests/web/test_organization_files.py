@@ -9,11 +9,10 @@ from decimal import Decimal
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from billing_core.types import GetUsageEventsParams
 from billing_core.web import wiring
-from billing_core.web.organization_files import anomalies_csv, organization_map_csv, organizations_csv
+from billing_core.web.downloads import download_routes
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 from tests.web.client import Client, get_as
 
@@ -28,8 +27,7 @@ ROWS = [
 @pytest.fixture
 def files(demo):
     ledger_at(wiring.settings().warehouse_path, ROWS).engine.close()
-    routes = [Route(TABLE, organizations_csv), Route(MAP, organization_map_csv), Route(ANOMALIES, anomalies_csv)]
-    return Client(Starlette(routes=routes))
+    return Client(Starlette(routes=download_routes()))
 
 
 def get(client: Client, path: str, name: str = "admin"):

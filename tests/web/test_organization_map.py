@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from billing_core.access import Principal, Role
 from billing_core.organizations.directory_file import Change
 from billing_core.web import wiring
-from billing_core.web.organization_files import organization_map_csv
+from billing_core.web.downloads import download_routes
 from tests.factories import EVERYONE, ledger_at, usage_row
 from tests.web.client import Client, get_as
 
@@ -22,7 +21,7 @@ def files(demo):
     ledger_at(wiring.settings().warehouse_path, rows).engine.close()
     directory = wiring.service().organizations.directory
     directory.apply(EVERYONE, directory.preview(EVERYONE, [Change("org_a", "=Acme, Inc.", "cus_a")]))
-    return Client(Starlette(routes=[Route(PATH, organization_map_csv)]))
+    return Client(Starlette(routes=download_routes()))
 
 
 def get(client: Client, name: str):

@@ -10,14 +10,14 @@ from decimal import Decimal
 
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation
 from billing_core.stripe_sync.pipeline import Action, Amounts, Problem
 from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
-from billing_core.web.sync_files import problems_csv, problems_lines, reconciliation_csv, reconciliation_lines
+from billing_core.web.downloads import download_routes
+from billing_core.web.sync_files import problems_lines, reconciliation_lines
 from tests.factories import EVERYONE, ledger_at, usage_row
 from tests.stand_ins import replace_method
 from tests.web.client import Client, get_as
@@ -34,7 +34,7 @@ FOUND = Reconciliation(Window(START, START + timedelta(days=1)), START, (ROW, UN
 @pytest.fixture
 def files(demo):
     ledger_at(wiring.settings().warehouse_path, [usage_row(), usage_row(id="trace-2")]).engine.close()
-    return Client(Starlette(routes=[Route(PROBLEMS, problems_csv), Route(RECONCILIATION, reconciliation_csv)]))
+    return Client(Starlette(routes=download_routes()))
 
 
 def get(client: Client, path: str, name: str = "finance"):

@@ -10,7 +10,8 @@ from starlette.routing import Route
 from billing_core.types import FLAT_FIELDS
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
-from billing_core.web.usage_api import usage_events, usage_events_csv
+from billing_core.web.downloads import download_routes
+from billing_core.web.usage_api import usage_events
 from tests.factories import service_over, usage_row
 from tests.web.client import Client
 
@@ -35,7 +36,7 @@ def api(tmp_path, monkeypatch, demo):
     monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{ledger}")
     monkeypatch.setenv("BILLING_API_TOKENS", str(tmp_path / "tokens.json"))
     wiring.close()
-    routes = [Route(ADDRESS, usage_events), Route("/download/usage-events.csv", usage_events_csv)]
+    routes = [Route(ADDRESS, usage_events), *download_routes()]
     return Client(Starlette(routes=routes))
 
 
