@@ -174,7 +174,7 @@ def _open_organizations(page: Page) -> float:
     began = time.perf_counter()
     page.get_by_role("link", name="Organization Stats").click()
     page.get_by_role("heading", name="Organization Stats").wait_for()
-    page.get_by_text("ties out with Usage Events").wait_for()
+    page.get_by_text("reconciles to Usage Events").wait_for()
     page.wait_for_selector("[data-testid=stDataFrame]")
     page.wait_for_selector(".st-key-org-paging")
     return (time.perf_counter() - began) * 1000

@@ -42,7 +42,7 @@ class Principal:
     def require(self, *roles: Role) -> None:
         """Raise `AccessDenied` unless the principal has one of `roles`."""
         if self.role not in roles:
-            raise AccessDenied(f"{self.name} has the role {self.role}; this needs {' or '.join(roles)}")
+            raise AccessDenied(f"{self.name} has the {self.role} role; this needs the {' or '.join(roles)} role")
 
     def require_everything(self, why: str) -> None:
         """Raise `AccessDenied`, which ends with `why`, if the principal is limited to organizations."""

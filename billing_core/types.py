@@ -197,7 +197,7 @@ def _without_blank(value: object) -> object:
 
 def _without_nul(value: str) -> str:
     if "\0" in value:
-        raise ValueError("expected text without NUL characters, which nothing stored has")
+        raise ValueError("expected text without NUL characters")
     return value
 
 

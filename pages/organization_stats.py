@@ -32,7 +32,7 @@ def figures(
     zone = service.settings.zone
     period_bar(address, zone)
     params = question(address, at=pin.at, zone=zone, as_of=pin.as_of)
-    with st.spinner("Adding up…"):
+    with st.spinner("Calculating totals…"):
         statistics = service.organizations.statistics(params, principal)
     called = names(service, principal)
     if address.is_open:

@@ -71,7 +71,7 @@ def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> 
 
 def nothing_found() -> None:
     """Draw the notice that no event fits the filter."""
-    st.info("No usage event fits this filter.", icon=":material/search_off:")
+    st.info("No usage events match this filter.", icon=":material/search_off:")
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 

@@ -58,7 +58,7 @@ class Accounts:
             if is_cheap(user.password_hash):
                 raise SettingsError(
                     f"BILLING_CREDENTIALS: account {user.name!r} has a bcrypt hash of cost {user.password_hash[4:6]}, "
-                    f"and live mode asks for {COST} or more; set the password anew with "
+                    f"and live mode asks for {COST} or more; set the password again with "
                     f"`python -m billing_core users set-password {user.name}`"
                 )
         return users

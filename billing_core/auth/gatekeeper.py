@@ -24,7 +24,7 @@ from billing_core.settings import Mode, Settings
 Verify: TypeAlias = Callable[[str, str, str], bool]
 """`verify(name, password, password_hash)`: the dashboard passes streamlit-authenticator's check."""
 
-WRONG = "Username or password is not right."
+WRONG = "Incorrect username or password."
 """One sentence for an unknown name and a wrong password."""
 
 

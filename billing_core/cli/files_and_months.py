@@ -48,9 +48,9 @@ def add_commands(command: Command) -> None:
     export.add_argument("--out", required=True, metavar="PATH", help="written under a temporary name, then renamed")
     export.add_argument("--grain", metavar="event|day", help="one row per event (default) or per day")
     export.add_argument("--columns", metavar="A,B", help="only these columns, in this order")
-    export.add_argument("--timezone", metavar="ZONE", help="cuts days; default BILLING_TIMEZONE")
-    export.add_argument("--separator", metavar="CHARACTER", help="of CSV: , ; | or tab")
-    export.add_argument("--bom", action="store_true", help="CSV begins with a byte order mark, for spreadsheets")
+    export.add_argument("--timezone", metavar="ZONE", help="timezone of days; default BILLING_TIMEZONE")
+    export.add_argument("--separator", metavar="CHARACTER", help="CSV separator: , ; | or tab")
+    export.add_argument("--bom", action="store_true", help="start the CSV with a byte order mark, for spreadsheets")
     export.add_argument("--user-ids", action="store_true", help="FOCUS: with user and session ids (personal data)")
     export.add_argument("--internal", action="store_true", help="FOCUS: with our own cost and margin")
     export.add_argument("--focus-version", metavar="V", help="1.2 (default) or 1.4")
@@ -60,41 +60,44 @@ def add_commands(command: Command) -> None:
 
     bring = command("import", _import, "usage events, a rate card, a customer map or a bundle from a file")
     bring.add_argument("file", metavar="FILE")
-    bring.add_argument("--dry-run", action="store_true", help="say what would happen; nothing is changed")
+    bring.add_argument("--dry-run", action="store_true", help="preview only; nothing is changed")
     bring.add_argument("--skip-bad-rows", action="store_true", help="import the good rows of a file that has bad ones")
-    bring.add_argument("--timezone", metavar="Z", help="whose times those without an offset are, e.g. Europe/Berlin")
+    bring.add_argument("--timezone", metavar="Z", help="timezone of times without an offset, e.g. Europe/Berlin")
     add_json(bring)
 
-    undo = command("undo-import", _undo, "take an import back, as one revision")
+    undo = command("undo-import", _undo, "undo an import, as one revision")
     undo.add_argument("import_id", metavar="IMPORT_ID")
     add_json(undo)
 
-    rerate = command("rerate", _rerate, "what history would have cost under another card, or bills by the settings now")
+    rerate = command(
+        "rerate",
+        _rerate,
+        "what past usage would have cost under another card, or whom it would bill under the current settings",
+    )
     by = rerate.add_mutually_exclusive_group(required=True)
-    by.add_argument("--rate-card", metavar="FILE", help="this card in place of the one each event was rated with")
-    by.add_argument("--settings", action="store_true", help="customer and exclusion by the settings in force now")
-    rerate.add_argument("--apply", action="store_true", help="book the differences")
+    by.add_argument(
+        "--rate-card", metavar="FILE", help="re-rate with this card instead of the one each event was rated with"
+    )
+    by.add_argument(
+        "--settings", action="store_true", help="decide customer and exclusion by the settings in force now"
+    )
+    rerate.add_argument("--apply", action="store_true", help="apply the differences")
     add_window(rerate)
     add_json(rerate)
 
     close = command("close", _close, "freeze a month with a manifest")
     close.add_argument("period", metavar="PERIOD", help="such as 2026-10, in BILLING_TIMEZONE")
     close.add_argument(
-        "--accept",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="CAUSE",
-        help="close although this stands against it",
+        "--accept", action="append", nargs="+", default=[], metavar="CAUSE", help="close although this blocks it"
     )
-    close.add_argument("--reason", default="", metavar="TEXT", help="why it is accepted; stands in the manifest")
+    close.add_argument("--reason", default="", metavar="TEXT", help="why it is accepted; recorded in the manifest")
     add_json(close)
 
-    verify = command("verify", _verify, "prove that a closed month is as it was closed")
+    verify = command("verify", _verify, "prove that a closed month has not changed")
     verify.add_argument("period", metavar="PERIOD")
     add_json(verify)
 
-    reopen = command("reopen", _reopen, "let the close of a month count no more")
+    reopen = command("reopen", _reopen, "reopen a closed month")
     reopen.add_argument("period", metavar="PERIOD")
     reopen.add_argument("--reason", required=True, metavar="TEXT")
     add_json(reopen)
@@ -254,7 +257,7 @@ def _rerate(options: argparse.Namespace, settings: Settings) -> int:
         for row in document["organizations"]
     ]
     print(aligned(head, rows))
-    done = "booked" if options.apply else "would change; nothing was booked"
+    done = "booked" if options.apply else "would change; nothing was applied"
     print(f"{document['events']:,} events looked at, {document['delta_credits']} credits {done}")
     return 0
 
@@ -290,7 +293,7 @@ def _verify(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(found.to_json())
     elif found.ok:
-        print(f"{options.period} is as it was closed; checked: {', '.join(found.checked)}")
+        print(f"{options.period} is unchanged since it was closed; checked: {', '.join(found.checked)}")
     for difference in found.differences:
         print(f"{difference.what}: {difference.says}", file=sys.stderr)
     return 0 if found.ok else EXIT_SOME_FAILED

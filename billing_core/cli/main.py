@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
     reconcile = command("reconcile", _reconcile, "Langfuse ↔ ledger ↔ Stripe, per customer and UTC day")
     add_window(reconcile)
-    reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all books agree")
+    reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all sources agree")
     add_json(reconcile)
 
     stats = command("stats", _stats, "organization statistics: credits, cost, chats, people, latency, errors")
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("event_id", metavar="EVENT_ID")
     add_json(explain)
 
-    lint = command("lint", _lint, "events to look at: tokens without a price, odd credits, implausible latency")
+    lint = command("lint", _lint, "events to check: tokens without a price, odd credits, implausible latency")
     add_window(lint)
     add_filters(lint)
     add_json(lint)
@@ -247,7 +247,7 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
             f"{result.counts.unchanged:,} unchanged; {result.unpriced:,} unpriced, {result.excluded:,} excluded"
         )
         if result.missing_at_source:
-            print(f"missing at Langfuse by now: {count_of(result.missing_at_source, 'event')}; what was booked stays")
+            print(f"missing at Langfuse by now: {count_of(result.missing_at_source, 'event')}; the ledger keeps them")
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
     for note in result.notes:
@@ -497,7 +497,7 @@ def _stats(options: argparse.Namespace, settings: Settings) -> int:
 def _print_statistics(document: dict[str, Any]) -> None:
     """A line per organization and one for all of them: the figures that fit a terminal."""
     fields = ("events", "chats", "users", "messages_sent", "messages_generated", "tokens_total")
-    head = ("organization", *fields, "credits", "USD", "cost USD", "unsynced")
+    head = ("organization", *fields, "credits", "USD", "cost USD", "not in Stripe")
     rows = [
         (
             row.get("organization_id", "all") or "(none)",

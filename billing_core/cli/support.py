@@ -45,7 +45,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "--without",
         action="append",
         metavar="NAME",
-        help="events that lack it, an organization for example; repeat for those that lack all of several",
+        help="events without this field, an organization for example; repeat for events missing all of several",
     )
     parser.add_argument("--amount-min", metavar="USD")
     parser.add_argument("--amount-max", metavar="USD")

@@ -303,7 +303,7 @@ def book(
                 count_as_billed_elsewhere(writer, _billed(piece), run_id, now)
         if progress is not None:
             done = found.new + found.changed + found.unchanged
-            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"booked {count_of(done, 'event')}"))
+            progress(ImportProgress(done / max(staged.stage.rows, 1), done, f"saved {count_of(done, 'event')}"))
     return found
 
 

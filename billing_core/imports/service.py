@@ -433,7 +433,7 @@ _SOMEBODY = Principal("import", Role.ADMIN)
 """Who previews a map once it is known that whoever asks may: a preview looks the same to all of those."""
 
 _CARD_WARNINGS = (
-    "What is booked keeps the card it was rated with; the cards apply to usage that is pulled from now on.",
+    "Events in the ledger keep the card they were rated with; the new cards apply to usage pulled from now on.",
 )
 
 
@@ -451,7 +451,7 @@ def _refuse_faulty(plan: ImportPlan) -> None:
         return
     first = plan.rejected[0]
     place = "the file" if first.row == 0 else f"row {first.row:,}"
-    accepted = "a file without faults" if not plan.is_whole else "a file without faults, or --skip-bad-rows"
+    accepted = "a file without errors" if not plan.is_whole else "a file without errors, or --skip-bad-rows"
     raise BadParameter(
         "file",
         plan.file_name,
@@ -470,7 +470,8 @@ def _refuse_undone(record: ImportRecord) -> None:
         raise BadParameter(
             "import",
             record.import_id,
-            f"an import that stands; {record.undone_by} took this one back at {record.undone_at:%Y-%m-%d %H:%M} UTC",
+            f"an import that was not undone; {record.undone_by} undid this one at {record.undone_at:%Y-%m-%d %H:%M} "
+            "UTC",
         )
 
 

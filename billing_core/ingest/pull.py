@@ -141,7 +141,7 @@ def pull(
             for so_far in _book(provider, reading, ledger, cards, policy, run_id, result):
                 result = so_far
                 if progress is not None:
-                    progress(PullProgress(1.0, result.observations, f"booked {count_of(result.counts.total, 'event')}"))
+                    progress(PullProgress(1.0, result.observations, f"saved {count_of(result.counts.total, 'event')}"))
             result = replace(result, missing_at_source=_mark_missing(provider, ledger, reading, window, run_id))
             reading.discard()
     except BaseException as error:

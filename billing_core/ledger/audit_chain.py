@@ -104,5 +104,5 @@ def _fault(entry: Row, due: int, head: str, anchors: Iterable[Anchor]) -> str | 
         return f"entry {due:,} was changed after it was written: its hash is of something else"
     for anchor in anchors:
         if anchor.hash != own_hash:
-            return f"entry {due:,} is not the one that {anchor.source} knows: the log was written anew"
+            return f"entry {due:,} is not the one that {anchor.source} knows: the log was rewritten"
     return None

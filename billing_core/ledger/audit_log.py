@@ -124,7 +124,7 @@ def _mentions(wanted: str) -> tuple[str, list[str]]:
     of small letters are not those of capitals. So it is looked for as it is and as JSON writes it.
     """
     if "\0" in wanted:
-        raise BadParameter("search", wanted, "text without NUL characters, which nothing stored has")
+        raise BadParameter("search", wanted, "text without NUL characters")
     written = {json.dumps(form)[1:-1].lower() for form in (wanted, wanted.lower(), wanted.upper())} | {wanted.lower()}
     needles = [("actor", wanted), ("action", wanted), *(("detail", form) for form in sorted(written))]
     text = " OR ".join(f"contains(lower({column}), lower(?))" for column, _ in needles)

@@ -165,7 +165,7 @@ class CloseStore:
                     "period",
                     close.period,
                     f"the month that was closed last; {', '.join(names)} was closed after it and holds what came late: "
-                    "reopen that first",
+                    "reopen that one first",
                 )
             seq = newest_booking(writer.rows) + 1
             changed = _back_to_their_time(writer, close, seq=seq, now=now, run_id=f"reopen {close.period}")

@@ -134,11 +134,9 @@ def judge(obstacles: Sequence[Obstacle], acceptance: Acceptance) -> tuple[list[O
 def not_over(period: str, end: datetime, settled_at: datetime, now: datetime) -> Obstacle | None:
     """The obstacle that a month is not over, or that its last traces are not settled; `None` if they are."""
     if now < end:
-        return Obstacle(
-            NOT_OVER, ObstacleGroup.NOT_OVER, f"{period} lasts until {end:%Y-%m-%d %H:%M} UTC", credits=None
-        )
+        return Obstacle(NOT_OVER, ObstacleGroup.NOT_OVER, f"{period} ends at {end:%Y-%m-%d %H:%M} UTC", credits=None)
     if now < settled_at:
-        says = f"the last traces of {period} are final for sending at {settled_at:%Y-%m-%d %H:%M} UTC"
+        says = f"the last traces of {period} become final for sending at {settled_at:%Y-%m-%d %H:%M} UTC"
         return Obstacle(UNSETTLED, ObstacleGroup.UNSETTLED, says, credits=None)
     return None
 
@@ -147,7 +145,7 @@ _LANGFUSE = {
     Cause.LATE: (ObstacleGroup.UNSETTLED, "Langfuse and the ledger differ: pull the month, push, close again"),
     Cause.CHANGED_AFTER_SENDING: (
         ObstacleGroup.UNSETTLED,
-        "Langfuse says otherwise of events that were sent: pull the month, push, close again",
+        "Langfuse now has other figures for events already sent: pull the month, push, close again",
     ),
 }
 
@@ -196,16 +194,20 @@ class UnfinishedEvents:
 
 
 _STUCK = {
-    "no_customer": (Cause.NO_CUSTOMER, ObstacleGroup.ERROR, "nobody pays: map their organization, or name a customer"),
-    "too_old": (Cause.TOO_OLD, ObstacleGroup.ERROR, "too old for Stripe: bill by an invoice item, or write off"),
+    "no_customer": (
+        Cause.NO_CUSTOMER,
+        ObstacleGroup.ERROR,
+        "no customer assigned: map their organization, or name a customer",
+    ),
+    "too_old": (Cause.TOO_OLD, ObstacleGroup.ERROR, "too old for Stripe: bill with an invoice item, or write off"),
     "closed_period": (Cause.HELD, ObstacleGroup.ERROR, "the invoice of their billing period is final"),
     "failed_before": (Cause.HELD, ObstacleGroup.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
     "sent_elsewhere": (
         Cause.SENT_ELSEWHERE,
         ObstacleGroup.UNSENT,
-        "Stripe may count them already: release or settle them on Stripe Sync",
+        "Stripe may count them already: release or resolve them on Stripe Sync",
     ),
-    "on_hold": (Cause.HELD, ObstacleGroup.UNSENT, "somebody keeps them back: release them on Stripe Sync"),
+    "on_hold": (Cause.HELD, ObstacleGroup.UNSENT, "on hold: release them on Stripe Sync"),
 }
 _ELSEWHERE = (
     "on their way to Stripe in the ledger they were imported from, and their outcome is known only there: "
@@ -241,7 +243,7 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
                 cause, group, says = _STUCK.get(one.cause or "", _REJECTED)
                 key = cause.value, group, says
             case "correction":
-                says = "sent, changed since, and the difference was not sent: push, or settle it by hand"
+                says = "sent, changed since, and the difference was not sent: push, or resolve it by hand"
                 key = Cause.CHANGED_AFTER_SENDING.value, ObstacleGroup.UNSENT, says
             case _:
                 continue

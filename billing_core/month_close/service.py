@@ -254,7 +254,7 @@ class MonthCloseService:
         noted = manifest.get("exports", ())
         for number, one in enumerate(noted):
             name = f"{one['dataset']} as {one['format']}"
-            say(RECONCILED + (1 - RECONCILED) * number / len(noted), f"making {name} anew")
+            say(RECONCILED + (1 - RECONCILED) * number / len(noted), f"remaking {name}")
             request = _request(Dataset(one["dataset"]), Format(one["format"]), close.start, close.end, close.timezone)
             try:
                 made = self._digest(request, principal)

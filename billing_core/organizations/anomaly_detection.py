@@ -110,6 +110,6 @@ def _price(usage: DailyUsage, positions: Sequence[int], held: Decimal) -> Decima
 def _too_young(usage: DailyUsage, days: int) -> str:
     history = "1 day" if days == 1 else f"{days} days"
     return (
-        f"{history} of history before the last judged day (first usage on {usage.first_day.isoformat()}); "
+        f"{history} of history before the last assessed day (first usage on {usage.first_day.isoformat()}); "
         f"{FEWEST_DAYS} are needed."
     )

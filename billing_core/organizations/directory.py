@@ -306,8 +306,8 @@ class Directory:
             return
         if self._policy.overrides:
             yield (
-                f"BILLING_OVERRIDE_CUSTOMER_ID bills everything to {self._policy.default_customer_id}: "
-                "the map decides nothing while it is on."
+                f"BILLING_OVERRIDE_CUSTOMER_ID bills everything to {self._policy.default_customer_id}: the map has no "
+                "effect while it is on."
             )
         elif self._policy.default_customer_id is not None:
             yield (
@@ -319,14 +319,14 @@ class Directory:
 
 def _require_everything(principal: Principal) -> None:
     principal.require(Role.ADMIN)
-    principal.require_everything("who pays is changed by admins who may see all")
+    principal.require_everything("customers are assigned by admins who may see all")
 
 
 def _usable(parsed: Parsed) -> tuple[Change, ...]:
     if parsed.rejected:
         first = parsed.rejected[0]
         count = f"{len(parsed.rejected):,} of its rows cannot be used, the first is row {first.row:,}, {first.field}: "
-        raise BadParameter("file", f"{parsed.sha256[:12]}…", f"a file without faults; {count}{first.reason}")
+        raise BadParameter("file", f"{parsed.sha256[:12]}…", f"a file without errors; {count}{first.reason}")
     return parsed.changes
 
 
@@ -358,6 +358,6 @@ def _warnings(step: PreviewLine, moved: MovedEvents, known: Mapping[str, Custome
             yield f"{customer_id} was deleted at Stripe: it will reject the usage."
     if moved.old_events and customer_id is not None:
         yield (
-            f"{moved.old_events:,} of the events are older than {OLDEST.days} days: Stripe takes them no more, and the "
-            "next push holds them as too old. Events of a period whose invoice is final are held as well."
+            f"{moved.old_events:,} of the events are older than {OLDEST.days} days: Stripe no longer accepts them, "
+            "and the next push holds them as too old. Events of a period whose invoice is final are held as well."
         )

@@ -22,16 +22,16 @@ MICROSECOND = Decimal("0.000001")
 MEANINGS: dict[str, str] = {
     "credits": "AI token, compute and storage credits of every event, at the rate card each was rated with.",
     "amount_usd": "Credits times the credit price of the rate card each event was rated with.",
-    "cost_usd": "What Langfuse says the models cost, in US dollars, as far as it knows.",
+    "cost_usd": "What the models cost in US dollars, as far as Langfuse reports it.",
     "margin_usd": (
-        "Amount minus cost, over the events whose cost is known. With the customer's own key the cost is the "
-        "customer's and counts as nothing."
+        "Amount minus cost, over the events whose cost is known. Where the customer brought the key, the cost is the "
+        "customer's and counts as 0."
     ),
-    "events": "One event is one Langfuse trace, excluded ones (with 0 credits) among them.",
+    "events": "One event is one Langfuse trace, including excluded ones (with 0 credits).",
     "chats": "Distinct sessions. Events without a session belong to no chat.",
     "messages_sent": "Requests that people and programs sent: one per event.",
     "messages_generated": "Answers by models: events in which a model produced output tokens.",
-    "users": "Distinct user ids with at least one event. Events without a user count for nobody.",
+    "users": "Distinct user ids with at least one event. Events without a user are not counted.",
     "chatflows": "Distinct chatflows, by id, or by name where a trace has no id.",
     "models": "Distinct models named by the traces.",
     "tokens_total": "Every token, each in exactly one class: input, output, cache read, cache write, reasoning, other.",

@@ -175,7 +175,7 @@ def forecast(question: ForecastInput) -> Forecast | NotEnough:
         return NotEnough("No billing period is known.", question)
     if end <= question.at:
         ended = f"{end.astimezone(question.zone):%Y-%m-%d %H:%M} {question.zone.key}"
-        return NotEnough(f"The billing period that was last read is over since {ended}.", question)
+        return NotEnough(f"The billing period that was last read ended on {ended}.", question)
     if (missing := _missing(question.days)) is not None:
         return NotEnough(missing, question)
     history = np.array([float(value) for value in question.days])
@@ -282,8 +282,8 @@ class _Fitted:
     futures: Callable[[int], Floats]
 
 
-SMOOTHING = "exponential smoothing with a weekday rhythm"
-DAMPED = f"{SMOOTHING} and a trend that fades"
+SMOOTHING = "exponential smoothing with a weekday pattern"
+DAMPED = f"{SMOOTHING} and a damped trend"
 AVERAGES = "averages of the same weekday over the last 8 weeks"
 
 

@@ -128,10 +128,10 @@ class ForecastService:
         notes: tuple[str, ...]
         if organization_id is None:
             question = self._month(past, None)
-            notes = (f"Events without an organization have no plan: this is about the calendar month ({self._zone}).",)
+            notes = (f"Events without an organization have no plan: this covers the calendar month ({self._zone}).",)
         elif limit is None:
             question = self._month(past, organization_id)
-            notes = (f"No billing period is known, so this is about the calendar month ({self._zone}).",)
+            notes = (f"No billing period is known, so this covers the calendar month ({self._zone}).",)
         else:
             question, notes = self._period(past, organization_id, limit)
         answer = self._forecast(question)
@@ -140,7 +140,7 @@ class ForecastService:
         if past.today < self._clock().astimezone(self._zone).date():
             notes = (
                 *notes,
-                f"Usage is known until {past.at:%Y-%m-%d %H:%M} {self._zone.key}; the forecast begins there.",
+                f"Usage is known until {past.at:%Y-%m-%d %H:%M} {self._zone.key}; the forecast starts there.",
             )
         return replace(answer, notes=notes)
 
@@ -176,8 +176,8 @@ class ForecastService:
             keys = [(organization_id, customer)]
             used, included = limit.own_used, None
             notes.append(
-                f"{customer} is the customer of other organizations too: this is about the credits of this "
-                "organization alone, not about when the customer's plan runs out."
+                f"{customer} is the customer of other organizations too: this covers the credits of this organization "
+                "alone and does not say when the customer's plan runs out."
             )
         else:
             keys = [key for key in past.accounts if key[1] == customer]
@@ -185,7 +185,7 @@ class ForecastService:
             if (None, customer) in keys:
                 notes.append(f"Credits of {customer} whose events name no organization are counted in.")
         if any(key[0] == organization_id and key[1] not in {None, customer} for key in past.accounts):
-            notes.append(f"The organization has other customers too: this is about {customer} alone.")
+            notes.append(f"The organization has other customers too: this covers {customer} alone.")
         usage = past.together(keys)
         question = self._question(past, usage, limit.period_start, limit.period_end, used or Decimal(0), included)
         return question, tuple(notes)
@@ -234,7 +234,7 @@ class ForecastService:
         """The anomalies among the complete days of `[start, end)`: days outside an organization's usual range, ranked.
 
         Times without an offset are in the reporting timezone. Only days that are over, and until the end of which
-        Langfuse was read, are judged. The rows have no `split` yet: see `explained`.
+        Langfuse was read, are assessed. The rows have no `split` yet: see `explained`.
 
         Raises
         ------
@@ -311,8 +311,8 @@ class ForecastService:
         found = self._anomaly(principal, organization_id, day)
         if found is None:
             raise NotFound(
-                f"{day.isoformat()} of {organization_id or 'events without an organization'} is no anomaly; reload "
-                "the page, its usage may have changed"
+                f"{day.isoformat()} of {organization_id or 'events without an organization'} is not an anomaly; "
+                "reload the page, its usage may have changed"
             )
         seen = found.credits if credits_shown is None else credits_shown
         self._marks.put((organization_id, day), AnomalyMark(seen, self._clock(), principal.name, note))
@@ -323,7 +323,7 @@ class ForecastService:
         if not self._marks.remove((organization_id, day), actor=principal.name):
             raise NotFound(
                 f"{day.isoformat()} of {organization_id or 'events without an organization'} is not marked as seen; "
-                "reload the page, somebody may have taken the mark back"
+                "reload the page, somebody may have removed the mark"
             )
 
     def anomalies_csv(
@@ -355,7 +355,7 @@ class ForecastService:
             last = min(last, end.astimezone(self._zone).date() - DAY)
         longest = last - timedelta(days=LONGEST_WINDOW - 1)
         if start is None:
-            return longest, last, f"The last {LONGEST_WINDOW} days are judged."
+            return longest, last, f"The last {LONGEST_WINDOW} days are assessed."
         first = start.astimezone(self._zone).date()
         if self._midnight(first) < start:
             first += DAY
@@ -363,7 +363,7 @@ class ForecastService:
             return (
                 longest,
                 last,
-                f"The window is longer than {LONGEST_WINDOW} days: its last {LONGEST_WINDOW} are judged.",
+                f"The window is longer than {LONGEST_WINDOW} days: its last {LONGEST_WINDOW} are assessed.",
             )
         return first, last, None
 

@@ -155,7 +155,7 @@ class ReratingService:
         progress: Progress | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> Rerating:
-        """Rate past events with other cards and book the differences `what_if` shows. Waits for a running pull, after
+        """Rate past events with other cards and apply the differences `what_if` shows. Waits for a running pull, after
         calling `on_wait`.
 
         Up to half a million events are one transaction; more are booked in several, oldest first, each complete with
@@ -182,7 +182,7 @@ class ReratingService:
         progress: Progress | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> Rerating:
-        """Bill past events under the settings in force and book the differences `under_settings` shows: the next push
+        """Bill past events under the settings in force and apply the differences `under_settings` shows: the next push
         moves what was sent.
         """
         return self._book(principal, start, end, self._by_settings(), progress, on_wait)

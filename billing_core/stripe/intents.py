@@ -277,7 +277,7 @@ def _sendable(
         fresh, calendar = first, calendars.get(customer)
         if (stamp := int(entries.stamps[first])) < oldest:
             fresh += int(np.searchsorted(entries.stamps[first:last], oldest))
-            old = f"older than {OLDEST.days} days: Stripe takes no usage of {_shown(stamp)} any more"
+            old = f"older than {OLDEST.days} days: Stripe no longer accepts usage of {_shown(stamp)}"
             causes.update(dict.fromkeys(_without(exempt, first, fresh), ("too_old", old)))
         if fresh < last and calendar is not None and (closed := calendar.closed(_moment(slot))) is not None:
             causes.update(dict.fromkeys(_without(exempt, fresh, last), ("closed_period", closed)))

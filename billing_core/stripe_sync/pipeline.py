@@ -150,12 +150,12 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "too_old": (
         "Older than 35 days",
-        "Stripe takes no usage that old with its true time. Bill it by an invoice item, or write it off.",
+        "Stripe does not accept usage that old with its true time. Bill it with an invoice item, or write it off.",
         (),
     ),
     "closed_period": (
         "Billing period closed",
-        "The invoice of its period is final. Bill it by an invoice item, or write it off.",
+        "The invoice of its period is final. Bill it with an invoice item, or write it off.",
         (Action.RETRY,),
     ),
     "correction_held": (
@@ -165,10 +165,10 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "sent_elsewhere": (
         "Stripe may count it already",
-        "Another copy of this ledger may have sent it, or taken it back, already. Release what it did not.",
+        "Another copy of this ledger may already have sent or withdrawn it. Release whatever it did not.",
         (Action.RELEASE,),
     ),
-    "on_hold": ("On hold", "Somebody keeps it back. Release it when the reason is gone.", (Action.RELEASE,)),
+    "on_hold": ("On hold", "Put on hold by a person. Release it when the reason no longer applies.", (Action.RELEASE,)),
     "failed_before": (
         "Failed in the earlier system",
         "The earlier system recorded an error and no billing. Retry to send it from here.",
@@ -186,17 +186,17 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "timestamp_too_far_in_past": (
         "Too old for Stripe",
-        "It reached Stripe more than 35 days after it happened. Bill it by an invoice item, or write it off.",
+        "It reached Stripe more than 35 days after it happened. Bill it with an invoice item, or write it off.",
         (),
     ),
     "idempotency_error": (
-        "Sent with another content before",
+        "Sent before with different content",
         "Another copy of this ledger sent something else under the same key. Reconcile before you retry.",
         (Action.RETRY,),
     ),
     "archived_meter": ("The meter was deactivated", "Activate the meter at Stripe, then retry.", (Action.RETRY,)),
 }
-OTHER = ("Rejected by Stripe", "Stripe's own words are beside it. Correct the cause, then retry.", (Action.RETRY,))
+OTHER = ("Rejected by Stripe", "Stripe's message is shown with it. Correct the cause, then retry.", (Action.RETRY,))
 
 
 def read_pipeline(engine: Engine, now: datetime) -> Pipeline:

@@ -215,7 +215,7 @@ class StripeSyncService:
                 count = self._books.retry(preview.event_ids, actor=who, now=now)
             case Action.HOLD:
                 if not reason:
-                    raise BadParameter("reason", reason, "a few words on why these events are kept back")
+                    raise BadParameter("reason", reason, "a few words on why these events are held")
                 count = self._books.hold(preview.event_ids, reason=reason, actor=who, now=now)
             case Action.RELEASE:
                 count = self._books.release(preview.event_ids, actor=who, now=now)

@@ -27,24 +27,30 @@ Intents = Sequence[Mapping[str, Any]]
 
 FLAG_MEANINGS: dict[Flag, str] = {
     Flag.OWN_KEY: "The customer brought the key: AI tokens cost 0 credits.",
-    Flag.UNPRICED: "Something was used that has no price: Langfuse knows no cost for it, or the rate card no rate.",
+    Flag.UNPRICED: "Some usage has no price: Langfuse reports no cost for it, or the rate card has no rate.",
     Flag.EXCLUDED_ENVIRONMENT: "The Langfuse environment is not customer traffic and is not billed.",
     Flag.NO_CUSTOMER: "The trace names no Stripe customer, its organization is not mapped and there is no default.",
-    Flag.BAD_USAGE: "Some usage or time is negative, absurd or unreadable; that part is not rated.",
-    Flag.CONFLICTING_ATTRIBUTES: "Rows of the trace contradict each other; the logical root was believed.",
-    Flag.DOUBLE_COUNT_SUSPECT: "A parent seems to repeat its children's usage, or keys of a row overlap or contradict "
-    "each other; the total may be inflated.",
+    Flag.BAD_USAGE: "Some usage or time is negative, implausible or unreadable; that part is not rated.",
+    Flag.CONFLICTING_ATTRIBUTES: (
+        "Observations of the trace contradict each other; the logical root's values were used."
+    ),
+    Flag.DOUBLE_COUNT_SUSPECT: (
+        "An observation seems to repeat the usage of those below it, or its usage keys overlap or contradict each "
+        "other; the total may be inflated."
+    ),
     Flag.LEGACY_BILLED: "The earlier system billed it; it is never sent again.",
-    Flag.CARRIED: "Less than a whole credit so far: it waits for more.",
-    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a correction of its own.",
+    Flag.CARRIED: "Less than a whole credit so far: it waits for more usage.",
+    Flag.CHANGED_AFTER_SENDING: "It changed after it was sent; the difference is sent as a separate correction.",
     Flag.NO_USAGE: "Nothing that costs credits was used: no tokens, no time, no storage.",
     Flag.MAPPED_CUSTOMER: "The trace names no Stripe customer: the one its organization is mapped to is billed.",
-    Flag.SENT_ELSEWHERE: "What Stripe counts of that time is not what this ledger sent: it waits for a decision.",
-    Flag.INCOMPLETE: "Something of the trace could not be read or reached; the figures are without it.",
-    Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); what was booked stays.",
-    Flag.POLICY_DIFFERS: "The settings now would bill it otherwise than it was sent; it stays as it was sent.",
-    Flag.UNKNOWN_USAGE: "Some usage stands under a key that neither we nor the rate card know: its class is a guess.",
-    Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and is booked into the open month.",
+    Flag.SENT_ELSEWHERE: "Stripe's count for that time differs from what this ledger sent: it waits for a decision.",
+    Flag.INCOMPLETE: "Part of the trace could not be read; the figures do not include it.",
+    Flag.MISSING_AT_SOURCE: "Langfuse no longer has the trace (deleted, or past its retention); the ledger keeps it.",
+    Flag.POLICY_DIFFERS: "The current settings would bill it differently from how it was sent; it stays as sent.",
+    Flag.UNKNOWN_USAGE: (
+        "Some usage has a key that neither this program nor the rate card knows: its token class is a guess."
+    ),
+    Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and counts in the open month.",
 }
 
 
@@ -179,7 +185,7 @@ def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -
             "Rate card", "None: the credits are those the earlier system recorded.", (f"1 credit = {price} USD",)
         )
     if card is None:
-        return ExplanationStep("Rate card", "No card was in force at that time, so nothing could be rated.")
+        return ExplanationStep("Rate card", "No rate card was in force at that time, so nothing could be rated.")
     basis = "counted tokens" if card.ai.basis is Basis.TOKENS else "Langfuse's cost"
     return ExplanationStep(
         "Rate card",
@@ -368,11 +374,13 @@ def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, 
     if not closed and counted is None:
         return []
     if counted is None or any(row["revision"] == stored["revision"] for _, row in closed):
-        return [ExplanationStep("Close", "Its month is closed: there it stays as it was then.", tuple(lines))]
+        return [ExplanationStep("Close", "Its month is closed and keeps the state it had then.", tuple(lines))]
     lines.append(f"since {_when(counted)}: the difference to {plain_decimal(stored['credits_total'])} credits")
     return [
         ExplanationStep(
-            "Close", "It came or changed after its month was closed: that counts when it was booked.", tuple(lines)
+            "Close",
+            "It arrived or changed after its month was closed: the difference counts when it was recorded.",
+            tuple(lines),
         )
     ]
 

@@ -293,7 +293,7 @@ class CloseJob(Job[CloseProgress, "CloseResult"]):
         )
 
     def verify(self, service: BillingService, principal: Principal, period: str) -> bool:
-        """Begin to prove that a closed month is as it was closed; `False` as for `check`."""
+        """Begin to prove that a closed month has not changed; `False` as for `check`."""
         return self._start(
             service,
             principal,

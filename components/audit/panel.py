@@ -29,11 +29,11 @@ from components.shared.url_state import PART, UrlState, span_boxes, span_window
 from components.shared.widgets import quiet, table
 
 FORM = (
-    "Every push, pull, import, export, close, card, map and user change and sign-in. Entries are chained: each one's "
-    "hash covers the one before, so that nothing in between can be changed unseen."
+    "Every push, pull, import, export, close, card, map and user change and sign-in. Entries form a chain: each hash "
+    "covers the entry before it, so that no entry can be changed unnoticed."
 )
 
-LIMITED = "The audit log is about every organization, so it is for admins who may see all of them."
+LIMITED = "The audit log covers all organizations, so only admins who can see all of them have access."
 
 PAGE_ROWS = 25
 LONGEST_SEARCH = 200
@@ -72,7 +72,7 @@ def _chain(service: BillingService) -> None:
     principal = sign_in.guard(Role.ADMIN)
     with quiet():
         if st.button("Verify the chain", icon=":material/link:", key="audit-verify"):
-            with st.spinner("Following the chain from its beginning…"):
+            with st.spinner("Verifying the chain…"):
                 report = service.trail.verify(principal)
             st.session_state[REPORT] = _Proof(principal, report, service.now())
         proof: _Proof | None = st.session_state.get(REPORT)
@@ -121,11 +121,13 @@ def _log(service: BillingService, principal: Principal) -> None:
             "CSV",
             csv_address(query),
             key="audit-csv",
-            note="Every entry of these filters, with what is needed to follow the chain elsewhere. Taking it out is an "
-            "entry, too.",
+            note=(
+                "All entries matching these filters, with what is needed to verify the chain elsewhere. The download "
+                "is logged as well."
+            ),
         )
     if not page.entries:
-        st.info("No entry fits these filters.", icon=":material/search_off:")
+        st.info("No entries match these filters.", icon=":material/search_off:")
         return
     _entries(service, page, query)
     pages = -(-page.total_items // query.limit)
@@ -190,7 +192,7 @@ def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> Non
     )
     chosen = [page.entries[row] for row in event["selection"]["rows"] if row < len(page.entries)]
     if not chosen:
-        st.caption("Select a row to read all of it.")
+        st.caption("Select a row to see all of it.")
     for entry in chosen:
         _entry(service, entry)
 

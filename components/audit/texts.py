@@ -79,7 +79,7 @@ def detail_line(entry: AuditEntry) -> str:
 def hashes_of(entry: AuditEntry) -> list[tuple[str, str]]:
     """Every hash in an audit entry, and its own two."""
     told = [(name, value) for name, value in detail_facts(entry) if _HASH.fullmatch(value)]
-    return [*told, ("hash of this entry", entry.hash), ("hash of the entry before", entry.previous_hash)]
+    return [*told, ("hash of this entry", entry.hash), ("hash of the previous entry", entry.previous_hash)]
 
 
 def entry_rows(entries: Sequence[AuditEntry], zone: ZoneInfo) -> dict[str, list[str]]:
@@ -113,8 +113,8 @@ def chain_text(report: ChainReport, at: datetime, zone: ZoneInfo) -> str:
     if report.ok:
         return f"Verified up to entry {report.entries:,}, {when}: {report.says}."
     return (
-        f"The audit log is not as it was written, {when}: {report.says}. Only what stands before entry "
-        f"{report.broken_at:,} is proven."
+        f"The audit log has been altered, {when}: {report.says}. Only entries before entry "
+        f"{report.broken_at:,} are proven."
     )
 
 

@@ -37,7 +37,7 @@ def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
         args=(place, "period", key),
     )
     if filters.period is Period.CUSTOM:
-        for name, label in (("first_day", "First day"), ("last_day", "Last day")):
+        for name, label in (("first_day", "Start date"), ("last_day", "End date")):
             key = widget(place, name)
             st.date_input(
                 label,
@@ -47,7 +47,7 @@ def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
                 width=150,
                 on_change=choose_filter,
                 args=(place, name, key),
-                help="Included. Empty: no limit on this side.",
+                help="Inclusive. Leave empty for no limit.",
             )
     options = ["", *(name for name in timezones() if name != reporting.key)]
     key = widget(place, "timezone")
@@ -60,7 +60,7 @@ def period_boxes(place: Place, chosen: Choice, reporting: ZoneInfo) -> None:
         width=230,
         on_change=choose,
         args=(place, "timezone", key),
-        help="Days begin and end at midnight on its clocks.",
+        help="Days begin and end at midnight in this timezone.",
     )
 
 
@@ -81,7 +81,7 @@ def export_filters(
     label = f"Filters ({active})" if active else "Filters"
     box = st.expander(label, icon=":material/filter_list:", key=f"export-{place}-filters", on_change="rerun")
     with box:
-        st.caption("Several values of one filter mean any of them. Values you do not find can be typed.")
+        st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
         of_events = has(chosen, "event filters")
         if of_events:
             _search(place, chosen.filters)
@@ -153,9 +153,9 @@ def _without(place: Place, filters: Filters) -> None:
         select_all=False,
         on_change=choose_filter,
         args=(place, WITHOUT, key, tuple),
-        placeholder="Does not matter",
+        placeholder="Not filtered",
         wrap=True,
-        help="Events that lack it. Several: events that lack all of them.",
+        help="Events missing this field. With several fields: events missing all of them.",
     )
 
 

@@ -111,7 +111,7 @@ def _outcome(place: Place, job_id: str, state: ExportState) -> None:
         st.warning(plain(f"No file was written: {state.error}"), icon=":material/info:")
     elif state.result is not None:
         _file(place, job_id, state.result)
-    st.button("Put away", icon=":material/close:", key=f"export-{place}-put-away", on_click=forget_job)
+    st.button("Dismiss", icon=":material/close:", key=f"export-{place}-put-away", on_click=forget_job)
 
 
 def _file(place: Place, job_id: str, result: ExportResult) -> None:
@@ -129,14 +129,16 @@ def _file(place: Place, job_id: str, result: ExportResult) -> None:
                 "FOCUS metadata",
                 f"{FILE_PATH}/{job_id}.focus-metadata.json",
                 key=f"export-{place}-focus-metadata",
-                note="What the columns are, as FOCUS wants it beside the file.",
+                note="Describes the columns, as FOCUS requires.",
             )
     shown: ShownExport | None = st.session_state.get(SHOWN)
     preview = shown.preview if shown is not None and shown.job_id == job_id else None
     if preview is not None:
         wrong = differing(preview, result)
         if wrong:
-            says = f"The file differs from its preview in {', '.join(wrong)}. Do not use it; tell whoever runs this."
+            says = (
+                f"The file differs from its preview in {', '.join(wrong)}. Do not use it; contact your administrator."
+            )
             st.error(plain(says), icon=":material/error:")
         else:
             st.caption("✓ The file's totals equal the preview's.")

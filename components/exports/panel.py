@@ -99,7 +99,7 @@ def _panel(place: Place) -> None:
 def _show_error(error: BillingError) -> None:
     notice_of_error(error)
     if isinstance(error, WarehouseError):
-        st.caption("Nothing is lost. Try again in a moment; if it stays, tell whoever runs this dashboard.")
+        st.caption("Nothing is lost. Try again in a moment; if the problem persists, contact your administrator.")
 
 
 # ── what ─────────────────────────────────────────────────────────────────────────────────────────
@@ -203,13 +203,19 @@ def _form_options(place: Place, chosen: Choice) -> None:
                 chosen,
                 "bom",
                 "Byte order mark",
-                "Three bytes at the start by which Excel recognises UTF-8; other programs do better without.",
+                "Three bytes at the start that tell Excel the file is UTF-8; leave them out for other programs.",
             )
     if has(chosen, "focus"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-focus"):
             _select(place, chosen, "focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
             _switch(place, chosen, "parquet", "As Parquet", "Typed columns instead of CSV.")
-            _switch(place, chosen, "user_ids", "User and session ids", "Personal data: only if the reader needs them.")
+            _switch(
+                place,
+                chosen,
+                "user_ids",
+                "User and session ids",
+                "Personal data: include only if the recipient needs it.",
+            )
             _switch(place, chosen, "internal", "Our cost and margin", "Not for customers.")
 
 
@@ -293,7 +299,7 @@ def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> 
     st.info(plain(says[:1].upper() + says[1:]), icon=":material/balance:")
     if request.params.from_ is not None:
         st.button(
-            "Take the newest comparison",
+            "Use the newest reconciliation",
             icon=":material/history:",
             key=f"export-{place}-newest",
             on_click=change,

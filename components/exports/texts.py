@@ -23,12 +23,12 @@ DATASET_WORDS: Mapping[Dataset, str] = {
 _DATASET_NOTES: Mapping[Dataset, str] = {
     Dataset.USAGE_EVENTS: "One row per usage event, with every published field.",
     Dataset.ORGANIZATIONS: "One row per organization: events, chats, messages, users, tokens, credits and money.",
-    Dataset.CUSTOMERS: "Which organization is called what and who pays for it, in the form the import reads.",
+    Dataset.CUSTOMERS: "Each organization's name and billed customer, in the format the import reads.",
     Dataset.RECONCILIATION: (
-        "Langfuse, ledger and Stripe per customer and UTC day. Over all time: the newest comparison there is. "
-        "For a period that was never compared, the books are read anew, which takes a while."
+        "Langfuse, ledger and Stripe per customer and UTC day. Over all time: the newest reconciliation. "
+        "A period that has not been reconciled yet is reconciled first, which takes a while."
     ),
-    Dataset.RATE_CARD: "One row per rate card, with its plans, in the form the import reads.",
+    Dataset.RATE_CARD: "One row per rate card, with its plans, in the format the import reads.",
     Dataset.BUNDLE: "A zip of all of these with a manifest that names every file's SHA-256.",
 }
 
@@ -44,10 +44,10 @@ FORMAT_WORDS: Mapping[Format, str] = {
 }
 
 _FORMAT_NOTES: Mapping[Format, str] = {
-    Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula begin with an apostrophe.",
-    Format.XLSX: "Sheets with the rows, the totals and what the file is made of; times in UTC; up to 1,048,575 rows.",
+    Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula start with an apostrophe.",
+    Format.XLSX: "Sheets with the rows, the totals and details of the export; times in UTC; up to 1,048,575 rows.",
     Format.PARQUET: "Typed columns: exact decimals, times in UTC.",
-    Format.JSON: "Rows as the command line and the HTTP API give them, with what the file was made of.",
+    Format.JSON: "Rows as the command line and the HTTP API return them, with details of the export.",
     Format.FOCUS: "FinOps cost and usage records: one row per event and kind of credits, with a metadata file.",
     Format.JOURNAL: "For accounting: period, account, organization, debit, credit and reference, in US dollars.",
 }
@@ -97,7 +97,7 @@ def nothing_text(dataset: Dataset) -> str:
         return "Nothing to export: no organization has a name or a customer of its own yet."
     if dataset is Dataset.RATE_CARD:
         return "Nothing to export: no rate card is known."
-    return "No events match. Widen the period or take filters out."
+    return "No events match. Widen the period or remove filters."
 
 
 def size_text(size_bytes: int) -> str:

@@ -25,7 +25,7 @@ def import_log(service: BillingService, principal: Principal) -> None:
     st.subheader("Earlier imports", anchor=False)
     records = service.imports.imports(principal, SHOWN)
     if not records:
-        st.caption("Nothing was imported yet.")
+        st.caption("Nothing has been imported yet.")
         return
     rows = record_rows(records, service.settings.zone)
     table(
@@ -51,7 +51,7 @@ def _chooser(service: BillingService, standing: Sequence[ImportRecord]) -> None:
             index=None,
             key="import-undo-choice",
             format_func=labels.__getitem__,
-            placeholder="Choose one that stands",
+            placeholder="Choose an import",
             width=480,
         )
         st.button(

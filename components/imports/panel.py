@@ -54,7 +54,7 @@ from components.shared.widgets import quiet, table
 
 FORM = (
     "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
-    "What a file is, is told from its content. Nothing changes before you have seen what it would do."
+    "The kind of file is detected from its content. Nothing changes until you have seen a preview."
 )
 
 LIMITED = "Imports are for admins who may see every organization."
@@ -134,7 +134,7 @@ def _show(service: BillingService, principal: Principal, read: FilePlan) -> None
         plan = read.plan
         if plan is None:
             st.error(plain(f"{read.file.name}: {read.error}"), icon=":material/error:")
-            st.button("Put away", icon=":material/close:", key="import-discard", on_click=discard)
+            st.button("Dismiss", icon=":material/close:", key="import-discard", on_click=discard)
             return
         st.markdown(f"**{plain(file_text(plan))}**")
         _counts(plan)
@@ -161,8 +161,8 @@ def _counts(plan: ImportPlan) -> None:
     if plan.is_whole:
         figures = [
             ("New", outcome.new, "Not in the ledger yet."),
-            ("Changed", outcome.changed, "In the ledger, but not as the file has them."),
-            ("Unchanged", outcome.unchanged, "In the ledger exactly like this; nothing happens to them."),
+            ("Changed", outcome.changed, "In the ledger, but with other values."),
+            ("Unchanged", outcome.unchanged, "Already in the ledger with the same values; nothing happens to them."),
             *figures,
         ]
     metric_tiles(
@@ -206,7 +206,7 @@ def _rejected(service: BillingService, principal: Principal, read: FilePlan, pla
             key="import-rejected-csv",
         )
         if plan.is_whole and not plan.skip_bad_rows:
-            left_out = st.button("Leave them out", icon=":material/filter_list_off:", key="import-skip")
+            left_out = st.button("Skip them", icon=":material/filter_list_off:", key="import-skip")
             if left_out:
                 _read(service, principal, read.file, skip_bad_rows=True, timezone=read.timezone)
                 st.rerun()
@@ -231,7 +231,7 @@ def _effect(plan: ImportPlan) -> None:
 
 
 def _details(plan: ImportPlan) -> None:
-    with st.expander("Columns and fingerprint", icon=":material/fingerprint:", key="import-details"):
+    with st.expander("Columns and SHA-256", icon=":material/fingerprint:", key="import-details"):
         if plan.columns:
             st.caption(plain(f"{count_of(len(plan.columns), 'column')}: {', '.join(plan.columns)}"))
         st.caption("SHA-256 of the file")
@@ -240,7 +240,7 @@ def _details(plan: ImportPlan) -> None:
 
 def _decide(service: BillingService, principal: Principal, read: FilePlan, plan: ImportPlan) -> None:
     if service.version() != read.version:
-        st.caption("The ledger has changed since this was worked out. Preview again to see what it would do now.")
+        st.caption("The ledger has changed since this preview. Preview again to see what the import would do now.")
     with st.container(horizontal=True, vertical_alignment="center", key="import-decide"):
         if plan.can_apply and plan.outcome.changes:
             st.button("Import…", type="primary", icon=":material/publish:", key="import-apply", on_click=ask_to_apply)

@@ -63,10 +63,10 @@ def rejected_text(plan: ImportPlan) -> str:
     """What the rejected rows mean for the import of the file."""
     found = count_of(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
     if not plan.is_whole:
-        return "This file cannot be used; nothing of it is imported."
+        return "This file cannot be used; nothing is imported."
     if plan.skip_bad_rows:
-        return f"{found} rejected and would be left out; the others can be imported."
-    return f"{found} rejected. Nothing is imported until they are mended, or left out on purpose."
+        return f"{found} rejected and would be skipped; the others can be imported."
+    return f"{found} rejected. Nothing is imported until they are corrected or skipped."
 
 
 def without_offset_text(plan: ImportPlan) -> str:
@@ -99,17 +99,17 @@ def real_effects(effects: Sequence[OrganizationEffect]) -> tuple[OrganizationEff
 
 
 def effect_text(effects: Sequence[OrganizationEffect]) -> str:
-    """All effects of an import together: `Sums change by +1,200 events, +180,000 credits, +$7.20 over 3
+    """All effects of an import together: `Totals change by +1,200 events, +180,000 credits, +$7.20 over 3
     organizations`.
     """
     effects = real_effects(effects)
     if not effects:
-        return "No sum changes."
+        return "No totals change."
     change = sum(one.events for one in effects)
     events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
     where = count_of(len(effects), "organization")
-    return f"Sums change by {events}, {signed(credits_)} credits, {_signed_usd(amount)} over {where}."
+    return f"Totals change by {events}, {signed(credits_)} credits, {_signed_usd(amount)} across {where}."
 
 
 def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:
@@ -140,8 +140,8 @@ def nothing_to_do_text(plan: ImportPlan) -> str:
     if not plan.rows:
         return "This file holds 0 rows: there is nothing to import."
     if plan.rejected_rows:
-        return "Of the rows that can be used, all are in the ledger already."
-    return "Everything in this file is in the ledger already: there is nothing to import."
+        return "All usable rows are already in the ledger."
+    return "Everything in this file is already in the ledger: there is nothing to import."
 
 
 def confirm_label(plan: ImportPlan) -> str:
@@ -160,7 +160,7 @@ def applied_text(result: ImportResult) -> str:
     if not result.plan.rows:
         return f"{result.plan.file_name}: the file holds 0 rows, nothing has changed."
     if not result.import_ids:
-        return f"{result.plan.file_name}: everything was there already, nothing has changed."
+        return f"{result.plan.file_name}: everything was already in the ledger; nothing has changed."
     said = counts_text(outcome.new, outcome.changed, outcome.unchanged, result.plan.rejected_rows)
     return f"Imported {result.plan.file_name}: {said}. It can be undone below."
 
@@ -168,7 +168,7 @@ def applied_text(result: ImportResult) -> str:
 def refused_text(plan: ImportPlan, reason: str) -> str:
     """Why an import failed. A bundle's files are imported one after another: some may stand."""
     if plan.kind is FileKind.BUNDLE:
-        return f"Not imported to the end: {reason} What was imported before that stands in the list below."
+        return f"Import not completed: {reason} What was imported before that is in the list below."
     return f"Not imported, nothing has changed: {reason}"
 
 
@@ -204,15 +204,18 @@ def undo_text(record: ImportRecord) -> str:
     noun = _noun(record.kind)
     parts = []
     if record.new:
-        parts.append(f"{count_of(record.new, noun)} that came with it would be removed")
+        parts.append(f"{count_of(record.new, noun)} added by it would be removed")
     if record.changed:
         parts.append(f"{count_of(record.changed, noun)} it changed would be restored")
     what = " and ".join(parts) if parts else "nothing would change"
-    return f"{what[0].upper()}{what[1:]}. All of it or nothing: refused if any was sent, changed since or closed."
+    return (
+        f"{what[0].upper()}{what[1:]}. All or nothing: refused if any of it was sent, has changed since or lies in a "
+        "closed month."
+    )
 
 
 def undone_text(done: UndoResult, file_name: str) -> str:
     """What undoing an import did."""
     noun = _noun(done.kind)
     removed, restored = count_of(done.removed, noun), count_of(done.restored, noun)
-    return f"Undone {file_name}: {removed} removed, {restored} restored. History keeps what they were."
+    return f"Undone {file_name}: {removed} removed, {restored} restored. History keeps their earlier state."

@@ -35,8 +35,8 @@ from components.shared.links import event_link, usage_link
 from components.shared.notice import plain
 
 CHECK_NOTE = (
-    "A check reads Langfuse and Stripe anew, compares them with the ledger and looks how far every event of the month "
-    "has got. Nothing is sent and nothing is closed. It may take a few minutes; you may leave the page meanwhile."
+    "A check re-reads Langfuse and Stripe, compares them with the ledger and looks at the status of every event of "
+    "the month. Nothing is sent or closed. It may take a few minutes; you can leave the page meanwhile."
 )
 
 STRIPE_SYNC_PAGE = "stripe_sync.py"
@@ -129,7 +129,7 @@ def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_b
     st.caption(plain(checked_text(found.checked_at, found.by, service.settings.zone, is_current=is_current)))
     accepted = tuple(group.cause for group in found.groups if _group(service, month, group, found.number))
     if found.notes:
-        with st.expander(f"Worth knowing ({len(found.notes):,})", icon=":material/info:", key="months-notes"):
+        with st.expander(f"Notes ({len(found.notes):,})", icon=":material/info:", key="months-notes"):
             for note in found.notes:
                 st.markdown(plain(note))
     reason = _reason(month) if accepted else ""
@@ -146,9 +146,9 @@ def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_b
         args=(decision,),
     )
     if missing:
-        st.caption("Every cause has to be settled or accepted before the month can be closed.")
+        st.caption("Resolve or accept every issue before closing the month.")
     elif accepted and not reason.strip():
-        st.caption("Accepted causes need a reason: it stands in the manifest.")
+        st.caption("Accepted causes need a reason; it is recorded in the manifest.")
 
 
 def _group(service: BillingService, month: Month, group: CauseGroup, number: int) -> bool:
@@ -166,7 +166,7 @@ def _group(service: BillingService, month: Month, group: CauseGroup, number: int
         return st.checkbox(
             f"Accept: {plain(group.label)}",
             key=f"months-accept-{number}-{group.cause}",
-            help="The month is closed in spite of it, and the manifest says so with your name and reason.",
+            help="The month is closed despite it; the manifest records this with your name and reason.",
         )
 
 
@@ -194,8 +194,8 @@ def _reason(month: Month) -> str:
         "Reason",
         key=f"months-reason-{month.period}",
         max_chars=LONGEST_REASON,
-        placeholder="Why the month is closed in spite of this",
-        help="Stands in the manifest beside every accepted cause, with your name.",
+        placeholder="Why the month is closed despite this",
+        help="Recorded in the manifest with every accepted cause and your name.",
     )
 
 

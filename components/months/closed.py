@@ -52,8 +52,8 @@ FIGURES = ("Figure", "Events", "Credits", "Amount (USD)", "Number", "Rows", "Byt
 """Columns that hold figures."""
 
 EDITED = (
-    "The manifest's text is not the one that was hashed when the month was closed: somebody edited the ledger's file. "
-    "Nothing of it is shown; “Verify” names what differs."
+    "The manifest is not the one that was hashed when the month was closed: the ledger's file was edited. It is not "
+    "shown; “Verify” lists what differs."
 )
 
 
@@ -141,18 +141,18 @@ def _manifest(service: BillingService, manifest: Mapping[str, Any]) -> None:
         _table("Totals", total_rows(manifest), "totals")
     with grid.cell():
         _table("By status", status_rows(manifest), "statuses")
-        _table("The books", stripe_rows(manifest), "stripe")
+        _table("Langfuse, ledger and Stripe", stripe_rows(manifest), "stripe")
     _table("Exports that stay the same", export_rows(manifest), "exports")
-    _table("Entries behind the month", set_rows(manifest), "sets")
+    _table("Underlying entries", set_rows(manifest), "sets")
     with st.expander("Per customer", icon=":material/group:", key="months-customers"):
         customers = manifest["stripe"]["customers"]
-        _table("The books per customer", customer_rows(manifest, SHOWN_CUSTOMERS), "customers")
+        _table("Langfuse, ledger and Stripe per customer", customer_rows(manifest, SHOWN_CUSTOMERS), "customers")
         if (rest := len(customers) - SHOWN_CUSTOMERS) > 0:
             st.caption(f"and {count_of(rest, 'more customer')}; the manifest names them all")
-    with st.expander("Rate cards, notes and where it stands", icon=":material/info:", key="months-facts"):
+    with st.expander("Rate cards, notes and references", icon=":material/info:", key="months-facts"):
         _table("Rate cards", card_rows(manifest), "cards")
         _notes(manifest["notes"])
-        _table("Where it stands", facts_rows(manifest, service.settings.zone), "places")
+        _table("References", facts_rows(manifest, service.settings.zone), "places")
 
 
 def _notes(notes: Sequence[str]) -> None:
@@ -183,9 +183,9 @@ def _confirm(service: BillingService, month: Month) -> None:
         key=f"months-reopen-reason-{month.period}",
         max_chars=LONGEST_REASON,
         placeholder="Why the month is reopened",
-        help="Stands in the audit log with your name.",
+        help="Recorded in the audit log with your name.",
     )
-    done = f"{month_name(month.period)} is reopened. Close it again when it is settled."
+    done = f"{month_name(month.period)} is reopened. Close it again once everything is resolved."
     with st.container(horizontal=True):
         st.button(
             f"Reopen {month_name(month.period)}",
@@ -198,4 +198,4 @@ def _confirm(service: BillingService, month: Month) -> None:
         )
         st.button("Cancel", key="months-reopen-cancel", on_click=close_dialogs)
     if not reason.strip():
-        st.caption("A reopening needs a reason: somebody will ask for it.")
+        st.caption("Reopening needs a reason.")

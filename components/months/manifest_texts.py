@@ -144,11 +144,11 @@ def facts_rows(manifest: Manifest, zone: ZoneInfo) -> Rows:
     head, previous = manifest["audit_head"], manifest.get("previous")
     before = "none" if previous is None else f"{month_name(previous['period'])}, {short_hash(previous['sha256'])}"
     facts = {
-        "Form": manifest["manifest"],
+        "Format": manifest["manifest"],
         "From": moment(parse_time(manifest["from"]), zone),
         "To": moment(parse_time(manifest["to"]), zone),
-        "Ledger booking": count(manifest["booking"]),
-        "Audit log then": f"entry {count(head['seq'])}, {short_hash(head['hash'])}",
-        "Close before it": before,
+        "Ledger booking number": count(manifest["booking"]),
+        "Audit log at the close": f"entry {count(head['seq'])}, {short_hash(head['hash'])}",
+        "Previous close": before,
     }
     return {"Fact": list(facts), "Value": list(facts.values())}

@@ -22,16 +22,16 @@ from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
 
 FORM = (
-    "A closed month is frozen: its figures and exports stay as they are for ever, and a manifest proves it. What comes "
-    "late for it counts in the open month, labelled."
+    "A closed month is frozen: its figures and exports no longer change, and a manifest proves it. Late usage counts "
+    "in the open month and is labelled as late."
 )
 
-LIMITED = "A month is closed for every organization, so months are for people who may see all of them."
+LIMITED = "Months are closed for all organizations at once, so only accounts that can see all of them have access."
 
 REFRESH_SECONDS = 0.5
 """Between two looks at running work."""
 
-FIGURES = ("Events", "Credits", "Amount (USD)", "Of it late: events", "Late credits")
+FIGURES = ("Events", "Credits", "Amount (USD)", "Late events", "Late credits")
 
 TABLE_ROWS = 12
 """Months in sight without scrolling."""
@@ -77,11 +77,13 @@ def _table(service: BillingService, months: Sequence[Month]) -> None:
         color=[mark.colour for mark in STATE_MARKS.values()],
         help=" · ".join(f"{mark.text}: {mark.meaning}" for mark in STATE_MARKS.values()),
     )
-    config["SHA-256"] = st.column_config.TextColumn("SHA-256", help="Of the manifest; the beginning of it.")
+    config["SHA-256"] = st.column_config.TextColumn("SHA-256", help="The first digits of the manifest's SHA-256.")
     key = f"months-table-{len(rows)}"  # columns that come later get a width of their own
     height = ROW_PIXELS * (min(len(months), TABLE_ROWS) + 1) + 2
     st.dataframe(rows, hide_index=True, alt="Months, newest first", key=key, column_config=config, height=height)
-    st.caption(plain(f"A month is one of the reporting timezone, {zone.key}. Figures count what is shown in it."))
+    st.caption(
+        plain(f"Months follow the reporting timezone, {zone.key}. Figures include late usage counted in the month.")
+    )
 
 
 def _choice(months: Sequence[Month]) -> Month:

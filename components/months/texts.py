@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 HASH_SHOWN = 12
 
 STATE_MARKS: Mapping[MonthState, StatusMark] = {
-    MonthState.OPEN: StatusMark("○", "lasts on", "#57606A", "It is not over yet."),
+    MonthState.OPEN: StatusMark("○", "in progress", "#57606A", "It is not over yet."),
     MonthState.OVER: StatusMark("●", "to close", "#9A6700", "It is over and not closed."),
     MonthState.CLOSED: StatusMark("✓", "closed", "#0B6B62", "Its figures and exports stay as they are."),
-    MonthState.REOPENED: StatusMark("↺", "reopened", "#B3261E", "It was closed, and does not count as closed now."),
+    MonthState.REOPENED: StatusMark("↺", "reopened", "#B3261E", "It was closed and then reopened."),
 }
 
 
@@ -52,7 +52,7 @@ def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
         "Amount (USD)": [usd(month.amount_usd) for month in months],
     }
     if any(month.late_events for month in months):
-        rows["Of it late: events"] = [count(month.late_events) if month.late_events else "" for month in months]
+        rows["Late events"] = [count(month.late_events) if month.late_events else "" for month in months]
         rows["Late credits"] = [credits_text(month.late_credits) if month.late_events else "" for month in months]
     closed = [month if month.state is MonthState.CLOSED else None for month in months]
     if any(closed):
@@ -78,8 +78,8 @@ def late_text(month: Month) -> str | None:
     if not month.late_events:
         return None
     return (
-        f"{count_of(month.late_events, 'event')} with {exact(month.late_credits)} credits came or changed after the "
-        "close of their own month: they count here, flagged late_after_close, each with its true time."
+        f"{count_of(month.late_events, 'event')} with {exact(month.late_credits)} credits arrived or changed after "
+        "their own month was closed: they count here, flagged late_after_close, and keep their own time."
     )
 
 
@@ -102,8 +102,8 @@ def open_text(month: Month, zone: ZoneInfo, settle_minutes: int) -> str:
     end = month.window.end.astimezone(zone)
     settled = (month.window.end + timedelta(minutes=settle_minutes)).astimezone(zone)
     return (
-        f"{month_name(month.period)} lasts until {end:%Y-%m-%d %H:%M} ({zone.key}). Its last traces are final for "
-        f"sending at {settled:%Y-%m-%d %H:%M}: from then on it can be closed."
+        f"{month_name(month.period)} ends at {end:%Y-%m-%d %H:%M} ({zone.key}). Its last traces become final for "
+        f"sending at {settled:%Y-%m-%d %H:%M}; it can be closed from then on."
     )
 
 
@@ -220,18 +220,18 @@ def check_text(month: Month, groups: Sequence[CauseGroup]) -> str:
     """The result of a check, in words: whether the month can be closed."""
     name = month_name(month.period)
     if not groups:
-        return f"Nothing stands against closing {name}."
-    what = "1 cause stands" if len(groups) == 1 else f"{len(groups)} causes stand"
+        return f"Nothing blocks closing {name}."
+    what = "1 issue blocks" if len(groups) == 1 else f"{len(groups)} issues block"
     return (
-        f"{what} against closing {name}. Settle them and check again, or accept them with a reason: the manifest "
-        "then names them for ever."
+        f"{what} closing {name}. Resolve them and check again, or accept them with a reason; the manifest "
+        "records what was accepted."
     )
 
 
 def checked_text(checked_at: datetime, by: str, zone: ZoneInfo, *, is_current: bool) -> str:
     """When a month was checked, and whether that is still current."""
     text = f"Checked {moment(checked_at, zone)} ({zone.key}) by {by}."
-    return text if is_current else f"{text} The ledger has changed since: check again to see what stands now."
+    return text if is_current else f"{text} The ledger has changed since: check again to see what blocks closing now."
 
 
 def accepted_text(groups: Sequence[CauseGroup], causes: Iterable[str]) -> list[str]:
@@ -246,14 +246,15 @@ def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
     found = [
         f"{name} has {events}, {exact(month.credits.total)} credits ({usd(month.amount_usd)}).",
         (
-            "Langfuse and Stripe are read once more first. Then its figures, statuses and exports stay as they are for "
-            "ever, and a manifest with their hashes proves it."
+            "Langfuse and Stripe are re-read first. Then its figures, statuses and exports no longer change, and a "
+            "manifest with their hashes proves it."
         ),
-        "Usage that comes or changes later counts in the open month, flagged late_after_close.",
+        "Usage that arrives or changes later counts in the open month, flagged late_after_close.",
     ]
     if accepts:
         found.append(
-            "Of the causes you accept, whatever is found at that moment is accepted, too: the manifest says how much."
+            "For each cause you accept, everything found at the moment of closing is accepted as well; the manifest "
+            "records how much."
         )
     return found
 
@@ -268,14 +269,14 @@ def closed_text(closing: Closing) -> str:
         f"({usd(Decimal(totals.get('amount_usd', 0)))})"
     )
     if closing.was_closed:
-        return f"{name} was closed already, with {figures}. Nothing has changed."
+        return f"{name} was already closed, with {figures}. Nothing has changed."
     return f"{name} is closed: {figures}."
 
 
 def refused_text(period: str, closing: Closing) -> str:
     """Why a close was refused."""
     labels = [group.label for group in by_cause(closing.obstacles)]
-    stood = f"When the books were read anew, this stood against it: {', '.join(labels)}."
+    stood = f"After re-reading Langfuse and Stripe, this blocks closing: {', '.join(labels)}."
     return f"{month_name(period)} was not closed. {stood}"
 
 
@@ -294,14 +295,14 @@ def closed_line(month: Month, zone: ZoneInfo) -> str:
     line = f"Closed {moment(month.closed_at, zone)} by {month.closed_by}"
     if month.timezone is None or month.timezone == zone.key:
         return f"{line} · month and times in {zone.key}"
-    return f"{line} · the month is one of {month.timezone}, times here are in {zone.key}"
+    return f"{line} · the month was closed in {month.timezone}, times here are in {zone.key}"
 
 
 def verified_text(period: str, differences: Sequence[Difference], checked: Sequence[str]) -> str:
     """The result of a verification, in words."""
     if not differences:
-        return f"{month_name(period)} is as it was closed. Compared: {', '.join(checked)}."
-    return f"{month_name(period)} is not as it was closed: {count_of(len(differences), 'difference')}."
+        return f"{month_name(period)} is unchanged since it was closed. Compared: {', '.join(checked)}."
+    return f"{month_name(period)} has changed since it was closed: {count_of(len(differences), 'difference')}."
 
 
 def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:
@@ -318,8 +319,8 @@ def reopening_sentences(month: Month) -> list[str]:
     """What reopening a month means, in sentences."""
     return [
         (
-            f"{month_name(month.period)} no longer counts as closed: it shows what the ledger knows by now, and what "
-            "came late for it counts in it again, no more in the open month."
+            f"{month_name(month.period)} will no longer count as closed: it will show the ledger's current figures, "
+            "and its late usage will count in it again instead of in the open month."
         ),
         (
             "The manifest and the frozen rows stay. Files that were exported from the closed month may differ from new "

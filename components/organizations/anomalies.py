@@ -57,17 +57,17 @@ LINKED = 5
 LISTED = 100
 """Organizations without a judgement that are named one by one."""
 
-FIGURES = ("At stake (credits)", "At stake (USD)", "Credits", "Usual range")
+FIGURES = ("Deviation (credits)", "Deviation (USD)", "Credits", "Usual range")
 
 NOTE = (
     "The usual range of a day comes from the same weekday of the 8 weeks before (from the last 28 days while there are "
     "fewer than 4 of them): the median, give or take the largest of 3.5 robust standard deviations, a quarter of the "
-    "median and 1,000 credits. At stake is the distance from the median."
+    "median and 1,000 credits. The deviation is the distance from the median."
 )
 
 SPLIT_NOTE = (
     "Volume: more or fewer events. Price: the same kind of event cost more or less (tokens, latency, rate card). Mix: "
-    "other chatflows or models than usual. They add up to the difference from an average day of those compared."
+    "other chatflows or models than usual. They add up to the difference from the average of the compared days."
 )
 
 Window = tuple[datetime | None, datetime | None]
@@ -113,11 +113,11 @@ def _days(
     service: BillingService, principal: Principal, report: AnomalyReport, names: Mapping[str, str], zone: ZoneInfo
 ) -> None:
     if not report.rows:
-        st.success("Every judged day is within its usual range.", icon=":material/check_circle:")
+        st.success("Every assessed day is within its usual range.", icon=":material/check_circle:")
         return
     found = chosen(report.rows, _filter(report))
     if not found:
-        st.info("No unusual day of this kind. Choose All to see every one.", icon=":material/done_all:")
+        st.info("No unusual days in this selection. Choose All to see every one.", icon=":material/done_all:")
         return
     shown = service.organizations.forecasting.explained(principal, report, _page_of(found))
     picked = _grid(shown, names)
@@ -201,7 +201,7 @@ def _grid(shown: Sequence[Anomaly], names: Mapping[str, str]) -> list[Anomaly]:
         key=grid_key(shown),
         on_select="rerun",
         selection_mode="multi-row",
-        alt="Unusual days, most credits at stake first",
+        alt="Unusual days, largest deviation first",
         height=HEADER_PIXELS + ROW_PIXELS * len(shown),
         row_height=ROW_PIXELS,
         column_config={
@@ -221,8 +221,8 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
                 key="org-anomaly-note",
                 max_chars=300,
                 width=320,
-                placeholder="What it was (optional)",
-                help="Stands beside the mark and in the audit log.",
+                placeholder="What happened (optional)",
+                help="Shown with the mark and recorded in the audit log.",
             )
             st.button(
                 f"Mark {count_of(len(open_ones), 'day')} as seen",
@@ -234,7 +234,7 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
             )
         if marked:
             st.button(
-                f"Take back {count_of(len(marked), 'mark')}",
+                f"Remove {count_of(len(marked), 'mark')}",
                 icon=":material/undo:",
                 key="org-anomaly-unmark",
                 on_click=_unmark,
@@ -260,9 +260,9 @@ def _unmark(service: BillingService, principal: Principal, rows: Sequence[Anomal
         for row in rows:
             service.organizations.forecasting.unmark(principal, row.organization_id, row.day)
     except BillingError as error:
-        remember_outcome(SAID, f"Not all taken back: {error}", is_done=False)
+        remember_outcome(SAID, f"Not all marks removed: {error}", is_done=False)
     else:
-        remember_outcome(SAID, f"Took back {count_of(len(rows), 'mark')}.", is_done=True)
+        remember_outcome(SAID, f"Removed {count_of(len(rows), 'mark')}.", is_done=True)
 
 
 def _details(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
@@ -282,8 +282,8 @@ def _details(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
 def _periods(report: AnomalyReport, names: Mapping[str, str]) -> None:
     if not report.periods:
         return
-    st.header("Unusual as a whole", anchor=False)
-    st.caption("The whole period against up to 4 equally long ones before, by the same rule as days.")
+    st.header("Unusual periods", anchor=False)
+    st.caption("The whole period compared with up to 4 previous periods of equal length, by the same rule as for days.")
     rows = period_rows(report.periods[:PAGE_ROWS], names)
     table(
         rows,
@@ -292,19 +292,19 @@ def _periods(report: AnomalyReport, names: Mapping[str, str]) -> None:
         right=(*FIGURES, "Compared periods"),
     )
     if len(report.periods) > PAGE_ROWS:
-        st.caption(f"and {len(report.periods) - PAGE_ROWS:,} more with less at stake")
+        st.caption(f"and {len(report.periods) - PAGE_ROWS:,} more with smaller deviations")
 
 
 def _not_judged(report: AnomalyReport, names: Mapping[str, str]) -> None:
     left_out = report.not_judged
     if not left_out:
         return
-    with st.expander(f"Not judged: {count_of(len(left_out), 'organization')}", icon=":material/hourglass_empty:"):
+    with st.expander(f"Not assessed: {count_of(len(left_out), 'organization')}", icon=":material/hourglass_empty:"):
         shown = left_out[:LISTED]
         rows = {
             "Organization": [label(one.organization_id, names) for one in shown],
             "Why": [one.reason for one in shown],
         }
-        table(rows, alt="Organizations that could not be judged, and why", key="org-not-judged")
+        table(rows, alt="Organizations that could not be assessed, and why", key="org-not-judged")
         if len(left_out) > LISTED:
             st.caption(f"and {len(left_out) - LISTED:,} more")

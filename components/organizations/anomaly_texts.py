@@ -67,7 +67,7 @@ def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
     found = (
         f"{count_of(len(report.rows), 'unusual day')}, {report.unseen:,} not seen" if report.rows else "no unusual day"
     )
-    return " ".join(text for text in (f"{found}. Judged: {days}.", report.note) if text)
+    return " ".join(text for text in (f"{found}. Days assessed: {days}.", report.note) if text)
 
 
 def anomaly_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str, list[str]]:
@@ -76,8 +76,8 @@ def anomaly_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str,
         "Organization": [label(row.organization_id, names) for row in rows],
         "Day": [row.day.isoformat() for row in rows],
         "What": [what(row) for row in rows],
-        "At stake (credits)": [amount(row.credits_at_stake) for row in rows],
-        "At stake (USD)": [usd(row.usd_at_stake) for row in rows],
+        "Deviation (credits)": [amount(row.credits_at_stake) for row in rows],
+        "Deviation (USD)": [usd(row.usd_at_stake) for row in rows],
         "Credits": [amount(row.credits) for row in rows],
         "Usual range": [range_text(row.expected) for row in rows],
         "State": [state_text(row) for row in rows],
@@ -89,8 +89,8 @@ def period_rows(rows: Sequence[PeriodAnomaly], names: Mapping[str, str]) -> dict
     return {
         "Organization": [label(row.organization_id, names) for row in rows],
         "What": [what(row) for row in rows],
-        "At stake (credits)": [amount(row.credits_at_stake) for row in rows],
-        "At stake (USD)": [usd(row.usd_at_stake) for row in rows],
+        "Deviation (credits)": [amount(row.credits_at_stake) for row in rows],
+        "Deviation (USD)": [usd(row.usd_at_stake) for row in rows],
         "Credits": [amount(row.credits) for row in rows],
         "Usual range": [range_text(row.expected) for row in rows],
         "Compared periods": [str(len(row.expected.sample)) for row in rows],
@@ -121,15 +121,15 @@ def story(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> list[str]:
     )
     used = f"{label(row.organization_id, names)} used {amount(row.credits)} credits on {day_text(row.day)}."
     usual = (
-        f"By {compared}, {amount(expected.low)} to {amount(expected.high)} is usual and {amount(expected.level)} the "
-        "middle."
+        f"By {compared}, {amount(expected.low)} to {amount(expected.high)} is usual; the median is "
+        f"{amount(expected.level)}."
     )
     told = [f"{used} {usual}"]
     if row.split is not None:
         parts = ", ".join(f"{name} {part(getattr(row.split, name))}" for name in ("volume", "price", "mix"))
         told.append(
-            f"Against an average day of those ({amount(row.split.baseline)} credits) it is "
-            f"{part(row.split.difference)}: {parts}."
+            f"Compared with an average of those days ({amount(row.split.baseline)} credits) the "
+            f"difference is {part(row.split.difference)}: {parts}."
         )
     if row.mark is not None:
         then = f"Seen by {row.mark.seen_by} at {moment(row.mark.seen_at, zone)} {zone.key}"

@@ -62,8 +62,8 @@ def period_bar(address: Address, zone: ZoneInfo) -> None:
             args=("span", key),
         )
         if address.span is Period.CUSTOM:
-            _day("from_day", "First day", address.from_day)
-            _day("to_day", "Last day", address.to_day)
+            _day("from_day", "Start date", address.from_day)
+            _day("to_day", "End date", address.to_day)
 
 
 def _day(name: str, label: str, value: date | None) -> None:
@@ -76,7 +76,7 @@ def _day(name: str, label: str, value: date | None) -> None:
         on_change=choose,
         args=(name, key),
         width=150,
-        help="Included. Empty: no limit on this side.",
+        help="Inclusive. Leave empty for no limit.",
     )
 
 

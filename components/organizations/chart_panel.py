@@ -140,7 +140,7 @@ class _Charts:
                 st.warning(plain(tie_out_text(self.whole.total, wrong or ["days"])), icon=":material/warning:")
                 usage_link("Usage Events of this filter", **self.query)
             else:
-                text = f"✓ ties out with Usage Events: {credits_text(self.whole.total)} credits"
+                text = f"✓ reconciles to Usage Events: {credits_text(self.whole.total)} credits"
                 usage_link(text, **self.query)
 
     def _slices(self, *dimensions: str) -> list[BreakdownRow]:
@@ -180,9 +180,9 @@ class _Charts:
             "org-tree",
             lambda: org_charts.organization_tree(areas.largest, areas.others, self.names, self.theme),
             tree_rows(areas, self.names),
-            alt="Credits by organization, within it by chatflow, and within that by model, as areas",
+            alt="Credits by organization, within it by chatflow, and within that by model, as a treemap",
             right=FIGURE_COLUMNS,
-            hint="Click an area to look into it, down to its models; the bar above leads back.",
+            hint="Click an area to drill down as far as its models; the bar above leads back.",
         )
         self._tree_links(areas.largest)
         return self._all(slices, areas)
@@ -215,7 +215,7 @@ class _Charts:
             "org-users",
             lambda: usage_charts.top(ranked, self.theme, called),
             user_rows(ranked, self.names),
-            alt="Credits by type of the users with most credits",
+            alt="Credits by type of the users with the most credits",
             right=FIGURE_COLUMNS,
             on_click=clicked,
             hint="Click a bar to see that user's events.",
@@ -245,7 +245,7 @@ class _Charts:
             alt=f"Active and new users per day with the average of seven days, days in {self.zone_name}",
             right=["Active users", "New users", "7-day average"],
             on_click=clicked,
-            hint="Click a day to see its events. The same user id under two organizations is two users.",
+            hint="Click a day to see its events. The same user id in two organizations counts as two users.",
         )
 
 

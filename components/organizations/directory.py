@@ -38,11 +38,11 @@ from components.shared.widgets import quiet, table
 MAP_PATH = "/download/organization-map.csv"
 
 NOTE = (
-    "An event's customer is the one its trace names. If it names none, the one its organization is mapped to here "
-    "pays, else the default customer. What was sent stays with whom it was sent to."
+    "An event is billed to the customer its trace names; if it names none, to the customer its organization is mapped "
+    "to here; otherwise to the default customer. Usage already sent stays with the customer it was sent to."
 )
 
-NOBODY = "None: nobody pays for them"
+NOBODY = "No customer assigned"
 
 EDIT = "edit"
 """The grid's own column of buttons."""
@@ -50,7 +50,7 @@ EDIT = "edit"
 SHOWN_CHANGES = 200
 PAGE_ROWS = 25
 ROW_PIXELS, HEADER_PIXELS = 35, 38
-FIGURES = ("Events at stake", "Credits at stake", "Amount at stake")
+FIGURES = ("Unbilled events", "Unbilled credits", "Unbilled amount")
 
 
 def directory_view(service: BillingService, principal: Principal) -> None:
@@ -63,7 +63,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
         entries = service.organizations.directory.entries(principal)
         _at_stake(entries)
         if not may_change:
-            st.caption("You read this. Who pays is decided by admins who may see every organization.")
+            st.caption("Read-only: customers are assigned by admins who can see every organization.")
         _lines(entries, may_change=may_change)
     if may_change:
         with quiet():
@@ -78,7 +78,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
 def _at_stake(entries: Sequence[DirectoryEntry]) -> None:
     text = plain(stake_text(entries))
     if any(entry.at_stake.events for entry in entries):
-        st.warning(f"{text} They come first below.", icon=":material/money_off:")
+        st.warning(f"{text} They are listed first.", icon=":material/money_off:")
     else:
         st.success(text, icon=":material/check_circle:")
 
@@ -94,11 +94,9 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
         search_box(address.find, "Organization, name or customer")
         if may_change:
             _chooser([entry.organization_id for entry in found], names)
-        file_link(
-            "CSV", MAP_PATH, note="The whole map in the form in which it can be uploaded again.", key="org-map-csv"
-        )
+        file_link("CSV", MAP_PATH, note="The whole map, in the format the upload reads.", key="org-map-csv")
     if not found:
-        st.info("No organization fits this search.", icon=":material/search_off:")
+        st.info("No organization matches this search.", icon=":material/search_off:")
         return
     last = -(-len(found) // PAGE_ROWS)
     part = min(address.part, last)
@@ -157,7 +155,7 @@ def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
         column_config=config,
         row_height=ROW_PIXELS,
         height=HEADER_PIXELS + ROW_PIXELS * len(shown),
-        alt="Organizations, what they are called and who pays for their events that name no customer",
+        alt="Organizations with their names and the customers billed for events that name none",
     )
 
 
@@ -225,15 +223,15 @@ def _customer_box(
         placeholder="Choose or type a customer id",
         format_func=lambda one: label(one, called) if one else NOBODY,
         help=(
-            "Pays for this organization's events that name no customer. "
-            + ("" if known else "Stripe's customers were never read: the view Plans and limits reads them.")
+            "Billed for this organization's events that name no customer. "
+            + ("" if known else "Stripe's customers have not been read yet; the view Plans and limits reads them.")
         ),
     )
 
 
 def _preview(preview: DirectoryPreview) -> None:
     if not preview.steps:
-        st.caption("Nothing is changed yet.")
+        st.caption("Nothing has changed yet.")
         return
     step = preview.steps[0]
     st.markdown(plain(moved_text(step)))

@@ -30,7 +30,7 @@ TURN = "org.directory-upload"
 
 FORM = (
     "A CSV with the columns organization_id, name and customer_id; one of the last two may be missing. An empty cell "
-    "leaves things as they are, a single - clears. The download above has this form."
+    "leaves the value as it is, a single - clears it. The download above has this format."
 )
 
 
@@ -86,7 +86,7 @@ def _read(service: BillingService, principal: Principal, file_id: str, data: byt
 
 def _rejected(parsed: Parsed) -> None:
     count = count_of(len(parsed.rejected), "fault")
-    st.error(plain(f"{count} in this file. Nothing of it is used until all are mended."), icon=":material/error:")
+    st.error(plain(f"{count} in this file. Nothing is imported until all are corrected."), icon=":material/error:")
     table(rejected_rows(parsed.rejected[:SHOWN_ROWS]), alt="Rows that cannot be used", key="org-directory-rejected")
     _more(len(parsed.rejected))
 

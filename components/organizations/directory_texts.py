@@ -26,10 +26,10 @@ def stake_text(entries: Sequence[DirectoryEntry]) -> str:
     """How much is not billed because no customer is named, in a sentence."""
     open_ones = [entry for entry in entries if entry.at_stake.events]
     if not open_ones:
-        return "Every organization's unsent events have somebody who pays for them."
+        return "All unsent events have a customer assigned."
     total = sum((entry.at_stake for entry in open_ones), Amounts())
     who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
-    return f"{who} unsent events that nobody pays for: {amounts_text(total)} at stake."
+    return f"{who} unsent events with no customer assigned: {amounts_text(total)}  unbilled."
 
 
 def fits(entry: DirectoryEntry, text: str) -> bool:
@@ -46,23 +46,23 @@ def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
         "Name": [entry.name or NONE for entry in entries],
         "Mapped to": [entry.customer_id or NONE for entry in entries],
         "Named by its traces": [", ".join(entry.named_customers) or NONE for entry in entries],
-        "Events at stake": [count(entry.at_stake.events) for entry in entries],
-        "Credits at stake": [exact(entry.at_stake.credits) for entry in entries],
-        "Amount at stake": [usd(entry.at_stake.amount_usd) for entry in entries],
+        "Unbilled events": [count(entry.at_stake.events) for entry in entries],
+        "Unbilled credits": [exact(entry.at_stake.credits) for entry in entries],
+        "Unbilled amount": [usd(entry.at_stake.amount_usd) for entry in entries],
     }
 
 
 def moved_text(step: PreviewLine) -> str:
     """What happens to an organization's unsent events when its line changes."""
     if not step.changes_customer:
-        return "Nothing changes about who pays."
+        return "The billed customer stays the same."
     moved = step.moved
     if not moved.events:
-        return "No unsent event moves. Events that name no customer follow this from now on."
+        return "No unsent events move. New events that name no customer are billed this way from now on."
     what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
     old, new = step.before.customer_id, step.after.customer_id
     if new is None:
-        return f"Moves away from {old}: {what}. Where there is no default customer they wait until somebody pays."
+        return f"Removed from {old}: {what}. Without a default customer they wait until one is assigned."
     if old is None:
         return f"Becomes billable to {new}: {what}."
     return f"Moves from {old} to {new}: {what}."
@@ -79,9 +79,9 @@ def import_text(preview: DirectoryPreview) -> str:
     counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
     moved = preview.moved
     if not moved.events:
-        return f"{counts}. No unsent event moves."
+        return f"{counts}. No unsent events move."
     what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
-    return f"{counts}. Who pays changes for {what}."
+    return f"{counts}. The billed customer changes for {what}."
 
 
 def step_rows(steps: Sequence[PreviewLine]) -> Rows:
@@ -122,8 +122,8 @@ def applied_text(applied: Applied) -> str:
     """The result of changing the directory, in a sentence."""
     lines = count_of(applied.lines, "organization")
     if not applied.events_moved:
-        return f"Saved {lines}. No unsent event moved."
-    return f"Saved {lines}. {count_of(applied.events_moved, 'unsent event')} moved; the next push looks at them anew."
+        return f"Saved {lines}. No unsent events moved."
+    return f"Saved {lines}. {count_of(applied.events_moved, 'unsent event')} moved; the next push plans them again."
 
 
 def _arrow(old: str | None, new: str | None) -> str:

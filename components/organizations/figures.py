@@ -123,7 +123,7 @@ KINDS = (
         "Margin %",
         PART,
         90,
-        f"The margin as a part of its amount. {MEANINGS['margin_usd']}",
+        f"Margin as a share of the amount. {MEANINGS['margin_usd']}",
         value=margin_share,
     ),
     _kind("events", "Events", _counts("events"), 85),
@@ -155,7 +155,7 @@ KINDS = (
         f"95 % of the events took at most this long. {MEANINGS['latency_seconds']}",
     ),
     _kind("error_share", "Error share", PART, 95, growth_is_bad=True),
-    _kind("unsynced_credits", "Unsynced", CREDITS, 105, growth_is_bad=True),
+    _kind("unsynced_credits", "Not yet in Stripe", CREDITS, 105, growth_is_bad=True),
     _kind("failed_credits", "Failed", CREDITS, 105, growth_is_bad=True),
 )
 """Every figure, in the order of tiles, columns and comparisons."""

@@ -33,8 +33,8 @@ from components.shared.widgets import chart, draw_figure, tile
 RIGHT = ("Credits", "Used", "Expected", "Low", "High")
 
 METHOD_NOTE = (
-    "A thousand futures are simulated from the days so far; the expected sum is the middle one, the interval leaves "
-    "out the lowest and the highest tenth. Nothing is known of what people plan."
+    "A thousand futures are simulated from past days. The expected total is their median; the interval leaves out the "
+    "lowest and the highest tenth. Plans people have are not taken into account."
 )
 
 
@@ -42,7 +42,7 @@ def forecast_panel(service: BillingService, principal: Principal, organization_i
     """Draw the forecast section of an organization's page."""
     forecasting = service.organizations.forecasting
     st.header("Forecast", anchor=False)
-    with st.spinner("Looking ahead…"):
+    with st.spinner("Forecasting…"):
         answer = forecasting.forecast(principal, organization_id)
     slope = forecasting.driver(principal, organization_id)
     if isinstance(answer, NotEnough):
@@ -75,7 +75,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         grid,
         "Used so far",
         f"{credits_text(question.used)} credits",
-        [f"Known until {ago(question.at, now)}."],
+        [f"Usage known until {ago(question.at, now)}."],
         note="Credits of the period so far, exact.",
         key="org-forecast-used",
     )
@@ -94,7 +94,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         "Error in back-tests",
         "unknown" if error is None else percent(error),
         [error_text(found.back_test)],
-        note="Each of the last weeks is forecast from the days before it and compared with what it became.",
+        note="Each of the last weeks is forecast from the days before it and compared with actual usage.",
         key="org-forecast-error",
     )
     for note in found.notes:
@@ -112,7 +112,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         )
     with right:
         chart(
-            "The period's sum",
+            "Period total",
             "org-forecast-sum",
             lambda: sum_figure(found, theme),
             sum_rows(found),

@@ -106,7 +106,7 @@ def _ahead(figure: Figure, days: list[str], values: list[tuple[Any, Any, Any]], 
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "x": days}
     figure.add_scatter(name="high", y=[float(high) for _, _, high in values], showlegend=False, **edge)
     figure.add_scatter(
-        name="8 of 10 times", y=[float(low) for low, _, _ in values], fill="tonexty", fillcolor=BAND.on(theme), **edge
+        name="80 % interval", y=[float(low) for low, _, _ in values], fill="tonexty", fillcolor=BAND.on(theme), **edge
     )
     figure.add_scatter(
         name="Expected",
@@ -117,5 +117,5 @@ def _ahead(figure: Figure, days: list[str], values: list[tuple[Any, Any, Any]], 
         marker={"size": 5, "symbol": "diamond"},
         line={"color": EXPECTED.on(theme), "width": 2, "dash": "dot"},
         hovertemplate="%{customdata[0]}<br>expected: %{customdata[2]} credits<br>"
-        "8 of 10 times %{customdata[1]} to %{customdata[3]}<extra></extra>",
+        "80 % interval: %{customdata[1]} to %{customdata[3]}<extra></extra>",
     )

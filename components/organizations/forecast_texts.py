@@ -30,8 +30,8 @@ def percent(share: Decimal | Fraction) -> str:
 def interval_text(found: Forecast) -> str:
     """The 80 % interval of the sum at the period's end, in words."""
     if found.low == found.high:
-        return "no day of the history differed from the rhythm"
-    return f"8 of 10 times between {credits_text(found.low)} and {credits_text(found.high)}"
+        return "no day of the history differed from the weekly pattern"
+    return f"80 % likely between {credits_text(found.low)} and {credits_text(found.high)}"
 
 
 def period_text(found: Forecast, zone: ZoneInfo) -> str:
@@ -42,7 +42,7 @@ def period_text(found: Forecast, zone: ZoneInfo) -> str:
 def exhaustion_text(exhaustion: Exhaustion | None, included: int | None) -> tuple[str, str]:
     """When the included credits will be used up, as a headline and a sentence."""
     if exhaustion is None or included is None:
-        return UNKNOWN, "No limit is known to run out."
+        return UNKNOWN, "No plan limit is known."
     limit = f"{included:,} included credits"
     if exhaustion.already:
         return "already", f"The {limit} are used up."
@@ -50,15 +50,15 @@ def exhaustion_text(exhaustion: Exhaustion | None, included: int | None) -> tupl
         return "not in this period", f"The {limit} last until the period ends."
     early = day_text(exhaustion.early)
     if exhaustion.expected is None:
-        return "probably not", f"The {limit} probably last; with high use they end on {early}."
+        return "probably not", f"The {limit} probably last; with high usage they run out on {early}."
     late = "not before the period ends" if exhaustion.late is None else f"as late as {day_text(exhaustion.late)}"
-    return day_text(exhaustion.expected), f"The {limit} may end as early as {early}, or {late}."
+    return day_text(exhaustion.expected), f"The {limit} may run out as early as {early}, or {late}."
 
 
 def error_text(tested: BackTest) -> str:
     """The error of earlier forecasts of this kind, in words."""
     if tested.error is None:
-        return "No past week could be forecast from what came before it: how far this may be off is not known."
+        return "There is not enough history to back-test this forecast, so its error is unknown."
     return (
         f"In back-tests 7-day sums were off by {percent(tested.error)} on average ({count_of(tested.origins, 'test')})."
     )
@@ -68,16 +68,16 @@ def driver_text(slope: UsageChange | None) -> str:
     """What drives a change of credits, in one sentence."""
     days = f"the last {SLOPE_DAYS} complete days"
     if slope is None:
-        return f"No change of 10 % or more in {days} against the {SLOPE_DAYS} before."
+        return f"No change of 10 % or more in {days} compared with the {SLOPE_DAYS} before."
     driver = slope.driver
     kind = driver.dimension
     named = f"events without a {kind}" if driver.value is None else f"{kind} {_called(driver.name, driver.value)}"
     moved = "rose" if slope.change > 0 else "fell"
     size = "from nothing" if slope.relative is None else f"by {percent(abs(slope.relative))}"
     return (
-        f"Credits of {days} {moved} {size} against the {SLOPE_DAYS} before, "
-        f"{credits_text(slope.before)} to {credits_text(slope.now)}. "
-        f"Behind it most of all: {named}, {percent(slope.share)} of the change."
+        f"Credits of {days} {moved} {size} compared with the {SLOPE_DAYS} before, from "
+        f"{credits_text(slope.before)} to {credits_text(slope.now)}. Main driver: {named}, {percent(slope.share)} of "
+        "the change."
     )
 
 

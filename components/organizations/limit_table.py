@@ -80,7 +80,7 @@ def _table(service: BillingService) -> None:
         _controls(find, plan, plans, sort)
         found = arranged(rows, names, now, find=find, plan=plan, sort=sort)
         if not found:
-            st.info("No organization fits this search.", icon=":material/search_off:")
+            st.info("No organization matches this search.", icon=":material/search_off:")
             return
         pages = -(-len(found) // PAGE_ROWS)
         page = min(current().part, pages)
@@ -230,7 +230,7 @@ def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
         "Left": column.TextColumn("Time left", alignment="right", width=90),
         "End": column.TextColumn(f"Period end ({zone.key})", width=160),
         expected: column.TextColumn(
-            expected, alignment="right", width=270, help="Credits, and where eight in ten simulated futures end."
+            expected, alignment="right", width=270, help="Credits at the period's end, with the 80 % interval."
         ),
         runs_out: column.TextColumn(runs_out, width=250, help="When the included credits are used up."),
         error: column.TextColumn(error, width=150, help="How far forecasts of past weeks were off, on average."),

@@ -69,7 +69,7 @@ def used_text(limit: Limit) -> str:
 def share_text(limit: Limit) -> str:
     """Credits used as a sentence: `9,500.5 of 10,000 credits used: 95 %`, with what lies beyond the plan."""
     if limit.is_without:
-        return "There is no live subscription: nothing is included, and nothing the customer uses is on an invoice."
+        return "There is no live subscription: no credits are included, and usage is not invoiced."
     if limit.used is None or limit.included is None:
         return f"{exact(limit.used)} credits used of {exact(limit.included)} included"
     over = limit.used - limit.included
@@ -81,7 +81,7 @@ def share_text(limit: Limit) -> str:
 def pace_text(limit: Limit, now: datetime) -> str:
     """The pace of a limit: `190 % (19,000.00)` at the period's end at the average rate so far."""
     if limit.is_too_early(now):
-        return "not enough elapsed"
+        return "too early to tell"
     pace = limit.pace(now)
     if pace is None:
         return "" if limit.is_without else UNKNOWN
@@ -109,7 +109,7 @@ def left_text(left: timedelta | None) -> str:
 def age_text(read_at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
     """How old the plans read from Stripe are."""
     if read_at is None:
-        return "Plans were never read from Stripe: they are unknown."
+        return "Plans have not been read from Stripe yet."
     return f"Plans read from Stripe {ago(read_at, now)} ({moment(read_at, zone)} {zone.key})."
 
 
@@ -140,7 +140,7 @@ class Sort:
 
 
 SORTS: Mapping[str, Sort] = {
-    "urgency": Sort("Who runs out first", lambda limit, now, _: limit.urgency(now)),
+    "urgency": Sort("Runs out first", lambda limit, now, _: limit.urgency(now)),
     "share": Sort("Share used", lambda limit, _, __: limit.percent_used),
     "used": Sort("Credits used", lambda limit, _, __: limit.used),
     "end": Sort("Period end", lambda limit, _, __: limit.period_end, descending=False),

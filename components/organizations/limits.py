@@ -42,7 +42,9 @@ def limits_view(service: BillingService, principal: Principal, now: datetime) ->
         st.header("Plans and limits", anchor=False, help=LIMITS_NOTE)
         _stripe(service, principal, reading, now)
         if not reading.rows:
-            st.info("No organization had an event within 90 days or stands in the directory.", icon=":material/inbox:")
+            st.info(
+                "No organization has had an event in the last 90 days or is in the directory.", icon=":material/inbox:"
+            )
             return
         limits_table(service)
         st.markdown("**By plan**")
@@ -72,14 +74,12 @@ def _stripe(service: BillingService, principal: Principal, reading: LimitsReadin
             args=(service, principal),
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
         )
-        file_link(
-            "CSV", LIMITS_CSV, note="Every row with exact figures, whatever is searched for.", key="org-limits-csv"
-        )
+        file_link("CSV", LIMITS_CSV, note="All rows with exact figures, whatever the search.", key="org-limits-csv")
     with st.container(key="org-limits-status"):  # always there, so that what stands below keeps its place
         if is_running:
             st.fragment(_watch, run_every=REFRESH_SECONDS)()
         elif reading.problem is not None:
-            kept = "" if reading.read_at is None else f" Below is what was read {ago(reading.read_at, now)}."
+            kept = "" if reading.read_at is None else f" Showing data read {ago(reading.read_at, now)}."
             st.warning(plain(f"{reading.problem}{kept}"), icon=":material/warning:")
         elif (partly := _partly(state, principal, reading)) is not None:
             st.warning(plain(partly), icon=":material/warning:")
@@ -102,7 +102,7 @@ def _partly(state: PlansState | None, principal: Principal, reading: LimitsReadi
         return f"Plans could not be read: {state.error}"
     if state.result is None or not state.result.problems:
         return None
-    return f"Stripe was read in parts only: {'; '.join(state.result.problems)}"
+    return f"Stripe was only partly read: {'; '.join(state.result.problems)}"
 
 
 def _start(service: BillingService, principal: Principal) -> None:

@@ -23,7 +23,8 @@ LEAST_CREDITS = Decimal(1000)
 """A percentage of next to nothing is no news: relative moves need so much of the total before, or so many credits."""
 
 RELATIVE_NOTE = (
-    "Relative moves name organizations that had at least 1 % of all credits, or 1,000 credits, in the period before."
+    "Percentage changes are listed for organizations that had at least 1 % of all credits, or 1,000 credits, in the "
+    "previous period."
 )
 
 
@@ -63,7 +64,7 @@ def move_text(move: Move, one: OrganizationFigures) -> str:
     if one.previous is not None and not one.previous.events:
         return f"new: {size}"
     if not one.now.events:
-        return f"went silent: {size}"
+        return f"became inactive: {size}"
     return f"{size} ({change(move.now, move.before)})"
 
 
@@ -74,7 +75,7 @@ def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
     st.header("Top movers", anchor=False)
     found = top_movers(statistics)
     if not found.up and not found.down:
-        st.caption("No organization's credits changed against the period before.")
+        st.caption("No organization's credits changed from the previous period.")
         return
     figures = {one.organization_id: one for one in statistics.organizations}
     left, right = st.columns(2, gap="medium")

@@ -47,7 +47,7 @@ def _panel(service: BillingService) -> None:
             )
         show_outcome(SAID)
         if board.problem is not None:
-            text = f"Notices could not be raised or delivered the last time: {board.problem}"
+            text = f"Notices could not be raised or delivered last time: {board.problem}"
             st.warning(plain(text), icon=":material/warning:")
         if principal.organizations is not None:
             _reached(board, names, zone)
@@ -69,7 +69,7 @@ def _note(service: BillingService) -> str:
 def _reached(board: DueNotices, names: Mapping[str, str], zone: ZoneInfo) -> None:
     """What an admin of some organizations sees: made of their events alone, with nothing to mark."""
     if not board.reached:
-        st.success("No threshold is reached in the current periods.", icon=":material/check_circle:")
+        st.success("No threshold has been reached in the current periods.", icon=":material/check_circle:")
         return
     rows = reached_rows(board.reached, names, zone)
     table(rows, alt="Thresholds reached by your organizations' own use", key="org-notices-reached")
@@ -123,5 +123,5 @@ def _mark(service: BillingService, principal: Principal, ids: Sequence[str]) -> 
         remember_outcome(SAID, f"Not done: {error}", is_done=False)
     else:
         others = len(ids) - marked
-        rest = f" {count_of(others, 'notice')} had been marked by somebody meanwhile." if others else ""
+        rest = f" {count_of(others, 'notice')} had already been marked by somebody else." if others else ""
         remember_outcome(SAID, f"{count_of(marked, 'notice')} marked as seen.{rest}", is_done=True)

@@ -54,17 +54,17 @@ def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsage
     """The period in words: its days, their timezone, and what it is compared with."""
     shown = f"{days(address, at.astimezone(zone).date())}, days in {zone.key}"
     if params.from_ is None:
-        return f"{shown}. Without a first day there is no period before to compare with."
-    return f"{shown}, compared with the equally long period before {moment(params.from_, zone)[:16]}."
+        return f"{shown}. Choose a start date to compare with the previous period."
+    return f"{shown}, compared with the previous period of equal length, before {moment(params.from_, zone)[:16]}."
 
 
 def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
     """Whether the page's credits equal those of Usage Events for the same filter, in words."""
     if ties_out:
-        return f"✓ ties out with Usage Events: {credits_text(credits_total)} credits"
+        return f"✓ reconciles to Usage Events: {credits_text(credits_total)} credits"
     return (
-        f"These figures do not tie out with Usage Events: here {credits_text(credits_total)} credits. "
-        "Do not rely on them; tell whoever runs this dashboard."
+        f"These figures do not reconcile to Usage Events: here {credits_text(credits_total)} credits. "
+        "Do not rely on them; contact your administrator."
     )
 
 

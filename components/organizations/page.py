@@ -75,7 +75,7 @@ def unknown_text(organization_id: str | None) -> str:
     return f"There are no {named} in what you may see."
 
 
-QUIET = "It had no events in this period and in the one before."
+QUIET = "It had no events in this period or the previous one."
 
 
 def is_known(service: BillingService, principal: Principal, organization_id: str | None) -> bool:
@@ -128,7 +128,8 @@ def organization_page(
         _usage(service, principal, mine, summary, query)
     else:
         st.info(
-            "It went silent: it had events in the period before, and none in this one.", icon=":material/event_busy:"
+            "It became inactive: it had events in the previous period, but none in this one.",
+            icon=":material/event_busy:",
         )
     _plan(service, principal, wanted, now)
     if wanted is not None:
@@ -151,9 +152,11 @@ def _quiet(
 def _head(one: OrganizationFigures, names: Mapping[str, str]) -> None:
     st.header(plain(label(one.organization_id, names)), anchor=False)
     if one.organization_id is None:
-        st.caption(f"{NOBODY}: events whose traces name none. They count for no organization.")
+        st.caption(f"{NOBODY}: events whose traces name none. They count towards no organization.")
     customers = ", ".join(one.customer_ids)
-    st.caption(plain(f"Billed to {customers} in this period." if customers else "Billed to nobody in this period."))
+    st.caption(
+        plain(f"Billed to {customers} in this period." if customers else "Not billed to any customer in this period.")
+    )
 
 
 def _usage(
@@ -227,7 +230,9 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
     """Subscription and upcoming invoice as Stripe has them; asked anew only when somebody presses the button."""
     st.header("Subscription and upcoming invoice", anchor=False)
     if principal.organizations is not None:
-        st.caption("Invoices belong to customers, not to organizations: they are for accounts that see everything.")
+        st.caption(
+            "Invoices belong to customers, not organizations; only accounts that see all organizations can view them."
+        )
         return
     if not customers:
         st.caption("No event of this period names a Stripe customer.")
@@ -245,5 +250,5 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
             disabled=not service.stripe.is_connected,
             help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
         )
-    never = f"{customer} was never read from Stripe. Press “Read from Stripe”."
+    never = f"{customer} has not been read from Stripe yet. Press “Read from Stripe”."
     show_customer(service, principal, customer, now, asked=asked, never=never)

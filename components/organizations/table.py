@@ -62,15 +62,17 @@ def change_text(one: OrganizationFigures) -> str:
     if not one.previous.events:
         return "new"
     if not one.now.events:
-        return "went silent"
+        return "became inactive"
     return change(one.now.credits.total, one.previous.credits.total)
 
 
 COLUMNS = (
     _figure_column("credits_total"),
-    TableColumn("share", "Share", lambda _: "", 110, help="Part of all organizations' credits."),
-    TableColumn(DAILY, "Credits per day", lambda _: "", 130, help="From the first day of the period to the last."),
-    TableColumn("change", "Change", change_text, 100, help="Of credits, against the equally long period before."),
+    TableColumn("share", "Share", lambda _: "", 110, help="Share of all organizations' credits."),
+    TableColumn(DAILY, "Credits per day", lambda _: "", 130, help="Over the days of the period."),
+    TableColumn(
+        "change", "Change", change_text, 100, help="In credits, compared with the previous period of equal length."
+    ),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
     TableColumn(
         "customers",
@@ -153,8 +155,8 @@ def _rest(figures: Figures) -> str:
     return (
         f"{usd(figures.amount_usd)} · Langfuse cost {usd(figures.cost_usd)} · margin {usd(figures.margin_usd)} · "
         f"{count_of(figures.events, 'event')} · {count_of(figures.chats, 'chat')} · "
-        f"{count_of(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · "
-        f"unsynced {credits_text(figures.unsynced_credits)} · failed {credits_text(figures.failed_credits)}"
+        f"{count_of(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · not yet in Stripe "
+        f"{credits_text(figures.unsynced_credits)} · failed {credits_text(figures.failed_credits)}"
     )
 
 
@@ -178,7 +180,7 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
             )
         found = rows(statistics, names, find=address.find, sort=address.by, descending=not address.up)
         if not found:
-            st.info("No organization fits this search.", icon=":material/search_off:")
+            st.info("No organization matches this search.", icon=":material/search_off:")
             st.button("Clear the search", icon=":material/restart_alt:", key="org-clear-find", on_click=_clear_search)
             return
         _, shown = page_of(found, address.part, address.size)
@@ -241,7 +243,7 @@ def _controls(address: Address) -> None:
             args=("show", key, _columns),
             select_all=True,
             wrap=True,
-            placeholder="The usual columns",
+            placeholder="Default columns",
         )
 
 

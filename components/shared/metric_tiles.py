@@ -50,7 +50,7 @@ def metric_tiles(tiles: Sequence[MetricTile], *, key: str) -> None:
 
 
 def _explained(tile: MetricTile) -> str:
-    compared = "" if tile.moved is None else " The change is against the equally long period before"
+    compared = "" if tile.moved is None else " Compared with the previous period of equal length"
     if compared:
         compared += "." if tile.before is None else f", which had {tile.before}."
     return f"{tile.meaning} Exactly: {tile.exact}.{compared}".replace("$", r"\$")

@@ -37,7 +37,7 @@ def report_script_error(error: Exception) -> bool:
     _log.error("reference %s: uncaught error in a page", reference, exc_info=error)
     st.error(
         f"Something went wrong here, and it has been recorded as **{reference}**. Try again; if it happens again, "
-        "give this reference to whoever runs this dashboard.",
+        "give this reference to your administrator.",
         icon=":material/error:",
     )
     return True

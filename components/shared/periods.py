@@ -69,8 +69,15 @@ def days_of(period: Period, today: date, first: date | None = None, last: date |
             return Days(None, None)
         case Period.CUSTOM:
             if first is not None and last is not None and last < first:
-                raise BadParameter("last day", last.isoformat(), f"{first.isoformat()} (the first day) or later")
+                raise EndBeforeStart("end date", last.isoformat(), first.isoformat())
             return Days(first, last)
+
+
+class EndBeforeStart(BadParameter):
+    """A custom period whose end date is before its start date, told in the words of its two fields."""
+
+    def __str__(self) -> str:
+        return f"End date must be on or after the start date: {self.value} is before {self.accepted}."
 
 
 def window_of(days: Days, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:

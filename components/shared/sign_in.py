@@ -33,7 +33,7 @@ MESSAGE = "sign_in.message"
 
 USERNAME, PASSWORD = "sign_in.username", "sign_in.password"
 
-ENDED = "Your session has ended. Sign in again to go on."
+ENDED = "Your session has ended. Sign in again to continue."
 
 
 def is_signed_in() -> bool:
@@ -64,10 +64,10 @@ def guard(*roles: Role) -> Principal:
         if principal is None:
             if _is_fragment_run():
                 st.rerun()  # of the whole script, which shows the form
-            st.info(ENDED + " Reload the page to get to the form.", icon=":material/lock:")
+            st.info(ENDED + " Reload the page to see the sign-in form.", icon=":material/lock:")
             st.stop()
-        if roles:
-            principal.require(*roles)
+        if roles and principal.role not in roles:
+            raise AccessDenied(f"You need the {' or '.join(roles)} role to view this page.")
     except BillingError as error:
         notice_of_error(error)
         st.stop()
@@ -136,7 +136,7 @@ def _list_demo_accounts() -> None:
         f"| {account.name} | {account.password} | {', '.join(sorted(account.organizations or ['everything']))} |"
         for account in accounts
     ]
-    st.markdown("\n".join(["| Username | Password | Sees |", "| --- | --- | --- |", *rows]))
+    st.markdown("\n".join(["| Username | Password | Access |", "| --- | --- | --- |", *rows]))
 
 
 def _sign_in() -> None:

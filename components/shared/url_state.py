@@ -104,7 +104,7 @@ def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
     )
     if span is not Period.CUSTOM:
         return
-    for name, label in ((FROM_DAY, "First day"), (TO_DAY, "Last day")):
+    for name, label in ((FROM_DAY, "Start date"), (TO_DAY, "End date")):
         key = url.key(name)
         st.date_input(
             label,
@@ -114,7 +114,7 @@ def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
             on_change=url.choose,
             args=(name, key),
             width=150,
-            help="Included. Empty: no limit on this side.",
+            help="Inclusive. Leave empty for no limit.",
         )
 
 

@@ -15,7 +15,7 @@ from components.shared.notice import notice_of_error, plain
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-READERS_NOTE = "Your role reads this page. Pushing, retrying, holding and releasing are for admins."
+READERS_NOTE = "You have read-only access to this page. Only admins can push, retry, hold and release."
 
 CHART_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
 
@@ -30,7 +30,9 @@ def quiet() -> Iterator[None]:
     except BillingError as error:
         notice_of_error(error)
         if isinstance(error, WarehouseError):
-            st.caption("Nothing is lost. Reload the page in a moment; if it stays, tell whoever runs this dashboard.")
+            st.caption(
+                "Nothing is lost. Reload the page in a moment; if the problem persists, contact your administrator."
+            )
         if isinstance(error, AccessDenied):
             st.stop()
 

@@ -56,7 +56,7 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
         )
     if not customer:
         return
-    never = "Never read from Stripe. Press “Read from Stripe”."
+    never = "Not read from Stripe yet. Press “Read from Stripe”."
     show_customer(service, principal, customer.strip(), now, asked=asked, never=never)
 
 
@@ -90,7 +90,7 @@ def show_status(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
         elif status.problem:
             st.warning(plain(status.problem), icon=":material/warning:")
         if status.state == "none":
-            st.caption("Stripe has no subscription for this customer: nothing it uses is on an invoice.")
+            st.caption("Stripe has no subscription for this customer: its usage is not invoiced.")
         else:
             _facts(status, zone, now)
         read = "never" if status.read_at is None else f"{ago(status.read_at, now)} ({moment(status.read_at, zone)})"
@@ -103,7 +103,7 @@ def _state_text(state: str) -> str:
 
 def _unknown_text(status: CustomerStatus, now: datetime) -> str:
     last = (
-        "It was never read before." if status.read_at is None else f"Below is what was read {ago(status.read_at, now)}."
+        "There is no earlier reading." if status.read_at is None else f"Showing data read {ago(status.read_at, now)}."
     )
     return f"Unknown: Stripe could not be read ({status.problem or 'no reason given'}). {last}"
 

@@ -17,7 +17,7 @@ def push_log(service: BillingService, principal: Principal) -> None:
     st.header("Push log", anchor=False)
     runs = service.stripe.pushes(principal, RUNS)
     if not runs:
-        st.caption("Nothing was ever pushed from this ledger.")
+        st.caption("Nothing has been pushed from this ledger yet.")
         return
     rows = push_log_rows(runs, service.settings.zone, is_pushing=service.stripe.is_pushing())
     right = [name for name in rows if name not in {"By", "Outcome", "Problem"}][1:]

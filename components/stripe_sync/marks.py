@@ -20,7 +20,7 @@ STAGE_MARKS: dict[PipelineStage, StatusMark] = {
         "Stripe rejected it, or it cannot be sent and no push has held it yet; the problems below say why.",
     ),
     PipelineStage.HELD: StatusMark(
-        "‖", "held", "#7A4B9D", "Kept back by a rule or a person; the problems below say why."
+        "‖", "held", "#7A4B9D", "Held back by a rule or a person; the problems below say why."
     ),
     PipelineStage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
 }
@@ -68,30 +68,34 @@ class CauseWords:
 
 
 CAUSE_WORDS: dict[str, CauseWords] = {
-    "late": CauseWords("Late", "Used, but not booked or not sent yet: the next pull and push bring it."),
-    "changed_after_sending": CauseWords("Changed after sending", "It changed since it was sent; a correction is owed."),
+    "late": CauseWords("Late", "Used, but not yet in the ledger or not yet sent; the next pull and push bring it in."),
+    "changed_after_sending": CauseWords("Changed after sending", "It changed after it was sent; a correction is due."),
     "policy_differs": CauseWords(
-        "Policy differs", "It was sent under other settings, and stays as it was sent: `rerate --settings` shows it."
+        "Policy differs", "It was sent under other settings and stays as sent: `rerate --settings` shows it."
     ),
-    "no_customer": CauseWords("No customer", "Nobody is named, so nobody can be billed."),
-    "held": CauseWords("Held", "A rule or a person keeps it back."),
+    "no_customer": CauseWords("No customer", "No customer is named, so nobody can be billed."),
+    "held": CauseWords("Held", "Held back by a rule or a person."),
     "too_old": CauseWords("Too old", "Older than the 35 days Stripe accepts."),
     "rejected": CauseWords("Rejected", "Stripe refused it."),
-    "unknown_outcome": CauseWords("Unknown outcome", "It was tried and no answer came; the next push finds out."),
-    "carried_fraction": CauseWords("Carried fraction", "Less than a whole credit, carried to the customer's next one."),
+    "unknown_outcome": CauseWords("Unknown outcome", "Sending was tried but no answer came; the next push finds out."),
+    "carried_fraction": CauseWords(
+        "Rounding carried forward", "Less than a whole credit, carried forward to the customer's next meter event."
+    ),
     "summary_lag": CauseWords("Summary lag", "Accepted less than an hour ago; Stripe's summaries follow later."),
     "sent_elsewhere": CauseWords(
-        "Sent elsewhere", "Stripe does not count what this ledger sent; what another copy may have sent is kept back."
+        "Sent elsewhere",
+        "Stripe's count differs from what this ledger sent; usage that another copy may have sent is held back.",
     ),
     "missing_at_source": CauseWords(
-        "Missing at Langfuse",
-        "Langfuse no longer has the trace: deleted, or past its retention. What was booked stays.",
+        "Missing at Langfuse", "Langfuse no longer has the trace: deleted, or past its retention. The ledger keeps it."
     ),
     "excluded": CauseWords("Excluded", "An environment that is not billed, or nothing that costs credits."),
     "unpriced": CauseWords("Unpriced", "The rate card has no price for it."),
     "legacy_billed": CauseWords("Billed earlier", "The earlier system billed it; it is never sent again."),
-    "not_ours": CauseWords("Not ours", "Stripe counts more than was sent from here: somebody else sends to it."),
-    "lost_at_stripe": CauseWords("Lost at Stripe", "Accepted more than an hour ago, and Stripe does not count it."),
+    "not_ours": CauseWords(
+        "Not ours", "Stripe counts more than was sent from here: another system sends to this meter."
+    ),
+    "lost_at_stripe": CauseWords("Lost at Stripe", "Accepted more than an hour ago, but Stripe does not count it."),
     "contradiction": CauseWords("Contradiction", "The ledger's own records do not agree with each other."),
 }
 """The closed list of CONTRACT section 4, and the ledger's own contradictions."""

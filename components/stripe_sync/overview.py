@@ -81,7 +81,9 @@ def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> No
     )
     if not agrees:
         box.warning(
-            plain(f"The ledger has {amounts_text(ledger)}. If this stays after a reload, tell whoever runs this."),
+            plain(
+                f"The ledger has {amounts_text(ledger)}. If this persists after a reload, contact your administrator."
+            ),
             icon=":material/warning:",
         )
 
@@ -98,11 +100,13 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
     owed = pipeline.corrections
     tile(
         grid,
-        "Corrections owed",
+        "Corrections due",
         f"{signed(owed.credits)} credits",
         [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
-        note="What sent events owe beyond what was sent for them; the next push sends the differences. Not part of "
-        "the stages.",
+        note=(
+            "The difference between what sent events come to now and what was sent for them; the next push sends it. "
+            "Not included in the stages."
+        ),
         key="sync-corrections",
     )
     oldest = pipeline.oldest_unsent
@@ -131,7 +135,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
             last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
             reads_text(service.stripe.reads_this_month(principal)),
         ],
-        note="When it began. The push log below has the others.",
+        note="When it started. The push log below lists earlier ones.",
         key="sync-last-push",
     )
 
@@ -141,15 +145,15 @@ def _carried(pipeline: Pipeline) -> None:
     for one in pipeline.carried:
         total = EXACT.add(total, one.credits)
     label = (
-        f"Fractions carried: {exact(total)} credits of {count_of(len(pipeline.carried), 'customer')}"
+        f"Rounding carried forward: {exact(total)} credits of {count_of(len(pipeline.carried), 'customer')}"
         if pipeline.carried
-        else "Fractions carried: none"
+        else "Rounding carried forward: none"
     )
     with st.expander(plain(label), icon=":material/more_horiz:"):
         st.caption(
-            "Stripe is sent whole credits. What is left of a customer's credits is carried to their next meter event; "
-            "it falls below 0 while a rejected one is not sent again."
+            "Stripe is sent whole credits only. The rest is carried forward to the customer's next meter event; it is "
+            "negative while a rejected meter event has not been sent again."
         )
         if pipeline.carried:
             rows = carried_rows(pipeline.carried)
-            table(rows, alt="Fractions of a credit carried per customer", key="sync-carried", right=["Credits"])
+            table(rows, alt="Rounding carried forward per customer", key="sync-carried", right=["Credits"])

@@ -101,7 +101,7 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
     customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
     with st.container(border=True, key="sync-hold"):
         st.markdown("**Hold back a customer's pending events**")
-        st.caption("No push sends them until somebody releases them. Events that pulls bring later are not held.")
+        st.caption("No push sends them until somebody releases them. Events pulled later are not held.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             customer = st.selectbox(
                 "Customer",
@@ -142,11 +142,11 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
     except BillingError as error:
         notice_of_error(error)
         return
-    told.markdown(plain(f"This would touch {amounts_text(preview.amounts)}."))
+    told.markdown(plain(f"This affects {amounts_text(preview.amounts)}."))
     told.caption(ACTION_WORDS[question.action].effect)
     amounts = preview.amounts
     if question.action is Action.RETRY and preview.event_ids:
-        with told, quiet(), st.spinner("Working out what the next push would send of these…"):
+        with told, quiet(), st.spinner("Calculating what the next push would send of these…"):
             outlook = service.stripe.retry_outlook(principal, preview)
             amounts = outlook.sent
             st.markdown(plain(outlook_text(outlook)))
@@ -156,8 +156,8 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
             "Reason",
             key="sync-reason",
             max_chars=300,
-            placeholder="Why these events are kept back",
-            help="Stands on every event and in the audit log.",
+            placeholder="Why these events are held",
+            help="Shown on every event and recorded in the audit log.",
         )
     is_ready = bool(preview.event_ids) and (question.action is not Action.HOLD or bool(reason.strip()))
     with st.container(horizontal=True):
@@ -172,7 +172,7 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
         )
         st.button("Cancel", key="sync-cancel", on_click=_close)
     if preview.event_ids and not reason.strip() and question.action is Action.HOLD:
-        st.caption("A hold needs a reason: somebody will ask for it.")
+        st.caption("A hold needs a reason.")
 
 
 def _narrowed(service: BillingService, principal: Principal, question: PendingDecision) -> DecisionPreview:
@@ -204,7 +204,7 @@ def _narrowed(service: BillingService, principal: Principal, question: PendingDe
 def _picked(whole: DecisionPreview) -> list[str]:
     listed = list(whole.event_ids[:SHOWN_EVENTS])
     if not listed:
-        st.caption("No event fits.")
+        st.caption("No events match.")
         return []
     identity = sha256("\n".join(listed).encode()).hexdigest()[:12]  # rows picked of one list must not pick of another
     event = st.dataframe(

@@ -73,8 +73,8 @@ def push_panel(service: BillingService, principal: Principal, now: datetime) -> 
 
 def _preview_and_send(service: BillingService, principal: Principal, now: datetime, *, is_busy: bool) -> None:
     st.caption(
-        "A preview goes through every step of a push but sending: nothing is stored, nothing leaves. "
-        f"An event is settled {service.settings.settle_minutes} minutes after its end; what is younger waits."
+        "A preview runs every step of a push except sending; nothing is stored or sent. "
+        f"An event is settled {service.settings.settle_minutes} minutes after its end; newer events wait."
     )
     asked = st.button(
         "Preview a push",
@@ -88,7 +88,7 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
         return
     if asked:
         st.session_state.pop(PREVIEW, None)
-        with quiet(), st.spinner("Working out what a push would send…"):
+        with quiet(), st.spinner("Calculating what a push would send…"):
             version = service.version()
             result = service.stripe.push(principal, dry_run=True)
             st.session_state[PREVIEW] = Dry(result, requests_of(result.requests), version, service.now())
@@ -112,7 +112,9 @@ def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: 
         if dry.requests:
             _requests(dry)
         if dry.result.failures:
-            with st.expander(f"What it would newly hold ({dry.result.newly_held:,})", icon=":material/pause_circle:"):
+            with st.expander(
+                f"What it would newly put on hold ({dry.result.newly_held:,})", icon=":material/pause_circle:"
+            ):
                 for line in dry.result.failures[:SHOWN_FAILURES]:
                     st.caption(plain(line))
                 if (rest := dry.result.newly_held - len(dry.result.failures[:SHOWN_FAILURES])) > 0:
@@ -130,8 +132,8 @@ def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: 
                 )
             st.button("Discard the preview", key="sync-discard", on_click=_discard)
         st.caption(
-            f"Previewed {ago(dry.made_at, now)}. A push sends what is owed at that moment, so usage that settles in "
-            "between goes along. What Stripe has accepted cannot be taken back, only corrected."
+            f"Previewed {ago(dry.made_at, now)}. A push sends everything due at that moment, including usage settled "
+            "since the preview. What Stripe has accepted cannot be withdrawn, only corrected."
         )
 
 
@@ -163,7 +165,9 @@ def _watch(service: BillingService) -> None:
         total = state.progress.total
         draw_progress(state.progress.done / total if total else 0.0, push_progress_text(state, service.now()))
     elif service.stripe.is_pushing():
-        st.info("Somebody is pushing, or previewing a push, from elsewhere. This page follows.", icon=":material/sync:")
+        st.info(
+            "A push, or a preview of one, is running elsewhere. This page updates by itself.", icon=":material/sync:"
+        )
     else:
         st.rerun()
 
@@ -182,6 +186,6 @@ def _outcome(state: PushState, now: datetime) -> None:
             for line in (*failures, *problems)[:SHOWN_FAILURES]:
                 st.text(line)
             if (rest := len(failures) + len(problems) - SHOWN_FAILURES) > 0:
-                st.caption(f"and {rest:,} more; the problems below count them all")
+                st.caption(f"and {rest:,} more; the problems below list them all")
     else:
         st.success(text, icon=":material/check_circle:")

@@ -56,8 +56,8 @@ SHOWN_EVENTS = 20
 BOOKS = ("Langfuse", "Ledger", "Sent", "Stripe", "Langfuse − Stripe", "Unexplained")
 
 MEANINGS = {
-    "Langfuse": "Credits of every trace, read from Langfuse anew and rated as the ledger does.",
-    "Ledger": "Credits of the booked usage events.",
+    "Langfuse": "Credits of every trace, re-read from Langfuse and rated as the ledger does.",
+    "Ledger": "Credits of the usage events in the ledger.",
     "Sent": "Whole credits of the meter events that Stripe accepted.",
     "Stripe": "What Stripe's own summaries count.",
 }
@@ -90,7 +90,7 @@ def reconcile_panel(service: BillingService, principal: Principal, now: datetime
                 note="Every row of the last reconciliation with exact figures.",
                 key="sync-reconciliation-csv",
             )
-    st.caption("Langfuse (read anew), ledger, sent and Stripe, per customer and UTC day: Stripe counts in UTC.")
+    st.caption("Langfuse (re-read), ledger, sent and Stripe, per customer and UTC day; Stripe counts in UTC.")
     state = wiring.reconcile_job().state
     _controls(service, principal, state, now)
     with st.container(key="sync-reconcile-status"):
@@ -124,7 +124,7 @@ def _controls(service: BillingService, principal: Principal, state: ReconcileSta
             disabled=is_running or not is_whole,
             on_click=_start,
             args=args,
-            help=None if is_whole else "Choose the last day, too.",
+            help=None if is_whole else "Choose the end date as well.",
         )
 
 
@@ -165,8 +165,10 @@ def _figures(found: Reconciliation, now: datetime) -> None:
         "Unexplained",
         exact(found.unexplained_credits),
         ["credits"],
-        note="What nobody on this side can explain: credits lost at Stripe plus credits somebody else sent. Sizes are "
-        "added up, opposite ones never cancel.",
+        note=(
+            "Differences with no explanation on this side: credits lost at Stripe plus credits another system sent. "
+            "Absolute amounts are added up, so opposite differences never cancel out."
+        ),
         key="sync-book-unexplained",
     )
     _findings(found)
@@ -195,7 +197,7 @@ def _source_table(found: Reconciliation) -> None:
     sign_in.guard(Role.ADMIN, Role.FINANCE)
     theme = st.context.theme.type or "light"
     if not found.rows:
-        st.info("No customer was active in any book on these days.", icon=":material/inbox:")
+        st.info("No customer had activity in any source on these days.", icon=":material/inbox:")
         return
     has_stripe = book_totals(found)["Stripe"] is not None or any(row.stripe_credits is not None for row in found.rows)
     measures = list(Measure)
@@ -208,7 +210,7 @@ def _source_table(found: Reconciliation) -> None:
             key=MEASURE,
             width=220,
             filter_mode=None,
-            help="Credits the first book has more than the second.",
+            help="Credits in the first source minus those in the second.",
         )
     rows = rows_with_differences(found, measure)
     grid = heat_grid(found, measure)
@@ -220,7 +222,7 @@ def _source_table(found: Reconciliation) -> None:
         alt=f"{measure.value} in credits, by customer and UTC day",
         right=BOOKS,
         on_click=_choose,
-        hint="Orange: the first book has more. Blue: the second. “!” marks unexplained credits, “?” an unknown book. "
+        hint="Orange: the first source has more. Blue: the second. “!” marks unexplained credits, “?” an unknown one. "
         "Click a cell to look at it.",
     )
     if grid.left_out:
@@ -235,7 +237,7 @@ def _source_table(found: Reconciliation) -> None:
         waterfall_rows(steps),
         alt=f"Credits from {first} to {last}, one step per cause",
         right=["Credits"],
-        hint="The first book and the steps add up to the last book, exactly.",
+        hint="The first source plus the steps equals the last source, exactly.",
     )
 
 
@@ -254,7 +256,7 @@ def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: M
         else:
             by_place[asked] = row
     if not by_place:
-        st.success("Every book agrees on every customer and day.", icon=":material/check_circle:")
+        st.success("All sources agree for every customer and day.", icon=":material/check_circle:")
         return
     with st.container(border=True, key="sync-closer-look"):
         chosen = st.selectbox(
@@ -287,7 +289,7 @@ def _causes(row: CustomerDay) -> None:
     )
     st.markdown(plain(books))
     if not row.parts:
-        st.caption("The books agree.")
+        st.caption("All sources agree.")
         return
     table(
         cause_rows(row),

@@ -50,17 +50,17 @@ def in_words(then: datetime, now: datetime) -> str:
 def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> str:
     """Which draft invoice finalizes next, and when that was read."""
     if deadline is None:
-        return "No draft invoice is known to finalize. Drafts are read with every push."
+        return "No draft invoice is due to finalize. Drafts are read with every push."
     read = "" if deadline.read_at is None else f" Read {ago(deadline.read_at, now)}."
     return (
         f"The draft invoice of {deadline.customer_id} finalizes at {moment(deadline.finalizes_at, zone)} {zone.key}; "
-        f"unsent usage of its period must arrive before.{read}"
+        f"unsent usage of its period must arrive before then.{read}"
     )
 
 
 def reads_text(reads: int) -> str:
     """How many reads Stripe was asked for this month, beside what it grants."""
-    return f"Stripe was read {reads:,} times this month (UTC); a small account is granted {MONTHLY_READS:,}."
+    return f"Stripe was read {reads:,} times this month (UTC); small accounts are allowed {MONTHLY_READS:,}."
 
 
 # ── push ─────────────────────────────────────────────────────────────────────────────────────────
@@ -70,7 +70,7 @@ def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal
     """What a push would send, in one sentence."""
     held = f" {held}." if (held := held_text(result.to_json(), "would be held")) else ""
     if not result.requests:
-        return f"Nothing to send: no settled usage owes a whole credit.{held}"
+        return f"Nothing to send: no settled usage amounts to a whole credit.{held}"
     return (
         f"A push would send {count_of(len(result.requests), 'meter event')} with "
         f"{credits_and_money(whole_credits, whole_credits * price_usd)} at {usd(price_usd)} per credit.{held}"
@@ -142,12 +142,14 @@ def outcome_word(run: PushRun, *, is_pushing: bool) -> str:
 def last_push_text(run: PushRun | None, now: datetime, *, is_pushing: bool) -> str:
     """The newest push of the log, in words."""
     if run is None:
-        return "Nothing was ever pushed from this ledger."
+        return "Nothing has been pushed from this ledger yet."
     match outcome_word(run, is_pushing=is_pushing):
         case "running":
-            return f"Running since {ago(run.started_at, now)}, started by {run.actor}."
+            return f"Running: started {ago(run.started_at, now)}, by {run.actor}."
         case "interrupted":
-            return f"Interrupted: started {ago(run.started_at, now)} by {run.actor}. The next push goes on from there."
+            return (
+                f"Interrupted: started {ago(run.started_at, now)} by {run.actor}. The next push continues from there."
+            )
         case "failed":
             return f"Failed {ago(run.ended_at or run.started_at, now)} by {run.actor}: {run.error or 'no reason kept'}"
         case _:
@@ -210,9 +212,9 @@ def unexplained_text(found: Reconciliation) -> str:
     """The result of a reconciliation, in words as well as in a number."""
     unexplained = found.unexplained_credits
     if unexplained:
-        return f"{exact(unexplained)} credits are unexplained: the rows marked with “!” below say where to look."
+        return f"{exact(unexplained)} credits are unexplained: see the rows marked “!” below."
     if found.problems:
-        return "0 unexplained credits, as far as the books could be read: see what is missing below."
+        return "0 unexplained credits, as far as the sources could be read: see below what is missing."
     return "0 unexplained credits: every difference has its cause."
 
 

@@ -73,8 +73,8 @@ def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
     if not wrong:
         return f"✓ charts, table and header agree: {credits_text(total)} credits"
     return (
-        f"Not every figure agrees with the table's {credits_text(total)} credits: {', '.join(wrong)}. "
-        "Do not rely on them; tell whoever runs this dashboard."
+        f"Some figures do not agree with the table's {credits_text(total)} credits: {', '.join(wrong)}. "
+        "Do not rely on them; contact your administrator."
     )
 
 
@@ -137,7 +137,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             "heat",
             lambda: charts.hour_of_week(heat, zone.key, theme),
             _heat_rows(heat),
-            alt=f"Credits by weekday and hour of the day, on the clocks of {zone.key}",
+            alt=f"Credits by weekday and hour of the day, in the timezone {zone.key}",
         )
 
     tree = service.breakdown(params, principal, "organization", "chatflow", "chatflow_name", limit=READ)
@@ -147,7 +147,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
         "tree",
         lambda: charts.share_tree(areas.largest, areas.others, theme),
         _tree_rows(areas),
-        alt="Credits by organization and, within it, by chatflow, as areas",
+        alt="Credits by organization and, within it, by chatflow, as a treemap",
     )
 
     parts: dict[str, Any] = {

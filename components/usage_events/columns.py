@@ -34,7 +34,11 @@ def _words(items: list[str]) -> str:
 
 COLUMNS = (
     EventColumn(
-        "sync_status", "Status", lambda e, _: e.sync_status.value, 105, help="How far it got on its way to Stripe."
+        "sync_status",
+        "Status",
+        lambda e, _: e.sync_status.value,
+        105,
+        help="How far the event has got on its way to Stripe.",
     ),
     EventColumn("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
     EventColumn("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
@@ -43,7 +47,11 @@ COLUMNS = (
     ),
     EventColumn("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
     EventColumn(
-        "customer_id", "Customer", lambda e, _: e.customer_id or UNKNOWN, 125, help="Who is billed, in Stripe."
+        "customer_id",
+        "Customer",
+        lambda e, _: e.customer_id or UNKNOWN,
+        125,
+        help="The Stripe customer that is billed.",
     ),
     EventColumn("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
     EventColumn("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
@@ -51,13 +59,22 @@ COLUMNS = (
     EventColumn("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),
     EventColumn("tokens_out", "Tokens out", lambda e, _: count(e.tokens_out), 95, "right"),
     EventColumn(
-        "latency_seconds", "Latency", lambda e, _: duration(e.latency_seconds), 100, "right", "First start to end."
+        "latency_seconds",
+        "Latency",
+        lambda e, _: duration(e.latency_seconds),
+        100,
+        "right",
+        "From the first start to the last end.",
     ),
     EventColumn("credits_ai_tokens", "AI credits", lambda e, _: credits_text(e.credits.ai_tokens), 95, "right"),
     EventColumn("credits_compute", "Compute credits", lambda e, _: credits_text(e.credits.compute), 125, "right"),
     EventColumn("credits_storage", "Storage credits", lambda e, _: credits_text(e.credits.storage), 120, "right"),
     EventColumn(
-        "flags", "Flags", lambda e, _: _words([flag.value for flag in e.flags]), 150, help="What to know about it."
+        "flags",
+        "Flags",
+        lambda e, _: _words([flag.value for flag in e.flags]),
+        150,
+        help="What to know about this event.",
     ),
     EventColumn("sync_error", "Error", lambda e, _: e.sync_error, 240, help="Why it was not sent."),
     EventColumn("trace_url", "Langfuse", lambda e, _: e.trace_url, 80, help="The trace in Langfuse."),
@@ -68,13 +85,19 @@ COLUMNS = (
     EventColumn("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 95, "right"),
     EventColumn("storage_gb", "Storage (GB-months)", lambda e, _: _optional(credits_text, e.storage_gb), 150, "right"),
     EventColumn(
-        "cost_usd", "Langfuse cost", lambda e, _: usd(e.cost_usd), 115, "right", "US dollars, as Langfuse knows it."
+        "cost_usd", "Langfuse cost", lambda e, _: usd(e.cost_usd), 115, "right", "US dollars, as reported by Langfuse."
     ),
-    EventColumn("ai_credentials_ownership", "AI key of", lambda e, _: e.ai_credentials_ownership, 100),
+    EventColumn("ai_credentials_ownership", "AI key owner", lambda e, _: e.ai_credentials_ownership, 100),
     EventColumn("rate_card_version", "Rate card", lambda e, _: e.rate_card_version, 130),
-    EventColumn("ended_at", "End", lambda e, zone: moment(e.ended_at, zone), 160, help="Last end in the trace."),
+    EventColumn(
+        "ended_at",
+        "End",
+        lambda e, zone: moment(e.ended_at, zone),
+        160,
+        help="When the last observation of the trace ended.",
+    ),
     EventColumn("meter_event_identifier", "Meter event", lambda e, _: e.meter_event_identifier, 200),
-    EventColumn("synced_at", "Synced", lambda e, zone: _moment_or_none(e, zone), 160),
+    EventColumn("synced_at", "Synced at", lambda e, zone: _moment_or_none(e, zone), 160),
 )
 
 DEFAULT_COLUMNS = tuple(column.label for column in COLUMNS[:18])

@@ -48,7 +48,7 @@ def show_event(service: BillingService, event_id: str) -> None:
     if explanation.metadata:
         st.json(dict(explanation.metadata), expanded=1)
     else:
-        st.caption("The trace carries none.")
+        st.caption("The trace has no metadata.")
 
 
 def _facts(explanation: EventExplanation, zone: ZoneInfo) -> None:

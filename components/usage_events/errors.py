@@ -23,6 +23,6 @@ def stop_on_error() -> Iterator[None]:
             st.caption("Correct the filter, or start over.")
             st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="remedy-reset")
         elif isinstance(error, WarehouseError):
-            st.caption("Nothing is lost. Try again in a moment; if it stays, tell whoever runs this dashboard.")
+            st.caption("Nothing is lost. Try again in a moment; if the problem persists, contact your administrator.")
             st.button("Try again", icon=":material/refresh:", key="remedy-again")
         st.stop()

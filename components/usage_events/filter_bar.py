@@ -80,7 +80,7 @@ def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -
 
 
 def _custom_days() -> None:
-    for key, label in zip(DAY_KEYS, ("First day", "Last day"), strict=True):
+    for key, label in zip(DAY_KEYS, ("Start date", "End date"), strict=True):
         widget = _widget(key)
         st.date_input(
             label,
@@ -90,12 +90,12 @@ def _custom_days() -> None:
             on_change=choose,
             args=(key, widget),
             width=150,
-            help="Included. Empty: no limit on this side.",
+            help="Inclusive. Leave empty for no limit.",
         )
 
 
 def _more_filters(service: BillingService, principal: Principal, pin: PinnedView, *, is_open: bool) -> None:
-    st.caption("Several values of one filter mean any of them. Values you do not find can be typed.")
+    st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
     with st.container(width=PANEL_PIXELS):
         grid = st.grid(2, min_column_width=200, gap="small")
     for facet in FACETS:
@@ -140,8 +140,8 @@ def _without() -> None:
         "Without",
         [attribute.value for attribute in Attribute],
         can_be_typed=False,
-        empty="Does not matter",
-        says="Events that lack it. Several: events that lack all of them.",
+        empty="Not filtered",
+        says="Events missing this field. With several fields: events missing all of them.",
     )
 
 

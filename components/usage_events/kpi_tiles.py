@@ -32,7 +32,7 @@ TILES = (
         "Credits",
         lambda sums: sums.totals.credits.total,
         lambda value: f"{credits_text(value)} credits",
-        "AI token, compute and storage credits of every event of this filter.",
+        "AI token, compute and storage credits of all events matching this filter.",
     ),
     Tile(
         "Amount",
@@ -47,11 +47,11 @@ TILES = (
     Tile(
         "Tokens",
         lambda sums: sums.totals.tokens_total,
-        lambda value: "unknown: no event names any" if value is None else f"{count(value)} tokens",
-        "Input, output, cache and reasoning tokens, as far as Langfuse knows them.",
+        lambda value: "unknown: no event reports tokens" if value is None else f"{count(value)} tokens",
+        "Input, output, cache and reasoning tokens, as reported by Langfuse.",
     ),
     Tile(
-        "Unsynced",
+        "Not yet in Stripe",
         lambda sums: sums.unsynced_credits,
         lambda value: f"{credits_text(value)} credits",
         "Credits of events that Stripe has not accepted yet: pending, sending or in error.",

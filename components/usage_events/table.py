@@ -103,7 +103,7 @@ def csv_link(params: GetUsageEventsParams) -> None:
         "CSV",
         f"{f'/{base}' if base else ''}{CSV_PATH}?{csv_query(params)}",
         icon=":material/download:",
-        help="Every event of this filter with exact figures, in time order.",
+        help="All events matching this filter with exact figures, in time order.",
     )
 
 
@@ -116,7 +116,7 @@ def new_data_notice(service: BillingService, principal: Principal, shown: GetUsa
     if newest.days == service.summary(shown, principal).days:
         return
     with place:
-        st.caption("New events arrived since this view was opened.", width="content")
+        st.caption("New events have arrived since this view was opened.", width="content")
         # The whole page has to follow, so the click runs it and not only the table.
         st.button("Show them", icon=":material/sync:", key="show-new", on_click=_show_new)
 

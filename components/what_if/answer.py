@@ -99,12 +99,12 @@ def _plans(service: BillingService, kept: RerateResult) -> None:
     found: Rerating = kept.found
     rows = found.plan_limits[:SHOWN_CROSSINGS]
     if rows:
-        title = "Customers that pass what their plan includes"
+        title = "Customers that exceed what their plan includes"
         _table(title, crossing_rows(rows, service.settings.zone), f"what-if-plans-{kept.number}")
         if (rest := len(found.plan_limits) - len(rows)) > 0:
             st.caption(f"and {rest:,} more with smaller differences")
     else:
-        st.caption("No customer whose plan is known passes what it includes.")
+        st.caption("No customer whose plan is known exceeds what it includes.")
     if (text := unknown_plans_text(found)) is not None:
         st.caption(plain(text))
 

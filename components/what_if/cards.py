@@ -44,9 +44,11 @@ LABELS = {
 }
 
 NOTES = {
-    CardSource.TEXT: "The cards in force, as YAML: change a figure and give the changed card an id of its own.",
+    CardSource.TEXT: "The cards in force, as YAML: change a figure and give the changed card a new id.",
     CardSource.FILE: "A rate card file, YAML or JSON.",
-    CardSource.CURRENT: "Usage keeps the card it was first rated with; this prices all of it with those in force now.",
+    CardSource.CURRENT: (
+        "Usage keeps the rate card it was first rated with; this re-rates all of it with the cards in force now."
+    ),
 }
 
 

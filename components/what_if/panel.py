@@ -33,19 +33,20 @@ from components.what_if.state import (
 from components.what_if.texts import applied_text, apply_sentences, cards_line, confirms, progress_text, window_text
 
 FORM = (
-    "What history would have cost under other rate cards, event by event. Working it out changes nothing; only "
-    "applying it does, and that is for admins."
+    "What past usage would have cost under other rate cards, event by event. Calculating changes nothing; only "
+    "applying "
+    "does, and only admins can apply."
 )
 
 SETTINGS_NOTE = (
-    "Whom history would bill under the settings in force now (override, default customer, excluded environments, "
-    "metadata names, organization map) is asked on the command line: python -m billing_core rerate --settings. What "
+    "To see whom past usage would bill under the current settings (override, default customer, excluded environments, "
+    "metadata names, organization map), use the command line: python -m billing_core rerate --settings. What "
     "was sent under other settings carries the flag policy_differs."
 )
 
-LIMITED = "A rate card is for every organization, so this is for people who may see all of them."
+LIMITED = "Rate cards apply to all organizations, so only accounts that can see all of them have access."
 
-READERS_NOTE = "Your role works out what cards would change. Applying them is for admins."
+READERS_NOTE = "You can calculate what cards would change. Only admins can apply them."
 
 REFRESH_SECONDS = 0.5
 """Between two looks at cards that are being applied."""
@@ -86,13 +87,13 @@ def _question(service: BillingService, principal: Principal, *, is_busy: bool) -
     with st.container(horizontal=True, vertical_alignment="bottom", key="what-if-bar"):
         span_boxes(URL, service.settings.zone)
         asked = st.button(
-            "Work it out",
+            "Calculate",
             type="primary",
             icon=":material/calculate:",
             key="what-if-ask",
             disabled=found is None or is_busy,
         )
-    st.caption("An event belongs to the period in which it began.")
+    st.caption("An event belongs to the period in which it started.")
     if asked and found is not None:
         _work_out(service, principal, *found)
         st.rerun()
@@ -111,7 +112,7 @@ def _work_out(service: BillingService, principal: Principal, cards: RateCardFile
     try:
         found = service.rerating.what_if(principal, cards, *window, progress=see)
     except BillingError as error:
-        remember_outcome(SAID, f"Not worked out: {error}", is_done=False)
+        remember_outcome(SAID, f"Not calculated: {error}", is_done=False)
     else:
         keep(cards, label, window, found, version)
     finally:
@@ -124,7 +125,7 @@ def _work_out(service: BillingService, principal: Principal, cards: RateCardFile
 def _decide(service: BillingService, principal: Principal, kept: RerateResult, *, is_busy: bool) -> None:
     is_current = kept.version == service.version()
     if not kept.found.applied and not is_current:
-        st.caption("The ledger has changed since this was worked out. Work it out again to see what it would do now.")
+        st.caption("The ledger has changed since this was calculated. Calculate again to see the effect now.")
     with st.container(horizontal=True, vertical_alignment="center", key="what-if-decide"):
         if kept.found.events_changed and not kept.found.applied and principal.role is Role.ADMIN:
             st.button(
@@ -134,7 +135,7 @@ def _decide(service: BillingService, principal: Principal, kept: RerateResult, *
                 disabled=is_busy or not is_current,
                 on_click=ask_to_apply,
             )
-        st.button("Put away", icon=":material/close:", key="what-if-discard", on_click=discard)
+        st.button("Dismiss", icon=":material/close:", key="what-if-discard", on_click=discard)
     if principal.role is not Role.ADMIN:
         st.caption(READERS_NOTE)
 
@@ -186,7 +187,7 @@ def _show_progress(service: BillingService) -> None:
     if state is None or state.ended_at is None:
         return
     if state.result is None:
-        text = f"{state.error} What was booked stays; apply again to book the rest."
+        text = f"{state.error} What was applied stays; apply again for the rest."
         remember_outcome(SAID, text, is_done=False)
         return
     remember_outcome(SAID, applied_text(state.result, state.ended_at, service.settings.zone), is_done=True)

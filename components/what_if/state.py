@@ -21,7 +21,7 @@ SAID = "what-if.said"
 
 ANSWER, APPLYING, AWAITED = "what-if.answer", "what-if.applying", "what-if.awaited"
 
-BUSY = "Somebody is applying other cards at this moment. Wait until that is done, then work it out again."
+BUSY = "Somebody is applying rate cards right now. Wait until that is done, then calculate again."
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def tiles(found: Rerating) -> list[MetricTile]:
             "Would change",
             compact(found.events_changed),
             count_of(found.events_changed, "event"),
-            "Different afterwards in credits, price, card or flags.",
+            "Credits, price, card or flags would differ.",
         ),
         MetricTile("Old credits", compact(old), exact(old), "What the ledger has now."),
         MetricTile("New credits", compact(new), exact(new), "Under the other cards."),
@@ -148,13 +148,13 @@ def tiles(found: Rerating) -> list[MetricTile]:
             "Difference",
             _with_sign(compact(up), up),
             f"{signed(up)} credits, {change(new, old)}",
-            "New less old, in credits.",
+            "New minus old, in credits.",
         ),
         MetricTile(
             "Difference in USD",
             _with_sign(compact(money, prefix="$"), money),
             f"{_signed_usd(money)}, {change(new_usd, old_usd)}",
-            "New less old.",
+            "New minus old.",
         ),
     ]
 
@@ -167,9 +167,9 @@ def verdict_text(found: Rerating) -> str:
     """The result of a re-rating in a sentence."""
     what = "changed" if found.applied else "would change"
     if not found.events:
-        return "There is no event in this period."
+        return "There are no events in this period."
     if not found.events_changed:
-        return f"No event {what}: these cards give what the ledger has."
+        return f"No event {what}: these cards give the same figures as the ledger."
     return (
         f"{count(found.events_changed)} of {count_of(found.events, 'event')} {what}: "
         f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}."
@@ -190,10 +190,10 @@ def tie_text(found: Rerating, shown_credits: Decimal) -> str:
     """Whether the old credits equal those that Usage Events shows for the same period, in words."""
     old = sums(found)[0]
     if old == shown_credits:
-        return "✓ The old credits equal Usage Events for this period."
+        return "✓ The old credits reconcile to Usage Events for this period."
     return (
-        f"Usage Events shows {exact(shown_credits)} credits for this period: there, what came late for a closed month "
-        "counts in the month that was open. Here every event counts in its own time."
+        f"Usage Events shows {exact(shown_credits)} credits for this period: there, late usage of a closed month "
+        "counts in the month that was open. Here every event counts in its own month."
     )
 
 
@@ -212,7 +212,7 @@ def organization_rows(rows: Sequence[OrganizationDelta]) -> Rows:
     }
 
 
-_ARROWS = {"up": "▲ reaches its plan", "down": "▼ stays within its plan"}
+_ARROWS = {"up": "▲ reaches its plan's limit", "down": "▼ stays within its plan's limit"}
 
 
 def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
@@ -220,7 +220,7 @@ def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
     return {
         "Customer": [row.customer_id for row in rows],
         "Organizations": [", ".join(row.organizations) for row in rows],
-        "Plan": [row.plan or "without a name" for row in rows],
+        "Plan": [row.plan or "unnamed" for row in rows],
         "What happens": [_ARROWS[row.direction] for row in rows],
         "Included": [exact(row.included) for row in rows],
         "Used now": [exact(row.old_used) for row in rows],
@@ -234,22 +234,22 @@ def unknown_plans_text(found: Rerating) -> str | None:
     unknown = found.plan_limits_unknown
     if not unknown:
         return None
-    return f"Of {count_of(unknown, 'customer')} with a difference the plan, or its use, is not known."
+    return f"For {count_of(unknown, 'customer')} with a difference, the plan or its usage is unknown."
 
 
 def to_send_text(found: Rerating) -> str:
     """What the next push would send, or give back, because of a re-rating."""
     owed = found.to_send
     if not owed.events:
-        return "Nothing of it was sent to Stripe yet: there is nothing to correct there."
+        return "None of it has been sent to Stripe yet, so there is nothing to correct there."
     whom = f"{count_of(owed.events, 'event')} of {count_of(owed.customers, 'customer')}"
     were = "were sent already" if owed.events != 1 else "was sent already"
     what = (
-        f"give back {exact(-owed.credits)} credits on balance"
+        f"give back {exact(-owed.credits)} credits net"
         if owed.credits < 0
-        else f"send {exact(owed.credits)} more credits on balance"
+        else f"send {exact(owed.credits)} more credits net"
     )
-    return f"{whom} {were}: the next push would {what}, as far as their billing periods are open."
+    return f"{whom} {were}: the next push would {what}, where their billing periods are still open."
 
 
 def kept_rows(found: Rerating) -> Rows:
@@ -287,13 +287,16 @@ def apply_sentences(found: Rerating) -> list[str]:
     """What applying a re-rating means, in sentences."""
     up = signed(found.delta_credits)
     return [
-        f"{count_of(found.events_changed, 'event')} get other figures: {up} credits, {_signed_usd(found.delta_usd)}.",
         (
-            "Each keeps its former state in its history. What lies in a closed month counts in the open one; closed "
+            f"{count_of(found.events_changed, 'event')} would get new figures: {up} credits, "
+            f"{_signed_usd(found.delta_usd)}."
+        ),
+        (
+            "Each keeps its earlier figures in its history. Changes to a closed month count in the open one; closed "
             "months stay as they are."
         ),
         to_send_text(found),
-        "Later pulls keep the new card for these events. To go back, re-rate the same period with the former cards.",
+        "Later pulls keep the new card for these events. To go back, re-rate the same period with the previous cards.",
     ]
 
 
@@ -310,8 +313,9 @@ def progress_text(state: RerateState) -> str:
 def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
     """The result of applying a re-rating, in a sentence."""
     if not found.events_changed:
-        return "Nothing was booked: the ledger had these figures already."
+        return "Nothing was applied: the ledger already has these figures."
     return (
-        f"Booked {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} credits, "
+        f"Applied {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} "
+        "credits, "
         f"{_signed_usd(found.delta_usd)}. {to_send_text(found)}"
     )

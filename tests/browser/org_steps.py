@@ -46,7 +46,7 @@ def wait_for_first(page: Page, organization: str) -> None:
 
 def mark(page: Page) -> Locator:
     """The link to Usage Events that names the credits."""
-    return page.get_by_role("link", name="✓ ties out with Usage Events")
+    return page.get_by_role("link", name="✓ reconciles to Usage Events")
 
 
 def credits_in(text: str) -> Decimal:

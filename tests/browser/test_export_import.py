@@ -263,7 +263,7 @@ def test_a_changed_file_is_shown_imported_and_taken_back(admin: BrowserContext, 
     page = opened(admin, dashboard, "?view=import")
     upload(page, "october.csv", as_csv(rows))
     expect_counts(page, new=1, changed=1, unchanged=39, rejected=0)
-    expect(page.get_by_text(f"Sums change by +1 event, +{added} credits")).to_be_visible()
+    expect(page.get_by_text(f"Totals change by +1 event, +{added} credits")).to_be_visible()
     assert usage_credits(admin, dashboard) == before
     page.get_by_role("button", name="Import…").click()
     dialog = page.get_by_role("dialog")
@@ -272,7 +272,7 @@ def test_a_changed_file_is_shown_imported_and_taken_back(admin: BrowserContext, 
     expect(dialog).to_be_hidden()
     assert usage_credits(admin, dashboard) == before + added
     upload(page, "october.csv", as_csv(rows))
-    expect(page.get_by_text("Everything in this file is in the ledger already")).to_be_visible()
+    expect(page.get_by_text("Everything in this file is already in the ledger")).to_be_visible()
     discard = page.get_by_role("button", name="Discard")
     discard.click()
     expect(discard).to_have_count(0)
@@ -293,7 +293,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_imported(admin: Brows
     page = opened(admin, dashboard, "?view=import")
     upload(page, "broken.csv", as_csv(rows))
     expect_counts(page, new=0, rejected=1)
-    expect(page.get_by_text("Nothing is imported until they are mended")).to_be_visible()
+    expect(page.get_by_text("Nothing is imported until they are corrected")).to_be_visible()
     expect(page.get_by_role("button", name="Import…")).to_have_count(0)
     with page.expect_download() as download:
         page.get_by_role("button", name="Rejected rows (CSV)").click()

@@ -110,7 +110,7 @@ def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it
     name = month_name(LAST_MONTH)
     page = months(finance, dashboard)
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.get_by_text(re.compile("stands? against closing"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    expect(page.get_by_text(re.compile("(block|blocks) closing"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
     settle(page)
     close = page.get_by_role("button", name=f"Close {name}…")
     expect(close).to_be_disabled()
@@ -137,7 +137,7 @@ def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it
     assert manifest["closed_by"] == "fay"
 
     page.get_by_role("button", name="Verify", exact=True).click()
-    expect(page.get_by_text(f"{name} is as it was closed.")).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    expect(page.get_by_text(f"{name}  is unchanged since it was closed.")).to_be_visible(timeout=WORK_TIMEOUT_MS)
     assert faults(page) == {}
 
     page.get_by_role("button", name="Reopen…").click()
@@ -180,10 +180,10 @@ def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserCo
     box.press("Control+Enter")
     expect(page.get_by_text(re.compile("^dearer: from"))).to_be_visible()
     settle(page)
-    page.get_by_role("button", name="Work it out").click()
+    page.get_by_role("button", name="Calculate").click()
     verdict = page.get_by_text(re.compile(r"[\d,]+ of [\d,]+ events would change: \+"))
     expect(verdict).to_be_visible(timeout=WORK_TIMEOUT_MS)
-    expect(page.get_by_text("✓ The old credits equal Usage Events for this period.")).to_be_visible()
+    expect(page.get_by_text("✓ The old credits reconcile to Usage Events for this period.")).to_be_visible()
     number = verdict.inner_text().split(" of ")[0]
     assert faults(page) == {}
     page.get_by_role("button", name="Apply…").click()

@@ -227,7 +227,7 @@ def test_analysts_find_no_link_and_are_refused_when_they_type_the_address(chromi
     context = context_of(chromium, dashboard, "ann")
     page = context.new_page()
     page.goto(f"{dashboard.url}/organization_stats?view=Charts")
-    expect(page.get_by_text("this needs admin")).to_be_visible()
+    expect(page.get_by_text("the admin role")).to_be_visible()
     settle(page)
     expect(page.get_by_role("link", name="Usage Events")).to_be_visible()
     expect(page.get_by_role("link", name="Organization Stats")).to_have_count(0)

@@ -164,7 +164,7 @@ def test_a_demoted_and_a_removed_person_lose_access_with_the_next_click(page, pr
     sign_in(page, "ada", "correct horse")
     expect_page(page, "Probe")
     page.goto(probe.url + "/finance_only")
-    expect(page.get_by_text("ada has the role analyst; this needs finance or admin")).to_be_visible()
+    expect(page.get_by_text("You need the finance or admin role to view this page.")).to_be_visible()
     expect(page.get_by_text("secret figures")).to_have_count(0)
     file.remove("ada")
     page.get_by_role("link", name="Probe").click()
@@ -174,7 +174,7 @@ def test_a_demoted_and_a_removed_person_lose_access_with_the_next_click(page, pr
 def test_a_page_for_finance_refuses_an_analyst_by_address_and_by_link(page, probe):
     page.goto(probe.url + "/finance_only")
     sign_in(page, "analyst", "analyst-demo")
-    refusal = page.get_by_text("analyst has the role analyst; this needs finance or admin")
+    refusal = page.get_by_text("You need the finance or admin role to view this page.")
     expect(refusal).to_be_visible()
     page.get_by_role("link", name="Second").click()
     expect_page(page, "Second")
@@ -189,7 +189,7 @@ def test_ten_wrong_passwords_are_throttled_and_the_right_one_has_to_wait_as_well
         for attempt in range(1, 11):
             fill_in_form(page, "admin", f"wrong horse {attempt}")
             message = (
-                "Username or password is not right." if attempt <= 5 else "Too many attempts. Try again in 15 minutes."
+                "Incorrect username or password." if attempt <= 5 else "Too many attempts. Try again in 15 minutes."
             )
             expect(page.get_by_text(message)).to_be_visible()
             expect(page.get_by_label("Password", exact=True)).to_have_value("")

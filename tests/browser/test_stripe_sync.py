@@ -123,7 +123,7 @@ def decide(page: Page, verb: str) -> str:
     """Confirm the open dialog; returns what its button says after the verb."""
     dialog = page.get_by_role("dialog")
     confirm = dialog.get_by_role("button", name=re.compile(rf"{verb} [\d,]+ events?: [\d,.]+ credits \(\$"))
-    expect(dialog.get_by_text(re.compile("This would touch"))).to_be_visible()
+    expect(dialog.get_by_text(re.compile("This affects"))).to_be_visible()
     expect(confirm).to_be_enabled()
     what = confirm.inner_text().split(f"{verb} ")[-1].strip()
     confirm.click()
@@ -200,7 +200,7 @@ def test_from_a_preview_over_the_push_to_the_passport_behind_a_difference(
 def test_finance_reads_the_page_and_finds_no_button_that_acts(chromium: Browser, dashboard: Server):
     context = context_of(chromium, dashboard, "fay")
     page = opened(context, dashboard)
-    expect(page.get_by_text("Pushing, retrying, holding and releasing are for admins")).to_be_visible()
+    expect(page.get_by_text("Only admins can push, retry, hold and release")).to_be_visible()
     expect(page.get_by_role("button", name="Preview a push")).to_have_count(0)
     expect(page.get_by_role("button", name="Hold…")).to_have_count(0)
     answer = page.request.get(f"{dashboard.url}/download/sync-problems.csv")

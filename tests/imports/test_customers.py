@@ -108,7 +108,7 @@ def test_taking_a_map_back_makes_its_lines_as_they_were(world):
     assert (found.removed, found.restored) == (1, 1)
     assert lines(world) == before
     assert world.event("a").customer_id is None
-    with pytest.raises(BadParameter, match="took this one back"):
+    with pytest.raises(BadParameter, match="undid this one"):
         world.undo(result)
 
 

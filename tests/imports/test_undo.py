@@ -83,7 +83,9 @@ def test_the_same_file_can_be_imported_and_taken_back_again(world):
 def test_an_import_is_taken_back_once(world):
     result = world.bring_lines(line("c"))
     world.undo(result)
-    with pytest.raises(BadParameter, match=r"an import that stands; tester took this one back at 2026-11-20 12:00 UTC"):
+    with pytest.raises(
+        BadParameter, match=r"an import that was not undone; tester undid this one at 2026-11-20 12:00 UTC"
+    ):
         world.undo(result)
     with pytest.raises(NotFound, match="import 'x' is not known"):
         world.desk.undo("x", EVERYONE)

@@ -169,7 +169,7 @@ def test_pending_usage_a_rule_holds_becomes_an_error_in_words(shelf):
     assert (frozen.newly_held, held) == (1, 1)
     (status, error, intent) = shelf.events()["old"]
     assert (status, intent) == ("error", None)
-    assert error == "older than 35 days: Stripe takes no usage of 2026-10-11T12:00:00Z any more"
+    assert error == "older than 35 days: Stripe no longer accepts usage of 2026-10-11T12:00:00Z"
 
 
 def test_of_sent_usage_only_the_correction_is_held(shelf):

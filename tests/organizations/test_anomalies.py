@@ -159,7 +159,7 @@ def test_organizations_younger_than_two_weeks_are_named_and_not_judged():
     )
     [one] = report.not_judged
     assert one.organization_id == "new"
-    assert one.reason == ("6 days of history before the last judged day (first usage on 2026-08-13); 14 are needed.")
+    assert one.reason == ("6 days of history before the last assessed day (first usage on 2026-08-13); 14 are needed.")
 
 
 def test_a_week_that_is_unusual_as_a_whole_is_named():

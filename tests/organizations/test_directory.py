@@ -209,7 +209,7 @@ def test_an_overriding_default_customer_is_spoken_of(tmp_path):
         BILLING_OVERRIDE_CUSTOMER_ID="true",
     )
     found = office.directory.preview(EVERYONE, [Change("org_a", None, "cus_a")])
-    assert "bills everything to cus_default: the map decides nothing" in found.notes[0]
+    assert "bills everything to cus_default: the map has no effect" in found.notes[0]
     assert found.moved.events == 0
     office.ledger.engine.close()
 

@@ -107,7 +107,7 @@ def test_the_same_history_gives_the_same_forecast():
 
 def test_a_clear_growth_is_followed_and_the_method_says_so():
     found = answered([10 * 1.02**day * (1 + day % 7 / 10) for day in range(112)])
-    assert "a trend that fades" in found.method
+    assert "a damped trend" in found.method
     assert found.expected > 1000 + 20.5 * 10 * 1.02**112  # not below the level of the last day
 
 
@@ -158,7 +158,7 @@ def test_the_early_date_comes_before_the_late_one_and_agrees_with_the_interval()
         (
             [100] * 60,
             {"period_end": datetime(2026, 11, 10, 9, tzinfo=UTC)},
-            "The billing period that was last read is over since 2026-11-10 09:00 UTC.",
+            "The billing period that was last read ended on 2026-11-10 09:00 UTC.",
         ),
     ],
 )

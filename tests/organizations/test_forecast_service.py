@@ -178,7 +178,7 @@ def test_without_a_known_period_it_is_about_the_calendar_month_and_says_so(desk)
     assert found.asked.used == 94_000  # nine days and today
     assert found.expected == 94_000 + 5_000 + 20 * 10_000
     assert found.exhaustion is None
-    assert found.notes == ("No billing period is known, so this is about the calendar month (UTC).",)
+    assert found.notes == ("No billing period is known, so this covers the calendar month (UTC).",)
 
 
 def test_of_several_customers_the_one_with_the_largest_use_counts_and_its_own_days_alone(desk):
@@ -186,7 +186,7 @@ def test_of_several_customers_the_one_with_the_largest_use_counts_and_its_own_da
     limits = [limit(customer="cus_small", used=Decimal(2_000)), limit(used=Decimal(60_000))]
     found = desk(rows, limits).forecast(EVERYONE, "org_a")
     assert found.expected == 60_000 + 5_000 + 24 * 10_000
-    assert found.notes == ("The organization has other customers too: this is about cus_a alone.",)
+    assert found.notes == ("The organization has other customers too: this covers cus_a alone.",)
 
 
 def test_a_customer_of_several_organizations_says_nothing_about_when_the_plan_runs_out(desk):
@@ -208,7 +208,7 @@ def test_events_of_the_customer_that_name_no_organization_use_up_its_plan_too(de
 def test_events_without_an_organization_are_forecast_for_the_calendar_month(desk):
     found = desk(daily(70, 1_000, organization_id=None), [limit(None)]).forecast(EVERYONE, None)
     assert found.expected == 9_000 + 500 + 20_000
-    assert found.notes == ("Events without an organization have no plan: this is about the calendar month (UTC).",)
+    assert found.notes == ("Events without an organization have no plan: this covers the calendar month (UTC).",)
 
 
 def test_days_are_those_of_the_reporting_timezone(desk):
@@ -243,7 +243,7 @@ def test_usage_that_was_last_read_days_ago_is_forecast_from_there(desk):
     found = part.forecast(EVERYONE, "org_a")
     assert isinstance(found, Forecast)
     assert found.expected == 300_000  # 5 November to 4 December, nothing taken for silence
-    assert found.notes == ("Usage is known until 2026-11-05 00:00 UTC; the forecast begins there.",)
+    assert found.notes == ("Usage is known until 2026-11-05 00:00 UTC; the forecast starts there.",)
 
 
 def test_a_forecast_follows_new_bookings(desk):
@@ -335,7 +335,7 @@ def test_a_window_is_judged_by_its_whole_days_alone(desk):
 def test_a_window_without_a_beginning_is_judged_for_its_last_92_days(desk):
     report = desk(daily(70, 10_000)).anomalies(EVERYONE, None, None)
     assert (report.first_day, report.last_day) == (date(2026, 8, 10), date(2026, 11, 9))
-    assert report.note == "The last 92 days are judged."
+    assert report.note == "The last 92 days are assessed."
 
 
 def test_the_day_of_a_clock_change_is_a_day(desk):
@@ -445,9 +445,9 @@ def test_a_mark_is_about_what_its_reader_saw(odd):
 
 def test_only_anomalies_can_be_marked(odd):
     for day in (ODD - DAY, TODAY, date(2030, 1, 1)):
-        with pytest.raises(NotFound, match="is no anomaly"):
+        with pytest.raises(NotFound, match="is not an anomaly"):
             odd.mark(EVERYONE, "org_a", day)
-    with pytest.raises(NotFound, match="is no anomaly"):
+    with pytest.raises(NotFound, match="is not an anomaly"):
         odd.mark(EVERYONE, "org_unknown", ODD)
     with pytest.raises(NotFound, match="is not marked as seen"):
         odd.unmark(EVERYONE, "org_a", ODD)

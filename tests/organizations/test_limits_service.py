@@ -43,7 +43,7 @@ def test_only_admins_may_ask(world, who):
         lambda: limits(world).notices.due_notices(who),
         lambda: limits(world).notices.mark_seen(who, []),
     ):
-        with pytest.raises(AccessDenied, match="this needs admin"):
+        with pytest.raises(AccessDenied, match="this needs the admin role"):
             ask()
 
 

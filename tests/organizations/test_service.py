@@ -208,9 +208,9 @@ def test_a_question_without_answers_is_empty_and_ties_out(service):
 
 @pytest.mark.parametrize("role", [Role.ANALYST, Role.FINANCE])
 def test_only_admins_may_ask(service, role):
-    with pytest.raises(AccessDenied, match="needs admin"):
+    with pytest.raises(AccessDenied, match="needs the admin role"):
         service.organizations.statistics(GetUsageEventsParams(), Principal("eve", role))
-    with pytest.raises(AccessDenied, match="needs admin"):
+    with pytest.raises(AccessDenied, match="needs the admin role"):
         service.organizations.active_users(GetUsageEventsParams(), Principal("eve", role))
 
 

@@ -42,7 +42,7 @@ def test_only_admins_are_offered_the_audit_log(name):
 def test_an_admin_limited_to_organizations_is_told_that_it_is_not_for_them(monkeypatch):
     monkeypatch.setattr(sign_in, "_principal", lambda: Principal("admin-a", Role.ADMIN, frozenset({"org_a"})))
     run = opened()
-    assert "it is for admins who may see all of them" in texts(run)
+    assert "only admins who can see all of them have access" in texts(run)
     assert not run.dataframe
 
 
@@ -80,15 +80,15 @@ def test_a_choice_changes_table_and_address():
 
 def test_nothing_found_says_so_and_keeps_the_filters():
     run = opened(find="no such thing")
-    assert "No entry fits these filters." in texts(run)
+    assert "No entries match these filters." in texts(run)
     assert box(run, "text_input", "find").value == "no such thing"
     run = opened(span="Custom", from_day="2020-01-01", to_day="2020-01-02")
-    assert "No entry fits these filters." in texts(run)
+    assert "No entries match these filters." in texts(run)
 
 
 def test_days_in_the_wrong_order_are_named_and_can_be_corrected():
     run = opened(span="Custom", from_day="2026-02-02", to_day="2026-02-01")
-    assert "last day" in texts(run)
+    assert "start date" in texts(run)
     assert len(run.get("date_input")) == 2
     assert not run.dataframe
 
@@ -131,5 +131,5 @@ def test_an_edited_entry_is_named(service):
         writer.rows("UPDATE audit SET actor = 'ada' WHERE seq = 2")
     run = opened()
     run.button(key="audit-verify").click().run()
-    assert "The audit log is not as it was written" in texts(run)
-    assert "Only what stands before entry 2 is proven." in texts(run)
+    assert "The audit log has been altered" in texts(run)
+    assert "Only entries before entry 2 are proven." in texts(run)

@@ -344,7 +344,7 @@ def test_the_same_question_is_asked_once(exports):
 def test_no_event_is_nothing_to_export_and_the_way_out_is_offered(exports):
     exports.rows = 0
     run = opened(user="nobody")
-    assert "No events match. Widen the period or take filters out." in texts(run)
+    assert "No events match. Widen the period or remove filters." in texts(run)
     assert run.button(key="export-page-start").disabled
     run.button(key="export-page-reset").click().run()
     assert run.query_params == {"span": "All time"}
@@ -366,7 +366,7 @@ def test_what_cannot_be_previewed_says_why_and_is_not_exported(exports, error, s
 
 def test_what_was_typed_wrong_is_named():
     run = opened(span="Custom", from_day="2026-02-02", to_day="2026-02-01")
-    assert "last day: '2026-02-01' is not accepted" in texts(run)
+    assert "End date must be on or after the start date: 2026-02-01 is before" in texts(run)
     assert box(run, "Period").value == "Custom"
 
 
@@ -511,7 +511,7 @@ def test_a_file_is_shown_with_what_it_would_do_before_anything_changes(imports):
         ("Rejected", "0"),
     ]
     assert "2 events with 300 credits are pending and would be sent" in shown
-    assert "Sums change by +2 events, +300 credits, +$0.012 over 1 organization." in shown
+    assert "Totals change by +2 events, +300 credits, +$0.012 over 1 organization." in shown
     assert list(frame(run, "Amount (USD)")["Organization"]) == ["org_<b>a</b>"]
     assert "2 columns: id, *timestamp*" in shown
     assert imports.applied == []
@@ -571,7 +571,7 @@ def test_rejected_rows_are_named_and_may_be_left_out_on_purpose(imports):
     )
     run = uploaded()
     assert [one.value for one in run.metric] == ["2", "1", "1", "1,200"]
-    assert "1,200 rows are rejected. Nothing is imported until they are mended" in texts(run)
+    assert "1,200 rows are rejected. Nothing is imported until they are corrected" in texts(run)
     assert list(frame(run, "Reason")["Reason"]) == ["'=SUM(A1)' is no number"]
     assert "and 1,199 more rows; the CSV lists the first 1" in texts(run)
     assert "import-apply" not in keys(run)
@@ -586,7 +586,7 @@ def test_a_file_that_is_not_whole_is_never_imported(imports):
         PLAN, is_whole=False, rejected_rows=1, rejected=(RejectedLine(0, "", "the file is cut off"),)
     )
     run = uploaded()
-    assert "This file cannot be used; nothing of it is imported." in texts(run)
+    assert "This file cannot be used; nothing is imported." in texts(run)
     assert [(one.label, one.value) for one in run.metric] == [("Rejected", "1")]
     assert list(frame(run, "Reason")["Row"]) == ["file"]
     assert not {"import-apply", "import-skip"} & keys(run)
@@ -603,7 +603,7 @@ def test_a_file_that_cannot_be_read_says_why_and_can_be_put_away(imports):
 def test_what_is_there_already_is_nothing_to_import(imports):
     imports.found = replace(PLAN, outcome=ImportOutcome(0, 0, 4))
     run = uploaded()
-    assert "Everything in this file is in the ledger already" in texts(run)
+    assert "Everything in this file is already in the ledger" in texts(run)
     assert "import-apply" not in keys(run)
 
 
@@ -629,10 +629,10 @@ def test_a_ledger_that_moved_on_is_said_and_looked_at_again(imports):
     wiring.service().close()
     ledger_at(path, [usage_row(id="later", timestamp=clock.now())]).engine.close()
     run.run()
-    assert "The ledger has changed since this was worked out." in texts(run)
+    assert "The ledger has changed since this" in texts(run)
     run.button(key="import-again").click().run()
     assert len(imports.read) == 2
-    assert "The ledger has changed since this was worked out." not in texts(run)
+    assert "The ledger has changed since this" not in texts(run)
 
 
 def test_an_import_is_undone_after_saying_what_that_takes_back(imports):
@@ -641,7 +641,7 @@ def test_an_import_is_undone_after_saying_what_that_takes_back(imports):
     run.button(key="import-confirm").click().run()
     run.selectbox(key="import-undo-choice").set_value("imp_1").run()
     run.button(key="import-undo").click().run()
-    assert "2 events that came with it would be removed and 1 event it changed would be restored." in texts(run)
+    assert "2 events added by it would be removed and 1 event it changed would be restored." in texts(run)
     assert imports.undone == []
     run.button(key="import-undo-confirm").click().run()
     assert imports.undone == ["imp_1"]
@@ -662,7 +662,7 @@ def test_an_undo_that_is_refused_says_why(imports):
 
 def test_an_empty_list_of_imports_says_so():
     run = opened(view="import")
-    assert "Nothing was imported yet." in texts(run)
+    assert "Nothing has been imported yet." in texts(run)
     assert "import-undo" not in keys(run)
 
 

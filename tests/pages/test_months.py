@@ -139,7 +139,7 @@ def test_people_limited_to_organizations_are_told_that_months_are_not_for_them(m
     limited = Principal("fin-a", Role.FINANCE, frozenset({"org_a"}))
     monkeypatch.setattr(sign_in, "_principal", lambda: limited)
     run = opened()
-    assert "so months are for people who may see all of them" in texts(run)
+    assert "only accounts that can see all of them have access" in texts(run)
     assert not run.dataframe
 
 
@@ -178,7 +178,7 @@ def test_months_stand_newest_first_with_state_and_figures_in_the_reporting_timez
     assert list(table["State"]) == ["○ lasts on", "● to close"]
     assert list(table["Events"]) == ["1", "2"]
     assert list(table["Credits"]) == ["150.00", "300.00"]
-    assert "A month is one of the reporting timezone, UTC." in texts(run)
+    assert "Months follow the reporting timezone, UTC." in texts(run)
 
 
 def test_the_month_that_waits_is_looked_at_first_and_the_url_may_ask_for_another():
@@ -192,7 +192,7 @@ def test_choosing_a_month_changes_the_address():
     run = opened()
     choice(run).set_value("2026-11").run()
     assert run.query_params["month"] in ("2026-11", ["2026-11"])
-    assert "November 2026 lasts until 2026-12-01 00:00 (UTC)." in texts(run)
+    assert "November 2026 ends at 2026-12-01 00:00 (UTC)." in texts(run)
     assert "months-check" not in keys(run)
 
 
@@ -206,7 +206,7 @@ def test_nothing_is_read_before_somebody_asks(world):
 
 def test_a_month_against_which_nothing_stands_is_closed_after_a_confirmation(world):
     run = press(opened(), "months-check")
-    assert "Nothing stands against closing October 2026." in texts(run)
+    assert "Nothing blocks closing October 2026." in texts(run)
     run.button(key="months-close").click().run()
     assert "October 2026 has 2 events, 300 credits ($0.012)." in texts(run)
     assert world.states()[OCTOBER] == "over"
@@ -223,7 +223,7 @@ def test_every_cause_stands_with_its_figures_what_to_do_and_the_way_to_its_event
     world.set_status("pending", "a1")
     run = press(opened(), "months-check")
     shown = texts(run)
-    assert "1 cause stands against closing October 2026." in shown
+    assert "1 issue blocks closing October 2026." in shown
     assert "**Not sent**" in shown
     assert "1 event · 150 credits" in shown
     assert "Not sent to Stripe yet: push, then close again." in shown
@@ -302,7 +302,7 @@ def test_a_book_that_cannot_be_read_is_said_calmly_and_can_be_tried_again(world,
         run = press(opened(), "months-check")
     assert "The check of October 2026 stopped: Langfuse did not answer; try again later" in texts(run)
     assert "months-close" not in keys(run)
-    assert "Nothing stands against" in texts(press(run, "months-check"))
+    assert "Nothing blocks" in texts(press(run, "months-check"))
 
 
 def test_a_failed_close_says_that_the_month_is_not_closed(world, monkeypatch):
@@ -361,7 +361,7 @@ def test_the_manifest_is_shown_with_its_tables_and_its_file(world):
 def test_verifying_says_that_a_month_is_as_it_was_closed(world):
     world.close()
     run = press(opened(), "months-verify")
-    assert "October 2026 is as it was closed. Compared: manifest, entries" in texts(run)
+    assert "October 2026 is unchanged since it was closed. Compared: manifest, entries" in texts(run)
 
 
 def test_an_edit_of_the_ledgers_file_is_found_and_named(world):
@@ -380,7 +380,7 @@ def test_nothing_of_an_edited_manifest_is_shown(world):
     with world.service._ledger.engine.transaction() as writer:
         writer.rows("UPDATE closes SET manifest = ?", [json.dumps(edited)])
     run = opened()
-    assert "somebody edited the ledger's file" in texts(run)
+    assert "the ledger's file was edited" in texts(run)
     assert not any("Figure" in one.value.columns for one in run.dataframe)
     assert "months-verify" in keys(run)
 
@@ -389,13 +389,13 @@ def test_a_month_is_reopened_only_with_a_reason_which_the_page_then_tells(world)
     world.close()
     run = opened()
     run.button(key="months-reopen").click().run()
-    assert "October 2026 no longer counts as closed" in texts(run)
+    assert "October 2026 will no longer count as closed" in texts(run)
     assert run.button(key="months-reopen-confirm").disabled
     run.text_input(key="months-reopen-reason-2026-10").set_value("one more *customer*").run()
     run.button(key="months-reopen-confirm").click().run()
     shown = texts(run)
     assert world.states()[OCTOBER] == "reopened"
-    assert "October 2026 is reopened. Close it again when it is settled." in shown
+    assert "October 2026 is reopened. Close it again once everything is resolved." in shown
     assert "reopened 2026-11-03 09:00:00 by finance: one more *customer*" in shown
     assert "months-check" in keys(run)
 
@@ -416,8 +416,8 @@ def test_what_came_late_is_told_where_it_counts(world):
     world.close()
     world.service._ledger.book(events_table([trace("late")]), run_id="test")
     run = opened(month="2026-11")
-    assert list(frame(run, "State")["Of it late: events"]) == ["1", ""]
-    assert "1 event with 150 credits came or changed after the close of their own month" in texts(run)
+    assert list(frame(run, "State")["Late events"]) == ["1", ""]
+    assert "1 event with 150 credits arrived or changed after their own month was closed" in texts(run)
 
 
 def test_a_verdict_about_an_earlier_close_is_not_shown_for_the_next_one(world, monkeypatch):
@@ -427,7 +427,7 @@ def test_a_verdict_about_an_earlier_close_is_not_shown_for_the_next_one(world, m
     later = clock.now() + timedelta(seconds=1)
     monkeypatch.setattr(world.months, "_clock", lambda: later)
     world.close()
-    assert "is as it was closed" not in texts(opened(month=OCTOBER))
+    assert "is unchanged since it was closed" not in texts(opened(month=OCTOBER))
     assert wiring.close_job().last(MonthTask.VERIFY, OCTOBER) is not None
 
 

@@ -73,31 +73,32 @@ def editing(run: AppTest, organization: str) -> AppTest:
 
 def test_organizations_that_nobody_pays_for_are_named_first():
     run = opened()
-    assert "2 organizations have unsent events that nobody pays for: 3 events, 450 credits ($0.018) at stake" in texts(
-        run
+    assert (
+        "2 organizations have unsent events with no customer assigned: 3 events, 450 credits ($0.018) at stake"
+        in texts(run)
     )
-    rows = frame(run, "Credits at stake")
+    rows = frame(run, "Unbilled credits")
     assert list(rows["Organization"]) == ["org_b", "org_a", "org_c"]
-    assert list(rows["Credits at stake"]) == ["300", "150", "0"]
+    assert list(rows["Unbilled credits"]) == ["300", "150", "0"]
 
 
 def test_a_search_narrows_the_table_and_stands_in_the_address():
     assert list(frame(opened(find="cus_c"), "Organization")["Organization"]) == ["org_c"]
-    assert "No organization fits this search." in texts(opened(find="nothing"))
+    assert "No organization matches this search." in texts(opened(find="nothing"))
 
 
 def test_five_hundred_organizations_are_shown_page_by_page():
     directory = wiring.service().organizations.directory
     directory.apply(EVERYONE, directory.preview(EVERYONE, [Change(f"org_{n:03}", f"Name {n}") for n in range(500)]))
     run = opened(part="2")
-    assert len(frame(run, "Credits at stake")) == 25
+    assert len(frame(run, "Unbilled credits")) == 25
     assert "26–50 of 503 organizations" in texts(run)
 
 
 def test_one_organization_is_changed_after_saying_what_that_moves():
     stripe_knows("cus_a", "cus_b")
     run = editing(opened(), "org_b")
-    assert "Nothing is changed yet." in texts(run)
+    assert "Nothing has changed yet." in texts(run)
     assert run.button(key="org-directory-save").disabled
     run.text_input(key="org-directory-name-org_b").set_value("Bolt *Ltd*").run()
     run.selectbox(key="org-directory-customer-org_b").set_value("cus_b").run()
@@ -134,7 +135,7 @@ def test_an_organization_without_events_can_be_mapped_beforehand():
     run.session_state["org.directory-editing"] = "org_new"
     run.run()
     run.selectbox(key="org-directory-customer-org_new").set_value("cus_new").run()
-    assert "No unsent event moves. Events that name no customer follow this from now on." in texts(run)
+    assert "No unsent events move. New events that name no customer are billed this way from now on." in texts(run)
     run.button(key="org-directory-save").click().run()
     assert wiring.service().organizations.directory.customers(EVERYONE) == {"org_new": "cus_new"}
 
@@ -146,7 +147,7 @@ def test_a_customer_stripe_does_not_know_is_warned_of_and_none_is_a_choice():
     run = editing(opened(), "org_b")
     assert run.selectbox(key="org-directory-customer-org_b").value == "cus_b"
     run.selectbox(key="org-directory-customer-org_b").set_value("").run()
-    assert "Moves away from cus_b: 2 events, 300 credits ($0.012)." in texts(run)
+    assert "Removed from cus_b: 2 events, 300 credits ($0.012)." in texts(run)
     run.button(key="org-directory-save").click().run()
     assert customers()["b1"] is None
     run.file_uploader[0].upload("map.csv", b"organization_id,customer_id\norg_b,cus_x\n", "text/csv").run()
@@ -175,7 +176,7 @@ def test_a_change_that_somebody_overtook_is_not_made():
 def test_a_file_is_shown_before_it_is_applied():
     run = opened()
     run.file_uploader[0].upload("map.csv", FILE, "text/csv").run()
-    assert "2 new, 0 changed, 0 unchanged. Who pays changes for 1 event, 150 credits ($0.006)." in texts(run)
+    assert "2 new, 0 changed, 0 unchanged. The billed customer changes for 1 event, 150 credits ($0.006)." in texts(run)
     assert list(frame(run, "Warnings")["Customer"]) == ["none → cus_a", "none"]
     assert customers()["a1"] is None
     run.button(key="org-directory-apply").click().run()
@@ -187,7 +188,7 @@ def test_a_file_is_shown_before_it_is_applied():
 def test_a_file_with_faults_is_named_row_by_row_and_nothing_of_it_is_used():
     run = opened()
     run.file_uploader[0].upload("map.csv", FILE + b"org_c,Cedar,cus c\n", "text/csv").run()
-    assert "1 fault in this file. Nothing of it is used until all are mended." in texts(run)
+    assert "1 fault in this file. Nothing is imported until all are corrected." in texts(run)
     rows = frame(run, "Reason")
     assert (rows["Row"][0], rows["Field"][0]) == ("4", "customer_id")
     assert "org-directory-apply" not in keys(run)
@@ -198,8 +199,8 @@ def test_an_admin_limited_to_organizations_reads_theirs_and_changes_nothing(monk
     directory.apply(EVERYONE, directory.preview(EVERYONE, [Change("org_a", "Acme"), Change("org_b", "Bolt")]))
     monkeypatch.setattr(sign_in, "_principal", lambda: LIMITED)
     run = opened()
-    assert list(frame(run, "Credits at stake")["Organization"]) == ["org_a"]
-    assert "Who pays is decided by admins who may see every organization." in texts(run)
+    assert list(frame(run, "Unbilled credits")["Organization"]) == ["org_a"]
+    assert "customers are assigned by admins who can see every organization." in texts(run)
     assert not {key for key in keys(run) if key and key.startswith("org-directory")}
     assert not run.file_uploader
     assert list(frame(run, "By")["Organization"]) == ["org_a"]
@@ -209,5 +210,5 @@ def test_an_admin_limited_to_organizations_reads_theirs_and_changes_nothing(monk
 def test_whoever_is_no_admin_sees_nothing_of_it(monkeypatch):
     monkeypatch.setattr(sign_in, "_principal", lambda: Principal("finance", Role.FINANCE))
     run = opened()
-    assert "this needs admin" in run.error[0].value
+    assert "the admin role" in run.error[0].value
     assert not run.dataframe

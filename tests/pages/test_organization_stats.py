@@ -167,7 +167,7 @@ def everything(run: AppTest) -> str:
 def test_only_admins_see_the_page_or_a_link_to_it(name):
     book(usage())
     run = opened(name, view="Charts")
-    assert "this needs admin" in run.error[0].value
+    assert "the admin role" in run.error[0].value
     assert not run.title
     assert not run.dataframe
     assert not run.get("plotly_chart")
@@ -213,11 +213,11 @@ def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_eve
     shown = tiles(run)
     # 150 + 600 + 150, 150 + 150, 150
     assert (shown["Credits"], shown["Amount"], shown["Events"]) == ("1,350", "$0.054", "6")
-    assert (shown["Unsynced"], shown["Failed"]) == ("1,350", "300.00")
+    assert (shown["Not yet in Stripe"], shown["Failed"]) == ("1,350", "300.00")
     assert "**All 4 rows of this filter:** AI tokens 600.00 + Compute 750.00 + Storage 0 = **1,350.00 credits**" in (
         texts(run)
     )
-    assert links(run)["✓ ties out with Usage Events: 1,350.00 credits"] == MONTH
+    assert links(run)["✓ reconciles to Usage Events: 1,350.00 credits"] == MONTH
     summary = wiring.service().summary(_params(), Principal("t", Role.ADMIN))
     assert summary.totals.totals.credits.total == 1350
 
@@ -233,7 +233,7 @@ def test_figures_that_do_not_tie_out_are_called_out(monkeypatch):
     monkeypatch.setattr(OrganizationService, "_ties_out", lambda *_: False)
     run = opened()
     (warning,) = run.warning
-    assert "do not tie out" in warning.value
+    assert "do not reconcile" in warning.value
     assert "✓" not in "".join(links(run))
 
 
@@ -243,7 +243,7 @@ def test_every_organization_has_a_row_and_events_without_one_have_theirs():
     assert names_in(run) == ["org_acme", "org_b", "No organization", "org_gone"]
     frame = grid(run)
     assert list(frame["credits_total"]) == ["900.00", "300.00", "150.00", "0"]
-    assert list(frame["change"]) == ["+200 %", "new", "new", "went silent"]
+    assert list(frame["change"]) == ["+200 %", "new", "new", "became inactive"]
     assert list(frame["customers"]) == ["cus_2, cus_acme", "cus_b", "unknown", "unknown"]
     assert [len(daily) for daily in frame["daily"]] == [30] * 4
     assert sum(sum(daily) for daily in frame["daily"]) == 1350
@@ -319,7 +319,7 @@ def test_the_footer_of_a_search_says_of_how_much():
 def test_a_search_without_hits_says_so_and_has_a_way_out():
     book(usage())
     run = opened(find="nobody like this")
-    assert "No organization fits this search." in texts(run)
+    assert "No organization matches this search." in texts(run)
     run.button(key="org-clear-find").click().run()
     assert len(names_in(run)) == 4
 
@@ -346,7 +346,7 @@ def test_top_movers_lead_to_their_organizations_and_name_who_is_new_or_silent():
     assert found["org_acme: +600.00 credits (+200 %)"] == "find=x&open=org_acme"
     assert found["org_b: new: +300.00 credits"] == "find=x&open=org_b"
     assert found["No organization: new: +150.00 credits"] == "find=x&open_none=1"
-    assert found["org_gone: went silent: −150.00 credits"] == "find=x&open=org_gone"
+    assert found["org_gone: became inactive: −150.00 credits"] == "find=x&open=org_gone"
 
 
 def test_two_organizations_stand_beside_each_other():
@@ -393,7 +393,7 @@ def test_every_chart_adds_up_to_usage_events():
     assert sum(tree["data"][0]["values"]) == 1350
     assert sum(sum(bar["x"]) for bar in users["data"]) == 1350
     assert sum(active["data"][0]["y"]) == 4  # bob; a day later ann, and user-1 of org_b and of nobody
-    assert links(run)["✓ ties out with Usage Events: 1,350.00 credits"] == MONTH
+    assert links(run)["✓ reconciles to Usage Events: 1,350.00 credits"] == MONTH
 
 
 def test_a_chart_that_does_not_add_up_is_called_out(monkeypatch):
@@ -428,7 +428,7 @@ def test_charts_of_one_organization_lead_to_its_events():
     book(usage())
     run = opened(view="Charts", only=["org_acme", "org_nowhere"])
     assert sum(sum(bar["y"]) for bar in figures(run)[0]["data"]) == 900
-    assert links(run)["✓ ties out with Usage Events: 900.00 credits"] == f"{MONTH}&organization=org_acme"
+    assert links(run)["✓ reconciles to Usage Events: 900.00 credits"] == f"{MONTH}&organization=org_acme"
     assert links(run)["Search · org_acme"] == f"{MONTH}&organization=org_acme&chatflow=flow-2"
 
 
@@ -443,7 +443,7 @@ def test_an_organization_has_its_own_page_with_links_into_usage_events():
     assert "Billed to cus_2, cus_acme in this period." in texts(run)
     found = links(run)
     mine = f"{MONTH}&organization=org_acme"
-    assert found["✓ ties out with Usage Events: 900.00 credits"] == mine
+    assert found["✓ reconciles to Usage Events: 900.00 credits"] == mine
     assert (found["ann"], found["Search"], found["gpt-5"]) == (
         f"{mine}&user=ann",
         f"{mine}&chatflow=flow-2",
@@ -468,7 +468,7 @@ def test_events_without_an_organization_have_their_own_page():
     run = opened(open_none="1")
     assert run.header[0].value == "No organization"
     assert tiles(run)["Credits"] == "150.00"
-    assert links(run)["✓ ties out with Usage Events: 150.00 credits"] == f"{MONTH}&without=organization"
+    assert links(run)["✓ reconciles to Usage Events: 150.00 credits"] == f"{MONTH}&without=organization"
     assert sum(sum(bar["y"]) for bar in figures(run)[0]["data"]) == 150
     assert "limit_panel" not in texts(run)
     assert "forecast_panel admin None" in texts(run)
@@ -482,16 +482,16 @@ def test_figures_of_an_organization_that_differ_from_usage_events_are_called_out
         "summary",
         lambda self, params, who: genuine(self, params.model_copy(update={"organization": ()}), who),
     )
-    assert "do not tie out" in opened(open="org_acme").warning[0].value
+    assert "do not reconcile" in opened(open="org_acme").warning[0].value
 
 
 def test_an_organization_that_went_silent_or_was_quiet_for_long_says_so():
     book(usage())
     silent = texts(opened(open="org_gone"))
-    assert "It went silent" in silent
+    assert "It became inactive" in silent
     assert "limit_panel admin org_gone" in silent
     quiet = texts(opened(open="org_old"))
-    assert "It had no events in this period and in the one before." in quiet
+    assert "It had no events in this period or the previous one." in quiet
     assert "limit_panel admin org_old" in quiet
 
 
@@ -514,7 +514,7 @@ def test_stripe_is_asked_only_when_somebody_presses_the_button(monkeypatch):
 
     replace_method(monkeypatch, StripeSyncService, "status", status)
     run = opened(open="org_acme")
-    assert "cus_2 was never read from Stripe." in texts(run)
+    assert "cus_2 has not been read from Stripe yet." in texts(run)
     assert asked == []
     run.selectbox(key="org-customer").set_value("cus_acme").run()
     run.button(key="org-customer-read").click().run()
@@ -567,7 +567,7 @@ def test_invoices_are_for_accounts_that_see_everything(monkeypatch):
     book(usage())
     limited(monkeypatch, "org_acme")
     run = opened(open="org_acme")
-    assert "they are for accounts that see everything" in texts(run)
+    assert "only accounts that see all organizations can view them" in texts(run)
     assert "org-customer-read" not in {button.key for button in run.button}
 
 
@@ -619,7 +619,7 @@ def test_days_in_the_wrong_order_are_one_calm_line_under_the_bar():
     book(usage())
     run = opened(span="Custom", from_day="2026-02-01", to_day="2026-01-01")
     (error,) = run.error
-    assert error.value.startswith(r"last day\:")
+    assert error.value.startswith("End date must be on or after the start date")
     assert len(run.date_input) == 2
 
 

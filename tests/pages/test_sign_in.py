@@ -90,7 +90,7 @@ def test_a_wrong_password_and_an_unknown_name_read_the_same_and_keep_the_name():
         assert run.text_input(key="sign_in.username").value == name
         assert run.text_input(key="sign_in.password").value == ""
         messages.append([warning.value for warning in run.warning])
-    assert messages[0] == messages[1] == [[r"Username or password is not right\."]][0]
+    assert messages[0] == messages[1] == [[r"Incorrect username or password\."]][0]
 
 
 def test_signing_out_forgets_everything_of_the_session():
@@ -121,7 +121,7 @@ def test_whoever_is_changed_while_signed_in_has_to_sign_in_again(tmp_path, monke
         file.path.write_text(text.rstrip() + "\n      organizations: [org_1]\n")
     run.run()
     assert titles(run) == ["Billing"]
-    assert [warning.value for warning in run.warning] == [r"Your session has ended\. Sign in again to go on\."]
+    assert [warning.value for warning in run.warning] == [r"Your session has ended\. Sign in again to continue\."]
     assert "filter of ada" not in run.session_state
 
 
@@ -129,7 +129,7 @@ def test_a_page_run_by_itself_refuses_without_a_session():
     run = AppTest.from_file(str(PROBE.parent / "open.py"), default_timeout=30).run()
     assert titles(run) == []
     assert [info.value for info in run.info] == [
-        "Your session has ended. Sign in again to go on. Reload the page to get to the form."
+        "Your session has ended. Sign in again to continue. Reload the page to see the sign-in form."
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_page_for_finance_refuses_an_analyst_in_one_calm_line():
     run = sign_in(opened(), "analyst", "analyst-demo")
     run.switch_page("finance_only.py").run()
     assert titles(run) == []
-    assert [error.value for error in run.error] == [r"analyst has the role analyst\; this needs finance or admin"]
+    assert [error.value for error in run.error] == [r"You need the finance or admin role to view this page\."]
 
 
 def test_a_wrong_setting_is_one_line_instead_of_the_form(monkeypatch):

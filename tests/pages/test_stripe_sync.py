@@ -106,7 +106,7 @@ def shown_frame(run: AppTest, column: str):
 
 def test_analysts_are_refused_and_see_no_link():
     run = opened("analyst")
-    assert "this needs admin or finance" in run.error[0].value
+    assert "You need the admin or finance role" in run.error[0].value
     assert not run.title
     assert not run.dataframe
     assert "Stripe Sync" not in [label for label, _ in linked(run)]
@@ -116,7 +116,7 @@ def test_finance_reads_everything_and_is_told_why_there_are_no_buttons():
     run = opened("finance")
     assert run.title[0].value == "Stripe Sync"
     assert "Stripe Sync" in [label for label, _ in linked(run)]
-    assert "Pushing, retrying, holding and releasing are for admins" in texts(run)
+    assert "Only admins can push, retry, hold and release" in texts(run)
     assert "**300 credits**" in texts(run)
     assert not {key for key in keys(run) if key.startswith(("sync-preview", "sync-retry", "sync-hold"))}
     assert "sync-reconcile" in keys(run)
@@ -261,7 +261,7 @@ def test_a_long_preview_is_cut_and_says_what_is_left_out(monkeypatch):
 
 def test_nothing_to_send_offers_nothing_to_confirm(monkeypatch):
     run = previewed(monkeypatch, Pushes())
-    assert "Nothing to send: no settled usage owes a whole credit." in texts(run)
+    assert "Nothing to send: no settled usage amounts to a whole credit." in texts(run)
     assert "sync-send" not in keys(run)
 
 
@@ -337,7 +337,7 @@ def test_a_release_shows_first_what_it_would_touch_and_then_does_exactly_that():
     hold()
     run = opened()
     run.button(key="sync-release-on_hold").click().run()
-    assert "This would touch 2 events, 300 credits ($0.012)." in texts(run)
+    assert "This affects 2 events, 300 credits ($0.012)." in texts(run)
     assert on_hold() == 2
     confirm = run.button(key="sync-decide")
     assert confirm.label.replace("\\", "") == "Release 2 events: 300 credits ($0.012)"
@@ -361,7 +361,7 @@ def test_a_hold_needs_a_customer_and_a_reason():
     assert run.button(key="sync-hold-open").disabled
     run.selectbox(key="sync-hold-customer").set_value("cus_a").run()
     run.button(key="sync-hold-open").click().run()
-    assert "This would touch 2 events, 300 credits" in texts(run)
+    assert "This affects 2 events, 300 credits" in texts(run)
     assert run.button(key="sync-decide").disabled
     run.text_input(key="sync-reason").set_value("contract under review").run()
     run.button(key="sync-decide").click().run()
@@ -377,7 +377,7 @@ def test_a_decision_about_some_customers_touches_theirs_only():
     run = opened()
     run.button(key="sync-release-on_hold").click().run()
     run.text_input(key="sync-only-customers").set_value("cus_b, ").run()
-    assert "This would touch 1 event, 150 credits ($0.006)." in texts(run)
+    assert "This affects 1 event, 150 credits ($0.006)." in texts(run)
     run.button(key="sync-decide").click().run()
     assert on_hold() == 2
 
@@ -442,7 +442,7 @@ def test_an_unknown_book_is_unknown_and_not_zero(monkeypatch):
     shown = texts(reconciled(monkeypatch, *rows, problems=("Stripe cannot be reached",)))
     assert "**unknown**" in shown
     assert "Stripe cannot be reached" in shown
-    assert "as far as the books could be read" in shown
+    assert "as far as the sources could be read" in shown
 
 
 def test_a_closer_look_leads_from_a_difference_to_the_events_behind_it(monkeypatch):
@@ -556,7 +556,7 @@ def test_a_customer_beyond_the_plan_is_shown_beyond_100_percent(monkeypatch):
 
 def test_a_customer_that_could_not_be_read_is_unknown_with_the_last_reading(monkeypatch):
     run = looked_up(monkeypatch, status(state="unknown", problem="Stripe cannot be reached"))
-    assert "Unknown: Stripe could not be read (Stripe cannot be reached). Below is what was read 3 h ago." in texts(run)
+    assert "Unknown: Stripe could not be read (Stripe cannot be reached). Showing data read 3 h ago." in texts(run)
     assert "**Pro**" in texts(run)
 
 

@@ -77,14 +77,14 @@ def test_analysts_are_not_offered_it():
 def test_people_limited_to_organizations_are_told_that_it_is_not_for_them(monkeypatch):
     monkeypatch.setattr(sign_in, "_principal", lambda: Principal("fin-a", Role.FINANCE, frozenset({"org_a"})))
     run = opened("finance")
-    assert "this is for people who may see all of them" in texts(run)
+    assert "only accounts that can see all of them have access" in texts(run)
     assert "what-if-ask" not in keys(run)
 
 
 def test_finance_works_it_out_and_cannot_apply_it():
     run = asked(opened("finance"))
     assert "3 of 4 events would change: +300 credits" in texts(run)
-    assert "Applying them is for admins." in texts(run)
+    assert "Only admins can apply them." in texts(run)
     assert "what-if-apply" not in keys(run)
 
 
@@ -99,7 +99,7 @@ def test_it_starts_with_the_cards_in_force_as_text_that_gives_what_the_ledger_ha
     run = opened()
     assert "credits_per_minute: 50" in run.text_area(key="what-if-text").value
     run.button(key="what-if-ask").click().run()
-    assert "No event would change: these cards give what the ledger has." in texts(run)
+    assert "No event would change: these cards give the same figures as the ledger." in texts(run)
     assert "what-if-apply" not in keys(run)
 
 
@@ -154,13 +154,13 @@ def test_the_period_of_the_url_cuts_by_the_events_own_time():
 
 def test_a_period_without_events_says_so():
     run = asked(opened(span="Custom", from_day="2020-01-01", to_day="2020-01-02"))
-    assert "There is no event in this period." in texts(run)
+    assert "There are no events in this period." in texts(run)
     assert not run.metric
 
 
 def test_days_in_the_wrong_order_are_named_and_nothing_is_asked():
     run = asked(opened(span="Custom", from_day="2026-02-02", to_day="2026-02-01"))
-    assert "last day" in texts(run)
+    assert "start date" in texts(run)
     assert answer() is None
 
 
@@ -169,7 +169,7 @@ def test_a_desk_that_fails_is_said_calmly(monkeypatch):
         raise RateCardError("no card is in force")
 
     replace_method(monkeypatch, ReratingService, "what_if", fail)
-    assert "Not worked out: no card is in force" in texts(asked())
+    assert "Not calculated: no card is in force" in texts(asked())
 
 
 # ── the answer ───────────────────────────────────────────────────────────────────────────────────
@@ -190,9 +190,9 @@ def test_organizations_stand_with_the_largest_difference_first_and_tie_out():
     assert list(rows["Difference"]) == ["+200", "+100", "0"]
     shown = texts(run)
     assert "All 3 organizations: 457 credits ($0.0183) now, 757 ($0.0303) under these cards, difference +300" in shown
-    assert "✓ The old credits equal Usage Events for this period." in shown
+    assert "✓ The old credits reconcile to Usage Events for this period." in shown
     assert list(frame(run, "Reason")["Events"]) == ["1"]
-    assert "Nothing of it was sent to Stripe yet" in shown
+    assert "None of it has been sent to Stripe yet" in shown
 
 
 def test_an_answer_about_an_older_ledger_cannot_be_applied(service):
@@ -200,7 +200,7 @@ def test_an_answer_about_an_older_ledger_cannot_be_applied(service):
     with service._ledger.engine.transaction() as writer:
         writer.advance("other")
     run.run()
-    assert "The ledger has changed since this was worked out." in texts(run)
+    assert "The ledger has changed since this" in texts(run)
     assert run.button(key="what-if-apply").disabled
 
 
@@ -215,7 +215,7 @@ def test_an_answer_can_be_put_away():
 
 def test_applying_needs_the_number_of_events_typed(service):
     run = confirming(asked(), "4")
-    assert "3 events get other figures: +300 credits" in texts(run)
+    assert "3 events would get new figures: +300 credits" in texts(run)
     assert run.button(key="what-if-confirm").disabled
     run = confirming(run, "3")
     assert not run.button(key="what-if-confirm").disabled

@@ -86,9 +86,9 @@ def audited(service):
 def test_finance_may_ask_and_only_admins_apply(service):
     assert service.rerating.what_if(FINANCE, only(DEAR)).events == 4
     for who in (FINANCE, ANALYST):
-        with pytest.raises(AccessDenied, match="this needs admin"):
+        with pytest.raises(AccessDenied, match="this needs the admin role"):
             service.rerating.apply(who, only(DEAR))
-    with pytest.raises(AccessDenied, match="this needs finance or admin"):
+    with pytest.raises(AccessDenied, match="this needs the finance or admin role"):
         service.rerating.what_if(ANALYST, only(DEAR))
 
 

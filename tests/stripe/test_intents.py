@@ -291,7 +291,7 @@ def test_usage_of_an_hour_older_than_35_days_is_held_with_the_reason():
     found = plan(usage("old", "20 11:59", "150"), usage("new", "20 12:00", "20"), rule=rules(now=now))
     assert meter_events(found) == [("cus_a", "20 12:00:00", 20)]
     assert found.holds == [
-        Hold("old", "too_old", "older than 35 days: Stripe takes no usage of 2026-11-20T11:00:00Z any more")
+        Hold("old", "too_old", "older than 35 days: Stripe no longer accepts usage of 2026-11-20T11:00:00Z")
     ]
 
 

@@ -66,7 +66,7 @@ def test_finance_reads_and_may_neither_push_nor_decide(world, stripe):
     for ask in READS.values():
         ask(world.desk, FINANCE)
     for ask in WRITES.values():
-        with pytest.raises(AccessDenied, match="this needs admin"):
+        with pytest.raises(AccessDenied, match="this needs the admin role"):
             ask(world.desk, FINANCE)
     assert (stripe.posts(), world.statuses()) == (0, {"1": "pending"})
 

@@ -49,7 +49,7 @@ def test_a_manifest_is_for_finance_and_admins_who_signed_in(closed):
     assert closed.get(MANIFEST).status_code == 401
     refused = get_as(closed, MANIFEST, "analyst")
     assert refused.status_code == 403
-    assert "this needs finance or admin" in refused.json()["error"]
+    assert "this needs the finance or admin role" in refused.json()["error"]
 
 
 @pytest.mark.parametrize(

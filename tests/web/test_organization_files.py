@@ -44,7 +44,7 @@ def test_a_download_needs_a_session_of_an_admin(files, path, name):
     assert files.get(path).status_code == 401
     refused = get(files, path, name)
     assert refused.status_code == 403
-    assert "needs admin" in refused.json()["error"]
+    assert "needs the admin role" in refused.json()["error"]
 
 
 def test_organizations_come_with_exact_figures_that_add_up_to_usage_events(files):

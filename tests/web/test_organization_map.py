@@ -33,7 +33,7 @@ def test_the_map_needs_a_signed_in_admin(files):
     for name in ("analyst", "finance"):
         refused = get(files, name)
         assert refused.status_code == 403
-        assert "needs admin" in refused.json()["error"]
+        assert "needs the admin role" in refused.json()["error"]
 
 
 def test_the_map_comes_in_the_form_of_an_import(files):

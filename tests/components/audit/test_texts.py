@@ -102,7 +102,7 @@ def test_every_hash_can_be_copied_whole():
     assert hashes_of(entry({"card": "x", "sha256": SHA})) == [
         ("sha256", SHA),
         ("hash of this entry", "ef" * 32),
-        ("hash of the entry before", "0" * 64),
+        ("hash of the previous entry", "0" * 64),
     ]
 
 
@@ -120,7 +120,7 @@ def test_the_chain_is_verified_up_to_an_entry_or_named_where_it_broke():
         "Verified up to entry 1,234, 2026-11-03 09:00:00 (Europe/Berlin): 1,234 entries, none changed."
     )
     broken = ChainReport(False, 6, 7, "entry 7 was changed after it was written")
-    assert "Only what stands before entry 7 is proven." in chain_text(broken, AT, BERLIN)
+    assert "Only entries before entry 7 are proven." in chain_text(broken, AT, BERLIN)
 
 
 def test_the_download_asks_for_the_same_filters():

@@ -82,9 +82,11 @@ def test_what_happens_to_its_rows_is_counted():
 
 def test_the_effect_is_signed_exact_and_has_units():
     assert (
-        effect_text(EFFECTS) == "Sums change by +1 event, −850.5 credits, −$0.034 over 2 organizations."
+        effect_text(EFFECTS) == "Totals change by +1 event, −850.5 credits, −$0.034 across 2 organizations."
     )  # 300 - 1150.5, 0.012 - 0.04602
-    assert effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == "No sum changes."
+    assert (
+        effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == "No totals change."
+    )
     assert effect_rows(EFFECTS) == {
         "Organization": ["No organization", "org_a"],
         "Events": ["−1", "+2"],
@@ -104,12 +106,12 @@ def test_rejections_name_row_field_and_reason():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rejected_rows": 1}, "1 row is rejected. Nothing is imported until they are mended, or left out on purpose."),
+        ({"rejected_rows": 1}, "1 row is rejected. Nothing is imported until they are corrected or skipped."),
         (
             {"rejected_rows": 2, "skip_bad_rows": True},
-            "2 rows are rejected and would be left out; the others can be imported.",
+            "2 rows are rejected and would be skipped; the others can be imported.",
         ),
-        ({"rejected_rows": 1, "is_whole": False}, "This file cannot be used; nothing of it is imported."),
+        ({"rejected_rows": 1, "is_whole": False}, "This file cannot be used; nothing is imported."),
     ],
 )
 def test_what_rejections_mean_for_the_file_is_said(changes, says):
@@ -146,13 +148,13 @@ def test_what_an_import_did_is_told():
     empty = replace(PLAN, rows=0, outcome=ImportOutcome())
     assert nothing_to_do_text(empty) == "This file holds 0 rows: there is nothing to import."
     assert "0 rows" in applied_text(ImportResult(empty, ImportOutcome(), ()))
-    assert nothing_to_do_text(PLAN).startswith("Everything in this file is in the ledger already")
-    assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("Of the rows that can be used")
+    assert nothing_to_do_text(PLAN).startswith("Everything in this file is already in the ledger")
+    assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("All usable rows")
 
 
 def test_an_import_that_was_refused_says_what_stands():
     assert refused_text(PLAN, "preview again") == "Not imported, nothing has changed: preview again"
-    assert "What was imported before that stands" in refused_text(with_outcome(1, 0, FileKind.BUNDLE), "preview again")
+    assert "What was imported before that is" in refused_text(with_outcome(1, 0, FileKind.BUNDLE), "preview again")
 
 
 def test_progress_is_told():
@@ -170,10 +172,10 @@ def test_earlier_imports_are_told_on_the_clocks_of_the_reporting_timezone():
 
 def test_an_undo_says_what_it_takes_back_before_and_after():
     assert undo_text(RECORD) == (
-        "1,200 events that came with it would be removed and 1 event it changed would be restored. "
-        "All of it or nothing: refused if any was sent, changed since or closed."
+        "1,200 events added by it would be removed and 1 event it changed would be restored. "
+        "All or nothing: refused if any of it was sent, has changed since or lies in a closed month."
     )
     assert undo_text(replace(RECORD, new=0, changed=0)).startswith("Nothing would change.")
     assert undone_text(UndoResult("imp_1", FileKind.USAGE_EVENTS, 1200, 1), "october.csv") == (
-        "Undone october.csv: 1,200 events removed, 1 event restored. History keeps what they were."
+        "Undone october.csv: 1,200 events removed, 1 event restored. History keeps their earlier state."
     )

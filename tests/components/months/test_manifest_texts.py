@@ -159,6 +159,6 @@ def test_where_it_stands_is_told_on_the_clocks_of_the_reporting_timezone():
     rows = facts_rows(MANIFEST, ZoneInfo("Europe/Berlin"))
     facts = dict(zip(rows["Fact"], rows["Value"], strict=True))
     assert facts["From"] == "2026-10-01 00:00:00"
-    assert facts["Audit log then"] == "entry 1,500, efefefefefef"
-    assert facts["Close before it"] == "September 2026, cdcdcdcdcdcd"
+    assert facts["Audit log at the close"] == "entry 1,500, efefefefefef"
+    assert facts["Previous close"] == "September 2026, cdcdcdcdcdcd"
     assert facts_rows({**MANIFEST, "previous": None}, ZoneInfo("UTC"))["Value"][-1] == "none"

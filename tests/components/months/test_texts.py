@@ -59,9 +59,9 @@ NOVEMBER = replace(
     late_events=1,
     late_credits=Decimal("-150.000001"),
 )
-NOBODY = Obstacle("no_customer", ObstacleGroup.ERROR, "nobody pays for them", 2, Decimal("300.5"), ("a", "b"))
+NOBODY = Obstacle("no_customer", ObstacleGroup.ERROR, "no customer assigned", 2, Decimal("300.5"), ("a", "b"))
 UNSENT = Obstacle("unsent", ObstacleGroup.UNSENT, "not sent to Stripe yet: push", 1000, Decimal(5), ("c",))
-ON_HOLD = Obstacle("held", ObstacleGroup.UNSENT, "somebody keeps them back", 3, Decimal(3), ("d",))
+ON_HOLD = Obstacle("held", ObstacleGroup.UNSENT, "on hold: release them", 3, Decimal(3), ("d",))
 FINAL = Obstacle("held", ObstacleGroup.ERROR, "the invoice is final", 4, Decimal(4), ("e", "d"))
 LOST = Obstacle("lost_at_stripe", ObstacleGroup.UNEXPLAINED, "Stripe does not count them", 0, Decimal(7))
 UNKNOWN = Obstacle("not_connected", ObstacleGroup.UNEXPLAINED, "Stripe is not connected", credits=None)
@@ -79,7 +79,7 @@ def test_the_table_names_month_state_and_figures_and_nothing_that_no_month_has()
 
 def test_the_table_tells_late_usage_and_who_closed_what_with_the_beginning_of_its_hash():
     rows = month_rows([NOVEMBER, CLOSED], BERLIN)
-    assert rows["Of it late: events"] == ["1", ""]
+    assert rows["Late events"] == ["1", ""]
     assert rows["Late credits"] == ["−150.00", ""]
     assert rows["Closed (Europe/Berlin)"] == ["", "2026-11-03 09:00:00"]
     assert rows["By"] == ["", "fay"]
@@ -113,7 +113,7 @@ def test_the_oldest_month_that_waits_comes_first_then_the_newest_closed_one(stat
 
 def test_late_usage_is_explained_exactly_and_only_where_there_is_some():
     assert late_text(OCTOBER) is None
-    assert late_text(NOVEMBER).startswith("1 event with −150.000001 credits came or changed after the close")
+    assert late_text(NOVEMBER).startswith("1 event with −150.000001 credits arrived or changed after their own month")
 
 
 def test_days_are_those_of_the_timezone():
@@ -122,8 +122,8 @@ def test_days_are_those_of_the_timezone():
 
 def test_a_month_that_lasts_on_says_when_it_can_be_closed_on_the_clocks_of_the_zone():
     assert open_text(NOVEMBER, BERLIN, 30) == (
-        "November 2026 lasts until 2026-12-01 00:00 (Europe/Berlin). Its last traces are final for sending at "
-        "2026-12-01 00:30: from then on it can be closed."
+        "November 2026 ends at 2026-12-01 00:00 (Europe/Berlin). Its last traces become final for sending at "
+        "2026-12-01 00:30; it can be closed from then on."
     )
 
 
@@ -201,8 +201,8 @@ def test_events_are_found_on_usage_events_by_status_within_the_month():
 
 
 def test_the_verdict_counts_causes():
-    assert check_text(OCTOBER, []) == "Nothing stands against closing October 2026."
-    assert check_text(OCTOBER, by_cause([UNSENT])).startswith("1 cause stands against closing October 2026.")
+    assert check_text(OCTOBER, []) == "Nothing blocks closing October 2026."
+    assert check_text(OCTOBER, by_cause([UNSENT])).startswith("1 issue blocks closing October 2026.")
     assert check_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 causes stand")
 
 
@@ -229,13 +229,14 @@ MANIFEST = {"period": "2026-10", "totals": {"events": 12, "credits_total": "1234
 
 def test_a_close_says_what_it_froze():
     assert closed_text(Closing(MANIFEST)) == "October 2026 is closed: 12 events, 1,234.5 credits ($0.0494)."
-    assert "closed already" in closed_text(Closing(MANIFEST, was_closed=True))
+    assert "already closed" in closed_text(Closing(MANIFEST, was_closed=True))
 
 
 def test_a_refused_close_names_the_causes():
     text = refused_text("2026-10", Closing(None, (UNSENT, LOST)))
     assert text == (
-        "October 2026 was not closed. When the books were read anew, this stood against it: Not sent, Lost at Stripe."
+        "October 2026 was not closed. After re-reading Langfuse and Stripe, this blocks closing: Not sent, Lost at "
+        "Stripe."
     )
 
 
@@ -245,15 +246,15 @@ def test_a_refused_close_names_the_causes():
 def test_a_closed_month_says_who_when_and_in_which_timezone():
     assert closed_line(CLOSED, BERLIN) == "Closed 2026-11-03 09:00:00 by fay · month and times in Europe/Berlin"
     moved = closed_line(CLOSED, ZoneInfo("UTC"))
-    assert moved == "Closed 2026-11-03 08:00:00 by fay · the month is one of Europe/Berlin, times here are in UTC"
+    assert moved == "Closed 2026-11-03 08:00:00 by fay · the month was closed in Europe/Berlin, times here are in UTC"
 
 
 def test_a_verification_says_what_it_compared_or_how_much_differs():
     assert verified_text("2026-10", (), ("totals", "exports")) == (
-        "October 2026 is as it was closed. Compared: totals, exports."
+        "October 2026 is unchanged since it was closed. Compared: totals, exports."
     )
     found = (Difference("totals", "events was 3 when it was closed and is 4", "3", "4"), Difference("events", "gone"))
-    assert verified_text("2026-10", found, ()) == "October 2026 is not as it was closed: 2 differences."
+    assert verified_text("2026-10", found, ()) == "October 2026 has changed since it was closed: 2 differences."
     assert difference_rows(found) == {
         "What": ["totals", "events"],
         "Finding": ["events was 3 when it was closed and is 4", "gone"],
@@ -263,5 +264,5 @@ def test_a_verification_says_what_it_compared_or_how_much_differs():
 
 
 def test_reopening_says_what_follows():
-    assert reopening_sentences(CLOSED)[0].startswith("October 2026 no longer counts as closed")
+    assert reopening_sentences(CLOSED)[0].startswith("October 2026 will no longer count as closed")
     assert month_name("2026-01") == "January 2026"

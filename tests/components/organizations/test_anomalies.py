@@ -70,8 +70,8 @@ def test_the_table_has_the_day_the_range_and_what_is_at_stake():
         "Organization": "Acme (org_a)",
         "Day": "2026-11-07",
         "What": "more than usual",
-        "At stake (credits)": "30,000.00",
-        "At stake (USD)": "$1.20",
+        "Deviation (credits)": "30,000.00",
+        "Deviation (USD)": "$1.20",
         "Credits": "40,000.00",
         "Usual range": "7,500.00 – 12,500.00",
         "State": "new",
@@ -94,7 +94,7 @@ def test_what_changed_since_somebody_saw_it_counts_as_not_seen():
     assert chosen(rows, AnomalyFilter.SEEN) == [rows[1]]
     assert chosen(rows, AnomalyFilter.ALL) == rows
     assert summary_text(report(*rows), UTC_ZONE) == (
-        "3 unusual days, 2 not seen. Judged: 1 Nov 2026 – 9 Nov 2026, complete days in UTC."
+        "3 unusual days, 2 not seen. Days assessed: 1 Nov 2026 – 9 Nov 2026, complete days in UTC."
     )
 
 
@@ -119,10 +119,11 @@ def test_an_anomaly_is_told_in_sentences():
     used, split, seen = story(anomaly(mark=mark(39_000, "a load test")), NAMES, UTC_ZONE)
     assert used == (
         "Acme (org_a) used 40,000.00 credits on 7 Nov 2026. By the same weekday of the 4 weeks before, 7,500.00 to "
-        "12,500.00 is usual and 10,000.00 the middle."
+        "12,500.00 is usual; the median is 10,000.00."
     )
     assert split == (
-        "Against an average day of those (10,100.00 credits) it is +29,900.00: volume +20,000.00, price +10,000.00, "
+        "Compared with an average of those days (10,100.00 credits) the difference is +29,900.00: volume +20,000.00, "
+        "price +10,000.00, "
         "mix −100.00."
     )
     assert seen == "Seen by ann at 2026-11-09 08:00:00 UTC, when it was 39,000.00 credits: a load test"
@@ -152,7 +153,7 @@ class Desk:
 
     def mark(self, principal, organization_id, day, note, *, credits_shown):
         if self.refuses:
-            raise NotFound("2026-11-07 of org_a is no anomaly; reload the page")
+            raise NotFound("2026-11-07 of org_a is not an anomaly; reload the page")
         self.told.append(("seen", principal.name, organization_id, day, note, credits_shown))
 
     def unmark(self, principal, organization_id, day):
@@ -246,7 +247,7 @@ def test_a_refused_mark_is_said_in_one_line(view):
     run, _, _ = view(report(anomaly()), refuses=True, picked=(0,))
     run.button(key="org-anomaly-mark").click().run()
     assert run.error[0].value.replace("\\", "") == (
-        "Not all marked: 2026-11-07 of org_a is no anomaly; reload the page"
+        "Not all marked: 2026-11-07 of org_a is not an anomaly; reload the page"
     )
 
 
@@ -261,7 +262,7 @@ def test_periods_and_organizations_without_a_judgement_have_tables_of_their_own(
     )
     left_out = NotJudged("org_new", "6 days of history; 14 are needed.")
     run, _, _ = view(report(periods=(period,), not_judged=(left_out,)))
-    assert "Every judged day is within its usual range." in texts(run)
+    assert "Every assessed day is within its usual range." in texts(run)
     assert [frame.value.iloc[0]["Organization"] for frame in run.dataframe] == ["Acme (org_a)", "org_new"]
 
 
@@ -274,5 +275,5 @@ def test_the_file_holds_the_window_of_the_view(view):
 def test_analysts_see_none_of_it(view, monkeypatch):
     monkeypatch.setattr(sign_in, "_principal", lambda: Principal("ann", Role.ANALYST))
     run, _, _ = view(report(anomaly()))
-    assert "this needs admin" in run.error[0].value
+    assert "the admin role" in run.error[0].value
     assert not run.dataframe

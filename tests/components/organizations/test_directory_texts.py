@@ -34,11 +34,13 @@ def step(old=None, new=None, moved=TWELVE, **names):
 
 
 def test_what_is_at_stake_is_a_sentence():
-    assert stake_text([FINE]) == "Every organization's unsent events have somebody who pays for them."
+    assert stake_text([FINE]) == "All unsent events have a customer assigned."
     assert stake_text([OPEN, FINE]) == (
-        "1 organization has unsent events that nobody pays for: 12 events, 1,234.5 credits ($0.0494) at stake."
+        "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494)  unbilled."
     )
-    assert stake_text([OPEN, OPEN]).startswith("2 organizations have unsent events that nobody pays for: 24 events")
+    assert stake_text([OPEN, OPEN]).startswith(
+        "2 organizations have unsent events with no customer assigned: 24 events"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "ORG_A", "acme", "cus_2", " cme "])
@@ -57,28 +59,28 @@ def test_organizations_as_a_table():
         "Name": ["Acme", "none"],
         "Mapped to": ["none", "cus_b"],
         "Named by its traces": ["cus_1, cus_2", "none"],
-        "Events at stake": ["12", "0"],
-        "Credits at stake": ["1,234.5", "0"],
-        "Amount at stake": ["$0.0494", "$0"],
+        "Unbilled events": ["12", "0"],
+        "Unbilled credits": ["1,234.5", "0"],
+        "Unbilled amount": ["$0.0494", "$0"],
     }
 
 
 @pytest.mark.parametrize(
     ("one", "says"),
     [
-        (step(becomes="Acme"), "Nothing changes about who pays."),
+        (step(becomes="Acme"), "The billed customer stays the same."),
         (step(None, "cus_m"), "Becomes billable to cus_m: 12 events, 1,234.5 credits ($0.0494)."),
         (step("cus_m", "cus_n"), "Moves from cus_m to cus_n: 12 events, 1,234.5 credits ($0.0494)."),
         (
             step("cus_m", None),
             (
-                "Moves away from cus_m: 12 events, 1,234.5 credits ($0.0494). "
-                "Where there is no default customer they wait until somebody pays."
+                "Removed from cus_m: 12 events, 1,234.5 credits ($0.0494). "
+                "Without a default customer they wait until one is assigned."
             ),
         ),
         (
             step(None, "cus_m", MovedEvents()),
-            "No unsent event moves. Events that name no customer follow this from now on.",
+            "No unsent events move. New events that name no customer are billed this way from now on.",
         ),
     ],
 )
@@ -95,9 +97,9 @@ def test_a_file_in_a_sentence_and_line_by_line():
     changed = step("cus_m", "cus_n", was="Acme", becomes="Acme")
     preview = DirectoryPreview((step(None, "cus_m", becomes="Acme"), changed), 3, "import")
     assert import_text(preview) == (
-        "1 new, 1 changed, 3 unchanged. Who pays changes for 24 events, 2,469 credits ($0.0988)."
+        "1 new, 1 changed, 3 unchanged. The billed customer changes for 24 events, 2,469 credits ($0.0988)."
     )
-    assert import_text(DirectoryPreview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent event moves."
+    assert import_text(DirectoryPreview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent events move."
     rows = step_rows(preview.steps)
     assert rows["Name"] == ["none → Acme", "Acme"]
     assert rows["Customer"] == ["none → cus_m", "cus_m → cus_n"]
@@ -127,7 +129,7 @@ def test_the_history_says_when_who_and_what():
 
 
 def test_what_was_done_is_said():
-    assert applied_text(Applied(1, 0)) == "Saved 1 organization. No unsent event moved."
+    assert applied_text(Applied(1, 0)) == "Saved 1 organization. No unsent events moved."
     assert applied_text(Applied(2, 1_500)) == (
-        "Saved 2 organizations. 1,500 unsent events moved; the next push looks at them anew."
+        "Saved 2 organizations. 1,500 unsent events moved; the next push plans them again."
     )

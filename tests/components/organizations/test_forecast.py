@@ -66,23 +66,23 @@ def test_shares_are_written_as_percentages(share, text):
 @pytest.mark.parametrize(
     ("exhaustion", "headline", "sentence"),
     [
-        (None, "unknown", "No limit is known to run out."),
+        (None, "unknown", "No plan limit is known."),
         (Exhaustion(already=True), "already", "The 1,000 included credits are used up."),
         (Exhaustion(False), "not in this period", "The 1,000 included credits last until the period ends."),
         (
             Exhaustion(False, date(2026, 11, 30)),
             "probably not",
-            "The 1,000 included credits probably last; with high use they end on 30 Nov 2026.",
+            "The 1,000 included credits probably last; with high usage they run out on 30 Nov 2026.",
         ),
         (
             Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20)),
             "20 Nov 2026",
-            "The 1,000 included credits may end as early as 18 Nov 2026, or not before the period ends.",
+            "The 1,000 included credits may run out as early as 18 Nov 2026, or not before the period ends.",
         ),
         (
             Exhaustion(False, date(2026, 11, 18), date(2026, 11, 20), date(2026, 11, 21)),
             "20 Nov 2026",
-            "The 1,000 included credits may end as early as 18 Nov 2026, or as late as 21 Nov 2026.",
+            "The 1,000 included credits may run out as early as 18 Nov 2026, or as late as 21 Nov 2026.",
         ),
     ],
 )
@@ -94,12 +94,12 @@ def test_how_good_earlier_forecasts_were_is_said_in_words():
     assert error_text(BackTest(Decimal("0.0900"), 4)) == (
         "In back-tests 7-day sums were off by 9 % on average (4 tests)."
     )
-    assert "not known" in error_text(BackTest(None, 0))
+    assert "unknown" in error_text(BackTest(None, 0))
 
 
 def test_the_period_and_the_interval_are_named():
     assert period_text(FOUND, ZoneInfo("Europe/Berlin")) == "The period ends at 2026-11-13 01:00 Europe/Berlin."
-    assert interval_text(FOUND) == "no day of the history differed from the rhythm"
+    assert interval_text(FOUND) == "no day of the history differed from the weekly pattern"
 
 
 def slope(**facts) -> UsageChange:
@@ -118,10 +118,11 @@ def slope(**facts) -> UsageChange:
 
 def test_the_driver_is_named_with_its_share():
     assert driver_text(slope()) == (
-        "Credits of the last 14 complete days rose by 50 % against the 14 before, 100.00 to 150.00. Behind it most of "
-        "all: chatflow Support (flow-1), 150 % of the change."
+        "Credits of the last 14 complete days rose by 50 % compared with the 14 before, from 100.00 to 150.00. Main "
+        "driver: "
+        "chatflow Support (flow-1), 150 % of the change."
     )
-    assert driver_text(None) == "No change of 10 % or more in the last 14 complete days against the 14 before."
+    assert driver_text(None) == "No change of 10 % or more in the last 14 complete days compared with the 14 before."
 
 
 def test_a_driver_nobody_named_and_one_with_an_endless_name_can_be_read():
@@ -193,7 +194,7 @@ def test_the_panel_shows_sum_limit_error_and_driver(monkeypatch):
     assert "**455.00 credits**" in told
     assert "The 1,000 included credits last until the period ends." in told
     assert "7-day sums were off by 0 % on average (4 tests)" in told
-    assert "Known until 30 min ago." in told
+    assert "Usage known until 30 min ago." in told
     assert "60 complete days of history" in told
     assert [text.value for text in run.text if "[x](http://evil)" in text.value]  # as text, not as Markdown
     assert links == [{"period": "Last 30 days", "organization": "org_a", "user": "[x](http://evil)"}]

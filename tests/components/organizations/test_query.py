@@ -110,7 +110,7 @@ def test_the_question_is_about_days_of_the_reporting_timezone_and_one_state_of_t
 
 def test_days_that_end_before_they_start_are_refused():
     address = Address(span=Period.CUSTOM, from_day=date(2026, 2, 1), to_day=date(2026, 1, 1))
-    with pytest.raises(BadParameter, match=r"^last day: "):
+    with pytest.raises(BadParameter, match=r"^End date must be "):
         question(address, at=AT, zone=BERLIN, as_of=1)
 
 

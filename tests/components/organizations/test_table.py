@@ -111,7 +111,7 @@ def test_a_tile_without_a_period_before_compares_with_nothing():
     [
         (organization("a", "5"), ""),
         (organization("a", "5", "0"), "new"),
-        (organization("a", "0", "5"), "went silent"),
+        (organization("a", "0", "5"), "became inactive"),
         (organization("a", "6", "5"), "+20.0 %"),
     ],
 )
@@ -160,16 +160,16 @@ def test_the_period_is_said_with_its_days_its_timezone_and_what_it_is_compared_w
     at, zone = datetime(2026, 11, 22, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin")
     address = Address(span=Period.LAST_7_DAYS)
     assert period_text(address, at, zone, question(address, at=at, zone=zone, as_of=1)) == (
-        "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with the equally long period before "
+        "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with the previous period of equal length, before "
         "2026-11-17 00:00."
     )
     everything = Address(span=Period.ALL_TIME)
-    assert "Without a first day" in period_text(everything, at, zone, question(everything, at=at, zone=zone, as_of=1))
+    assert "Choose a start date" in period_text(everything, at, zone, question(everything, at=at, zone=zone, as_of=1))
 
 
 def test_the_mark_names_the_credits_or_warns():
-    assert tie_out_text(Decimal("12.5"), ties_out=True) == "✓ ties out with Usage Events: 12.50 credits"
-    assert "do not tie out" in tie_out_text(Decimal("12.5"), ties_out=False)
+    assert tie_out_text(Decimal("12.5"), ties_out=True) == "✓ reconciles to Usage Events: 12.50 credits"
+    assert "do not reconcile" in tie_out_text(Decimal("12.5"), ties_out=False)
 
 
 # ── comparison ───────────────────────────────────────────────────────────────────────────────────
@@ -238,7 +238,7 @@ def test_the_lists_are_short_and_start_with_the_largest():
     ("one", "text"),
     [
         (organization("a", "12", "0"), "new: +12.00 credits"),
-        (organization("a", "0", "12"), "went silent: −12.00 credits"),
+        (organization("a", "0", "12"), "became inactive: −12.00 credits"),
         (organization("a", "12", "10"), "+2.00 credits (+20.0 %)"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_deadline_names_the_customer_the_time_on_our_clocks_and_the_age_of_the
     deadline = Deadline("cus_a", NOW + 60 * MINUTE, NOW - 12 * MINUTE)
     assert deadline_text(deadline, NOW, ZoneInfo("Europe/Berlin")) == (
         "The draft invoice of cus_a finalizes at 2026-11-22 14:00:00 Europe/Berlin; unsent usage of its period must "
-        "arrive before. Read 12 min ago."
+        "arrive before then. Read 12 min ago."
     )
 
 
@@ -84,11 +84,11 @@ def run(outcome: str, *, error: str | None = None, minutes: int = 10) -> PushRun
 @pytest.mark.parametrize(
     ("last", "is_pushing", "said"),
     [
-        (None, False, "Nothing was ever pushed from this ledger."),
+        (None, False, "Nothing has been pushed from this ledger yet."),
         (run("done"), False, "10 min ago by ada: 1 sent; 5 credits delivered."),
         (run("failed", error="Stripe cannot be reached"), False, "Failed 10 min ago by ada: Stripe cannot be reached"),
-        (run("running"), True, "Running since 20 min ago, started by ada."),
-        (run("running"), False, "Interrupted: started 20 min ago by ada. The next push goes on from there."),
+        (run("running"), True, "Running: started 20 min ago, by ada."),
+        (run("running"), False, "Interrupted: started 20 min ago by ada. The next push continues from there."),
     ],
 )
 def test_the_last_push_in_words(last, is_pushing, said):

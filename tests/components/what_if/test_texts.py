@@ -134,8 +134,8 @@ def test_what_is_no_card_is_refused_with_a_reason_that_names_the_file(text, says
 def test_the_answer_is_one_sentence_with_signed_sums():
     assert verdict_text(FOUND) == "901 of 1,002 events would change: +195.5 credits, +$0.00782."
     assert verdict_text(replace(FOUND, applied=True)).startswith("901 of 1,002 events changed")
-    assert verdict_text(NOTHING) == "No event would change: these cards give what the ledger has."
-    assert verdict_text(replace(NOTHING, events=0)) == "There is no event in this period."
+    assert verdict_text(NOTHING) == "No event would change: these cards give the same figures as the ledger."
+    assert verdict_text(replace(NOTHING, events=0)) == "There are no events in this period."
 
 
 def test_the_period_is_told_with_its_timezone_and_open_ends():
@@ -192,10 +192,10 @@ def test_the_csv_is_exact_and_runs_nothing_in_a_spreadsheet():
 
 def test_who_passes_a_plan_is_named_with_the_direction():
     rows = crossing_rows([CROSSING, replace(CROSSING, new_used=Decimal(5))], BERLIN)
-    assert rows["What happens"] == ["▲ reaches its plan", "▼ stays within its plan"]
+    assert rows["What happens"] == ["▲ reaches its plan's limit", "▼ stays within its plan's limit"]
     assert rows["Organizations"] == ["org_a, org_b", "org_a, org_b"]
     assert rows["Used then"] == ["10,100.5", "5"]
-    assert unknown_plans_text(FOUND).startswith("Of 3 customers")
+    assert unknown_plans_text(FOUND).startswith("For 3 customers")
     assert unknown_plans_text(replace(FOUND, plan_limits_unknown=0)) is None
 
 
@@ -207,7 +207,7 @@ def test_who_passes_a_plan_is_named_with_the_direction():
             "5 events of 1 customer were sent already: the next push would give back 12.5",
         ),
         (ToSend(1, Decimal(12), 1), "1 event of 1 customer was sent already: the next push would send 12 more credits"),
-        (ToSend(0, Decimal(0), 0), "Nothing of it was sent to Stripe yet"),
+        (ToSend(0, Decimal(0), 0), "None of it has been sent to Stripe yet"),
     ],
 )
 def test_what_follows_at_stripe_is_said_with_its_direction(owed, says):
@@ -236,15 +236,15 @@ def test_a_number_may_be_typed_with_its_separators():
 
 def test_the_confirmation_says_what_changes_what_stays_and_the_way_back():
     first, *rest = apply_sentences(FOUND)
-    assert first == "901 events get other figures: +195.5 credits, +$0.00782."
+    assert first == "901 events would get new figures: +195.5 credits, +$0.00782."
     assert any("closed months stay as they are" in sentence for sentence in rest)
-    assert rest[-1].endswith("re-rate the same period with the former cards.")
+    assert rest[-1].endswith("re-rate the same period with the previous cards.")
 
 
 def test_the_outcome_says_what_was_booked_and_when():
     text = applied_text(replace(FOUND, applied=True), AT, BERLIN)
-    assert text.startswith("Booked 2026-11-03 09:00:00: 901 events, +195.5 credits, +$0.00782. 5 events of 1 customer")
-    assert applied_text(NOTHING, AT, BERLIN).startswith("Nothing was booked")
+    assert text.startswith("Applied 2026-11-03 09:00:00: 901 events, +195.5 credits, +$0.00782. 5 events of 1 customer")
+    assert applied_text(NOTHING, AT, BERLIN).startswith("Nothing was applied")
 
 
 def test_progress_names_who_decided():
