@@ -175,7 +175,7 @@ def test_months_stand_newest_first_with_state_and_figures_in_the_reporting_timez
     run = opened()
     table = frame(run, "State")
     assert list(table["Month"]) == ["November 2026", "October 2026"]
-    assert list(table["State"]) == ["○ lasts on", "● to close"]
+    assert list(table["State"]) == ["○ in progress", "● to close"]
     assert list(table["Events"]) == ["1", "2"]
     assert list(table["Credits"]) == ["150.00", "300.00"]
     assert "Months follow the reporting timezone, UTC." in texts(run)

@@ -74,7 +74,7 @@ def editing(run: AppTest, organization: str) -> AppTest:
 def test_organizations_that_nobody_pays_for_are_named_first():
     run = opened()
     assert (
-        "2 organizations have unsent events with no customer assigned: 3 events, 450 credits ($0.018) at stake"
+        "2 organizations have unsent events with no customer assigned: 3 events, 450 credits ($0.018) unbilled"
         in texts(run)
     )
     rows = frame(run, "Unbilled credits")

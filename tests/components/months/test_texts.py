@@ -203,7 +203,7 @@ def test_events_are_found_on_usage_events_by_status_within_the_month():
 def test_the_verdict_counts_causes():
     assert check_text(OCTOBER, []) == "Nothing blocks closing October 2026."
     assert check_text(OCTOBER, by_cause([UNSENT])).startswith("1 issue blocks closing October 2026.")
-    assert check_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 causes stand")
+    assert check_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 issues block")
 
 
 def test_a_check_of_an_older_ledger_says_that_it_may_not_hold_any_more():

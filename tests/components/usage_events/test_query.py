@@ -43,11 +43,11 @@ def test_amounts_may_be_typed_as_people_write_dollars(typed):
         (Filters(amount_min="much"), "amount_min"),
         (Filters(values=(("status", ("lost",)),)), "status"),
         (Filters(without=("wings",)), "without"),
-        (Filters(period=Period.CUSTOM, first_day=date(2026, 2, 1), last_day=date(2026, 1, 1)), "^End date"),
+        (Filters(period=Period.CUSTOM, first_day=date(2026, 2, 1), last_day=date(2026, 1, 1)), "End date"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_name(filters, name):
-    with pytest.raises(BadParameter, match=f"^{name}: "):
+    with pytest.raises(BadParameter, match=f"^{name}"):
         asked(filters)
 
 
