@@ -59,7 +59,7 @@ def measure(events: int) -> dict[str, Any]:
 
 
 def _warm_up(settings: Any) -> None:
-    """Let the sandbox encode its rows: the server's preparation is not the client's speed."""
+    """Let the sandbox generate its rows: the server's preparation is not the client's speed."""
     import httpx
 
     auth = (settings.langfuse_public_key, settings.langfuse_secret_key.get_secret_value())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import yaml
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
@@ -103,8 +104,7 @@ def read_all() -> Callable[..., Rows]:
 @pytest.fixture(scope="session")
 def all_rows(dataset: SandboxDataset) -> Rows:
     """Every row as the server keeps it, metadata whole."""
-    store = dataset.store()
-    return [store.row(position) for position in range(len(store))]
+    return [msgspec.to_builtins(row.whole) for row in dataset.store().rows]
 
 
 @pytest.fixture(scope="session")

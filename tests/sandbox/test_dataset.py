@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from billing_core.sandbox.data import traces
@@ -18,10 +19,9 @@ from billing_core.sandbox.langfuse.wire import CUT_LENGTH
 def world(now):
     """Large enough for every oddity several times: truth, and the newest version of every row by trace."""
     dataset = SandboxDataset(11, 2500, now=now)
-    store = dataset.store()
     served, newest = defaultdict(list), defaultdict(dict)
-    for position in range(len(store)):
-        row = store.row(position)
+    for stored in dataset.store().rows:
+        row = msgspec.to_builtins(stored.whole)
         served[row["traceId"]].append(row)
         known = newest[row["traceId"]].get(row["id"])
         if known is None or known["updatedAt"] < row["updatedAt"]:
@@ -224,17 +224,16 @@ def test_whether_an_empty_trace_failed_is_not_known(world):
 
 def test_a_failure_changes_no_other_value(now, monkeypatch):
     def rows():
-        store = SandboxDataset(11, 400, now=now).store()
-        return [store.row(position) for position in range(len(store))]
+        return [row.whole for row in SandboxDataset(11, 400, now=now).store().rows]
 
     def without_level(row):
-        return {key: value for key, value in row.items() if key not in {"level", "statusMessage"}}
+        return msgspec.structs.replace(row, level="", status_message="")
 
     few = rows()
     monkeypatch.setattr(traces, "FAILURE_EVERY", 1)
     many = rows()
-    assert sum(row["level"] == "ERROR" for row in few) < 20
-    assert sum(row["level"] == "ERROR" for row in many) > 380
+    assert sum(row.level == "ERROR" for row in few) < 20
+    assert sum(row.level == "ERROR" for row in many) > 380
     assert list(map(without_level, few)) == list(map(without_level, many))
 
 

@@ -10,7 +10,7 @@ from billing_core.runtime import clock
 from billing_core.sandbox.data import history
 from billing_core.sandbox.data.earlier_system import billed_before
 from billing_core.sandbox.data.plan import EPOCH, ExpectedEvent, TracePlan, truth_of
-from billing_core.sandbox.langfuse.store import RowStore, StoreBuilder
+from billing_core.sandbox.langfuse.store import RowStore
 
 DEFAULT_SEED = 2026
 DEFAULT_EVENTS = 20_000
@@ -67,10 +67,7 @@ class SandboxDataset:
         """The rows, generated on the first call: about twenty microseconds each. Safe to call from any thread."""
         with self._lock:
             if self._store is None:
-                builder = StoreBuilder()
-                for plan in self.plans():
-                    builder.add(plan)
-                self._store = builder.build()
+                self._store = RowStore(self.plans())
             return self._store
 
     def truth(self) -> Mapping[str, ExpectedEvent]:

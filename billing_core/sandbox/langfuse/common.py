@@ -66,8 +66,8 @@ async def trace_page(request: Request) -> Response:
     """Where links to a trace lead: the real server draws it, this one shows its rows as text."""
     box = Sandbox.of(request)
     store = await box.store()
-    positions = store.visible(store.rows_of_trace(request.path_params["trace_id"]), box.clock())
-    rows = [msgspec.json.format(store.text(int(position)), indent=2).decode() for position in positions]
+    found = store.rows_of_trace(request.path_params["trace_id"], box.clock())
+    rows = [msgspec.json.format(msgspec.json.encode(row.shown), indent=2).decode() for row in found]
     heading = "This is the built-in sandbox; a real Langfuse shows the trace here.\n\n"
     return PlainTextResponse(heading + ("\n".join(rows) or "There is no such trace."), 200 if rows else 404)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,10 @@ import msgspec
 
 from billing_core.sandbox.http import bad_request
 from billing_core.sandbox.langfuse.store import Check, Query
-from billing_core.sandbox.langfuse.wire import milliseconds
+from billing_core.sandbox.langfuse.wire import ATTRIBUTES, Observation, iso, mapping, milliseconds, stored_text
 
 COLUMNS: dict[str, str] = {
-    name: name
+    name: ATTRIBUTES[name]
     for name in (
         "id",
         "name",
@@ -29,9 +29,10 @@ COLUMNS: dict[str, str] = {
         "parentObservationId",
         "statusMessage",
         "release",
+        "model",
     )
-} | {"providedModelName": "model", "model": "model"}
-"""Text columns a filter may name → key of the row."""
+} | {"providedModelName": "model"}
+"""Text columns a filter may name → attribute of the row."""
 
 TEXT_TESTS: dict[str, Callable[[str, str], bool]] = {
     "=": operator.eq,
@@ -47,10 +48,10 @@ ORDER_TESTS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
 }
-NUMBERS: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-    "totalCost": lambda row: row["totalCost"],
-    "totalTokens": lambda row: row["usageDetails"].get("total", 0),
-    "latency": lambda row: row["latency"],
+NUMBERS: dict[str, Callable[[Observation], float | None]] = {
+    "totalCost": lambda row: row.total_cost,
+    "totalTokens": lambda row: mapping(row.usage_details).get("total", 0),
+    "latency": lambda row: row.latency,
 }
 
 
@@ -80,14 +81,10 @@ def parse_conditions(text: str | None) -> list[Condition]:
         raise bad_request("filter", f"Invalid filter: {error}") from None
 
 
-def stored_text(value: object) -> str:
-    """How Langfuse keeps a metadata value: texts as they are, everything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def equals(key: str, value: str) -> Check:
-    """The row's text under `key` is exactly `value`."""
-    return lambda row: row[key] == value
+def equals(column: str, value: str) -> Check:
+    """The row's text under `column` is exactly `value`."""
+    key = COLUMNS[column]
+    return lambda row: getattr(row, key) == value
 
 
 def apply_conditions(query: Query, conditions: list[Condition]) -> Query:
@@ -109,11 +106,7 @@ def _apply(query: Query, condition: Condition) -> Query:
             return _apply_text(query, condition)
         case ("boolean", "isRootObservation"):
             wanted = bool(condition.value) == (condition.operator == "=")
-            return (
-                replace(query, is_root=wanted)
-                if query.is_root in (None, wanted)
-                else replace(query, traces=frozenset())
-            )
+            return _with_check(query, lambda row: row.is_root_observation == wanted)
         case ("datetime", "startTime" | "endTime"):
             return _apply_time(query, condition)
         case ("stringObject", "metadata"):
@@ -124,7 +117,7 @@ def _apply(query: Query, condition: Condition) -> Query:
             return _with_check(query, _number_check(condition))
         case ("null", column) if column in COLUMNS:
             key, is_null = COLUMNS[column], condition.operator == "is null"
-            return _with_check(query, lambda row: (not row[key]) == is_null)
+            return _with_check(query, lambda row: (not getattr(row, key)) == is_null)
         case _:
             raise bad_request("filter", f"Invalid filter: {condition.type} on column {condition.column}")
 
@@ -145,27 +138,17 @@ def _apply_text(query: Query, condition: Condition) -> Query:
             raise _unknown_operator(condition)
         value = str(condition.value)
         if condition.operator != "=":
-            return _with_check(query, lambda row: test(row[key] or "", value))
+            return _with_check(query, lambda row: test(getattr(row, key) or "", value))
         values = frozenset((value,))
     else:
         if condition.operator not in {"any of", "none of"} or not isinstance(condition.value, list):
             raise _unknown_operator(condition)
         values = frozenset(map(str, condition.value))
         if condition.operator == "none of":
-            return _with_check(query, lambda row: row[key] not in values)
-    match key:
-        case "traceId":
-            return replace(query, traces=_both(query.traces, values))
-        case "environment":
-            return replace(query, environments=_both(query.environments, values))
-        case "type":
-            return replace(query, types=_both(query.types, values))
-        case _:
-            return _with_check(query, lambda row: row[key] in values)
-
-
-def _both(present: frozenset[str] | None, values: frozenset[str]) -> frozenset[str]:
-    return values if present is None else present & values
+            return _with_check(query, lambda row: getattr(row, key) not in values)
+    if key == "trace_id":
+        return replace(query, traces=values if query.traces is None else query.traces & values)
+    return _with_check(query, lambda row: getattr(row, key) in values)
 
 
 def _apply_time(query: Query, condition: Condition) -> Query:
@@ -173,20 +156,15 @@ def _apply_time(query: Query, condition: Condition) -> Query:
         time = milliseconds(str(condition.value))
     except ValueError:
         raise bad_request("filter", "Invalid ISO datetime; expected an offset such as Z") from None
-    half_open = condition.column == "startTime"
-    low, high = query.start if half_open else query.ended
-    match condition.operator:
-        case ">=":
-            low = max(low, time)
-        case ">":
-            low = max(low, time + 1)
-        case "<":
-            high = min(high, time if half_open else time - 1)
-        case "<=":
-            high = min(high, time + 1 if half_open else time)
-        case _:
-            raise _unknown_operator(condition)
-    return replace(query, start=(low, high)) if half_open else replace(query, ended=(low, high))
+    test = ORDER_TESTS.get(condition.operator)
+    if test is None or condition.operator == "=":
+        raise _unknown_operator(condition)
+    if condition.column == "endTime":
+        bound = iso(time)
+        return _with_check(query, lambda row: row.end_time is not None and test(row.end_time, bound))
+    low, high = query.start
+    edge = time + (condition.operator in {">", "<="})
+    return replace(query, start=(max(low, edge), high) if ">" in condition.operator else (low, min(high, edge)))
 
 
 def _metadata_check(condition: Condition) -> Check:
@@ -194,8 +172,8 @@ def _metadata_check(condition: Condition) -> Check:
     if test is None:
         raise _unknown_operator(condition)
 
-    def check(row: dict[str, Any]) -> bool:
-        metadata = row["metadata"]
+    def check(row: Observation) -> bool:
+        metadata = mapping(row.metadata)
         return test(stored_text(metadata[key]) if key in metadata else "", value)
 
     return check
@@ -205,11 +183,11 @@ def _tags_check(condition: Condition) -> Check:
     wanted = set(map(str, condition.value)) if isinstance(condition.value, list) else set()
     match condition.operator:
         case "any of":
-            return lambda row: bool(wanted & set(row["tags"]))
+            return lambda row: bool(wanted & set(row.tags))
         case "none of":
-            return lambda row: not wanted & set(row["tags"])
+            return lambda row: not wanted & set(row.tags)
         case "all of":
-            return lambda row: wanted <= set(row["tags"])
+            return lambda row: wanted <= set(row.tags)
         case _:
             raise _unknown_operator(condition)
 
@@ -219,7 +197,7 @@ def _number_check(condition: Condition) -> Check:
     if test is None or not isinstance(value, (int, float)):
         raise _unknown_operator(condition)
 
-    def check(row: dict[str, Any]) -> bool:
+    def check(row: Observation) -> bool:
         number = read(row)
         return number is not None and test(number, value)
 

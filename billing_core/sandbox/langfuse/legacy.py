@@ -22,8 +22,9 @@ from billing_core.sandbox.http import (
     time_window,
     whole_number,
 )
+from billing_core.sandbox.langfuse.filters import equals
 from billing_core.sandbox.langfuse.store import Query, RowStore
-from billing_core.sandbox.langfuse.wire import milliseconds
+from billing_core.sandbox.langfuse.wire import OTEL_METADATA, Observation, mapping, milliseconds
 
 MAXIMUM_LIMIT = 100
 TRACE_GROUPS = frozenset({"core", "io", "scores", "observations", "metrics"})
@@ -31,7 +32,7 @@ NOT_ASKED = -1
 """What `totalCost` and `latency` say when the group `metrics` was not asked for."""
 
 SIMPLE_TRACE_FILTERS = ("userId", "name", "sessionId", "version", "release")
-SIMPLE_OBSERVATION_FILTERS = ("name", "level", "parentObservationId", "version")
+SIMPLE_OBSERVATION_FILTERS = ("type", "name", "level", "parentObservationId", "version")
 
 
 def _check_offered(request: Request) -> None:
@@ -41,99 +42,98 @@ def _check_offered(request: Request) -> None:
     check_key(request)
 
 
-def _is_synthetic(row: dict[str, Any]) -> bool:
-    return str(row["id"]) == f"t-{row['traceId']}"
+def _is_synthetic(row: Observation) -> bool:
+    return row.id == f"t-{row.trace_id}"
 
 
-def _newest(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _newest(rows: Iterable[Observation]) -> list[Observation]:
     """One version per id, the latest: this API deduplicates."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, Observation] = {}
     for row in rows:
-        known = best.get(row["id"])
-        if known is None or row["updatedAt"] > known["updatedAt"]:
-            best[row["id"]] = row
+        known = best.get(row.id)
+        if known is None or row.updated_at > known.updated_at:
+            best[row.id] = row
     return list(best.values())
 
 
-def _end(row: dict[str, Any]) -> str:
-    start: str = row["startTime"]
-    return max(row["endTime"] or start, start)
+def _end(row: Observation) -> str:
+    return max(row.end_time or row.start_time, row.start_time)
 
 
-def _trace_record(rows: list[dict[str, Any]], groups: frozenset[str]) -> dict[str, Any]:
+def _trace_record(rows: list[Observation], groups: frozenset[str]) -> dict[str, Any]:
     """The trace as v3 keeps it: a record of its own. Here it is put together from the rows' attributes, root first."""
-    rows = sorted(_newest(rows), key=lambda row: (not row["isRootObservation"], row["startTime"], row["id"]))
+    rows = sorted(_newest(rows), key=lambda row: (not row.is_root_observation, row.start_time, row.id))
     first = rows[0]
     observed = [row for row in rows if not _is_synthetic(row)]
     metadata: dict[str, Any] = {}
     for row in reversed(rows):
-        metadata |= {k: v for k, v in row["metadata"].items() if not k.startswith(("scope.", "resourceAttributes."))}
+        metadata |= {key: value for key, value in mapping(row.metadata).items() if key not in OTEL_METADATA}
 
-    def attribute(key: str) -> Any:
-        return next((row[key] for row in rows if row[key]), None)
+    def attribute(name: str) -> Any:
+        return next((value for row in rows if (value := getattr(row, name))), None)
 
-    start = min(row["startTime"] for row in rows)
+    start = min(row.start_time for row in rows)
     record = {
-        "id": first["traceId"],
+        "id": first.trace_id,
         "projectId": PROJECT_ID,
         "timestamp": start,
-        "name": attribute("traceName") or attribute("name"),
-        "userId": attribute("userId"),
-        "sessionId": attribute("sessionId"),
-        "environment": first["environment"],
+        "name": attribute("trace_name") or attribute("name"),
+        "userId": attribute("user_id"),
+        "sessionId": attribute("session_id"),
+        "environment": first.environment,
         "release": attribute("release"),
         "version": attribute("version"),
         "tags": attribute("tags") or [],
         "public": False,
         "bookmarked": False,
         "metadata": metadata if "io" in groups else {},
-        "input": f"question of {first['traceId']}" if "io" in groups else None,
-        "output": f"answer of {first['traceId']}" if "io" in groups else None,
-        "createdAt": min(row["createdAt"] for row in rows),
-        "updatedAt": max(row["updatedAt"] for row in rows),
+        "input": f"question of {first.trace_id}" if "io" in groups else None,
+        "output": f"answer of {first.trace_id}" if "io" in groups else None,
+        "createdAt": min(row.created_at for row in rows),
+        "updatedAt": max(row.updated_at for row in rows),
         "externalId": None,
-        "observations": [row["id"] for row in observed] if "observations" in groups else [],
+        "observations": [row.id for row in observed] if "observations" in groups else [],
         "scores": [],
         "totalCost": NOT_ASKED,
         "latency": NOT_ASKED,
-        "htmlPath": f"/project/{PROJECT_ID}/traces/{first['traceId']}",
+        "htmlPath": f"/project/{PROJECT_ID}/traces/{first.trace_id}",
     }
     if "metrics" in groups:
         ends = max((_end(row) for row in observed), default=start)
-        starts = min((row["startTime"] for row in observed), default=start)
-        record["totalCost"] = sum(row["costDetails"].get("total") or 0 for row in observed)
+        starts = min((row.start_time for row in observed), default=start)
+        record["totalCost"] = sum(mapping(row.cost_details).get("total") or 0 for row in observed)
         record["latency"] = (milliseconds(ends) - milliseconds(starts)) / 1000
     return record
 
 
-def _observation(row: dict[str, Any]) -> dict[str, Any]:
+def _observation(row: Observation) -> dict[str, Any]:
     """A row as v1 words it: other keys, null instead of empty text, no attributes of the trace."""
-    usage, cost = row["usageDetails"], row["costDetails"]
+    usage, cost = mapping(row.usage_details), mapping(row.cost_details)
     received, written, total = (usage.get(key, 0) for key in ("input", "output", "total"))
-    parent = row["parentObservationId"]
+    parent = row.parent_observation_id
     return {
-        "id": row["id"],
-        "traceId": row["traceId"],
-        "projectId": row["projectId"],
-        "type": row["type"],
-        "name": row["name"] or None,
-        "startTime": row["startTime"],
-        "endTime": row["endTime"],
-        "completionStartTime": row["completionStartTime"],
-        "createdAt": row["createdAt"],
-        "updatedAt": row["updatedAt"],
-        "model": row["model"] or None,
-        "modelParameters": row["modelParameters"],
-        "modelId": row["modelId"],
-        "input": f"question of {row['id']}",
-        "output": f"answer of {row['id']}",
-        "metadata": row["metadata"],
-        "version": row["version"] or None,
-        "level": row["level"],
-        "statusMessage": row["statusMessage"] or None,
-        "environment": row["environment"],
+        "id": row.id,
+        "traceId": row.trace_id,
+        "projectId": row.project_id,
+        "type": row.type,
+        "name": row.name or None,
+        "startTime": row.start_time,
+        "endTime": row.end_time,
+        "completionStartTime": row.completion_start_time,
+        "createdAt": row.created_at,
+        "updatedAt": row.updated_at,
+        "model": row.model or None,
+        "modelParameters": row.model_parameters,
+        "modelId": row.model_id,
+        "input": f"question of {row.id}",
+        "output": f"answer of {row.id}",
+        "metadata": mapping(row.metadata),
+        "version": row.version or None,
+        "level": row.level,
+        "statusMessage": row.status_message or None,
+        "environment": row.environment,
         # v3 has no synthetic roots: what hangs under one is a root here
-        "parentObservationId": None if parent == f"t-{row['traceId']}" else parent,
+        "parentObservationId": None if parent == f"t-{row.trace_id}" else parent,
         "promptId": None,
         "promptName": None,
         "promptVersion": None,
@@ -146,11 +146,11 @@ def _observation(row: dict[str, Any]) -> dict[str, Any]:
         "calculatedInputCost": cost.get("input"),
         "calculatedOutputCost": cost.get("output"),
         "calculatedTotalCost": cost.get("total", 0),
-        "inputPrice": None if row["inputPrice"] is None else float(row["inputPrice"]),
-        "outputPrice": None if row["outputPrice"] is None else float(row["outputPrice"]),
+        "inputPrice": None if row.input_price is None else float(row.input_price),
+        "outputPrice": None if row.output_price is None else float(row.output_price),
         "totalPrice": None,
-        "latency": row["latency"],
-        "timeToFirstToken": row["timeToFirstToken"],
+        "latency": row.latency,
+        "timeToFirstToken": row.time_to_first_token,
     }
 
 
@@ -170,8 +170,8 @@ def _meta(page: int, limit: int, items: int) -> dict[str, int]:
     return {"page": page, "limit": limit, "totalItems": items, "totalPages": -(-items // limit)}
 
 
-def _visible_rows(store: RowStore, trace: str, now: int) -> list[dict[str, Any]]:
-    return [store.row(p) for p in store.visible(store.rows_of_trace(trace), now).tolist()]
+def _rows(store: RowStore, trace: str, now: int) -> list[Observation]:
+    return [row.whole for row in store.rows_of_trace(trace, now)]
 
 
 async def traces(request: Request) -> Response:
@@ -193,7 +193,7 @@ async def traces(request: Request) -> Response:
     environments = request.query_params.getlist("environment")
     if wanted or environments:
         # v3 filters on the trace's record, which exists only when it is put together
-        records = [(name, _trace_record(_visible_rows(store, name, now), groups)) for name in names]
+        records = [(name, _trace_record(_rows(store, name, now), groups)) for name in names]
         names = [
             name
             for name, record in records
@@ -201,7 +201,7 @@ async def traces(request: Request) -> Response:
             and (not environments or record["environment"] in environments)
         ]
     shown = names[(page - 1) * limit : page * limit]
-    data = [_trace_record(_visible_rows(store, name, now), groups) for name in shown]
+    data = [_trace_record(_rows(store, name, now), groups) for name in shown]
     return json_response({"data": data, "meta": _meta(page, limit, len(names))})
 
 
@@ -210,12 +210,12 @@ async def trace(request: Request) -> Response:
     _check_offered(request)
     sandbox = Sandbox.of(request)
     trace_id = request.path_params["trace_id"]
-    rows = _visible_rows(await sandbox.store(), trace_id, sandbox.clock())
+    rows = _rows(await sandbox.store(), trace_id, sandbox.clock())
     if not rows:
         raise not_found(f"Trace {trace_id} not found within authorized project")
     groups = _groups(request)
     record = _trace_record(rows, groups)
-    observed = sorted((row for row in _newest(rows) if not _is_synthetic(row)), key=lambda row: row["startTime"])
+    observed = sorted((row for row in _newest(rows) if not _is_synthetic(row)), key=lambda row: row.start_time)
     record["observations"] = [_observation(row) for row in observed] if "observations" in groups else []
     return json_response(record)
 
@@ -226,32 +226,21 @@ async def observations(request: Request) -> Response:
     page, limit = _page(request)
     sandbox = Sandbox.of(request)
     store, now = await sandbox.store(), sandbox.clock()
-    query = Query(start=time_window(request, "fromStartTime", "toStartTime"), limit=len(store))
+    query = Query(start=time_window(request, "fromStartTime", "toStartTime"), limit=len(store.rows))
     if (trace_id := in_text(request, "traceId")) is not None:
         query = replace(query, traces=frozenset((trace_id,)))
-    if (kind := in_text(request, "type")) is not None:
-        query = replace(query, types=frozenset((kind,)))
-    if environments := request.query_params.getlist("environment"):
-        query = replace(query, environments=frozenset(environments))
-    wanted = {name: value for name in SIMPLE_OBSERVATION_FILTERS if (value := in_text(request, name)) is not None}
-    query = replace(query, checks=tuple(_has(name, value) for name, value in wanted.items()))
+    wanted = [equals(name, value) for name in SIMPLE_OBSERVATION_FILTERS if (value := in_text(request, name))]
+    if environments := frozenset(request.query_params.getlist("environment")):
+        wanted.append(lambda row: row.environment in environments)
+    query = replace(query, checks=(lambda row: not _is_synthetic(row), *wanted))
 
-    positions = store.page(query, now).positions
-    positions = positions[store.columns["synthetic"][positions] == 0]
-    shown = positions[(page - 1) * limit : page * limit].tolist()
-    data = []
-    for position in shown:
-        row = store.row(position)
-        if store.has_versions(position):
-            versions = [other for other in _visible_rows(store, row["traceId"], now) if other["id"] == row["id"]]
-            if _newest(versions)[0] != row:
-                continue
-        data.append(_observation(row))
-    return json_response({"data": data, "meta": _meta(page, limit, len(positions))})
-
-
-def _has(key: str, value: str) -> Any:
-    return lambda row: row[key] == value
+    found = store.page(query, now).rows
+    data = [
+        _observation(row.whole)
+        for row in found[(page - 1) * limit : page * limit]
+        if row.whole in _newest(_rows(store, row.whole.trace_id, now))
+    ]
+    return json_response({"data": data, "meta": _meta(page, limit, len(found))})
 
 
 def routes() -> list[Route]:
