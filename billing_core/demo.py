@@ -50,7 +50,7 @@ def _first_start(file: Path) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise SettingsError(f"{file}: {text[:40]!r} is no time; delete the file") from None
+        raise SettingsError(f"{file}: {text[:40]!r} is not a time; delete the file") from None
 
 
 def connected(settings: Settings, environment: dict[str, str]) -> Settings:

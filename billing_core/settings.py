@@ -246,7 +246,7 @@ class Settings(BaseModel):
         ):
             raise ValueError("not a web address; expected https://host[:port][/path]")
         if parts.username or parts.password:
-            raise ValueError("holds a user name or password; receivers tell by the signature who is calling")
+            raise ValueError("holds a user name or password; receivers verify the sender by the signature")
         if parts.scheme == "http" and not is_loopback(host):
             raise ValueError("is http to another machine, where anybody on the way can read it; expected https://…")
         return value
@@ -293,7 +293,7 @@ def signing_key(secret: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"what follows {WEBHOOK_SECRET_PREFIX} is not base64; copy the secret once more") from None
+        raise ValueError(f"what follows {WEBHOOK_SECRET_PREFIX} is not base64; copy the secret again") from None
 
 
 def _weakness(key: str) -> str | None:

@@ -161,7 +161,7 @@ class UserFile:
         for key, entry in accounts.items():
             user = self._user_of(str(key), entry)
             if user.name in users:
-                raise self._broken(f"account {user.name!r} stands twice; names ignore case")
+                raise self._broken(f"account {user.name!r} is listed twice; names ignore case")
             users[user.name] = user
         return users
 

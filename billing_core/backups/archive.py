@@ -76,7 +76,7 @@ class Archive:
         if unknown := set(found) - set(names):
             raise self.refused(f"it holds {sorted(unknown)[0]!r}, which this program does not know")
         if BOOKS not in found:
-            raise self.refused("it holds no books")
+            raise self.refused("it contains no ledger")
         for member in members:
             is_plain = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 0x1
             if not is_plain or member.file_size != member.compress_size or (member.external_attr >> 28) not in {0, 8}:
@@ -129,7 +129,7 @@ class Archive:
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
             if isinstance(error, BadParameter):
                 raise
-            raise self.refused(f"it is damaged ({error}); copy it once more") from None
+            raise self.refused(f"it is damaged ({error}); copy it again") from None
 
 
 @contextmanager
@@ -145,12 +145,12 @@ def opened_archive(path: Path, names: tuple[str, ...]) -> Iterator[Archive]:
     with ExitStack() as stack:
         try:
             if not path.is_file():
-                raise refused("there is no such file" if not path.exists() else "this is no file")
+                raise refused("there is no such file" if not path.exists() else "this is not a file")
             opened = Archive(path, stack.enter_context(opened_zip(path)), names)
         except Unusable as fault:
             raise refused(fault.reason) from None
         except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error) as error:
-            raise refused(f"it is no zip file or a damaged one ({error}); copy it once more") from None
+            raise refused(f"it is not a zip file, or is damaged ({error}); copy it again") from None
         except OSError as error:
             raise refused(f"it cannot be read ({error.strerror or error})") from None
         yield opened

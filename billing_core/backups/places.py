@@ -74,4 +74,4 @@ def refuse_own(settings: Settings, path: Path, parameter: str) -> None:
     own = (*places(settings).values(), Path(".env"))
     names = {place.resolve().with_name(place.resolve().name + beside) for place in own for beside in ("", *BESIDE)}
     if path.resolve() in names:
-        raise BadParameter(parameter, str(path), "another name; this one belongs to the books, accounts or settings")
+        raise BadParameter(parameter, str(path), "another name; this one belongs to the ledger, accounts or settings")

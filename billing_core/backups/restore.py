@@ -71,7 +71,7 @@ def restore(settings: Settings, path: Path) -> Restored:
     with opened_archive(path, names) as archive:
         manifest = archive.manifest
         if manifest.schema_version > SCHEMA_VERSION:
-            raise archive.refused(f"its books are of a later version ({manifest.schema_version}); update the program")
+            raise archive.refused(f"its ledger is of a later version ({manifest.schema_version}); update the program")
         if TOKENS in {entry.name for entry in manifest.files} and TOKENS not in where:
             raise SettingsError("BILLING_API_TOKENS: not set; the backup holds API tokens, name the file for them")
         entries = {entry.name: entry for entry in manifest.files}
@@ -157,9 +157,9 @@ def _prove(archive: Archive, draft: Path) -> None:
             found = table_rows(books)
             acts = books.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchall()[0][0]
     except duckdb.Error as error:
-        raise archive.refused(f"its books cannot be opened ({one_line(str(error))})") from None
+        raise archive.refused(f"its ledger cannot be opened ({one_line(str(error))})") from None
     if found != [(table.name, table.rows) for table in archive.manifest.tables] or acts:
-        raise archive.refused("its books are not those of its manifest")
+        raise archive.refused("its ledger is not the one of its manifest")
 
 
 def _sha256(path: Path) -> str:

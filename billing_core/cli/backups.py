@@ -14,11 +14,13 @@ from billing_core.values.counts import count_of
 
 def add_backup_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands `backup` and `restore` to the parser."""
-    backup = command("backup", _backup, "books, accounts, tokens and sessions in one archive, while everything runs")
+    backup = command(
+        "backup", _backup, "back up ledger, accounts, tokens and sessions in one archive, while everything runs"
+    )
     backup.add_argument("path", metavar="PATH", help="a new file, or an earlier backup, which it replaces when done")
     add_json(backup)
 
-    restore = command("restore", _restore, "put a backup where the settings say, if nothing is there yet")
+    restore = command("restore", _restore, "restore a backup to where the settings say, if nothing is there yet")
     restore.add_argument("path", metavar="PATH")
     add_json(restore)
 

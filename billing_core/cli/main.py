@@ -153,7 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--order", metavar="asc|desc")
     events.add_argument("--page", metavar="N")
     events.add_argument("--limit", metavar="N")
-    events.add_argument("--as-of", metavar="N", help="pagination.as_of of an earlier page: pages fit together")
+    events.add_argument(
+        "--as-of", metavar="N", help="pagination.as_of of an earlier page, so that pages are consistent"
+    )
     add_json(events)
 
     push = command("push", _push, "unsent, settled credits → Stripe meter events, exactly once")
@@ -247,7 +249,7 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
             f"{result.counts.unchanged:,} unchanged; {result.unpriced:,} unpriced, {result.excluded:,} excluded"
         )
         if result.missing_at_source:
-            print(f"missing at Langfuse by now: {count_of(result.missing_at_source, 'event')}; the ledger keeps them")
+            print(f"no longer in Langfuse: {count_of(result.missing_at_source, 'event')}; the ledger keeps them")
     for row in result.rejected:
         print(f"not read: {row.row}: {row.reason}", file=sys.stderr)
     for note in result.notes:
@@ -255,7 +257,7 @@ def _pull(options: argparse.Namespace, settings: Settings) -> int:
     if result.policy_differs:
         print(
             f"policy_differs: {result.policy_differs:,} sent events ({plain_decimal(result.policy_differs_credits)} "
-            "credits) would be billed otherwise under the settings now and stay as they were sent; `rerate --settings` "
+            "credits) would be billed differently under the current settings and stay as sent; `rerate --settings` "
             "shows whom and how much, `--apply` books it",
             file=sys.stderr,
         )

@@ -33,7 +33,7 @@ def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
         file.is_listing = False
         if odd := [entry.filename for entry in archive.infolist() if entry.compress_type not in _PACKED]:
-            raise Unusable(f"holds {shown(odd[0])}, which is packed in a way that is not read; use plain zip (deflate)")
+            raise Unusable(f"holds {shown(odd[0])}, which uses an unsupported compression; use plain zip (deflate)")
         yield archive
 
 

@@ -57,21 +57,19 @@ def unpack(
             members = _members(archive)
             hashes = _manifest(archive, members)
             if odd := sorted(members.keys() - hashes.keys() - {MANIFEST}):
-                raise Unusable(f"holds {shown(odd[0])}, which its manifest does not name; export the bundle once more")
+                raise Unusable(f"holds {shown(odd[0])}, which its manifest does not name; export the bundle again")
             wanted = {name: kind for kind, names in PARTS.items() if (name := _first(names, hashes))}
             paths = {}
             for number, (name, digest) in enumerate(hashes.items()):
                 if name not in members:
-                    raise Unusable(f"lacks {shown(name)}, which its manifest names; export the bundle once more")
+                    raise Unusable(f"lacks {shown(name)}, which its manifest names; export the bundle again")
                 path = folder / f"member-{number}" if name in wanted else None
                 if _copy(archive, members[name], path, on_bytes_read) != digest:
-                    raise Unusable(
-                        f"{shown(name)} is not the file its manifest describes (SHA-256); export it once more"
-                    )
+                    raise Unusable(f"{shown(name)} is not the file its manifest describes (SHA-256); export it again")
                 if path is not None:
                     paths[name] = path
     except DAMAGED as error:
-        raise Unusable(f"is a damaged zip file ({error}); export or copy it once more") from None
+        raise Unusable(f"is a damaged zip file ({error}); export or copy it again") from None
     if not wanted:
         raise Unusable("holds nothing that can be imported: no usage events, customers or rate cards")
     found = []
@@ -99,7 +97,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if name.startswith("/") or ".." in parts or ":" in name or "\\" in name or len(parts) > 1:
             raise Unusable(f"holds a file named {shown(name)}; a bundle has plain names without folders")
         if name in found:
-            raise Unusable(f"holds {shown(name)} twice; export the bundle once more")
+            raise Unusable(f"holds {shown(name)} twice; export the bundle again")
         if entry.flag_bits & 1:
             raise Unusable(f"{shown(name)} is encrypted; export the bundle without a password")
         if name.lower().endswith(".zip"):

@@ -132,7 +132,9 @@ def _table(file: File) -> ReadCards:
         for number, values in zip(batch.numbers, cells, strict=True):
             characters += sum(len(text or "") for text in values)
             if characters > LARGEST_TABLE:
-                raise Unusable(f"unpacks to more than {LARGEST_TABLE:,} characters; so long are no cards", row=number)
+                raise Unusable(
+                    f"unpacks to more than {LARGEST_TABLE:,} characters; rate cards are never that long", row=number
+                )
             row = dict(zip(columns, values, strict=True))
             try:
                 card = _card(row)

@@ -227,7 +227,7 @@ def _bad_byte(error: UnicodeDecodeError, start: int, encoding: str) -> str:
     kind = encoding.removesuffix("-sig").upper()
     said = in_windows(value) if kind == "UTF-8" else ""
     return (
-        f"byte {where + 1:,} is 0x{value:02X}{said}, which is no {kind} text; save the file as CSV UTF-8 "
+        f"byte {where + 1:,} is 0x{value:02X}{said}, which is not {kind} text; save the file as CSV UTF-8 "
         "(UTF-16 with a byte order mark is understood as well)"
     )
 
@@ -248,7 +248,7 @@ def _zipped(path: Path, found: Callable[..., File]) -> tuple[File, str | None]:
     except Unusable as fault:
         return found(Form.ZIP, FileKind.UNKNOWN), fault.reason
     except DAMAGED as error:
-        return found(Form.ZIP, FileKind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it once more"
+        return found(Form.ZIP, FileKind.UNKNOWN), f"is a damaged zip file ({error}); export or copy it again"
     if "manifest.json" in names:
         return found(Form.ZIP, FileKind.BUNDLE), None
     if "[Content_Types].xml" in names:
@@ -281,7 +281,7 @@ def _text(path: Path, encoding: str, found: Callable[..., File]) -> tuple[File, 
         return _json(start, found)
     if "\0" in start[:LARGEST_HEADER]:
         return found(Form.DELIMITED, FileKind.UNKNOWN), (
-            "holds NUL characters: it is no text, or UTF-16 without a byte order mark; save the file as CSV UTF-8"
+            "holds NUL characters: it is not text, or is UTF-16 without a byte order mark; save the file as CSV UTF-8"
         )
     dialect = dialect_of(start, {name for plain in _NAMES for name in (plain, plain + IN_UTC)})
     if not dialect.header:

@@ -57,7 +57,7 @@ def column_names(path: Path) -> tuple[str, ...]:
     Unusable
         If it is no Parquet file, or one that nobody could read in bounded memory.
     """
-    with _reading(path, "is no complete Parquet file ({}); export or copy it once more") as (_, table):
+    with _reading(path, "is not a complete Parquet file ({}); export or copy it again") as (_, table):
         return tuple(table.schema_arrow.names)
 
 

@@ -109,7 +109,7 @@ def records(file: File) -> Iterator[tuple[int, list[str]]]:
             except csv.Error as error:
                 raise Unusable(_csv_fault(error), row=number, field="row") from None
             except UnicodeDecodeError as error:
-                raise Unusable(f"is no text of its encoding from here on: {error.reason}", row=number) from None
+                raise Unusable(f"is not valid text in its encoding from here on: {error.reason}", row=number) from None
             if is_blank(cells) or (not number and is_separator_line(cells)):
                 continue
             yield number, cells[:width] if len(cells) > width and is_blank(cells[width:]) else cells
@@ -122,7 +122,7 @@ def _csv_fault(error: csv.Error) -> str:
         return f"has a cell of more than {LARGEST_CELL:,} characters"
     if "unexpected end of data" in text:
         return "a quotation mark is opened and never closed: the file is cut off or damaged"
-    return f"is no CSV from here on: {text}"
+    return f"is not valid CSV from here on: {text}"
 
 
 Line = tuple[int, list[str]] | RejectedLine
@@ -323,14 +323,14 @@ class _Broken(ValueError):
 
 
 def _refuse_constant(text: str) -> None:
-    raise _Broken(f"{text} is no number of JSON")
+    raise _Broken(f"{text} is not a JSON number")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise _Broken(f"the key {shown(twice)} is there twice")
+        raise _Broken(f"the key {shown(twice)} occurs twice")
     return found
 
 
@@ -377,7 +377,7 @@ class _Reader:
             except ValueError as error:
                 if self._more():
                     continue
-                raise Unusable(f"is no JSON ({error}): cut off or damaged", row=self.row) from None
+                raise Unusable(f"is not valid JSON ({error}): cut off or damaged", row=self.row) from None
             if end == len(self._text) and not isinstance(value, (dict, list, str)) and self._more():
                 continue  # a number may go on
             self._at = end
@@ -409,7 +409,7 @@ def json_rows(file: File, meta: dict[str, Any] | None = None) -> Iterator[tuple[
         while sign != "}":
             name = reader.value()
             if not isinstance(name, str) or name in seen:
-                raise Unusable(f"the key {shown(name)} stands where another is expected", row=reader.row)
+                raise Unusable(f"the key {shown(name)} is where another is expected", row=reader.row)
             seen.add(name)
             reader.take(":")
             if len(seen) > MOST_COLUMNS:
@@ -451,7 +451,7 @@ def json_header(file: File) -> tuple[str, ...]:
     """The flat column names of a JSON file's first row; empty if there is none."""
     for _, row in json_rows(file):
         if not isinstance(row, dict):
-            raise Unusable("is no object with the names of columns", row=1)
+            raise Unusable("is not an object with column names", row=1)
         header = tuple(_flat(row, lambda value: value))
         if not header:
             raise Unusable("is an object without names; expected the names of columns", row=1)
@@ -500,7 +500,7 @@ class _JsonBatch:
         return len(self._rows) + len(self._rejected)
 
     def add(self, number: int, row: Any) -> None:
-        fault = ("row", "is no object with the names of columns")
+        fault = ("row", "is not an object with column names")
         if isinstance(row, dict):
             flat = _flat(row, _json_text)
             fault = self._fault(flat)

@@ -55,7 +55,7 @@ LOOKED, CHECKED = 0.2, 0.7
 """Where the parts of a dry run end, as fractions of the whole."""
 
 _WHY = "a file may bring usage and customers of everybody"
-_AGAIN = "a plan that still holds; the ledger changed since, or it was applied already: preview the file again"
+_AGAIN = "a plan that is still valid; the ledger has changed since, or it was already applied: preview the file again"
 
 
 @dataclass(frozen=True, slots=True)

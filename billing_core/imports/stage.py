@@ -130,7 +130,7 @@ SELECT "row" FROM ({_BAD}) UNION ALL
 SELECT s."row" FROM staged s JOIN groups g USING (id) WHERE g.folds AND s."row" <> g.kept
 """
 
-_TWICE = "{} stands in row {:,} already; every event once"
+_TWICE = "{} is already in row {:,}; list every event once"
 _PARTS = (
     "{} was corrected after its month was closed, and the file lacks the state before or after; "
     "export the months before as well"

@@ -40,7 +40,7 @@ def instant_of(text: str, zone: ZoneInfo | None) -> datetime:
         return time.astimezone(UTC)
     if zone is None:
         raise Unclear(
-            "has no offset, so nobody can tell which instant it is; name its timezone (--timezone Europe/Berlin), or "
+            "has no offset, so its exact time is unknown; name its timezone (--timezone Europe/Berlin), or "
             f"write the offset: {time.isoformat(sep='T', timespec='seconds')}Z"
         )
     first, second = (time.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
@@ -49,7 +49,7 @@ def instant_of(text: str, zone: ZoneInfo | None) -> datetime:
     if first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != time:
         raise Unclear(f"does not exist in {zone.key}: clocks were set forward there; write it with its offset")
     raise Unclear(
-        f"is there twice in {zone.key}, where clocks were set back; write it with its offset: {first.isoformat()} or "
+        f"occurs twice in {zone.key}, where clocks were set back; write it with its offset: {first.isoformat()} or "
         f"{second.isoformat()}"
     )
 

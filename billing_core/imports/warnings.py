@@ -49,14 +49,16 @@ def warnings_of(
         )
         yield _of(
             found.corrected,
-            f"1 event that was sent from here changes what it costs or who pays: {then}.",
-            f"events that were sent from here change what they cost or who pays: {then}.",
+            f"1 event that was sent from here changes what it costs or which customer is billed: {then}.",
+            f"events that were sent from here change what they cost or which customer is billed: {then}.",
         )
     if found.rebilled:
         yield _of(
             found.rebilled,
-            "1 event that waits here changes what it costs or who pays: the next push sends it as the file has it.",
-            "events that wait here change what they cost or who pays: the next push sends them as the file has them.",
+            "1 event that waits here changes what it costs or which customer is billed: the next push sends it as the "
+            "file has it.",
+            "events that wait here change what they cost or which customer is billed: the next push sends them as the "
+            "file has them.",
         )
     if found.in_closed:
         yield _of(

@@ -54,7 +54,7 @@ DIGITS = 15
 LARGEST_NUMBER = 10**DIGITS
 
 _SHEET, _STRINGS, _STYLES = "/worksheet", "/sharedStrings", "/styles"
-_DAMAGED = "is a damaged workbook ({}); save or export it once more"
+_DAMAGED = "is a damaged workbook ({}); save or export it again"
 _AGAIN = "save it as CSV UTF-8 or export it as Parquet instead"
 _SINCE_1900, _SINCE_1904 = datetime.fromisoformat("1899-12-30"), datetime.fromisoformat("1904-01-01")
 
@@ -251,7 +251,7 @@ def _whole(text: str | None, otherwise: int) -> int:
     if text is None:
         return otherwise
     if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise Unusable(_DAMAGED.format(f"{shown(text)} is no number of a row, text or style"))
+        raise Unusable(_DAMAGED.format(f"{shown(text)} is not a row, text or style number"))
     return int(text)
 
 
@@ -261,7 +261,7 @@ def _column_of(reference: str | None, otherwise: int) -> int:
         return otherwise
     letters = reference.rstrip("0123456789")
     if not 0 < len(letters) <= 3 or not letters.isascii() or not letters.isalpha():
-        raise Unusable(_DAMAGED.format(f"{shown(reference)} is no cell"))
+        raise Unusable(_DAMAGED.format(f"{shown(reference)} is not a cell"))
     column = 0
     for letter in letters.upper():
         column = column * 26 + ord(letter) - ord("A") + 1

@@ -482,7 +482,7 @@ def _first_project(body: bytes) -> dict[str, Any]:
     if not isinstance(identity, (str, int)) or isinstance(identity, bool) or not is_readable(str(identity)):
         raise BrokenBody("the keys' project has no readable id")
     if not (days is None or (isinstance(days, int) and not isinstance(days, bool) and days >= 0)):
-        raise BrokenBody(f"retentionDays = {shown(days)}, which is no number of days")
+        raise BrokenBody(f"retentionDays = {shown(days)}, which is not a number of days")
     found: dict[str, Any] = project
     return found
 

@@ -22,7 +22,7 @@ _TOO_MANY = (
 )
 _PERHAPS_ELSEWHERE = (
     "was seen only at times before 2020 or in the future, and Langfuse found the question for its other rows too "
-    "heavy: not booked; pull the time it belongs to by --from and --to"
+    "heavy: not saved; pull the time it belongs to by --from and --to"
 )
 
 

@@ -262,7 +262,7 @@ def unbooked(rows: Rows) -> Iterator[str]:
         yield f"event {event_id} is there {times:,} times; every event is once"
     for seq, there, wrote in rows(_MISCOUNTED, []):
         if wrote is None:
-            yield f"{there:,} states of events name the booking {seq}, which the journal does not know"
+            yield f"{there:,} states of events name the booking {seq}, which the journal does not list"
         else:
             yield f"booking {seq:,} wrote {wrote:,} states of events and there are {there:,}"
 

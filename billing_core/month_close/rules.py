@@ -237,7 +237,7 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
                 key = (
                     Cause.UNKNOWN_OUTCOME.value,
                     ObstacleGroup.UNSENT,
-                    "nobody knows yet whether Stripe has them: push again",
+                    "not known yet whether Stripe has them: push again",
                 )
             case "error" | "held":
                 cause, group, says = _STUCK.get(one.cause or "", _REJECTED)

@@ -437,7 +437,7 @@ def _careful(what: str, checks: Iterator[Difference]) -> list[Difference]:
     except UNREADABLE as error:
         says = " ".join(str(error).split())[:200]
         found.append(
-            Difference(what, f"{what} cannot be checked any more, the ledger holds what no program writes: {says}")
+            Difference(what, f"{what} can no longer be checked, the ledger contains what no program writes: {says}")
         )
     return found
 

@@ -311,7 +311,7 @@ class Directory:
             )
         elif self._policy.default_customer_id is not None:
             yield (
-                f"Unsent events that are booked for the default customer {self._policy.default_customer_id} stay there "
+                f"Unsent events assigned to the default customer {self._policy.default_customer_id} stay there "
                 "until a pull reads them again."
             )
         yield "What was sent, or is on its way, stays with the customer it was sent to."

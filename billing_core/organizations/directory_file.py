@@ -95,7 +95,7 @@ def parse(data: bytes) -> Parsed:
                     for field, expected in faults(change)
                 ]
                 if not found and (before := first_row.setdefault(change.organization_id, number)) != number:
-                    text = f"{shown(change.organization_id)!r} stands in row {before:,} already; keep one of them"
+                    text = f"{shown(change.organization_id)!r} is already in row {before:,}; keep one of them"
                     found = [RejectedDirectoryRow(number, "organization_id", text)]
                 changes.append(change)
             rejected += found
@@ -182,7 +182,7 @@ def _numbered(reader: Iterator[list[str]], width: int) -> Iterator[tuple[int, li
         except StopIteration:
             return
         except csv.Error as error:
-            raise _Unusable(number + 1, "file", f"is no CSV from here on: {error}") from None
+            raise _Unusable(number + 1, "file", f"is not valid CSV from here on: {error}") from None
         if cells and not has_header and is_separator_line(cells):
             continue
         number += 1

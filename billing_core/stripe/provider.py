@@ -86,7 +86,7 @@ class StripeProvider:
             raise SettingsError("STRIPE_API_KEY: not set; give a restricted key that may read billing meters")
         key = settings.stripe_api_key.get_secret_value()
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise SettingsError("STRIPE_API_KEY: holds blanks or characters no key has; copy it once more")
+            raise SettingsError("STRIPE_API_KEY: contains blanks or characters no key has; copy it again")
         patience = patience or RetryLimits()
         base = settings.stripe_api_base
         return cls(

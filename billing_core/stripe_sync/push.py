@@ -413,7 +413,7 @@ class _Push:
     def _note_stuck(self, count: int) -> None:
         """Intents that only Stripe's sums can tell about: not sent again, and said until they are resolved."""
         if count:
-            text = f"{count:,} meter events were tried too long ago to be sent again, and Stripe's sums do not tell yet"
+            text = f"{count:,} meter events were tried too long ago to be sent again, and Stripe's sums do not show yet"
             self._note(unknown=count, problems=(f"{text} whether they arrived; see `reconcile`",))
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────

@@ -360,7 +360,7 @@ def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) 
         lines.append(f"revision {new['revision']}, {_when(new['booked_at'])}: {changes}; was {old['sync_status']}")
     first = revisions[0] if revisions else stored
     return ExplanationStep(
-        "Book", f"Revision {stored['revision']}, first booked {_when(first['booked_at'])}.", tuple(lines)
+        "Book", f"Revision {stored['revision']}, first recorded {_when(first['booked_at'])}.", tuple(lines)
     )
 
 

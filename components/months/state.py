@@ -24,7 +24,7 @@ SAID = "months.said"
 
 READING, CLOSING, REOPENING, AWAITED = "months.reading", "months.closing", "months.reopening", "months.awaited"
 
-BUSY = "Somebody is checking, closing or verifying a month. Wait until that is done, then try again."
+BUSY = "Somebody is checking, closing or verifying a month. Wait until it is done, then try again."
 
 
 @dataclass(frozen=True, slots=True)

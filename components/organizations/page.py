@@ -72,7 +72,7 @@ def params_of(params: GetUsageEventsParams, organization_id: str | None) -> GetU
 def unknown_text(organization_id: str | None) -> str:
     """The message for an organization that does not exist; the same for one that the reader may not see."""
     named = "events without an organization" if organization_id is None else f"events of organization {organization_id}"
-    return f"There are no {named} in what you may see."
+    return f"There are no {named} that you may see."
 
 
 QUIET = "It had no events in this period or the previous one."

@@ -226,7 +226,7 @@ def _source_table(found: Reconciliation) -> None:
         "Click a cell to look at it.",
     )
     if grid.left_out:
-        st.caption(f"The {len(grid.customers)} customers that differ most; {grid.left_out:,} more stand in the table.")
+        st.caption(f"The {len(grid.customers)} customers that differ most; {grid.left_out:,} more are in the table.")
     _draw_details(found, rows, measure)
     steps = waterfall(found)
     first, last = steps[0][0], steps[-1][0]

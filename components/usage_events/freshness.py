@@ -68,7 +68,9 @@ def outcome_text(state: PullState, principal: Principal) -> str:
         brought = f"{count_of(counts.new, 'new event')}, {counts.changed:,} changed"
     said = [f"Langfuse has been read: {brought}"]
     if missing := state.result.missing_at_source:
-        said.append(f"{count_of(missing, 'event')} of that time {'is' if missing == 1 else 'are'} missing there by now")
+        said.append(
+            f"{count_of(missing, 'event')} of that time {'is' if missing == 1 else 'are'} no longer in Langfuse"
+        )
     return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in (*said, *state.result.notes))
 
 

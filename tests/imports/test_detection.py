@@ -72,7 +72,7 @@ def test_rate_cards_and_maps_are_recognised(tmp_path):
         ),
         (b"\xef\xbb\xbfid,timestamp,sync_status\n\xff", "byte 29 is 0xFF"),
         (b"\xff\xfe" + "id\ud800x".encode("utf-16-le", "surrogatepass"), "no UTF-16"),
-        (b"PAR1 and nothing else", "no complete Parquet file"),
+        (b"PAR1 and nothing else", "not a complete Parquet file"),
         (b"PK\x03\x04 and nothing else", "damaged zip"),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_first_bad_byte_is_found_wherever_it_is(tmp_path):
 def test_a_parquet_file_that_is_cut_off_is_refused(tmp_path):
     whole = as_parquet(tmp_path / "whole", [line()]).read_bytes()
     _, fault = seen(tmp_path / "cut", whole[:-20])
-    assert "no complete Parquet file" in fault
+    assert "not a complete Parquet file" in fault
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):

@@ -60,7 +60,10 @@ def test_a_dry_run_says_what_is_new_changed_and_unchanged_and_whose_sums_change(
                 "1 event with 150 credits is pending in the file and would be sent to Stripe by the next push. "
                 "Import it only if nobody else sends it."
             ),
-            ("1 event that waits here changes what it costs or who pays: the next push sends it as the file has it."),
+            (
+                "1 event that waits here changes what it costs or which customer is billed: the next push sends it as "
+                "the file has it."
+            ),
         ],
     }
 
@@ -180,7 +183,7 @@ def test_a_plan_that_no_longer_holds_is_refused(world):
 def test_a_plan_is_applied_once(empty):
     plan = empty.plan_lines(line())
     empty.desk.apply(plan, EVERYONE)
-    with pytest.raises(BadParameter, match="applied already"):
+    with pytest.raises(BadParameter, match="already applied"):
         empty.desk.apply(plan, EVERYONE)
 
 
@@ -442,7 +445,8 @@ def test_a_correction_of_what_was_sent_from_here_is_sent_with_a_warning(tmp_path
     plan = world.plan_lines(line("a", **CORRECTED, sync_status="processed"))
     [warning] = plan.warnings
     assert warning == (
-        "1 event that was sent from here changes what it costs or who pays: the next push sends Stripe the "
+        "1 event that was sent from here changes what it costs or which customer is billed: the next push sends "
+        "Stripe the "
         "difference, in whole credits; what is too old or on a final invoice is held."
     )
     world.desk.apply(plan, EVERYONE)

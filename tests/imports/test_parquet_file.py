@@ -145,7 +145,7 @@ def test_very_many_columns_or_row_groups_are_refused_before_they_are_looked_at(t
 @pytest.mark.parametrize("footer", [b"", b"\x49\xff", b"\x29\xfc\xff\xff\xff\xff\x0f", b"\x19" * 200, b"\xff" * 50])
 def test_a_footer_that_makes_no_sense_is_said_to_be_damaged(tmp_path, footer):
     (tmp_path / "f").write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    assert "is no complete Parquet file" in detect_file(tmp_path / "f")[1]
+    assert "is not a complete Parquet file" in detect_file(tmp_path / "f")[1]
 
 
 def varint(number):

@@ -79,7 +79,7 @@ def test_any_text_comes_back_from_a_csv_file(tmp_path_factory, cells):
     ("content", "row", "says"),
     [
         (HEADER + 'a,"never closed\nb,x,y\n', 1, "never closed"),
-        (HEADER + 'a,x,y\nb,"x"z,y\n', 2, "is no CSV from here on"),
+        (HEADER + 'a,x,y\nb,"x"z,y\n', 2, "is not valid CSV from here on"),
         (HEADER + "a,x,y\n" + "b," + "x" * 200_000 + ",y\n", 2, "more than 100,000 characters"),
         (HEADER + "x" * 3_000_000, 1, "more than 2,000,000 characters"),
         (HEADER + "a," + '"x\n",' * 900_000, 1, "more than 2,000,000 characters"),
@@ -119,9 +119,9 @@ def test_json_rows_of_other_names_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ('[{"id": "a", "sync_status": NaN}]', "NaN is no number of JSON"),
-        ('[{"id": "a", "sync_status": -Infinity}]', "-Infinity is no number"),
-        ('[{"id": "a", "id": "b", "sync_status": "x"}]', "is there twice"),
+        ('[{"id": "a", "sync_status": NaN}]', "NaN is not a JSON number"),
+        ('[{"id": "a", "sync_status": -Infinity}]', "-Infinity is not a JSON number"),
+        ('[{"id": "a", "id": "b", "sync_status": "x"}]', "occurs twice"),
         ('[{"id": "a", "sync_status": ' + "[" * 100_000 + "]" * 100_000 + "}]", "nested too deeply"),
         ('[{"id": "a", "sync_status": "x"}, {"id": "b", "sync', "cut off or damaged"),
         ('[{"id": "a", "sync_status": "x"}', "the file ends"),
@@ -252,7 +252,7 @@ def test_a_key_that_is_there_twice_among_very_many_is_found_at_once(tmp_path):
     names = ", ".join(f'"{n}": 1' for n in [*range(150_000), 149_999])
     file = text(tmp_path / "f", '{"meta": {"dataset": "usage-events"}, "rows": [{' + names + "}]}")
     began = time.monotonic()
-    assert "the key '149999' is there twice" in broken(file)[2]
+    assert "the key '149999' occurs twice" in broken(file)[2]
     assert time.monotonic() - began < 20
 
 

@@ -56,8 +56,8 @@ def test_an_event_that_is_there_again_is_rejected_naming_the_row_it_is_in_alread
     stage.add(checked(line("a"), line("b"), line("a"), line("a")).table)
     rejected, count = stage.finish()
     assert [(one.row, one.reason) for one in rejected] == [
-        (3, "'a' stands in row 1 already; every event once"),
-        (4, "'a' stands in row 1 already; every event once"),
+        (3, "'a' is already in row 1; list every event once"),
+        (4, "'a' is already in row 1; list every event once"),
     ]
     assert count == 2
     assert [row["id"] for table in stage.batches() for row in table.to_pylist()] == ["a", "b"]

@@ -30,7 +30,7 @@ def test_a_wall_clock_time_is_its_instant_or_the_clock_showed_it_twice(instant, 
     local = instant.astimezone(zone)
     is_twice = local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
     if is_twice:
-        with pytest.raises(Unclear, match="is there twice"):
+        with pytest.raises(Unclear, match="occurs twice"):
             instant_of(local.strftime(form), zone)
     else:
         assert instant_of(local.strftime(form), zone) == instant

@@ -299,7 +299,7 @@ def test_an_event_that_left_a_closed_month_without_being_taken_back_is_named(ser
         ),
         (
             "INSERT INTO events SELECT * REPLACE ('x' AS id, 77 AS seq) FROM events WHERE id = 'open'",
-            "1 states of events name the booking 77, which the journal does not know",
+            "1 states of events name the booking 77, which the journal does not list",
         ),
         ("DELETE FROM events WHERE id = 'open'", "booking 1 wrote 3 states of events and there are 2"),
     ],

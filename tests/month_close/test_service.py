@@ -347,7 +347,7 @@ SMUGGLED = """INSERT INTO events SELECT * REPLACE ('x' AS id, TIMESTAMP '2026-11
         ("INSERT INTO coverage VALUES ('none', 'a', 'cus_a', 150)", "meter event none carries None credits"),
         (
             "INSERT INTO intents (identifier, credits, push_id) VALUES ('m', 0, 'nobody')",
-            "meter event m names the push nobody, which the journal does not know",
+            "meter event m names the push nobody, which the journal does not list",
         ),
         ("INSERT INTO coverage VALUES ('none', 'ghost', 'cus_a', 0)", "covers ghost, which is no event the ledger"),
         ("UPDATE rate_cards SET content = replace(content, '0.00004', '0.00005')", "rate card builtin-1 was edited"),

@@ -196,7 +196,7 @@ def test_events_too_old_for_stripe_are_warned_of(office):
 def test_a_default_customer_is_spoken_of(tmp_path):
     office = Office(tmp_path / "billing.duckdb", BILLING_DEFAULT_CUSTOMER_ID="cus_default")
     found = office.directory.preview(EVERYONE, [Change("org_a", None, "cus_a")])
-    assert "booked for the default customer cus_default stay there until a pull reads them again" in found.notes[0]
+    assert "assigned to the default customer cus_default stay there until a pull reads them again" in found.notes[0]
     assert office.directory.preview(EVERYONE, [Change("org_a", "Acme")]).notes == ()
     office.ledger.engine.close()
 

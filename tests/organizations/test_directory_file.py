@@ -107,7 +107,7 @@ def test_every_bad_row_is_named_not_only_the_first():
 
 def test_an_organization_stands_in_a_file_once():
     assert refused(HEADER + "org_a,Acme,\norg_b,Bolt,\norg_a,Acme,\n") == [
-        (4, "organization_id", "'org_a' stands in row 2 already; keep one of them")
+        (4, "organization_id", "'org_a' is already in row 2; keep one of them")
     ]
 
 
@@ -122,8 +122,8 @@ def test_an_organization_stands_in_a_file_once():
         (HEADER.encode() + "org_a,Ömer,cus_a\n".encode("cp1252"), 2, "file", "is 0xD6 ('Ö' in Windows-1252)"),
         (HEADER.encode("utf-16")[:-1], 1, "file", "is not UTF-16"),
         (b"sep=:\norganization_id:name\n", 1, "file", "says that ':' separates its cells"),
-        (HEADER + 'org_a,"Acme,cus_a\n', 2, "file", "is no CSV from here on"),
-        (HEADER + f'org_a,"{"n" * 200_000}",cus_a\n', 2, "file", "is no CSV from here on"),
+        (HEADER + 'org_a,"Acme,cus_a\n', 2, "file", "is not valid CSV from here on"),
+        (HEADER + f'org_a,"{"n" * 200_000}",cus_a\n', 2, "file", "is not valid CSV from here on"),
         (b"x" * (5 * 1024 * 1024 + 1), 1, "file", "at most 5,242,880"),
         (HEADER + "org_a,,\n" * 100_001, 100_002, "file", "more than 100,000 rows"),
     ],

@@ -499,7 +499,7 @@ def test_an_unknown_organization_is_one_calm_sentence():
     book(usage())
     run = opened(open="org_nowhere")
     assert [info.value.replace("\\", "") for info in run.info] == [
-        "There are no events of organization org_nowhere in what you may see."
+        "There are no events of organization org_nowhere that you may see."
     ]
     assert not run.metric
 
