@@ -302,7 +302,7 @@ WHERE i.credits IS DISTINCT FROM coalesce(c.credits, 0) ORDER BY 1 LIMIT {NAMED}
 """
 
 _NOBODYS = f"""
-SELECT identifier, 'names the push ' || coalesce(push_id, '') || ', which the journal does not know'
+SELECT identifier, 'names the push ' || coalesce(push_id, '') || ', which the journal does not list'
 FROM intents WHERE push_id IS NULL OR push_id NOT IN (SELECT push_id FROM pushes)
 UNION ALL
 SELECT identifier, 'covers ' || min(event_id) || ', which is no event the ledger ever knew' FROM coverage

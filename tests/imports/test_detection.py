@@ -68,10 +68,10 @@ def test_rate_cards_and_maps_are_recognised(tmp_path):
         ('{"hello": "world"}', "JSON of another kind"),
         (
             "id,timestamp,sync_status\nM\xfcller".encode("latin-1"),
-            "byte 27 is 0xFC ('ü' in Windows-1252), which is no UTF-8",
+            "byte 27 is 0xFC ('ü' in Windows-1252), which is not UTF-8",
         ),
         (b"\xef\xbb\xbfid,timestamp,sync_status\n\xff", "byte 29 is 0xFF"),
-        (b"\xff\xfe" + "id\ud800x".encode("utf-16-le", "surrogatepass"), "no UTF-16"),
+        (b"\xff\xfe" + "id\ud800x".encode("utf-16-le", "surrogatepass"), "not UTF-16"),
         (b"PAR1 and nothing else", "not a complete Parquet file"),
         (b"PK\x03\x04 and nothing else", "damaged zip"),
     ],

@@ -188,7 +188,7 @@ def test_a_customer_map_of_a_european_spreadsheet_is_read_too(tmp_path, encoding
         (b"\xef\xbb\xbf", "the file is empty: 0 rows"),
         (b"\r\n;;;\r\n \r\n", "the file is empty: 0 rows"),
         (b"sep=;\r\n", "the file is empty: 0 rows"),
-        ("id;timestamp;sync_status\nMüller".encode("cp1252"), "27 is 0xFC ('ü' in Windows-1252), which is no UTF-8"),
+        ("id;timestamp;sync_status\nMüller".encode("cp1252"), "27 is 0xFC ('ü' in Windows-1252), which is not UTF-8"),
         ("id,timestamp,sync_status\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
         (b"sep=:\nid:timestamp:sync_status\n", "its first line says that ':' separates its cells"),
         (b"name;price\n1;2\n", "('name', 'price', told apart by ';')"),
