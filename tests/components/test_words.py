@@ -7,9 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-TERMS = """active user, anomaly, back-test, chat, deviation, forecast, issue, manifest, margin, notice, not yet in Stripe,
-own key, pace, plan, reconciles to, resolve, rounding carried forward, settled, stage, threshold, unbilled, unexplained,
-usual range"""
+TERMS = """active user, anomaly, back-test, chat, deviation, forecast, issue, manifest, margin, notice,
+not yet in Stripe, own key, pace, plan, reconciles to, resolve, rounding carried forward, settled, stage, threshold,
+unbilled, unexplained, usual range"""
 """Words of the screens that a controller may not know in this sense."""
 
 INSTEAD = {
