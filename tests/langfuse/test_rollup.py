@@ -245,6 +245,13 @@ def test_the_traces_own_user_on_any_row_wins_over_what_metadata_says_on_any(root
     assert (row["user_id"], row["conflicting_attributes"]) == ("trace's", False)
 
 
+def test_what_metadata_says_of_the_user_is_no_conflict_beside_another_one() -> None:
+    one: JSON = {"userId": "trace's", "metadata": {"organizationId": "a"}}
+    other = {"organizationId": "b", "userId": "metadata's"}
+    row = event(observation("a", "t", at(0), **one), child("b", "t", at(1), metadata=other))
+    assert [problem.split(" differs")[0] for problem in row["problems"]] == ["organization"]
+
+
 def test_the_same_value_as_number_and_text_is_no_conflict() -> None:
     row = event(
         observation("a", "t", at(0), metadata={"customerId": 12345}),
