@@ -308,37 +308,17 @@ def _weakness(key: str) -> str | None:
     return None
 
 
-VARIABLES: dict[str, tuple[str, ...]] = {
-    "mode": ("BILLING_MODE",),
+_OTHER_NAMES = {
     "langfuse_host": ("LANGFUSE_HOST", "LANGFUSE_BASE_URL"),
-    "langfuse_public_key": ("LANGFUSE_PUBLIC_KEY",),
-    "langfuse_secret_key": ("LANGFUSE_SECRET_KEY",),
-    "langfuse_api": ("LANGFUSE_API",),
-    "langfuse_excluded_environments": ("LANGFUSE_EXCLUDED_ENVIRONMENTS",),
     "stripe_api_key": ("STRIPE_API_KEY", "BILLING_STRIPE_SECRET_KEY"),
-    "stripe_api_base": ("STRIPE_API_BASE",),
-    "stripe_meter_event_name": ("STRIPE_METER_EVENT_NAME",),
-    "warehouse_url": ("BILLING_WAREHOUSE_URL",),
-    "rate_card": ("BILLING_RATE_CARD",),
-    "timezone": ("BILLING_TIMEZONE",),
-    "default_customer_id": ("BILLING_DEFAULT_CUSTOMER_ID",),
-    "override_customer_id": ("BILLING_OVERRIDE_CUSTOMER_ID",),
-    "lookback_hours": ("BILLING_LOOKBACK_HOURS",),
-    "settle_minutes": ("BILLING_SETTLE_MINUTES",),
-    "push_granularity": ("BILLING_PUSH_GRANULARITY",),
     "stripe_meter_api": ("BILLING_STRIPE_METER_API",),
-    "write_back": ("BILLING_WRITE_BACK",),
-    "credentials": ("BILLING_CREDENTIALS",),
-    "cookie_key": ("BILLING_COOKIE_KEY",),
-    "api_tokens": ("BILLING_API_TOKENS",),
-    "public_url": ("BILLING_PUBLIC_URL",),
-    "trusted_proxies": ("BILLING_TRUSTED_PROXIES",),
-    "limit_thresholds": ("BILLING_LIMIT_THRESHOLDS",),
-    "webhook_url": ("BILLING_WEBHOOK_URL",),
-    "webhook_secret": ("BILLING_WEBHOOK_SECRET",),
-    "seller_name": ("BILLING_SELLER_NAME",),
-    "service_name": ("BILLING_SERVICE_NAME",),
-    "journal_accounts": ("BILLING_JOURNAL_ACCOUNTS",),
+}
+
+VARIABLES: dict[str, tuple[str, ...]] = {
+    name: _OTHER_NAMES.get(
+        name, (name.upper() if name.startswith(("langfuse_", "stripe_")) else f"BILLING_{name.upper()}",)
+    )
+    for name in Settings.model_fields
 }
 """Setting → the variables that may set it; the first one present wins."""
 

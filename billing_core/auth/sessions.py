@@ -85,11 +85,6 @@ class SessionRegistry:
             row = ended.fetchone()
         return None if row is None else str(row[0])
 
-    def revoke_user(self, name: str) -> int:
-        """End every session of an account and return how many there were."""
-        with self._store.transaction() as connection:
-            return connection.execute("DELETE FROM sessions WHERE user = ?", (name,)).rowcount
-
 
 def signed_cookie(session_id: str, key: bytes) -> str:
     """The session cookie's value: the id and its HMAC-SHA256, so that guesses are refused without asking the

@@ -219,14 +219,6 @@ def _mark_missing(
     return len(gone) + len(unseen) - len(fresh)
 
 
-def book_usage(
-    ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
-) -> tuple[pa.Table, BookingCounts]:
-    """Rate and book rows of `USAGE_SCHEMA`; returns the rated events and the counts of the booking."""
-    rated, counts = book_rated(ledger, usage, cards, policy, run_id=run_id)
-    return rated.events, counts
-
-
 def book_rated(
     ledger: Ledger, usage: pa.Table, cards: Sequence[RateCard | None], policy: Policy, *, run_id: str
 ) -> tuple[Rated, BookingCounts]:

@@ -18,7 +18,7 @@ import httpx
 from pydantic import SecretStr
 
 from billing_core.errors import UpstreamError
-from billing_core.langfuse.limiter import RateLimiter, ReadStopped
+from billing_core.langfuse.limiter import ReadStopped, shared_pace
 from billing_core.langfuse.pieces import shown
 from billing_core.runtime.bounded_http import (
     ANSWER_BYTES,
@@ -137,7 +137,7 @@ class LangfuseClient:
         self.clock = clock
         self.host = host.rstrip("/")
         self.name = urlsplit(self.host).netloc.rpartition("@")[2]
-        self.limiter = RateLimiter.shared(self.name, public_key)
+        self.limiter = shared_pace(self.name, public_key)
         self._secret_key = secret_key
         self._first_backoff_seconds = first_backoff_seconds
         self._auth = httpx.BasicAuth(public_key, secret_key.get_secret_value())
@@ -181,7 +181,8 @@ class LangfuseClient:
         stop = stop or threading.Event()
         failures = pauses = slow = 0
         while True:
-            self.limiter.acquire(stop)
+            if not self.limiter.wait(stop):
+                raise ReadStopped
             fault = self._ask(path, params, decode, authenticated)
             if not isinstance(fault, _Fault):
                 return fault

@@ -22,7 +22,7 @@ from billing_core.errors import BadParameter, SettingsError, UpstreamError
 from billing_core.langfuse.client import FIRST_BACKOFF_SECONDS, BrokenBody, LangfuseClient, NotOffered, QuestionTooLarge
 from billing_core.langfuse.detect import Api, detect_api
 from billing_core.langfuse.legacy import LegacySource
-from billing_core.langfuse.limiter import RateLimiter
+from billing_core.langfuse.limiter import per_second, shared_pace
 from billing_core.langfuse.metrics import fetch_daily_totals
 from billing_core.langfuse.partitions import Partitions
 from billing_core.langfuse.pieces import BrokenJson, elements, is_readable, members, shown
@@ -118,7 +118,7 @@ class LangfuseProvider:
             first_backoff_seconds=first_backoff_seconds,
             clock=clock,
         )
-        self._client.limiter.slow_down_to(requests_per_minute)
+        self._client.limiter.slow_down_to(per_second(requests_per_minute))
         self._lock = threading.RLock()
         self._api: Api | None = _CHOSEN[ApiChoice(api)]
         self._project: Project | None = None
@@ -173,8 +173,8 @@ class LangfuseProvider:
                     raise UpstreamError(f"{error}; try again later") from None
                 organization = found.get("organization")
                 owner = organization.get("id") if isinstance(organization, dict) else None
-                # From here on every project and key of the organization in this process shares one brake.
-                self._client.limiter = RateLimiter.shared(
+                # From here on every project and key of the organization in this process shares one pace.
+                self._client.limiter = shared_pace(
                     self._client.name, str(owner or found["id"]), self._requests_per_minute
                 )
                 days = found.get("retentionDays")

@@ -129,16 +129,6 @@ class Anomaly:
     split: Variance | None = None
 
     @property
-    def is_more(self) -> bool:
-        """Whether the day had more credits than usual, not fewer."""
-        return self.credits > self.expected.level
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether the day had no usage at all where some was usual."""
-        return self.credits == 0
-
-    @property
     def is_seen(self) -> bool:
         """Whether somebody marked the anomaly as seen, and the day has the same credits as then."""
         return self.mark is not None and not self.has_changed

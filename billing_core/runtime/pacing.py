@@ -12,8 +12,8 @@ class Pace:
 
     Parameters
     ----------
-    interval_seconds:
-        Between two calls; 0 for no limit of our own.
+    per_second:
+        The most calls to start in a second, evenly spaced; `None` for no limit of our own.
     burst_seconds:
         By how much calls may come early after a rest.
     clock:
@@ -21,19 +21,23 @@ class Pace:
     """
 
     def __init__(
-        self, interval_seconds: float, *, burst_seconds: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        per_second: float | None = None,
+        *,
+        burst_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._interval = interval_seconds
+        self._interval = 1.0 / per_second if per_second else 0.0
         self._burst = burst_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._next_slot = 0.0
         self._paused_until = 0.0
 
-    def stretch_to(self, interval_seconds: float) -> None:
-        """Make the interval between calls longer; a shorter value changes nothing."""
+    def slow_down_to(self, per_second: float | None) -> None:
+        """Lower the limit to so many calls a second; a stricter one stays."""
         with self._lock:
-            self._interval = max(self._interval, interval_seconds)
+            self._interval = max(self._interval, 1.0 / per_second if per_second else 0.0)
 
     def pause(self, seconds: float) -> None:
         """Start no call for `seconds` from now; a longer pause already in force stays."""

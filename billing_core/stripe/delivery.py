@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
+from billing_core.runtime.pacing import Pace
 from billing_core.stripe.answer import StripeResponse
-from billing_core.stripe.limits import Brake, RetryLimits
+from billing_core.stripe.limits import RetryLimits
 from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.run import SendRun
 from billing_core.stripe.wire import NoResponse
@@ -104,13 +105,13 @@ def try_until_known(
     is_receipt: Callable[[StripeResponse], bool],
     *,
     run: SendRun,
-    brake: Brake,
+    pace: Pace,
     patience: RetryLimits,
 ) -> CallOutcome:
     """Call Stripe until the outcome is known or the retry limits are reached. `call` gets the generation of its
     idempotency key.
     """
-    return _Tries(call, is_receipt, run, brake, patience).end()
+    return _Tries(call, is_receipt, run, pace, patience).end()
 
 
 class _Tries:
@@ -121,11 +122,11 @@ class _Tries:
         call: Callable[[int], StripeResponse],
         is_receipt: Callable[[StripeResponse], bool],
         run: SendRun,
-        brake: Brake,
+        pace: Pace,
         patience: RetryLimits,
     ) -> None:
         self._call, self._is_receipt = call, is_receipt
-        self._run, self._brake, self._patience = run, brake, patience
+        self._run, self._pace, self._patience = run, pace, patience
         self._tries = self._failures = self._limits = 0
         self._limited_seconds = 0.0
         self._generation = 1
@@ -133,7 +134,7 @@ class _Tries:
 
     def end(self) -> CallOutcome:
         while True:
-            if not self._brake.acquire(self._run.over):
+            if not self._pace.wait(self._run.over):
                 return self._open_end(f"{'given up' if self._tries else 'not tried'}: {self._run.reason}")
             self._tries += 1
             try:
@@ -205,7 +206,7 @@ class _Tries:
         if is_local:
             self._run.over.wait(wait)
         else:
-            self._brake.pause(wait)
+            self._pace.pause(wait)
         return None
 
     def _barred(self, reason: str, answer: StripeResponse | None = None) -> CallOutcome:

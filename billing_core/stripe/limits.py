@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-
-from billing_core.runtime.pacing import Pace
 
 LIVE_PER_SECOND = 900
 """Stripe allows 1,000 meter events a second in live mode (notes, section 1.4); others may send too."""
@@ -44,14 +39,3 @@ class RetryLimits:
         """The pause in seconds after this many failures: doubling, with jitter downwards to half."""
         longest: float = min(self.first_backoff_seconds * 2 ** (failures - 1), self.longest_backoff_seconds)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311  -- jitter, not a secret
-
-
-class Brake(Pace):
-    """The rate limit of everything one sink sends: `per_second` calls at most, `None` for no limit of our own."""
-
-    def __init__(self, per_second: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(1.0 / per_second if per_second else 0.0, burst_seconds=BURST_SECONDS, clock=clock)
-
-    def acquire(self, over: threading.Event) -> bool:
-        """Wait until a call may be made; `False` if `over` was set meanwhile and no call may be made."""
-        return self.wait(over)

@@ -86,7 +86,7 @@ class StreamSink(ThreadedSink[Batch]):
                 raise AccountRefused(f"Stripe does not offer the stream to this account: {answer.message} (HTTP 404)")
             return answer
 
-        ending = try_until_known(call, _is_receipt, run=run, brake=self._brake, patience=self._patience)
+        ending = try_until_known(call, _is_receipt, run=run, pace=self._pace, patience=self._patience)
         if len(parcel) > 1 and ending.kind in {OutcomeKind.REJECTED, OutcomeKind.DUPLICATE}:
             middle = len(parcel) // 2
             return [*self._deliver(run, parcel[:middle]), *self._deliver(run, parcel[middle:])]

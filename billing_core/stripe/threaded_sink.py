@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+from billing_core.runtime.pacing import Pace
 from billing_core.stripe.bodies import check
 from billing_core.stripe.delivery import CallOutcome
-from billing_core.stripe.limits import Brake, RetryLimits
+from billing_core.stripe.limits import BURST_SECONDS, RetryLimits
 from billing_core.stripe.model import MeterEvent, OutcomeKind, SendOutcome
 from billing_core.stripe.run import SendRun, carry
 from billing_core.stripe.wire import Connection
@@ -36,7 +37,7 @@ class ThreadedSink(ABC, Generic[Parcel]):
     ) -> None:
         self._connection = connection
         self._patience = patience or RetryLimits()
-        self._brake = Brake(per_second)
+        self._pace = Pace(per_second, burst_seconds=BURST_SECONDS)
         self._workers = workers
         self._runs: WeakSet[SendRun] = WeakSet()
         self._is_closed = False

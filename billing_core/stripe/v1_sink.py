@@ -59,5 +59,5 @@ class V1Sink(ThreadedSink[MeterEvent]):
                 and found.get("identifier", parcel.identifier) == parcel.identifier
             )
 
-        ending = try_until_known(call, is_receipt, run=run, brake=self._brake, patience=self._patience)
+        ending = try_until_known(call, is_receipt, run=run, pace=self._pace, patience=self._patience)
         return [self._outcome(parcel, ending)]

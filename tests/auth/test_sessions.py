@@ -95,15 +95,6 @@ def test_a_revoked_session_has_ended_and_tells_whose_it_was(registry):
     assert registry.revoke(session) is None
 
 
-def test_revoking_an_account_ends_all_its_sessions_and_no_other(registry):
-    bob = replace(ADA, name="bob")
-    hers, also_hers, his = registry.create(ADA, "a"), registry.create(ADA, "b"), registry.create(bob, "c")
-    assert registry.revoke_user("ada") == 2
-    assert registry.check(hers, find_ada) is None
-    assert registry.check(also_hers, find_ada) is None
-    assert registry.check(his, lambda _: bob) is not None
-
-
 def test_a_deleted_account_has_no_session(registry):
     session = registry.create(ADA, "a")
     assert registry.check(session, lambda _: None) is None

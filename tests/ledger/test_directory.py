@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
-from billing_core.ingest.pull import book_usage
+from billing_core.ingest.pull import book_rated
 from billing_core.ledger.customer_mapping import MovedEvents, booked_on_a_bill, moved_by
 from billing_core.ledger.directory import DirectoryStore, Line, follow, mapped_customers
 from billing_core.ledger.duckdb_engine import DuckDBEngine
@@ -47,7 +47,7 @@ class Books:
 
     def pull(self, *rows):
         usage = usage_table(rows)
-        return book_usage(self.ledger, usage, [CARD] * len(rows), self.policy, run_id="pull")[1]
+        return book_rated(self.ledger, usage, [CARD] * len(rows), self.policy, run_id="pull")[1]
 
     def map(self, organization="org_a", customer="cus_m", name=None, **more):
         lines = {organization: Line(name, customer)}
@@ -371,7 +371,7 @@ def test_what_comes_back_unsent_after_a_change_follows_the_map_with_the_next_pus
 def test_a_pull_that_began_before_a_change_books_by_the_map_as_it_is_by_now(books):
     pulling = Policy(customers={"org_a": "cus_before"})
     books.map(customer="cus_m")
-    book_usage(books.ledger, usage_table([nobodys()]), [CARD], pulling, run_id="pull")
+    book_rated(books.ledger, usage_table([nobodys()]), [CARD], pulling, run_id="pull")
     assert books.event()[0] == "cus_m"
 
 

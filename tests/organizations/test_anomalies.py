@@ -116,7 +116,7 @@ def test_an_unusual_monday_is_one_with_what_is_at_stake():
     assert (row.organization_id, row.day) == ("a", MONDAY + timedelta(days=63))
     assert (row.credits, row.expected.level, row.credits_at_stake) == (9_000, 5_000, 4_000)
     assert row.usd_at_stake == Decimal("0.16")
-    assert row.is_more
+    assert row.credits > row.expected.level
     assert row.compared[0] == MONDAY + timedelta(days=7)
     assert len(row.compared) == 8
 
@@ -128,8 +128,7 @@ def test_a_busy_saturday_is_unusual_where_saturdays_are_quiet():
 
 def test_a_silent_day_counts_too():
     [row] = judged(64, 64, a=[*WEEK * 9, 5000, 0, *WEEK[2:]]).rows
-    assert row.is_silent
-    assert not row.is_more
+    assert row.credits == 0 < row.expected.level
     assert row.credits_at_stake == 6_000
     assert row.usd_at_stake == Decimal("0.24")
 

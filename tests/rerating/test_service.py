@@ -11,7 +11,7 @@ import pytest
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, RateCardError
-from billing_core.ingest.pull import book_usage, cards_for
+from billing_core.ingest.pull import book_rated, cards_for
 from billing_core.ledger.queries import Selection, Snapshot
 from billing_core.ledger.sync import SyncStore
 from billing_core.rating.card import builtin_cards
@@ -262,7 +262,7 @@ def test_a_pull_afterwards_keeps_the_new_card(service):
     ledger, file = service._ledger, builtin_cards()
     usage = usage_table([*ROWS[1:], usage_row(id="a-1", usage=[], tokens_total=None), usage_row(id="fresh")])
     cards = cards_for(usage, ledger, file, ledger.card_versions())
-    _, counts = book_usage(ledger, usage, cards, Policy(), run_id="pull")
+    _, counts = book_rated(ledger, usage, cards, Policy(), run_id="pull")
     assert (counts.new, counts.changed, counts.unchanged) == (1, 1, 3)
     assert {id_: event.rate_card_version for id_, event in events(service).items()} == {
         "a-1": "dear",

@@ -85,7 +85,7 @@ class TestConnecting:
             {} if base is None else {"STRIPE_API_BASE": base}
         )
         made = StripeProvider.from_settings(load_settings(environment, env_file=None)).sink(sink)
-        assert made._brake._interval == pytest.approx(0 if per_second is None else 1 / per_second)
+        assert made._pace._interval == pytest.approx(0 if per_second is None else 1 / per_second)
 
     def test_a_netrc_entry_never_replaces_the_key(self, tmp_path, monkeypatch):
         netrc = tmp_path / ".netrc"

@@ -95,8 +95,8 @@ def test_the_payload_holds_exactly_the_customer_key_and_the_value_key():
 @pytest.mark.parametrize(("key", "per_second"), [("rk_live_1", 1000), ("rk_test_1", 25)])
 def test_the_global_pace_stays_below_stripes_limit(key, per_second):
     settings = load_settings({"BILLING_MODE": "live", "STRIPE_API_KEY": key}, env_file=None)
-    brake = StripeProvider.from_settings(settings).sink()._brake
-    assert sum(brake.reserve() < 1 for _ in range(2 * per_second)) <= per_second
+    pace = StripeProvider.from_settings(settings).sink()._pace
+    assert sum(pace.reserve() < 1 for _ in range(2 * per_second)) <= per_second
 
 
 def test_retries_are_ours_alone_and_timeouts_are_short():

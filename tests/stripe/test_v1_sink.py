@@ -288,8 +288,8 @@ class TestARateLimit:
 
         with stripe_that(answer) as fake:
             sink = fake.provider(QUICK).sink()
-            pause, began = sink._brake.pause, []
-            sink._brake.pause = lambda seconds: (pause(seconds), began.append(time.monotonic()), paused.set())
+            pause, began = sink._pace.pause, []
+            sink._pace.pause = lambda seconds: (pause(seconds), began.append(time.monotonic()), paused.set())
             outcomes = list(sink.send(events(4, customers=2)))
         assert {o.kind for o in outcomes} == {ACCEPTED}
         assert asked_at["evt-3"] >= began[0] + 0.39

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError
-from billing_core.ingest.pull import book_usage
+from billing_core.ingest.pull import book_rated
 from billing_core.organizations.directory_file import Change
 from billing_core.rating.events import Policy
 from billing_core.runtime import clock
@@ -458,7 +458,7 @@ def test_a_mapped_event_says_so_in_its_passport(world):
 
 def pull(world, *rows):
     world.book()  # registers the card
-    book_usage(world.ledger, usage_table(rows), [CARD] * len(rows), Policy(), run_id="pull")
+    book_rated(world.ledger, usage_table(rows), [CARD] * len(rows), Policy(), run_id="pull")
 
 
 def map_to(world, customer):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from billing_core.errors import UpstreamError
-from billing_core.ingest.pull import book_usage
+from billing_core.ingest.pull import book_rated
 from billing_core.organizations.directory_file import Change
 from billing_core.rating.events import Policy
 from billing_core.sandbox.data.catalog import ORGANIZATIONS
@@ -149,7 +149,7 @@ class World:
             latency_seconds=Decimal(microseconds) / 10**6,
         )
         if as_pulled:
-            book_usage(self.service._ledger, usage_table([row]), [CARD], Policy(), run_id="test")
+            book_rated(self.service._ledger, usage_table([row]), [CARD], Policy(), run_id="test")
         else:
             self.service._ledger.book(events_table([row]), run_id="test")
 
