@@ -15,7 +15,7 @@ from billing_core.service import BillingService
 from billing_core.types import Credits, GetUsageEventsParams
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, added, disagreements, ranking
-from components.shared import sign_in
+from components.shared import after_paint, sign_in
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
@@ -78,10 +78,17 @@ def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
     )
 
 
+CHARTS_PIXELS = 900
+"""Height that is kept free for the charts until they are drawn, so that nothing jumps."""
+
+
 @st.fragment
 def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: Summary) -> None:
     """Draw all charts of one filter. Asks for the reader again: a fragment runs on its own."""
     principal = sign_in.guard()
+    if not after_paint.is_painted():
+        st.skeleton(height=CHARTS_PIXELS)
+        return
     with stop_on_error():
         _panel(service, principal, params, summary)
 

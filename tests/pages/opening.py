@@ -9,6 +9,7 @@ from typing import Any
 from streamlit.testing.v1 import AppTest
 
 from billing_core.web import wiring
+from components.shared import after_paint
 
 MAIN = Path(__file__).parents[2] / "pages" / "main.py"
 
@@ -17,6 +18,7 @@ def signed_in(name: str, page: str = "usage_events.py", /, **query: str | list[s
     """A page that `name` is about to open; bcrypt, which takes a quarter of a second, is not asked."""
     run = AppTest.from_file(str(MAIN), default_timeout=60)
     run.session_state["sign_in.session"] = wiring.gatekeeper().sign_in(name, "any", "local", lambda *_: True)
+    run.session_state[after_paint.PAINTED] = True  # no browser paints here, and timers do not run
     run._registered_pages = _pages()  # else another page is drawn first, to get to know this one
     run.switch_page(page)
     run.query_params.update(query)
