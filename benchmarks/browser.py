@@ -193,7 +193,7 @@ def _change_empty(page: Page, option: str) -> float:
 def _change_filter(page: Page, option: str) -> float:
     """Until the range text above the table names the new count."""
     before = page.get_by_text(RANGE).first.inner_text()
-    page.locator(".st-key-period").get_by_role("combobox").click()
+    page.get_by_role("combobox", name="Period").click()
     choice = page.get_by_role("option", name=option, exact=True)
     choice.wait_for()
     began = time.perf_counter()

@@ -4,9 +4,6 @@ changed.
 
 from __future__ import annotations
 
-from datetime import datetime
-from zoneinfo import ZoneInfo
-
 import streamlit as st
 
 from billing_core.access import Principal, Role
@@ -17,10 +14,10 @@ from components.organizations.chart_panel import charts_view
 from components.organizations.names import names
 from components.organizations.overview import overview
 from components.organizations.page import organization_page
-from components.organizations.query import Address, OrganizationView, days, question
-from components.organizations.state import PinnedState, current, current_pin, follow, sync_address
+from components.organizations.query import Address, OrganizationView, question
+from components.organizations.state import URL, PinnedState, current_pin, follow
 from components.shared import sign_in
-from components.shared.periods import window_of
+from components.shared.url_state import sync_address
 from components.shared.widgets import quiet
 from components.usage_events.freshness import title_row
 
@@ -30,7 +27,7 @@ def figures(
 ) -> None:
     """Draw the views that need the statistics of a period, which are read once."""
     zone = service.settings.zone
-    period_bar(address, zone)
+    period_bar(zone)
     params = question(address, at=pin.at, zone=zone, as_of=pin.as_of)
     with st.spinner("Calculating totals…"):
         statistics = service.organizations.statistics(params, principal)
@@ -43,14 +40,9 @@ def figures(
         overview(statistics, called, params, address, pin.at, zone)
 
 
-def window(address: Address, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
-    """The period as a half-open window; an end that is not limited is `None`."""
-    return window_of(days(address, at.astimezone(zone).date()), zone)
-
-
 def show(service: BillingService, principal: Principal, address: Address, pin: PinnedState) -> None:
     """Draw the chosen view alone; the modules of views that are rarely opened are imported when they are."""
-    view = OrganizationView.OVERVIEW if address.is_open else view_switch(address)
+    view = OrganizationView.OVERVIEW if address.is_open else view_switch()
     match view:
         case OrganizationView.LIMITS:
             from components.organizations.limits import limits_view
@@ -60,8 +52,8 @@ def show(service: BillingService, principal: Principal, address: Address, pin: P
             from components.organizations.anomalies import anomalies_view
 
             zone = service.settings.zone
-            period_bar(address, zone)
-            anomalies_view(service, principal, pin.at, window(address, pin.at, zone))
+            period_bar(zone)
+            anomalies_view(service, principal, pin.at, address.window(pin.at, zone))
         case OrganizationView.NAMES:
             from components.organizations.directory import directory_view
 
@@ -74,6 +66,7 @@ principal = sign_in.guard(Role.ADMIN)
 with quiet():
     follow()
     sync_address()
+    URL.told()
     service = wiring.service()
     service.check_mode()
     is_running = title_row("Organization Stats", service, principal)
@@ -81,4 +74,4 @@ with quiet():
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)
     else:
-        show(service, principal, current(), pin)
+        show(service, principal, URL.current(), pin)

@@ -13,6 +13,7 @@ from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.model import Summary
 from billing_core.web import wiring
 from components.shared import sign_in
+from components.shared.data_grid import paging as paging_row
 from components.usage_events.chart_panel import chart_panel
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
@@ -20,16 +21,8 @@ from components.usage_events.filter_bar import active_filters, filter_bar
 from components.usage_events.freshness import title_row, unpin_after_refresh
 from components.usage_events.kpi_tiles import kpi_tiles
 from components.usage_events.query import Filters, Paging, question
-from components.usage_events.state import PinnedView, current_pin, reset_filters
-from components.usage_events.table import (
-    csv_link,
-    event_grid,
-    footer,
-    new_data_notice,
-    page_control,
-    paging,
-    table_controls,
-)
+from components.usage_events.state import URL, PinnedView, current_pin, reset_filters
+from components.usage_events.table import controls, csv_link, event_grid, footer, new_data_notice, paging
 
 DRAWN = "usage.figures-drawn"
 """Session state: the header figures stand there already, so older ones bridge the wait for newer ones."""
@@ -49,21 +42,19 @@ def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> 
     with stop_on_error():
         shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
         with st.container(horizontal=True, vertical_alignment="bottom", key="table-controls"):
-            table_controls()
+            controls()
             csv_link(shown)
         new_data_notice(service, principal, shown)
-        order = paging()  # after the controls, which may just have taken over what the address asks for
+        order = paging()
         response = service.get_usage_events(ask(order), principal)
         if response.pagination.total_items == 0:
             nothing_found()
         else:
-            rows = st.container()
-            page = page_control(response)
-            if page != order.page:
-                order = replace(order, page=page)
-                response = service.get_usage_events(ask(order), principal)
-            with rows:
-                event_grid(response, order, zone)
+            if not response.events:  # behind the last page
+                URL.change(page=1)
+                response = service.get_usage_events(ask(replace(order, page=1)), principal)
+            event_grid(response, zone)
+            paging_row(URL, response.pagination.total_items, order.limit, "event", key="paging")
             footer(response)
     if (event_id := requested_event()) is not None:
         show_event(service, event_id)

@@ -23,9 +23,12 @@ from components.audit.texts import (
     hashes_of,
 )
 from components.shared import sign_in
+from components.shared.data_grid import page_count, pages
 from components.shared.links import file_link
 from components.shared.notice import plain
-from components.shared.url_state import PART, UrlState, span_boxes, span_window
+from components.shared.periods import Period, PeriodChoice
+from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, number, several, text
+from components.shared.url_state import UrlState, period_boxes
 from components.shared.widgets import quiet, table
 
 FORM = (
@@ -38,7 +41,26 @@ LIMITED = "The audit log covers all organizations, so only admins who can see al
 PAGE_ROWS = 25
 LONGEST_SEARCH = 200
 
-URL = UrlState("audit", ("who", "what", "find", "span", "from_day", "to_day", PART))
+
+@dataclass(frozen=True)
+class AuditView(PeriodChoice):
+    """What the URL asks of the log."""
+
+    period: Period = Period.ALL_TIME
+    who: tuple[str, ...] = ()
+    what: tuple[str, ...] = ()
+    search: str = ""
+    page: int = 1
+
+
+URL = UrlState(
+    "audit",
+    Codec(
+        AuditView(),
+        {**PERIOD_VALUES, "who": several(), "what": several(), "search": text(), "page": number(1, 10**8)},
+        {**SPAN_NAMES, "search": "find", "page": "part"},
+    ),
+)
 
 REPORT = "audit.report"
 """Session state: what following the chain found last."""
@@ -90,8 +112,9 @@ def _chain(service: BillingService) -> None:
 
 
 def _query(service: BillingService) -> AuditQuery:
-    start, end = span_window(URL, service.now(), service.settings.zone)
-    return AuditQuery(tuple(URL.all("who")), tuple(URL.all("what")), start, end, URL.one("find"), URL.part(), PAGE_ROWS)
+    view = URL.current()
+    start, end = view.window(service.now(), service.settings.zone)
+    return AuditQuery(view.who, view.what, start, end, view.search or None, view.page, PAGE_ROWS)
 
 
 def _found(service: BillingService, principal: Principal) -> tuple[AuditQuery, AuditPage]:
@@ -130,10 +153,8 @@ def _log(service: BillingService, principal: Principal) -> None:
         st.info("No entries match these filters.", icon=":material/search_off:")
         return
     _entries(service, page, query)
-    pages = -(-page.total_items // query.limit)
-    if pages > 1:
-        key = URL.key(PART)
-        st.pagination(pages, default=query.page, key=key, on_change=URL.choose, args=(PART, key), width="stretch")
+    if page.total_items > query.limit:
+        pages(URL, page_count(page.total_items, query.limit))
     st.caption(plain(f"Newest first. Times in {zone.key}."))
 
 
@@ -142,35 +163,12 @@ def _filters(service: BillingService, page: AuditPage | None) -> None:
         ("who", "Who", () if page is None else page.actors, str),
         ("what", "What", () if page is None else page.actions, action_label),
     )
+    URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="audit-bar"):
-        key = URL.key("find")
-        st.text_input(
-            "Search",
-            URL.one("find") or "",
-            key=key,
-            type="search",
-            max_chars=LONGEST_SEARCH,
-            width=240,
-            placeholder="Who, what or details",
-            on_change=URL.choose,
-            args=("find", key),
-        )
-        for name, label, offered, worded in choices:
-            chosen = URL.all(name)
-            key = URL.key(name)
-            st.multiselect(
-                label,
-                [*offered, *(one for one in chosen if one not in offered)],
-                chosen,
-                key=key,
-                width=220,
-                format_func=worded,
-                on_change=URL.choose,
-                args=(name, key),
-                placeholder="Any",
-                select_all=False,
-            )
-        span_boxes(URL, service.settings.zone)
+        URL.search_box("Who, what or details", width=240, max_chars=LONGEST_SEARCH)
+        for field, label, offered, worded in choices:
+            URL.multiselect(field, label, offered, width=220, format_func=worded, wrap=None)
+        period_boxes(URL, service.settings.zone)
 
 
 def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import streamlit as st
 
@@ -15,10 +13,10 @@ from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRe
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
-from components.exports.filters import export_filters, narrowed_text, period_boxes
+from components.exports.filters import export_filters, narrowed_text, period_and_timezone
 from components.exports.job import is_exporting, job_box, start_export
 from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, may_export, request_of
-from components.exports.state import Place, change, choice, choose, close, widget
+from components.exports.state import STATES, Place, close
 from components.exports.texts import (
     DATASET_WORDS,
     FORMAT_WORDS,
@@ -32,12 +30,14 @@ from components.exports.texts import (
 from components.shared import sign_in
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import Period
-from components.usage_events.query import Filters
+from components.usage_events.query import Filters, as_changes
 
 PREVIEW = "export.preview"
 """Session state: the last preview with what it was asked for."""
 
 PREVIEW_ROWS = 10
+
+BOM_NOTE = "Three bytes at the start that tell Excel the file is UTF-8; leave them out for other programs."
 
 FIGURES = (
     "tokens_",
@@ -84,6 +84,7 @@ def _panel(place: Place) -> None:
         service = wiring.service()
         service.check_mode()
         at, as_of = service.now(), service.version()
+        STATES[place].told()
         chosen = _offered(place, principal)
         _choices(service, principal, place, chosen, at, as_of)
         zone = service.settings.zone
@@ -107,7 +108,7 @@ def _show_error(error: BillingError) -> None:
 
 def _offered(place: Place, principal: Principal) -> Choice:
     """What was chosen, as far as this reader may have it."""
-    chosen = choice(place)
+    chosen = STATES[place].current()
     if chosen.dataset in may_export(principal.role):
         return chosen
     return replace(chosen, dataset=Dataset.USAGE_EVENTS)
@@ -121,9 +122,10 @@ def _choices(
         _dataset_box(place, chosen, principal)
         _format_box(place, chosen)
         if has(chosen, "grain"):
-            _select(place, chosen, "grain", "One row per", list(Grain), GRAIN_WORDS, width=140)
+            words = GRAIN_WORDS.__getitem__
+            STATES[place].selectbox("grain", "One row per", list(Grain), format_func=words, width=140)
         if has(chosen, "period"):
-            period_boxes(place, chosen, zone)
+            period_and_timezone(place, zone)
     st.caption(plain(note(chosen.dataset, chosen.form, chosen.grain)))
     _form_options(place, chosen)
     if has(chosen, "filters"):
@@ -131,8 +133,13 @@ def _choices(
 
 
 def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
-    offered = may_export(principal.role)
-    key = widget(place, "dataset")
+    offered, url = may_export(principal.role), STATES[place]
+
+    def choose(key: str) -> None:
+        url.choose("dataset", key)
+        url.change(columns=())  # another data set has other columns
+
+    key = url.key("dataset")
     st.selectbox(
         "Data set",
         offered,
@@ -141,82 +148,32 @@ def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
         width=200,
         filter_mode=None,
         format_func=DATASET_WORDS.__getitem__,
-        on_change=_choose_dataset,
-        args=(place, key),
+        on_change=choose,
+        args=(key,),
     )
-
-
-def _choose_dataset(place: Place, key: str) -> None:
-    """Another data set has other columns."""
-    choose(place, "dataset", key)
-    if choice(place).columns:
-        change(place, columns=())
 
 
 def _format_box(place: Place, chosen: Choice) -> None:
-    formats = FORMATS[chosen.dataset]
-    if not formats:
-        return
-    key = widget(place, "format")
-    st.selectbox(
-        "Format",
-        formats,
-        index=formats.index(chosen.form or formats[0]),
-        key=key,
-        width=160,
-        filter_mode=None,
-        format_func=FORMAT_WORDS.__getitem__,
-        on_change=choose,
-        args=(place, "format", key),
-    )
-
-
-def _select(
-    place: Place, chosen: Choice, name: str, label: str, options: Sequence[Any], words: Any = None, **how: Any
-) -> None:
-    key = widget(place, name)
-    st.selectbox(
-        label,
-        options,
-        index=list(options).index(getattr(chosen, name)),
-        key=key,
-        filter_mode=None,
-        format_func=str if words is None else words.__getitem__,
-        on_change=choose,
-        args=(place, name, key),
-        **how,
-    )
-
-
-def _switch(place: Place, chosen: Choice, name: str, label: str, says: str) -> None:
-    key = widget(place, name)
-    st.toggle(label, getattr(chosen, name), key=key, on_change=choose, args=(place, name, key), help=says)
+    if formats := FORMATS[chosen.dataset]:
+        words = FORMAT_WORDS.__getitem__
+        STATES[place].selectbox("format", "Format", formats, width=160, format_func=words)
 
 
 def _form_options(place: Place, chosen: Choice) -> None:
     """What only some formats have."""
+    url = STATES[place]
     if has(chosen, "separator"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-csv"):
-            _select(place, chosen, "separator", "Separator", list(Separator), width=140)
-            _switch(
-                place,
-                chosen,
-                "bom",
-                "Byte order mark",
-                "Three bytes at the start that tell Excel the file is UTF-8; leave them out for other programs.",
-            )
+            url.selectbox("separator", "Separator", list(Separator), width=140)
+            url.toggle("bom", "Byte order mark", help=BOM_NOTE)
     if has(chosen, "focus"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-focus"):
-            _select(place, chosen, "focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
-            _switch(place, chosen, "parquet", "As Parquet", "Typed columns instead of CSV.")
-            _switch(
-                place,
-                chosen,
-                "user_ids",
-                "User and session ids",
-                "Personal data: include only if the recipient needs it.",
+            url.selectbox("focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
+            url.toggle("parquet", "As Parquet", help="Typed columns instead of CSV.")
+            url.toggle(
+                "user_ids", "User and session ids", help="Personal data: include only if the recipient needs it."
             )
-            _switch(place, chosen, "internal", "Our cost and margin", "Not for customers.")
+            url.toggle("internal", "Our cost and margin", help="Not for customers.")
 
 
 def _columns(service: BillingService, place: Place, chosen: Choice, request: ExportRequest) -> ExportRequest:
@@ -227,15 +184,12 @@ def _columns(service: BillingService, place: Place, chosen: Choice, request: Exp
     kept = [name for name in request.columns if name in names]
     label = f"Columns ({len(kept)} of {len(names)})" if kept else f"Columns (all {len(names)})"
     with st.expander(label, icon=":material/view_column:", key=f"export-{place}-columns"):
-        key = widget(place, "columns")
-        st.multiselect(
+        STATES[place].multiselect(
+            "columns",
             "Columns",
             names,
-            kept,
-            key=key,
-            on_change=choose,
-            args=(place, "columns", key, tuple),
-            wrap=True,
+            chosen=kept,
+            select_all=1000,
             placeholder="All, in their published order",
             help="In this order. None chosen: all of them.",
             label_visibility="collapsed",
@@ -302,9 +256,8 @@ def _not_compared(place: Place, request: ExportRequest, error: BillingError) -> 
             "Use the newest reconciliation",
             icon=":material/history:",
             key=f"export-{place}-newest",
-            on_click=change,
-            args=(place,),
-            kwargs={"filters": Filters(period=Period.ALL_TIME)},
+            on_click=STATES[place].change,
+            kwargs=as_changes(Filters(period=Period.ALL_TIME)),
         )
 
 
@@ -319,9 +272,8 @@ def _preview(place: Place, request: ExportRequest, preview: ExportPreview) -> No
             "All time, no filter",
             icon=":material/restart_alt:",
             key=f"export-{place}-reset",
-            on_click=change,
-            args=(place,),
-            kwargs={"filters": Filters(period=Period.ALL_TIME)},
+            on_click=STATES[place].change,
+            kwargs=as_changes(Filters(period=Period.ALL_TIME)),
         )
 
 

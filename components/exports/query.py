@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
 from billing_core.access import Role
 from billing_core.exports.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
-from components.shared.periods import Days, Period, days_of
-from components.shared.url_values import is_yes, parsed, texts, written
-from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, question
+from components.shared.periods import Days, Period
+from components.shared.url_codec import SPAN_NAMES, Codec, flag, one_of, several
+from components.usage_events.query import FACETS, FILTER_VALUES, Facet, Filters, question
+from components.usage_events.query import filters_of as filters_alone
 
 
 class Separator(StrEnum):
@@ -36,17 +36,16 @@ FOCUS_VERSIONS = ("1.2", "1.4")
 _TABLES = frozenset({Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON})
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Everything chosen in the export panel. `filters` are those of the Usage Events page; an empty `timezone` is the
-    reporting one.
+@dataclass(frozen=True)
+class Choice(Filters):
+    """Everything chosen in the export panel: the filters of the Usage Events page, and what and how to export. An empty
+    `timezone` is the reporting one.
 
     What does not apply to the data set or the format is kept, so that going back to it finds it as it was.
     """
 
     dataset: Dataset = Dataset.USAGE_EVENTS
     format: Format = Format.CSV
-    filters: Filters = field(default_factory=Filters)
     columns: tuple[str, ...] = ()
     grain: Grain = Grain.EVENT
     timezone: str = ""
@@ -57,33 +56,6 @@ class Choice:
     internal: bool = False
     focus_version: str = FOCUS_VERSIONS[0]
 
-    @classmethod
-    def parse(cls, query: Mapping[str, Sequence[str]]) -> Choice:
-        """The choices in a URL's parameters; invalid values count as not given, other parameters are ignored."""
-        own = {name: read(query[key]) for name, (key, read) in _READ.items() if query.get(key)}
-        inner = {name: read(query[key]) for name, (key, read) in _READ_FILTERS.items() if query.get(key)}
-        values = tuple((facet.key, chosen) for facet in FACETS if (chosen := texts(query.get(facet.key, ()))))
-        filters = Filters(values=values, **{name: value for name, value in inner.items() if value is not None})
-        return cls(filters=filters, **{name: value for name, value in own.items() if value is not None})
-
-    def query(self) -> dict[str, list[str]]:
-        """The URL parameters of the choices, without those at their defaults."""
-        usual = Choice()
-        said = {key: (getattr(self, name), getattr(usual, name)) for name, (key, _) in _READ.items()}
-        said |= {
-            key: (getattr(self.filters, name), getattr(usual.filters, name)) for name, (key, _) in _READ_FILTERS.items()
-        }
-        changed = {key: written(value) for key, (value, default) in said.items() if value != default}
-        return changed | {key: list(values) for key, values in self.filters.values}
-
-    def valued(self, key: str, values: Sequence[str]) -> Choice:
-        """The choices with other values of the filter `key`; none removes the filter."""
-        kept = {facet: chosen for facet, chosen in self.filters.values if facet != key}
-        if values:
-            kept[key] = tuple(values)
-        ordered = tuple((facet.key, kept[facet.key]) for facet in FACETS if facet.key in kept)
-        return replace(self, filters=replace(self.filters, values=ordered))
-
     @property
     def form(self) -> Format | None:
         """The chosen format if the data set has it, else its first one; `None` for what is always a zip."""
@@ -91,10 +63,6 @@ class Choice:
         if not offered:
             return None
         return self.format if self.format in offered else offered[0]
-
-
-def _one_of(offered: Callable[[], Sequence[str]]) -> Callable[[Sequence[str]], str | None]:
-    return lambda values: values[-1] if values[-1] in offered() else None
 
 
 @cache
@@ -115,34 +83,24 @@ def timezones() -> tuple[str, ...]:
     return ("UTC", *sorted(name for name in available_timezones() if name.startswith(areas)))
 
 
-# Names of the Choice → its name in the URL and how that is read. Some differ from those of the Usage Events page,
-# whose widgets are bound to theirs.
-_READ: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
-    "dataset": ("dataset", parsed(Dataset)),
-    "format": ("format", parsed(Format)),
-    "columns": ("field", texts),
-    "grain": ("grain", parsed(Grain)),
-    "timezone": ("zone", _one_of(timezones)),
-    "separator": ("separator", parsed(Separator)),
-    "bom": ("bom", is_yes),
-    "parquet": ("parquet", is_yes),
-    "user_ids": ("user_ids", is_yes),
-    "internal": ("internal", is_yes),
-    "focus_version": ("focus", _one_of(lambda: FOCUS_VERSIONS)),
-}
-
-_READ_FILTERS: Mapping[str, tuple[str, Callable[[Sequence[str]], Any]]] = {
-    "period": ("span", parsed(Period)),
-    "first_day": ("from_day", parsed(date.fromisoformat)),
-    "last_day": ("to_day", parsed(date.fromisoformat)),
-    "without": (WITHOUT, texts),
-    "amount_min": ("amount_min", lambda values: values[-1]),
-    "amount_max": ("amount_max", lambda values: values[-1]),
-    "search": ("find", lambda values: values[-1]),
-}
-
-ADDRESS_NAMES = (*(key for key, _ in (*_READ.values(), *_READ_FILTERS.values())), *(facet.key for facet in FACETS))
-"""Everything of the URL that is the panel's."""
+CODEC = Codec(
+    Choice(),
+    {
+        **FILTER_VALUES,
+        "dataset": one_of(Dataset),
+        "format": one_of(Format),
+        "columns": several(),
+        "grain": one_of(Grain),
+        "timezone": one_of(timezones, accepted="a place such as Europe/Berlin, or UTC"),
+        "separator": one_of(Separator),
+        "bom": flag(),
+        "parquet": flag(),
+        "user_ids": flag(),
+        "internal": flag(),
+        "focus_version": one_of(FOCUS_VERSIONS),
+    },
+    {**SPAN_NAMES, "search": "find", "columns": "field", "timezone": "zone", "focus_version": "focus"},
+)
 
 
 # ── what applies to what ─────────────────────────────────────────────────────────────────────────
@@ -179,14 +137,12 @@ def facets_of(choice: Choice) -> tuple[Facet, ...]:
 
 def filters_of(choice: Choice) -> Filters:
     """The filters that apply to the chosen data set, with the period."""
-    filters = choice.filters
     if has(choice, "event filters"):
-        return filters
-    offered = {facet.key for facet in facets_of(choice)}
-    values = tuple((key, chosen) for key, chosen in filters.values if key in offered)
+        return filters_alone(choice)
+    offered = {facet.key: getattr(choice, facet.key) for facet in facets_of(choice)}
     if not has(choice, "period"):
-        return Filters(period=Period.ALL_TIME, values=values)
-    return Filters(filters.period, filters.first_day, filters.last_day, values)
+        return Filters(period=Period.ALL_TIME, **offered)
+    return Filters(choice.period, choice.first_day, choice.last_day, **offered)
 
 
 def may_export(role: Role) -> tuple[Dataset, ...]:
@@ -202,8 +158,7 @@ def days(choice: Choice, at: datetime, reporting: ZoneInfo) -> Days:
     """The days of the chosen period at the moment `at`, in its timezone; `BadParameter` if they end before they
     start.
     """
-    today = at.astimezone(_zone(choice, reporting)).date()
-    return days_of(choice.filters.period, today, choice.filters.first_day, choice.filters.last_day)
+    return choice.days(at.astimezone(_zone(choice, reporting)).date())
 
 
 def request_of(choice: Choice, *, at: datetime, reporting: ZoneInfo, as_of: int) -> ExportRequest:

@@ -5,6 +5,7 @@ them as seen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from urllib.parse import urlencode
@@ -30,26 +31,24 @@ from components.organizations.anomaly_texts import (
     summary_text,
 )
 from components.organizations.names import names as names_of
-from components.organizations.query import events_of, of_day
-from components.organizations.state import choose, current, organization_link, widget
+from components.organizations.query import LAST_PART, events_of, of_day
+from components.organizations.state import URL as PAGE_URL
+from components.organizations.state import organization_link
 from components.shared import sign_in
+from components.shared.data_grid import HEADER_PIXELS, ROW_PIXELS, page_count, page_of, pages
 from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
+from components.shared.url_codec import Codec, number, one_of
+from components.shared.url_state import UrlState
 from components.shared.widgets import chart, quiet, table
 
 CSV_PATH = "/download/anomalies.csv"
-
-SEEN = "seen"
-"""The filter's name in the URL."""
 
 SAID = "org.anomaly-said"
 """Session state: what the last mark did, to be said once."""
 
 PAGE_ROWS = 25
-
-ROW_PIXELS = 35
-HEADER_PIXELS = 38
 
 LINKED = 5
 """Chosen anomalies that are told in full; a mark concerns all of them."""
@@ -68,6 +67,20 @@ NOTE = (
 SPLIT_NOTE = (
     "Volume: more or fewer events. Price: the same kind of event cost more or less (tokens, latency, rate card). Mix: "
     "other chatflows or models than usual. They add up to the difference from the average of the compared days."
+)
+
+
+@dataclass(frozen=True)
+class AnomaliesView:
+    """What the URL asks of the table."""
+
+    seen: str = AnomalyFilter.NEW
+    page: int = 1
+
+
+URL = UrlState(
+    "org-anomalies",
+    Codec(AnomaliesView(), {"seen": one_of(AnomalyFilter.CHOICES), "page": number(1, LAST_PART)}, {"page": "part"}),
 )
 
 Window = tuple[datetime | None, datetime | None]
@@ -119,9 +132,11 @@ def _days(
     if not found:
         st.info("No unusual days in this selection. Choose All to see every one.", icon=":material/done_all:")
         return
-    shown = service.organizations.forecasting.explained(principal, report, _page_of(found))
+    _, page = page_of(found, URL.current().page, PAGE_ROWS)
+    shown = service.organizations.forecasting.explained(principal, report, page)
     picked = _grid(shown, names)
-    _paging(len(found))
+    if len(found) > PAGE_ROWS:
+        pages(URL, page_count(len(found), PAGE_ROWS))
     if picked:
         _actions(service, principal, picked)
         for row in picked[:LINKED]:
@@ -143,47 +158,11 @@ def _days(
 
 
 def _filter(report: AnomalyReport) -> str:
-    said = st.query_params.get(SEEN)
-    value = said if said in AnomalyFilter.CHOICES else AnomalyFilter.NEW
     counts = {choice: len(chosen(report.rows, choice)) for choice in AnomalyFilter.CHOICES}
-    key = f"{widget('seen')}-{value}"
-
-    def changed() -> None:
-        picked = st.session_state[key]
-        if picked == AnomalyFilter.NEW:
-            st.query_params.pop(SEEN, None)
-        else:
-            st.query_params[SEEN] = picked
-        st.query_params.pop("part", None)
-
-    return str(
-        st.radio(  # a segmented control is too pale on the dark theme
-            "Show",
-            AnomalyFilter.CHOICES,
-            AnomalyFilter.CHOICES.index(value),
-            key=key,
-            label_visibility="collapsed",
-            horizontal=True,
-            format_func=lambda choice: f"{choice} ({counts[choice]:,})",
-            on_change=changed,
-        )
-    )
-
-
-def _page_of(found: Sequence[Anomaly]) -> Sequence[Anomaly]:
-    last = -(-len(found) // PAGE_ROWS)
-    page = min(current().part, last)
-    return found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
-
-
-def _paging(number: int) -> None:
-    pages = -(-number // PAGE_ROWS)
-    if pages < 2:
-        return
-    key = widget("part")
-    st.pagination(
-        pages, default=min(current().part, pages), key=key, on_change=choose, args=("part", key), width="stretch"
-    )
+    how = {"label_visibility": "collapsed", "format_func": lambda choice: f"{choice} ({counts[choice]:,})"}
+    URL.told()
+    URL.radio("seen", "Show", AnomalyFilter.CHOICES, **how)  # a segmented control is too pale on the dark theme
+    return URL.current().seen
 
 
 def grid_key(shown: Sequence[Anomaly]) -> str:
@@ -271,7 +250,8 @@ def _details(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> None:
         for sentence in story(row, names, zone):
             st.text(sentence)  # names and notes in it: Markdown would make links of addresses
         with st.container(horizontal=True):
-            query = of_day(events_of(current(), organization, nobody=organization is None), row.day.isoformat())
+            theirs = events_of(PAGE_URL.current(), organization, nobody=organization is None)
+            query = of_day(theirs, row.day.isoformat())
             usage_link("Events of that day", **query)
             organization_link(label(organization, names), organization)
 

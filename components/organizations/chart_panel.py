@@ -20,17 +20,8 @@ from billing_core.usage_events.ranking import Ranking, added, disagreements, ran
 from billing_core.values.decimals import EXACT
 from components.organizations import charts as org_charts
 from components.organizations.charts import OTHERS_CLICK, Trend, line_label, user_name
-from components.organizations.query import Address, events_of, of_day
-from components.organizations.state import (
-    PAGE,
-    choose,
-    current,
-    follow,
-    go_to_events,
-    open_organization,
-    organization_link,
-    widget,
-)
+from components.organizations.query import CODEC, Address, events_of, of_day
+from components.organizations.state import PAGE, URL, follow, go_to_events, open_organization, organization_link
 from components.shared import sign_in
 from components.shared.formats import UNKNOWN, count, credits_text
 from components.shared.links import usage_link
@@ -78,20 +69,15 @@ def _charts(
     principal = sign_in.guard(Role.ADMIN)
     follow()
     with quiet():
-        address = current()
+        address = URL.current()
         chosen, ids = limited_to(statistics, address.only)
-        key = widget("only")
-        st.multiselect(
+        URL.multiselect(
+            "only",
             "Only these organizations",
             [one.organization_id for one in statistics.organizations if one.organization_id is not None],
-            default=ids,
-            key=key,
+            chosen=ids,
             format_func=lambda one: label(one, names),
             placeholder="All organizations",
-            on_change=choose,
-            args=("only", key, tuple),
-            select_all=False,
-            wrap=True,
         )
         if not any(one.now.events for one in chosen):
             st.info("No usage events of these organizations in this period.", icon=":material/event_busy:")
@@ -99,7 +85,7 @@ def _charts(
                 PAGE,
                 label="All organizations",
                 icon=":material/apartment:",
-                query_params=replace(address, only=()).query(),
+                query_params=CODEC.render(replace(address, only=())),
             )
             return
         _Charts(service, principal, params.model_copy(update={"organization": tuple(ids)}), address, names).draw(

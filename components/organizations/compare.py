@@ -12,7 +12,7 @@ from billing_core.organizations.table import label, share
 from components.organizations.charts import daily_lines, day_names
 from components.organizations.figures import KINDS, percent
 from components.organizations.query import COMPARED
-from components.organizations.state import choose, current, widget
+from components.organizations.state import URL
 from components.organizations.table import change_text
 from components.shared import sign_in
 from components.shared.formats import credits_text
@@ -60,20 +60,15 @@ def _panel(statistics: Statistics, names: Mapping[str, str], zone_name: str) -> 
     with quiet():
         st.header("Compare", anchor=False)
         ids = [one.organization_id for one in statistics.organizations if one.organization_id is not None]
-        chosen = chosen_organizations(statistics, current().compare)
-        key = widget("compare")
-        st.multiselect(
+        chosen = chosen_organizations(statistics, URL.current().compare)
+        URL.multiselect(
+            "compare",
             "Organizations",
             ids,
-            default=[one.organization_id for one in chosen],
-            key=key,
+            chosen=[one.organization_id for one in chosen],
             max_selections=COMPARED,
             format_func=lambda one: label(one, names),
             placeholder=f"Choose 2 to {COMPARED}",
-            select_all=False,
-            on_change=choose,
-            args=("compare", key, tuple),
-            wrap=True,
         )
         if len(chosen) < 2:
             st.caption(f"Choose 2 to {COMPARED} organizations to see every figure beside each other.")

@@ -5,7 +5,6 @@ as a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -15,8 +14,6 @@ from billing_core.organizations.directory import DirectoryEntry, DirectoryPrevie
 from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
-from billing_core.values.counts import count_of
-from components.organizations.bar import search_box
 from components.organizations.directory_import import import_panel
 from components.organizations.directory_state import SAID, close, edit, editing, is_open
 from components.organizations.directory_texts import (
@@ -28,8 +25,9 @@ from components.organizations.directory_texts import (
     save_label,
     stake_text,
 )
-from components.organizations.state import choose, current, generation, widget
+from components.organizations.state import URL
 from components.shared import sign_in
+from components.shared.data_grid import RowButton, data_grid, page_of, paging
 from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -44,12 +42,8 @@ NOTE = (
 
 NOBODY = "No customer assigned"
 
-EDIT = "edit"
-"""The grid's own column of buttons."""
-
 SHOWN_CHANGES = 200
 PAGE_ROWS = 25
-ROW_PIXELS, HEADER_PIXELS = 35, 38
 FIGURES = ("Unbilled events", "Unbilled credits", "Unbilled amount")
 
 
@@ -87,27 +81,20 @@ def _at_stake(entries: Sequence[DirectoryEntry]) -> None:
 
 
 def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
-    address = current()
-    found = [entry for entry in entries if fits(entry, address.find)]
+    address = URL.current()
+    found = [entry for entry in entries if fits(entry, address.search)]
     names = {entry.organization_id: entry.name for entry in entries if entry.name}
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-directory-controls"):
-        search_box(address.find, "Organization, name or customer")
+        URL.search_box("Organization, name or customer")
         if may_change:
             _chooser([entry.organization_id for entry in found], names)
         file_link("CSV", MAP_PATH, note="The whole map, in the format the upload reads.", key="org-map-csv")
     if not found:
         st.info("No organization matches this search.", icon=":material/search_off:")
         return
-    last = -(-len(found) // PAGE_ROWS)
-    part = min(address.part, last)
-    shown = found[(part - 1) * PAGE_ROWS : part * PAGE_ROWS]
+    _, shown = page_of(found, address.page, PAGE_ROWS)
     _grid(shown, may_change=may_change)
-    with st.container(horizontal=True, vertical_alignment="center", key="org-directory-paging"):
-        first = (part - 1) * PAGE_ROWS
-        text = f"{first + 1:,}–{first + len(shown):,} of {count_of(len(found), 'organization')}"
-        st.container(width="content").text(text)
-        key = f"{widget('part')}-directory-{generation()}-{last}"
-        st.pagination(last, default=part, key=key, on_change=choose, args=("part", key), width="stretch")
+    paging(URL, len(found), PAGE_ROWS, "organization", key="org-directory-paging")
 
 
 def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
@@ -133,36 +120,15 @@ def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
 
 
 def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
-    """One page of lines; its identity changes with them, so that a click never means another one's line."""
-    cells: dict[str, list[str]] = entry_rows(shown)
-    config: dict[str, Any] = {
-        name: st.column_config.TextColumn(
-            name, alignment="right" if name in FIGURES else "left", pinned=name == "Organization"
-        )
-        for name in cells
-    }
-    ids = [entry.organization_id for entry in shown]
-    key = f"{widget('directory')}-{current().part}-{generation()}"
-    if may_change:
-        cells = {EDIT: ["Edit"] * len(shown), **cells}
-        config[EDIT] = st.column_config.ButtonColumn(
-            "Edit", width=70, type="tertiary", key=f"{key}-{EDIT}", on_click=_on_edit, args=(f"{key}-{EDIT}", ids)
-        )
-    st.dataframe(
+    cells, text = entry_rows(shown), st.column_config.TextColumn
+    data_grid(
         cells,
-        hide_index=True,
-        key=key,
-        column_config=config,
-        row_height=ROW_PIXELS,
-        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        {n: text(n, alignment="right" if n in FIGURES else "left", pinned=n == "Organization") for n in cells},
+        key=f"org-directory-grid-{URL.generation()}-{URL.current().page}",
         alt="Organizations with their names and the customers billed for events that name none",
+        rows=len(shown),
+        buttons=[RowButton("edit", "Edit", "Edit", lambda row: edit(shown[row].organization_id))] if may_change else [],
     )
-
-
-def _on_edit(key: str, ids: Sequence[str]) -> None:
-    click = st.session_state[key]
-    if click is not None:
-        edit(ids[click["row"]])
 
 
 # ── one line ─────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ from components.organizations.forecast_texts import (
     sum_rows,
 )
 from components.organizations.query import events_of
-from components.organizations.state import current
+from components.organizations.state import URL
 from components.shared.formats import ago, credits_text
 from components.shared.links import usage_link
 from components.shared.notice import plain
@@ -132,5 +132,5 @@ def _driver(slope: UsageChange | None, organization_id: str | None) -> None:
             return  # a set of models is no filter
         if kind == "chatflow" and value == slope.driver.name:
             return  # known by name alone, and events are filtered by id
-        query = events_of(current(), organization_id, nobody=organization_id is None)
+        query = events_of(URL.current(), organization_id, nobody=organization_id is None)
         usage_link(f"Events of this {kind}", **{**query, kind: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
@@ -16,7 +17,6 @@ from billing_core.organizations.limits import Limit
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
-from components.organizations.bar import search_box
 from components.organizations.limit_texts import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -32,18 +32,17 @@ from components.organizations.limit_texts import (
     used_text,
 )
 from components.organizations.names import names as names_of
-from components.organizations.state import choose, current, go_to_events, open_organization, widget
+from components.organizations.query import LAST_PART
+from components.organizations.state import go_to_events, open_organization
 from components.shared import sign_in
+from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
 from components.shared.formats import moment
 from components.shared.notice import plain
+from components.shared.url_codec import Codec, number, one_of, text
+from components.shared.url_state import UrlState
 from components.shared.widgets import quiet
 
-SORT, PLAN = "limits_by", "limits_plan"
-"""Names in the URL, beside those of the whole page (`find` and `part`, see `query`)."""
-
-ALL = "All plans"
 PAGE_ROWS = 25
-ROW_PIXELS, HEADER_PIXELS = 35, 38
 
 LONGEST_BAR = 200
 """Percent at which bars end: one customer at 2,500 % must not make all others invisible."""
@@ -52,6 +51,26 @@ DRAWN = "org.limits-drawn"
 """Session state: the rows whose forecasts were drawn last; they are remembered and need no first drawing without."""
 
 OPEN, EVENTS = "Page", "Events"
+
+
+@dataclass(frozen=True)
+class LimitsView:
+    """What the URL asks of the table; an empty `plan` is every plan."""
+
+    search: str = ""
+    plan: str = ""
+    sort: str = DEFAULT_SORT
+    page: int = 1
+
+
+URL = UrlState(
+    "org-limits",
+    Codec(
+        LimitsView(),
+        {"search": text(), "plan": text(), "sort": one_of(tuple(SORTS)), "page": number(1, LAST_PART)},
+        {"search": "find", "plan": "limits_plan", "sort": "limits_by", "page": "part"},
+    ),
+)
 
 Forecasts = Mapping[str | None, Forecast | NotEnough]
 
@@ -75,16 +94,14 @@ def _table(service: BillingService) -> None:
         now, zone = service.now(), service.settings.zone
         names, rows = names_of(service, principal), service.organizations.limits.read(principal).rows
         plans = sorted({plan_text(row) for row in rows})
-        find, plan, sort = current().find, st.query_params.get(PLAN), st.query_params.get(SORT, DEFAULT_SORT)
-        plan, sort = plan if plan in plans else None, sort if sort in SORTS else DEFAULT_SORT
-        _controls(find, plan, plans, sort)
-        found = arranged(rows, names, now, find=find, plan=plan, sort=sort)
+        view = URL.current()
+        plan = view.plan if view.plan in plans else None
+        _controls(plans)
+        found = arranged(rows, names, now, find=view.search, plan=plan, sort=view.sort)
         if not found:
             st.info("No organization matches this search.", icon=":material/search_off:")
             return
-        pages = -(-len(found) // PAGE_ROWS)
-        page = min(current().part, pages)
-        shown = found[(page - 1) * PAGE_ROWS : page * PAGE_ROWS]
+        _, shown = page_of(found, view.page, PAGE_ROWS)
         place = st.empty()
         asked = tuple((row.organization_id, row.customer_id) for row in shown)
         if st.session_state.get(DRAWN) != asked:  # a new forecast takes a moment, and the rest need not wait for it
@@ -95,52 +112,20 @@ def _table(service: BillingService) -> None:
         with place:
             _grid(shown, names, now, zone, forecasts)
         st.caption(plain(f"{count_of(len(found), 'row')} of {len(rows):,}. Times in {zone.key}. {_bars(shown)}"))
-        if pages > 1:
-            key = widget("part")
-            st.pagination(pages, default=page, key=key, on_change=choose, args=("part", key), width="stretch")
+        if len(found) > PAGE_ROWS:
+            pages(URL, page_count(len(found), PAGE_ROWS))
 
 
 def _bars(shown: Sequence[Limit]) -> str:
     return f"Bars end at {scale_of(shown)} %."
 
 
-def _controls(find: str, plan: str | None, plans: Sequence[str], sort: str) -> None:
+def _controls(plans: Sequence[str]) -> None:
+    URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-limits-controls"):
-        search_box(find, "Organization, customer, plan or state")
-        key = f"{widget('limits-plan')}-{plan}"
-        options = [ALL, *plans]
-        st.selectbox(
-            "Plan",
-            options,
-            index=0 if plan is None else options.index(plan),
-            key=key,
-            width=180,
-            filter_mode=None,
-            on_change=_choose,
-            args=(PLAN, key, ALL),
-        )
-        key = f"{widget('limits-by')}-{sort}"
-        st.selectbox(
-            "Sort by",
-            list(SORTS),
-            index=list(SORTS).index(sort),
-            key=key,
-            width=200,
-            filter_mode=None,
-            format_func=lambda name: SORTS[name].label,
-            on_change=_choose,
-            args=(SORT, key, DEFAULT_SORT),
-        )
-
-
-def _choose(name: str, key: str, usual: str) -> None:
-    """Write a choice of this view into the URL; another question starts on the first page."""
-    chosen = str(st.session_state[key])
-    if chosen == usual:
-        st.query_params.pop(name, None)
-    else:
-        st.query_params[name] = chosen
-    st.query_params.pop("part", None)
+        URL.search_box("Organization, customer, plan or state")
+        URL.selectbox("plan", "Plan", ["", *plans], width=180, format_func=lambda plan: plan or "All plans")
+        URL.selectbox("sort", "Sort by", list(SORTS), width=200, format_func=lambda name: SORTS[name].label)
 
 
 def _grid(
@@ -150,12 +135,10 @@ def _grid(
     import pyarrow as pa  # here: the sign-in form must not wait for it
 
     stage = "waiting" if forecasts is None else "whole"
-    identity = f"{widget('limits-grid')}-{current().part}-{st.query_params.get(SORT, '')}-{stage}"
     shares = [None if row.percent_used is None else float(row.percent_used) for row in shown]
     expected, runs_out, error = FORECAST_COLUMNS
     forecast = _forecast_columns(shown, forecasts)
-    rows: dict[str, Any] = {  # what an admin looks for first stands first; the rest is to the right
-        OPEN: ["Open"] * len(shown),
+    cells: dict[str, Any] = {  # what an admin looks for first stands first; the rest is to the right
         "Organization": [label(row.organization_id, names) for row in shown],
         "Plan": [plan_text(row) for row in shown],
         "Used": pa.array(shares, pa.float64()),
@@ -171,40 +154,25 @@ def _grid(
         error: forecast[error],
         "Shared with": [shared_text(row, names) for row in shown],
     }
-    st.dataframe(
-        pa.table(rows),
-        key=f"{identity}-grid",
-        hide_index=True,
+
+    def opened(row: int) -> None:
+        open_organization(shown[row].organization_id)
+
+    def events(row: int) -> None:
+        go_to_events(events_query(shown[row], now, zone))
+        st.rerun()
+
+    data_grid(
+        cells,
+        _config(shown, zone),
+        key=f"org-limits-grid-{URL.generation()}-{URL.current().page}-{stage}",
         alt="Plans and limits by organization and customer",
-        row_height=ROW_PIXELS,
-        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
-        placeholder="",
-        column_config={**_buttons(identity, shown, now, zone), **_config(shown, zone)},
+        rows=len(shown),
+        buttons=[
+            RowButton(OPEN, OPEN, "Open", opened, help="The organization's own page."),
+            RowButton(EVENTS, EVENTS, "Events", events, 75, "The customer's usage events of the period."),
+        ],
     )
-
-
-def _buttons(identity: str, shown: Sequence[Limit], now: datetime, zone: ZoneInfo) -> dict[str, Any]:
-    open_key, events_key = f"{identity}-open", f"{identity}-events"
-    return {
-        OPEN: st.column_config.ButtonColumn(
-            OPEN,
-            width=70,
-            type="tertiary",
-            key=open_key,
-            on_click=_on_open,
-            args=(open_key, shown),
-            help="The organization's own page.",
-        ),
-        EVENTS: st.column_config.ButtonColumn(
-            EVENTS,
-            width=75,
-            type="tertiary",
-            key=events_key,
-            on_click=_on_events,
-            args=(events_key, shown, now, zone),
-            help="The customer's usage events of the period.",
-        ),
-    }
 
 
 def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
@@ -242,16 +210,3 @@ def _forecast_columns(shown: Sequence[Limit], forecasts: Forecasts | None) -> di
         return {name: ["…"] * len(shown) for name in FORECAST_COLUMNS}
     cells = [forecast_cells(forecasts.get(row.organization_id), row) for row in shown]
     return {name: [cell[place] for cell in cells] for place, name in enumerate(FORECAST_COLUMNS)}
-
-
-def _on_open(key: str, shown: Sequence[Limit]) -> None:
-    click = st.session_state[key]
-    if click is not None:
-        open_organization(shown[click["row"]].organization_id)
-
-
-def _on_events(key: str, shown: Sequence[Limit], now: datetime, zone: ZoneInfo) -> None:
-    click = st.session_state[key]
-    if click is not None:
-        go_to_events(events_query(shown[click["row"]], now, zone))
-        st.rerun()

@@ -14,7 +14,7 @@ from billing_core.types import GetUsageEventsParams
 from components.organizations.compare import compare_panel
 from components.organizations.figures import TILES, kind_of
 from components.organizations.movers import movers_panel
-from components.organizations.query import Address, days, events_of
+from components.organizations.query import Address, events_of
 from components.organizations.table import organizations_table
 from components.shared.formats import NOTHING_EARLIER, change, credits_text, moment
 from components.shared.links import usage_link
@@ -52,7 +52,7 @@ def figure_tiles(now: Figures, previous: Figures | None) -> None:
 
 def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsageEventsParams) -> str:
     """The period in words: its days, their timezone, and what it is compared with."""
-    shown = f"{days(address, at.astimezone(zone).date())}, days in {zone.key}"
+    shown = f"{address.days(at.astimezone(zone).date())}, days in {zone.key}"
     if params.from_ is None:
         return f"{shown}. Choose a start date to compare with the previous period."
     return f"{shown}, compared with the previous period of equal length, before {moment(params.from_, zone)[:16]}."

@@ -21,7 +21,7 @@ from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
 from billing_core.values.counts import count_of
 from components.organizations.overview import figure_tiles, period_text, tie_out
-from components.organizations.query import Address, events_of, of_day
+from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
 from components.shared.formats import UNKNOWN
 from components.shared.links import usage_link
@@ -108,7 +108,8 @@ def organization_page(
     now: datetime,
 ) -> None:
     """Draw everything about the organization that the address opens."""
-    st.page_link(PAGE, label="All organizations", icon=":material/arrow_back:", query_params=address.closed().query())
+    query_params = CODEC.render(address.closed())
+    st.page_link(PAGE, label="All organizations", icon=":material/arrow_back:", query_params=query_params)
     wanted = None if address.open_none else address.open
     one = next((found for found in statistics.organizations if found.organization_id == wanted), None)
     if one is None:

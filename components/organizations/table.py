@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import streamlit as st
 
@@ -14,12 +13,12 @@ from billing_core.organizations.figures import Figures, OrganizationFigures, Sta
 from billing_core.organizations.table import BY_NAME, SORTS, label, rows, share
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
-from components.organizations.bar import search_box
 from components.organizations.figures import KINDS, kind_of
 from components.organizations.query import PAGE_SIZES, Address, csv_address
-from components.organizations.state import choose, current, generation, open_organization, widget, write
+from components.organizations.state import URL, open_organization
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
+from components.shared.data_grid import Column, RowButton, data_grid, page_of, paging, sort_by, table_controls
 from components.shared.formats import UNKNOWN, change, count, credits_text, usd
 from components.shared.links import file_link
 from components.shared.widgets import quiet
@@ -32,25 +31,13 @@ DAILY = "daily"
 POINTS = 60
 """Bars of a sparkline at most: beyond, each stands for several days."""
 
-ROW_PIXELS = 35
-HEADER_PIXELS = 38
-
-
-@dataclass(frozen=True, slots=True)
-class TableColumn:
-    """A column of the table: its sort name in the URL, header, cell format, width in pixels."""
-
-    field: str
-    label: str
-    text: Callable[[OrganizationFigures], str]
-    width: int
-    align: Literal["left", "right"] = "right"
-    help: str = ""
+TableColumn: TypeAlias = Column[Callable[[OrganizationFigures], str]]
+"""A column of the table; its field is the sort name in the URL."""
 
 
 def _figure_column(field: str) -> TableColumn:
     kind = kind_of(field)
-    return TableColumn(field, kind.label, lambda one: kind.cell(kind.value(one.now)), kind.width, help=kind.meaning)
+    return TableColumn(field, kind.label, lambda one: kind.cell(kind.value(one.now)), kind.width, "right", kind.meaning)
 
 
 def change_text(one: OrganizationFigures) -> str:
@@ -68,10 +55,10 @@ def change_text(one: OrganizationFigures) -> str:
 
 COLUMNS = (
     _figure_column("credits_total"),
-    TableColumn("share", "Share", lambda _: "", 110, help="Share of all organizations' credits."),
-    TableColumn(DAILY, "Credits per day", lambda _: "", 130, help="Over the days of the period."),
+    TableColumn("share", "Share", lambda _: "", 110, "right", "Share of all organizations' credits."),
+    TableColumn(DAILY, "Credits per day", lambda _: "", 130, "right", "Over the days of the period."),
     TableColumn(
-        "change", "Change", change_text, 100, help="In credits, compared with the previous period of equal length."
+        "change", "Change", change_text, 100, "right", "In credits, compared with the previous period of equal length."
     ),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
     TableColumn(
@@ -118,24 +105,10 @@ def sort_label(field: str) -> str:
     return _LABELS[field]
 
 
-def page_of(found: Sequence[OrganizationFigures], part: int, size: int) -> tuple[int, Sequence[OrganizationFigures]]:
-    """The number and rows of a page; a page behind the last one is the last one."""
-    last = max(1, -(-len(found) // size))
-    shown = min(max(1, part), last)
-    return shown, found[(shown - 1) * size : shown * size]
-
-
 def thinned(daily: Sequence[Decimal], most: int = POINTS) -> list[float]:
     """Credits per day as bars; of a long period, sums of equally many days each, the last one perhaps of fewer."""
     width = max(1, -(-len(daily) // most))
     return [float(sum(daily[at : at + width], Decimal(0))) for at in range(0, len(daily), width)]
-
-
-def toggled(address: Address, clicked: str) -> tuple[str, bool]:
-    """Sort and direction after a click on a header: the same column reverses, another starts with the largest."""
-    if clicked != address.by:
-        return clicked, clicked == BY_NAME  # names start with A
-    return clicked, not address.up
 
 
 def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *, searched: bool) -> str:
@@ -169,82 +142,36 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
     sign_in.guard(Role.ADMIN)
     with quiet():
         st.header("Organizations", anchor=False)
-        address = current()
+        address = URL.current()
         with st.container(horizontal=True, vertical_alignment="bottom", key="org-table-controls"):
-            _controls(address)
+            URL.search_box("Organization id or name")
+            _controls()
             file_link(
                 "CSV",
                 csv_address(address, params),
                 note="Every row of this table with exact figures, in this order.",
                 key="org-csv",
             )
-        found = rows(statistics, names, find=address.find, sort=address.by, descending=not address.up)
+        found = rows(statistics, names, find=address.search, sort=address.sort, descending=not address.ascending)
         if not found:
             st.info("No organization matches this search.", icon=":material/search_off:")
             st.button("Clear the search", icon=":material/restart_alt:", key="org-clear-find", on_click=_clear_search)
             return
-        _, shown = page_of(found, address.part, address.size)
+        _, shown = page_of(found, address.page, address.rows)
         _grid(shown, statistics, names, address)
-        text = footer_text(found, statistics, searched=bool(address.find.strip()))
+        text = footer_text(found, statistics, searched=bool(address.search.strip()))
         st.markdown(text.replace("$", r"\$"))
-        _paging(found, address)
+        paging(URL, len(found), address.rows, "row", key="org-paging")
 
 
 def _clear_search() -> None:
-    write(replace(current(), find="", part=1))
+    URL.change(search="")
 
 
-def _controls(address: Address) -> None:
-    search_box(address.find, "Organization id or name")
-    key = widget("by")
-    st.selectbox(
-        "Sort by",
-        SORT_FIELDS,
-        index=SORT_FIELDS.index(address.by) if address.by in SORT_FIELDS else 0,
-        key=key,
-        format_func=sort_label,
-        on_change=choose,
-        args=("by", key),
-        width=170,
-    )
-    key = widget("up")
-    st.selectbox(
-        "Order",
-        (False, True),
-        index=int(address.up),
-        key=key,
-        width=130,
-        filter_mode=None,
-        format_func=lambda up: "Ascending" if up else "Descending",
-        on_change=choose,
-        args=("up", key),
-    )
-    key = widget("size")
-    st.selectbox(
-        "Rows",
-        PAGE_SIZES,
-        index=PAGE_SIZES.index(address.size),
-        key=key,
-        on_change=choose,
-        args=("size", key),
-        width=90,
-        filter_mode=None,
-    )
-    key = widget("show")
-    with st.popover("Columns", icon=":material/view_column:", key="org-columns-open"):
-        fields = [column.field for column in COLUMNS]
-        st.multiselect(
-            "Columns",
-            fields,
-            default=[name for name in address.show if name in fields] or list(DEFAULT_COLUMNS),
-            key=key,
-            format_func=sort_label,
-            on_change=choose,
-            args=("show", key, _columns),
-            select_all=True,
-            wrap=True,
-            placeholder="Default columns",
-        )
+def _controls() -> None:
+    fields = [column.field for column in COLUMNS]
+    how = {"key": "org-columns-open", "placeholder": "Default columns"}
+    table_controls(URL, SORT_FIELDS, fields, sort_label, PAGE_SIZES, read=_columns, usual=DEFAULT_COLUMNS, **how)
 
 
 def _columns(chosen: Sequence[str]) -> tuple[str, ...]:
@@ -255,93 +182,47 @@ def _columns(chosen: Sequence[str]) -> tuple[str, ...]:
 def _grid(
     shown: Sequence[OrganizationFigures], statistics: Statistics, names: Mapping[str, str], address: Address
 ) -> None:
-    """The rows. The grid's identity changes with question and page: a selection must not outlive its rows."""
-    chosen = set(address.show) & {column.field for column in COLUMNS} or set(DEFAULT_COLUMNS)
+    chosen = set(address.columns) & {column.field for column in COLUMNS} or set(DEFAULT_COLUMNS)
     columns = [column for column in COLUMNS if column.field in chosen]
-    identity = f"{generation()}-{address.part}"
-    key, button = f"{widget('grid')}-{identity}", f"{widget('open')}-{identity}"
-    ids = [one.organization_id for one in shown]
-    config: dict[str, Any] = {
-        OPEN: st.column_config.ButtonColumn(
-            "Page", width=70, type="tertiary", key=button, on_click=_on_open, args=(button, ids)
-        ),
-        BY_NAME: st.column_config.TextColumn(
-            "Organization" + _arrow(BY_NAME, address), width=170, pinned=True, help="Click to sort."
-        ),
-        **{column.field: _config(column, address) for column in columns},
-    }
-    st.dataframe(
-        _frame(shown, columns, names, statistics.total.credits.total),
-        key=key,
-        hide_index=True,
+    name = TableColumn(BY_NAME, "Organization", lambda one: label(one.organization_id, names), 170)
+    data_grid(
+        _cells(shown, [name, *columns], statistics.total.credits.total),
+        {
+            BY_NAME: st.column_config.TextColumn(pinned=True, **name.header(address)),
+            **{column.field: _config(column, address) for column in columns},
+        },
+        key=f"org-grid-{URL.generation()}-{address.page}",
         alt="Organizations and their figures",
-        placeholder="",
-        row_height=ROW_PIXELS,
-        height=HEADER_PIXELS + ROW_PIXELS * max(1, len(ids)),
-        on_select=lambda: _on_header(key),
-        selection_mode="single-column",
-        column_config=config,
+        rows=len(shown),
+        buttons=[RowButton(OPEN, "Page", "Open", lambda row: open_organization(shown[row].organization_id))],
+        on_header=_on_header,
     )
 
 
-def _arrow(field: str, address: Address) -> str:
-    if field != address.by:
-        return ""
-    return " ↑" if address.up else " ↓"
-
-
 def _config(column: TableColumn, address: Address) -> Any:
-    name = column.label + _arrow(column.field, address)
+    header = column.header(address)
     if column.field == DAILY:
-        return st.column_config.BarChartColumn(name, width=column.width, help=column.help, y_min=0)
-    note = f"{column.help} Click to sort.".strip()
+        return st.column_config.BarChartColumn(y_min=0, **{**header, "help": column.help})
     if column.field == "share":
-        return st.column_config.ProgressColumn(
-            name, width=column.width, help=note, min_value=0.0, max_value=1.0, format="percent"
-        )
-    return st.column_config.TextColumn(name, width=column.width, alignment=column.align, help=note)
+        return st.column_config.ProgressColumn(min_value=0.0, max_value=1.0, format="percent", **header)
+    return st.column_config.TextColumn(alignment=column.align, **header)
 
 
-def _frame(
-    shown: Sequence[OrganizationFigures], columns: Sequence[TableColumn], names: Mapping[str, str], whole: Decimal
-) -> Any:
+def _cells(shown: Sequence[OrganizationFigures], columns: Sequence[TableColumn], whole: Decimal) -> dict[str, Any]:
     import pyarrow as pa  # here: the sign-in form must not wait for it
 
-    cells: dict[str, Any] = {OPEN: ["Open"] * len(shown), BY_NAME: [label(one.organization_id, names) for one in shown]}
-    for column in columns:
-        if column.field == "share":
-            cells["share"] = pa.array([_float(share(one.now.credits.total, whole)) for one in shown], pa.float64())
-        elif column.field == DAILY:
-            cells[DAILY] = pa.array([thinned(one.daily) for one in shown], pa.list_(pa.float64()))
-        else:
-            cells[column.field] = [column.text(one) for one in shown]
-    return pa.table(cells)
+    cells: dict[str, Any] = {column.field: [column.text(one) for one in shown] for column in columns}
+    if "share" in cells:
+        cells["share"] = pa.array([_float(share(one.now.credits.total, whole)) for one in shown], pa.float64())
+    if DAILY in cells:
+        cells[DAILY] = pa.array([thinned(one.daily) for one in shown], pa.list_(pa.float64()))
+    return cells
 
 
 def _float(value: Decimal | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _on_header(key: str) -> None:
-    columns = st.session_state[key]["selection"]["columns"]
-    if columns and columns[0] in SORT_FIELDS:
-        address = current()
-        by, up = toggled(address, columns[0])
-        write(replace(address, by=by, up=up, part=1))
-
-
-def _on_open(key: str, ids: Sequence[str | None]) -> None:
-    click = st.session_state[key]
-    if click is not None:
-        open_organization(ids[click["row"]])
-
-
-def _paging(found: Sequence[OrganizationFigures], address: Address) -> None:
-    part, shown = page_of(found, address.part, address.size)
-    last = max(1, -(-len(found) // address.size))
-    first = (part - 1) * address.size
-    with st.container(horizontal=True, vertical_alignment="center", key="org-paging"):
-        text = f"{first + 1:,}–{first + len(shown):,} of {count_of(len(found), 'row')}"
-        st.container(width="content").text(text)
-        key = f"{widget('part')}-{generation()}-{last}"
-        st.pagination(last, default=part, key=key, on_change=choose, args=("part", key), width="stretch")
+def _on_header(field: str) -> None:
+    if field in SORT_FIELDS:
+        sort_by(URL, field, starts_ascending=field == BY_NAME)  # names start with A

@@ -164,11 +164,11 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     return f"{'+' if shown > 0 else '−'}{abs(shown):,} %"
 
 
-def rows_range(page: int, limit: int, total: int) -> str:
+def rows_range(page: int, limit: int, total: int, noun: str = "event") -> str:
     """Which rows of how many are shown: `1–25 of 12,345 events`."""
     if total == 0:
-        return "no events"
+        return f"no {noun}s"
     first = (page - 1) * limit + 1
     if first > total:
-        return f"page {page:,} lies behind the last of {count_of(total, 'event')}"
-    return f"{first:,}–{min(page * limit, total):,} of {count_of(total, 'event')}"
+        return f"page {page:,} lies behind the last of {count_of(total, noun)}"
+    return f"{first:,}–{min(page * limit, total):,} of {count_of(total, noun)}"

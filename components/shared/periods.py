@@ -88,3 +88,20 @@ def window_of(days: Days, zone: ZoneInfo) -> tuple[datetime | None, datetime | N
     start = None if days.first is None else datetime.combine(days.first, time.min, zone)
     end = None if days.last is None else datetime.combine(days.last + timedelta(days=1), time.min, zone)
     return start, end
+
+
+@dataclass(frozen=True)
+class PeriodChoice:
+    """The period that a page is about; `first_day` and `last_day` are those of `Period.CUSTOM`."""
+
+    period: Period = Period.LAST_30_DAYS
+    first_day: date | None = None
+    last_day: date | None = None
+
+    def days(self, today: date) -> Days:
+        """The days asked for as of the day `today`; raises `BadParameter` if they end before they start."""
+        return days_of(self.period, today, self.first_day, self.last_day)
+
+    def window(self, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+        """The days asked for as a half-open window; `at` is the present. Raises as `days`."""
+        return window_of(self.days(at.astimezone(zone).date()), zone)

@@ -1,134 +1,192 @@
-"""Widgets whose state is the URL: a link shows the same again, and invalid values in the URL count as not given.
+"""Widgets whose state is the URL: a link shows the same again.
 
-No widget is bound to it: code that changes a bound widget while it is hidden loses to the browser's older memory (see
-`usage_events.state`). Each starts with what the URL says, writes there what somebody chooses, and gets a new identity
-whenever anything else changed the URL.
+No widget is bound to the URL by Streamlit: code that changes a bound widget while it is hidden loses to the browser's
+older memory of it. Each starts with what the URL says, writes there what somebody chooses, and gets a new identity
+whenever anything else changed its parameter. A state written so can be left again by the browser's "Back".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from components.shared.periods import Days, Period, days_of, window_of
+from components.shared.notice import plain
+from components.shared.periods import Period, PeriodChoice
+from components.shared.url_codec import Codec
 
-PART = "part"
-"""The page of a table; another question starts on the first one."""
+S = TypeVar("S")
+P = TypeVar("P", bound=PeriodChoice)
 
-SPAN, FROM_DAY, TO_DAY = "span", "from_day", "to_day"
+LAYOUT = ("page", "columns")
+"""Fields that ask nothing else: changing them keeps the page of a table and what was selected in it."""
 
-Read: TypeAlias = Callable[[Any], Sequence[str]]
-
-
-def _texts(chosen: Any) -> Sequence[str]:
-    """What somebody chose as the URL has it; nothing, or an empty text, leaves it out."""
-    values = chosen if isinstance(chosen, (list, tuple)) else [chosen]
-    return [text for value in values if value is not None and (text := str(value).strip())]
+TOLD = "url.told"
+"""Session state: the URL's parameters as the browser was last told."""
 
 
-@dataclass(frozen=True, slots=True)
-class UrlState:
-    """The URL parameters `names` of one view; `view` tells its keys from those of others."""
-
-    view: str
-    names: tuple[str, ...]
-
-    def all(self, name: str) -> list[str]:
-        """Every value of a URL parameter, each once."""
-        return list(dict.fromkeys(value for value in st.query_params.get_all(name) if value))
-
-    def one(self, name: str) -> str | None:
-        """The last value of a URL parameter; `None` if it is not given."""
-        return next(reversed(self.all(name)), None)
-
-    def part(self) -> int:
-        """The page number of the table, from 1."""
-        text = self.one(PART) or "1"
-        return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 9 else 1
-
-    def key(self, name: str) -> str:
-        """The key of the widget for a parameter; it changes when the URL was changed from outside."""
-        state, seen, epoch = st.session_state, f"{self.view}.seen", f"{self.view}.epoch"
-        if state.get(seen) != self._address():
-            state[seen] = self._address()
-            state[epoch] = state.get(epoch, 0) + 1
-        return f"{self.view}-{name}-{state[epoch]}"
-
-    def choose(self, name: str, key: str, read: Read = _texts) -> None:
-        """Callback: write what somebody chose in the widget `key` to the URL. For callbacks."""
-        self._write(name, read(st.session_state[key]))
-        if name != PART:
-            self._write(PART, ())
-        st.session_state[f"{self.view}.seen"] = self._address()
-
-    def _write(self, name: str, values: Sequence[str]) -> None:
-        if values:
-            st.query_params[name] = list(values)
-        elif name in st.query_params:
-            del st.query_params[name]
-
-    def _address(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(self.all(name)) for name in self.names if name != PART)
+def _same(chosen: Any) -> Any:
+    return tuple(chosen) if isinstance(chosen, list) else chosen
 
 
-def _span(url: UrlState) -> Period:
-    said = url.one(SPAN)
-    return Period(said) if said in list(Period) else Period.ALL_TIME
+class UrlState(Generic[S]):
+    """The state of one view, kept in the URL, or in the session under `kept` where the URL is another page's.
+
+    `view` tells its widgets from those of others.
+    """
+
+    def __init__(self, view: str, codec: Codec[S], *, kept: str | None = None) -> None:
+        self.view, self.codec, self._kept = view, codec, kept
+
+    def current(self) -> S:
+        """The state in force."""
+        if self._kept is not None:
+            kept: S = st.session_state.get(self._kept, self.codec.usual)
+            return kept
+        return self.codec.parse(self._raw())
+
+    def _raw(self) -> dict[str, list[str]]:
+        return {name: st.query_params.get_all(name) for name in self.codec.parameters()}
+
+    def write(self, state: S) -> None:
+        """Change the state; parameters of the URL that are not this view's stay."""
+        if self._kept is not None:
+            st.session_state[self._kept] = state
+            return
+        now = self.codec.render(state)
+        for name, then in self._raw().items():
+            if name in now and now[name] != then:
+                st.query_params[name] = now[name]
+            elif name not in now and then:
+                del st.query_params[name]
+
+    def change(self, **values: Any) -> None:
+        """Change some fields; another question starts on the first page of the table."""
+        if "page" in self.codec.values and not values.keys() <= set(LAYOUT):
+            values = {"page": 1, **values}
+        self.write(replace(self.current(), **values))  # type: ignore[type-var]  # a dataclass, which no type says
+
+    def key(self, field: str) -> str:
+        """The key of the widget for a field; it changes when anything but that widget changed the field."""
+        seen, value = self._seen(), getattr(self.current(), field)
+        if field not in seen or seen[field][0] != value:
+            seen[field] = value, seen[field][1] + 1 if field in seen else 1
+        return f"{self.view}-{self.codec.name(field)}-{seen[field][1]}"
+
+    def _seen(self) -> dict[str, tuple[Any, int]]:
+        seen: dict[str, tuple[Any, int]] = st.session_state.setdefault(f"{self.view}.seen", {})
+        return seen
+
+    def is_drawn(self, field: str) -> bool:
+        """Whether the widget of a field stood on the page when it was last drawn."""
+        return f"{self.view}-{self.codec.name(field)}-{self._seen().get(field, (None, 0))[1]}" in st.session_state
+
+    def choose(self, field: str, key: str, read: Callable[[Any], Any] = _same) -> None:
+        """Callback: write what somebody chose in the widget `key`. For callbacks."""
+        self.change(**{field: read(st.session_state[key])})
+        seen = self._seen()
+        if field in seen:
+            seen[field] = getattr(self.current(), field), seen[field][1]
+
+    def generation(self) -> int:
+        """A number that changes with the question: part of the keys of grids and charts, which must then
+        forget what was selected in them.
+        """
+        name, layout = f"{self.view}.question", {one: None for one in LAYOUT if one in self.codec.values}
+        question = replace(self.current(), **layout)  # type: ignore[type-var]
+        last, number = st.session_state.get(name, (question, 0))
+        st.session_state[name] = last, number = question, number + (last != question)
+        return int(number)
+
+    def told(self) -> None:
+        """Draw what the URL has wrong, if anything: the rest of the view is as it asks."""
+        for sentence in self.codec.refused(self._raw()) if self._kept is None else ():
+            st.warning(plain(f"In the address, {sentence}. The view is shown without it."), icon=":material/link_off:")
+
+    # ── widgets of a field ───────────────────────────────────────────────────────────────────────
+
+    def bound(self, field: str, read: Callable[[Any], Any] = _same) -> dict[str, Any]:
+        """What makes a widget of Streamlit the widget of a field."""
+        key = self.key(field)
+        return {"key": key, "on_change": self.choose, "args": (field, key, read)}
+
+    def selectbox(self, field: str, label: str, options: Sequence[Any], **how: Any) -> None:
+        """Draw a choice of one of `options`; of the first one if the state has another."""
+        value = getattr(self.current(), field)
+        index = list(options).index(value) if value in options else 0
+        st.selectbox(label, options, index=index, **self.bound(field), **{"filter_mode": None, **how})
+
+    def radio(self, field: str, label: str, options: Sequence[Any], **how: Any) -> None:
+        """Draw a choice of one of `options` as radio buttons: they wrap on a phone, and what is chosen can be read in
+        the dark, too.
+        """
+        index = list(options).index(getattr(self.current(), field))
+        st.radio(label, options, index=index, horizontal=True, **self.bound(field), **how)
+
+    def multiselect(
+        self, field: str, label: str, offered: Sequence[str], *, read: Callable[[Any], Any] = _same, **how: Any
+    ) -> None:
+        """Draw a choice of any number of values: those `offered`, and those chosen already, which may be gone."""
+        chosen = how.pop("chosen", getattr(self.current(), field))
+        options = [*offered, *(one for one in chosen if one not in offered)]
+        how = {"select_all": False, "wrap": True, "placeholder": "Any", **how}
+        st.multiselect(label, options, list(chosen), **self.bound(field, read), **how)
+
+    def text_input(self, field: str, label: str, **how: Any) -> None:
+        """Draw a box for a text."""
+        st.text_input(label, getattr(self.current(), field), **self.bound(field, lambda said: said or ""), **how)
+
+    def search_box(self, placeholder: str, *, width: int | str = 260, max_chars: int = 200) -> None:
+        """Draw the box for the field `search`."""
+        how = {"type": "search", "max_chars": max_chars, "placeholder": placeholder, "width": width}
+        self.text_input("search", "Search", **how)
+
+    def toggle(self, field: str, label: str, **how: Any) -> None:
+        """Draw a switch."""
+        st.toggle(label, getattr(self.current(), field), **self.bound(field), **how)
 
 
-def _day(url: UrlState, name: str) -> date | None:
-    try:
-        return date.fromisoformat(url.one(name) or "")
-    except ValueError:
-        return None
+def period_boxes(url: UrlState[P], zone: ZoneInfo | None = None) -> None:
+    """Draw the choice of a period, with its days if it is a custom one; `zone` is named as that of the days."""
 
+    def chosen(key: str) -> None:
+        period = Period(st.session_state[key])
+        url.choose("period", key)
+        if period is not Period.CUSTOM:
+            url.change(first_day=None, last_day=None)
 
-def span_boxes(url: UrlState, zone: ZoneInfo) -> None:
-    """Draw the choice of a period, with its days if it is a custom one. `url` names `span`, `from_day` and `to_day`."""
-    span, key = _span(url), url.key(SPAN)
+    key = url.key("period")
     st.selectbox(
         "Period",
         list(Period),
-        index=list(Period).index(span),
+        index=list(Period).index(url.current().period),
         key=key,
         width=170,
         filter_mode=None,
-        help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
-        on_change=url.choose,
-        args=(SPAN, key),
+        help=None if zone is None else f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
+        on_change=chosen,
+        args=(key,),
     )
-    if span is not Period.CUSTOM:
-        return
-    for name, label in ((FROM_DAY, "Start date"), (TO_DAY, "End date")):
-        key = url.key(name)
-        st.date_input(
-            label,
-            value=_day(url, name),
-            key=key,
-            format="YYYY-MM-DD",
-            on_change=url.choose,
-            args=(name, key),
-            width=150,
-            help="Inclusive. Leave empty for no limit.",
-        )
+    if url.current().period is Period.CUSTOM:
+        for field, label in (("first_day", "Start date"), ("last_day", "End date")):
+            value, bound = getattr(url.current(), field), url.bound(field)
+            help_text = "Inclusive. Leave empty for no limit."
+            st.date_input(label, value, format="YYYY-MM-DD", width=150, help=help_text, **bound)
 
 
-def span_days(url: UrlState, today: date) -> Days:
-    """The days of the period the URL asks for; all of them if it does not say.
+def sync_address() -> None:
+    """Once per run: write the address to the browser, which does not show it after a link from the page to itself.
 
-    Raises
-    ------
-    BadParameter
-        If they end before they start.
+    The browser ignores what it shows already.
     """
-    return days_of(_span(url), today, _day(url, FROM_DAY), _day(url, TO_DAY))
-
-
-def span_window(url: UrlState, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
-    """The period the URL asks for as a half-open window; `at` is the present. Raises as `span_days`."""
-    return window_of(span_days(url, at.astimezone(zone).date()), zone)
+    said = {name: st.query_params.get_all(name) for name in st.query_params}
+    if st.session_state.get(TOLD, said) != said:
+        if said:
+            name, values = next(iter(said.items()))
+            st.query_params[name] = values  # any parameter sends them all
+        else:
+            st.query_params.clear()
+    st.session_state[TOLD] = said

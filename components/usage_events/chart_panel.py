@@ -22,7 +22,7 @@ from components.shared.notice import plain
 from components.usage_events import charts
 from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
 from components.usage_events.errors import stop_on_error
-from components.usage_events.state import add_value, generation, show_day
+from components.usage_events.state import URL, add_value, show_day
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -202,7 +202,7 @@ def _chart(
     if as_table:
         st.dataframe(rows, hide_index=True, alt=alt, key=f"table-{name}", column_config=_right_aligned(rows))
         return
-    key = f"chart-{name}-{generation()}"
+    key = f"chart-{name}-{URL.generation()}"
 
     def clicked() -> None:
         points = st.session_state[key]["selection"]["points"]

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from billing_core.types import FLAT_FIELDS, UsageEvent
+from components.shared.data_grid import Column
 from components.shared.formats import UNKNOWN, count, credits_text, duration, moment, usd
 
 EMPTY = ""
 """What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventColumn:
-    """A column of the table: its published field (by which the engine sorts), its header, its text, its width in
-    pixels.
-    """
-
-    field: str
-    label: str
-    text: Callable[[UsageEvent, ZoneInfo], str | None]
-    width: int
-    align: Literal["left", "right"] = "left"
-    help: str | None = None
+EventColumn: TypeAlias = Column[Callable[[UsageEvent, ZoneInfo], str | None]]
+"""A column of the table; its field is the published one, by which the engine sorts."""
 
 
 def _words(items: list[str]) -> str:
@@ -100,13 +90,12 @@ COLUMNS = (
     EventColumn("synced_at", "Synced at", lambda e, zone: _moment_or_none(e, zone), 160),
 )
 
-DEFAULT_COLUMNS = tuple(column.label for column in COLUMNS[:18])
+DEFAULT_COLUMNS = tuple(column.field for column in COLUMNS[:18])
 """Shown until somebody chooses: what the first eighteen hold."""
 
-_BY_LABEL = {column.label: column for column in COLUMNS}
 _BY_FIELD = {column.field: column for column in COLUMNS}
 
-SORT_LABELS = tuple(column.label for column in COLUMNS if column.field in FLAT_FIELDS)
+SORT_FIELDS = tuple(column.field for column in COLUMNS if column.field in FLAT_FIELDS)
 
 
 def _optional(write: Callable[..., str], value: object) -> str:
@@ -120,11 +109,6 @@ def _moment_or_none(event: UsageEvent, zone: ZoneInfo) -> str:
 def column_of(field: str) -> EventColumn:
     """The column with a published field."""
     return _BY_FIELD[field]
-
-
-def sort_field(label: str) -> str:
-    """The published field of a column header."""
-    return _BY_LABEL[label].field
 
 
 def cells(events: list[UsageEvent], columns: list[EventColumn], zone: ZoneInfo) -> dict[str, list[str]]:

@@ -4,7 +4,9 @@ in the URL: a shared link shows the same view.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -16,21 +18,14 @@ from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
 from billing_core.usage_events.service import FACET_LIMIT
 from components.shared.formats import count
 from components.shared.notice import notice_of_error, plain
-from components.shared.periods import Period, window_of
-from components.usage_events.query import FACETS, WITHOUT, Facet, Filters, chips, days
-from components.usage_events.state import (
-    DAY_KEYS,
-    PANEL_KEYS,
-    PinnedView,
-    address_epoch,
-    choose,
-    chosen_day,
-    current_filters,
-    filters_changed,
-    period_changed,
-    remove_value,
-    reset_filters,
-)
+from components.shared.periods import PeriodChoice
+from components.shared.url_state import UrlState, period_boxes
+from components.usage_events.query import FACETS, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, filters_of
+from components.usage_events.state import URL, PinnedView, remove_value, reset_filters
+
+F = TypeVar("F", bound=Filters)
+
+SEARCHED = "Id, user, session, organization, customer, chatflow, model"
 
 DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", "A number of US dollars, for example 0.05")
 
@@ -46,132 +41,82 @@ CHIPS = 12
 
 def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -> Filters:
     """Draw the filter bar and return its filters."""
-    zone = service.settings.zone
+    URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
-        period = st.selectbox(
-            "Period",
-            list(Period),
-            index=list(Period).index(Period.LAST_30_DAYS),
-            key="period",
-            bind="query-params",
-            on_change=period_changed,
-            help=f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
-            width=170,
-            filter_mode=None,
-        )
-        if period == Period.CUSTOM:
-            _custom_days()
-        st.text_input(
-            "Search",
-            key="search",
-            bind="query-params",
-            type="search",
-            max_chars=500,
-            placeholder="Id, user, session, organization, customer, chatflow, model",
-            on_change=filters_changed,
-            width="stretch",
-        )
+        period_boxes(URL, service.settings.zone)
+        URL.search_box(SEARCHED, width="stretch", max_chars=500)
         # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
         more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
         with more:
-            _more_filters(service, principal, pin, is_open=bool(more.open))
+            st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
+            with st.container(width=PANEL_PIXELS):
+                grid = st.grid(2, min_column_width=200, gap="small")
+            is_open, zone = bool(more.open), service.settings.zone
+
+            def counted(facet: Facet) -> list[tuple[str, int]]:
+                view = URL.current()
+                return counted_values(service, principal, view, pin.at, zone, pin.as_of, facet) if is_open else []
+
+            panel_filters(URL, FACETS, grid, counted)
         st.button("Reset", icon=":material/restart_alt:", on_click=reset_filters, key="reset-filters")
-    return current_filters()
+    return filters_of(URL.current())
 
 
-def _custom_days() -> None:
-    for key, label in zip(DAY_KEYS, ("Start date", "End date"), strict=True):
-        widget = _widget(key)
-        st.date_input(
-            label,
-            value=chosen_day(key),
-            key=widget,
-            format="YYYY-MM-DD",
-            on_change=choose,
-            args=(key, widget),
-            width=150,
-            help="Inclusive. Leave empty for no limit.",
-        )
-
-
-def _more_filters(service: BillingService, principal: Principal, pin: PinnedView, *, is_open: bool) -> None:
-    st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
-    with st.container(width=PANEL_PIXELS):
-        grid = st.grid(2, min_column_width=200, gap="small")
-    for facet in FACETS:
+def panel_filters(
+    url: UrlState[F],
+    facets: Sequence[Facet],
+    grid: Any,
+    counted: Callable[[Facet], list[tuple[str, int]]],
+    *,
+    all_filters: bool = True,
+    with_counts: bool = True,
+) -> None:
+    """Draw a box for each of `facets`, and, with `all_filters`, for what events lack and for amounts. `counted` gives
+    the values of a filter and how many events have each, which stands under it `with_counts`.
+    """
+    for facet in facets:
         with grid.cell():
-            counted = _counted(service, principal, pin, facet) if is_open else []
-            _facet(facet, counted)
+            is_typed = facet.key != "status"
+            found = counted(facet)
+            offered = [value for value, _ in found] if is_typed else [status.value for status in SyncStatus]
+            url.multiselect(facet.key, facet.label, offered, accept_new_options=is_typed, filter_mode="contains")
+            if found and with_counts:
+                st.caption(plain(_most_frequent(found)))
+    if not all_filters:
+        return
     with grid.cell():
-        _without()
-    for key, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
-        widget = _widget(key)
-        grid.text_input(
-            label,
-            st.query_params.get(key, ""),
-            key=widget,
-            validate=DOLLARS,
-            placeholder="Any",
-            on_change=choose,
-            args=(key, widget),
+        offered, note = (
+            [one.value for one in Attribute],
+            "Events missing this field. With several fields: events missing all of them.",
         )
+        url.multiselect(WITHOUT, "Without", offered, placeholder="Not filtered", help=note)
+    for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
+        with grid.cell():
+            url.text_input(field, label, validate=DOLLARS, placeholder="Any")
 
 
 def _panel_label() -> str:
-    active = sum(len(st.query_params.get_all(key)) for key in PANEL_KEYS)
+    view = URL.current()
+    values = [getattr(view, field) for field in PANEL_FIELDS]
+    active = sum(len(value) if isinstance(value, tuple) else bool(value) for value in values)
     return f"Filters ({active})" if active else "Filters"
 
 
-def _widget(key: str) -> str:
-    """Another widget after the URL was changed from outside: it then starts with what the URL says."""
-    return f"filter-{key}-{address_epoch()}"
-
-
-def _facet(facet: Facet, counted: list[tuple[str, int]]) -> None:
-    found = [status.value for status in SyncStatus] if facet.key == "status" else [value for value, _ in counted]
-    _several(facet.key, facet.label, found, can_be_typed=facet.key != "status")
-    if counted:
-        st.caption(plain(_most_frequent(counted)))
-
-
-def _without() -> None:
-    _several(
-        WITHOUT,
-        "Without",
-        [attribute.value for attribute in Attribute],
-        can_be_typed=False,
-        empty="Not filtered",
-        says="Events missing this field. With several fields: events missing all of them.",
-    )
-
-
-def _several(
-    key: str, label: str, found: list[str], *, can_be_typed: bool, empty: str = "Any", says: str | None = None
-) -> None:
-    """Any number of values: those found, and those chosen already, which may be rarer or gone."""
-    widget, chosen = _widget(key), list(dict.fromkeys(st.query_params.get_all(key)))
-    st.multiselect(
-        label,
-        [*found, *(value for value in chosen if value not in found)],
-        chosen,
-        key=widget,
-        on_change=choose,
-        args=(key, widget),
-        help=says,
-        accept_new_options=can_be_typed,
-        select_all=False,
-        filter_mode="contains",
-        placeholder=empty,
-        wrap=True,
-    )
-
-
-def _counted(service: BillingService, principal: Principal, pin: PinnedView, facet: Facet) -> list[tuple[str, int]]:
-    """The values of a filter within the chosen period and how many events have each, most frequent first."""
-    zone = service.settings.zone
+def counted_values(
+    service: BillingService,
+    principal: Principal,
+    period: PeriodChoice,
+    at: datetime,
+    zone: ZoneInfo,
+    as_of: int,
+    facet: Facet,
+) -> list[tuple[str, int]]:
+    """The values of a filter within a period and how many events have each, most frequent first; draws why there are
+    none if they cannot be read.
+    """
     try:
-        start, end = window_of(days(current_filters(), pin.at.astimezone(zone).date()), zone)
-        window = GetUsageEventsParams.parse({"from": start, "to": end, "as_of": pin.as_of})
+        start, end = period.window(at, zone)
+        window = GetUsageEventsParams.parse({"from": start, "to": end, "as_of": as_of})
         return service.facets(window, principal, facet.key)
     except BillingError as error:
         notice_of_error(error)
@@ -192,7 +137,7 @@ def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
     active = chips(filters)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="active-filters"):
         st.caption(
-            f"{plain(str(days(filters, at.astimezone(zone).date())))} · days in {plain(zone.key)}", width="content"
+            f"{plain(str(filters.days(at.astimezone(zone).date())))} · days in {plain(zone.key)}", width="content"
         )
         for position, chip in enumerate(active[:CHIPS]):
             st.button(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
-from components.shared.periods import Days, Period, days_of, window_of
+from components.shared.periods import PeriodChoice
+from components.shared.url_codec import PERIOD_VALUES, several, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,45 @@ WITHOUT = "without"
 """The filter for what events lack: its name in the URL and in `GetUsageEventsParams`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
+@dataclass(frozen=True)
+class Filters(PeriodChoice):
     """Everything chosen in the filter bar. `amount_min` and `amount_max` are US dollars as typed."""
 
-    period: Period = Period.LAST_30_DAYS
-    first_day: date | None = None
-    last_day: date | None = None
-    values: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    organization: tuple[str, ...] = ()
+    customer: tuple[str, ...] = ()
+    user: tuple[str, ...] = ()
+    chatflow: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     amount_min: str = ""
     amount_max: str = ""
     search: str = ""
+
+
+PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, "amount_min", "amount_max")
+"""Filters that stand in the "Filters" panel."""
+
+FILTER_VALUES = {
+    **PERIOD_VALUES,
+    **{facet.key: several() for facet in FACETS},
+    WITHOUT: several(),
+    "amount_min": text(),
+    "amount_max": text(),
+    "search": text(),
+}
+"""How filters stand in a URL."""
+
+
+def as_changes(filters: Filters) -> dict[str, Any]:
+    """The filters as changes of a state that holds more."""
+    return {name: getattr(filters, name) for name in FILTER_VALUES}
+
+
+def filters_of(view: Filters) -> Filters:
+    """The filters alone of a state that holds more."""
+    return Filters(**as_changes(view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +95,6 @@ class Chip:
     value: str | None = None
 
 
-def days(filters: Filters, today: date) -> Days:
-    """The days the filters ask for."""
-    return days_of(filters.period, today, filters.first_day, filters.last_day)
-
-
 def question(
     filters: Filters, *, at: datetime, zone: ZoneInfo, as_of: int, paging: Paging | None = None
 ) -> GetUsageEventsParams:
@@ -82,11 +105,11 @@ def question(
     BadParameter
         Naming what was typed wrong.
     """
-    start, end = window_of(days(filters, at.astimezone(zone).date()), zone)
+    start, end = filters.window(at, zone)
     values: dict[str, Any] = {
         "from": start,
         "to": end,
-        **dict(filters.values),
+        **{facet.key: getattr(filters, facet.key) for facet in FACETS},
         WITHOUT: filters.without,
         "amount_min": _amount(filters.amount_min),
         "amount_max": _amount(filters.amount_max),
@@ -106,8 +129,9 @@ def _amount(text: str) -> str | None:
 
 def chips(filters: Filters) -> list[Chip]:
     """Every active filter but the period, which is always in sight."""
-    labels = {facet.key: facet.label for facet in FACETS}
-    found = [Chip(f"{labels[key]}: {value}", key, value) for key, values in filters.values for value in values]
+    found = [
+        Chip(f"{facet.label}: {value}", facet.key, value) for facet in FACETS for value in getattr(filters, facet.key)
+    ]
     found += [Chip(f"Without {name}", WITHOUT, name) for name in filters.without]
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))

@@ -8,9 +8,9 @@ from billing_core.access import Principal
 from billing_core.rerating.model import Rerating
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
+from components.shared.data_grid import ROW_PIXELS, page_count, page_of, pages
 from components.shared.metric_tiles import metric_tiles
 from components.shared.notice import plain
-from components.shared.url_state import PART
 from components.shared.widgets import table
 from components.what_if.state import URL, RerateResult
 from components.what_if.texts import (
@@ -34,7 +34,6 @@ NOTHING_CHANGED = "Nothing has changed, and nothing changes until somebody appli
 PAGE_ROWS = 25
 SHOWN_CROSSINGS = 200
 
-ROW_PIXELS = 35
 
 WORDS = ("Organization", "Customer", "Organizations", "Plan", "What happens", "Reason", "Rate card")
 """Columns that hold no figures."""
@@ -75,13 +74,11 @@ def _organizations(service: BillingService, principal: Principal, kept: RerateRe
             key="what-if-csv",
             help="Every organization with exact figures.",
         )
-    pages = max(1, -(-len(found.organizations) // PAGE_ROWS))
-    page = min(URL.part(), pages)
-    rows = organization_rows(found.organizations[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])
+    page, shown = page_of(found.organizations, URL.current().page, PAGE_ROWS)
+    rows = organization_rows(shown)
     _grid("Organizations, the largest difference first", rows, f"what-if-organizations-{kept.number}-{page}")
-    if pages > 1:
-        key = URL.key(PART)
-        st.pagination(pages, default=page, key=key, on_change=URL.choose, args=(PART, key), width="stretch")
+    if len(found.organizations) > PAGE_ROWS:
+        pages(URL, page_count(len(found.organizations), PAGE_ROWS))
     st.markdown(plain(total_line(found)))
     if not found.applied and (text := _tie(service, principal, kept)) is not None:
         st.caption(plain(text))

@@ -4,8 +4,6 @@ kept.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import streamlit as st
 import yaml
 
@@ -13,7 +11,7 @@ from billing_core.errors import BillingError, RateCardError
 from billing_core.rating.card import RateCardFile, parse_rate_cards
 from billing_core.service import BillingService
 from components.shared.notice import notice_of_error, plain
-from components.what_if.state import URL
+from components.what_if.state import URL, CardSource
 from components.what_if.texts import card_text, cards_line
 
 LARGEST_MB = 1
@@ -24,18 +22,6 @@ NESTED = "rate card {}: is nested too deeply; see docs/rate-cards.md"
 
 TEXT = "what-if.text"
 """Session state: what somebody wrote, while the box is not on the screen."""
-
-SOURCE = "source"
-"""In the URL: where the cards come from."""
-
-
-class CardSource(StrEnum):
-    """Where the cards come from; the value is what the URL has."""
-
-    TEXT = "text"
-    FILE = "file"
-    CURRENT = "current"
-
 
 LABELS = {
     CardSource.TEXT: "Write or paste cards",
@@ -54,7 +40,8 @@ NOTES = {
 
 def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:
     """Draw the choice of cards; returns them with a label, `None` while there are none that can be used."""
-    source = _source()
+    URL.radio("source", "Cards", list(CardSource), format_func=LABELS.__getitem__)
+    source = URL.current().source
     st.caption(plain(NOTES[source]))
     try:
         found = _read(service, source)
@@ -88,24 +75,6 @@ def cards_of(text: str, name: str) -> RateCardFile:
         return parse_rate_cards(text, name)
     except RecursionError:
         raise RateCardError(NESTED.format(name)) from None
-
-
-def _source() -> CardSource:
-    offered = list(CardSource)
-    said = URL.one(SOURCE)
-    source = CardSource(said) if said in offered else offered[0]
-    key = URL.key(SOURCE)
-    st.radio(
-        "Cards",
-        offered,
-        index=offered.index(source),
-        key=key,
-        horizontal=True,
-        format_func=LABELS.__getitem__,
-        on_change=URL.choose,
-        args=(SOURCE, key),
-    )
-    return source
 
 
 def _read(service: BillingService, source: CardSource) -> tuple[RateCardFile, str] | None:

@@ -13,7 +13,7 @@ from components.shared import sign_in
 from components.shared.job_progress import follow
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
-from components.shared.url_state import span_boxes, span_window
+from components.shared.url_state import period_boxes
 from components.shared.widgets import quiet
 from components.what_if.answer import show_answer
 from components.what_if.cards import cards_box
@@ -83,9 +83,10 @@ def what_if_view(service: BillingService, principal: Principal) -> None:
 
 
 def _question(service: BillingService, principal: Principal, *, is_busy: bool) -> None:
+    URL.told()
     found = cards_box(service)
     with st.container(horizontal=True, vertical_alignment="bottom", key="what-if-bar"):
-        span_boxes(URL, service.settings.zone)
+        period_boxes(URL, service.settings.zone)
         asked = st.button(
             "Calculate",
             type="primary",
@@ -102,7 +103,7 @@ def _question(service: BillingService, principal: Principal, *, is_busy: bool) -
 def _work_out(service: BillingService, principal: Principal, cards: RateCardFile, label: str) -> None:
     """Nothing is written. Whoever goes elsewhere meanwhile stops it."""
     discard()
-    window = span_window(URL, service.now(), service.settings.zone)
+    window = URL.current().window(service.now(), service.settings.zone)
     bar = st.progress(0.0, text="Reading events")
 
     def see(fraction: float, doing: str) -> None:

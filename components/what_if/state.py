@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 import streamlit as st
 
@@ -11,10 +12,36 @@ from billing_core.rating.card import RateCardFile
 from billing_core.rerating.model import Rerating
 from billing_core.web import wiring
 from components.shared.outcome import remember_outcome
-from components.shared.url_state import PART, UrlState
+from components.shared.periods import Period, PeriodChoice
+from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, number, one_of
+from components.shared.url_state import UrlState
 
-URL = UrlState("what-if", ("source", "span", "from_day", "to_day", PART))
-"""Where the cards come from, the period, and the page of the table."""
+
+class CardSource(StrEnum):
+    """Where the cards come from; the value is what the URL has."""
+
+    TEXT = "text"
+    FILE = "file"
+    CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class WhatIfView(PeriodChoice):
+    """Where the cards come from, the period, and the page of the table."""
+
+    period: Period = Period.ALL_TIME
+    source: CardSource = CardSource.TEXT
+    page: int = 1
+
+
+URL = UrlState(
+    "what-if",
+    Codec(
+        WhatIfView(),
+        {**PERIOD_VALUES, "source": one_of(CardSource), "page": number(1, 10**8)},
+        {**SPAN_NAMES, "page": "part"},
+    ),
+)
 
 SAID = "what-if.said"
 """What the last action did, to be said once."""

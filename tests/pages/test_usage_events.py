@@ -256,7 +256,13 @@ def test_a_wrong_address_is_one_calm_line_with_a_way_out(address, says):
 @pytest.mark.parametrize("address", [{"page": "abc"}, {"rows": "7"}, {"sort": "x; DROP"}, {"period": "Someday"}])
 def test_nonsense_in_the_address_falls_back_to_the_default(address):
     book(month())
-    assert len(grid(opened(**address))) == 6
+    run = opened(**address)
+    assert len(grid(run)) == 6
+    ((name, value),) = address.items()
+    (warning,) = [element.value for element in run.warning]
+    assert warning.startswith(
+        rf"In the address\, {name}\: \'{value}" if value.isalpha() else f"In the address\\, {name}"
+    )
 
 
 def test_a_page_that_there_is_not_falls_back_to_the_first():
@@ -271,7 +277,7 @@ def test_any_filter_starts_on_the_first_page_again():
     book(month())
     run = opened(rows="5", page="2")
     assert len(grid(run)) == 1
-    run.selectbox(key="period").set_value("All time").run()
+    run.selectbox[0].set_value("All time").run()
     assert len(grid(run)) == 5
 
 
@@ -410,7 +416,7 @@ def test_a_filter_change_shows_the_newest():
     book(month())
     run = opened(columns=COLUMNS)
     wiring.service()._ledger.book(events_table([usage_row(id="a0", timestamp=ago(0.5))]), run_id="late")
-    run.selectbox(key="period").set_value("Last 7 days").run()
+    run.selectbox[0].set_value("Last 7 days").run()
     assert ids(run)[0] == "a0"
 
 

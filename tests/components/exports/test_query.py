@@ -15,7 +15,7 @@ from billing_core.exports.model import Dataset, Format, Grain
 from billing_core.exports.request import checked, concerning
 from billing_core.types import GetUsageEventsParams
 from components.exports.query import (
-    ADDRESS_NAMES,
+    CODEC,
     FOCUS_VERSIONS,
     Choice,
     Separator,
@@ -27,12 +27,12 @@ from components.exports.query import (
     timezones,
 )
 from components.shared.periods import Period
-from components.usage_events.query import FACETS, Filters, question
+from components.usage_events.query import FACETS, Filters, as_changes, question
 
 BERLIN = ZoneInfo("Europe/Berlin")
 AT = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)  # already the 23rd in Berlin
 
-LAST_MONTH = Choice(filters=Filters(period=Period.LAST_MONTH))
+LAST_MONTH = Choice(period=Period.LAST_MONTH)
 
 
 def asked(choice: Choice, as_of: int = 7):
@@ -45,26 +45,18 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 several = st.lists(words, max_size=3, unique=True).map(tuple)
 
 
-@st.composite
-def filters(draw: st.DrawFn) -> Filters:
-    chosen = [(facet.key, draw(several)) for facet in FACETS]
-    return Filters(
-        period=draw(st.sampled_from(Period)),
-        first_day=draw(st.none() | st.dates()),
-        last_day=draw(st.none() | st.dates()),
-        values=tuple((key, values) for key, values in chosen if values),
-        without=draw(several),
-        amount_min=draw(st.just("") | words),
-        amount_max=draw(st.just("") | words),
-        search=draw(st.just("") | words),
-    )
-
-
 choices = st.builds(
     Choice,
+    period=st.sampled_from(Period),
+    first_day=st.none() | st.dates(),
+    last_day=st.none() | st.dates(),
+    **{facet.key: several for facet in FACETS},
+    without=several,
+    amount_min=st.just("") | words,
+    amount_max=st.just("") | words,
+    search=st.just("") | words,
     dataset=st.sampled_from(Dataset),
     format=st.sampled_from(Format),
-    filters=filters(),
     columns=several,
     grain=st.sampled_from(Grain),
     timezone=st.just("") | st.sampled_from(timezones()),
@@ -79,14 +71,12 @@ choices = st.builds(
 
 @given(choices)
 def test_an_address_says_exactly_what_was_chosen(choice):
-    query = choice.query()
-    assert Choice.parse(query) == choice
-    assert set(query) <= set(ADDRESS_NAMES)
+    assert CODEC.parse(CODEC.render(choice)) == choice
 
 
 def test_what_is_usual_is_not_in_the_address():
-    assert Choice().query() == {}
-    assert replace(LAST_MONTH, format=Format.FOCUS, bom=True).query() == {
+    assert CODEC.render(Choice()) == {}
+    assert CODEC.render(replace(LAST_MONTH, format=Format.FOCUS, bom=True)) == {
         "format": ["focus"],
         "bom": ["1"],
         "span": ["Last month"],
@@ -108,7 +98,7 @@ def test_what_is_usual_is_not_in_the_address():
     ],
 )
 def test_what_an_address_has_wrong_counts_as_not_said(wrong):
-    assert Choice.parse(wrong) == Choice()
+    assert CODEC.parse(wrong) == Choice()
 
 
 # ── who and what ─────────────────────────────────────────────────────────────────────────────────
@@ -144,7 +134,7 @@ def test_last_month_is_that_of_the_reporting_timezone():
 
 
 def test_another_timezone_moves_the_days_and_is_named():
-    today = Choice(filters=Filters(period=Period.TODAY), timezone="UTC")
+    today = Choice(period=Period.TODAY, timezone="UTC")
     request = asked(today)
     assert request.params.from_ == datetime(2026, 11, 22, tzinfo=UTC)
     assert request.timezone == "UTC"
@@ -156,14 +146,15 @@ def test_the_reporting_timezone_chosen_by_name_is_still_the_reporting_one():
 
 
 def test_filters_of_usage_events_are_asked_as_that_page_asks_them():
-    narrowed = Filters(
+    narrowed = Choice(
         period=Period.ALL_TIME,
-        values=(("organization", ("a", "b")), ("status", ("error",))),
+        organization=("a", "b"),
+        status=("error",),
         without=("customer",),
         amount_min="$1,000",
         search=" gpt ",
     )
-    params = asked(Choice(filters=narrowed)).params
+    params = asked(narrowed).params
     assert params == GetUsageEventsParams.parse(
         {
             "organization": ("a", "b"),
@@ -179,7 +170,7 @@ def test_filters_of_usage_events_are_asked_as_that_page_asks_them():
 
 EVERY_FILTER = Filters(
     period=Period.LAST_MONTH,
-    values=tuple((facet.key, ("pending",)) for facet in FACETS),
+    **{facet.key: ("pending",) for facet in FACETS},
     without=("session",),
     amount_min="1",
     amount_max="2",
@@ -189,7 +180,7 @@ EVERY_FILTER = Filters(
 
 @pytest.mark.parametrize("dataset", Dataset)
 def test_rows_are_chosen_by_exactly_what_the_export_desk_accepts(dataset):
-    choice = Choice(dataset=dataset, filters=EVERY_FILTER, timezone="Asia/Tokyo")
+    choice = Choice(dataset=dataset, timezone="Asia/Tokyo", **as_changes(EVERY_FILTER))
     params = asked(choice).params
     everything = question(EVERY_FILTER, at=AT, zone=ZoneInfo("Asia/Tokyo"), as_of=7)
     assert params == concerning(dataset, everything)
@@ -198,7 +189,7 @@ def test_rows_are_chosen_by_exactly_what_the_export_desk_accepts(dataset):
 
 def test_rate_cards_and_the_map_have_no_days_and_so_no_timezone():
     for dataset in (Dataset.RATE_CARD, Dataset.CUSTOMERS):
-        assert asked(Choice(dataset=dataset, filters=EVERY_FILTER, timezone="Asia/Tokyo")).timezone is None
+        assert asked(Choice(dataset=dataset, timezone="Asia/Tokyo", **as_changes(EVERY_FILTER))).timezone is None
 
 
 def test_only_filters_that_mean_something_are_offered():
@@ -245,14 +236,8 @@ def test_only_usage_events_have_a_grain():
 
 
 def test_what_cannot_be_asked_is_refused_by_name():
-    backwards = Filters(period=Period.CUSTOM, first_day=date(2026, 2, 1), last_day=date(2026, 1, 1))
+    backwards = Choice(period=Period.CUSTOM, first_day=date(2026, 2, 1), last_day=date(2026, 1, 1))
     with pytest.raises(BadParameter, match=r"^End date must be "):
-        asked(Choice(filters=backwards))
+        asked(backwards)
     with pytest.raises(BadParameter, match=r"^amount_min: "):
-        asked(Choice(filters=Filters(amount_min="much")))
-
-
-def test_the_values_of_a_filter_are_kept_in_the_order_of_the_filters():
-    choice = Choice().valued("status", ["error"]).valued("organization", ["b", "a"])
-    assert choice.filters.values == (("organization", ("b", "a")), ("status", ("error",)))
-    assert choice.valued("status", []).filters.values == (("organization", ("b", "a")),)
+        asked(Choice(amount_min="much"))

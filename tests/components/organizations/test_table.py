@@ -17,16 +17,8 @@ from components.organizations.figures import KINDS, TILES, kind_of, percent, sho
 from components.organizations.movers import move_text, top_movers
 from components.organizations.overview import period_text, tie_out_text, tiles_of
 from components.organizations.query import Address, question
-from components.organizations.table import (
-    COLUMNS,
-    DEFAULT_COLUMNS,
-    SORT_FIELDS,
-    change_text,
-    footer_text,
-    page_of,
-    thinned,
-    toggled,
-)
+from components.organizations.table import COLUMNS, DEFAULT_COLUMNS, SORT_FIELDS, change_text, footer_text, thinned
+from components.shared.data_grid import page_of, toggled
 from components.shared.periods import Period
 from tests.organizations.literal import figures, organization, statistics
 
@@ -137,9 +129,9 @@ def test_a_sparkline_keeps_every_credit_in_at_most_sixty_bars(daily):
 
 def test_a_header_turns_its_order_round_and_another_starts_with_the_largest():
     assert toggled(Address(), "credits_total") == ("credits_total", True)
-    assert toggled(Address(up=True), "credits_total") == ("credits_total", False)
-    assert toggled(Address(up=True), "events") == ("events", False)
-    assert toggled(Address(), "organization") == ("organization", True)
+    assert toggled(Address(ascending=True), "credits_total") == ("credits_total", False)
+    assert toggled(Address(ascending=True), "events") == ("events", False)
+    assert toggled(Address(), "organization", starts_ascending=True) == ("organization", True)
 
 
 def test_the_footer_adds_up_every_row_of_the_search_and_says_of_how_much():
@@ -158,12 +150,12 @@ def test_the_footer_adds_up_every_row_of_the_search_and_says_of_how_much():
 
 def test_the_period_is_said_with_its_days_its_timezone_and_what_it_is_compared_with():
     at, zone = datetime(2026, 11, 22, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin")
-    address = Address(span=Period.LAST_7_DAYS)
+    address = Address(period=Period.LAST_7_DAYS)
     assert period_text(address, at, zone, question(address, at=at, zone=zone, as_of=1)) == (
         "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with the previous period of equal length, before "
         "2026-11-17 00:00."
     )
-    everything = Address(span=Period.ALL_TIME)
+    everything = Address(period=Period.ALL_TIME)
     assert "Choose a start date" in period_text(everything, at, zone, question(everything, at=at, zone=zone, as_of=1))
 
 

@@ -41,7 +41,7 @@ def test_amounts_may_be_typed_as_people_write_dollars(typed):
     ("filters", "name"),
     [
         (Filters(amount_min="much"), "amount_min"),
-        (Filters(values=(("status", ("lost",)),)), "status"),
+        (Filters(status=("lost",)), "status"),
         (Filters(without=("wings",)), "without"),
         (Filters(period=Period.CUSTOM, first_day=date(2026, 2, 1), last_day=date(2026, 1, 1)), "End date"),
     ],
@@ -52,7 +52,7 @@ def test_what_cannot_be_asked_is_refused_by_name(filters, name):
 
 
 def test_every_filter_but_the_period_has_a_chip_that_removes_it():
-    filters = Filters(values=(("user", ("u1", "u2")),), without=("organization",), amount_max="$5", search=" gpt ")
+    filters = Filters(user=("u1", "u2"), without=("organization",), amount_max="$5", search=" gpt ")
     assert chips(filters) == [
         Chip("User: u1", "user", "u1"),
         Chip("User: u2", "user", "u2"),
@@ -65,7 +65,9 @@ def test_every_filter_but_the_period_has_a_chip_that_removes_it():
 def test_the_download_asks_for_exactly_the_events_of_the_page():
     filters = Filters(
         period=Period.LAST_7_DAYS,
-        values=(("organization", ("org & co", "org_b")), ("status", ("error",)), ("model", ("gpt-5",))),
+        organization=("org & co", "org_b"),
+        status=("error",),
+        model=("gpt-5",),
         without=("customer", "session"),
         amount_min="0.00001",
         amount_max="10",
