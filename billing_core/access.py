@@ -24,15 +24,10 @@ class Role(StrEnum):
 class Principal:
     """Someone who asks: a signed-in person, an API token or the operating-system user of a command.
 
-    Attributes
-    ----------
-    name:
-        Account, token or operating-system user, as the audit log shall name it.
-    role:
-        See `Role`.
-    organizations:
-        The organizations this principal is limited to; `None` means every organization *and* events
-        without one. An empty set sees nothing.
+    name: Account, token or operating-system user, as the audit log shall name it.
+    role: See `Role`.
+    organizations: The organizations this principal is limited to; `None` means every organization *and* events without
+        one. An empty set sees nothing.
     """
 
     name: str

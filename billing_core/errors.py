@@ -26,10 +26,7 @@ class RateCardError(BillingError):
 class BadParameter(BillingError, ValueError):
     """A parameter of a request (filter, sort, page, time) is wrong; the text names it and what is accepted.
 
-    Attributes
-    ----------
-    parameter:
-        The name the caller used, as in CONTRACT section 3.
+    parameter: The name the caller used, as in CONTRACT section 3.
     """
 
     def __init__(self, parameter: str, value: object, accepted: str) -> None:

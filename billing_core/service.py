@@ -185,10 +185,7 @@ class BillingService:
     def check_mode(self) -> None:
         """Refuse to show a ledger that was filled in the other mode (demo or live): demo passwords are public.
 
-        Raises
-        ------
-        SettingsError
-            If the ledger was bound to the other mode.
+        Raises SettingsError: if the ledger was bound to the other mode.
         """
         kind = self._ledger.kind()
         if kind is not None and kind is not self.settings.mode:

@@ -283,10 +283,7 @@ class Settings(BaseModel):
 def signing_key(secret: str) -> bytes:
     """The bytes that webhooks are signed with: the secret's text, or what the base64 after `whsec_` decodes to.
 
-    Raises
-    ------
-    ValueError
-        If what follows `whsec_` is no base64; the text is not repeated.
+    Raises ValueError: if what follows `whsec_` is no base64; the text is not repeated.
     """
     if not secret.startswith(WEBHOOK_SECRET_PREFIX):
         return secret.encode()
@@ -336,10 +333,7 @@ KEPT_WHEN_EMPTY = {"langfuse_excluded_environments"}
 def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env")) -> Settings:
     """Read the settings from `environment` (default: the process's) and `env_file`.
 
-    Raises
-    ------
-    SettingsError
-        With one line for the first wrong variable; the command line ends with exit code 2.
+    Raises SettingsError: with one line for the first wrong variable; the command line ends with exit code 2.
     """
     values: dict[str, str] = {}
     if env_file is not None:

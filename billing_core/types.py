@@ -254,10 +254,7 @@ class GetUsageEventsParams(BaseModel):
     def parse(cls, values: Mapping[str, Any]) -> GetUsageEventsParams:
         """Parameters from outside input (command line, query string); raises `BadParameter` naming the wrong one.
 
-        Raises
-        ------
-        BadParameter
-            Naming the first wrong parameter as the caller wrote it, and what is accepted.
+        Raises BadParameter: naming the first wrong parameter as the caller wrote it, and what is accepted.
         """
         try:
             return cls.model_validate(dict(values))

@@ -27,14 +27,9 @@ class AuditQuery:
     """Which page of which audit entries somebody asks for, newest first. Filters are ANDed; several values of one are
     ORed.
 
-    Attributes
-    ----------
-    start, end:
-        Half open; times without an offset are in the reporting timezone.
-    search:
-        Case-blind over actor, action and detail; nothing in it is a pattern.
-    page, limit:
-        From 1; at most `MAXIMUM_LIMIT` entries.
+    start, end: Half open; times without an offset are in the reporting timezone.
+    search: Case-blind over actor, action and detail; nothing in it is a pattern.
+    page, limit: From 1; at most `MAXIMUM_LIMIT` entries.
     """
 
     actor: tuple[str, ...] = ()
@@ -59,10 +54,7 @@ class AuditPage:
 class AuditService:
     """What admins can do with the audit log. Thread-safe. Every call needs an admin without a limit to organizations.
 
-    Raises
-    ------
-    AccessDenied
-        For anybody else.
+    Raises AccessDenied: for anybody else.
     """
 
     def __init__(self, ledger: Ledger, zone: ZoneInfo) -> None:
@@ -73,10 +65,7 @@ class AuditService:
     def page(self, principal: Principal, query: AuditQuery) -> AuditPage:
         """One page of the audit entries that a query asks for.
 
-        Raises
-        ------
-        BadParameter
-            Naming what of the query is not accepted.
+        Raises BadParameter: naming what of the query is not accepted.
         """
         _require(principal)
         entries, total = self._log.page(self._filter(query), query.limit, (query.page - 1) * query.limit)
@@ -95,10 +84,7 @@ class AuditService:
 
         That the log was taken out is an entry itself, written before the first piece and not part of it.
 
-        Raises
-        ------
-        BadParameter
-            As `page`.
+        Raises BadParameter: as `page`.
         """
         _require(principal)
         newest = self._log.newest()

@@ -36,10 +36,8 @@ class Accounts:
     def users(self) -> Mapping[str, User]:
         """All accounts by name. An account of the file replaces a demo account of the same name.
 
-        Raises
-        ------
-        SettingsError
-            When the file is broken; in live mode also when it holds no account, a demo password or a cheap hash.
+        Raises SettingsError: when the file is broken; in live mode also when it holds no account, a demo password or a
+        cheap hash.
         """
         users = self._file.users()
         if self._mode is Mode.DEMO:

@@ -14,12 +14,9 @@ DEMO_ORGANIZATION = "org_acme"
 class DemoAccount:
     """An account whose password everybody may read.
 
-    Attributes
-    ----------
-    password_hash:
-        bcrypt of `password`, computed once and kept here: four hashes at every start would take over a second.
-    organizations:
-        As in `Principal`.
+    password_hash: bcrypt of `password`, computed once and kept here: four hashes at every start would take over a
+        second.
+    organizations: As in `Principal`.
     """
 
     name: str

@@ -38,10 +38,7 @@ def checked_organizations(organizations: Iterable[object]) -> frozenset[str] | N
     """The organizations of an account: those listed, `None` (all) for `["*"]`; an empty list stays empty and sees
     nothing.
 
-    Raises
-    ------
-    BadParameter
-        For a blank id, something that is not text, or `*` beside other ids.
+    Raises BadParameter: for a blank id, something that is not text, or `*` beside other ids.
     """
     listed = list(organizations)
     for organization in listed:

@@ -30,10 +30,7 @@ class WatchedFile(Generic[T]):
     def content(self) -> T:
         """The parsed content of the file as it is now.
 
-        Raises
-        ------
-        SettingsError
-            When the file cannot be read, or whatever `parse` finds wrong with it.
+        Raises SettingsError: when the file cannot be read, or whatever `parse` finds wrong with it.
         """
         try:
             status = self.path.stat()

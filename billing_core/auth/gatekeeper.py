@@ -63,10 +63,8 @@ class Gatekeeper:
         In demo mode cookie key and sessions are this process's own; in live mode sessions lie beside the warehouse and
         outlive a restart.
 
-        Raises
-        ------
-        SettingsError
-            In live mode without BILLING_COOKIE_KEY or with demo credentials, in any mode for a broken file.
+        Raises SettingsError: in live mode without BILLING_COOKIE_KEY or with demo credentials, in any mode for a broken
+        file.
         """
         accounts = Accounts(settings.mode, UserFile(settings.credentials, audit=audit))
         if settings.cookie_key is not None:
@@ -101,11 +99,8 @@ class Gatekeeper:
     def sign_in(self, name: str, password: str, address: str, verify: Verify = by_bcrypt) -> str:
         """Check name and password, begin a session and return its id.
 
-        Raises
-        ------
-        AccessDenied
-            With the sentence for the person: wrong, or too many attempts and when to try again. It never says
-            whether the account exists, and both take the same time.
+        Raises AccessDenied: with the sentence for the person: wrong, or too many attempts and when to try again. It
+        never says whether the account exists, and both take the same time.
         """
         name = canonical_name(name)
         if not name or not password:

@@ -30,11 +30,8 @@ _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 def hash_password(password: str) -> str:
     """The bcrypt hash of a new password, which must be acceptable.
 
-    Raises
-    ------
-    BadParameter
-        When the password is too short, too long, a demo password, or begins or ends with a blank (the sign-in
-        form trims those). The text never holds the password.
+    Raises BadParameter: when the password is too short, too long, a demo password, or begins or ends with a blank (the
+    sign-in form trims those). The text never holds the password.
     """
     fault = _fault(password)
     if fault is not None:

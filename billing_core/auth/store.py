@@ -47,10 +47,7 @@ class Store:
 
     Without a path it is kept in memory and ends with the process, which is all demo mode needs.
 
-    Raises
-    ------
-    WarehouseError
-        From every method, when the file cannot be opened, read or written.
+    Raises WarehouseError: from every method, when the file cannot be opened, read or written.
     """
 
     def __init__(self, path: Path | None) -> None:

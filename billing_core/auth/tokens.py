@@ -48,10 +48,7 @@ class TokenFile:
     def authenticate(self, authorization: str | None) -> Principal | None:
         """The principal an `Authorization` header speaks for; `None` without a valid token.
 
-        Raises
-        ------
-        SettingsError
-            When the tokens file is broken.
+        Raises SettingsError: when the tokens file is broken.
         """
         scheme, _, secret = (authorization or "").partition(" ")
         if self._file is None or scheme.lower() != "bearer" or not secret.strip():
@@ -71,12 +68,8 @@ class TokenFile:
     def add(self, name: str, *, role: str, organizations: Iterable[str] = ()) -> str:
         """Create an API token and return its secret, which is shown this once; without organizations it reads all.
 
-        Raises
-        ------
-        BadParameter
-            For a name that is taken or malformed, an unknown role or a blank organization.
-        SettingsError
-            Without BILLING_API_TOKENS, or when the file is broken.
+        Raises BadParameter: for a name that is taken or malformed, an unknown role or a blank organization.
+        SettingsError: without BILLING_API_TOKENS, or when the file is broken.
         """
         good_name, good_role = checked_name(name), checked_role(role)
         listed = list(organizations) or [ALL_ORGANIZATIONS]

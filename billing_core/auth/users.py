@@ -63,10 +63,8 @@ class UserFile:
     ) -> User:
         """Create an account; without organizations it sees all of them.
 
-        Raises
-        ------
-        BadParameter
-            For a name that is taken or malformed, an unknown role, a blank organization or a weak password.
+        Raises BadParameter: for a name that is taken or malformed, an unknown role, a blank organization or a weak
+        password.
         """
         listed = list(organizations)
         user = User(

@@ -136,10 +136,7 @@ class Archive:
 def opened_archive(path: Path, names: tuple[str, ...]) -> Iterator[Archive]:
     """The backup at a path, opened and checked; it may have members of `names` only.
 
-    Raises
-    ------
-    BadParameter
-        If it is none, is damaged, or was made by a later version.
+    Raises BadParameter: if it is none, is damaged, or was made by a later version.
     """
     refused: Callable[[str], BadParameter] = lambda why: BadParameter("path", str(path), f"a backup; {why}")  # noqa: E731
     with ExitStack() as stack:

@@ -55,14 +55,8 @@ def back_up(settings: Settings, ledger: Ledger, principal: Principal, path: Path
     """Write ledger, accounts, tokens and sessions into one archive at `path`, in place of an earlier backup or of
     nothing.
 
-    Raises
-    ------
-    BadParameter
-        If anything but a backup is at `path`, or no file can be written there.
-    NotFound
-        If there are no books.
-    AccessDenied
-        For anybody but an admin who sees everything.
+    Raises BadParameter: if anything but a backup is at `path`, or no file can be written there. NotFound: if there are
+    no books. AccessDenied: for anybody but an admin who sees everything.
     """
     principal.require(Role.ADMIN)
     principal.require_everything("a backup holds everything")

@@ -59,12 +59,8 @@ class Restored:
 def restore(settings: Settings, path: Path) -> Restored:
     """Restore a backup to the paths the settings name, if nothing else is there.
 
-    Raises
-    ------
-    BadParameter
-        If the archive is none, damaged, of a later version, or not what its manifest says.
-    SettingsError
-        If something else is in a place that it needs; nothing was changed then.
+    Raises BadParameter: if the archive is none, damaged, of a later version, or not what its manifest says.
+    SettingsError: if something else is in a place that it needs; nothing was changed then.
     """
     where = places(settings)
     names = (*where, *(() if TOKENS in where else (TOKENS,)))

@@ -40,10 +40,7 @@ class CommandOutput(io.StringIO):
     def flush(self) -> None:
         """Write what was kept to standard output. A reader that left is no fault.
 
-        Raises
-        ------
-        Unwritten
-            If it cannot be written.
+        Raises Unwritten: if it cannot be written.
         """
         text, out = self.getvalue(), self._out
         self.seek(0)

@@ -25,10 +25,7 @@ def replacing(path: Path, parameter: str = "out") -> Iterator[BinaryIO]:
     It lies in the same folder, locked as long as somebody writes it: what processes left behind that were killed is
     removed here. `parameter` is what the caller calls the path.
 
-    Raises
-    ------
-    BadParameter
-        If no file can be written there.
+    Raises BadParameter: if no file can be written there.
     """
     try:
         if path.exists() and not path.is_file():

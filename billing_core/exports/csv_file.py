@@ -33,10 +33,7 @@ _NEEDS_CARE = f"^{APOSTROPHE}*{FORMULA_START}|[{{separator}}{QUOTED}]"
 def checked_separator(separator: str) -> str:
     """The separator, if CSV files may have it; raises otherwise.
 
-    Raises
-    ------
-    BadParameter
-        If it is another one.
+    Raises BadParameter: if it is another one.
     """
     if separator not in SEPARATORS:
         raise BadParameter("separator", separator, "a comma, a semicolon, a tab or |")

@@ -107,10 +107,7 @@ def organizations(ledger: Ledger, selection: Selection, meta: Mapping[str, Any])
 
     Names are today's, or of a window that lies in closed months, those at the close: such a file never changes.
 
-    Raises
-    ------
-    WarehouseError
-        If the rows do not add up to what the screen shows.
+    Raises WarehouseError: if the rows do not add up to what the screen shows.
     """
     selection = pinned(selection)
     figures = roll_up(

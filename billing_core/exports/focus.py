@@ -85,10 +85,7 @@ def focus_table(flat: pa.Table, profile: FocusProfile) -> pa.Table:
     Both rows of a correction (what a closed month said, taken back, and what is true now) must be in the same `flat`:
     they share `accounted_at`, so slices of time keep them together. Memory is about 2 KB per row: hand over slices.
 
-    Raises
-    ------
-    KeyError
-        If a column of `FOCUS_INPUT` is missing.
+    Raises KeyError: if a column of `FOCUS_INPUT` is missing.
     """
     events = pa.Table.from_arrays([_typed(flat, name, kind) for name, kind in FOCUS_INPUT.items()], list(FOCUS_INPUT))
     events = events.append_column("is_correction", pa.array(_corrections(events)))

@@ -76,29 +76,16 @@ SCHEMA_IDS = uuid.UUID("6f0b2c1e-6a57-5d0e-9a4e-0d9f1b8c7a35")
 class FocusProfile:
     """Settings of one FOCUS file: its version, seller and timezone, and which personal or internal columns it has.
 
-    Attributes
-    ----------
-    version:
-        `1.2` or `1.4`.
-    seller, service:
-        The legal entity that issues invoices and provides the service, and the product's name.
-    zone:
-        Billing periods are its calendar months.
-    user_ids:
-        Whether user and session ids, personal data, are in it.
-    internal:
-        Whether our own cost and margin are in it: not for customers.
-    organization_names:
-        Organization id to name, as the directory has them.
-    tag_prefix:
-        Begins every tag key, as tags that a provider sets must have one.
-    margins:
-        Rate card id to its margin; used with `internal`.
+    version: `1.2` or `1.4`.
+    seller, service: The legal entity that issues invoices and provides the service, and the product's name.
+    zone: Billing periods are its calendar months.
+    user_ids: Whether user and session ids, personal data, are in it.
+    internal: Whether our own cost and margin are in it: not for customers.
+    organization_names: Organization id to name, as the directory has them.
+    tag_prefix: Begins every tag key, as tags that a provider sets must have one.
+    margins: Rate card id to its margin; used with `internal`.
 
-    Raises
-    ------
-    BadParameter
-        If the version is another, or seller, service or prefix are blank.
+    Raises BadParameter: if the version is another, or seller, service or prefix are blank.
     """
 
     version: str

@@ -79,23 +79,14 @@ SUFFIXES: Mapping[Format, str] = {
 class ExportRequest:
     """What a person asks to export: data set, format, filters, grain.
 
-    Attributes
-    ----------
-    params:
-        Window and filters as `events` takes them; sort and page do not matter, a file holds every row.
-    columns:
-        Names to keep, in this order; empty: all.
-    timezone:
-        IANA name; cuts days and reads times without an offset. `None`: the reporting timezone, or of exactly a
+    params: Window and filters as `events` takes them; sort and page do not matter, a file holds every row.
+    columns: Names to keep, in this order; empty: all.
+    timezone: IANA name; cuts days and reads times without an offset. `None`: the reporting timezone, or of exactly a
         closed month the one it was closed in.
-    separator, bom:
-        Of CSV, for spreadsheet users.
-    parquet:
-        Whether FOCUS is written as Parquet instead of CSV.
-    user_ids, internal:
-        FOCUS: whether user and session ids (personal data), and our cost and margin, are in it.
-    focus_version:
-        `1.2` or `1.4`.
+    separator, bom: Of CSV, for spreadsheet users.
+    parquet: Whether FOCUS is written as Parquet instead of CSV.
+    user_ids, internal: FOCUS: whether user and session ids (personal data), and our cost and margin, are in it.
+    focus_version: `1.2` or `1.4`.
     """
 
     dataset: Dataset

@@ -36,10 +36,7 @@ _TIMELESS = frozenset({Dataset.CUSTOMERS, Dataset.RATE_CARD})
 def checked(request: ExportRequest) -> ExportRequest:
     """The export request, if such a file exists; raises `BadParameter` otherwise.
 
-    Raises
-    ------
-    BadParameter
-        Naming what does not go together, and what does.
+    Raises BadParameter: naming what does not go together, and what does.
     """
     forms = FORMATS[request.dataset]
     if request.format not in forms and (forms or request.format is not None):
@@ -65,10 +62,7 @@ def checked(request: ExportRequest) -> ExportRequest:
 def zone_of(request: ExportRequest, reporting: str) -> ZoneInfo:
     """The timezone that an export cuts days in and reads times without an offset in.
 
-    Raises
-    ------
-    BadParameter
-        If there is none of that name.
+    Raises BadParameter: if there is none of that name.
     """
     return zone_named("timezone", request.timezone or reporting)
 

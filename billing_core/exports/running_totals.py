@@ -64,10 +64,7 @@ def totals_of(totals: Totals) -> dict[str, Value]:
 def compare(written: Mapping[str, Value], shown: Mapping[str, Value], rows: int, events: int) -> None:
     """Check that a file's totals are those of the screen.
 
-    Raises
-    ------
-    WarehouseError
-        Naming the first figure that differs: such a file must not leave.
+    Raises WarehouseError: naming the first figure that differs: such a file must not leave.
     """
     for name, expected in ({"rows": events} | dict(shown)).items():
         found = rows if name == "rows" else written[name]

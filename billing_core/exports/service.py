@@ -120,10 +120,7 @@ class ExportService:
     def columns(self, request: ExportRequest) -> tuple[str, ...]:
         """The columns that the file of a request has, in order.
 
-        Raises
-        ------
-        BadParameter
-            If there is no such file or column.
+        Raises BadParameter: if there is no such file or column.
         """
         schema = self._schema(checked(request))
         empty = RowSource(schema, 0, {}, {}, lambda: iter(()))
@@ -136,14 +133,8 @@ class ExportService:
     def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> ExportPreview:
         """What the file of a request would hold; nothing is written, and Stripe and Langfuse are not asked.
 
-        Raises
-        ------
-        AccessDenied
-            If the principal may not export this.
-        BadParameter
-            If there is no such file.
-        NotFound
-            If the window was never reconciled: the export does that first.
+        Raises AccessDenied: if the principal may not export this. BadParameter: if there is no such file. NotFound: if
+        the window was never reconciled: the export does that first.
         """
         request = self._pinned(self._asked(request))
         if request.dataset is Dataset.BUNDLE:
@@ -175,16 +166,9 @@ class ExportService:
         Twice the same is the same file. Killed anywhere, the old file is there, or the new one: a manifest that names
         another hash than the file has belongs to the older of the two, and the next run sets it right.
 
-        Raises
-        ------
-        AccessDenied
-            If the principal may not export this.
-        BadParameter
-            If there is no such file, or it cannot be written there.
-        Cancelled
-            When `cancelled` says so; nothing is left behind.
-        WarehouseError
-            If the rows do not add up to what the screen shows: such a file is not left behind either.
+        Raises AccessDenied: if the principal may not export this. BadParameter: if there is no such file, or it cannot
+        be written there. Cancelled: when `cancelled` says so; nothing is left behind. WarehouseError: if the rows do
+        not add up to what the screen shows: such a file is not left behind either.
         """
         watch = ExportWatch(None, progress, cancelled)
         request = self._asked(request)

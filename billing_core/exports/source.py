@@ -17,22 +17,13 @@ from billing_core.exports.running_totals import Value
 class RowSource:
     """The rows of an export: columns, metadata, and tables to write one after the other.
 
-    Attributes
-    ----------
-    schema:
-        Columns and their types; of text columns only, cells are neutralised for spreadsheets.
-    rows:
-        How many there will be.
-    totals:
-        Exact sums over them.
-    meta:
-        Of what the file is made; no clock in it.
-    tables:
-        The rows in order, read as they are asked for. Ends with an error if they are not what `totals` says.
-    text:
-        The rows of a table as CSV has them, where a form has rules of its own for numbers and times.
-    head:
-        The first rows, where there is a quicker way to them than `tables`.
+    schema: Columns and their types; of text columns only, cells are neutralised for spreadsheets.
+    rows: How many there will be.
+    totals: Exact sums over them.
+    meta: Of what the file is made; no clock in it.
+    tables: The rows in order, read as they are asked for. Ends with an error if they are not what `totals` says.
+    text: The rows of a table as CSV has them, where a form has rules of its own for numbers and times.
+    head: The first rows, where there is a quicker way to them than `tables`.
     """
 
     schema: pa.Schema
@@ -62,10 +53,7 @@ class RowSource:
 def keeping(source: RowSource, columns: tuple[str, ...]) -> RowSource:
     """The export's rows with these columns only, in this order; totals stay those of all rows.
 
-    Raises
-    ------
-    BadParameter
-        If there is no such column, or one is named twice.
+    Raises BadParameter: if there is no such column, or one is named twice.
     """
     if not columns:
         return source
@@ -88,12 +76,8 @@ def keeping(source: RowSource, columns: tuple[str, ...]) -> RowSource:
 class ExportWatch:
     """Reports the progress of an export while rows are written, and stops it when somebody cancels.
 
-    Parameters
-    ----------
-    total:
-        Rows there will be.
-    progress, cancelled:
-        Called between two pieces, in the thread that writes.
+    total: Rows there will be.
+    progress, cancelled: Called between two pieces, in the thread that writes.
     """
 
     def __init__(
@@ -111,10 +95,7 @@ class ExportWatch:
     def report(self, doing: str, *, more: int = 0) -> None:
         """Report that `more` rows were written; raises `Cancelled` if somebody stopped the export.
 
-        Raises
-        ------
-        Cancelled
-            If somebody asked for it.
+        Raises Cancelled: if somebody asked for it.
         """
         self.rows += more
         if self._cancelled():

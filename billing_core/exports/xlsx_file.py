@@ -54,10 +54,7 @@ Write = Callable[["Worksheet", int, int, Any], None]
 def refuse_too_many(rows: int) -> None:
     """Check that so many rows fit into an XLSX sheet.
 
-    Raises
-    ------
-    BadParameter
-        Saying what to do instead.
+    Raises BadParameter: Saying what to do instead.
     """
     if rows > MOST_ROWS:
         raise BadParameter(
@@ -71,10 +68,7 @@ def refuse_too_many(rows: int) -> None:
 def write_xlsx(sink: HashingSink, source: RowSource, tables: Iterable[pa.Table], document: Mapping[str, Any]) -> None:
     """Write a whole XLSX workbook; `document` is what the sheet `meta` says.
 
-    Raises
-    ------
-    BadParameter
-        If there are more rows than a sheet has, or a text is longer than a cell.
+    Raises BadParameter: if there are more rows than a sheet has, or a text is longer than a cell.
     """
     import xlsxwriter
 

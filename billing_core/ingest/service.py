@@ -67,10 +67,8 @@ class PullService:
         The first incremental pull reads the last `first_days` days. Afterwards notices of reached limits are raised
         and delivered; what goes wrong there is logged and does not make the pull fail.
 
-        Raises
-        ------
-        UpstreamError, WarehouseError
-            If a side could not be reached; what was booked stays, the next pull goes on from there.
+        Raises UpstreamError, WarehouseError: if a side could not be reached; what was booked stays, the next pull goes
+        on from there.
         """
         if start is None and end is not None:
             raise BadParameter("from", None, "a time, when --to is given")

@@ -34,16 +34,11 @@ _BAD = -1
 class Tokens(NamedTuple):
     """Token counts of one observation; `None` where it names none.
 
-    Attributes
-    ----------
-    classes:
-        They follow `TOKEN_CLASSES` and always sum to `total`.
-    overlap:
-        The keys contradict each other: parts sent beside their whole, more tokens named than the total, two totals.
-    unknown:
-        Some tokens stand behind a key of no known kind.
-    keys, counts:
-        What a rate card prices: tokens as the classes hold them, by key, and other units than tokens.
+    classes: They follow `TOKEN_CLASSES` and always sum to `total`.
+    overlap: The keys contradict each other: parts sent beside their whole, more tokens named than the total, two
+        totals.
+    unknown: Some tokens stand behind a key of no known kind.
+    keys, counts: What a rate card prices: tokens as the classes hold them, by key, and other units than tokens.
     """
 
     tokens_in: int | None

@@ -79,10 +79,7 @@ class NotOffered(Exception):
 class Unanswered(UpstreamError):
     """A temporary fault of Langfuse outlasted the tries allowed.
 
-    Attributes
-    ----------
-    status:
-        The last answer's, `None` if there was none.
+    status: The last answer's, `None` if there was none.
     """
 
     def __init__(self, status: int | None, text: str) -> None:
@@ -107,18 +104,11 @@ class _Fault(NamedTuple):
 class LangfuseClient:
     """A connection to one project's public API, safe to share between threads.
 
-    Parameters
-    ----------
-    host:
-        Base URL without credentials, a path is possible.
-    timeout_seconds:
-        For connecting and for each wait on the answer.
-    first_backoff_seconds:
-        The pause before the second try; it doubles from there, with jitter.
-    answer_seconds, answer_bytes:
-        What a whole answer may take.
-    clock:
-        Aware now, for a `Retry-After` that names a time.
+    host: Base URL without credentials, a path is possible.
+    timeout_seconds: For connecting and for each wait on the answer.
+    first_backoff_seconds: The pause before the second try; it doubles from there, with jitter.
+    answer_seconds, answer_bytes: What a whole answer may take.
+    clock: Aware now, for a `Retry-After` that names a time.
     """
 
     def __init__(
@@ -167,16 +157,8 @@ class LangfuseClient:
         """The decoded response to a GET, repeated until there is one or a reason to give up; `decode` reads the body of
         a 200.
 
-        Raises
-        ------
-        TooHeavy
-            Ask for less (413, 414, 422, 500 "Timeout error", 504, 524).
-        NotOffered
-            404, 410 or 501.
-        Stopped
-            `stop` was set while waiting.
-        UpstreamError
-            Everything else, in one line that says what to do.
+        Raises QuestionTooLarge: ask for less (413, 414, 422, 500 "Timeout error", 504, 524). NotOffered: 404, 410 or 501.
+        ReadStopped: `stop` was set while waiting. UpstreamError: everything else, in one line that says what to do.
         """
         stop = stop or threading.Event()
         failures = pauses = slow = 0

@@ -123,12 +123,8 @@ class Meta(msgspec.Struct):
 class DecodedPage(msgspec.Struct):
     """A decoded page of observations or traces.
 
-    Attributes
-    ----------
-    rows:
-        How many rows came, unreadable ones included.
-    newest_left:
-        One more than the oldest start time (milliseconds) if the rows came newest first, else `None`.
+    rows: How many rows came, unreadable ones included.
+    newest_left: One more than the oldest start time (milliseconds) if the rows came newest first, else `None`.
     """
 
     table: pa.Table
@@ -160,10 +156,7 @@ class FactReader:
     def observations(self, body: bytes, *, expanded: bool = False, repeat: bool = False) -> DecodedPage:
         """The facts of a page of observations, v2 or v1.
 
-        Raises
-        ------
-        BrokenBody
-            If it is not the JSON of a page at all.
+        Raises BrokenBody: if it is not the JSON of a page at all.
         """
         with self._turn:
             rows, rejected, meta = self._page(body, self._pages, self._rows, ObservationRow)
@@ -592,11 +585,8 @@ _NUMBER = re.compile(rb"-?[0-9][0-9.eE+-]*")
 def read_meta(piece: bytes) -> Meta:
     """The position of a page in the whole answer; an unknown shape is an error, never "the last page".
 
-    Raises
-    ------
-    BrokenBody
-        If there is no meta, its cursor is neither text nor a number, a count is no count, or the position of the next
-        page seems to be given under another name.
+    Raises BrokenBody: if there is no meta, its cursor is neither text nor a number, a count is no count, or the
+    position of the next page seems to be given under another name.
     """
     try:
         found = members(piece)

@@ -22,10 +22,7 @@ def detect_api(client: LangfuseClient, stop: threading.Event | None = None) -> A
     404, 410 and 501 mean "not offered", and so does a 500 from a server of major version 3. Everything else,
     401, 403, 422 and 429 above all, says nothing about the API and is never a reason to fall back.
 
-    Raises
-    ------
-    UpstreamError
-        If the server cannot be read, or offers neither API.
+    Raises UpstreamError: if the server cannot be read, or offers neither API.
     """
     now = client.clock()
     bounds = {

@@ -123,10 +123,7 @@ def check_counts(meta: Meta, page: int, rows: int, limit: int) -> None:
 
     `totalItems` counts before duplicates are dropped, so a page may have fewer rows than it says, never more.
 
-    Raises
-    ------
-    BrokenBody
-        Naming the counts.
+    Raises BrokenBody: naming the counts.
     """
     items, pages = meta.total_items, meta.total_pages
     if items is None or pages is None:

@@ -95,10 +95,7 @@ _Group = tuple[tuple[str, tuple[_Path, ...]], ...]
 class MetadataReader:
     """Reads the configured metadata keys and nothing else; not shared between threads.
 
-    Attributes
-    ----------
-    keys:
-        Every top-level key a configured name can stand under, for `expandMetadata`.
+    keys: Every top-level key a configured name can stand under, for `expandMetadata`.
     """
 
     def __init__(self, names: MetadataNames) -> None:

@@ -62,10 +62,7 @@ def fetch_daily_totals(
 ) -> list[DailyTotal] | None:
     """Langfuse's own sums per UTC day; `None` if the server does not offer them (self-hosted v3).
 
-    Raises
-    ------
-    UpstreamError
-        If the server cannot be read or refuses, its daily quota of metrics calls included.
+    Raises UpstreamError: if the server cannot be read or refuses, its daily quota of metrics calls included.
     """
     from langfuse.api import LangfuseAPI
     from langfuse.api.core.api_error import ApiError

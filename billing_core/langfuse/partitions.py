@@ -26,12 +26,8 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 class Partitions:
     """Files of observation facts; all rows of a trace are in the same one.
 
-    Parameters
-    ----------
-    folder:
-        Where the partitions are written; must not hold anything else.
-    rows:
-        How many rows are to be expected; decides how many partitions there are.
+    folder: Where the partitions are written; must not hold anything else.
+    rows: How many rows are to be expected; decides how many partitions there are.
     """
 
     def __init__(self, folder: Path, rows: int) -> None:

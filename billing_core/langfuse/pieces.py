@@ -34,10 +34,7 @@ class Unreadable(ValueError):
 def members(body: bytes) -> dict[str, bytes]:
     """The members of a JSON object, undecoded; of a repeated key the last counts.
 
-    Raises
-    ------
-    BrokenJson
-        If `body` is not one object.
+    Raises BrokenJson: if `body` is not one object.
     """
     found: dict[str, bytes] = {}
     for piece in _parts(body, b"{", b"}"):
@@ -54,10 +51,7 @@ def members(body: bytes) -> dict[str, bytes]:
 def elements(body: bytes) -> list[bytes]:
     """The elements of a JSON list, undecoded.
 
-    Raises
-    ------
-    BrokenJson
-        If `body` is not one list.
+    Raises BrokenJson: if `body` is not one list.
     """
     return list(_parts(body, b"[", b"]"))
 
@@ -98,10 +92,7 @@ def value_of(piece: bytes) -> Any:
     """The value of a piece of JSON; numbers with a fraction or exponent as `Decimal`, NaN and infinities as binary
     floats.
 
-    Raises
-    ------
-    Unreadable
-        If it cannot be decoded: too deep, too long, no JSON.
+    Raises Unreadable: if it cannot be decoded: too deep, too long, no JSON.
     """
     if len(piece) > MOST_BYTES:
         raise Unreadable(f"{len(piece):,} bytes")

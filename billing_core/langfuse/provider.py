@@ -73,18 +73,11 @@ class Project:
 class LangfuseProvider:
     """Reads usage rows of one Langfuse project. Safe to share between threads; `close` it at the end.
 
-    Parameters
-    ----------
-    host:
-        Base URL without credentials; a base path is possible.
-    api:
-        Which API generation to read; `auto` asks the server once.
-    workers:
-        Slices read at the same time, all within one rate limit per organization.
-    requests_per_minute:
-        A limit of our own beside the server's 429s; `None` for none.
-    clock:
-        Aware now.
+    host: Base URL without credentials; a base path is possible.
+    api: Which API generation to read; `auto` asks the server once.
+    workers: Slices read at the same time, all within one rate limit per organization.
+    requests_per_minute: A limit of our own beside the server's 429s; `None` for none.
+    clock: Aware now.
     """
 
     def __init__(
@@ -129,10 +122,7 @@ class LangfuseProvider:
     ) -> LangfuseProvider:
         """A provider of the Langfuse project that the settings name.
 
-        Raises
-        ------
-        SettingsError
-            If a key is missing.
+        Raises SettingsError: if a key is missing.
         """
         public_key, secret_key = settings.langfuse_public_key, settings.langfuse_secret_key
         if public_key is None or secret_key is None:
@@ -155,10 +145,7 @@ class LangfuseProvider:
     def project(self) -> Project:
         """The project the keys belong to, asked once; not rate limited, so it tests the keys as well.
 
-        Raises
-        ------
-        UpstreamError
-            If the server cannot be reached, is no Langfuse, or refuses the keys.
+        Raises UpstreamError: if the server cannot be reached, is no Langfuse, or refuses the keys.
         """
         with self._lock:
             if self._project is None:
@@ -188,10 +175,7 @@ class LangfuseProvider:
     def api(self) -> Api:
         """The API generation that is read: as configured, else detected once.
 
-        Raises
-        ------
-        UpstreamError
-            If the server cannot be read or offers neither.
+        Raises UpstreamError: if the server cannot be read or offers neither.
         """
         self.project()
         with self._lock:
@@ -209,19 +193,11 @@ class LangfuseProvider:
         Pages go through `spool`: after a crash or an error the same call continues where the last one stopped. Call
         `UpstreamRead.discard` once the rows are booked.
 
-        Parameters
-        ----------
-        progress:
-            Called on this thread, several times a second.
-        ended_since:
-            Also the traces with a row that started up to 30 days before the window and ended since then.
+        progress: Called on this thread, several times a second.
+        ended_since: Also the traces with a row that started up to 30 days before the window and ended since then.
 
-        Raises
-        ------
-        BadParameter
-            If the window begins before the project's retention: what is left there would look complete.
-        UpstreamError
-            If Langfuse cannot be read, in one line.
+        Raises BadParameter: if the window begins before the project's retention: what is left there would look
+        complete. UpstreamError: if Langfuse cannot be read, in one line.
         """
         project = self.project()
         self._refuse_expired(window, project)
@@ -247,10 +223,7 @@ class LangfuseProvider:
     def read_trace(self, trace_id: str) -> pa.Table:
         """The usage row of one complete trace, in `USAGE_SCHEMA`; no row if Langfuse does not have it.
 
-        Raises
-        ------
-        UpstreamError
-            If Langfuse cannot be read.
+        Raises UpstreamError: if Langfuse cannot be read.
         """
         project = self.project()
         now = self._clock()
@@ -278,10 +251,7 @@ class LangfuseProvider:
         A trace with a row that cannot be read is there. `saw_anything`: whether the window's read found any row; if
         not, a server that keeps its data for the older API only is told apart.
 
-        Raises
-        ------
-        UpstreamError
-            If Langfuse cannot be read.
+        Raises UpstreamError: if Langfuse cannot be read.
         """
         ids = sorted(trace_ids)
         try:

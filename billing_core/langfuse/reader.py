@@ -55,10 +55,8 @@ def read_slices(
 ) -> list[SpoolPart]:
     """Read all slices into the spool; `report` gets the share done (0 to 1) and the rows read, on this thread.
 
-    Raises
-    ------
-    UpstreamError
-        From the first slice that fails; the others stop at their next page, and all pages stay in the spool.
+    Raises UpstreamError: from the first slice that fails; the others stop at their next page, and all pages stay in the
+    spool.
     """
     parts = [spool.part(piece) for piece in slices]
     stop = threading.Event()

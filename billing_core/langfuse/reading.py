@@ -22,19 +22,12 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 class UpstreamRead:
     """A finished read of Langfuse. Its rows live in the spool until `discard`, which belongs after booking.
 
-    Attributes
-    ----------
-    observations:
-        Rows read, those taken over from an interrupted run included; rows asked for a second time (to get metadata
-        in full, or to look for late ends) are not counted again.
-    duplicates:
-        Rows dropped because a newer version of the same observation was read too.
-    rejected:
-        Rows that could not be read at all.
-    notes:
-        Sentences about rows that were not looked for.
-    daily:
-        Sums per UTC day of the window, for the cross-check with Langfuse's own metrics.
+    observations: Rows read, those taken over from an interrupted run included; rows asked for a second time (to get
+        metadata in full, or to look for late ends) are not counted again.
+    duplicates: Rows dropped because a newer version of the same observation was read too.
+    rejected: Rows that could not be read at all.
+    notes: Sentences about rows that were not looked for.
+    daily: Sums per UTC day of the window, for the cross-check with Langfuse's own metrics.
     """
 
     api: Api

@@ -297,21 +297,13 @@ _PROBLEM_LISTS = pa.schema([pa.field("trace_id", pa.string()), pa.field("sentenc
 class Rollup:
     """Rolls up partitions one after the other; a context manager around its in-memory engine.
 
-    Parameters
-    ----------
-    window:
-        What was asked for; days are counted inside it.
-    trace_base:
-        The address of a trace without its id.
-    read_at:
-        Aware: when the rows were read. Nothing in them can have happened later.
-    only_touched:
-        Book only traces with a row inside the window or read on purpose. The legacy reader looks beyond the window's
-        edges, where it also sees traces that were not asked for.
-    of_no_time:
-        Traces that are booked without a row inside the window: all their rows lie outside any time of use.
-    foreign:
-        Traces of which only such rows were seen here, while others lie in another window: not booked.
+    window: What was asked for; days are counted inside it.
+    trace_base: The address of a trace without its id.
+    read_at: Aware: when the rows were read. Nothing in them can have happened later.
+    only_touched: Book only traces with a row inside the window or read on purpose. The legacy reader looks beyond the
+        window's edges, where it also sees traces that were not asked for.
+    of_no_time: Traces that are booked without a row inside the window: all their rows lie outside any time of use.
+    foreign: Traces of which only such rows were seen here, while others lie in another window: not booked.
     """
 
     def __init__(

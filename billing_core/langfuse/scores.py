@@ -107,10 +107,7 @@ class _Refused(Exception):
 class ScoreWriter:
     """Sends scores to one Langfuse project; a context manager, for one thread.
 
-    Parameters
-    ----------
-    wait:
-        Sleeps; seconds.
+    wait: Sleeps; seconds.
     """
 
     def __init__(
@@ -153,10 +150,8 @@ class ScoreWriter:
         A server that refuses a list (v3, v4 up to v4.16) gets one score per request from then on. A list that is
         taken in part is not sent again.
 
-        Raises
-        ------
-        UpstreamError
-            The server cannot be reached, refuses everything, or asks for a longer pause than a score is worth.
+        Raises UpstreamError: the server cannot be reached, refuses everything, or asks for a longer pause than a score
+        is worth.
         """
         for first in range(0, len(scores), BATCH):
             batch = tuple(scores[first : first + BATCH])

@@ -60,14 +60,9 @@ class ReadKind(StrEnum):
 class TimeRange:
     """A time range to ask for, possibly half read.
 
-    Attributes
-    ----------
-    ids:
-        Only rows of these traces; empty for all.
-    cursor:
-        Where the next page begins; `None` for the first one.
-    newest:
-        The newest start time that can still come, known when pages arrive newest first.
+    ids: Only rows of these traces; empty for all.
+    cursor: Where the next page begins; `None` for the first one.
+    newest: The newest start time that can still come, known when pages arrive newest first.
     """
 
     start: int

@@ -120,14 +120,9 @@ class SpoolPart:
 class Spool:
     """The folder for one read's pages, locked until `release` or `discard`.
 
-    Parameters
-    ----------
-    root:
-        The spool folder; created if missing.
-    identity:
-        Everything that makes pages interchangeable: host, project, API, metadata names. Hashed, never shown.
-    clock:
-        Aware now.
+    root: The spool folder; created if missing.
+    identity: Everything that makes pages interchangeable: host, project, API, metadata names. Hashed, never shown.
+    clock: Aware now.
     """
 
     def __init__(self, root: Path, identity: Sequence[str], clock: Clock) -> None:

@@ -29,12 +29,8 @@ _PERHAPS_ELSEWHERE = (
 class Strays:
     """Traces of one read that have rows with impossible times: booked if they have no other rows, whatever the window.
 
-    Attributes
-    ----------
-    foreign:
-        Those not booked by this read: other rows of theirs lie in some other window, or may.
-    rejected:
-        Those about which that could not be found out.
+    foreign: Those not booked by this read: other rows of theirs lie in some other window, or may.
+    rejected: Those about which that could not be found out.
     """
 
     def __init__(self, ids: set[str], left: Sequence[str]) -> None:

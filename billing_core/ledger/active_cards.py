@@ -53,10 +53,7 @@ class ActiveCards:
     def current(self) -> RateCardFile:
         """The rate cards in use now, file and imports together.
 
-        Raises
-        ------
-        RateCardError
-            If the file was changed since so that it contradicts what was imported.
+        Raises RateCardError: if the file was changed since so that it contradicts what was imported.
         """
         state = self._ledger.engine.rows("SELECT count(*), count(undone_at) FROM imported_cards")[0]
         with self._reading:
@@ -75,10 +72,7 @@ def imported(rows: Rows) -> list[ImportedCards]:
 def combined(base: RateCardFile, imports: Iterable[ImportedCards]) -> RateCardFile:
     """The cards of the file with imported ones added in order; of the same card id or plan name the newest wins.
 
-    Raises
-    ------
-    RateCardError
-        If two cards would be in force at the same time.
+    Raises RateCardError: if two cards would be in force at the same time.
     """
     cards = {card.id: card for card in base.cards}
     plans = {plan.name: plan for plan in base.plans}

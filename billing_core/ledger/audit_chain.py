@@ -34,16 +34,10 @@ class Anchor:
 class ChainReport:
     """The result of checking the audit log for changed or missing entries.
 
-    Attributes
-    ----------
-    entries:
-        Read until the end, or until it broke.
-    broken_at:
-        The number of the first entry that is missing or is not as it was written; `None` if the log is whole.
-    says:
-        One sentence.
-    head:
-        Hash of the newest entry that is proven.
+    entries: Read until the end, or until it broke.
+    broken_at: The number of the first entry that is missing or is not as it was written; `None` if the log is whole.
+    says: One sentence.
+    head: Hash of the newest entry that is proven.
     """
 
     ok: bool
@@ -64,12 +58,8 @@ def entry_hash(seq: int, happened_at: datetime, actor: str, action: str, detail:
 def check(entries: Iterable[Row], anchors: Sequence[Anchor] = ()) -> ChainReport:
     """Check the audit log from its first entry: each hash must follow from the entry and the hash before it.
 
-    Parameters
-    ----------
-    entries:
-        All there are, in the order of their numbers; read once, one at a time.
-    anchors:
-        What other places know of entries.
+    entries: All there are, in the order of their numbers; read once, one at a time.
+    anchors: What other places know of entries.
     """
     count, head = 0, GENESIS
     known: dict[int, list[Anchor]] = {}

@@ -102,10 +102,7 @@ class CloseStore:
         `make_manifest` gets the close's number, the entry sets and the audit log's head, and returns the manifest's
         text and its SHA-256.
 
-        Raises
-        ------
-        BadParameter
-            If the ledger changed since `selection` was made: what was checked may not hold any more.
+        Raises BadParameter: if the ledger changed since `selection` was made: what was checked may not hold any more.
         """
         start, end = selection.start, selection.end
         if start is None or end is None:
@@ -151,10 +148,8 @@ class CloseStore:
     def reopen(self, close: Close, *, actor: str, reason: str, now: datetime) -> None:
         """Reopen a month: its figures are again those the ledger has now, at the events' own times.
 
-        Raises
-        ------
-        BadParameter
-            If it was reopened meanwhile, or another month was closed after it: that one holds what came late.
+        Raises BadParameter: if it was reopened meanwhile, or another month was closed after it: that one holds what
+        came late.
         """
         with self._engine.transaction() as writer:
             later = writer.rows("SELECT period, seq FROM closes WHERE reopened_at IS NULL AND seq >= ?", [close.seq])

@@ -135,10 +135,7 @@ def bound_decimal(value: Decimal, places: int) -> Bound:
 
     It is written out with all its places, because DuckDB takes 1E+5 for 1, and more digits than 38 for a float.
 
-    Raises
-    ------
-    decimal.InvalidOperation, decimal.Inexact
-        If it has more digits.
+    Raises decimal.InvalidOperation, decimal.Inexact: if it has more digits.
     """
     return Given(f"decimal(38, {places})", value.quantize(Decimal(1).scaleb(-places), context=_DECIMALS))
 

@@ -105,21 +105,15 @@ class DirectoryStore:
         """Change lines of the directory, move unsent events to the customers who pay now, and audit it: all of it or
         nothing.
 
-        Parameters
-        ----------
-        seen:
-            The `seq` of each organization's row that the change was decided on, 0 where there was none.
-        also:
-            What belongs to the change and is written with it; the new rows, numbered without a gap, are there already.
+        seen: The `seq` of each organization's row that the change was decided on, 0 where there was none.
+        also: What belongs to the change and is written with it; the new rows, numbered without a gap, are there
+            already.
 
         Returns
         -------
         Organization → events with something to bill that another customer pays for from now on, or nobody any more.
 
-        Raises
-        ------
-        BadParameter
-            If somebody changed one of the lines since.
+        Raises BadParameter: if somebody changed one of the lines since.
         """
         with self._engine.transaction() as writer:
             now = after_closes(writer, now)

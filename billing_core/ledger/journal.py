@@ -90,10 +90,7 @@ class Ledger:
     def claim(self, mode: Mode) -> None:
         """Bind the ledger to demo or live data on first use; raises if it holds the other kind.
 
-        Raises
-        ------
-        SettingsError
-            If it holds the other kind: invented events must never mix with billable ones.
+        Raises SettingsError: if it holds the other kind: invented events must never mix with billable ones.
         """
         with self.engine.transaction() as writer:
             claim(writer, mode)
@@ -106,10 +103,7 @@ class Ledger:
     def register_cards(self, cards: Iterable[RateCard], *, actor: str) -> None:
         """Store rate cards before events name them.
 
-        Raises
-        ------
-        RateCardError
-            If a card's content changed under an id that events were rated with.
+        Raises RateCardError: if a card's content changed under an id that events were rated with.
         """
         with self.engine.transaction() as writer:
             register_cards(writer, cards, actor=actor)

@@ -16,12 +16,8 @@ def log_of(path: Path) -> Path:
 def is_missing(path: Path) -> bool:
     """Whether there is no ledger file yet; an empty file counts as none (an earlier version left such on a full disk).
 
-    Raises
-    ------
-    SettingsError
-        If what lies there can be no ledger, or has further names.
-    WarehouseError
-        If only the log of a ledger is left.
+    Raises SettingsError: if what lies there can be no ledger, or has further names. WarehouseError: if only the log of
+    a ledger is left.
     """
     try:
         status = path.stat()

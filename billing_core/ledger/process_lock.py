@@ -53,10 +53,7 @@ class Lease:
     def using(self) -> Iterator[None]:
         """Hold the ledger file for one statement or transaction; a thread that holds it already may nest.
 
-        Raises
-        ------
-        WarehouseError
-            When no turn came within the patience: another program keeps the file open.
+        Raises WarehouseError: when no turn came within the patience: another program keeps the file open.
         """
         depth = getattr(self._mine, "depth", 0)
         if depth == 0:

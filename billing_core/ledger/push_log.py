@@ -35,10 +35,7 @@ class PushLog:
     def bind(self, meter_id: str, livemode: bool | None, *, keep: bool) -> None:
         """Bind the ledger to one meter of one account on the first push; with `keep` false only check it.
 
-        Raises
-        ------
-        SettingsError
-            If it was pushed to another: what was sent there would count as sent here.
+        Raises SettingsError: if it was pushed to another: what was sent there would count as sent here.
         """
         value = json.dumps({"meter": meter_id, "livemode": livemode})
         with self.engine.transaction() as writer:

@@ -110,16 +110,11 @@ class _Span:
 class Chosen:
     """A `Selection` with its values bound, as questions are compiled from it.
 
-    Attributes
-    ----------
-    as_of:
-        The booking number after which the events are looked at; `None` is now.
-    met, met_seqs:
-        Closed months that the window touches; whose events count as frozen.
-    closed, closed_seqs:
-        All closed months, where anything came late; else there is no need to know.
-    has_closed, is_frozen, has_late:
-        Whether any month is closed; whether the whole window is inside one; whether anything came late.
+    as_of: The booking number after which the events are looked at; `None` is now.
+    met, met_seqs: Closed months that the window touches; whose events count as frozen.
+    closed, closed_seqs: All closed months, where anything came late; else there is no need to know.
+    has_closed, is_frozen, has_late: Whether any month is closed; whether the whole window is inside one; whether
+        anything came late.
     """
 
     organizations: Listed | None

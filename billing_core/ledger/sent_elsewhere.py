@@ -63,14 +63,9 @@ class Difference:
 class KeepBack:
     """The events a push may not send because Stripe may count them already.
 
-    Attributes
-    ----------
-    reasons:
-        Events to be put on hold → why.
-    differences:
-        What Stripe's sums showed now for the first time.
-    withdrawn:
-        Intents that were written down and never tried, and carry such usage.
+    reasons: Events to be put on hold → why.
+    differences: What Stripe's sums showed now for the first time.
+    withdrawn: Intents that were written down and never tried, and carry such usage.
     """
 
     reasons: Mapping[str, str] = field(default_factory=dict)

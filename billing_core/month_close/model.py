@@ -134,10 +134,7 @@ class Verification:
 def window_of(period: str, zone: ZoneInfo) -> Window:
     """The window of the month `2026-10` in a timezone, as aware UTC instants.
 
-    Raises
-    ------
-    BadParameter
-        If `period` is no month.
+    Raises BadParameter: if `period` is no month.
     """
     found = _PERIOD.fullmatch(period)
     if found is None or not 1970 <= int(found[1]) < 2200:

@@ -45,14 +45,9 @@ class ObstacleGroup(StrEnum):
 class Obstacle:
     """Something that prevents closing a month, with its group, cause, events and credits.
 
-    Attributes
-    ----------
-    cause:
-        In the words of reconciliation where it has one.
-    credits:
-        Sizes, added up; `None` where nobody knows.
-    event_ids:
-        The first ones, sorted.
+    cause: In the words of reconciliation where it has one.
+    credits: Sizes, added up; `None` where nobody knows.
+    event_ids: The first ones, sorted.
     """
 
     cause: str
@@ -86,10 +81,7 @@ class Acceptance:
     def parse(cls, causes: Iterable[str], *, by: str, reason: str) -> Acceptance:
         """An acceptance from the causes somebody wrote; commas separate as well.
 
-        Raises
-        ------
-        BadParameter
-            Naming the first word that is no cause, and those that are.
+        Raises BadParameter: naming the first word that is no cause, and those that are.
         """
         words = [word.strip() for text in causes for word in text.split(",") if word.strip()]
         for word in words:

@@ -128,10 +128,7 @@ class MonthCloseService:
     def manifest(self, period: str, principal: Principal) -> str:
         """The manifest of a closed month, as the exact text that was hashed.
 
-        Raises
-        ------
-        NotFound
-            If the month is not closed.
+        Raises NotFound: if the month is not closed.
         """
         _require(principal)
         return self._closed(period).manifest
@@ -139,12 +136,8 @@ class MonthCloseService:
     def checklist(self, period: str, principal: Principal, *, progress: Progress | None = None) -> Checklist:
         """What prevents closing a month now: Langfuse, ledger and Stripe are compared anew.
 
-        Raises
-        ------
-        UpstreamError
-            If Langfuse or Stripe could not be read.
-        BadParameter
-            If `period` is no month, or has not begun.
+        Raises UpstreamError: if Langfuse or Stripe could not be read. BadParameter: if `period` is no month, or has not
+        begun.
         """
         _require(principal)
         return self._check(period, principal, progress or _silent)[0]
@@ -162,9 +155,7 @@ class MonthCloseService:
     ) -> Closing:
         """Close a month, freezing its figures, unless an unaccepted obstacle prevents it; a closed one stays as it is.
 
-        Raises
-        ------
-        As `checklist`; `BadParameter` also for a cause that does not exist.
+        Raises as `checklist`; BadParameter also for a cause that does not exist.
         """
         _require(principal)
         acceptance = Acceptance.parse(accept, by=principal.name, reason=reason)
@@ -195,10 +186,7 @@ class MonthCloseService:
     def reopen(self, period: str, principal: Principal, reason: str) -> None:
         """Reopen a closed month. The manifest stays; the audit log says who reopened the month, and why.
 
-        Raises
-        ------
-        BadParameter
-            Without a reason, or if another month was closed after it.
+        Raises BadParameter: without a reason, or if another month was closed after it.
         """
         _require(principal)
         text = " ".join(reason.split())[:500]

@@ -49,14 +49,9 @@ REMEMBERED = 32
 class DirectoryEntry:
     """An organization's line of the directory, with what its events say of it.
 
-    Attributes
-    ----------
-    name, customer_id:
-        What the directory says; `None` if nothing.
-    named_customers:
-        Customers its events name themselves, sorted; a default customer is not among them.
-    at_stake:
-        Its unsent events of all time that nobody pays for.
+    name, customer_id: What the directory says; `None` if nothing.
+    named_customers: Customers its events name themselves, sorted; a default customer is not among them.
+    at_stake: Its unsent events of all time that nobody pays for.
     """
 
     organization_id: str
@@ -193,12 +188,8 @@ class Directory:
     ) -> DirectoryPreview:
         """What changes of the directory would do; nothing is written.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
-        BadParameter
-            If a change cannot be made, naming the part and why; or an organization is named twice.
+        Raises AccessDenied: unless the principal is an admin without limits. BadParameter: if a change cannot be made,
+        naming the part and why; or an organization is named twice.
         """
         _require_everything(principal)
         file_sha256 = None
@@ -245,12 +236,8 @@ class Directory:
 
         `also` writes what belongs to it, in the same transaction.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
-        BadParameter
-            If somebody changed one of the lines since the preview.
+        Raises AccessDenied: unless the principal is an admin without limits. BadParameter: if somebody changed one of
+        the lines since the preview.
         """
         _require_everything(principal)
         if not preview.steps:

@@ -67,17 +67,11 @@ _fitting = threading.Lock()
 class ForecastInput:
     """Everything a forecast is computed from, as known at the moment `at`.
 
-    Attributes
-    ----------
-    days:
-        Credits of each complete day of `zone`, consecutive, the last one being the day before `at`'s; days without
+    days: Credits of each complete day of `zone`, consecutive, the last one being the day before `at`'s; days without
         events are 0. The first one is the organization's first day, or the first that is looked at.
-    today:
-        Credits since the midnight before `at`.
-    period_start, period_end:
-        The billing period `at` is in, aware and half open; `None` if none is known.
-    used, included:
-        Credits used in the period until `at`, and those the plan includes (`None`: not known).
+    today: Credits since the midnight before `at`.
+    period_start, period_end: The billing period `at` is in, aware and half open; `None` if none is known.
+    used, included: Credits used in the period until `at`, and those the plan includes (`None`: not known).
     """
 
     at: datetime

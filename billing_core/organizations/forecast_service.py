@@ -99,10 +99,7 @@ class ForecastService:
         the notes say so. With several customers it is about the one with the largest use. `None` asks about events
         that name no organization.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin who may see the organization.
+        Raises AccessDenied: unless the principal is an admin who may see the organization.
         """
         return self.forecasts(principal, (organization_id,))[organization_id]
 
@@ -236,10 +233,7 @@ class ForecastService:
         Times without an offset are in the reporting timezone. Only days that are over, and until the end of which
         Langfuse was read, are assessed. The rows have no `split` yet: see `explained`.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin who may see the organization.
+        Raises AccessDenied: unless the principal is an admin who may see the organization.
         """
         principal.require(Role.ADMIN)
         if organization is not None:
@@ -297,12 +291,7 @@ class ForecastService:
     ) -> None:
         """Mark an anomaly as seen. `credits_shown` are the day's as the reader saw them, should they change meanwhile.
 
-        Raises
-        ------
-        NotFound
-            If that day of that organization is no anomaly.
-        BadParameter
-            For a note that is too long.
+        Raises NotFound: if that day of that organization is no anomaly. BadParameter: for a note that is too long.
         """
         self._require(principal, organization_id)
         note = " ".join(note.split())

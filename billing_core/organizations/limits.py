@@ -62,24 +62,15 @@ def pace_of(used: Decimal, start: datetime, end: datetime, now: datetime) -> Dec
 class Limit:
     """An organization and a Stripe customer that pays for it (`None`: nobody known), as far as a reader may see.
 
-    Attributes
-    ----------
-    organization_id:
-        `None`: events of the customer that name no organization.
-    state:
-        Stripe's subscription status, `none` without a subscription, `unknown` where it was not read.
-    plan:
-        Its name on the rate card, `None` if no price of the subscription is on it.
-    included:
-        Credits of the plan per period. `None` if unknown, ended, or if the period is longer than a month.
-    used:
-        Credits of the customer's events in the period, exact. `None` without a current period.
-    own_used:
-        The part of `used` that is this organization's.
-    sharing:
-        Every organization the customer pays for, sorted; one and the same object in all rows of a customer.
-    period_start, period_end:
-        The subscription's current period, half open, aware UTC; `None` where none is known to run now.
+    organization_id: `None`: events of the customer that name no organization.
+    state: Stripe's subscription status, `none` without a subscription, `unknown` where it was not read.
+    plan: Its name on the rate card, `None` if no price of the subscription is on it.
+    included: Credits of the plan per period. `None` if unknown, ended, or if the period is longer than a month.
+    used: Credits of the customer's events in the period, exact. `None` without a current period.
+    own_used: The part of `used` that is this organization's.
+    sharing: Every organization the customer pays for, sorted; one and the same object in all rows of a customer.
+    period_start, period_end: The subscription's current period, half open, aware UTC; `None` where none is known to run
+        now.
     """
 
     organization_id: str | None

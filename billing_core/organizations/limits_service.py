@@ -82,10 +82,7 @@ class Refreshed:
 class LimitsService:
     """What admins can do with plans and limits, for one principal per call. Thread-safe.
 
-    Attributes
-    ----------
-    notices:
-        What follows from limits that are reached.
+    notices: What follows from limits that are reached.
     """
 
     def __init__(
@@ -111,10 +108,7 @@ class LimitsService:
     def read(self, principal: Principal) -> LimitsReading:
         """The limits of every organization the principal may see, by organization and customer.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin.
+        Raises AccessDenied: unless the principal is an admin.
         """
         principal.require(Role.ADMIN)
         snapshot = self._last_snapshot()
@@ -128,10 +122,7 @@ class LimitsService:
     def of(self, principal: Principal, organization_id: str) -> tuple[Limit, ...]:
         """The limits of one organization; none if nothing is known of it.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin who may see it.
+        Raises AccessDenied: unless the principal is an admin who may see it.
         """
         principal.require(Role.ADMIN)
         principal.require_organization(organization_id)
@@ -148,12 +139,8 @@ class LimitsService:
         An admin limited to organizations does not learn what followed for others, nor Stripe's words, which may name
         them.
 
-        Raises
-        ------
-        SettingsError
-            Without a Stripe key.
-        UpstreamError
-            If Stripe could not be read: what was read before stays, with its age.
+        Raises SettingsError: without a Stripe key. UpstreamError: if Stripe could not be read: what was read before
+        stays, with its age.
         """
         sees_everything = principal.organizations is None
         try:

@@ -119,10 +119,7 @@ class NoticeService:
     def mark_seen(self, principal: Principal, ids: Sequence[str]) -> int:
         """Mark notices as seen in the principal's name; returns how many nobody had marked yet. Audited.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin who sees every organization: the mark is everybody's.
+        Raises AccessDenied: unless the principal is an admin who sees every organization: the mark is everybody's.
         """
         principal.require(Role.ADMIN)
         principal.require_everything("notices are marked for everybody")
@@ -131,10 +128,8 @@ class NoticeService:
     def check_limits(self, actor: str) -> NoticeRun:
         """Check limits: raise the notices that are due and deliver those that wait, in the name of `actor`.
 
-        Raises
-        ------
-        WarehouseError
-            If the ledger could not be read or written. What the webhook answers is no error: it is logged and kept.
+        Raises WarehouseError: if the ledger could not be read or written. What the webhook answers is no error: it is
+        logged and kept.
         """
         due = passed(self._limits(scope_of(system_principal(actor))), self._settings.limit_thresholds)
         raised = self._books.raise_new(due, actor=actor, now=self._clock())

@@ -45,14 +45,9 @@ class ActiveUsers:
 class OrganizationService:
     """What admins can ask about organizations. Thread-safe.
 
-    Attributes
-    ----------
-    directory:
-        Names, and customers of organizations whose events name none.
-    limits:
-        Plans, limits and notices.
-    forecasting:
-        Forecasts and anomalies.
+    directory: Names, and customers of organizations whose events name none.
+    limits: Plans, limits and notices.
+    forecasting: Forecasts and anomalies.
     """
 
     def __init__(
@@ -75,10 +70,7 @@ class OrganizationService:
     def statistics(self, params: GetUsageEventsParams, principal: Principal) -> Statistics:
         """The figures of every organization in the window of `params`, beside those of the equally long period before.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin, or if `params` name an organization outside theirs.
+        Raises AccessDenied: unless the principal is an admin, or if `params` name an organization outside theirs.
         """
         principal.require(Role.ADMIN)
         selection = select(self._ledger, self._zone, params, principal)

@@ -116,10 +116,7 @@ def rows(
     """The rows of the organizations table in a total order: the sort's value, unknown ones last, then most credits,
     then the id.
 
-    Raises
-    ------
-    BadParameter
-        If the table cannot be sorted by `sort`.
+    Raises BadParameter: if the table cannot be sorted by `sort`.
     """
     if sort not in SORTS:
         raise BadParameter("sort", sort, "one of " + ", ".join(SORTS))
@@ -145,10 +142,7 @@ def organizations_csv(
 ) -> Iterable[str]:
     """The rows of the organizations table as CSV, line by line: exact figures, unknown ones empty, no cell a formula.
 
-    Raises
-    ------
-    BadParameter
-        If the table cannot be sorted by `sort`; before the first line.
+    Raises BadParameter: if the table cannot be sorted by `sort`; before the first line.
     """
     chosen = rows(statistics, names, find=find, sort=sort, descending=descending)
     return _lines(chosen, names, statistics.total.credits.total)

@@ -287,10 +287,7 @@ class CardLoader(yaml.BaseLoader):
 def parse_rate_cards(text: str, source: str) -> RateCardFile:
     """The cards of a YAML (or JSON) text; `source` names it in errors.
 
-    Raises
-    ------
-    RateCardError
-        One line naming the source, the key, the value and what is accepted.
+    Raises RateCardError: one line naming the source, the key, the value and what is accepted.
     """
     try:
         document = yaml.load(text, Loader=CardLoader)  # noqa: S506  (it builds text only)
@@ -328,10 +325,7 @@ def builtin_cards() -> RateCardFile:
 def load_rate_cards(path: Path | None, named: str = "BILLING_RATE_CARD") -> RateCardFile:
     """The rate cards of a file, or the built-in ones without a path. `named` is what said which file, for errors.
 
-    Raises
-    ------
-    RateCardError
-        One line naming the file, the key, the value and what is accepted.
+    Raises RateCardError: one line naming the file, the key, the value and what is accepted.
     """
     if path is None:
         return builtin_cards()

@@ -191,14 +191,9 @@ def to_events(
 ) -> pa.Table:
     """Ledger rows from usage rated with the given cards: who pays, flags and status are decided here.
 
-    Parameters
-    ----------
-    usage:
-        Columns of `USAGE_SCHEMA`.
-    cards:
-        One per row; `None` where no card was in force: such an event is unpriced with 0 credits, flagged.
-    booked:
-        By id, events that are on a bill already: one that names no customer stays with whom it was booked for.
+    usage: Columns of `USAGE_SCHEMA`.
+    cards: One per row; `None` where no card was in force: such an event is unpriced with 0 credits, flagged.
+    booked: By id, events that are on a bill already: one that names no customer stays with whom it was booked for.
     """
     absurd_cost = pc.greater(usage["cost_usd"], Decimal(LARGEST_COST_USD)).fill_null(False).to_numpy()
     cost = pc.if_else(pa.array(absurd_cost), pa.scalar(None, COST), usage["cost_usd"]).cast(COST_USD)

@@ -93,16 +93,11 @@ class ReadUnderPolicy:
 class Rated:
     """Rated usage, one row per row of usage.
 
-    Attributes
-    ----------
-    events:
-        What to book: `EVENT_SCHEMA` and `POLICY_COLUMNS`. Rows that cannot be rated as they were billed are missing.
-    now:
-        `EVENT_SCHEMA`: what the policy in force makes of each, also of those that stay as they are.
-    differs:
-        Whether an event on a bill would be billed otherwise under the policy in force.
-    at_stake:
-        Credits that would be billed otherwise: all of them if another customer paid, else the difference.
+    events: What to book: `EVENT_SCHEMA` and `POLICY_COLUMNS`. Rows that cannot be rated as they were billed are
+        missing.
+    now: `EVENT_SCHEMA`: what the policy in force makes of each, also of those that stay as they are.
+    differs: Whether an event on a bill would be billed otherwise under the policy in force.
+    at_stake: Credits that would be billed otherwise: all of them if another customer paid, else the difference.
     """
 
     events: pa.Table
@@ -121,12 +116,8 @@ def rate_under(
     """Credits for rows of `USAGE_SCHEMA` under `policy`; events in `on_a_bill` are rated under the policy they were
     booked with.
 
-    Parameters
-    ----------
-    booked:
-        As `to_events` has it.
-    on_a_bill:
-        By id, events on a bill that were booked under another policy.
+    booked: As `to_events` has it.
+    on_a_bill: By id, events on a bill that were booked under another policy.
     """
     now = to_events(usage, cards, policy, booked)
     mine = fingerprint(policy)

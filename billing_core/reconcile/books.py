@@ -25,18 +25,11 @@ UPSTREAM = pa.schema(
 class ComparisonInput:
     """Everything a reconciliation compares: the tables of Langfuse, ledger and Stripe.
 
-    Attributes
-    ----------
-    window:
-        Whole UTC hours.
-    upstream:
-        As `UPSTREAM` says; `None` if Langfuse could not be read. Traces outside the window may be among them.
-    stripe:
-        (customer, start of the UTC hour) → what Stripe counts, hours without usage absent; `None` if unknown.
-    stripe_read_at:
-        When the reading of `stripe` began, aware UTC.
-    stripe_unknown:
-        Customers whose summaries could not be read.
+    window: Whole UTC hours.
+    upstream: As `UPSTREAM` says; `None` if Langfuse could not be read. Traces outside the window may be among them.
+    stripe: (customer, start of the UTC hour) → what Stripe counts, hours without usage absent; `None` if unknown.
+    stripe_read_at: When the reading of `stripe` began, aware UTC.
+    stripe_unknown: Customers whose summaries could not be read.
     """
 
     window: Window

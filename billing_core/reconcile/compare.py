@@ -39,10 +39,7 @@ Hour = tuple[str, datetime]
 def compare(books: ComparisonInput, *, now: datetime) -> Reconciliation:
     """One row per customer and UTC day with any credits, with the causes of every difference.
 
-    Parameters
-    ----------
-    now:
-        When this comparison is made, aware UTC.
+    now: When this comparison is made, aware UTC.
     """
     with _Comparison(books, now) as comparison:
         parts = comparison.parts()

@@ -119,12 +119,8 @@ def after_finalization(
     What was sent after the end but while the invoice was a draft is billed; so only as much counts as was sent for the
     whole period beyond what the invoice billed.
 
-    Parameters
-    ----------
-    late:
-        Sent intents (identifier, customer_id, stamp, value, first_attempt_at) that may be late; times aware UTC.
-    sent_in:
-        Whole credits sent to a customer for a period, late or not.
+    late: Sent intents (identifier, customer_id, stamp, value, first_attempt_at) that may be late; times aware UTC.
+    sent_in: Whole credits sent to a customer for a period, late or not.
     """
     late = list(late)
     for line in lines:

@@ -60,15 +60,11 @@ _STEPS = {step: position for position, step in enumerate(ComparisonStep)}
 class DifferencePart:
     """One part of a difference between neighbouring sources: its cause, credits and events.
 
-    Attributes
-    ----------
-    cause:
-        `None` where the ledger contradicts itself: such a part is unexplained as well.
-    credits:
-        What the earlier book has more than the later one. Opposite parts of one cause stay apart, except the
+    cause: `None` where the ledger contradicts itself: such a part is unexplained as well.
+    credits: What the earlier book has more than the later one. Opposite parts of one cause stay apart, except the
         fractions that every intent rounds down.
-    event_ids, meter_events:
-        Which usage events and which identifiers at Stripe it is about, sorted; empty where nobody can know.
+    event_ids, meter_events: Which usage events and which identifiers at Stripe it is about, sorted; empty where nobody
+        can know.
     """
 
     step: ComparisonStep
@@ -150,12 +146,8 @@ class CrossCheck:
 class Reconciliation:
     """The result of a reconciliation: a window of Langfuse, ledger and Stripe compared row by row.
 
-    Attributes
-    ----------
-    rows:
-        Sorted by customer (nobody last) and day.
-    problems:
-        Which book could not be read, in sentences; its credits are unknown in the rows concerned.
+    rows: Sorted by customer (nobody last) and day.
+    problems: Which book could not be read, in sentences; its credits are unknown in the rows concerned.
     """
 
     window: Window

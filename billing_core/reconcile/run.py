@@ -136,21 +136,12 @@ def reconcile(
     Nothing is written but the pages that `spool` holds while Langfuse is read. The caller sees to it that only
     people who may see every organization get the result.
 
-    Parameters
-    ----------
-    langfuse, stripe:
-        `None` if not connected: that book is unknown.
-    meter_id:
-        The meter whose summaries are read; needed with `stripe`.
-    progress:
-        Called with the part done, from 0 to 1, and what is being done; now and then from this thread only.
-    on_sums_read:
-        Called with a customer and what Stripe counts for it per hour, from any thread.
+    langfuse, stripe: `None` if not connected: that book is unknown.
+    meter_id: The meter whose summaries are read; needed with `stripe`.
+    progress: Called with the part done, from 0 to 1, and what is being done; now and then from this thread only.
+    on_sums_read: Called with a customer and what Stripe counts for it per hour, from any thread.
 
-    Raises
-    ------
-    WarehouseError
-        If the ledger cannot be read. Langfuse or Stripe out of reach becomes one of `problems`.
+    Raises WarehouseError: if the ledger cannot be read. Langfuse or Stripe out of reach becomes one of `problems`.
     """
     say = progress or (lambda _fraction, _doing: None)
     window = whole_hours(window)

@@ -167,26 +167,15 @@ class CardVersion:
 class Rerating:
     """The result of a re-rating: what another card, or the settings in force, would change, or did.
 
-    Attributes
-    ----------
-    start, end:
-        The window of the events' own times, half open, aware UTC; `None` is open.
-    cards:
-        Card id → SHA-256, of every card of the file.
-    organizations, customers:
-        Largest difference first.
-    events, events_changed:
-        Looked at, and different afterwards: in credits, price, card version or flags.
-    plan_limits:
-        Customers that cross their plan's included credits, largest difference first.
-    plan_limits_unknown:
-        Customers with a difference of whose plan, or use of it, nothing is known.
-    not_rerated:
-        Reason → events that keep their credits.
-    applied:
-        Whether the differences are booked.
-    settings:
-        The billing policy that took the place of a card, as JSON; `None` where a card was asked about.
+    start, end: The window of the events' own times, half open, aware UTC; `None` is open.
+    cards: Card id → SHA-256, of every card of the file.
+    organizations, customers: Largest difference first.
+    events, events_changed: Looked at, and different afterwards: in credits, price, card version or flags.
+    plan_limits: Customers that cross their plan's included credits, largest difference first.
+    plan_limits_unknown: Customers with a difference of whose plan, or use of it, nothing is known.
+    not_rerated: Reason → events that keep their credits.
+    applied: Whether the differences are booked.
+    settings: The billing policy that took the place of a card, as JSON; `None` where a card was asked about.
     """
 
     start: datetime | None

@@ -25,14 +25,9 @@ Kind = tuple[str, str, str | None, bool, bool, bool, str | None, str | None, boo
 class Waiting:
     """Events that wait for a person, or for a rule, before they may be sent, by event id.
 
-    Attributes
-    ----------
-    rules:
-        The cause of an active hold by a rule.
-    kept_back:
-        The reason of an active hold by a person.
-    failures:
-        Why an event that is free now was in error while it cost something: that it was free does not settle it.
+    rules: The cause of an active hold by a rule.
+    kept_back: The reason of an active hold by a person.
+    failures: Why an event that is free now was in error while it cost something: that it was free does not settle it.
     """
 
     rules: Mapping[str, str]

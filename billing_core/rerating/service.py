@@ -101,12 +101,8 @@ class ReratingService:
 
         Times without an offset are in the reporting timezone; `None` is open.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal works in finance or is an admin, without a limit to organizations.
-        BadParameter
-            If nothing lies between the times.
+        Raises AccessDenied: unless the principal works in finance or is an admin, without a limit to organizations.
+        BadParameter: if nothing lies between the times.
         """
         return self._rerate_slices(principal, start, end, self._by_cards(cards), progress)
 
@@ -162,14 +158,8 @@ class ReratingService:
         its audit entry. Killed anywhere, what is booked stays, and the same call books the rest; once all is booked,
         it changes nothing.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without a limit to organizations.
-        BadParameter
-            If nothing lies between the times.
-        RateCardError
-            If a card has the id of another one that events were rated with.
+        Raises AccessDenied: unless the principal is an admin without a limit to organizations. BadParameter: if nothing
+        lies between the times. RateCardError: if a card has the id of another one that events were rated with.
         """
         return self._book(principal, start, end, self._by_cards(cards), progress, on_wait)
 

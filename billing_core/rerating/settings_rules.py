@@ -63,12 +63,8 @@ def under_settings(
 ) -> UnderSettings:
     """Stored events (columns `SETTINGS_NEEDED`, or all) as `policy` would bill them.
 
-    Parameters
-    ----------
-    policies:
-        Every policy that events were booked under, by fingerprint.
-    reread:
-        By id, what was read under `policy` of events that stayed as they were sent.
+    policies: Every policy that events were booked under, by fingerprint.
+    reread: By id, what was read under `policy` of events that stayed as they were sent.
     """
     if not events.num_rows:
         return UnderSettings(events, RERATED.empty_table())

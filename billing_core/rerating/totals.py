@@ -26,14 +26,9 @@ ALL_OF_IT = (100,)
 class RerateTotals:
     """The totals of a re-rating over all slices added so far.
 
-    Attributes
-    ----------
-    events, changed:
-        Looked at, and different afterwards.
-    customers:
-        Everybody who would pay something else.
-    in_period:
-        Customer → the difference in credits of its events inside its current period.
+    events, changed: Looked at, and different afterwards.
+    customers: Everybody who would pay something else.
+    in_period: Customer → the difference in credits of its events inside its current period.
     """
 
     def __init__(self, periods: Periods) -> None:

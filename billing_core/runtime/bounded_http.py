@@ -116,10 +116,7 @@ class _Bounds:
     def remaining(self, timeout: float | None) -> float | None:
         """Seconds that the next wait may take.
 
-        Raises
-        ------
-        AnswerTooSlow
-            If the time is over.
+        Raises AnswerTooSlow: if the time is over.
         """
         deadline = getattr(self._mine, "deadline", None)
         if deadline is None:
@@ -269,10 +266,7 @@ class DeadlineCutter:
     def watching(self, connection: socket | None, deadline: float) -> Iterator[None]:
         """A context that closes `connection` if it has not ended by `deadline` (of `time.monotonic`).
 
-        Raises
-        ------
-        TimeoutError
-            If it was cut; in the place of whatever the cut caused.
+        Raises TimeoutError: if it was cut; in the place of whatever the cut caused.
         """
         if connection is None:
             yield

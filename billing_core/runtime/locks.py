@@ -43,10 +43,7 @@ def exclusive(
 ) -> Iterator[None]:
     """A context that holds the lock at `path`; waits for another holder, after calling `on_wait` once.
 
-    Raises
-    ------
-    LockHeld
-        Naming the holder, when it did not let go within the patience (`PATIENCE_SECONDS`).
+    Raises LockHeld: naming the holder, when it did not let go within the patience (`PATIENCE_SECONDS`).
     """
     patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,9 @@ from collections.abc import Callable
 class Pace:
     """A rate limiter that gives out evenly spaced slots. Thread-safe.
 
-    Parameters
-    ----------
-    per_second:
-        The most calls to start in a second, evenly spaced; `None` for no limit of our own.
-    burst_seconds:
-        By how much calls may come early after a rest.
-    clock:
-        Monotonic seconds.
+    per_second: The most calls to start in a second, evenly spaced; `None` for no limit of our own.
+    burst_seconds: By how much calls may come early after a rest.
+    clock: Monotonic seconds.
     """
 
     def __init__(

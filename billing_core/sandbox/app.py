@@ -36,12 +36,7 @@ def create_app(
     `clock` returns milliseconds since 1970 and decides which rows have arrived. In the file `stripe_journal` Stripe's
     face keeps what it received, for the next start.
 
-    Raises
-    ------
-    ValueError
-        If `mode` is none of `v4`, `v3`, `dual`.
-    SettingsError
-        If the journal cannot be used.
+    Raises ValueError: if `mode` is none of `v4`, `v3`, `dual`. SettingsError: if the journal cannot be used.
     """
     app = Starlette(
         routes=[*common.routes(), *v2.routes(), *legacy.routes(), *stripe.routes(), *faults.routes()],

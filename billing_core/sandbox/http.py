@@ -97,10 +97,7 @@ def not_found(message: str, error: str | None = "LangfuseNotFoundError") -> Http
 def check_key(request: Request) -> None:
     """Basic authentication with the sandbox's fixed keys.
 
-    Raises
-    ------
-    Refusal
-        401, with only a message, as Langfuse does.
+    Raises Refusal: 401, with only a message, as Langfuse does.
     """
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     try:
@@ -120,10 +117,7 @@ def in_text(request: Request, name: str) -> str | None:
 def whole_number(request: Request, name: str, *, default: int, maximum: int | None) -> int:
     """A number of at least 1 and at most `maximum`.
 
-    Raises
-    ------
-    Refusal
-        400 naming the parameter.
+    Raises Refusal: 400 naming the parameter.
     """
     text = in_text(request, name)
     if text is None:
@@ -138,10 +132,7 @@ def whole_number(request: Request, name: str, *, default: int, maximum: int | No
 def time_window(request: Request, start: str, end: str) -> tuple[int, int]:
     """Half-open window in milliseconds since 1970, open where a parameter is absent.
 
-    Raises
-    ------
-    Refusal
-        400 for anything but ISO 8601 with an offset.
+    Raises Refusal: 400 for anything but ISO 8601 with an offset.
     """
     bounds = [-(2**62), 2**62]
     for index, name in enumerate((start, end)):

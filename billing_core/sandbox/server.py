@@ -69,10 +69,7 @@ def serve(
     The data is generated after that, in a thread; the first requests wait for it. `ends_with_parent` ends the
     process when its standard input closes or its parent dies.
 
-    Raises
-    ------
-    SettingsError
-        If the address cannot be listened on, or the journal not be used.
+    Raises SettingsError: if the address cannot be listened on, or the journal not be used.
     """
     app = create_app(dataset, mode=mode, latency_seconds=latency_seconds, stripe_journal=stripe_journal)
     listener = _listen(host, port)
@@ -149,10 +146,7 @@ def run_command(
 ) -> None:
     """The `sandbox` command: prints the environment to use, one `export NAME=value` per line, and serves till Ctrl-C.
 
-    Raises
-    ------
-    SettingsError
-        For an address, a number, a mode or a journal that cannot be used.
+    Raises SettingsError: for an address, a number, a mode or a journal that cannot be used.
     """
 
     def announce(url: str) -> None:
@@ -183,12 +177,8 @@ class SandboxProcess:
     It ends with `stop`, with the `with` block, and with this process, however that ends. With `stripe_journal`, a
     file, Stripe's face remembers from one start to the next what was sent to it.
 
-    Attributes
-    ----------
-    url:
-        Base URL of both APIs, without a slash at the end.
-    environment:
-        The variables for the clients. `BILLING_MODE` is not among them.
+    url: Base URL of both APIs, without a slash at the end.
+    environment: The variables for the clients. `BILLING_MODE` is not among them.
     """
 
     def __init__(
@@ -232,10 +222,7 @@ class SandboxProcess:
     def start(self) -> Self:
         """Start the child and wait until it accepts requests.
 
-        Raises
-        ------
-        UpstreamError
-            If it ends, or stays silent for `start_seconds`.
+        Raises UpstreamError: if it ends, or stays silent for `start_seconds`.
         """
         root = str(Path(__file__).parents[2])
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)

@@ -19,10 +19,7 @@ MOST_DIGITS = 15
 def check(event: MeterEvent) -> None:
     """Refuse a meter event that Stripe would misread.
 
-    Raises
-    ------
-    ValueError
-        In one line, naming the value.
+    Raises ValueError: in one line, naming the value.
     """
     for name, text in (("identifier", event.identifier), ("event_name", event.event_name)):
         if not 1 <= len(text) <= LONGEST_TEXT:

@@ -92,16 +92,10 @@ class Hold:
 class PushPlan:
     """The result of planning a push: intents and holds to write down.
 
-    Attributes
-    ----------
-    intents:
-        identifier, event_name, customer_id, source, revision, stamp, credits, carried_before, value, events.
-    coverage:
-        identifier, event_id, customer_id, credits: every intent's credits are the sum of its rows here.
-    carried:
-        Ids of pending events that wait because their customer has less than a whole credit so far.
-    complete:
-        Ids of pending events whose credits are covered already: nothing is owed for them.
+    intents: identifier, event_name, customer_id, source, revision, stamp, credits, carried_before, value, events.
+    coverage: identifier, event_id, customer_id, credits: every intent's credits are the sum of its rows here.
+    carried: Ids of pending events that wait because their customer has less than a whole credit so far.
+    complete: Ids of pending events whose credits are covered already: nothing is owed for them.
     """
 
     intents: pa.Table
@@ -127,14 +121,9 @@ def plan(
 ) -> PushPlan:
     """The intents for everything that `candidates` owe beyond what is `covered`.
 
-    Parameters
-    ----------
-    candidates, covered:
-        As `CANDIDATES` and `COVERED` say.
-    carried:
-        Customer → credits covered by earlier valid intents minus whole credits they carry; absent means 0.
-    revisions:
-        (customer, source) → number of intents there have been, whatever became of them.
+    candidates, covered: As `CANDIDATES` and `COVERED` say.
+    carried: Customer → credits covered by earlier valid intents minus whole credits they carry; absent means 0.
+    revisions: (customer, source) → number of intents there have been, whatever became of them.
     """
     rows, complete = owed(candidates, covered)
     entries = _Entries.of(rows, calendars, rules)

@@ -77,10 +77,7 @@ class StripeProvider:
 
         Only Stripe itself is sent at a pace of our own; another base limits by 429 if it wants to.
 
-        Raises
-        ------
-        SettingsError
-            Without STRIPE_API_KEY, or with one that cannot be a key.
+        Raises SettingsError: without STRIPE_API_KEY, or with one that cannot be a key.
         """
         if settings.stripe_api_key is None:
             raise SettingsError("STRIPE_API_KEY: not set; give a restricted key that may read billing meters")
@@ -117,13 +114,9 @@ class StripeProvider:
     def preflight(self) -> Meter:
         """The meter that credits go to, checked; to be called before anything is sent.
 
-        Raises
-        ------
-        SettingsError
-            If there is none or more than one of that event name, if its configuration would miscount credits, or if
-            it belongs to the other mode than the key.
-        UpstreamError
-            If Stripe could not be reached or refused.
+        Raises SettingsError: if there is none or more than one of that event name, if its configuration would miscount
+        credits, or if it belongs to the other mode than the key. UpstreamError: if Stripe could not be reached or
+        refused.
         """
         name = self._meter_event_name
         found = [meter for meter in self._meters() if meter.event_name == name]
@@ -213,14 +206,8 @@ class StripeProvider:
 
         The numbers lag behind what was accepted, without a published limit. Every bucket must be summed.
 
-        Raises
-        ------
-        BadParameter
-            If the ends are not on whole minutes, hours or UTC days as `grouping` needs.
-        NotFound
-            If Stripe does not know the customer.
-        UpstreamError
-            As everywhere.
+        Raises BadParameter: if the ends are not on whole minutes, hours or UTC days as `grouping` needs. NotFound: if
+        Stripe does not know the customer. UpstreamError: as everywhere.
         """
         seconds, accepted = ALIGNMENT[grouping]
         for name, moment in (("start", start), ("end", end)):

@@ -21,12 +21,8 @@ PASSING = frozenset({408, 409, 425})
 class ReadFailed(UpstreamError):
     """A read from Stripe was refused or not answered.
 
-    Attributes
-    ----------
-    status:
-        HTTP status, `None` without an answer.
-    code, param:
-        As Stripe's error names them.
+    status: HTTP status, `None` without an answer.
+    code, param: As Stripe's error names them.
     """
 
     def __init__(self, text: str, answer: StripeResponse | None = None) -> None:
@@ -53,10 +49,7 @@ class JsonReader:
     ) -> dict[str, Any]:
         """One object of Stripe's API. `method` is `post` for previews, which change nothing.
 
-        Raises
-        ------
-        ReadFailed
-            In one line.
+        Raises ReadFailed: in one line.
         """
         failures = limits = 0
         limited_seconds = 0.0

@@ -41,10 +41,7 @@ class StreamSink(ThreadedSink[Batch]):
     Stripe answers for a batch as a whole: a refused one is halved until the bad event is alone. Rejections of
     single events arrive later, as error reports; duplicates are dropped silently.
 
-    Parameters
-    ----------
-    clock:
-        Monotonic seconds; the token's age is measured with it, so a wrong wall clock does no harm.
+    clock: Monotonic seconds; the token's age is measured with it, so a wrong wall clock does no harm.
     """
 
     def __init__(
@@ -105,12 +102,7 @@ class _Sessions:
     def token(self, instead_of: str | None = None) -> str:
         """A token that lasts; a new one if the current one is old or is the one Stripe no longer takes.
 
-        Raises
-        ------
-        NoAnswer
-            No session could be had now; no meter event was sent.
-        Barred
-            This key may not open one.
+        Raises NoAnswer: no session could be had now; no meter event was sent. Barred: this key may not open one.
         """
         with self._lock:
             current = self._current

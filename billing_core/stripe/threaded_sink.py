@@ -24,12 +24,8 @@ Parcel = TypeVar("Parcel")
 class ThreadedSink(ABC, Generic[Parcel]):
     """A `Sink` that sends from several threads; subclasses say how events are packed and what one delivery is.
 
-    Parameters
-    ----------
-    per_second:
-        Calls a second at most; `None` for no limit of our own.
-    workers:
-        Calls in flight at most.
+    per_second: Calls a second at most; `None` for no limit of our own.
+    workers: Calls in flight at most.
     """
 
     def __init__(

@@ -39,10 +39,7 @@ PIECE_BYTES = 64 * 1024
 class NoResponse(Exception):
     """No response came from Stripe.
 
-    Attributes
-    ----------
-    was_sent:
-        Whether Stripe may have received the request all the same.
+    was_sent: Whether Stripe may have received the request all the same.
     """
 
     def __init__(self, text: str, *, was_sent: bool) -> None:
@@ -53,14 +50,9 @@ class NoResponse(Exception):
 class Connection:
     """A Stripe account through its SDK, safe to share between threads; the key never leaves it.
 
-    Parameters
-    ----------
-    base:
-        Sends every call here, streams of meter events included; `None` is Stripe.
-    timeout_seconds:
-        For connecting, and for each wait on the answer.
-    answer_seconds, answer_bytes:
-        What a whole answer may take.
+    base: Sends every call here, streams of meter events included; `None` is Stripe.
+    timeout_seconds: For connecting, and for each wait on the answer.
+    answer_seconds, answer_bytes: What a whole answer may take.
     """
 
     def __init__(
@@ -108,10 +100,7 @@ class Connection:
     ) -> StripeResponse:
         """One exchange with Stripe, never repeated. `token` replaces the key for this call.
 
-        Raises
-        ------
-        NoAnswer
-            Nothing came back.
+        Raises NoAnswer: nothing came back.
         """
         options = {"idempotency_key": idempotency_key, "api_key": token}
         given = {key: value for key, value in options.items() if value is not None}

@@ -118,10 +118,7 @@ class AccountCache:
         """Id and live mode of the meter credits go to, checked at Stripe, or up to an hour old while reads are
         rationed.
 
-        Raises
-        ------
-        SettingsError, UpstreamError
-            As `StripeProvider.preflight` does.
+        Raises SettingsError, UpstreamError: as `StripeProvider.preflight` does.
         """
         kept = self._snapshots.read("meter")
         if kept and self._is_spared(kept[0].read_at):
@@ -146,11 +143,8 @@ class AccountCache:
         period has ended since. Of customers `of` that Stripe's lists leave out, as those on a test clock, subscriptions
         and drafts are asked for by customer.
 
-        Raises
-        ------
-        UpstreamError
-            If subscriptions or draft invoices cannot be read: without billing periods nothing may be sent, and
-            without drafts late usage would pass for too late.
+        Raises UpstreamError: if subscriptions or draft invoices cannot be read: without billing periods nothing may be
+        sent, and without drafts late usage would pass for too late.
         """
         kept = stored_snapshot(self._snapshots)
         now = self._clock()

@@ -67,14 +67,9 @@ class CarriedFraction:
 class Pipeline:
     """The credits in each stage of the way to Stripe. Times are aware UTC.
 
-    Attributes
-    ----------
-    stages:
-        Every stage, also empty ones; together they are the whole ledger.
-    corrections:
-        What sent events owe beyond what was sent for them (positive or negative): not part of `stages`.
-    oldest_unsent:
-        Start of the oldest event that is pending or sending.
+    stages: Every stage, also empty ones; together they are the whole ledger.
+    corrections: What sent events owe beyond what was sent for them (positive or negative): not part of `stages`.
+    oldest_unsent: Start of the oldest event that is pending or sending.
     """
 
     stages: dict[PipelineStage, Amounts]
@@ -118,14 +113,9 @@ class PushOutlook(NamedTuple):
 class RetryOutlook:
     """What the next push would do with events that are retried now, by its own planning.
 
-    Attributes
-    ----------
-    sent:
-        Events that meter events would cover, with what they owe. Their customer's fraction of a credit is carried on.
-    waiting:
-        Events that are not settled yet, or whose customer owes less than a whole credit so far.
-    held:
-        Cause → events that would be held again.
+    sent: Events that meter events would cover, with what they owe. Their customer's fraction of a credit is carried on.
+    waiting: Events that are not settled yet, or whose customer owes less than a whole credit so far.
+    held: Cause → events that would be held again.
     """
 
     sent: Amounts

@@ -636,12 +636,8 @@ def push(
     """Send the credits that are owed to Stripe; the caller makes sure that only one push runs at a time. The caller
     makes sure that only one push runs at a time.
 
-    Raises
-    ------
-    SettingsError
-        If the meter or key cannot be used, or belong to another account than earlier pushes went to.
-    UpstreamError
-        If Stripe cannot be reached, or the billing periods cannot be read.
+    Raises SettingsError: if the meter or key cannot be used, or belong to another account than earlier pushes went to.
+    UpstreamError: if Stripe cannot be reached, or the billing periods cannot be read.
     """
     one = _Push(ledger, provider, settings, actor=actor, clock=clock, progress=progress)
     return one.preview() if dry_run else one.run()
@@ -661,12 +657,7 @@ def outlook_of_retried(
 ) -> dict[str, PushOutlook]:
     """What the next push would do with each event if it were retried now, by a push's own planning; nothing is changed.
 
-    Raises
-    ------
-    SettingsError
-        If the meter or key cannot be used.
-    UpstreamError
-        If Stripe cannot be reached.
+    Raises SettingsError: if the meter or key cannot be used. UpstreamError: if Stripe cannot be reached.
     """
     return _Push(ledger, provider, settings, actor=actor, clock=clock, progress=None).fates(event_ids)
 

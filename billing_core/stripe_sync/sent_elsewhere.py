@@ -70,14 +70,9 @@ class Owed(NamedTuple):
 class ClearedToSend:
     """Which customers' hours a push may send usage for, and which events it must keep back.
 
-    Attributes
-    ----------
-    places:
-        Where usage may be sent to.
-    keep_back:
-        What may not, because Stripe may count it already.
-    unread:
-        Customer → why Stripe's sums could not be read: nothing is sent for it into the places that are missing.
+    places: Where usage may be sent to.
+    keep_back: What may not, because Stripe may count it already.
+    unread: Customer → why Stripe's sums could not be read: nothing is sent for it into the places that are missing.
     """
 
     places: frozenset[Place] = frozenset()

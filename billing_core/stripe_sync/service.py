@@ -109,12 +109,8 @@ class StripeSyncService:
     ) -> PushResult:
         """Send what is owed to Stripe; one push at a time per ledger. With `dry_run` nothing is sent or stored.
 
-        Raises
-        ------
-        SettingsError
-            Without a Stripe key, or if the meter or key cannot be used.
-        UpstreamError, WarehouseError
-            If a side could not be reached; what was sent is known, the next push goes on from there.
+        Raises SettingsError: without a Stripe key, or if the meter or key cannot be used. UpstreamError,
+        WarehouseError: if a side could not be reached; what was sent is known, the next push goes on from there.
         """
         from billing_core.stripe_sync.push import push  # brings Stripe's SDK, which nothing else needs
 
@@ -183,12 +179,8 @@ class StripeSyncService:
     def retry_outlook(self, principal: Principal, preview: DecisionPreview) -> RetryOutlook:
         """What the next push would do with the events of a retry preview, by its own planning.
 
-        Raises
-        ------
-        SettingsError
-            Without a Stripe key, or if the meter or key cannot be used.
-        UpstreamError, WarehouseError
-            If a side could not be reached.
+        Raises SettingsError: without a Stripe key, or if the meter or key cannot be used. UpstreamError,
+        WarehouseError: if a side could not be reached.
         """
         from billing_core.stripe_sync.push import outlook_of_retried  # brings Stripe's SDK, which nothing else needs
 
@@ -202,10 +194,7 @@ class StripeSyncService:
     def decide(self, principal: Principal, preview: DecisionPreview, *, reason: str = "") -> int:
         """Carry out a previewed decision for those of its events that are unchanged since; returns how many.
 
-        Raises
-        ------
-        BadParameter
-            If a hold gives no reason: somebody will ask for it.
+        Raises BadParameter: if a hold gives no reason: somebody will ask for it.
         """
         _require_everything(principal, Role.ADMIN)
         reason = " ".join(reason.split())[:LONGEST_REASON]
@@ -325,12 +314,7 @@ class StripeSyncService:
 
         A failed read comes back as `unknown`, with what was known last and when.
 
-        Raises
-        ------
-        SettingsError
-            Without a Stripe key.
-        NotFound
-            If Stripe knows no such customer.
+        Raises SettingsError: without a Stripe key. NotFound: if Stripe knows no such customer.
         """
         _require_everything(principal, *READERS)
         with self._connected() as provider:
@@ -356,12 +340,8 @@ class StripeSyncService:
         Nothing of them is returned: `organizations.limits` shows each admin what concerns theirs. Returns what could
         not be read, in words.
 
-        Raises
-        ------
-        SettingsError
-            Without a Stripe key.
-        UpstreamError
-            If subscriptions or drafts could not be read; what was read before stays, and why is remembered too.
+        Raises SettingsError: without a Stripe key. UpstreamError: if subscriptions or drafts could not be read; what
+        was read before stays, and why is remembered too.
         """
         principal.require(Role.ADMIN)
         self._ledger.claim(self._settings.mode)

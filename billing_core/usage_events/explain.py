@@ -92,18 +92,11 @@ def explain(
 ) -> EventExplanation:
     """The explanation of one stored event: a step per rate applied, its earlier states, closes and Stripe intents.
 
-    Parameters
-    ----------
-    stored:
-        The event's ledger row (all stored columns).
-    revisions:
-        Its superseded rows, oldest first.
-    card:
-        The card it was rated with; `None` for credits the earlier system recorded.
-    intents:
-        The meter events it was, or is to be, sent with.
-    closed:
-        What closed months say of it: (month, frozen row), oldest close first.
+    stored: The event's ledger row (all stored columns).
+    revisions: Its superseded rows, oldest first.
+    card: The card it was rated with; `None` for credits the earlier system recorded.
+    intents: The meter events it was, or is to be, sent with.
+    closed: What closed months say of it: (month, frozen row), oldest close first.
     """
     steps = [
         _read(event, stored),

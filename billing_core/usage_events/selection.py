@@ -25,12 +25,8 @@ _COLUMNS = {
 def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, principal: Principal) -> Selection:
     """The events `params` ask for, as far as `principal` may see them; times without an offset are in `zone`.
 
-    Raises
-    ------
-    BadParameter
-        If the window holds nothing.
-    AccessDenied
-        If `params.organization` names one outside the principal's.
+    Raises BadParameter: if the window holds nothing. AccessDenied: if `params.organization` names one outside the
+    principal's.
     """
     for organization in params.organization:
         principal.require_organization(organization)

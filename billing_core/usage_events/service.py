@@ -56,12 +56,8 @@ class UsageEventsService:
     def get_usage_events(self, params: GetUsageEventsParams, principal: Principal) -> UsageEventsResponse:
         """One page of usage events with exact totals over the whole filter.
 
-        Raises
-        ------
-        BadParameter
-            Naming the parameter, e.g. an empty window.
-        AccessDenied
-            If `params.organization` names one outside the principal's.
+        Raises BadParameter: naming the parameter, e.g. an empty window. AccessDenied: if `params.organization` names
+        one outside the principal's.
         """
         selection = self._select(params, principal)
         sums = self._totals(selection)
@@ -117,10 +113,7 @@ class UsageEventsService:
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
         """The explanation of how an event came to its credits and how far they got.
 
-        Raises
-        ------
-        NotFound
-            If there is no such event, or the principal may not see it.
+        Raises NotFound: if there is no such event, or the principal may not see it.
         """
         scope = scope_of(principal)
         found = None if "\0" in event_id else self._ledger.engine.read(queries.event(scope, event_id))

@@ -22,14 +22,9 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t|]*\Z', re.IGNORECASE)
 class Dialect:
     """How a CSV file is written: encoding, separator, header.
 
-    Attributes
-    ----------
-    separator:
-        Between its cells.
-    header:
-        The names in its first row that holds anything, without blanks around them; empty if there is no such row.
-    is_complete:
-        Whether the line of the header ends within the text that was looked at.
+    separator: Between its cells.
+    header: The names in its first row that holds anything, without blanks around them; empty if there is no such row.
+    is_complete: Whether the line of the header ends within the text that was looked at.
     """
 
     separator: str

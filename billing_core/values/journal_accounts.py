@@ -24,10 +24,8 @@ class JournalAccounts:
         """The accounts from text like `receivable=1200,ai_tokens=4000,compute=4010,storage=4020`; what is not named
         keeps its default.
 
-        Raises
-        ------
-        BadParameter
-            If a name is unknown or given twice, an account is no account, or receivable is also a revenue account.
+        Raises BadParameter: if a name is unknown or given twice, an account is no account, or receivable is also a
+        revenue account.
         """
         known = tuple(field.name for field in fields(cls))
         given: dict[str, str] = {}

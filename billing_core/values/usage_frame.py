@@ -133,10 +133,7 @@ def whole_hours(window: Window) -> Window:
 def window_in(zone: ZoneInfo, start: datetime, end: datetime) -> Window:
     """The window `[start, end)` in UTC; times without an offset are in `zone`.
 
-    Raises
-    ------
-    BadParameter
-        If nothing lies between them.
+    Raises BadParameter: if nothing lies between them.
     """
     start, end = (aware_in(zone, time).astimezone(UTC) for time in (start, end))
     if start >= end:
@@ -152,10 +149,7 @@ def aware_in(zone: ZoneInfo, time: datetime) -> datetime:
 def zone_named(parameter: str, name: str) -> ZoneInfo:
     """The timezone with an IANA name.
 
-    Raises
-    ------
-    BadParameter
-        If there is none.
+    Raises BadParameter: if there is none.
     """
     try:
         return ZoneInfo(name)

@@ -33,20 +33,12 @@ class KeyMeaning(StrEnum):
 class UsageKey(NamedTuple):
     """The meaning of one usage key.
 
-    Attributes
-    ----------
-    token_class:
-        Its index in `TOKEN_CLASSES`; only for tokens.
-    is_whole:
-        All tokens of its side, or what is left of them once the others are taken out (`input`, `prompt_tokens`).
-    is_side_total:
-        Says that it is the total of its side (`total_input_tokens`).
-    is_detail:
-        Stands inside a `…_details` object: a part of its side's whole, not beside it.
-    meaning:
-        Keys of one meaning are spellings of the same number.
-    is_known:
-        Every word of it is one we know; otherwise its class is a guess.
+    token_class: Its index in `TOKEN_CLASSES`; only for tokens.
+    is_whole: All tokens of its side, or what is left of them once the others are taken out (`input`, `prompt_tokens`).
+    is_side_total: Says that it is the total of its side (`total_input_tokens`).
+    is_detail: Stands inside a `…_details` object: a part of its side's whole, not beside it.
+    meaning: Keys of one meaning are spellings of the same number.
+    is_known: Every word of it is one we know; otherwise its class is a guess.
     """
 
     counted: KeyMeaning

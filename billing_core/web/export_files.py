@@ -103,10 +103,7 @@ async def job_focus_metadata(request: Request) -> Response:
 def request_in(query: Mapping[str, list[str]]) -> tuple[ExportRequest, bool]:
     """The export request of a query string, and whether its manifest is wanted instead of the file.
 
-    Raises
-    ------
-    BadParameter
-        Naming the parameter.
+    Raises BadParameter: naming the parameter.
     """
     own: dict[str, str] = {}
     for name in _OWN:

@@ -73,10 +73,7 @@ class ExportJobs:
     def start(self, service: BillingService, principal: Principal, request: ExportRequest) -> str:
         """Begin a background export in the name of `principal`; returns its id.
 
-        Raises
-        ------
-        BadParameter
-            If there is no such file, or too many exports are at work already.
+        Raises BadParameter: if there is no such file, or too many exports are at work already.
         """
         name = service.exports.file_name(request)
         with self._turn:
@@ -95,10 +92,7 @@ class ExportJobs:
     def state(self, job_id: str, principal: Principal) -> ExportState:
         """The state of a background export: how far it is, or how it ended.
 
-        Raises
-        ------
-        NotFound
-            If there is no such export, or it is somebody else's: the two read the same.
+        Raises NotFound: if there is no such export, or it is somebody else's: the two read the same.
         """
         return self._mine(job_id, principal).state
 
@@ -109,10 +103,7 @@ class ExportJobs:
     def file(self, job_id: str, principal: Principal) -> tuple[Path, ExportResult]:
         """The finished file of a background export, and its result.
 
-        Raises
-        ------
-        NotFound
-            As `state`; also while there is no file.
+        Raises NotFound: as `state`; also while there is no file.
         """
         job = self._mine(job_id, principal)
         if job.state.result is None:

@@ -63,10 +63,7 @@ class JobState(Generic[P, R]):
 class Job(Generic[P, R]):
     """A kind of background job, at most one run at a time; any thread may start it or read its state.
 
-    Parameters
-    ----------
-    name:
-        As the log and the thread shall call it.
+    name: As the log and the thread shall call it.
     """
 
     def __init__(self, name: str) -> None:

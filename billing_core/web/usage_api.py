@@ -21,10 +21,7 @@ def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:
 
     Only `without` means all of them: the events that lack everything named.
 
-    Raises
-    ------
-    BadParameter
-        Naming the parameter; also when one that has a single value is repeated.
+    Raises BadParameter: naming the parameter; also when one that has a single value is repeated.
     """
     values: dict[str, Any] = {}
     for name, given in query.items():

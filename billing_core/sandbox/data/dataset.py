@@ -27,10 +27,7 @@ class SandboxDataset:
     With `taken_over`, an earlier system billed every customer up to the billing period that is current then, and
     marked those traces.
 
-    Raises
-    ------
-    ValueError
-        If `events` or `days` is not positive, or `now` has no offset.
+    Raises ValueError: if `events` or `days` is not positive, or `now` has no offset.
     """
 
     def __init__(

@@ -63,10 +63,7 @@ async def reset(receive: Receive) -> None:
 
     ASGI has no word for this, so the transport is taken from uvicorn's request, whose method `receive` is.
 
-    Raises
-    ------
-    ConnectionResetError
-        In front of any other server, which makes what it can of it.
+    Raises ConnectionResetError: in front of any other server, which makes what it can of it.
     """
     while isinstance(receive, _Replayed):
         receive = receive.receive

@@ -33,24 +33,16 @@ class Fault(msgspec.Struct):
 
     Applies to paths that start with `path_prefix`, `times` times (null: until deleted).
 
-    Attributes
-    ----------
-    kind:
-        `429`, `500_timeout`, `422`, `503`, `504_html`, `401`, `403`, `404_html`, `409`, `html` (a 200): refused unseen.
-        `reset`: the connection is reset, unseen.
-        `slow`, `cut`, `broken_json`, `duplicate_cursor`: the true answer, late or spoilt.
-        `after_success_500`, `after_success_timeout`, `after_success_cut`: the work is done, and then the answer is a
-        500, or comes after `seconds`, or never because the connection is reset.
-    seconds:
-        The delay of `slow` and `after_success_timeout`.
-    retry_after:
-        The header of `429`.
-    min_window_seconds:
-        Only requests whose time window is longer, or open, are hit.
-    body_contains:
-        Only requests with this text in their decoded query or body are hit.
-    stored:
-        Stripe keeps a `500_timeout` under the Idempotency-Key and gives it again. It always keeps `after_success_500`.
+    kind: `429`, `500_timeout`, `422`, `503`, `504_html`, `401`, `403`, `404_html`, `409`, `html` (a 200): refused
+        unseen. `reset`: the connection is reset, unseen. `slow`, `cut`, `broken_json`, `duplicate_cursor`: the true
+        answer, late or spoilt. `after_success_500`, `after_success_timeout`, `after_success_cut`: the work is done, and
+        then the answer is a 500, or comes after `seconds`, or never because the connection is reset.
+    seconds: The delay of `slow` and `after_success_timeout`.
+    retry_after: The header of `429`.
+    min_window_seconds: Only requests whose time window is longer, or open, are hit.
+    body_contains: Only requests with this text in their decoded query or body are hit.
+    stored: Stripe keeps a `500_timeout` under the Idempotency-Key and gives it again. It always keeps
+        `after_success_500`.
     """
 
     path_prefix: str

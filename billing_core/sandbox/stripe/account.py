@@ -167,10 +167,7 @@ class Account:
     ) -> ReceivedEvent:
         """Take one event with everything but the duplicate rule subject to the switches; `timestamp` in Unix seconds.
 
-        Raises
-        ------
-        Refused
-            If it breaks a rule that is checked at once, or is a duplicate.
+        Raises Refused: if it breaks a rule that is checked at once, or is a duplicate.
         """
         now, most = self.now(), self.switches.archive_meters_after
         if most is not None and len(self.book.events) >= most:
@@ -211,10 +208,7 @@ class Account:
     def cancel(self, event_name: str, identifier: str) -> None:
         """Cancel one event.
 
-        Raises
-        ------
-        Refused
-            If there is none, it is cancelled already, or it came more than 24 hours ago.
+        Raises Refused: if there is none, it is cancelled already, or it came more than 24 hours ago.
         """
         event, now = self.book.find(identifier, event_name), self.now()
         if event is None:
@@ -229,10 +223,7 @@ class Account:
     def one_in_flight(self, event_name: str, payload: Mapping[str, str]) -> Iterator[None]:
         """One call at a time per meter and customer.
 
-        Raises
-        ------
-        BlockingIOError
-            While there is another.
+        Raises BlockingIOError: while there is another.
         """
         key = event_name, self._customer_named(event_name, payload)
         if key in self._in_flight:

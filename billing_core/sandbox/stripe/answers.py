@@ -38,10 +38,7 @@ class IdempotentResponses:
     def begin(self, key: str, path: str, body: bytes, now: int) -> SentResponse | None:
         """The kept answer, or `None`: then the caller works, and ends with `keep` or `forget`.
 
-        Raises
-        ------
-        Refusal
-            400 if the key was used for something else, 409 while the first request is still worked on.
+        Raises Refusal: 400 if the key was used for something else, 409 while the first request is still worked on.
         """
         if len(key) > LONGEST_KEY:
             raise invalid(f"Idempotency keys may have at most {LONGEST_KEY} characters.", kind="idempotency_error")

@@ -160,12 +160,7 @@ async def accept_one(
     """Accept one meter event (`timestamp` in Unix seconds) as slowly as the switches say, one call at a time per
     customer.
 
-    Raises
-    ------
-    HttpError
-        While another call of the customer is under way.
-    Refused
-        As `Account.accept`.
+    Raises HttpError: while another call of the customer is under way. Refused: as `Account.accept`.
     """
     try:
         with account.one_in_flight(event_name, payload):

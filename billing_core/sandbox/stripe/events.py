@@ -43,18 +43,12 @@ Source = Literal["v1", "v2", "stream", "planted"]
 class ReceivedEvent(msgspec.Struct, eq=False, gc=False):
     """One received event.
 
-    Attributes
-    ----------
-    customer:
-        As the payload names it; `None` if it names none.
-    amount:
-        The value; `None` if it is not a number.
-    timestamp:
-        Unix seconds.
-    received, cancelled, reported:
-        Milliseconds since 1970 on Stripe's clock: received, cancelled by an adjustment, rejected by a report.
-    code:
-        Why it never counts, or `None`. With it comes `due`, the moment of the report.
+    customer: As the payload names it; `None` if it names none.
+    amount: The value; `None` if it is not a number.
+    timestamp: Unix seconds.
+    received, cancelled, reported: Milliseconds since 1970 on Stripe's clock: received, cancelled by an adjustment,
+        rejected by a report.
+    code: Why it never counts, or `None`. With it comes `due`, the moment of the report.
     """
 
     # gc=False: it is part of no cycle, and the collector would go through hundreds of thousands again and again
@@ -183,10 +177,7 @@ def _time_rule(timestamp: int, now: int) -> BrokenRule | None:
 def v1_timestamp(text: object, now: int) -> int:
     """The timestamp of a v1 body, Unix seconds; without one it is the time of receipt.
 
-    Raises
-    ------
-    Refusal
-        400 for anything but an integer.
+    Raises Refusal: 400 for anything but an integer.
     """
     if text is None:
         return now

@@ -50,10 +50,7 @@ Entry = EventReceived | EventCancelled | EventLost | Reported
 class Journal:
     """Entries in a file. A torn last line, left by a kill, is cut off when the file is opened.
 
-    Raises
-    ------
-    SettingsError
-        If the file cannot be used.
+    Raises SettingsError: if the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,10 +77,7 @@ class Journal:
     def unread(self) -> Iterator[Entry]:
         """What was written since the last call, here or elsewhere; a line that is being written waits for the next.
 
-        Raises
-        ------
-        SettingsError
-            If a line is no entry.
+        Raises SettingsError: if a line is no entry.
         """
         size = os.fstat(self._handle).st_size - self._read
         if size <= 0:

@@ -54,18 +54,11 @@ def period_at(anchor: int, now: int) -> SandboxPeriod:
 class SandboxSubscription:
     """What follows from profile, anchor and clock.
 
-    Attributes
-    ----------
-    anchor:
-        Start in Unix seconds; a trial starts anew each month, so that there always is one.
-    period:
-        The current period, for an ended subscription its last.
-    ended_at:
-        Unix seconds, or `None`.
-    number:
-        1, or 2 of a customer's second one.
-    is_on_test_clock:
-        Lists leave it out.
+    anchor: Start in Unix seconds; a trial starts anew each month, so that there always is one.
+    period: The current period, for an ended subscription its last.
+    ended_at: Unix seconds, or `None`.
+    number: 1, or 2 of a customer's second one.
+    is_on_test_clock: Lists leave it out.
     """
 
     customer_id: str

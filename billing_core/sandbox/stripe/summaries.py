@@ -31,10 +31,7 @@ def summaries(
 ) -> list[dict[str, Any]]:
     """Rows for `[start, end)` (Unix seconds), newest first; windows without events are left out.
 
-    Raises
-    ------
-    Refusal
-        400 for an unknown grouping, or times that are not on its boundaries.
+    Raises Refusal: 400 for an unknown grouping, or times that are not on its boundaries.
     """
     _check_alignment(start, end, grouping)
     windows: dict[tuple[int, int], list[ReceivedEvent]] = defaultdict(list)

@@ -74,10 +74,7 @@ def decimal_text(value: Decimal) -> str:
 def unix_parameter(request: Request, name: str) -> int:
     """A required integer query parameter in Unix seconds.
 
-    Raises
-    ------
-    Refusal
-        400 naming the parameter.
+    Raises Refusal: 400 naming the parameter.
     """
     text = request.query_params.get(name)
     if text is None:
@@ -90,10 +87,7 @@ def unix_parameter(request: Request, name: str) -> int:
 def v2_time(text: object, name: str) -> int:
     """RFC 3339 text in milliseconds since 1970.
 
-    Raises
-    ------
-    Refusal
-        400 for anything else; v2 takes no Unix seconds.
+    Raises Refusal: 400 for anything else; v2 takes no Unix seconds.
     """
     if isinstance(text, str):
         try:
@@ -116,10 +110,7 @@ def page(request: Request, items: Sequence[Item], shown: Callable[[Item], Mappin
 
     Items are objects as they are answered, or have an `id`, and `shown` turns those of this page into such.
 
-    Raises
-    ------
-    Refusal
-        400 for a limit outside, or an id that is not in the list.
+    Raises Refusal: 400 for a limit outside, or an id that is not in the list.
     """
     limit = _limit(request)
     after, before = (request.query_params.get(name) for name in ("starting_after", "ending_before"))
