@@ -157,8 +157,8 @@ class LangfuseClient:
         """The decoded response to a GET, repeated until there is one or a reason to give up; `decode` reads the body of
         a 200.
 
-        Raises QuestionTooLarge: ask for less (413, 414, 422, 500 "Timeout error", 504, 524). NotOffered: 404, 410 or 501.
-        ReadStopped: `stop` was set while waiting. UpstreamError: everything else, in one line that says what to do.
+        Raises QuestionTooLarge: ask for less (413, 414, 422, 500 "Timeout error", 504, 524). NotOffered: 404, 410 or
+        501. ReadStopped: `stop` was set while waiting. UpstreamError: everything else, in a line that says what to do.
         """
         stop = stop or threading.Event()
         failures = pauses = slow = 0

@@ -100,7 +100,7 @@ class Connection:
     ) -> StripeResponse:
         """One exchange with Stripe, never repeated. `token` replaces the key for this call.
 
-        Raises NoAnswer: nothing came back.
+        Raises NoResponse: nothing came back.
         """
         options = {"idempotency_key": idempotency_key, "api_key": token}
         given = {key: value for key, value in options.items() if value is not None}
