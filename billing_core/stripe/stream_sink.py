@@ -102,7 +102,8 @@ class _Sessions:
     def token(self, instead_of: str | None = None) -> str:
         """A token that lasts; a new one if the current one is old or is the one Stripe no longer takes.
 
-        Raises NoResponse: no session could be had now; no meter event was sent. AccountRefused: this key may not open one.
+        Raises NoResponse: no session could be had now; no meter event was sent. AccountRefused: this key may
+        not open one.
         """
         with self._lock:
             current = self._current
