@@ -48,6 +48,7 @@ def ask(langfuse: FakeLangfuse, client: LangfuseClient) -> Callable[..., Any]:
         Answer(503, {"message": "database unavailable"}),
         Answer(200, {"ok": "x" * 1000}, cut=True),
         Answer(200, b'{"ok": tru'),
+        Answer(200, b'{"ok": true}', {"Content-Encoding": "gzip"}),  # it is not packed
     ],
 )
 def test_a_passing_fault_is_asked_again(ask: Callable[..., Any], langfuse: FakeLangfuse, fault: Answer) -> None:
