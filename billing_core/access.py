@@ -62,9 +62,7 @@ class Scope:
 
 
 def scope_of(principal: Principal) -> Scope:
-    """The scope of a principal: the only function that makes one. An empty or missing id never matches: it is dropped,
-    not compared.
-    """
+    """The scope of a principal, made by this function only. An empty or missing id is dropped and never matches."""
     if principal.organizations is None:
         return Scope(None)
     return Scope(tuple(sorted(o for o in principal.organizations if o)))

@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 
 
 class BillingService:
-    """Everything pages, commands and the HTTP API can ask of billing. Every call takes a `Principal`. Thread-safe; one
-    per process.
-    """
+    """Everything pages, commands and the HTTP API can ask, each call with a `Principal`. Thread-safe."""
 
     def __init__(
         self,
@@ -86,9 +84,7 @@ class BillingService:
     def from_settings(
         cls, settings: Settings, *, connect: ConnectLangfuse | None = None, connect_stripe: ConnectStripe | None = None
     ) -> BillingService:
-        """The service over the ledger the settings name; `connect` and `connect_stripe` make the providers it reads and
-        sends to.
-        """
+        """The service over the ledger the settings name; `connect` and `connect_stripe` make its providers."""
         return cls(settings, connect=connect, connect_stripe=connect_stripe)
 
     def now(self) -> datetime:
@@ -118,9 +114,7 @@ class BillingService:
         return self.events.get_usage_events(params, principal)
 
     def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures of the events of a filter, one point per day, and the equally long period before for
-        comparison.
-        """
+        """Header figures of a filter's events, one point per day, beside the equally long period before."""
         return self.events.summary(params, principal)
 
     def breakdown(
@@ -138,9 +132,7 @@ class BillingService:
         return self.events.facets(params, principal, dimension)
 
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
-        """The explanation of how an event came to its credits and how far they got; `NotFound` if the principal may not
-        see it.
-        """
+        """How an event came to its credits and how far they got; `NotFound` if the principal may not see it."""
         return self.events.explain(event_id, principal)
 
     def csv(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[bytes]:
@@ -192,9 +184,7 @@ class BillingService:
             self._ledger.claim(self.settings.mode)
 
     def back_up(self, path: Path, principal: Principal) -> BackedUp:
-        """Write the ledger, accounts, tokens and sessions into one archive, while everything runs; see
-        `backups.backup`.
-        """
+        """Write ledger, accounts, tokens and sessions into one archive, while everything runs (`backups.backup`)."""
         from billing_core.backups.backup import back_up
 
         return back_up(self.settings, self._ledger, principal, path, self._clock())

@@ -167,9 +167,7 @@ FLAT_FIELDS: tuple[str, ...] = tuple(
 
 
 def parse_time(value: object) -> datetime:
-    """A time from ISO 8601 text or a datetime, from 1970 to 2200. Numbers are refused: seconds and milliseconds look
-    alike.
-    """
+    """A time from ISO 8601 text or a datetime, from 1970 to 2200; numbers, of unknown unit, are refused."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())

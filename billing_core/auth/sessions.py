@@ -87,9 +87,7 @@ class SessionRegistry:
 
 
 def signed_cookie(session_id: str, key: bytes) -> str:
-    """The session cookie's value: the id and its HMAC-SHA256, so that guesses are refused without asking the
-    registry.
-    """
+    """The session cookie's value: the id and its HMAC-SHA256, so that guesses never reach the registry."""
     return f"{session_id}.{_seal(session_id, key)}"
 
 

@@ -53,9 +53,7 @@ class UserFile:
         self._file: WatchedFile[Mapping[str, User]] = WatchedFile(path, self._parsed, MappingProxyType({}))
 
     def users(self) -> Mapping[str, User]:
-        """All sign-in accounts by name; none when the file does not exist. `SettingsError` names what is wrong in
-        it.
-        """
+        """All sign-in accounts by name; none without the file. `SettingsError` names what is wrong in it."""
         return self._file.content()
 
     def add(

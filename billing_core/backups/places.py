@@ -48,9 +48,7 @@ NOTED = (
 
 
 def places(settings: Settings) -> dict[str, Path]:
-    """The path where each member of a backup archive belongs. The books come last: with them in place an installation
-    is whole.
-    """
+    """The path of each member of a backup archive; the books last: with them an installation is whole."""
     books = settings.warehouse_path
     found = {ACCOUNTS: settings.credentials, SESSIONS: books.with_name("sessions.sqlite3")}
     if settings.api_tokens is not None:

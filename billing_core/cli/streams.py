@@ -91,9 +91,7 @@ class _Calm:
 
 @contextmanager
 def standard_streams() -> Iterator[CommandOutput]:
-    """A context in which a command may use both streams. Faults of threads, and those nobody can catch, are one line as
-    well.
-    """
+    """A context in which a command may use both streams. Faults of threads are one line as well."""
     _fill_gaps()
     before = sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook
     answer = CommandOutput(sys.stdout)

@@ -53,9 +53,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def os_principal() -> Principal:
-    """The principal of a command: it acts for whoever may read the ledger; the audit log names the operating-system
-    user.
-    """
+    """The principal of a command, which may read the whole ledger; the audit log names the system's user."""
     return system_principal(f"os:{_os_user()}")
 
 

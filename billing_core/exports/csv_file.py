@@ -1,6 +1,4 @@
-"""Writes CSV files: UTF-8, RFC 4180, and no cell that a spreadsheet would run as a formula. Columns become text at
-once, not row by row.
-"""
+"""Writes CSV files column by column: UTF-8, RFC 4180, no cell that a spreadsheet would run as a formula."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The small data sets of exports: organizations, customers, the reconciliation, rate cards. Each fits into memory as a
-whole.
-"""
+"""The data sets of exports that fit into memory: organizations, customers, reconciliation, rate cards."""
 
 from __future__ import annotations
 

@@ -178,9 +178,7 @@ _INTERNAL: tuple[tuple[str, pa.DataType, bool], ...] = (
 
 
 def focus_schema(profile: FocusProfile) -> pa.Schema:
-    """The columns of a FOCUS file, the specification's first, ours (`x_`) last; the same for every table of one
-    profile.
-    """
+    """The columns of every FOCUS file of a profile: the specification's first, ours (`x_`) last."""
     columns = (
         *_STANDARD,
         *_OF_VERSION[profile.version],

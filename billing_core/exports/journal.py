@@ -25,9 +25,7 @@ _NO_AMOUNT = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One line of an accounting journal: US dollars as debit or credit, the other side empty. Field names are the
-    file's columns.
-    """
+    """One line of an accounting journal: US dollars as debit or credit, the other empty; fields are columns."""
 
     period: str
     account: str

@@ -101,9 +101,7 @@ class RequestedUsage:
 
 
 def by_event(usage: RequestedUsage, *, extras: bool = False) -> RowSource:
-    """The rows of a usage export by event, in the order in which events count; with `extras` also what an import
-    needs.
-    """
+    """The rows of a usage export in the order in which events count; `extras`: what an import needs too."""
     schema = pa.schema([*FLAT_SCHEMA, *EXTRA_SCHEMA]) if extras else FLAT_SCHEMA
 
     def made_of(stored: pa.Table) -> pa.Table:
@@ -186,9 +184,7 @@ def _when_counted(stored: pa.Table) -> pa.Table:
 
 
 def journal(usage: RequestedUsage, accounts: JournalAccounts) -> RowSource:
-    """The rows of an accounting journal: per month and organization what is owed, and what each kind of resource
-    earned.
-    """
+    """The rows of an accounting journal: per month and organization what is owed, and what earned it."""
     lines = [line for start, end in _months(usage) for line in _lines(usage, start, end, accounts)]
     columns = [pa.array([getattr(line, one.name) for line in lines], one.type) for one in JOURNAL_SCHEMA]
     table = pa.Table.from_arrays(columns, schema=JOURNAL_SCHEMA)

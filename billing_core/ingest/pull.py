@@ -87,18 +87,14 @@ class PullResult:
 def incremental_window(
     covered_until: datetime | None, *, now: datetime, lookback: timedelta, first_days: int = FIRST_PULL_DAYS
 ) -> Window:
-    """The window of an incremental pull: from a look-back before the end of what was read, so that late and growing
-    traces are read again.
-    """
+    """The window of an incremental pull: from a look-back before what was read, for late and growing traces."""
     if covered_until is None:
         return Window(now - timedelta(days=first_days), now)
     return Window(min(covered_until, now - timedelta(seconds=1)) - lookback, now)
 
 
 def within_retention(window: Window, retention_days: int | None, *, now: datetime) -> Window:
-    """A pull's default window, shortened to what the Langfuse project still holds: partly deleted traces look
-    complete.
-    """
+    """A pull's default window within the project's retention: traces deleted in part look complete."""
     if retention_days is None:
         return window
     oldest = now - timedelta(days=retention_days)

@@ -114,9 +114,7 @@ class PullService:
         )
 
     def freshness(self) -> Freshness:
-        """How current the ledger is: when Langfuse was last read to the end, whether a pull runs now, what is missing
-        if one failed.
-        """
+        """How current the ledger is: when Langfuse was read to the end, whether a pull runs, what failed."""
         runs = self._ledger.last_runs()
         running = is_held(self._lock)
         success = next((run for run in runs if run.outcome in {"done", "partial"}), None)

@@ -1,6 +1,4 @@
-"""Which requests a read of Langfuse makes, as slices: pure functions of the window, the time and what was found so
-far.
-"""
+"""The requests of a read of Langfuse, as slices: pure functions of window, time and what was found."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ END_OF_TIME = milliseconds(datetime.fromisoformat("2200-01-01T00:00:00+00:00"))
 
 
 def observation_slices(window: Window, ended_since: datetime | None) -> list[ReadSlice]:
-    """The slices that read a window: the window itself, and rows that started before it and ended since
-    `ended_since`.
-    """
+    """The slices of a window: its rows, and those that started before it and ended since `ended_since`."""
     slices = [ReadSlice(ReadKind.WINDOW, (TimeRange(start, end),)) for start, end in slice_window(window)]
     if ended_since is not None:
         before = Window(window.start - ENDED_REACH, window.start)
@@ -41,9 +37,7 @@ def observation_slices(window: Window, ended_since: datetime | None) -> list[Rea
 
 
 def completion_slices(ids: Iterable[str], window: Window, now: datetime) -> list[ReadSlice]:
-    """The slices that complete the traces seen in a window: their rows before it, and after it as far as that is
-    past.
-    """
+    """The slices that complete traces seen in a window: their rows before it, and after it up to now."""
     bounds = [
         (ReadKind.EARLIER, LANGFUSE_BEGAN, milliseconds(window.start)),
         (ReadKind.LATER, milliseconds(window.end), milliseconds(now)),
@@ -98,9 +92,7 @@ def expansion_slices(cut: Mapping[str, tuple[int, int]]) -> list[ReadSlice]:
 
 
 def legacy_slices(window: Window, ended_since: datetime | None, now: datetime, limit: int) -> list[ReadSlice]:
-    """The slices of the legacy API: trace records of the window and observations around it as far as that is past, an
-    hour at most each.
-    """
+    """The slices of the legacy API, an hour at most: the window's trace records, observations around it."""
     around = Window(window.start - LEGACY_BEFORE, max(window.end, min(window.end + LEGACY_AFTER, now)))
     slices = [
         ReadSlice(ReadKind.TRACES, (TimeRange(a, b, limit=limit),)) for a, b in slice_window(window, longest=HOUR)

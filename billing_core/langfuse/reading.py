@@ -62,7 +62,5 @@ class UpstreamRead:
         self.spool.discard()
 
     def close(self) -> None:
-        """End the read but leave its pages for the next run of the same window, for example after a booking that
-        failed.
-        """
+        """End the read but leave its pages for the next run of the same window, as after a failed booking."""
         self.spool.release()

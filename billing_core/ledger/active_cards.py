@@ -40,9 +40,7 @@ class ImportedCards:
 
 
 class ActiveCards:
-    """The rate cards in use, of the card file and of imports. Thread-safe; reads the ledger again only after an import
-    or an undo.
-    """
+    """The rate cards in use, of the card file and of imports. Thread-safe; read anew after imports only."""
 
     def __init__(self, ledger: Ledger, file_cards: RateCardFile) -> None:
         self._ledger = ledger

@@ -33,9 +33,7 @@ class AnomalyMarks:
         self._engine = engine
 
     def all(self) -> Mapping[Key, AnomalyMark]:
-        """Every mark on an anomaly, by organization and day, whoever may see it: callers look up only what a reader may
-        see.
-        """
+        """Every mark on an anomaly, by organization and day, whoever may see it: callers filter by scope."""
         query = "SELECT organization_id, day, credits, seen_at, seen_by, note FROM anomaly_marks"
         return {
             (organization, date.fromisoformat(day)): AnomalyMark(held, at.replace(tzinfo=UTC), who, note)
@@ -43,9 +41,7 @@ class AnomalyMarks:
         }
 
     def put(self, key: Key, mark: AnomalyMark) -> None:
-        """Mark an anomaly as seen; an earlier mark of the same day is replaced. One transaction with its audit
-        entry.
-        """
+        """Mark an anomaly as seen, in place of an earlier mark of the day, and tell the audit log."""
         organization, day = key
         with self._engine.transaction() as writer:
             self._delete(writer, key)

@@ -48,9 +48,7 @@ class ChainReport:
 
 
 def entry_hash(seq: int, happened_at: datetime, actor: str, action: str, detail: str, previous_hash: str) -> str:
-    """Hash of an audit entry: SHA-256, in hex, over a JSON list of its texts; the time with microseconds and offset, in
-    UTC.
-    """
+    """The hex SHA-256 of an audit entry, over a JSON list of its texts; times in UTC with microseconds."""
     at = happened_at.astimezone(UTC).isoformat(timespec="microseconds")
     return hashlib.sha256(json.dumps([str(seq), at, actor, action, detail, previous_hash]).encode()).hexdigest()
 

@@ -31,9 +31,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """A filter of audit entries: these actors and actions in `[start, end)` (aware) that mention `search`, up to number
-    `newest`.
-    """
+    """A filter of audit entries: actors, actions, `[start, end)` (aware), a `search`, up to number `newest`."""
 
     actor: tuple[str, ...] = ()
     action: tuple[str, ...] = ()
@@ -83,9 +81,7 @@ class AuditLog:
         return entries, total
 
     def every(self, chosen: AuditFilter) -> Iterator[AuditEntry]:
-        """All audit entries that match a filter, by number, read a few thousand at a time; of two with one number
-        both.
-        """
+        """All audit entries that match a filter, by number, read in parts; both of two with one number."""
         where, values = _conditions(chosen)
         seen = 0
         while entries := self._entries(f"{where} ORDER BY seq, hash LIMIT {READ_AT_ONCE} OFFSET ?", [*values, seen]):

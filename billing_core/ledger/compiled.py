@@ -111,9 +111,7 @@ def bound_time(time: datetime) -> Bound:
 
 
 def bound_text(value: str) -> Bound:
-    """A bound value of a text. One that is not Unicode, as a command line may have, equals and is found in nothing
-    stored.
-    """
+    """A bound value of a text. One that is not Unicode equals and is found in nothing stored."""
     return Given("string", _storable(value))
 
 

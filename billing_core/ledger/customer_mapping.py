@@ -58,9 +58,7 @@ class UnsentEvent:
 
 @dataclass(frozen=True, slots=True)
 class StatusAfterRemap:
-    """The status of an unsent event once another customer pays. `stays_held`: the hold by a rule is not about who
-    pays.
-    """
+    """The status of an unsent event once another customer pays. `stays_held`: by a rule about something else."""
 
     flags: str
     status: str

@@ -170,9 +170,7 @@ def payers(lines: Mapping[str, tuple[Line, Line]]) -> dict[str, str | None]:
 
 
 def who_pays(selection: Selection) -> Question:
-    """A question: events of each organization by customer, whether the directory named it, and whether they are
-    unsent.
-    """
+    """A question: events of each organization by customer, by who named it, and whether unsent."""
     return ask(_who_pays, choose(selection))
 
 

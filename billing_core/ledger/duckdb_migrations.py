@@ -214,9 +214,7 @@ SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def statements_since(version: int) -> Iterator[str]:
-    """The SQL statements that bring a ledger of schema `version` (0: a new file) to `SCHEMA_VERSION`, its number
-    included.
-    """
+    """The SQL that brings a ledger of schema `version` (0: a new file) to `SCHEMA_VERSION`, number included."""
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         yield from statements
         yield "DELETE FROM meta WHERE name = 'schema_version'"

@@ -67,9 +67,7 @@ def _cells(chosen: Chosen, seconds: Bound) -> ir.Table:
 
 
 def days(selection: Selection, clock: LocalTime) -> Question:
-    """A question: one row per local day and combination of `DAY_KEYS`, in that order, unknown ones last; days counted
-    from 1970.
-    """
+    """A question: a row per local day (days since 1970) and combination of `DAY_KEYS`, unknown ones last."""
     return ask(_days, choose(selection), clock)
 
 

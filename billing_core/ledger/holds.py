@@ -48,9 +48,7 @@ def active_holds(rows: Rows) -> list[tuple[str, str | None, str | None]]:
 
 
 def failures_while_charged(rows: Rows) -> list[tuple[str, str | None, bool]]:
-    """Events that cost nothing now and were in error when they last cost something: id, the error, whether they had a
-    customer.
-    """
+    """Events that are free now and were in error when they last cost something: id, error, had a customer."""
     return [(event_id, error, has_customer) for event_id, error, has_customer in rows(_FAILURES, [])]
 
 

@@ -85,9 +85,7 @@ def forget_foreign_identifiers(writer: Writer, run_id: str) -> None:
 
 
 def count_as_billed_elsewhere(writer: Writer, lifted: pa.Table, run_id: str, now: datetime) -> None:
-    """Give events the status, identifier and time they were billed with elsewhere; their former state stays as a
-    revision.
-    """
+    """Give events the status, identifier and time of their billing elsewhere; the former state is a revision."""
     seq = newest_booking(writer.rows) + 1
     ids = lifted["id"].to_pylist()
     untouched = "id IN (SELECT unnest(?)) AND run_id IS DISTINCT FROM ?"

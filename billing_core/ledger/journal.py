@@ -282,9 +282,7 @@ def _meta(writer: Writer, name: str) -> str | None:
 
 
 def append_audit(writer: Writer, actor: str, action: str, detail: Mapping[str, Any]) -> None:
-    """Append one audit entry inside a transaction: what it tells of and the entry are written together, or not at
-    all.
-    """
+    """Append an audit entry inside a transaction: it and what it tells of are written together or not at all."""
     last = writer.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
     seq, previous = (last[0][0] + 1, last[0][1]) if last else (1, GENESIS)
     at = writer.clock()

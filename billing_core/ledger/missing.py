@@ -44,9 +44,7 @@ def _unseen(start: Bound, end: Bound, project: Bound | None) -> ir.Table:
 
 
 def mark_missing(writer: Writer, missing: Sequence[str], seen: pa.Table, *, run_id: str) -> None:
-    """Mark events as missing in Langfuse, and unmark those that were found again; one new booking number if any
-    changed.
-    """
+    """Mark events as missing in Langfuse, unmark those found again; a booking number if any changed."""
     mark = Flag.MISSING_AT_SOURCE.value
     marked = dict(writer.rows(f"SELECT id, marks FROM events WHERE contains(marks, '{mark}')"))
     back = [] if not marked else [event_id for event_id in seen["id"].to_pylist() if event_id in marked]

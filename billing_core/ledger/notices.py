@@ -1,6 +1,4 @@
-"""Notices that a customer reached a usage limit, and the log of their delivery. Each is unique, ensured in one
-transaction.
-"""
+"""Notices of reached usage limits, each unique, ensured in one transaction, and the log of their delivery."""
 
 from __future__ import annotations
 

@@ -135,9 +135,7 @@ def _stuck() -> ir.Table:
 
 
 def decidable(action: str, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]) -> Question:
-    """A question: events that can be retried, held or released (`action`); `cause`, customers and ids narrow it, all
-    together.
-    """
+    """A question: events that can be retried, held or released (`action`), narrowed by cause, customers and ids."""
     named = None if cause is None else bound_text(cause)
     customers = bound_list(customer_ids) if customer_ids else None
     return ask(_decidable, str(action), named, customers, bound_list(event_ids) if event_ids else None)
@@ -264,9 +262,7 @@ def _month_owed(start: Bound, end: Bound, now: Bound) -> ir.Table:
 
 
 def month_corrections(start: datetime, end: datetime, *, now: datetime) -> Question:
-    """A question: corrections of a whole credit or more of events that count in `[start, end)`: events, and credits
-    either way.
-    """
+    """A question: corrections by a credit or more of events in `[start, end)`: events, credits either way."""
     return ask(_month_corrections, bound_time(start), bound_time(end), bound_time(now))
 
 

@@ -91,9 +91,7 @@ def remember_policy(writer: Writer, policy: Policy) -> None:
 
 
 def remember_facts(writer: Writer, usage: pa.Table, rated: Rated, policy: Policy) -> None:
-    """Store what a pull read of billed events whose booking it left alone: `rerate --settings` books it without reading
-    again.
-    """
+    """Store what a pull read of billed events it left alone: `rerate --settings` books it from here."""
     if writer.rows("SELECT 1 FROM policy_facts LIMIT 1"):
         writer.rows("DELETE FROM policy_facts WHERE event_id IN (SELECT unnest(?))", [usage["id"].to_pylist()])
     if not rated.differs.any():

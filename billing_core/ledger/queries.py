@@ -221,9 +221,7 @@ def _to_freeze(chosen: Chosen, close_seq: Bound) -> ir.Table:
 
 
 def with_moment(chosen: Chosen) -> ir.Table:
-    """The events of a selection with the time (`bound_time`) at which each row counts, and whether it takes one
-    back.
-    """
+    """The events of a selection with the time (`bound_time`) each row counts at, and whether it reverses one."""
     columns = [column.name for column in EVENT_COLUMNS]
     parts = []
     for book in _books(chosen):
@@ -599,9 +597,7 @@ def _revisions(organizations: Listed | None, event_id: Bound) -> ir.Table:
 
 
 def closed_states(scope: Scope, event_id: str, closed: Sequence[ClosedSpan]) -> Question:
-    """A question: what closed months have frozen of one event, oldest close first: all stored columns, `close_seq` and
-    `is_reversal`.
-    """
+    """A question: the frozen rows of one event, oldest close first, with `close_seq` and `is_reversal`."""
     return ask(_closed_states, _seen_by(scope), bound_text(event_id), _seqs(closed))
 
 
@@ -622,9 +618,7 @@ def _states(t: ir.Table, organizations: Listed | None, event_id: Bound) -> ir.Ta
 
 @dataclass(frozen=True, slots=True)
 class LocalTime:
-    """The offsets of a timezone during a span, in quarter hours, and the quarter hours since 1970 at which each gives
-    way.
-    """
+    """The offsets of a timezone during a span, and the times at which each ends, in quarter hours since 1970."""
 
     shifts: tuple[Bound, ...]
     changes: tuple[Bound, ...]

@@ -276,9 +276,7 @@ def revisions_table() -> ir.Table:
 
 @cache
 def closed_events_table() -> ir.Table:
-    """The table of events of closed months, frozen: never edited, never deleted; the table `closes` says which closes
-    count.
-    """
+    """The table of frozen events of closed months, never edited; the table `closes` says which closes count."""
     return ibis.table({c.name: dt.dtype(c.kind) for c in CLOSED_COLUMNS}, name="closed_events")
 
 

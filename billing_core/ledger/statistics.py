@@ -58,9 +58,7 @@ def _sums(chosen: Chosen) -> ir.Table:
 
 
 def counts(selection: Selection) -> Question:
-    """A question: distinct people, chats and chatflows, answers and failures per organization; unknown ids count for
-    nothing.
-    """
+    """A question: distinct known people, chats and chatflows, answers and failures per organization."""
     return ask(_counts, choose(selection))
 
 
@@ -119,9 +117,7 @@ def _token_classes(chosen: Chosen) -> ir.Table:
 
 
 def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
-    """A question: credits and events per organization and day of the reporting timezone, days counted from
-    1970-01-01.
-    """
+    """A question: credits and events per organization and day of the reporting timezone (days since 1970)."""
     return ask(_credits_per_day, choose(selection), local_time(zone, start, end))
 
 

@@ -192,9 +192,7 @@ class SyncStore:
             writer.advance(push_id)
 
     def confirm(self, identifiers: Sequence[str], *, at: datetime, push_id: str) -> int:
-        """Mark accepted intents as confirmed by Stripe's sums, with the events they are the newest intent of; returns
-        how many.
-        """
+        """Confirm accepted intents, and events whose newest they are, by Stripe's sums; returns how many."""
         if not identifiers:
             return 0
         with self.engine.transaction() as writer:
@@ -209,9 +207,7 @@ class SyncStore:
     # ── what people decide ───────────────────────────────────────────────────────────────────────
 
     def retry(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
-        """Make events in error pending again, so that the next push makes new intents for what they still owe; returns
-        how many.
-        """
+        """Make events in error pending, so that the next push sends what they still owe; returns how many."""
         with self.engine.transaction() as writer:
             changed = holds.retry_events(writer, ids, actor=actor, now=now)
             writer.advance(f"retry by {actor}")

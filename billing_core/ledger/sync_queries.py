@@ -13,9 +13,7 @@ from billing_core.types import Flag
 
 
 def candidates(settled_before: datetime) -> Question:
-    """A question: events that may owe credits or be owed some: settled, not on hold, pending or changed since they were
-    sent.
-    """
+    """A question: events that may owe credits or be owed some: settled, not held, pending or changed."""
     return ask(_candidates, bound_time(settled_before))
 
 

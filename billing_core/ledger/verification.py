@@ -32,9 +32,7 @@ class EntrySet:
 
 @dataclass(frozen=True, slots=True)
 class TamperedEvent:
-    """An event of a closed month that is not as it was frozen: `fields` differ; none: it is missing, or should not be
-    there.
-    """
+    """An event of a closed month that is not as frozen: the `fields` that differ; none: missing or surplus."""
 
     event_id: str
     fields: tuple[str, ...]
@@ -255,9 +253,7 @@ found to be of this one, may count elsewhere from before on."""
 
 
 def unbooked(rows: Rows) -> Iterator[str]:
-    """Faults of bookings, one sentence each: events that exist twice, and bookings that wrote another number of states
-    than exist.
-    """
+    """Faults of bookings, a sentence each: events that exist twice, bookings of another number of states."""
     for event_id, times in rows(_TWICE, []):
         yield f"event {event_id} is there {times:,} times; every event is once"
     for seq, there, wrote in rows(_MISCOUNTED, []):

@@ -45,9 +45,7 @@ def status_line(status: str, sums: Sums) -> dict[str, Any]:
 
 
 def stripe_part(found: Reconciliation, is_connected: bool) -> dict[str, Any]:
-    """The manifest's reconciliation: credits by Langfuse, ledger and Stripe, per customer and in sum; unknown is
-    null.
-    """
+    """The manifest's reconciliation: credits in the three books, per customer and in sum; unknown is null."""
     document = json.dumps(found.to_json())
     customers: dict[str | None, list[Any]] = {}
     for row in found.rows:

@@ -198,9 +198,7 @@ class MonthCloseService:
     # ── proving ──────────────────────────────────────────────────────────────────────────────────
 
     def verify(self, period: str, principal: Principal, *, progress: Progress | None = None) -> Verification:
-        """Recompute everything a closed month's manifest says and name what differs, also where somebody edited the
-        ledger's file.
-        """
+        """Recompute everything a closed month's manifest says and name what differs, edits of the file included."""
         _require(principal)
         if self._book.of(period) is None and (sha256 := self._book.audited().get(period)) is not None:
             return Verification({}, (Difference("manifest", GONE.format(period), sha256),), ("audit log",))

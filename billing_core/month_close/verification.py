@@ -59,9 +59,7 @@ def in_entries(close: Close, manifest: Mapping[str, Any], book: CloseStore) -> I
 
 
 def in_bookings(ledger: Ledger) -> Iterator[Difference]:
-    """Differences between the whole ledger and its own journals: what no booking wrote would be billed by the next
-    push.
-    """
+    """Differences between the ledger and its own journals: what no booking wrote would be billed."""
     rows = ledger.engine.rows
     for says in unbooked(rows):
         yield Difference("bookings", says)

@@ -30,9 +30,7 @@ class DailyUsage:
 
     @property
     def complete(self) -> tuple[Decimal, ...]:
-        """Credits of the days that are over and completely covered: usage, or reading it, began within the first
-        one.
-        """
+        """Credits of complete days: those that are over, from the first of usage, or of reading it, on."""
         return self.credits[:-1] if self.is_older else self.credits[1:-1]
 
     @property

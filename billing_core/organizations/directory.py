@@ -136,9 +136,7 @@ class Directory:
         return {one: name for one, name in names_in(self._lines(self._ledger.version())).items() if scope.holds(one)}
 
     def customers(self, principal: Principal) -> Mapping[str, str]:
-        """Organization → the customer that pays for its events whose trace names none, of those the principal may
-        see.
-        """
+        """Organization → who pays for events whose trace names no customer, as far as the principal may see."""
         principal.require(Role.ADMIN)
         scope = scope_of(principal)
         mapped = mapped_customers(self._ledger.engine.rows)

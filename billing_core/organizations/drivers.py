@@ -59,9 +59,7 @@ class UsageChange:
 
 
 def slope_driver(before: Slices, now: Slices) -> UsageChange | None:
-    """The value of a dimension that drives the change from `before` to `now`; `None` for a change under 10 %, or
-    none.
-    """
+    """The value of a dimension that drives a change; `None` for a change under 10 %, or where none does."""
     totals = [_sum(slices[DIMENSIONS[0]]) for slices in (before, now)]
     change = EXACT.subtract(totals[1], totals[0])
     if not change or abs(Fraction(change)) < SMALLEST * Fraction(totals[0]):

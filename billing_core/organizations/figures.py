@@ -165,9 +165,7 @@ class Statistics:
     ties_out: bool
 
     def to_json(self) -> dict[str, Any]:
-        """The published document (CONTRACT section 3, `stats`): organizations with events in the period, and their
-        totals.
-        """
+        """The published document (CONTRACT section 3, `stats`): the period's organizations and their totals."""
         active = [one.to_json() for one in self.organizations if one.now.events]
         return {"organizations": active, "totals": self.total.to_json(), "ties_out": self.ties_out}
 
@@ -184,9 +182,7 @@ class Move:
 
 
 def movers(organizations: Iterable[OrganizationFigures]) -> list[Move]:
-    """The changes of organizations' credits, largest first, whichever direction; empty for a period without one
-    before.
-    """
+    """The changes of organizations' credits, largest first either way; empty without a period before."""
     moves = []
     for one in organizations:
         if one.previous is None:

@@ -71,9 +71,7 @@ def _limit(row: Limit, names: Mapping[str, str], now: datetime) -> list[Any]:
 
 
 def notices_csv(notices: Iterable[tuple[Reached, Delivery | None]], names: Mapping[str, str]) -> Iterator[bytes]:
-    """Notices as CSV, a record each; for readers of some organizations without what people and the webhook did about
-    it.
-    """
+    """Notices as CSV; readers of some organizations do not get what people and the webhook did about them."""
     yield csv_line(NOTICE_COLUMNS).encode()
     yield "".join(csv_line(_notice(one, delivery, names)) for one, delivery in notices).encode()
 

@@ -73,9 +73,7 @@ def margin_share(figures: Figures) -> Decimal | None:
 
 
 def relative_change(one: OrganizationFigures) -> Decimal | None:
-    """How an organization's credits changed, relative to the period before (1: twice as many); `None` without credits
-    before.
-    """
+    """The change of an organization's credits relative to before (1: doubled); `None` without credits then."""
     before = None if one.previous is None else one.previous.credits.total
     return None if not before else ((one.now.credits.total - before) / before).quantize(SHARE_PLACES, ROUND_HALF_EVEN)
 

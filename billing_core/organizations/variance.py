@@ -24,9 +24,7 @@ SIX_PLACES = 6
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Events of one kind (chatflow and models) and their credits; fractions, because a baseline is an average of
-    days.
-    """
+    """Events of one kind (chatflow and models) and their credits, in fractions: a baseline is an average."""
 
     events: Fraction
     credits: Fraction

@@ -85,9 +85,7 @@ class WebhookResponse:
 
 
 class Webhook:
-    """The webhook that notices are sent to. Redirects are not followed: a signed message goes where the operator said
-    and nowhere else.
-    """
+    """The webhook that notices are sent to; a signed message follows no redirect."""
 
     def __init__(self, url: str, key: bytes, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = url
@@ -148,9 +146,7 @@ class DeliveryLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The result of one round of deliveries: how many notices arrived, and those that did not, named with why; some of
-    them for good.
-    """
+    """The result of a round of deliveries: notices that arrived; those that did not, with why; which for good."""
 
     delivered: int = 0
     failed: tuple[str, ...] = ()

@@ -69,9 +69,7 @@ class TokenRate(_Strict):
 
 
 class AiRates(_Strict):
-    """The rates for AI tokens of a card. With `basis: tokens` a rate that names the model wins, else the first that
-    fits.
-    """
+    """The rates for AI tokens of a card. With `basis: tokens` one naming the model wins, else the first to fit."""
 
     basis: Basis = Basis.TOKENS
     rates: tuple[TokenRate, ...] = ()
@@ -83,9 +81,7 @@ class AiRates(_Strict):
         return self
 
     def rate_of(self, model: str | None, token_class: str) -> TokenRate | None:
-        """The rate for `token_class` tokens of `model` (`None`: the trace named no model); `None` if the card has
-        none.
-        """
+        """The rate for `token_class` tokens of `model` (`None`: not named); `None` if the card has none."""
         lines = [line for line in self.rates if line.prices(token_class)]
         place = first_match([line.model for line in lines], model or "")
         return None if place is None else lines[place]
@@ -250,9 +246,7 @@ class RateCardFile(_Strict):
         return self
 
     def in_force(self, at: datetime) -> RateCard | None:
-        """The card for an event at `at`, `None` if there is none; a card without an end gives way to the next one's
-        beginning.
-        """
+        """The card for an event at `at`, `None` if there is none; an open end lasts until the next card begins."""
         best: RateCard | None = None
         for card in self.cards:
             begun = card.effective_from <= at
@@ -274,9 +268,7 @@ class _TooDeep(yaml.YAMLError):
 
 
 class CardLoader(yaml.BaseLoader):
-    """A YAML loader that reads only texts, lists and mappings, nested no deeper than a card may be. Its scanner stops
-    where it gets deeper.
-    """
+    """A YAML loader of texts, lists and mappings only, nested no deeper than a card may be."""
 
     def fetch_more_tokens(self) -> None:
         if self.flow_level + len(self.indents) > DEEPEST:

@@ -85,9 +85,7 @@ class BookedCustomer:
 
 
 def no_customer(recorded: str | None) -> str:
-    """The error text of an event that cannot be sent because no customer pays for it; `recorded` is the earlier billing
-    system's error, if any.
-    """
+    """The error text of an event for which nobody pays; `recorded` is the earlier billing system's error."""
     return NO_CUSTOMER if recorded is None else f"{NO_CUSTOMER}{_FAILED_BEFORE}{recorded}"
 
 

@@ -137,9 +137,7 @@ def _spelled(key: str) -> str:
 
 
 def is_left_out(card: RateCard, observation: Mapping[str, Any]) -> bool:
-    """Whether the card's `exclude` rules leave an observation with these fields unrated; a field it lacks matches
-    nothing.
-    """
+    """Whether the card's `exclude` rules leave an observation unrated; a field it lacks matches nothing."""
     return any(
         all(
             observation[field] is not None and fits(pattern, observation[field])

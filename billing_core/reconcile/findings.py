@@ -92,9 +92,7 @@ def several_subscriptions(
 def billed_lines(
     invoices: Iterable[Invoice], subscriptions: Iterable[Subscription], meter_id: str, window: Window
 ) -> list[BilledLine]:
-    """The credits that final invoices billed on the meter for periods that touch the window, per customer and
-    period.
-    """
+    """The credits billed on the meter by final invoices, per customer and period that touches the window."""
     prices = {item.price_id for found in subscriptions for item in found.items if item.meter_id == meter_id}
     found: dict[tuple[str, datetime, datetime], tuple[set[str], list[Decimal]]] = {}
     for invoice in invoices:

@@ -19,9 +19,7 @@ MOST_SUMS = 4096
 
 @dataclass(frozen=True, slots=True)
 class HourIntent:
-    """A meter event of the hour that is explained. Without an answer it is `unknown`; `recent` ones may not be in the
-    summary yet.
-    """
+    """A meter event of the hour explained; `unknown`: no answer, `recent`: perhaps not in the summary yet."""
 
     identifier: str
     value: int

@@ -78,9 +78,7 @@ class OrganizationDelta:
 
 @dataclass(frozen=True, slots=True)
 class CustomerDelta:
-    """How a re-rating changes one customer (`None`: nobody pays): exact credits before and after; `new` is by who would
-    pay then.
-    """
+    """How a re-rating changes a customer (`None`: nobody pays): credits before, and after by who would pay."""
 
     customer_id: str | None
     old: Decimal

@@ -63,9 +63,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class EventSlice:
-    """A part of a selection's events, about `events` of them: those of its times, or the `part`-th of `parts` of
-    those.
-    """
+    """About `events` events of a selection: those of its times, or the `part`-th of `parts` of those."""
 
     selection: Selection
     events: int
@@ -172,9 +170,7 @@ class ReratingService:
         progress: Progress | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> Rerating:
-        """Bill past events under the settings in force and apply the differences `under_settings` shows: the next push
-        moves what was sent.
-        """
+        """Bill past events by the settings in force: books what `under_settings` shows, the next push sends it."""
         return self._book(principal, start, end, self._by_settings(), progress, on_wait)
 
     def _book(
@@ -276,9 +272,7 @@ class _Known:
 
 
 def slices(whole: Selection, quarter_hours: Sequence[int], counts: Sequence[int]) -> list[EventSlice]:
-    """The slices of a selection, cut between quarter hours (since 1970, ascending, with their events); a crowded one by
-    ids.
-    """
+    """The slices of a selection, between quarter hours (since 1970, ascending, with counts) or by ids."""
     found: list[EventSlice] = []
     first, events = whole.start, 0
     for place, (quarter, count) in enumerate(zip(quarter_hours, counts, strict=True)):

@@ -46,9 +46,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class UnderSettings:
-    """Stored events with the facts and the customer they would have under other settings, and row for row what they
-    would cost (`RERATED`).
-    """
+    """Stored events as other settings have them, and row for row what they would cost (`RERATED`)."""
 
     events: pa.Table
     rerated: pa.Table

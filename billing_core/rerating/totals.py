@@ -161,9 +161,7 @@ def current_periods(limits: Iterable[Limit]) -> dict[str, tuple[datetime, dateti
 
 
 def crossings(limits: Iterable[Limit], in_period: Mapping[str, Decimal]) -> tuple[PlanCrossing, ...]:
-    """The customers who reach all of what their plan includes only before or only after `in_period` is added to their
-    use.
-    """
+    """Customers who use up their plan only before or only after `in_period` is added to their use."""
     found = {}
     for row in limits:
         delta = in_period.get(row.customer_id or "", Decimal(0))

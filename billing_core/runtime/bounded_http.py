@@ -249,9 +249,7 @@ def _short(bounds: _Bounds, timeout: float | None) -> float | None:
 
 
 class DeadlineCutter:
-    """Closes connections whose responses do not end in time, for clients that look at no deadline; one thread for
-    all.
-    """
+    """Closes connections whose responses do not end in time, on one thread for all clients."""
 
     LOOK_SECONDS = 0.1
 

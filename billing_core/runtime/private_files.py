@@ -1,6 +1,4 @@
-"""Makes every file this process creates readable by its own account only: usage of customers, password hashes,
-sessions.
-"""
+"""Makes every file of this process readable by its own account only: usage, password hashes, sessions."""
 
 from __future__ import annotations
 

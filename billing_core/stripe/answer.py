@@ -65,9 +65,7 @@ class StripeResponse:
 
     @property
     def is_rate_limit(self) -> bool:
-        """Whether Stripe refused the call for its rate limit, before any work was done; older responses are a 400 with
-        a code.
-        """
+        """Whether Stripe refused the call for its rate limit before any work; formerly a 400 with a code."""
         return self.status == 429 or (not self.is_success and self.of_error("code") in LIMIT_CODES)
 
     @property

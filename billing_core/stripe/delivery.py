@@ -108,9 +108,7 @@ def try_until_known(
     pace: Pace,
     patience: RetryLimits,
 ) -> CallOutcome:
-    """Call Stripe until the outcome is known or the retry limits are reached. `call` gets the generation of its
-    idempotency key.
-    """
+    """Call Stripe until the outcome is known or the limits are reached; `call` gets its key's generation."""
     return _Tries(call, is_receipt, run, pace, patience).end()
 
 

@@ -20,9 +20,7 @@ BURST_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How long and how often calls to Stripe are repeated. Stripe's answers decide more often than these do; tests
-    shorten them.
-    """
+    """How long and how often calls to Stripe are repeated, unless its answers say otherwise."""
 
     connect_seconds: float = 5.0
     answer_seconds: float = 15.0

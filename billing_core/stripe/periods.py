@@ -96,9 +96,7 @@ class BillingCalendar:
     _edges: tuple[datetime, ...] = field(repr=False)
 
     def edges(self, start: datetime, end: datetime) -> tuple[datetime, ...]:
-        """Beginnings and ends of billing periods strictly within `(start, end)`, in order: one meter event must not
-        straddle them.
-        """
+        """The bounds of billing periods within `(start, end)`, ascending: no meter event may straddle one."""
         return tuple(edge for edge in self._edges if start < edge < end)
 
     def closed(self, at: datetime) -> str | None:

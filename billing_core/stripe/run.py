@@ -20,9 +20,7 @@ MOST_UNANSWERED = 8
 
 
 class SendRun:
-    """The state that the threads of one `send` share; once `over` is set no new call begins. Once `over` is set no new
-    call begins.
-    """
+    """The state that the threads of one `send` share; once `over` is set no new call begins."""
 
     def __init__(self) -> None:
         self.over = threading.Event()

@@ -64,9 +64,7 @@ class ThreadedSink(ABC, Generic[Parcel]):
 
     @abstractmethod
     def request_of(self, event: MeterEvent) -> dict[str, Any]:
-        """The exact request for a meter event; see `Sink.request_of`. Raises `ValueError` for what would not be
-        sent.
-        """
+        """The exact request for a meter event (`Sink.request_of`); `ValueError` for what would not be sent."""
 
     @abstractmethod
     def _lanes(self, events: Sequence[MeterEvent]) -> Sequence[deque[Parcel]]:

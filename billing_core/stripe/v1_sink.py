@@ -20,9 +20,7 @@ WORKERS = 32
 
 
 class V1Sink(ThreadedSink[MeterEvent]):
-    """Sends meter events one by one; Stripe allows one call in flight per customer and meter, so each customer has a
-    lane.
-    """
+    """Sends meter events one by one, in a lane for each customer: Stripe allows one call of each in flight."""
 
     def __init__(
         self,

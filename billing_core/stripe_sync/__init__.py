@@ -1,3 +1,1 @@
-"""Usage on its way to Stripe: pushes, their confirmation, holds and retries, and the cached state of Stripe's
-account.
-"""
+"""Usage on its way to Stripe: pushes, confirmation, holds, retries, the cached state of its account."""

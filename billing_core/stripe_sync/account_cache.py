@@ -78,9 +78,7 @@ class KeptSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class KeptMeter:
-    """What the ledger stores about the meter beside its id; `account` tells whether key and address are still the
-    same.
-    """
+    """What is stored about the meter beside its id; `account` tells whether key and address are the same."""
 
     livemode: bool | None = None
     account: str | None = None
@@ -243,9 +241,7 @@ class AccountCache:
         return list(answers.values()), tuple(text for report in fresh for text in _unnamed(report))
 
     def buckets(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> list[HourlySum]:
-        """Stripe's sums (credits) of a customer per UTC hour in `[start, end)`, widened to whole hours, read now and
-        stored.
-        """
+        """Stripe's sums (credits) of a customer per UTC hour, ends widened to whole ones, read now and stored."""
         hours = whole_hours(Window(start, end))
         try:
             buckets = [HourlySum(*row) for row in self.sums(meter_id, customer_id, hours.start, hours.end).items()]
@@ -255,9 +251,7 @@ class AccountCache:
         return buckets
 
     def sums(self, meter_id: str, customer_id: str, start: datetime, end: datetime) -> dict[datetime, Decimal]:
-        """Stripe's sums (credits) of a customer per UTC hour of `[start, end)`, read now; counted in the ration, not
-        stored.
-        """
+        """Stripe's sums (credits) of a customer per UTC hour of `[start, end)`, counted in the ration, not stored."""
         before = self._provider.calls
         try:
             rows = self._provider.summaries(meter_id, customer_id, start, end, "hour")
@@ -283,9 +277,7 @@ class AccountCache:
     def resolve_unknown(
         self, meter_id: str, *, older_than: datetime
     ) -> tuple[list[IntentUpdate], tuple[str, ...], dict[str, list[HourlySum]]]:
-        """Updates for intents with unknown outcome that are too old to repeat, where Stripe's sums decide; and the sums
-        read.
-        """
+        """Updates of intents of unknown outcome too old to repeat, by Stripe's sums; and the sums read."""
         answers: list[IntentUpdate] = []
         problems: list[str] = []
         read: dict[str, list[HourlySum]] = {}
@@ -305,9 +297,7 @@ class AccountCache:
         return answers, tuple(problems), read
 
     def customers_to_read(self, waiting: Iterable[str]) -> Iterator[str]:
-        """Customers whose sums may be read now, longest unread first: an hour apart, until the day's ration is used
-        up.
-        """
+        """Customers whose sums may be read, longest unread first: an hour apart, within the day's ration."""
         read_at, now = self._sums_read_at(), self._clock()
         due = [c for c in waiting if c not in read_at or now - read_at[c] >= BETWEEN_READS]
         for customer in sorted(due, key=lambda customer: (customer in read_at, read_at.get(customer), customer)):

@@ -27,9 +27,7 @@ lag (Stripe notes, section 4: allow an hour at least)."""
 
 
 def agreeing(intents: Iterable[Mapping[str, Any]], buckets: Iterable[HourlySum]) -> list[str]:
-    """Identifiers of accepted intents that Stripe has counted: their hour's sum is exactly what was delivered, nothing
-    in it unknown.
-    """
+    """Identifiers of accepted intents that Stripe counted: their hour's sum is what was delivered, all known."""
     sums = {bucket.start: bucket.value for bucket in buckets}
     chosen: list[str] = []
     for hour, rows in _by_hour(intents).items():

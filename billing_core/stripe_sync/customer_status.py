@@ -80,9 +80,7 @@ class SubscriptionState:
 def subscription_state(
     subscriptions: Iterable[Subscription], meter_id: str | None, plans: Iterable[Plan]
 ) -> SubscriptionState | None:
-    """The subscription that decides a customer's plan and period; `None` without any; without a known meter no item is
-    metered.
-    """
+    """The subscription that decides plan and period; `None` without any. Without a meter no item is metered."""
     subscription = choose(subscriptions, meter_id)
     if subscription is None:
         return None
@@ -98,9 +96,7 @@ def subscription_state(
 
 
 def plan_of(subscription: Subscription, plans: Iterable[Plan]) -> Plan | None:
-    """The plan that one of the subscription's prices belongs to; `None`: no price is known, so the plan is not
-    either.
-    """
+    """The plan that one of the subscription's prices belongs to; `None`: no price is known."""
     by_price = {price: plan for plan in plans for price in plan.stripe_price_ids}
     return next((by_price[item.price_id] for item in subscription.items if item.price_id in by_price), None)
 

@@ -33,9 +33,7 @@ SUM_READS = "looks "
 
 
 def other_reads_are_due(used: int, now: datetime) -> bool:
-    """Whether this month's reads other than those of customers' sums are within the part of the month that has
-    passed.
-    """
+    """Whether this month's other reads are within the part of the month that has passed."""
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     whole = timedelta(days=monthrange(now.year, now.month)[1])
     return used < OTHER_READS * min((now - start + HEAD_START) / whole, 1.0)

@@ -80,9 +80,7 @@ class ClearedToSend:
     unread: Mapping[str, str] = field(default_factory=dict)
 
     def sendable(self, given: Candidates, now: datetime) -> pa.Table:
-        """Those of `given.events` whose customer and hour are cleared: a pull may have added others since Stripe was
-        asked.
-        """
+        """Those of `given.events` with a cleared customer and hour; a pull may have added others meanwhile."""
         rows = _owed(given)
         missing = _places_of_a_push(_by_place(rows), given.carried, now) - self.places
         if not missing:
@@ -120,9 +118,7 @@ def differences(
     billed: Mapping[datetime, Billed],
     before: Iterable[DifferingHour],
 ) -> list[Difference]:
-    """Hours in which Stripe counts at least a whole credit more, or less, than is known here and than was found
-    before.
-    """
+    """Hours in which Stripe counts a whole credit more, or less, than is known here and found before."""
     most, least = defaultdict[datetime, Decimal](Decimal), defaultdict[datetime, Decimal](Decimal)
     for found in before:
         one = found.difference
@@ -283,9 +279,7 @@ def _keep_back(
 
 
 def reason_of(difference: Difference, *, of_another: bool = False) -> str:
-    """The reason for keeping usage back, with both figures; `of_another`: Stripe counts it where it was before it
-    moved.
-    """
+    """The reason for keeping usage back, with both figures; `of_another`: counted where it was before."""
     hour = f"the hour from {difference.hour:%Y-%m-%d %H:%M} UTC"
     if of_another:
         hour += f" of {difference.customer_id}, where this usage was before"

@@ -65,9 +65,7 @@ class ExplanationStep:
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """The explanation of one usage event: the event, and the steps that led to its credits. `metadata` is the logical
-    root's own.
-    """
+    """The explanation of one usage event: the steps to its credits. `metadata` is the logical root's own."""
 
     event: UsageEvent
     steps: tuple[ExplanationStep, ...]

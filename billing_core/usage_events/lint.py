@@ -1,6 +1,4 @@
-"""Checks of single usage events that a person should review before trusting the month. Pure: one stored row in,
-findings out.
-"""
+"""Checks of single usage events for a person to review. Pure: one stored row in, findings out."""
 
 from __future__ import annotations
 

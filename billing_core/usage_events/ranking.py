@@ -14,9 +14,7 @@ from billing_core.values.decimals import EXACT
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The largest rows of a breakdown and one row for all others (`None` if there are none): they add up to the
-    whole.
-    """
+    """The largest rows of a breakdown and one for all others (`None`: there are none); they make the whole."""
 
     largest: tuple[BreakdownRow, ...]
     others: BreakdownRow | None
@@ -28,9 +26,7 @@ class Ranking:
 
 
 def ranking(slices: Sequence[BreakdownRow], whole: Credits, events: int, *, shown: int) -> Ranking:
-    """The first `shown` rows of a breakdown; the rest of `whole` and of its `events` is "others", however many were not
-    read.
-    """
+    """The first `shown` rows of a breakdown; the rest of `whole` and its `events` is "others"."""
     largest = tuple(slices[:shown])
     held = added(largest)
     rest = Credits(**{name: EXACT.subtract(getattr(whole, name), getattr(held, name)) for name in Credits.model_fields})

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def flat_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Stored events as dictionaries with the published flat names; decimals stay `Decimal`, times are aware UTC, lists
-    are lists.
-    """
+    """Stored events as dictionaries by flat names: `Decimal`, aware UTC times, lists."""
     for row in with_utc(table).to_pylist():
         base = row.pop("trace_base")
         row["trace_url"] = None if base is None else base + quote(row["id"], safe="")

@@ -78,9 +78,7 @@ class UsageEventsService:
         )
 
     def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures of the events of a filter, one point per day, and the equally long period before for
-        comparison.
-        """
+        """Header figures of a filter's events, one point per day, beside the equally long period before."""
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
         before = period_before(selection, self._clock())

@@ -19,9 +19,7 @@ EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums over usage events: credits, amounts, costs, counts. Unknown plus known is known; unknown alone stays
-    unknown.
-    """
+    """Sums over usage events: unknown plus known is known; unknown alone stays unknown."""
 
     totals: Totals
     events: int

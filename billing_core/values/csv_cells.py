@@ -1,6 +1,4 @@
-"""Writes values as cells of CSV files: exact, and nothing that a spreadsheet would run as a formula. The one place that
-says how.
-"""
+"""Writes values as cells of CSV files, in this one place: exact, nothing a spreadsheet would run."""
 
 from __future__ import annotations
 

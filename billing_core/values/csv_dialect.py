@@ -42,9 +42,7 @@ def encoding_of(head: bytes) -> str:
 
 
 def in_windows(byte: int) -> str:
-    """A hint with the character that a byte is in Windows-1252, which older spreadsheets save: ` ('ü' in
-    Windows-1252)`.
-    """
+    """A hint with the character that a byte is in Windows-1252, as older spreadsheets save."""
     try:
         return f" ({bytes([byte]).decode('cp1252')!r} in Windows-1252)"
     except UnicodeDecodeError:
@@ -52,9 +50,7 @@ def in_windows(byte: int) -> str:
 
 
 def dialect_of(start: str, known: Collection[str]) -> Dialect:
-    """The dialect of a CSV file that begins with `start`: the separator it names, else the one that makes most columns
-    `known`.
-    """
+    """The dialect of a CSV file: the separator its `start` names, else the one of most `known` columns."""
     separator = ""
     lines = _LINE_END.split(start)
     for number, line in enumerate(lines):

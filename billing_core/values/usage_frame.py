@@ -159,9 +159,7 @@ def zone_named(parameter: str, name: str) -> ZoneInfo:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """The progress of a read of Langfuse: `fraction` of the window from 0 to 1, rows so far, and what is done now in
-    words.
-    """
+    """The progress of a read of Langfuse: `fraction` from 0 to 1, rows so far, what is done now."""
 
     fraction: float
     observations: int

@@ -38,9 +38,7 @@ NOT_BINARY, POLICY, TOO_BIG, TRY_AGAIN = 1003, 1008, 1009, 1013
 
 @dataclass(frozen=True, slots=True)
 class DoorRules:
-    """The settings of the request check: the address people use, the proxies that may speak for others, and the
-    mode.
-    """
+    """The settings of the request check: the public address, trusted proxies, the mode."""
 
     public: Site | None = None
     trusted: Networks = ()

@@ -251,9 +251,7 @@ class RerateJob(Job[Share, "Rerating"]):
 
 
 class CloseJob(Job[CloseProgress, "CloseResult"]):
-    """The background job that checks, closes and verifies months. What was found last about a month is kept beside the
-    newest run.
-    """
+    """The background job that checks, closes and verifies months; findings are kept beside the newest run."""
 
     def __init__(self) -> None:
         super().__init__("close")

@@ -62,9 +62,7 @@ def own_socket(scope: Scope) -> str:
 
 
 def content_security_policy(script_sources: Iterable[str] = (), socket: str = "") -> str:
-    """The Content-Security-Policy of a page: it may load from itself only. What is looser than that has its reason
-    here.
-    """
+    """The Content-Security-Policy of a page, which loads from itself only; exceptions have their reason here."""
     scripts = " ".join(("'self'", "'wasm-unsafe-eval'", *script_sources))
     return "; ".join(
         (

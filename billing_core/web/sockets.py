@@ -160,9 +160,7 @@ def limit_uvicorn_messages() -> None:
 
 
 def message_limit_setter(receive: object) -> SetLimit:
-    """A function that changes the message limit of the connection behind an ASGI `receive`; does nothing for servers
-    but uvicorn.
-    """
+    """A function that changes the message limit behind an ASGI `receive`; only uvicorn's."""
     connection: Any = getattr(getattr(receive, "__self__", None), "conn", None)
 
     def set_limit(size: int) -> None:

@@ -1,6 +1,4 @@
-"""Refuses uploads of people who may not upload: Streamlit keeps files in memory, and takes them from anybody who has
-its page open.
-"""
+"""Refuses uploads of people who may not upload: Streamlit would keep anybody's in memory."""
 
 from __future__ import annotations
 

@@ -131,9 +131,7 @@ def principal_of_cookie(cookie: str | None) -> Principal | None:
 
 
 def get_ready() -> None:
-    """Prepare what the first person to sign in need not wait for: imports, the open ledger, and in demo mode its
-    data.
-    """
+    """Prepare what the first sign-in need not wait for: imports, the open ledger, the demo's data."""
     try:
         asked = GetUsageEventsParams(limit=1)
         service().check_mode()
