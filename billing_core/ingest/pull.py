@@ -44,8 +44,7 @@ FIRST_PULL_DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """The result of a pull: `observations` and `duplicates` are rows, the other counts are events. `observations` and
-    `duplicates` are rows, the rest are events.
+    """The result of a pull: `observations` and `duplicates` are rows, the other counts are events.
 
     `policy_differs` are sent events that stay as they are although the settings now would bill them otherwise, and
     `policy_differs_credits` what that is about. `notes` are sentences about rows that were not looked for.

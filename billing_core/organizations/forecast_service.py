@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from billing_core.access import Principal, Role, scope_of
 from billing_core.errors import AccessDenied, BadParameter, NotFound
@@ -32,6 +32,9 @@ from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
 from billing_core.values.decimals import EXACT
 from billing_core.values.usage_frame import aware_in
+
+if TYPE_CHECKING:
+    from billing_core.organizations.limits_service import LimitsService
 
 HISTORY_DAYS = 120
 """Days a forecast learns from: 17 weeks of rhythm, and nothing so old that it misleads."""
@@ -61,25 +64,10 @@ Segments = dict[tuple[str | None, int], Kinds]
 """Organization and day number → what its events were."""
 
 
-class LimitsSource(Protocol):
-    """The limits of organizations as known at a moment."""
-
-    @property
-    def rows(self) -> Sequence[Limit]:
-        """The limits, one per organization and customer that pays for it."""
-
-
-class Limits(Protocol):
-    """Something that knows limits (`organizations.limits_service.LimitsService`)."""
-
-    def read(self, principal: Principal) -> LimitsSource:
-        """The limits of every organization the principal may see."""
-
-
 class ForecastService:
     """Forecasts, drivers of changed usage, and anomalies, for one principal per call. Thread-safe; one per service."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: Limits) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: LimitsService) -> None:
         self._zone = settings.zone
         self._ledger = ledger
         self._clock = clock

@@ -12,12 +12,12 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice
+from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice, NoticeStore
 from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at, facts_of
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings, signing_key
@@ -131,19 +131,6 @@ class Webhook:
         return "the connection broke before there was an answer"
 
 
-class DeliveryLog(Protocol):
-    """The stored notices and tries that delivering needs (`NoticeStore`)."""
-
-    def undelivered(self) -> list[Notice]:
-        """Notices still to be delivered: never tried, or every try failed."""
-
-    def tries(self, ids: Sequence[str]) -> Mapping[str, list[DeliveryTry]]:
-        """The delivery log of some notices, by notice id."""
-
-    def record(self, one: DeliveryTry) -> None:
-        """Append a try to the delivery log."""
-
-
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The result of a round of deliveries: notices that arrived; those that did not, with why; which for good."""
@@ -154,7 +141,7 @@ class Delivered:
 
 
 def deliver(
-    log: DeliveryLog,
+    log: NoticeStore,
     webhook: Webhook,
     names: Mapping[str, str],
     clock: Clock,
@@ -198,7 +185,7 @@ def _named(notice: Notice) -> str:
 
 
 def _go(
-    log: DeliveryLog,
+    log: NoticeStore,
     webhook: Webhook,
     notice_id: str,
     body: bytes,

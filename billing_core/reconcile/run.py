@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,9 +36,10 @@ from billing_core.values.counts import count_of
 from billing_core.values.usage_frame import PullProgress, Window, whole_hours
 
 if TYPE_CHECKING:
-    from billing_core.langfuse.reading import UpstreamRead
+    from billing_core.langfuse.provider import LangfuseProvider
     from billing_core.langfuse.rollup import DailyTotal
     from billing_core.stripe.model import Invoice, Subscription, SummaryBucket
+    from billing_core.stripe.provider import StripeProvider
 
 READERS = 4
 """Customers whose summaries are read at the same time."""
@@ -53,47 +54,6 @@ NOT_CONNECTED = CrossCheck(None, "Langfuse is not connected")
 
 Progress = Callable[[float, str], None]
 OnSumsRead = Callable[[str, "list[SummaryBucket]"], None]
-
-
-class LangfuseUsage(Protocol):
-    """The part of `LangfuseProvider` that a reconciliation uses."""
-
-    def read(
-        self,
-        window: Window,
-        *,
-        spool: Path,
-        progress: Callable[[PullProgress], None] | None = None,
-        ended_since: datetime | None = None,
-    ) -> UpstreamRead:
-        """The usage rows of every trace with a row in the window, each trace complete."""
-
-    def daily_totals(self, window: Window) -> list[DailyTotal] | None:
-        """Langfuse's own sums per UTC day; `None` if it has none."""
-
-
-class StripeSums(Protocol):
-    """The part of `StripeProvider` that a reconciliation uses."""
-
-    is_live: bool | None
-
-    def summaries(
-        self,
-        meter_id: str,
-        customer_id: str,
-        start: datetime,
-        end: datetime,
-        grouping: Literal["hour", "day"] | None = None,
-    ) -> list[SummaryBucket]:
-        """The credits Stripe counts for one customer in `[start, end)`."""
-
-    def subscriptions(self, customer_id: str | None = None) -> list[Subscription]:
-        """Every subscription in every status."""
-
-    def invoices(
-        self, status: str | None = None, customer_id: str | None = None, created_since: datetime | None = None
-    ) -> list[Invoice]:
-        """Invoices with their lines."""
 
 
 @dataclass(slots=True)
@@ -123,9 +83,9 @@ def reconcile(
     policy: Policy,
     window: Window,
     *,
-    langfuse: LangfuseUsage | None,
+    langfuse: LangfuseProvider | None,
     spool: Path,
-    stripe: StripeSums | None,
+    stripe: StripeProvider | None,
     meter_id: str | None,
     clock: Clock = now,
     progress: Progress | None = None,
@@ -166,7 +126,7 @@ def reconcile(
 
 
 def _read_langfuse(
-    provider: LangfuseUsage,
+    provider: LangfuseProvider,
     ledger: Ledger,
     cards: RateCardFile,
     policy: Policy,
@@ -209,7 +169,7 @@ def _narrowed(rated: Rated) -> pa.Table:
     return pa.Table.from_arrays(columns, names=UPSTREAM.names).cast(UPSTREAM)
 
 
-def _cross_checked(provider: LangfuseUsage, own: Iterable[DailyTotal], window: Window) -> CrossCheck:
+def _cross_checked(provider: LangfuseProvider, own: Iterable[DailyTotal], window: Window) -> CrossCheck:
     from billing_core.langfuse.metrics import compare_daily
 
     try:
@@ -230,7 +190,7 @@ def _named(table: pa.Table | None) -> set[str]:
 
 
 def _read_stripe(
-    provider: StripeSums,
+    provider: StripeProvider,
     meter_id: str,
     window: Window,
     customers: set[str],
@@ -270,7 +230,7 @@ def _read_stripe(
     return counted
 
 
-def _unlisted(provider: StripeSums, counted: _Counted) -> Iterator[Subscription]:
+def _unlisted(provider: StripeProvider, counted: _Counted) -> Iterator[Subscription]:
     """Subscriptions of customers with usage that Stripe's lists leave out: those on a test clock."""
     listed = {found.customer_id for found in counted.subscriptions or ()}
     used = {customer for (customer, _), amount in (counted.hours or {}).items() if amount}
@@ -284,7 +244,7 @@ def _unlisted(provider: StripeSums, counted: _Counted) -> Iterator[Subscription]
 
 
 def _summaries(
-    provider: StripeSums, meter_id: str, window: Window, customers: Sequence[str], on_sums_read: OnSumsRead | None
+    provider: StripeProvider, meter_id: str, window: Window, customers: Sequence[str], on_sums_read: OnSumsRead | None
 ) -> Iterator[tuple[str, list[SummaryBucket] | UpstreamError]]:
     """What Stripe counts per customer, or why that is not known, as the answers come."""
 
