@@ -35,13 +35,14 @@ from components.organizations.query import LAST_PART, events_of, of_day
 from components.organizations.state import URL as PAGE_URL
 from components.organizations.state import organization_link
 from components.shared import sign_in
+from components.shared.chart import chart
 from components.shared.data_grid import HEADER_PIXELS, ROW_PIXELS, page_count, page_of, pages
 from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.url_codec import Codec, number, one_of
 from components.shared.url_state import UrlState
-from components.shared.widgets import chart, quiet, table
+from components.shared.widgets import quiet, table
 
 CSV_PATH = "/download/anomalies.csv"
 

@@ -16,29 +16,27 @@ from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.model import BreakdownRow
-from billing_core.usage_events.ranking import Ranking, added, disagreements, ranking
+from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from billing_core.values.decimals import EXACT
 from components.organizations import charts as org_charts
 from components.organizations.charts import OTHERS_CLICK, Trend, line_label, user_name
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, URL, follow, go_to_events, open_organization, organization_link
 from components.shared import sign_in
+from components.shared.chart import chart
 from components.shared.formats import UNKNOWN, count, credits_text
 from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, quiet
+from components.shared.widgets import quiet
 from components.usage_events import charts as usage_charts
 from components.usage_events.chart_panel import tie_out_text
-from components.usage_events.credit_rows import FIGURE_COLUMNS, others_text, slice_rows
+from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, others_text, slice_rows, sums_of
 
 TREND_SHOWN = 8
 USERS_SHOWN = 15
 
 AREAS = 200
 """Areas of the tree; what is beyond is one area of its own."""
-
-READ = 2_000
-"""Slices read at most; what is beyond is in "all others" too, as the difference to the total."""
 
 LINKED = 8
 """Organizations and chatflows named under the tree, which knows no clicks."""
@@ -132,12 +130,6 @@ class _Charts:
     def _slices(self, *dimensions: str) -> list[BreakdownRow]:
         return self.service.breakdown(self.params, self.principal, *dimensions, limit=READ)
 
-    def _all(self, slices: Sequence[BreakdownRow], shown: Ranking) -> list[Decimal]:
-        """What a breakdown adds up to: every slice read, or, of one too long to read whole, what the chart shows."""
-        if len(slices) < READ:
-            return [added(slices).total]
-        return [one.credits.total for one in (*shown.largest, *([shown.others] if shown.others else []))]
-
     def _trend(self, chosen: Sequence[OrganizationFigures], first_day: str | None) -> list[Decimal]:
         trend = org_charts.trend_of(chosen, first_day, shown=TREND_SHOWN)
         rows = trend_rows(trend, self.names)
@@ -171,7 +163,7 @@ class _Charts:
             hint="Click an area to drill down as far as its models; the bar above leads back.",
         )
         self._tree_links(areas.largest)
-        return self._all(slices, areas)
+        return sums_of(slices, areas)
 
     def _tree_links(self, slices: Sequence[BreakdownRow]) -> None:
         """The largest areas as links."""
@@ -205,10 +197,9 @@ class _Charts:
             right=FIGURE_COLUMNS,
             on_click=clicked,
             hint="Click a bar to see that user's events.",
+            note=others_text("users", slices, ranked),
         )
-        if (note := others_text("users", slices, ranked, read=READ)) is not None:
-            st.caption(plain(note))
-        return self._all(slices, ranked)
+        return sums_of(slices, ranked)
 
     def _active_users(self) -> None:
         found = org_charts.every_day(self.service.organizations.active_users(self.params, self.principal))

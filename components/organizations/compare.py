@@ -15,8 +15,9 @@ from components.organizations.query import COMPARED
 from components.organizations.state import URL
 from components.organizations.table import change_text
 from components.shared import sign_in
+from components.shared.chart import chart
 from components.shared.formats import credits_text
-from components.shared.widgets import chart, quiet, table
+from components.shared.widgets import quiet, table
 
 
 def chosen_organizations(statistics: Statistics, wanted: Sequence[str]) -> list[OrganizationFigures]:

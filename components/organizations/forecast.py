@@ -25,10 +25,11 @@ from components.organizations.forecast_texts import (
 )
 from components.organizations.query import events_of
 from components.organizations.state import URL
+from components.shared.chart import chart, draw_figure
 from components.shared.formats import ago, credits_text
 from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, draw_figure, tile
+from components.shared.widgets import tile
 
 RIGHT = ("Credits", "Used", "Expected", "Low", "High")
 

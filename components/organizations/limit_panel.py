@@ -27,10 +27,11 @@ from components.organizations.limit_texts import (
     state_text,
 )
 from components.organizations.names import names as names_of
+from components.shared.chart import draw_figure
 from components.shared.formats import UNKNOWN, credits_text, exact, moment
 from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import draw_figure, tile
+from components.shared.widgets import tile
 
 
 def limit_panel(service: BillingService, principal: Principal, organization_id: str, now: datetime) -> None:

@@ -23,18 +23,17 @@ from billing_core.values.counts import count_of
 from components.organizations.overview import figure_tiles, period_text, tie_out
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
+from components.shared.chart import chart
 from components.shared.formats import UNKNOWN
 from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, quiet
+from components.shared.widgets import quiet
 from components.stripe_sync.customer import show_customer
 from components.usage_events import charts
-from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
+from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows
 
 SHOWN = 10
 """Bars of a ranking; the rest is "all others"."""
-
-READ = 2_000
 
 LINKED = 5
 """Values of a ranking that are links as well: charts cannot be reached by keyboards."""
@@ -203,9 +202,8 @@ def _ranking(rank: Rank, found: Ranking, slices: Sequence[BreakdownRow], query: 
         right=FIGURE_COLUMNS,
         on_click=clicked,
         hint=rank.hint,
+        note=others_text(rank.title.lower(), slices, found),
     )
-    if (note := others_text(rank.title.lower(), slices, found, read=READ)) is not None:
-        st.caption(plain(note))
     links = [(one, target) for one in found.largest if (target := events_query(query, rank, one.values[0])) is not None]
     for one, target in links[:LINKED]:
         usage_link(_called(one), **target)

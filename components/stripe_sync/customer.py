@@ -13,9 +13,10 @@ from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.stripe_sync.customer_status import UNKNOWN, CustomerStatus
 from billing_core.types import GetUsageEventsParams
+from components.shared.chart import draw_figure
 from components.shared.formats import ago, exact, minor_units, moment
 from components.shared.notice import notice_of_error, plain
-from components.shared.widgets import draw_figure, tile
+from components.shared.widgets import tile
 from components.stripe_sync.charts import used_bar
 from components.stripe_sync.texts import in_words, used_text
 

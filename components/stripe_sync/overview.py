@@ -14,10 +14,11 @@ from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
+from components.shared.chart import draw_figure
 from components.shared.formats import ago, exact, moment, signed, usd
 from components.shared.links import usage_link
 from components.shared.notice import plain
-from components.shared.widgets import draw_figure, table, tile
+from components.shared.widgets import table, tile
 from components.stripe_sync.charts import stage_bar
 from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows

@@ -16,11 +16,12 @@ from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.shared import sign_in
+from components.shared.chart import chart
 from components.shared.formats import ago, day_text, exact
 from components.shared.job_progress import follow
 from components.shared.links import event_link, file_link
 from components.shared.notice import plain
-from components.shared.widgets import chart, table, tile
+from components.shared.widgets import table, tile
 from components.stripe_sync.charts import heat_map, waterfall_figure
 from components.stripe_sync.marks import cause_words
 from components.stripe_sync.rows import (

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.types import Credits, GetUsageEventsParams
-from billing_core.usage_events.model import BreakdownRow, Summary
-from billing_core.usage_events.ranking import Ranking, added, disagreements, ranking
+from billing_core.usage_events.model import Summary
+from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from components.shared import after_paint, sign_in
+from components.shared.chart import chart
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
 from components.usage_events import charts
-from components.usage_events.credit_rows import FIGURE_COLUMNS, day_rows, others_text, slice_rows
+from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows, sums_of
 from components.usage_events.errors import stop_on_error
 from components.usage_events.state import URL, add_value, show_day
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 SHOWN = 10
 """Bars of a ranking; the rest is "all others"."""
-
-READ = 2_000
-"""Slices read at most; what is beyond is in "all others" too, as the difference to the total."""
 
 RANK = "usage.rank"
 """Session state: what the ranking is by."""
@@ -97,28 +92,31 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
     st.header("Where the credits went", anchor=False)
     mark = st.container()
     theme = st.context.theme.type or "light"
-    zone = service.settings.zone
+    zone, generation = service.settings.zone, URL.generation()
     table = service.get_usage_events(params, principal)
     whole, events = table.totals.credits, table.pagination.total_items
 
     left, right = st.columns([2, 1], gap="medium")
     with left:
-        _chart(
+        chart(
             "Credits per day",
             "day",
             lambda: charts.credits_per_day(summary.days, zone.key, theme),
             day_rows(summary),
             alt=f"Credits per day by type, days in {zone.key}",
+            right=(*FIGURE_COLUMNS, "Amount"),
+            generation=generation,
             on_click=_clicked_day,
             hint="Click a bar to see its day.",
         )
     with right:
-        _chart(
+        chart(
             "Share by type",
             "type",
             lambda: charts.credits_by_type(whole, theme),
             _type_rows(whole),
             alt="Share of AI token, compute and storage credits",
+            right=FIGURE_COLUMNS,
         )
 
     left, right = st.columns(2, gap="medium")
@@ -126,20 +124,22 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
         chosen = TOPS[st.session_state.get(RANK, next(iter(TOPS)))]
         slices = service.breakdown(params, principal, *chosen.dimensions, limit=READ)
         ranked = ranking(slices, whole, events, shown=SHOWN)
-        _chart(
+        chart(
             "Top",
             f"top-{chosen.filter}",
             lambda: charts.top(ranked, theme),
             _ranking_rows(chosen, ranked),
             alt=f"Credits by type of the top {chosen.label.lower()}",
+            right=FIGURE_COLUMNS,
+            generation=generation,
             on_click=lambda point: _clicked_bar(chosen, point),
             hint="Click a bar to filter by it.",
             control=_rank_control,
-            note=others_text(chosen.label.lower(), slices, ranked, read=READ),
+            note=others_text(chosen.label.lower(), slices, ranked),
         )
     with right:
         heat = service.by_hour_of_week(params, principal)
-        _chart(
+        chart(
             "Hour and weekday",
             "heat",
             lambda: charts.hour_of_week(heat, zone.key, theme),
@@ -149,7 +149,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
 
     tree = service.breakdown(params, principal, "organization", "chatflow", "chatflow_name", limit=READ)
     areas = ranking(tree, whole, events, shown=AREAS)
-    _chart(
+    chart(
         "Organizations and their chatflows",
         "tree",
         lambda: charts.share_tree(areas.largest, areas.others, theme),
@@ -162,8 +162,8 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
         "credits per day": [day.totals.credits.total for day in summary.days],
         "share by type": [getattr(whole, part.field) for part in CREDIT_PARTS],
         "hour and weekday": heat.values(),
-        f"top {chosen.label.lower()}": _all(slices, ranked),
-        "organizations": _all(tree, areas),
+        f"top {chosen.label.lower()}": sums_of(slices, ranked),
+        "organizations": sums_of(tree, areas),
     }
     wrong = disagreements(whole.total, parts)
     with mark.container(key="tie-out"):
@@ -173,69 +173,18 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             st.caption(tie_out_text(whole.total, wrong))
 
 
-def _all(slices: Sequence[BreakdownRow], shown: Ranking) -> list[Decimal]:
-    """What a breakdown adds up to: every slice read, or, of one too long to read whole, what the chart shows."""
-    if len(slices) < READ:
-        return [added(slices).total]
-    return [one.credits.total for one in shown.rows]
-
-
-def _chart(
-    title: str,
-    name: str,
-    draw: Callable[[], Figure],
-    rows: dict[str, list[str]],
-    *,
-    alt: str,
-    on_click: Callable[[dict[str, Any]], None] | None = None,
-    hint: str | None = None,
-    control: Callable[[], None] | None = None,
-    note: str | None = None,
-) -> None:
-    """A heading, and under it the chart or the table of its figures."""
-    with st.container(horizontal=True, vertical_alignment="center", height=44, border=False, wrap=False):
-        st.markdown(f"**{plain(title)}**", width="content", help=hint)
-        if control is not None:
-            control()
-        st.space("stretch")
-        as_table = st.toggle("Table", key=f"usage.as-table.{name}")
-    if as_table:
-        st.dataframe(rows, hide_index=True, alt=alt, key=f"table-{name}", column_config=_right_aligned(rows))
-        return
-    key = f"chart-{name}-{URL.generation()}"
-
-    def clicked() -> None:
-        points = st.session_state[key]["selection"]["points"]
-        if points and on_click is not None:
-            on_click(points[0])
-
-    config = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
-    if on_click is None:
-        st.plotly_chart(draw(), key=key, alt=alt, config=config)
-    else:
-        st.plotly_chart(draw(), key=key, alt=alt, config=config, on_select=clicked, selection_mode="points")
-    if note is not None:
-        st.caption(plain(note))
-
-
 def _rank_control() -> None:
     st.selectbox("Rank", list(TOPS), key=RANK, width=160, filter_mode=None, label_visibility="collapsed")
 
 
-def _right_aligned(rows: dict[str, list[str]]) -> dict[str, Any]:
-    figures = {*FIGURE_COLUMNS, "Amount"}
-    return {name: st.column_config.TextColumn(name, alignment="right" if name in figures else "left") for name in rows}
-
-
-def _clicked_day(point: dict[str, Any]) -> None:
-    show_day(date.fromisoformat(point["customdata"][0]))
+def _clicked_day(point: Sequence[Any]) -> None:
+    show_day(date.fromisoformat(point[0]))
     st.rerun()  # everything: the filter bar is outside of this fragment
 
 
-def _clicked_bar(top: Top, point: dict[str, Any]) -> None:
-    value = point["customdata"][0]
-    if clickable(top, value):
-        add_value(top.filter, value)
+def _clicked_bar(top: Top, point: Sequence[Any]) -> None:
+    if clickable(top, point[0]):
+        add_value(top.filter, point[0])
         st.rerun()
 
 

@@ -92,7 +92,7 @@ def address(page: Page) -> dict[str, list[str]]:
 
 
 def bar(page: Page, chart: str, series: int, number: int) -> Locator:
-    bars = page.locator(f".st-key-sync-chart-{chart} .barlayer .bars").nth(series)
+    bars = page.locator(f".st-key-chart-{chart}-0 .barlayer .bars").nth(series)
     return bars.locator(".point path").nth(number)
 
 

@@ -92,7 +92,7 @@ def events_in(page: Page, stage: str) -> int:
 
 def click_cell(page: Page, grid: HeatGrid, row: CustomerDay) -> None:
     """Click the cell of a customer's day on the map."""
-    area = section(page, "sync-chart-heat").locator(".heatmaplayer image").first
+    area = section(page, "chart-heat-0").locator(".heatmaplayer image").first
     area.scroll_into_view_if_needed()
     settle(page)
     box = area.bounding_box()

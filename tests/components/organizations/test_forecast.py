@@ -211,6 +211,6 @@ def test_the_panel_says_why_there_is_no_forecast_and_shows_what_there_is():
 
 def test_a_table_stands_in_for_each_chart():
     run = panel(FOUND)
-    run.toggle(key="sync.as-table.org-forecast-sum").set_value(True).run()
+    run.toggle(key="as-table-org-forecast-sum").set_value(True).run()
     assert not run.exception
     assert run.dataframe[0].value["Expected"].tolist()[-1] == "455.00"
