@@ -13,7 +13,7 @@ from components.shared.notice import plain
 
 def user_menu(principal: Principal) -> None:
     """Draw name, role, limits and mode in the sidebar, with the buttons to export and to sign out."""
-    from components.exports.state import is_open, open_dialog  # the sign-in form need not wait for it
+    from components.exports.state import OPEN, open_dialog  # the sign-in form need not wait for it
 
     gatekeeper = wiring.gatekeeper()
     user = gatekeeper.user(principal.name)
@@ -28,7 +28,7 @@ def user_menu(principal: Principal) -> None:
         st.button("Export…", icon=":material/download:", on_click=open_dialog, key="user-menu-export")
         st.button("Sign out", icon=":material/logout:", on_click=sign_in.sign_out, key="sign-out")
         sign_in.deliver_cookie()
-    if is_open():
+    if OPEN.get():
         from components.exports.panel import export_dialog  # it brings the engine
 
         export_dialog()

@@ -14,7 +14,7 @@ from components.stripe_sync.overview import overview
 from components.stripe_sync.problems import problems_panel
 from components.stripe_sync.push import push_panel
 from components.stripe_sync.reconcile import reconcile_panel
-from components.stripe_sync.state import pipeline_reading
+from components.stripe_sync.state import read_pipeline
 from components.usage_events.freshness import title_row
 
 principal = sign_in.guard(Role.ADMIN, Role.FINANCE)
@@ -22,7 +22,7 @@ with quiet():
     service = wiring.service()
     service.check_mode()
     now = service.now()
-    reading = pipeline_reading(service, principal, now)  # first: it refuses people who may not see everything
+    reading = read_pipeline(service, principal)  # first: it refuses people who may not see everything
     title_row("Stripe Sync", service, principal)
     with quiet():
         overview(service, principal, reading.pipeline, now)

@@ -12,7 +12,7 @@ from billing_core.errors import BillingError
 from billing_core.exports.model import ExportPreview, ExportRequest, ExportResult, Format
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.exports.state import Place, current_job, forget_job, remember_job
+from components.exports.state import JOB, Place
 from components.exports.texts import compared_rows, differing, progress_fraction, progress_text, result_text
 from components.shared import sign_in
 from components.shared.links import file_link
@@ -52,13 +52,13 @@ def start_export(
     except BillingError as error:
         st.session_state[FAILED] = str(error)
         return
-    remember_job(job_id)
+    JOB.put(job_id)
     st.session_state[SHOWN] = ShownExport(job_id, preview)
 
 
 def is_exporting(principal: Principal) -> bool:
     """Whether the export this session started last still runs."""
-    job_id = current_job()
+    job_id = JOB.get()
     state = None if job_id is None else _state(job_id, principal)
     return state is not None and state.is_running
 
@@ -68,7 +68,7 @@ def job_box(place: Place, principal: Principal) -> None:
     refused: str | None = st.session_state.pop(FAILED, None)
     if refused is not None:
         st.error(plain(refused), icon=":material/error:")
-    job_id = current_job()
+    job_id = JOB.get()
     state = None if job_id is None else _state(job_id, principal)
     if job_id is None or state is None:
         return
@@ -83,7 +83,7 @@ def _state(job_id: str, principal: Principal) -> ExportState | None:
     try:
         return wiring.export_jobs().state(job_id, principal)
     except BillingError:  # files are kept for an hour
-        forget_job()
+        JOB.drop()
         return None
 
 
@@ -111,7 +111,7 @@ def _outcome(place: Place, job_id: str, state: ExportState) -> None:
         st.warning(plain(f"No file was written: {state.error}"), icon=":material/info:")
     elif state.result is not None:
         _file(place, job_id, state.result)
-    st.button("Dismiss", icon=":material/close:", key=f"export-{place}-put-away", on_click=forget_job)
+    st.button("Dismiss", icon=":material/close:", key=f"export-{place}-put-away", on_click=JOB.drop)
 
 
 def _file(place: Place, job_id: str, result: ExportResult) -> None:

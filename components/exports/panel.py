@@ -16,7 +16,7 @@ from billing_core.web import wiring
 from components.exports.filters import export_filters, narrowed_text, period_and_timezone
 from components.exports.job import is_exporting, job_box, start_export
 from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, may_export, request_of
-from components.exports.state import STATES, Place, close
+from components.exports.state import OPEN, STATES, Place
 from components.exports.texts import (
     DATASET_WORDS,
     FORMAT_WORDS,
@@ -74,7 +74,7 @@ def export_view() -> None:
 
 def export_dialog() -> None:
     """Draw the export panel as a dialog over any other page."""
-    st.dialog("Export", width="large", icon=":material/download:", on_dismiss=close)(_panel)(Place.DIALOG)
+    st.dialog("Export", width="large", icon=":material/download:", on_dismiss=OPEN.drop)(_panel)(Place.DIALOG)
 
 
 def _panel(place: Place) -> None:

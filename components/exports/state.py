@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import streamlit as st
-
 from components.exports.query import CODEC
+from components.shared.session import Kept
 from components.shared.url_state import UrlState
 from components.usage_events import state as usage_events
 from components.usage_events.query import Filters, as_changes
 
-OPEN = "export.open"
-"""Session state: the dialog is open."""
+OPEN = Kept[bool]("export.open")
+"""Whether the dialog is open; its choices are there again the next time."""
 
-JOB = "export.job"
-"""Session state: the id of the export this session started last."""
+JOB = Kept[str]("export.job")
+"""The id of the export this session started last, until it is dismissed."""
 
 
 class Place(StrEnum):
@@ -37,35 +36,6 @@ STATES = {
 
 def open_dialog() -> None:
     """Open the export dialog with the next run; on the Usage Events page it takes over what that page shows."""
-    st.session_state[OPEN] = True
+    OPEN.put(True)
     filters = usage_events.URL.current() if usage_events.URL.is_drawn("period") else Filters()
     STATES[Place.DIALOG].change(**as_changes(filters))
-
-
-def is_open() -> bool:
-    """Whether the export dialog is open."""
-    return bool(st.session_state.get(OPEN))
-
-
-def close() -> None:
-    """Close the export dialog; its choices are there again the next time."""
-    st.session_state.pop(OPEN, None)
-
-
-# ── the export under way ─────────────────────────────────────────────────────────────────────────
-
-
-def remember_job(job_id: str) -> None:
-    """Store which background export this session started last."""
-    st.session_state[JOB] = job_id
-
-
-def current_job() -> str | None:
-    """The id of the export this session started last; `None` once it was dismissed."""
-    job_id: str | None = st.session_state.get(JOB)
-    return job_id
-
-
-def forget_job() -> None:
-    """Dismiss the export this session started last."""
-    st.session_state.pop(JOB, None)

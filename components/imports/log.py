@@ -10,7 +10,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.imports.model import ImportRecord
 from billing_core.service import BillingService
-from components.imports.state import SAID, ask_to_undo, close_dialogs, wants_to_undo
+from components.imports.state import SAID, UNDOING, close_dialogs
 from components.imports.texts import record_label, record_rows, undo_text, undone_text
 from components.shared import sign_in
 from components.shared.notice import plain
@@ -34,7 +34,7 @@ def import_log(service: BillingService, principal: Principal) -> None:
     if len(records) == SHOWN:
         st.caption(f"The newest {SHOWN}. The audit log has every import.")
     _chooser(service, [one for one in records if one.undone_at is None])
-    asked = next((one for one in records if one.import_id == wants_to_undo()), None)
+    asked = next((one for one in records if one.import_id == UNDOING.get()), None)
     if asked is not None:
         st.dialog("Undo this import?", icon=":material/undo:", on_dismiss=close_dialogs)(_confirm)(service, asked)
 
@@ -59,7 +59,7 @@ def _chooser(service: BillingService, standing: Sequence[ImportRecord]) -> None:
             icon=":material/undo:",
             key="import-undo",
             disabled=chosen is None,
-            on_click=ask_to_undo,
+            on_click=UNDOING.put,
             args=(chosen,),
         )
 
@@ -67,7 +67,7 @@ def _chooser(service: BillingService, standing: Sequence[ImportRecord]) -> None:
 def _confirm(service: BillingService, record: ImportRecord) -> None:
     """What an undo does, and the button."""
     principal = sign_in.guard(Role.ADMIN)
-    if wants_to_undo() != record.import_id:
+    if UNDOING.get() != record.import_id:
         st.rerun()
     st.markdown(f"**{plain(record_label(record, service.settings.zone))}**")
     st.markdown(plain(undo_text(record)))

@@ -16,19 +16,7 @@ from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from components.exports.query import timezones
 from components.imports.log import import_log
-from components.imports.state import (
-    SAID,
-    FilePlan,
-    Spooled,
-    ask_to_apply,
-    close_dialogs,
-    discard,
-    keep,
-    reading,
-    spool,
-    uploader,
-    wants_to_apply,
-)
+from components.imports.state import APPLYING, READING, SAID, FilePlan, Spooled, close_dialogs, discard, spool, uploader
 from components.imports.texts import (
     applied_text,
     confirm_label,
@@ -75,12 +63,12 @@ def import_view(service: BillingService, principal: Principal) -> None:
         return
     with quiet():
         _take(service, principal)
-        read = reading()
+        read = READING.get()
         if read is not None:
             _show(service, principal, read)
     with quiet():
         import_log(service, principal)
-    if wants_to_apply() and reading() is not None:
+    if APPLYING.get() and READING.get() is not None:
         st.dialog("Import this file?", icon=":material/publish:", on_dismiss=close_dialogs)(_confirm)(service)
 
 
@@ -119,9 +107,9 @@ def _read(
             file.path, principal, name=file.name, skip_bad_rows=skip_bad_rows, timezone=timezone, progress=see
         )
     except BillingError as error:
-        keep(FilePlan(file, version, None, str(error)))
+        READING.put(FilePlan(file, version, None, str(error)))
     else:
-        keep(FilePlan(file, version, plan, timezone=timezone))
+        READING.put(FilePlan(file, version, plan, timezone=timezone))
     finally:
         bar.empty()
 
@@ -243,7 +231,14 @@ def _decide(service: BillingService, principal: Principal, read: FilePlan, plan:
         st.caption("The ledger has changed since this preview. Preview again to see what the import would do now.")
     with st.container(horizontal=True, vertical_alignment="center", key="import-decide"):
         if plan.can_apply and plan.outcome.changes:
-            st.button("Import…", type="primary", icon=":material/publish:", key="import-apply", on_click=ask_to_apply)
+            st.button(
+                "Import…",
+                type="primary",
+                icon=":material/publish:",
+                key="import-apply",
+                on_click=APPLYING.put,
+                args=(True,),
+            )
         again = service.version() != read.version and st.button(
             "Preview again", icon=":material/refresh:", key="import-again"
         )
@@ -263,8 +258,8 @@ def _table(rows: dict[str, list[str]], alt: str, key: str) -> None:
 def _confirm(service: BillingService) -> None:
     """Says once more what would be done, and does it. What is begun is finished even if the reader leaves."""
     principal = sign_in.guard(Role.ADMIN)
-    read = reading()
-    if read is None or read.plan is None or not wants_to_apply():
+    read = READING.get()
+    if read is None or read.plan is None or not APPLYING.get():
         st.rerun()
     plan, outcome = read.plan, read.plan.outcome
     st.markdown(f"**{plain(file_text(plan))}**")

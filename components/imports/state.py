@@ -14,12 +14,10 @@ import streamlit as st
 
 from billing_core.imports.model import ImportPlan
 from billing_core.imports.temp_folder import Scratch
+from components.shared.session import Kept
 
-READING = "import.reading"
 TURN = "import.turn"
 """A number that gives the upload box a new identity once its file was taken over: it then lets go of its memory."""
-
-APPLYING, UNDOING = "import.applying", "import.undoing"
 
 SAID = "import.said"
 """What the last action did, to be said once."""
@@ -69,45 +67,20 @@ def spool(name: str, file: IO[bytes]) -> Spooled:
     return taken
 
 
-def keep(read: FilePlan) -> None:
-    """Store the plan of the uploaded file, which the view shows."""
-    st.session_state[READING] = read
+READING = Kept[FilePlan]("import.reading")
+"""The plan of the uploaded file."""
 
-
-def reading() -> FilePlan | None:
-    """The plan of the uploaded file; `None` without a file."""
-    read: FilePlan | None = st.session_state.get(READING)
-    return read
+APPLYING, UNDOING = Kept[bool]("import.applying"), Kept[str]("import.undoing")
+"""Whether the confirmation of the import is open; the import whose undo is to be confirmed."""
 
 
 def discard() -> None:
     """Forget the uploaded file and its plan."""
-    st.session_state.pop(READING, None)
+    READING.drop()
     close_dialogs()
-
-
-def ask_to_apply() -> None:
-    """Open the confirmation of the import with the next run."""
-    st.session_state[APPLYING] = True
-
-
-def wants_to_apply() -> bool:
-    """Whether the confirmation of the import is open."""
-    return bool(st.session_state.get(APPLYING))
-
-
-def ask_to_undo(import_id: str) -> None:
-    """Open the confirmation of an undo with the next run."""
-    st.session_state[UNDOING] = import_id
-
-
-def wants_to_undo() -> str | None:
-    """The id of the import whose undo is to be confirmed; `None` if none is."""
-    import_id: str | None = st.session_state.get(UNDOING)
-    return import_id
 
 
 def close_dialogs() -> None:
     """Close the confirmation of an import or of an undo."""
-    st.session_state.pop(APPLYING, None)
-    st.session_state.pop(UNDOING, None)
+    APPLYING.drop()
+    UNDOING.drop()

@@ -13,7 +13,7 @@ from billing_core.month_close.model import Checklist, Closing, Month, MonthState
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import CloseState, MonthTask
-from components.months.state import Decision, ask_to_close, await_work, close_dialogs, wants_to_close
+from components.months.state import AWAITED, Decision, ask_to_close, close_dialogs, wants_to_close
 from components.months.texts import (
     CauseGroup,
     accepted_text,
@@ -113,7 +113,7 @@ def _found(state: CloseState | None) -> CloseCheck | None:
 
 
 def _check(service: BillingService, principal: Principal, period: str) -> None:
-    await_work(wiring.close_job().check(service, principal, period))
+    AWAITED.begin(wiring.close_job().check(service, principal, period))
 
 
 # ── the checklist ────────────────────────────────────────────────────────────────────────────────
@@ -228,5 +228,5 @@ def _confirm(service: BillingService, month: Month, decision: Decision) -> None:
 
 def _close(service: BillingService, principal: Principal, decision: Decision) -> None:
     job = wiring.close_job()
-    await_work(job.close(service, principal, decision.period, decision.causes, decision.reason))
+    AWAITED.begin(job.close(service, principal, decision.period, decision.causes, decision.reason))
     close_dialogs()

@@ -26,7 +26,7 @@ from components.months.manifest_texts import (
     stripe_rows,
     total_rows,
 )
-from components.months.state import ask_to_reopen, await_work, close_dialogs, reopen, wants_to_reopen
+from components.months.state import AWAITED, ask_to_reopen, close_dialogs, reopen, wants_to_reopen
 from components.months.texts import (
     closed_line,
     days_line,
@@ -102,7 +102,7 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
 
 
 def _verify(service: BillingService, principal: Principal, period: str) -> None:
-    await_work(wiring.close_job().verify(service, principal, period))
+    AWAITED.begin(wiring.close_job().verify(service, principal, period))
 
 
 def _verdict(month: Month) -> None:

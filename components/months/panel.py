@@ -13,7 +13,7 @@ from billing_core.web import wiring
 from billing_core.web.jobs import MonthTask
 from components.months.close import month_to_close
 from components.months.closed import closed_month
-from components.months.state import SAID, awaited_is_over, chosen_month, read_months, show_month
+from components.months.state import AWAITED, SAID, chosen_month, read_months, show_month
 from components.months.texts import STATE_MARKS, closed_text, month_name, month_rows, progress_text, refused_text
 from components.shared import sign_in
 from components.shared.job_progress import follow
@@ -115,7 +115,7 @@ def _watch() -> None:
 
 def _show_progress() -> None:
     """What a close that this session asked for came to; everything else is shown in its place."""
-    if not awaited_is_over():
+    if not AWAITED.is_over():
         return
     state = wiring.close_job().state
     if state is None or state.progress.task is not MonthTask.CLOSE:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import streamlit as st
 
@@ -15,14 +14,13 @@ from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.months.texts import suggested
 from components.shared.outcome import remember_outcome
+from components.shared.session import AwaitedJob, Kept, read_each_minute
 
 MONTH = "month"
 """In the URL: the month that is looked at, such as `2026-10`."""
 
 SAID = "months.said"
 """What the last action did, to be said once."""
-
-READING, CLOSING, REOPENING, AWAITED = "months.reading", "months.closing", "months.reopening", "months.awaited"
 
 BUSY = "Somebody is checking, closing or verifying a month. Wait until it is done, then try again."
 
@@ -37,25 +35,15 @@ class Decision:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    reader: Principal
-    version: int
-    minute: datetime
-    months: tuple[Month, ...]
+CLOSING, REOPENING = Kept[Decision]("months.closing"), Kept[str]("months.reopening")
+"""The decision to close, or the month to reopen, whose dialog is open."""
+
+AWAITED = AwaitedJob("months.awaited", wiring.close_job, SAID, BUSY)
 
 
 def read_months(service: BillingService, principal: Principal) -> tuple[Month, ...]:
-    """The months with their sums, from a cache of one minute while the ledger is unchanged.
-
-    Looking goes over every day of the ledger: a ticked box must not wait for that.
-    """
-    version, minute = service.version(), service.now().replace(second=0, microsecond=0)
-    kept: _Reading | None = st.session_state.get(READING)
-    if kept is None or (kept.reader, kept.version, kept.minute) != (principal, version, minute):
-        kept = _Reading(principal, version, minute, service.months.months(principal))
-        st.session_state[READING] = kept
-    return kept.months
+    """The months with their sums, from a cache of one minute while the ledger is unchanged."""
+    return read_each_minute("months.reading", service, principal, lambda: service.months.months(principal))
 
 
 def chosen_month(months: Sequence[Month]) -> Month:
@@ -77,12 +65,12 @@ def show_month(period: str) -> None:
 def ask_to_close(decision: Decision) -> None:
     """Open the confirmation of a close with the next run; the URL then names the month."""
     show_month(decision.period)
-    st.session_state[CLOSING] = decision
+    CLOSING.put(decision)
 
 
 def wants_to_close(month: Month) -> Decision | None:
     """The close of this month that is to be confirmed; `None` if none is."""
-    decision: Decision | None = st.session_state.get(CLOSING)
+    decision = CLOSING.get()
     if decision is None or decision.period != month.period or month.state is MonthState.CLOSED:
         return None
     return decision
@@ -91,39 +79,21 @@ def wants_to_close(month: Month) -> Decision | None:
 def ask_to_reopen(period: str) -> None:
     """Open the form that reopens a month with the next run."""
     show_month(period)
-    st.session_state[REOPENING] = period
+    REOPENING.put(period)
 
 
 def wants_to_reopen(month: Month) -> bool:
     """Whether the form that reopens this month is open."""
-    return st.session_state.get(REOPENING) == month.period and month.state is MonthState.CLOSED
+    return REOPENING.get() == month.period and month.state is MonthState.CLOSED
 
 
 def close_dialogs() -> None:
     """Close the dialog of a close or of a reopening."""
-    st.session_state.pop(CLOSING, None)
-    st.session_state.pop(REOPENING, None)
+    CLOSING.drop()
+    REOPENING.drop()
 
 
 # ── work ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-def await_work(has_started: bool) -> None:
-    """Store that this session waits for the job just started; tells the person if somebody else was faster."""
-    state = wiring.close_job().state
-    if not has_started or state is None:
-        remember_outcome(SAID, BUSY, is_done=False)
-    else:
-        st.session_state[AWAITED] = state.number
-
-
-def awaited_is_over() -> bool:
-    """Whether the job this session started has ended since this was last asked."""
-    state = wiring.close_job().state
-    if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
-        return False
-    del st.session_state[AWAITED]
-    return True
 
 
 def reopen(service: BillingService, principal: Principal, period: str, reason: str, done: str) -> None:

@@ -15,7 +15,7 @@ from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from components.organizations.directory_import import import_panel
-from components.organizations.directory_state import SAID, close, edit, editing, is_open
+from components.organizations.directory_state import EDITING, SAID, close
 from components.organizations.directory_texts import (
     applied_text,
     entry_rows,
@@ -64,7 +64,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
             import_panel(service)
     with quiet():
         _history(service, principal)
-    if may_change and is_open():
+    if may_change and EDITING.get():
         dialog = st.dialog("Name and customer", width="medium", icon=":material/edit:", on_dismiss=close)
         dialog(_editor)(service)
 
@@ -114,7 +114,7 @@ def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
         icon=":material/edit:",
         key="org-directory-edit",
         disabled=not chosen,
-        on_click=edit,
+        on_click=EDITING.put,
         args=(chosen if chosen in organizations else (chosen or "").strip(),),
     )
 
@@ -127,7 +127,9 @@ def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
         key=f"org-directory-grid-{URL.generation()}-{URL.current().page}",
         alt="Organizations with their names and the customers billed for events that name none",
         rows=len(shown),
-        buttons=[RowButton("edit", "Edit", "Edit", lambda row: edit(shown[row].organization_id))] if may_change else [],
+        buttons=[RowButton("edit", "Edit", "Edit", lambda row: EDITING.put(shown[row].organization_id))]
+        if may_change
+        else [],
     )
 
 
@@ -137,9 +139,8 @@ def _grid(shown: Sequence[DirectoryEntry], *, may_change: bool) -> None:
 def _editor(service: BillingService) -> None:
     """What it is and shall be, what that moves, and the button that says so."""
     principal = sign_in.guard(Role.ADMIN)
-    if not is_open():  # saved a moment ago: close, and draw the page as it is now
+    if not (organization_id := EDITING.get()):  # saved a moment ago: close, and draw the page as it is now
         st.rerun()
-    organization_id = editing()
     try:
         directory = service.organizations.directory
         entries = {entry.organization_id: entry for entry in directory.entries(principal)}

@@ -17,19 +17,7 @@ from components.shared.url_state import period_boxes
 from components.shared.widgets import quiet
 from components.what_if.answer import show_answer
 from components.what_if.cards import cards_box
-from components.what_if.state import (
-    SAID,
-    URL,
-    RerateResult,
-    answer,
-    ask_to_apply,
-    await_work,
-    awaited_is_over,
-    close_dialog,
-    discard,
-    keep,
-    wants_to_apply,
-)
+from components.what_if.state import ANSWER, APPLYING, AWAITED, SAID, URL, RerateResult, discard, keep
 from components.what_if.texts import applied_text, apply_sentences, cards_line, confirms, progress_text, window_text
 
 FORM = (
@@ -70,13 +58,13 @@ def what_if_view(service: BillingService, principal: Principal) -> None:
             st.fragment(_watch, run_every=REFRESH_SECONDS)()
     with quiet():
         _question(service, principal, is_busy=is_busy)
-    kept = answer()
+    kept = ANSWER.get()
     if kept is not None:
         with quiet(), st.container(border=True, key="what-if-answer"):
             show_answer(service, principal, kept)
             _decide(service, principal, kept, is_busy=is_busy)
-        if wants_to_apply() and not kept.found.applied:
-            st.dialog("Apply these cards?", icon=":material/price_change:", on_dismiss=close_dialog)(_confirm)(service)
+        if APPLYING.get() and not kept.found.applied:
+            st.dialog("Apply these cards?", icon=":material/price_change:", on_dismiss=APPLYING.drop)(_confirm)(service)
 
 
 # ── the question ─────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +122,8 @@ def _decide(service: BillingService, principal: Principal, kept: RerateResult, *
                 icon=":material/price_change:",
                 key="what-if-apply",
                 disabled=is_busy or not is_current,
-                on_click=ask_to_apply,
+                on_click=APPLYING.put,
+                args=(True,),
             )
         st.button("Dismiss", icon=":material/close:", key="what-if-discard", on_click=discard)
     if principal.role is not Role.ADMIN:
@@ -144,8 +133,8 @@ def _decide(service: BillingService, principal: Principal, kept: RerateResult, *
 def _confirm(service: BillingService) -> None:
     """What applying means, and the figure to type."""
     principal = sign_in.guard(Role.ADMIN)
-    kept = answer()
-    if kept is None or not wants_to_apply():
+    kept = ANSWER.get()
+    if kept is None or not APPLYING.get():
         st.rerun()
     zone = service.settings.zone
     st.markdown(f"**{plain(cards_line(kept.cards, zone))}**")
@@ -166,12 +155,12 @@ def _confirm(service: BillingService) -> None:
             on_click=_apply,
             args=(service, principal, kept),
         )
-        st.button("Cancel", key="what-if-cancel", on_click=close_dialog)
+        st.button("Cancel", key="what-if-cancel", on_click=APPLYING.drop)
 
 
 def _apply(service: BillingService, principal: Principal, kept: RerateResult) -> None:
-    await_work(wiring.rerate_job().start(service, principal, kept.cards, kept.start, kept.end))
-    close_dialog()
+    AWAITED.begin(wiring.rerate_job().start(service, principal, kept.cards, kept.start, kept.end))
+    APPLYING.drop()
 
 
 def _watch() -> None:
@@ -182,9 +171,9 @@ def _watch() -> None:
 
 def _show_progress(service: BillingService) -> None:
     """What applying came to, for the session that asked for it; its answer then shows what was booked."""
-    if not awaited_is_over():
+    if not AWAITED.is_over():
         return
-    state, kept = wiring.rerate_job().state, answer()
+    state, kept = wiring.rerate_job().state, ANSWER.get()
     if state is None or state.ended_at is None:
         return
     if state.result is None:

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-import streamlit as st
-
 from billing_core.rating.card import RateCardFile
 from billing_core.rerating.model import Rerating
 from billing_core.web import wiring
-from components.shared.outcome import remember_outcome
 from components.shared.periods import Period, PeriodChoice
+from components.shared.session import AwaitedJob, Kept
 from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, number, one_of
 from components.shared.url_state import UrlState
 
@@ -46,8 +44,6 @@ URL = UrlState(
 SAID = "what-if.said"
 """What the last action did, to be said once."""
 
-ANSWER, APPLYING, AWAITED = "what-if.answer", "what-if.applying", "what-if.awaited"
-
 BUSY = "Somebody is applying rate cards right now. Wait until that is done, then calculate again."
 
 
@@ -67,56 +63,23 @@ class RerateResult:
     number: int
 
 
+ANSWER, APPLYING = Kept[RerateResult]("what-if.answer"), Kept[bool]("what-if.applying")
+"""The result that the view shows; whether the confirmation of applying it is open."""
+
+AWAITED = AwaitedJob("what-if.awaited", wiring.rerate_job, SAID, BUSY)
+
+
 def keep(
     cards: RateCardFile, label: str, window: tuple[datetime | None, datetime | None], found: Rerating, version: int
 ) -> None:
     """Store the result that the view shows."""
-    before = answer()
+    before = ANSWER.get()
     number = 1 if before is None else before.number + 1
-    st.session_state[ANSWER] = RerateResult(cards, label, *window, found, version, number)
-    close_dialog()
-
-
-def answer() -> RerateResult | None:
-    """The result that the view shows; `None` before the first."""
-    kept: RerateResult | None = st.session_state.get(ANSWER)
-    return kept
+    ANSWER.put(RerateResult(cards, label, *window, found, version, number))
+    APPLYING.drop()
 
 
 def discard() -> None:
     """Forget the result."""
-    st.session_state.pop(ANSWER, None)
-    close_dialog()
-
-
-def ask_to_apply() -> None:
-    """Open the confirmation with the next run."""
-    st.session_state[APPLYING] = True
-
-
-def wants_to_apply() -> bool:
-    """Whether the confirmation of applying is open."""
-    return bool(st.session_state.get(APPLYING))
-
-
-def close_dialog() -> None:
-    """Close the confirmation."""
-    st.session_state.pop(APPLYING, None)
-
-
-def await_work(has_started: bool) -> None:
-    """Store that this session waits for the job just started; tells the person if somebody else was faster."""
-    state = wiring.rerate_job().state
-    if not has_started or state is None:
-        remember_outcome(SAID, BUSY, is_done=False)
-    else:
-        st.session_state[AWAITED] = state.number
-
-
-def awaited_is_over() -> bool:
-    """Whether the job this session started has ended since this was last asked."""
-    state = wiring.rerate_job().state
-    if state is None or state.is_running or st.session_state.get(AWAITED) != state.number:
-        return False
-    del st.session_state[AWAITED]
-    return True
+    ANSWER.drop()
+    APPLYING.drop()

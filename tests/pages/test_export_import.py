@@ -38,7 +38,7 @@ from billing_core.runtime import clock
 from billing_core.web import wiring
 from billing_core.web.export_jobs import ExportJobs
 from components.exports.state import JOB, OPEN
-from components.imports.state import reading
+from components.imports.state import READING
 from components.shared import sign_in
 from tests.factories import ledger_at, usage_row
 from tests.pages.opening import opened_at, signed_in
@@ -449,7 +449,7 @@ def test_a_file_that_is_gone_is_forgotten(jobs):
     jobs.started.clear()
     run.run()
     assert not links(run)
-    assert JOB not in run.session_state
+    assert JOB.key not in run.session_state
 
 
 # ── the dialog ───────────────────────────────────────────────────────────────────────────────────
@@ -486,7 +486,7 @@ def test_a_fault_in_the_dialog_leaves_the_page_behind_it_alone(exports):
     run.button(key="user-menu-export").click().run()
     assert "not for you" in texts(run)
     assert "Usage Events" in texts(run)
-    assert OPEN in run.session_state
+    assert OPEN.key in run.session_state
 
 
 # ── import ───────────────────────────────────────────────────────────────────────────────────────
@@ -677,4 +677,4 @@ def test_the_uploaded_file_goes_with_what_holds_it(tmp_path):
     assert path.stat().st_mode & 0o077 == 0
     del taken
     assert not path.exists()
-    assert reading() is None
+    assert READING.get() is None

@@ -15,7 +15,7 @@ from billing_core.errors import RateCardError
 from billing_core.rerating.service import ReratingService
 from billing_core.web import jobs, wiring
 from components.shared import sign_in
-from components.what_if.state import answer
+from components.what_if.state import ANSWER
 from tests.factories import EVERYONE, NOON, ledger_at, usage_row
 from tests.pages.opening import opened_at
 from tests.pages.test_months import Later, frame, keys, texts
@@ -161,7 +161,7 @@ def test_a_period_without_events_says_so():
 def test_days_in_the_wrong_order_are_named_and_nothing_is_asked():
     run = asked(opened(span="Custom", from_day="2026-02-02", to_day="2026-02-01"))
     assert "start date" in texts(run)
-    assert answer() is None
+    assert ANSWER.get() is None
 
 
 def test_a_desk_that_fails_is_said_calmly(monkeypatch):
