@@ -435,18 +435,10 @@ def test_looking_again_asks_the_ledger_only_after_a_change(world, monkeypatch):
     asked = []
     months = MonthCloseService.months
     replace_method(monkeypatch, MonthCloseService, "months", lambda self, who: asked.append(who) or months(self, who))
-    monkeypatch.setattr("components.months.state.datetime", Frozen)
+    monkeypatch.setattr(wiring.service(), "now", lambda: NOW)  # a minute that does not end
     run = opened()
     run.run()
     assert len(asked) == 1
     world.set_status("error", "a1")
     run.run()
     assert len(asked) == 2
-
-
-class Frozen(datetime):
-    """A minute that does not end."""
-
-    @classmethod
-    def now(cls, tz=None):
-        return NOW
