@@ -87,40 +87,16 @@ _ONE = {
 }
 """Words that are told apart only by their form."""
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _TOKEN_WORDS = {"token"}
-_NOISE = {
-    "token",
-    "count",
-    "usage",
-    "gen",
-    "ai",
-    "llm",
-    "detail",
-    "metadata",
-    "metrics",
-    "of",
-    "num",
-    "number",
-    "n",
-    "used",
-    "consumed",
-    "billed",
-    "amount",
-    "openai",
-    "anthropic",
-    "gemini",
-    "google",
-    "vertex",
-    "bedrock",
-    "aws",
-    "azure",
-    "mistral",
-    "cohere",
-    "ollama",
-    "langfuse",
-    "observation",
-    "model",
-}
+_NOISE = _words(
+    "token count usage gen ai llm detail metadata metrics of num number n used consumed billed amount openai "
+    "anthropic gemini google vertex bedrock aws azure mistral cohere ollama langfuse observation model"
+)
 """Words that change nothing about what is counted."""
 
 _TOTAL = {"total", "all", "sum", "overall", "grand", "combined"}
@@ -131,113 +107,19 @@ _CACHE_WRITE = {"creation", "write", "ephemeral"}
 _NOT = {"no", "non", "not", "un"}
 _REASONING = {"reasoning", "thinking"}
 _MODALITY = {"audio", "image", "video", "text", "document", "pdf", "speech"}
-_KNOWN = {
-    *_MODALITY,
-    "modality",
-    "content",
-    "read",
-    "hit",
-    "accepted",
-    "rejected",
-    "prediction",
-    "tool",
-    "use",
-    "result",
-    "regular",
-    "standard",
-    "batch",
-    "flex",
-    "priority",
-    "long",
-    "short",
-    "context",
-    "above",
-    "below",
-    "5m",
-    "1h",
-    "24h",
-    "1",
-    "2",
-    "3",
-    "128k",
-    "200k",
-    "256k",
-    "272k",
-    "ttl",
-    "internal",
-    "other",
-    "search",
-}
+_KNOWN = _MODALITY | _words(
+    "modality content read hit accepted rejected prediction tool use result regular standard batch flex priority "
+    "long short context above below 5m 1h 24h 1 2 3 128k 200k 256k 272k ttl internal other search"
+)
 """Further words that occur in keys of tokens."""
 
-_UNITS = {
-    "character",
-    "characters",
-    "chars",
-    "char",
-    "images",
-    "pictures",
-    "pixels",
-    "second",
-    "seconds",
-    "sec",
-    "secs",
-    "minute",
-    "minutes",
-    "mins",
-    "hour",
-    "hours",
-    "millisecond",
-    "milliseconds",
-    "ms",
-    "duration",
-    "latency",
-    "time",
-    "request",
-    "requests",
-    "search",
-    "searches",
-    "query",
-    "queries",
-    "call",
-    "calls",
-    "session",
-    "sessions",
-    "page",
-    "pages",
-    "documents",
-    "bytes",
-    "kb",
-    "mb",
-    "gb",
-    "megabytes",
-    "gigabytes",
-    "cost",
-    "costs",
-    "price",
-    "usd",
-    "credit",
-    "words",
-    "word",
-    "items",
-    "files",
-    "videos",
-    "frames",
-    "steps",
-    "clips",
-    "songs",
-    "units",
-    "unit",
-    "invocations",
-    "executions",
-    "runs",
-    "turns",
-    "messages",
-    "fetches",
-    "lookups",
-    "samples",
-    "megapixels",
-}
+_UNITS = _words(
+    "character characters chars char images pictures pixels second seconds sec secs minute minutes mins hour "
+    "hours millisecond milliseconds ms duration latency time request requests search searches query queries call "
+    "calls session sessions page pages documents bytes kb mb gb megabytes gigabytes cost costs price usd credit "
+    "words word items files videos frames steps clips songs units unit invocations executions runs turns messages "
+    "fetches lookups samples megapixels"
+)
 """Words that say that something else than tokens is counted, if no word says token."""
 
 _COUNTING = {"count", "num", "number", "n", "generated"}

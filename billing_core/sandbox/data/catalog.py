@@ -120,44 +120,17 @@ MODELS: dict[str, Model] = {
     )
 }
 
-FIRST_NAMES = (
-    "ada",
-    "alan",
-    "barbara",
-    "claude",
-    "donald",
-    "edsger",
-    "emmy",
-    "frances",
-    "grace",
-    "hedy",
-    "ida",
-    "jean",
-    "karen",
-    "katherine",
-    "ken",
-    "leslie",
-    "linus",
-    "margaret",
-    "niklaus",
-    "radia",
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+FIRST_NAMES = _names(
+    "ada alan barbara claude donald edsger emmy frances grace hedy ida jean karen katherine ken leslie linus "
+    "margaret niklaus radia"
 )
-LAST_NAMES = (
-    "berg",
-    "costa",
-    "dupont",
-    "eriksen",
-    "fischer",
-    "garcia",
-    "haas",
-    "ivanov",
-    "jansen",
-    "kowalski",
-    "lindqvist",
-    "moreau",
-    "novak",
-    "okafor",
-    "papadakis",
+LAST_NAMES = _names(
+    "berg costa dupont eriksen fischer garcia haas ivanov jansen kowalski lindqvist moreau novak okafor papadakis"
 )
 
 
