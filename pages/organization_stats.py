@@ -9,7 +9,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.organizations.bar import nothing_yet, period_bar, view_switch
+from components.organizations.bar import period_bar, view_switch
 from components.organizations.chart_panel import charts_view
 from components.organizations.names import names
 from components.organizations.overview import overview
@@ -19,7 +19,7 @@ from components.organizations.state import URL, PinnedState, current_pin, follow
 from components.shared import sign_in
 from components.shared.url_state import sync_address
 from components.shared.widgets import quiet
-from components.usage_events.freshness import title_row
+from components.usage_events.freshness import nothing_yet, title_row
 
 
 def figures(

@@ -18,7 +18,7 @@ from components.usage_events.chart_panel import chart_panel
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
 from components.usage_events.filter_bar import active_filters, filter_bar
-from components.usage_events.freshness import title_row, unpin_after_refresh
+from components.usage_events.freshness import nothing_yet, title_row, unpin_after_refresh
 from components.usage_events.kpi_tiles import kpi_tiles
 from components.usage_events.query import Filters, Paging, question
 from components.usage_events.state import URL, PinnedView, current_pin, reset_filters
@@ -64,18 +64,6 @@ def nothing_found() -> None:
     """Draw the notice that no event fits the filter."""
     st.info("No usage events match this filter.", icon=":material/search_off:")
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
-
-
-def nothing_yet(*, is_running: bool) -> None:
-    """Draw the notice that the ledger holds no event at all."""
-    if is_running:
-        st.info("No usage events yet. They appear here as soon as the first ones are read.", icon=":material/inbox:")
-        return
-    st.info(
-        "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
-        "or run `python -m billing_core pull` on the server.",
-        icon=":material/inbox:",
-    )
 
 
 def figures(

@@ -23,7 +23,7 @@ from components.audit.texts import (
     hashes_of,
 )
 from components.shared import sign_in
-from components.shared.data_grid import page_count, pages
+from components.shared.data_grid import page_count, pages, picked_rows
 from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.periods import Period, PeriodChoice
@@ -173,22 +173,15 @@ def _filters(service: BillingService, page: AuditPage | None) -> None:
 
 def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> None:
     zone = service.settings.zone
-    # Another page or filter is another table: a row that was chosen in one must not be chosen in the next.
-    identity = f"{page.entries[0].seq}-{page.entries[-1].seq}-{query.page}"
-    rows = entry_rows(page.entries, zone)
-    config = {
-        name: st.column_config.TextColumn(name, alignment="right" if name == "Entry" else "left") for name in rows
-    }
-    event = st.dataframe(
-        rows,
-        hide_index=True,
+    chosen = picked_rows(
+        page.entries,
+        entry_rows(page.entries, zone),
+        name="audit-table",
+        identity=(page.entries[0].seq, page.entries[-1].seq, query.page),
         alt="Audit log, newest first",
-        key=f"audit-table-{identity}",
-        column_config=config,
-        on_select="rerun",
-        selection_mode="single-row",
+        right=["Entry"],
+        mode="single-row",
     )
-    chosen = [page.entries[row] for row in event["selection"]["rows"] if row < len(page.entries)]
     if not chosen:
         st.caption("Select a row to see all of it.")
     for entry in chosen:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -36,7 +35,7 @@ from components.organizations.state import URL as PAGE_URL
 from components.organizations.state import organization_link
 from components.shared import sign_in
 from components.shared.chart import chart
-from components.shared.data_grid import HEADER_PIXELS, ROW_PIXELS, page_count, page_of, pages
+from components.shared.data_grid import HEADER_PIXELS, ROW_PIXELS, page_count, page_of, pages, picked_rows
 from components.shared.links import file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -135,7 +134,16 @@ def _days(
         return
     _, page = page_of(found, URL.current().page, PAGE_ROWS)
     shown = service.organizations.forecasting.explained(principal, report, page)
-    picked = _grid(shown, names)
+    picked = picked_rows(
+        shown,
+        anomaly_rows(shown, names),
+        name="org-anomalies",
+        identity=[(row.organization_id, row.day, row.mark) for row in shown],
+        alt="Unusual days, largest deviation first",
+        right=FIGURES,
+        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
+        row_height=ROW_PIXELS,
+    )
     if len(found) > PAGE_ROWS:
         pages(URL, page_count(len(found), PAGE_ROWS))
     if picked:
@@ -164,31 +172,6 @@ def _filter(report: AnomalyReport) -> str:
     URL.told()
     URL.radio("seen", "Show", AnomalyFilter.CHOICES, **how)  # a segmented control is too pale on the dark theme
     return URL.current().seen
-
-
-def grid_key(shown: Sequence[Anomaly]) -> str:
-    """The key of the table: rows picked in one list must not pick in another."""
-    rows = repr([(row.organization_id, row.day, row.mark) for row in shown])
-    return f"org-anomalies-{sha256(rows.encode()).hexdigest()[:12]}"
-
-
-def _grid(shown: Sequence[Anomaly], names: Mapping[str, str]) -> list[Anomaly]:
-    """The table; returns the rows somebody picked."""
-    rows = anomaly_rows(shown, names)
-    event = st.dataframe(
-        rows,
-        hide_index=True,
-        key=grid_key(shown),
-        on_select="rerun",
-        selection_mode="multi-row",
-        alt="Unusual days, largest deviation first",
-        height=HEADER_PIXELS + ROW_PIXELS * len(shown),
-        row_height=ROW_PIXELS,
-        column_config={
-            name: st.column_config.TextColumn(name, alignment="right" if name in FIGURES else "left") for name in rows
-        },
-    )
-    return [shown[place] for place in event["selection"]["rows"] if place < len(shown)]
 
 
 def _actions(service: BillingService, principal: Principal, picked: Sequence[Anomaly]) -> None:

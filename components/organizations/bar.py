@@ -21,15 +21,3 @@ def period_bar(zone: ZoneInfo) -> None:
     """Draw the choice of the period."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-bar"):
         period_boxes(URL, zone)
-
-
-def nothing_yet(*, is_running: bool) -> None:
-    """Draw the notice that the ledger holds no event at all."""
-    if is_running:
-        st.info("No usage events yet. Figures appear here as soon as the first are read.", icon=":material/inbox:")
-        return
-    st.info(
-        "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
-        "or run `python -m billing_core pull` on the server.",
-        icon=":material/inbox:",
-    )

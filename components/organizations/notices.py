@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -16,6 +15,7 @@ from billing_core.values.counts import count_of
 from components.organizations.limit_texts import notice_rows, reached_rows
 from components.organizations.names import names as names_of
 from components.shared import sign_in
+from components.shared.data_grid import picked_rows
 from components.shared.links import file_link
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
@@ -82,19 +82,16 @@ def _open(
         st.success("No open notice.", icon=":material/check_circle:")
         return
     shown = board.open[:LISTED]
-    identity = sha256("\n".join(one.notice.id for one in shown).encode()).hexdigest()[:12]
-    event = st.dataframe(
+    picked = picked_rows(
+        shown,
         notice_rows(shown, names, zone),
-        hide_index=True,
-        key=f"org-notices-{identity}",
-        on_select="rerun",
-        selection_mode="multi-row",
+        name="org-notices",
+        identity=[one.notice.id for one in shown],
         alt="Open notices of reached limits, newest period first",
         height="auto" if len(shown) < 10 else 390,
     )
     if len(board.open) > len(shown):
         st.caption(f"and {len(board.open) - len(shown):,} more")
-    picked = [shown[row] for row in event["selection"]["rows"] if row < len(shown)]
     with st.container(horizontal=True, key="org-notices-actions"):
         some = f"Mark {count_of(len(picked), 'notice')} as seen" if picked else "Mark selected as seen"
         _button(service, principal, picked, some, "org-notices-mark")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import streamlit as st
 
 from components.shared.formats import rows_range
 from components.shared.url_state import UrlState
+from components.shared.widgets import table
 
 ROW_PIXELS, HEADER_PIXELS = 35, 38
 
@@ -196,3 +198,25 @@ def paging(url: UrlState[P], total: int, size: int, noun: str, *, key: str) -> N
         st.container(width="content").text(rows_range(page, size, total, noun))
         # Stretched: sized by its content it would hide page numbers for want of a room that it never asks for.
         pages(url, page_count(total, size))
+
+
+def list_key(name: str, identity: object) -> str:
+    """The key of a list to pick of: rows picked in one list must not be picked in the next."""
+    return f"{name}-{sha256(repr(identity).encode()).hexdigest()[:12]}"
+
+
+def picked_rows(
+    shown: Sequence[Row],
+    cells: Mapping[str, Sequence[str]],
+    *,
+    name: str,
+    identity: object,
+    alt: str,
+    right: Sequence[str] = (),
+    mode: Literal["single-row", "multi-row"] = "multi-row",
+    **options: Any,
+) -> list[Row]:
+    """Draw `shown` as a table to pick rows of; returns those somebody picked. `identity` tells the list from others."""
+    key = list_key(name, identity)
+    event = table(cells, alt=alt, key=key, right=right, on_select="rerun", selection_mode=mode, **options)
+    return [shown[row] for row in event["selection"]["rows"] if row < len(shown)]

@@ -44,7 +44,7 @@ def tile(
     return box
 
 
-def table(rows: Mapping[str, Sequence[str]], *, alt: str, key: str, right: Sequence[str] = (), **options: Any) -> None:
-    """Draw columns of text as a table; those of `right` are figures."""
+def table(rows: Mapping[str, Sequence[str]], *, alt: str, key: str, right: Sequence[str] = (), **options: Any) -> Any:
+    """Draw columns of text as a table; those of `right` are figures. Returns what somebody selected, if they may."""
     config = {name: st.column_config.TextColumn(name, alignment="right" if name in right else "left") for name in rows}
-    st.dataframe(dict(rows), hide_index=True, alt=alt, key=key, column_config=config, **options)
+    return st.dataframe(dict(rows), hide_index=True, alt=alt, key=key, column_config=config, **options)

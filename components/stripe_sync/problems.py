@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import streamlit as st
 
@@ -15,6 +14,7 @@ from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Problem
 from billing_core.types import GetUsageEventsParams, SyncStatus
 from billing_core.values.counts import count_of
 from components.shared import sign_in
+from components.shared.data_grid import picked_rows
 from components.shared.formats import count, exact, usd
 from components.shared.links import event_link, file_link, usage_link
 from components.shared.notice import notice_of_error, plain
@@ -206,19 +206,10 @@ def _picked(whole: DecisionPreview) -> list[str]:
     if not listed:
         st.caption("No events match.")
         return []
-    identity = sha256("\n".join(listed).encode()).hexdigest()[:12]  # rows picked of one list must not pick of another
-    event = st.dataframe(
-        {"Event id": listed},
-        hide_index=True,
-        key=f"sync-pick-{identity}",
-        alt="Events of this group",
-        on_select="rerun",
-        selection_mode="multi-row",
-        height=240,
-    )
+    cells = {"Event id": listed}
+    chosen = picked_rows(listed, cells, name="sync-pick", identity=listed, alt="Events of this group", height=240)
     if len(whole.event_ids) > len(listed):
         st.caption(f"and {len(whole.event_ids) - len(listed):,} more")
-    chosen = [listed[row] for row in event["selection"]["rows"] if row < len(listed)]
     for event_id in chosen[:LINKED_EVENTS]:
         event_link(event_id)
     return chosen

@@ -138,3 +138,15 @@ def unpin_after_refresh() -> None:
     state = wiring.pull_job().state
     if state is not None and not state.is_running and st.session_state.get(AWAITED) == state.number:
         unpin()
+
+
+def nothing_yet(*, is_running: bool) -> None:
+    """Draw the notice that the ledger holds no event at all."""
+    if is_running:
+        st.info("No usage events yet. Figures appear here as soon as the first are read.", icon=":material/inbox:")
+        return
+    st.info(
+        "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
+        "or run `python -m billing_core pull` on the server.",
+        icon=":material/inbox:",
+    )

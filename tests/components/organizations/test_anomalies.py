@@ -16,7 +16,7 @@ from billing_core.ledger.anomaly_marks import AnomalyMark
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, NotJudged, PeriodAnomaly, UsualRange
 from billing_core.organizations.forecast_service import ForecastService
 from billing_core.organizations.variance import Variance
-from components.organizations.anomalies import CSV_PATH, grid_key
+from components.organizations.anomalies import CSV_PATH
 from components.organizations.anomaly_charts import split_figure
 from components.organizations.anomaly_texts import (
     AnomalyFilter,
@@ -29,6 +29,7 @@ from components.organizations.anomaly_texts import (
     what,
 )
 from components.shared import sign_in
+from components.shared.data_grid import list_key
 from tests.factories import EVERYONE
 from tests.stand_ins import called_as
 
@@ -188,7 +189,8 @@ def view(monkeypatch):
         for name, value in query.items():
             run.query_params[name] = value
         if picked:
-            run.session_state[grid_key(answer.rows)] = {"selection": {"rows": list(picked), "columns": [], "cells": []}}
+            key = list_key("org-anomalies", [(row.organization_id, row.day, row.mark) for row in answer.rows])
+            run.session_state[key] = {"selection": {"rows": list(picked), "columns": [], "cells": []}}
         run.run()
         assert not run.exception, run.exception
         return run, desk, links
