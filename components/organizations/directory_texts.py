@@ -29,7 +29,7 @@ def stake_text(entries: Sequence[DirectoryEntry]) -> str:
         return "All unsent events have a customer assigned."
     total = sum((entry.at_stake for entry in open_ones), Amounts())
     who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
-    return f"{who} unsent events with no customer assigned: {amounts_text(total)}  unbilled."
+    return f"{who} unsent events with no customer assigned: {amounts_text(total)} unbilled."
 
 
 def fits(entry: DirectoryEntry, text: str) -> bool:

@@ -36,7 +36,7 @@ def step(old=None, new=None, moved=TWELVE, **names):
 def test_what_is_at_stake_is_a_sentence():
     assert stake_text([FINE]) == "All unsent events have a customer assigned."
     assert stake_text([OPEN, FINE]) == (
-        "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494)  unbilled."
+        "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494) unbilled."
     )
     assert stake_text([OPEN, OPEN]).startswith(
         "2 organizations have unsent events with no customer assigned: 24 events"
