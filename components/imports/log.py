@@ -10,6 +10,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.imports.model import ImportRecord
 from billing_core.service import BillingService
+from components.imports import texts
 from components.imports.state import SAID, UNDOING, close_dialogs
 from components.imports.texts import record_label, record_rows, undo_text, undone_text
 from components.shared import sign_in
@@ -25,7 +26,7 @@ def import_log(service: BillingService, principal: Principal) -> None:
     st.subheader("Earlier imports", anchor=False)
     records = service.imports.imports(principal, SHOWN)
     if not records:
-        st.caption("Nothing has been imported yet.")
+        st.caption(texts.NO_IMPORTS)
         return
     rows = record_rows(records, service.settings.zone)
     table(
@@ -75,7 +76,7 @@ def _confirm(service: BillingService, record: ImportRecord) -> None:
         sure = st.button("Undo the import", type="primary", icon=":material/undo:", key="import-undo-confirm")
         st.button("Cancel", key="import-undo-cancel", on_click=close_dialogs)
     if sure:
-        with st.spinner("Undoing. This goes on even if you leave the page."):
+        with st.spinner(texts.UNDOING):
             _undo(service, principal, record)
         st.rerun()
 

@@ -15,6 +15,7 @@ from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from components.exports.query import timezones
+from components.imports import texts
 from components.imports.log import import_log
 from components.imports.state import APPLYING, READING, SAID, FilePlan, Spooled, close_dialogs, discard, spool, uploader
 from components.imports.texts import (
@@ -40,13 +41,6 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
 
-FORM = (
-    "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
-    "The kind of file is detected from its content. Nothing changes until you have seen a preview."
-)
-
-LIMITED = "Imports are for admins who may see every organization."
-
 SHOWN_ROWS = 200
 
 COUNTED = ("Events", "Credits", "Amount (USD)", "New", "Changed", "Unchanged", "Rejected", "Row")
@@ -59,7 +53,7 @@ def import_view(service: BillingService, principal: Principal) -> None:
     with st.container(key="import-said"):  # always there, so that what stands below keeps its place
         show_outcome(SAID)
     if principal.organizations is not None:
-        st.info(LIMITED, icon=":material/lock:")
+        st.info(texts.LIMITED, icon=":material/lock:")
         return
     with quiet():
         _take(service, principal)
@@ -77,7 +71,7 @@ def import_view(service: BillingService, principal: Principal) -> None:
 
 def _take(service: BillingService, principal: Principal) -> None:
     """The upload box; a file that came with this run is read at once, in place of the one before."""
-    st.caption(plain(FORM))
+    st.caption(plain(texts.FORM))
     box = st.empty()
     file = box.file_uploader("File", key=uploader(), label_visibility="collapsed")
     if file is None:
@@ -143,14 +137,12 @@ def _show(service: BillingService, principal: Principal, read: FilePlan) -> None
 def _counts(plan: ImportPlan) -> None:
     """Only a file that can be read to its end is compared with the ledger; another one has no other counts."""
     outcome = plan.outcome
-    figures: list[tuple[str, int, str]] = [
-        ("Rejected", plan.rejected_rows, "Cannot be used; each with its reason below.")
-    ]
+    figures: list[tuple[str, int, str]] = [("Rejected", plan.rejected_rows, texts.REJECTED)]
     if plan.is_whole:
         figures = [
-            ("New", outcome.new, "Not in the ledger yet."),
-            ("Changed", outcome.changed, "In the ledger, but with other values."),
-            ("Unchanged", outcome.unchanged, "Already in the ledger with the same values; nothing happens to them."),
+            ("New", outcome.new, texts.NEW),
+            ("Changed", outcome.changed, texts.CHANGED),
+            ("Unchanged", outcome.unchanged, texts.UNCHANGED),
             *figures,
         ]
     metric_tiles(
@@ -228,7 +220,7 @@ def _details(plan: ImportPlan) -> None:
 
 def _decide(service: BillingService, principal: Principal, read: FilePlan, plan: ImportPlan) -> None:
     if service.version() != read.version:
-        st.caption("The ledger has changed since this preview. Preview again to see what the import would do now.")
+        st.caption(texts.OUTDATED)
     with st.container(horizontal=True, vertical_alignment="center", key="import-decide"):
         if plan.can_apply and plan.outcome.changes:
             st.button(
@@ -271,7 +263,7 @@ def _confirm(service: BillingService) -> None:
         sure = st.button(plain(confirm_label(plan)), type="primary", icon=":material/publish:", key="import-confirm")
         st.button("Cancel", key="import-cancel", on_click=close_dialogs)
     if sure:
-        with st.spinner("Importing. This goes on even if you leave the page."):
+        with st.spinner(texts.IMPORTING):
             _apply(service, principal, plan)
         st.rerun()
 

@@ -22,6 +22,20 @@ from billing_core.values.decimals import EXACT
 from components.exports.texts import size_text
 from components.shared.formats import moment, signed, usd
 
+NO_IMPORTS = "Nothing has been imported yet."
+UNDOING = "Undoing. This goes on even if you leave the page."
+FORM = (
+    "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
+    "The kind of file is detected from its content. Nothing changes until you have seen a preview."
+)
+LIMITED = "Imports are for admins who may see every organization."
+REJECTED = "Cannot be used; each with its reason below."
+OUTDATED = "The ledger has changed since this preview. Preview again to see what the import would do now."
+NEW = "Not in the ledger yet."
+CHANGED = "In the ledger, but with other values."
+UNCHANGED = "Already in the ledger with the same values; nothing happens to them."
+IMPORTING = "Importing. This goes on even if you leave the page."
+
 KIND_WORDS: Mapping[FileKind, str] = {
     FileKind.USAGE_EVENTS: "usage events",
     FileKind.RATE_CARD: "rate cards",

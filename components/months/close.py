@@ -13,31 +13,24 @@ from billing_core.month_close.model import Checklist, Closing, Month, MonthState
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import CloseState, MonthTask
+from components.months import texts
+from components.months.causes import CauseGroup, by_cause, events_query, what_to_do
 from components.months.state import AWAITED, Decision, ask_to_close, close_dialogs, wants_to_close
 from components.months.texts import (
-    CauseGroup,
     accepted_text,
-    by_cause,
     check_text,
     checked_text,
     closing_sentences,
     days_line,
-    events_query,
     late_text,
     month_name,
     open_text,
     reopened_line,
     stopped_text,
-    what_to_do,
 )
 from components.shared import sign_in
 from components.shared.links import event_link, usage_link
 from components.shared.notice import plain
-
-CHECK_NOTE = (
-    "A check re-reads Langfuse and Stripe, compares them with the ledger and looks at the status of every event of "
-    "the month. Nothing is sent or closed. It may take a few minutes; you can leave the page meanwhile."
-)
 
 STRIPE_SYNC_PAGE = "stripe_sync.py"
 
@@ -71,7 +64,7 @@ def month_to_close(service: BillingService, principal: Principal, month: Month, 
         return
     state = _newest(month.period)
     found = _found(state)
-    st.caption(plain(CHECK_NOTE))
+    st.caption(plain(texts.CHECK_NOTE))
     st.button(
         "Check" if found is None else "Check again",
         icon=":material/checklist:",
@@ -146,9 +139,9 @@ def _checklist(service: BillingService, month: Month, found: CloseCheck, *, is_b
         args=(decision,),
     )
     if missing:
-        st.caption("Resolve or accept every issue before closing the month.")
+        st.caption(texts.RESOLVE_FIRST)
     elif accepted and not reason.strip():
-        st.caption("Accepted causes need a reason; it is recorded in the manifest.")
+        st.caption(texts.REASON_NEEDED)
 
 
 def _group(service: BillingService, month: Month, group: CauseGroup, number: int) -> bool:
@@ -164,9 +157,7 @@ def _group(service: BillingService, month: Month, group: CauseGroup, number: int
             return False
         # The number of the check is part of its name: what was accepted of one check was not of the next.
         return st.checkbox(
-            f"Accept: {plain(group.label)}",
-            key=f"months-accept-{number}-{group.cause}",
-            help="The month is closed despite it; the manifest records this with your name and reason.",
+            f"Accept: {plain(group.label)}", key=f"months-accept-{number}-{group.cause}", help=texts.ACCEPT_NOTE
         )
 
 
@@ -195,7 +186,7 @@ def _reason(month: Month) -> str:
         key=f"months-reason-{month.period}",
         max_chars=LONGEST_REASON,
         placeholder="Why the month is closed despite this",
-        help="Recorded in the manifest with every accepted cause and your name.",
+        help=texts.REASON_NOTE,
     )
 
 

@@ -13,10 +13,12 @@ from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from billing_core.web.jobs import MonthTask
-from components.months.manifest_texts import (
+from components.months import texts
+from components.months.rows import (
     BOOKS,
     card_rows,
     customer_rows,
+    difference_rows,
     exception_rows,
     export_rows,
     facts_rows,
@@ -27,15 +29,7 @@ from components.months.manifest_texts import (
     total_rows,
 )
 from components.months.state import AWAITED, ask_to_reopen, close_dialogs, reopen, wants_to_reopen
-from components.months.texts import (
-    closed_line,
-    days_line,
-    difference_rows,
-    late_text,
-    month_name,
-    reopening_sentences,
-    verified_text,
-)
+from components.months.texts import closed_line, days_line, late_text, month_name, verified_text
 from components.shared import sign_in
 from components.shared.links import file_link
 from components.shared.notice import plain
@@ -51,11 +45,6 @@ LONGEST_REASON = 500
 FIGURES = ("Figure", "Events", "Credits", "Amount (USD)", "Number", "Rows", "Bytes", *BOOKS.values())
 """Columns that hold figures."""
 
-EDITED = (
-    "The manifest is not the one that was hashed when the month was closed: the ledger's file was edited. It is not "
-    "shown; “Verify” lists what differs."
-)
-
 
 def closed_month(service: BillingService, principal: Principal, month: Month, *, is_busy: bool) -> None:
     """Draw the section of a closed month, and the dialog of a reopening."""
@@ -69,7 +58,7 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
             "Manifest (JSON)",
             f"{MANIFEST_PATH}/{month.period}.json",
             key="months-manifest-file",
-            note="Exactly the text that was hashed: its SHA-256 is the one below.",
+            note=texts.MANIFEST_NOTE,
         )
         st.button(
             "Verify",
@@ -78,7 +67,7 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
             disabled=is_busy,
             on_click=_verify,
             args=(service, principal, month.period),
-            help="Recomputes every hash, sum and export of the manifest and names what differs.",
+            help=texts.VERIFY_NOTE,
         )
         st.button(
             "Reopen…",
@@ -93,7 +82,7 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
     st.code(month.sha256 or "", language=None, wrap_lines=True)
     manifest = read_manifest(service.months.manifest(month.period, principal), month.sha256)
     if manifest is None:
-        st.error(plain(EDITED), icon=":material/error:")
+        st.error(plain(texts.EDITED), icon=":material/error:")
     else:
         _manifest(service, manifest)
     if wants_to_reopen(month):
@@ -176,14 +165,14 @@ def _confirm(service: BillingService, month: Month) -> None:
     principal = sign_in.guard(Role.FINANCE, Role.ADMIN)
     if not wants_to_reopen(month):
         st.rerun()
-    for sentence in reopening_sentences(month):
-        st.markdown(plain(sentence))
+    for sentence in texts.REOPENING:
+        st.markdown(plain(sentence.format(month=month_name(month.period))))
     reason = st.text_input(
         "Reason",
         key=f"months-reopen-reason-{month.period}",
         max_chars=LONGEST_REASON,
         placeholder="Why the month is reopened",
-        help="Recorded in the audit log with your name.",
+        help=texts.REOPEN_NOTE,
     )
     done = f"{month_name(month.period)} is reopened. Close it again once everything is resolved."
     with st.container(horizontal=True):
@@ -198,4 +187,4 @@ def _confirm(service: BillingService, month: Month) -> None:
         )
         st.button("Cancel", key="months-reopen-cancel", on_click=close_dialogs)
     if not reason.strip():
-        st.caption("Reopening needs a reason.")
+        st.caption(texts.REOPEN_REASON_NEEDED)

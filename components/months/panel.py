@@ -11,22 +11,17 @@ from billing_core.month_close.model import Closing, Month, MonthState
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from billing_core.web.jobs import MonthTask
+from components.months import texts
 from components.months.close import month_to_close
 from components.months.closed import closed_month
+from components.months.rows import month_rows
 from components.months.state import AWAITED, SAID, chosen_month, read_months, show_month
-from components.months.texts import STATE_MARKS, closed_text, month_name, month_rows, progress_text, refused_text
+from components.months.texts import STATE_MARKS, closed_text, month_name, progress_text, refused_text
 from components.shared import sign_in
 from components.shared.job_progress import follow
 from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
-
-FORM = (
-    "A closed month is frozen: its figures and exports no longer change, and a manifest proves it. Late usage counts "
-    "in the open month and is labelled as late."
-)
-
-LIMITED = "Months are closed for all organizations at once, so only accounts that can see all of them have access."
 
 REFRESH_SECONDS = 0.5
 """Between two looks at running work."""
@@ -42,9 +37,9 @@ ROW_PIXELS = 35
 def months_view(service: BillingService, principal: Principal) -> None:
     """Draw the months view."""
     st.header("Months", anchor=False)
-    st.caption(plain(FORM))
+    st.caption(plain(texts.FORM))
     if principal.organizations is not None:
-        st.info(LIMITED, icon=":material/lock:")
+        st.info(texts.LIMITED, icon=":material/lock:")
         return
     _show_progress()
     with st.container(key="months-said"):  # always there, so that what stands below keeps its place
@@ -77,7 +72,7 @@ def _table(service: BillingService, months: Sequence[Month]) -> None:
         color=[mark.colour for mark in STATE_MARKS.values()],
         help=" · ".join(f"{mark.text}: {mark.meaning}" for mark in STATE_MARKS.values()),
     )
-    config["SHA-256"] = st.column_config.TextColumn("SHA-256", help="The first digits of the manifest's SHA-256.")
+    config["SHA-256"] = st.column_config.TextColumn("SHA-256", help=texts.SHORT_HASH)
     key = f"months-table-{len(rows)}"  # columns that come later get a width of their own
     height = ROW_PIXELS * (min(len(months), TABLE_ROWS) + 1) + 2
     st.dataframe(rows, hide_index=True, alt="Months, newest first", key=key, column_config=config, height=height)

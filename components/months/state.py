@@ -12,7 +12,8 @@ from billing_core.errors import BillingError
 from billing_core.month_close.model import Month, MonthState
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.months.texts import suggested
+from components.months import texts
+from components.months.causes import suggested
 from components.shared.outcome import remember_outcome
 from components.shared.session import AwaitedJob, Kept, read_each_minute
 
@@ -21,8 +22,6 @@ MONTH = "month"
 
 SAID = "months.said"
 """What the last action did, to be said once."""
-
-BUSY = "Somebody is checking, closing or verifying a month. Wait until it is done, then try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Decision:
 CLOSING, REOPENING = Kept[Decision]("months.closing"), Kept[str]("months.reopening")
 """The decision to close, or the month to reopen, whose dialog is open."""
 
-AWAITED = AwaitedJob("months.awaited", wiring.close_job, SAID, BUSY)
+AWAITED = AwaitedJob("months.awaited", wiring.close_job, SAID, texts.BUSY)
 
 
 def read_months(service: BillingService, principal: Principal) -> tuple[Month, ...]:

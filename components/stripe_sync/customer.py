@@ -13,10 +13,12 @@ from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.stripe_sync.customer_status import UNKNOWN, CustomerStatus
 from billing_core.types import GetUsageEventsParams
+from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
 from components.shared.formats import ago, exact, minor_units, moment
 from components.shared.notice import notice_of_error, plain
 from components.shared.widgets import tile
+from components.stripe_sync import texts
 from components.stripe_sync.charts import used_bar
 from components.stripe_sync.texts import in_words, used_text
 
@@ -45,7 +47,7 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
             index=None,
             key=CUSTOMER,
             accept_new_options=True,
-            placeholder="Choose or type a customer id",
+            placeholder=shared_texts.CHOOSE_CUSTOMER,
             width=320,
         )
         asked = st.button(
@@ -53,11 +55,11 @@ def customer_panel(service: BillingService, principal: Principal, now: datetime)
             icon=":material/person_search:",
             key="sync-customer-read",
             disabled=not customer or not service.stripe.is_connected,
-            help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
+            help=None if service.stripe.is_connected else shared_texts.NOT_CONNECTED,
         )
     if not customer:
         return
-    never = "Not read from Stripe yet. Press “Read from Stripe”."
+    never = texts.NEVER_READ
     show_customer(service, principal, customer.strip(), now, asked=asked, never=never)
 
 
@@ -91,7 +93,7 @@ def show_status(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
         elif status.problem:
             st.warning(plain(status.problem), icon=":material/warning:")
         if status.state == "none":
-            st.caption("Stripe has no subscription for this customer: its usage is not invoiced.")
+            st.caption(texts.NO_SUBSCRIPTION)
         else:
             _facts(status, zone, now)
         read = "never" if status.read_at is None else f"{ago(status.read_at, now)} ({moment(status.read_at, zone)})"
@@ -103,23 +105,14 @@ def _state_text(state: str) -> str:
 
 
 def _unknown_text(status: CustomerStatus, now: datetime) -> str:
-    last = (
-        "There is no earlier reading." if status.read_at is None else f"Showing data read {ago(status.read_at, now)}."
-    )
+    last = texts.NO_EARLIER_READING if status.read_at is None else f"Showing data read {ago(status.read_at, now)}."
     return f"Unknown: Stripe could not be read ({status.problem or 'no reason given'}). {last}"
 
 
 def _facts(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
     grid = st.grid(3, min_column_width=220, key="sync-customer-facts")
     included = "included credits unknown" if status.included is None else f"{exact(status.included)} credits included"
-    tile(
-        grid,
-        "Plan",
-        status.plan or "unknown",
-        [included],
-        note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
-        key="sync-customer-plan",
-    )
+    tile(grid, "Plan", status.plan or "unknown", [included], note=shared_texts.PLAN_BY_PRICE, key="sync-customer-plan")
     start, end = status.period_start, status.period_end
     tile(
         grid,
@@ -134,8 +127,8 @@ def _facts(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
         grid,
         "Upcoming invoice",
         "unknown" if upcoming is None else minor_units(upcoming.amount_due, upcoming.currency),
-        ["A preview: usage in it is provisional until it finalizes."],
-        note="Amount due as Stripe previews it, in the invoice's currency.",
+        [texts.INVOICE_NOTE],
+        note=texts.AMOUNT_DUE_NOTE,
         key="sync-customer-invoice",
     )
     st.markdown(plain(used_text(status)))

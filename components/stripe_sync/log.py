@@ -7,6 +7,7 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from components.shared.widgets import table
+from components.stripe_sync import texts
 from components.stripe_sync.rows import push_log_rows
 
 RUNS = 20
@@ -17,7 +18,7 @@ def push_log(service: BillingService, principal: Principal) -> None:
     st.header("Push log", anchor=False)
     runs = service.stripe.pushes(principal, RUNS)
     if not runs:
-        st.caption("Nothing has been pushed from this ledger yet.")
+        st.caption(texts.NEVER_PUSHED)
         return
     rows = push_log_rows(runs, service.settings.zone, is_pushing=service.stripe.is_pushing())
     right = [name for name in rows if name not in {"By", "Outcome", "Problem"}][1:]

@@ -19,6 +19,7 @@ from components.shared.formats import ago, exact, moment, signed, usd
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
+from components.stripe_sync import texts
 from components.stripe_sync.charts import stage_bar
 from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
@@ -37,11 +38,7 @@ def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
 def overview(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
     """Draw the stages, their sum against the ledger, and the facts beside them."""
     if not service.stripe.is_connected:
-        st.info(
-            "Not connected to Stripe. Set STRIPE_API_KEY to push, to look up customers and to compare with Stripe; "
-            "everything the ledger knows can be read all the same.",
-            icon=":material/link_off:",
-        )
+        st.info(texts.NO_STRIPE, icon=":material/link_off:")
     theme = st.context.theme.type or "light"
     if pipeline.total.credits > 0:
         draw_figure(
@@ -104,10 +101,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         "Corrections due",
         f"{signed(owed.credits)} credits",
         [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
-        note=(
-            "The difference between what sent events come to now and what was sent for them; the next push sends it. "
-            "Not included in the stages."
-        ),
+        note=texts.CORRECTIONS_NOTE,
         key="sync-corrections",
     )
     oldest = pipeline.oldest_unsent
@@ -115,8 +109,8 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         grid,
         "Oldest unsent",
         "none" if oldest is None else ago(oldest, now),
-        ["Nothing is pending or sending." if oldest is None else f"{moment(oldest, zone)} {zone.key}"],
-        note="Start of the oldest event that is pending or sending. Stripe accepts nothing older than 35 days.",
+        [texts.NOTHING_UNSENT if oldest is None else f"{moment(oldest, zone)} {zone.key}"],
+        note=texts.OLDEST_NOTE,
         key="sync-oldest",
     )
     tile(
@@ -124,7 +118,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         "Next deadline",
         "none known" if deadline is None else in_words(deadline.finalizes_at, now),
         [deadline_text(deadline, now, zone)],
-        note="When the next draft invoice becomes final: usage of its period cannot be billed afterwards.",
+        note=texts.DEADLINE_NOTE,
         key="sync-deadline",
     )
     last = runs[0] if runs else None
@@ -136,7 +130,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
             last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
             reads_text(service.stripe.reads_this_month(principal)),
         ],
-        note="When it started. The push log below lists earlier ones.",
+        note=texts.LAST_PUSH_NOTE,
         key="sync-last-push",
     )
 
@@ -151,10 +145,7 @@ def _carried(pipeline: Pipeline) -> None:
         else "Rounding carried forward: none"
     )
     with st.expander(plain(label), icon=":material/more_horiz:"):
-        st.caption(
-            "Stripe is sent whole credits only. The rest is carried forward to the customer's next meter event; it is "
-            "negative while a rejected meter event has not been sent again."
-        )
+        st.caption(texts.ROUNDING_NOTE)
         if pipeline.carried:
             rows = carried_rows(pipeline.carried)
             table(rows, alt="Rounding carried forward per customer", key="sync-carried", right=["Credits"])

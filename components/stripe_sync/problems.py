@@ -14,12 +14,14 @@ from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Problem
 from billing_core.types import GetUsageEventsParams, SyncStatus
 from billing_core.values.counts import count_of
 from components.shared import sign_in
+from components.shared import texts as shared_texts
 from components.shared.data_grid import picked_rows
 from components.shared.formats import count, exact, usd
 from components.shared.links import event_link, file_link, usage_link
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet
+from components.stripe_sync import texts
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.texts import amounts_text, decision_button, decision_text, outlook_text
 
@@ -52,10 +54,10 @@ def problems_panel(service: BillingService, principal: Principal, found: Sequenc
     st.space("small")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Problems", anchor=False, width="stretch")
-        file_link("CSV", PROBLEMS_PATH, note="Every group with exact figures.", key="sync-problems-csv")
+        file_link("CSV", PROBLEMS_PATH, note=texts.PROBLEMS_CSV_NOTE, key="sync-problems-csv")
     show_outcome(SAID)
     if not found:
-        st.success("Nothing is stuck: no event is held or in error.", icon=":material/check_circle:")
+        st.success(texts.NOTHING_STUCK, icon=":material/check_circle:")
     for problem in found:
         _group(problem, principal)
     _hold_form(service, principal)
@@ -101,7 +103,7 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
     customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
     with st.container(border=True, key="sync-hold"):
         st.markdown("**Hold back a customer's pending events**")
-        st.caption("No push sends them until somebody releases them. Events pulled later are not held.")
+        st.caption(texts.HOLD_NOTE)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             customer = st.selectbox(
                 "Customer",
@@ -109,7 +111,7 @@ def _hold_form(service: BillingService, principal: Principal) -> None:
                 index=None,
                 key="sync-hold-customer",
                 accept_new_options=True,
-                placeholder="Choose or type a customer id",
+                placeholder=shared_texts.CHOOSE_CUSTOMER,
                 width=320,
             )
             st.button(
@@ -146,7 +148,7 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
     told.caption(ACTION_WORDS[question.action].effect)
     amounts = preview.amounts
     if question.action is Action.RETRY and preview.event_ids:
-        with told, quiet(), st.spinner("Calculating what the next push would send of these…"):
+        with told, quiet(), st.spinner(texts.CALCULATING_RETRY):
             outlook = service.stripe.retry_outlook(principal, preview)
             amounts = outlook.sent
             st.markdown(plain(outlook_text(outlook)))
@@ -157,7 +159,7 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
             key="sync-reason",
             max_chars=300,
             placeholder="Why these events are held",
-            help="Shown on every event and recorded in the audit log.",
+            help=texts.HOLD_REASON_NOTE,
         )
     is_ready = bool(preview.event_ids) and (question.action is not Action.HOLD or bool(reason.strip()))
     with st.container(horizontal=True):
@@ -172,7 +174,7 @@ def _decision(service: BillingService, question: PendingDecision) -> None:
         )
         st.button("Cancel", key="sync-cancel", on_click=_close)
     if preview.event_ids and not reason.strip() and question.action is Action.HOLD:
-        st.caption("A hold needs a reason.")
+        st.caption(texts.HOLD_REASON_NEEDED)
 
 
 def _narrowed(service: BillingService, principal: Principal, question: PendingDecision) -> DecisionPreview:

@@ -20,6 +20,7 @@ from components.shared.formats import ago, exact
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.shared.widgets import READERS_NOTE, quiet, table
+from components.stripe_sync import texts
 from components.stripe_sync.rows import Request, request_rows, requests_of
 from components.stripe_sync.texts import credits_and_money, push_outcome_text, push_preview_text, push_progress_text
 
@@ -66,7 +67,7 @@ def push_panel(service: BillingService, principal: Principal, now: datetime) -> 
     if principal.role is not Role.ADMIN:
         st.info(READERS_NOTE, icon=":material/visibility:")
     elif not service.stripe.is_connected:
-        st.caption("Without a Stripe key there is nothing to push to: set STRIPE_API_KEY and restart the dashboard.")
+        st.caption(texts.NO_KEY)
     else:
         _preview_and_send(service, principal, now, is_busy=runs)
 
@@ -81,14 +82,14 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
         icon=":material/preview:",
         key="sync-preview",
         disabled=is_busy,
-        help="A push is running." if is_busy else None,
+        help=texts.PUSH_RUNNING if is_busy else None,
     )
     if is_busy:
         st.session_state.pop(PREVIEW, None)
         return
     if asked:
         st.session_state.pop(PREVIEW, None)
-        with quiet(), st.spinner("Calculating what a push would send…"):
+        with quiet(), st.spinner(texts.CALCULATING_PUSH):
             version = service.version()
             result = service.stripe.push(principal, dry_run=True)
             st.session_state[PREVIEW] = Dry(result, requests_of(result.requests), version, service.now())
@@ -105,10 +106,7 @@ def _show_preview(service: BillingService, principal: Principal, dry: Dry, now: 
         for problem in dry.result.problems:
             st.warning(plain(problem), icon=":material/warning:")
         if service.version() != dry.version:
-            st.warning(
-                "The ledger has changed since this preview. Preview again to see what a push would send now.",
-                icon=":material/update:",
-            )
+            st.warning(texts.PREVIEW_OUTDATED, icon=":material/update:")
         if dry.requests:
             _requests(dry)
         if dry.result.failures:
@@ -165,9 +163,7 @@ def _watch(service: BillingService) -> None:
         total = state.progress.total
         draw_progress(state.progress.done / total if total else 0.0, push_progress_text(state, service.now()))
     elif service.stripe.is_pushing():
-        st.info(
-            "A push, or a preview of one, is running elsewhere. This page updates by itself.", icon=":material/sync:"
-        )
+        st.info(texts.PUSH_ELSEWHERE, icon=":material/sync:")
     else:
         st.rerun()
 

@@ -22,6 +22,7 @@ from components.shared.job_progress import follow
 from components.shared.links import event_link, file_link
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
+from components.stripe_sync import texts
 from components.stripe_sync.charts import heat_map, waterfall_figure
 from components.stripe_sync.marks import cause_words
 from components.stripe_sync.rows import (
@@ -85,13 +86,8 @@ def reconcile_panel(service: BillingService, principal: Principal, now: datetime
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header("Reconciliation", anchor=False, width="stretch")
         if found is not None:
-            file_link(
-                "CSV",
-                RECONCILIATION_PATH,
-                note="Every row of the last reconciliation with exact figures.",
-                key="sync-reconciliation-csv",
-            )
-    st.caption("Langfuse (re-read), ledger, sent and Stripe, per customer and UTC day; Stripe counts in UTC.")
+            file_link("CSV", RECONCILIATION_PATH, note=texts.RECONCILE_CSV_NOTE, key="sync-reconciliation-csv")
+    st.caption(texts.RECONCILE_NOTE)
     state = wiring.reconcile_job().state
     _controls(service, principal, state, now)
     with st.container(key="sync-reconcile-status"):
@@ -100,7 +96,7 @@ def reconcile_panel(service: BillingService, principal: Principal, now: datetime
         elif state is not None and state.error is not None:
             st.error(plain(f"The last attempt stopped: {state.error}"), icon=":material/error:")
     if found is None:
-        st.info("Nothing has been reconciled yet. Choose the days and press “Reconcile”.", icon=":material/balance:")
+        st.info(texts.NEVER_RECONCILED, icon=":material/balance:")
     else:
         _figures(found, now)
         st.fragment(_source_table)(found)  # looking around runs nothing else of the page
@@ -125,7 +121,7 @@ def _controls(service: BillingService, principal: Principal, state: ReconcileSta
             disabled=is_running or not is_whole,
             on_click=_start,
             args=args,
-            help=None if is_whole else "Choose the end date as well.",
+            help=None if is_whole else texts.END_DATE_NEEDED,
         )
 
 
@@ -166,10 +162,7 @@ def _figures(found: Reconciliation, now: datetime) -> None:
         "Unexplained",
         exact(found.unexplained_credits),
         ["credits"],
-        note=(
-            "Differences with no explanation on this side: credits lost at Stripe plus credits another system sent. "
-            "Absolute amounts are added up, so opposite differences never cancel out."
-        ),
+        note=texts.UNEXPLAINED_NOTE,
         key="sync-book-unexplained",
     )
     _findings(found)
@@ -189,7 +182,7 @@ def _findings(found: Reconciliation) -> None:
         return
     days = count_of(len(rows["Day (UTC)"]), "day")
     with st.expander(f"Langfuse's own daily sums differ from the rows read, on {days}", icon=":material/rule:"):
-        st.caption("Langfuse's sums minus those of the rows. What the ledger could not read or rate shows up here too.")
+        st.caption(texts.DAILY_SUMS_NOTE)
         table(rows, alt="Langfuse's sums minus those of the rows", key="sync-cross-check", right=list(rows)[1:])
 
 
@@ -198,7 +191,7 @@ def _source_table(found: Reconciliation) -> None:
     sign_in.guard(Role.ADMIN, Role.FINANCE)
     theme = st.context.theme.type or "light"
     if not found.rows:
-        st.info("No customer had activity in any source on these days.", icon=":material/inbox:")
+        st.info(texts.NOBODY_ACTIVE, icon=":material/inbox:")
         return
     has_stripe = book_totals(found)["Stripe"] is not None or any(row.stripe_credits is not None for row in found.rows)
     measures = list(Measure)
@@ -211,7 +204,7 @@ def _source_table(found: Reconciliation) -> None:
             key=MEASURE,
             width=220,
             filter_mode=None,
-            help="Credits in the first source minus those in the second.",
+            help=texts.DIFFERENCE_NOTE,
         )
     rows = rows_with_differences(found, measure)
     grid = heat_grid(found, measure)
@@ -223,8 +216,7 @@ def _source_table(found: Reconciliation) -> None:
         alt=f"{measure.value} in credits, by customer and UTC day",
         right=BOOKS,
         on_click=_choose,
-        hint="Orange: the first source has more. Blue: the second. “!” marks unexplained credits, “?” an unknown one. "
-        "Click a cell to look at it.",
+        hint=texts.HEAT_MAP_HINT,
     )
     if grid.left_out:
         st.caption(f"The {len(grid.customers)} customers that differ most; {grid.left_out:,} more are in the table.")
@@ -238,7 +230,7 @@ def _source_table(found: Reconciliation) -> None:
         waterfall_rows(steps),
         alt=f"Credits from {first} to {last}, one step per cause",
         right=["Credits"],
-        hint="The first source plus the steps equals the last source, exactly.",
+        hint=texts.WATERFALL_HINT,
     )
 
 
@@ -257,7 +249,7 @@ def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: M
         else:
             by_place[asked] = row
     if not by_place:
-        st.success("All sources agree for every customer and day.", icon=":material/check_circle:")
+        st.success(texts.ALL_AGREE, icon=":material/check_circle:")
         return
     with st.container(border=True, key="sync-closer-look"):
         chosen = st.selectbox(

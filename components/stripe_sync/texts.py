@@ -22,6 +22,58 @@ if TYPE_CHECKING:
     from billing_core.stripe_sync.service import Deadline
     from billing_core.web.jobs import PushState, ReconcileState
 
+
+NEVER_READ = "Not read from Stripe yet. Press “Read from Stripe”."
+NO_EARLIER_READING = "There is no earlier reading."
+INVOICE_NOTE = "A preview: usage in it is provisional until it finalizes."
+AMOUNT_DUE_NOTE = "Amount due as Stripe previews it, in the invoice's currency."
+NO_SUBSCRIPTION = "Stripe has no subscription for this customer: its usage is not invoiced."
+NEVER_PUSHED = "Nothing has been pushed from this ledger yet."
+NO_STRIPE = (
+    "Not connected to Stripe. Set STRIPE_API_KEY to push, to look up customers and to compare with Stripe; "
+    "everything the ledger knows can be read all the same."
+)
+CORRECTIONS_NOTE = (
+    "The difference between what sent events come to now and what was sent for them; the next push sends it. Not "
+    "included in the stages."
+)
+OLDEST_NOTE = "Start of the oldest event that is pending or sending. Stripe accepts nothing older than 35 days."
+DEADLINE_NOTE = "When the next draft invoice becomes final: usage of its period cannot be billed afterwards."
+LAST_PUSH_NOTE = "When it started. The push log below lists earlier ones."
+ROUNDING_NOTE = (
+    "Stripe is sent whole credits only. The rest is carried forward to the customer's next meter event; it is "
+    "negative while a rejected meter event has not been sent again."
+)
+NOTHING_UNSENT = "Nothing is pending or sending."
+NOTHING_STUCK = "Nothing is stuck: no event is held or in error."
+HOLD_NOTE = "No push sends them until somebody releases them. Events pulled later are not held."
+HOLD_REASON_NEEDED = "A hold needs a reason."
+PROBLEMS_CSV_NOTE = "Every group with exact figures."
+CALCULATING_RETRY = "Calculating what the next push would send of these…"
+HOLD_REASON_NOTE = "Shown on every event and recorded in the audit log."
+NO_KEY = "Without a Stripe key there is nothing to push to: set STRIPE_API_KEY and restart the dashboard."
+PUSH_RUNNING = "A push is running."
+CALCULATING_PUSH = "Calculating what a push would send…"
+PREVIEW_OUTDATED = "The ledger has changed since this preview. Preview again to see what a push would send now."
+PUSH_ELSEWHERE = "A push, or a preview of one, is running elsewhere. This page updates by itself."
+RECONCILE_NOTE = "Langfuse (re-read), ledger, sent and Stripe, per customer and UTC day; Stripe counts in UTC."
+NEVER_RECONCILED = "Nothing has been reconciled yet. Choose the days and press “Reconcile”."
+UNEXPLAINED_NOTE = (
+    "Differences with no explanation on this side: credits lost at Stripe plus credits another system sent. Absolute "
+    "amounts are added up, so opposite differences never cancel out."
+)
+DAILY_SUMS_NOTE = "Langfuse's sums minus those of the rows. What the ledger could not read or rate shows up here too."
+NOBODY_ACTIVE = "No customer had activity in any source on these days."
+HEAT_MAP_HINT = (
+    "Orange: the first source has more. Blue: the second. “!” marks unexplained credits, “?” an unknown one. Click a "
+    "cell to look at it."
+)
+WATERFALL_HINT = "The first source plus the steps equals the last source, exactly."
+ALL_AGREE = "All sources agree for every customer and day."
+DIFFERENCE_NOTE = "Credits in the first source minus those in the second."
+RECONCILE_CSV_NOTE = "Every row of the last reconciliation with exact figures."
+END_DATE_NEEDED = "Choose the end date as well."
+
 HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
 
 
@@ -142,7 +194,7 @@ def outcome_word(run: PushRun, *, is_pushing: bool) -> str:
 def last_push_text(run: PushRun | None, now: datetime, *, is_pushing: bool) -> str:
     """The newest push of the log, in words."""
     if run is None:
-        return "Nothing has been pushed from this ledger yet."
+        return NEVER_PUSHED
     match outcome_word(run, is_pushing=is_pushing):
         case "running":
             return f"Running: started {ago(run.started_at, now)}, by {run.actor}."

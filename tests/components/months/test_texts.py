@@ -14,30 +14,21 @@ from billing_core.month_close.model import Closing, Difference, Month, MonthStat
 from billing_core.month_close.rules import ACCEPTABLE, Obstacle, ObstacleGroup, not_over
 from billing_core.types import Credits
 from billing_core.web.jobs import CloseProgress, MonthTask
+from components.months import texts
+from components.months.causes import by_cause, cause_label, events_query, suggested
+from components.months.rows import difference_rows, month_rows
 from components.months.texts import (
     STATE_MARKS,
     accepted_text,
-    by_cause,
-    cause_label,
     check_text,
     checked_text,
     closed_line,
     closed_text,
-    closing_sentences,
-    days_line,
-    difference_rows,
-    events_query,
     late_text,
-    month_name,
-    month_rows,
     open_text,
     progress_text,
     refused_text,
-    reopened_line,
-    reopening_sentences,
-    suggested,
     verified_text,
-    what_to_do,
 )
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -116,24 +107,9 @@ def test_late_usage_is_explained_exactly_and_only_where_there_is_some():
     assert late_text(NOVEMBER).startswith("1 event with −150.000001 credits arrived or changed after their own month")
 
 
-def test_days_are_those_of_the_timezone():
-    assert days_line(OCTOBER, BERLIN) == "1 Oct 2026 to 31 Oct 2026 · days in Europe/Berlin"
-
-
 def test_a_month_that_lasts_on_says_when_it_can_be_closed_on_the_clocks_of_the_zone():
-    assert open_text(NOVEMBER, BERLIN, 30) == (
-        "November 2026 ends at 2026-12-01 00:00 (Europe/Berlin). Its last traces become final for sending at "
-        "2026-12-01 00:30; it can be closed from then on."
-    )
-
-
-def test_a_reopened_month_says_who_and_why():
-    month = replace(
-        CLOSED, reopened_at=datetime(2026, 11, 4, 8, tzinfo=UTC), reopened_by="ada", reopen_reason="a late invoice"
-    )
-    assert reopened_line(month, BERLIN) == (
-        "Closed 2026-11-03 09:00:00 by fay, reopened 2026-11-04 09:00:00 by ada: a late invoice"
-    )
+    told = open_text(NOVEMBER, BERLIN, 30)
+    assert all(time in told for time in ("2026-12-01 00:00 (Europe/Berlin)", "2026-12-01 00:30"))
 
 
 def test_progress_names_the_month_the_person_and_the_step():
@@ -186,10 +162,6 @@ def test_every_cause_has_words(cause):
     assert "_" not in cause_label(cause)
 
 
-def test_what_to_do_is_a_sentence():
-    assert what_to_do(UNSENT) == "Not sent to Stripe yet: push."
-
-
 def test_events_are_found_on_usage_events_by_status_within_the_month():
     days = {"period": "Custom", "first_day": "2026-10-01", "last_day": "2026-10-31"}
     assert events_query(UNSENT, OCTOBER, BERLIN) == {**days, "status": "pending"}
@@ -202,14 +174,14 @@ def test_events_are_found_on_usage_events_by_status_within_the_month():
 
 def test_the_verdict_counts_causes():
     assert check_text(OCTOBER, []) == "Nothing blocks closing October 2026."
-    assert check_text(OCTOBER, by_cause([UNSENT])).startswith("1 issue blocks closing October 2026.")
+    assert check_text(OCTOBER, by_cause([UNSENT])) == f"1 issue blocks closing October 2026. {texts.ONE_ISSUE}"
     assert check_text(OCTOBER, by_cause([UNSENT, LOST])).startswith("2 issues block")
 
 
 def test_a_check_of_an_older_ledger_says_that_it_may_not_hold_any_more():
     at = datetime(2026, 11, 3, 8, tzinfo=UTC)
     assert checked_text(at, "fay", BERLIN, is_current=True) == "Checked 2026-11-03 09:00:00 (Europe/Berlin) by fay."
-    assert "check again" in checked_text(at, "fay", BERLIN, is_current=False)
+    assert checked_text(at, "fay", BERLIN, is_current=False).endswith(texts.CHECK_AGAIN)
 
 
 def test_the_confirmation_lists_what_is_accepted_and_nothing_else():
@@ -219,25 +191,18 @@ def test_the_confirmation_lists_what_is_accepted_and_nothing_else():
     ]
 
 
-def test_the_confirmation_says_what_closing_means_and_warns_that_acceptance_is_by_cause():
-    assert closing_sentences(OCTOBER, accepts=False)[0] == "October 2026 has 12 events, 1,234.5 credits ($0.0494)."
-    assert len(closing_sentences(OCTOBER, accepts=True)) == len(closing_sentences(OCTOBER, accepts=False)) + 1
-
-
 MANIFEST = {"period": "2026-10", "totals": {"events": 12, "credits_total": "1234.5", "amount_usd": "0.04938"}}
 
 
 def test_a_close_says_what_it_froze():
     assert closed_text(Closing(MANIFEST)) == "October 2026 is closed: 12 events, 1,234.5 credits ($0.0494)."
-    assert "already closed" in closed_text(Closing(MANIFEST, was_closed=True))
+    assert closed_text(Closing(MANIFEST, was_closed=True)) != closed_text(Closing(MANIFEST))
 
 
 def test_a_refused_close_names_the_causes():
     text = refused_text("2026-10", Closing(None, (UNSENT, LOST)))
-    assert text == (
-        "October 2026 was not closed. After re-reading Langfuse and Stripe, this blocks closing: Not sent, Lost at "
-        "Stripe."
-    )
+    assert text.startswith("October 2026 was not closed.")
+    assert text.endswith(": Not sent, Lost at Stripe.")
 
 
 # ── closed ───────────────────────────────────────────────────────────────────────────────────────
@@ -250,19 +215,12 @@ def test_a_closed_month_says_who_when_and_in_which_timezone():
 
 
 def test_a_verification_says_what_it_compared_or_how_much_differs():
-    assert verified_text("2026-10", (), ("totals", "exports")) == (
-        "October 2026 is unchanged since it was closed. Compared: totals, exports."
-    )
+    assert verified_text("2026-10", (), ("totals", "exports")).endswith("Compared: totals, exports.")
     found = (Difference("totals", "events was 3 when it was closed and is 4", "3", "4"), Difference("events", "gone"))
-    assert verified_text("2026-10", found, ()) == "October 2026 has changed since it was closed: 2 differences."
+    assert verified_text("2026-10", found, ()).endswith("2 differences.")
     assert difference_rows(found) == {
         "What": ["totals", "events"],
         "Finding": ["events was 3 when it was closed and is 4", "gone"],
         "When it was closed": ["3", ""],
         "Now": ["4", ""],
     }
-
-
-def test_reopening_says_what_follows():
-    assert reopening_sentences(CLOSED)[0].startswith("October 2026 will no longer count as closed")
-    assert month_name("2026-01") == "January 2026"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from zoneinfo import ZoneInfo
 
 from billing_core.month_close.model import canonical, digest
-from components.months.manifest_texts import (
+from components.months.rows import (
     card_rows,
     customer_rows,
     exception_rows,

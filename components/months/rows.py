@@ -1,4 +1,4 @@
-"""The manifest of a closed month as tables. Pure; every figure exact, as it was hashed."""
+"""Months and the manifest of a closed one as tables. Pure; the figures of a manifest are exact, as it was hashed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from billing_core.month_close.model import digest
+from billing_core.month_close.model import Difference, Month, MonthState, digest
 from billing_core.types import parse_time
-from components.months.texts import cause_label, month_name, short_hash
-from components.shared.formats import UNKNOWN, count, exact, moment
+from components.months.causes import cause_label
+from components.months.texts import STATE_MARKS, month_name, short_hash
+from components.shared.formats import UNKNOWN, count, credits_text, exact, moment, usd
 
 Rows = dict[str, list[str]]
 Manifest = Mapping[str, Any]
@@ -152,3 +153,33 @@ def facts_rows(manifest: Manifest, zone: ZoneInfo) -> Rows:
         "Previous close": before,
     }
     return {"Fact": list(facts), "Value": list(facts.values())}
+
+
+def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
+    """The table of months; late usage and who closed have columns as soon as there is any."""
+    rows = {
+        "Month": [month_name(month.period) for month in months],
+        "State": [STATE_MARKS[month.state].text for month in months],
+        "Events": [count(month.events) for month in months],
+        "Credits": [credits_text(month.credits.total) for month in months],
+        "Amount (USD)": [usd(month.amount_usd) for month in months],
+    }
+    if any(month.late_events for month in months):
+        rows["Late events"] = [count(month.late_events) if month.late_events else "" for month in months]
+        rows["Late credits"] = [credits_text(month.late_credits) if month.late_events else "" for month in months]
+    closed = [month if month.state is MonthState.CLOSED else None for month in months]
+    if any(closed):
+        rows[f"Closed ({zone.key})"] = ["" if month is None else moment(month.closed_at, zone) for month in closed]
+        rows["By"] = ["" if month is None else month.closed_by or UNKNOWN for month in closed]
+        rows["SHA-256"] = ["" if month is None else short_hash(month.sha256) for month in closed]
+    return rows
+
+
+def difference_rows(differences: Sequence[Difference]) -> dict[str, list[str]]:
+    """The differences between a closed month and its manifest, as a table."""
+    return {
+        "What": [one.what for one in differences],
+        "Finding": [one.says for one in differences],
+        "When it was closed": [one.expected or "" for one in differences],
+        "Now": [one.found or "" for one in differences],
+    }

@@ -1,0 +1,122 @@
+"""The obstacles to a close by cause, and where their events are found. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from billing_core.month_close.model import Month, MonthState
+from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Obstacle, ObstacleGroup
+from billing_core.values.counts import count_of
+from billing_core.values.decimals import EXACT
+from components.shared.formats import exact
+from components.shared.periods import Period
+from components.stripe_sync.marks import cause_words
+
+
+def suggested(months: Sequence[Month]) -> str:
+    """The month to show first: the oldest one that waits for its close, else the newest closed one, else the present
+    one.
+
+    `months` come newest first, and there is at least one.
+    """
+    waiting = [month.period for month in months if month.state in {MonthState.OVER, MonthState.REOPENED}]
+    closed = [month.period for month in months if month.state is MonthState.CLOSED]
+    return (waiting[-1:] or closed[:1] or [months[0].period])[0]
+
+
+def days_of(month: Month, zone: ZoneInfo) -> tuple[date, date]:
+    last = month.window.end.astimezone(zone) - timedelta(microseconds=1)
+    return month.window.start.astimezone(zone).date(), last.date()
+
+
+_OWN_LABELS = {UNSETTLED: "Not settled", UNSENT: "Not sent", NOT_CONNECTED: "Stripe is not connected"}
+
+
+def cause_label(cause: str) -> str:
+    """The cause of an obstacle in words: as in reconciliation, where it has one there."""
+    return _OWN_LABELS.get(cause) or cause_words(cause).label
+
+
+@dataclass(frozen=True, slots=True)
+class CauseGroup:
+    """The obstacles to a close with one cause: what somebody accepts, or settles, together."""
+
+    cause: str
+    obstacles: tuple[Obstacle, ...]
+
+    @property
+    def label(self) -> str:
+        """The cause of the obstacles in words."""
+        return cause_label(self.cause)
+
+    @property
+    def is_acceptable(self) -> bool:
+        """Whether the month may be closed in spite of these obstacles."""
+        return all(one.group is not ObstacleGroup.NOT_OVER for one in self.obstacles)
+
+    @property
+    def events(self) -> int:
+        """How many events the obstacles are about, as far as events are known."""
+        return sum(one.events for one in self.obstacles)
+
+    @property
+    def credits(self) -> Decimal | None:
+        """The credits of the obstacles, sizes added up; `None` if unknown of any."""
+        total = Decimal(0)
+        for one in self.obstacles:
+            if one.credits is None:
+                return None
+            total = EXACT.add(total, one.credits)
+        return total
+
+    @property
+    def figures(self) -> str:
+        """Events and credits of the obstacles: `12 events · 1,234.5 credits`."""
+        credit = "credits unknown" if self.credits is None else f"{exact(self.credits)} credits"
+        return f"{count_of(self.events, 'event')} · {credit}" if self.events else credit
+
+    @property
+    def event_ids(self) -> tuple[str, ...]:
+        """The ids of the obstacles' first events, each once."""
+        return tuple(dict.fromkeys(name for one in self.obstacles for name in one.event_ids))
+
+
+def by_cause(obstacles: Iterable[Obstacle]) -> list[CauseGroup]:
+    """Obstacles grouped by cause, most events first; what nobody can accept comes before everything else."""
+    found: dict[str, list[Obstacle]] = {}
+    for one in obstacles:
+        found.setdefault(one.cause, []).append(one)
+    groups = [CauseGroup(cause, tuple(ones)) for cause, ones in found.items()]
+    return sorted(groups, key=lambda group: (group.is_acceptable, -group.events, group.cause))
+
+
+def what_to_do(obstacle: Obstacle) -> str:
+    """The advice about an obstacle, as a sentence."""
+    return obstacle.says[:1].upper() + obstacle.says[1:] + ("" if obstacle.says.endswith(".") else ".")
+
+
+_STATUS_OF = {
+    (UNSETTLED, ObstacleGroup.UNSETTLED): {"status": "pending"},
+    (UNSENT, ObstacleGroup.UNSENT): {"status": "pending"},
+    ("unknown_outcome", ObstacleGroup.UNSENT): {"status": "sending"},
+    ("no_customer", ObstacleGroup.ERROR): {"status": "error", "without": "customer"},
+    ("too_old", ObstacleGroup.ERROR): {"status": "error"},
+    ("rejected", ObstacleGroup.ERROR): {"status": "error"},
+    ("held", ObstacleGroup.ERROR): {"status": "error"},
+    ("held", ObstacleGroup.UNSENT): {"status": "pending"},
+}
+"""Filters of the Usage Events page that hold at least the events of an obstacle."""
+
+
+def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, str] | None:
+    """URL parameters of the Usage Events page for an obstacle's events; `None` if no filter finds them."""
+    filters = _STATUS_OF.get((obstacle.cause, obstacle.group))
+    if filters is None or not obstacle.events:
+        return None
+    first, last = days_of(month, zone)
+    days = {"period": Period.CUSTOM.value, "first_day": first.isoformat(), "last_day": last.isoformat()}
+    return {**days, **filters}
