@@ -12,6 +12,7 @@ from billing_core.audit.service import AuditPage, AuditQuery
 from billing_core.ledger.audit_chain import ChainReport
 from billing_core.ledger.audit_log import AuditEntry
 from billing_core.service import BillingService
+from components.audit import texts
 from components.audit.texts import (
     action_label,
     chain_text,
@@ -30,13 +31,6 @@ from components.shared.periods import Period, PeriodChoice
 from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, number, several, text
 from components.shared.url_state import UrlState, period_boxes
 from components.shared.widgets import quiet, table
-
-FORM = (
-    "Every push, pull, import, export, close, card, map and user change and sign-in. Entries form a chain: each hash "
-    "covers the entry before it, so that no entry can be changed unnoticed."
-)
-
-LIMITED = "The audit log covers all organizations, so only admins who can see all of them have access."
 
 PAGE_ROWS = 25
 LONGEST_SEARCH = 200
@@ -76,9 +70,9 @@ class _Proof:
 def audit_view(service: BillingService, principal: Principal) -> None:
     """Draw the audit log with its filters."""
     st.header("Audit log", anchor=False)
-    st.caption(plain(FORM))
+    st.caption(plain(texts.FORM))
     if principal.organizations is not None:
-        st.info(LIMITED, icon=":material/lock:")
+        st.info(texts.LIMITED, icon=":material/lock:")
         return
     with quiet():
         st.fragment(_chain)(service)
@@ -99,7 +93,7 @@ def _chain(service: BillingService) -> None:
             st.session_state[REPORT] = _Proof(principal, report, service.now())
         proof: _Proof | None = st.session_state.get(REPORT)
         if proof is None or proof.reader != principal:
-            st.caption("Not verified in this session yet.")
+            st.caption(texts.NOT_VERIFIED)
             return
         text = plain(chain_text(proof.report, proof.at, service.settings.zone))
         if proof.report.ok:
@@ -140,17 +134,9 @@ def _log(service: BillingService, principal: Principal) -> None:
     zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="center", key="audit-found"):
         st.caption(plain(found_text(len(page.entries), query.page, query.limit, page.total_items)), width="stretch")
-        file_link(
-            "CSV",
-            csv_address(query),
-            key="audit-csv",
-            note=(
-                "All entries matching these filters, with what is needed to verify the chain elsewhere. The download "
-                "is logged as well."
-            ),
-        )
+        file_link("CSV", csv_address(query), key="audit-csv", note=texts.CSV_NOTE)
     if not page.entries:
-        st.info("No entries match these filters.", icon=":material/search_off:")
+        st.info(texts.NO_ENTRIES, icon=":material/search_off:")
         return
     _entries(service, page, query)
     if page.total_items > query.limit:
@@ -183,7 +169,7 @@ def _entries(service: BillingService, page: AuditPage, query: AuditQuery) -> Non
         mode="single-row",
     )
     if not chosen:
-        st.caption("Select a row to see all of it.")
+        st.caption(texts.SELECT_A_ROW)
     for entry in chosen:
         _entry(service, entry)
 

@@ -16,6 +16,19 @@ from billing_core.ledger.audit_log import AuditEntry
 from billing_core.types import utc_text
 from components.shared.formats import moment
 
+FORM = (
+    "Every push, pull, import, export, close, card, map and user change and sign-in. Entries form a chain: each hash "
+    "covers the entry before it, so that no entry can be changed unnoticed."
+)
+LIMITED = "The audit log covers all organizations, so only admins who can see all of them have access."
+NO_ENTRIES = "No entries match these filters."
+SELECT_A_ROW = "Select a row to see all of it."
+NOT_VERIFIED = "Not verified in this session yet."
+CSV_NOTE = (
+    "All entries matching these filters, with what is needed to verify the chain elsewhere. The download is logged "
+    "as well."
+)
+
 CSV_PATH = "/download/audit.csv"
 
 HASH_SHOWN = 12

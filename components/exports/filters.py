@@ -11,10 +11,12 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
+from components.exports import texts
 from components.exports.query import Choice, days, facets_of, filters_of, has, timezones
 from components.exports.state import STATES, Place
+from components.shared import texts as shared_texts
 from components.shared.url_state import period_boxes
-from components.usage_events.filter_bar import SEARCHED, counted_values, panel_filters
+from components.usage_events.filter_bar import counted_values, panel_filters
 from components.usage_events.query import Facet, chips
 
 
@@ -28,7 +30,7 @@ def period_and_timezone(place: Place, reporting: ZoneInfo) -> None:
         format_func=lambda name: name or f"{reporting.key} (reporting)",
         width=230,
         filter_mode="fuzzy",
-        help="Days begin and end at midnight in this timezone.",
+        help=texts.DAYS_IN_ZONE,
     )
 
 
@@ -49,10 +51,10 @@ def export_filters(
     label = f"Filters ({active})" if active else "Filters"
     box = st.expander(label, icon=":material/filter_list:", key=f"export-{place}-filters", on_change="rerun")
     with box:
-        st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
+        st.caption(shared_texts.SEVERAL_VALUES)
         of_events = has(chosen, "event filters")
         if of_events:
-            STATES[place].search_box(SEARCHED, width="stretch", max_chars=500)
+            STATES[place].search_box(shared_texts.SEARCHED, width="stretch", max_chars=500)
         grid = st.grid("auto", min_column_width=200, gap="small", key=f"export-{place}-filter-grid")
         is_open, zone = bool(box.open), ZoneInfo(chosen.timezone) if chosen.timezone else service.settings.zone
 

@@ -12,6 +12,7 @@ from billing_core.errors import BillingError
 from billing_core.exports.model import ExportPreview, ExportRequest, ExportResult, Format
 from billing_core.service import BillingService
 from billing_core.web import wiring
+from components.exports import texts
 from components.exports.state import JOB, Place
 from components.exports.texts import compared_rows, differing, progress_fraction, progress_text, result_text
 from components.shared import sign_in
@@ -117,19 +118,16 @@ def _outcome(place: Place, job_id: str, state: ExportState) -> None:
 def _file(place: Place, job_id: str, result: ExportResult) -> None:
     st.success(plain(result_text(result)), icon=":material/check_circle:")
     with st.container(horizontal=True, vertical_alignment="center", key=f"export-{place}-links"):
-        file_link("Download the file", f"{FILE_PATH}/{job_id}", note="Kept for an hour.", key=f"export-{place}-file")
+        file_link("Download the file", f"{FILE_PATH}/{job_id}", note=texts.KEPT, key=f"export-{place}-file")
         file_link(
-            "Manifest",
-            f"{FILE_PATH}/{job_id}.manifest.json",
-            key=f"export-{place}-manifest",
-            note="Rows, totals, filter, timezone, rate card versions and SHA-256 as JSON.",
+            "Manifest", f"{FILE_PATH}/{job_id}.manifest.json", key=f"export-{place}-manifest", note=texts.MANIFEST_NOTE
         )
         if result.meta.get("format") == Format.FOCUS:
             file_link(
                 "FOCUS metadata",
                 f"{FILE_PATH}/{job_id}.focus-metadata.json",
                 key=f"export-{place}-focus-metadata",
-                note="Describes the columns, as FOCUS requires.",
+                note=texts.METADATA_NOTE,
             )
     shown: ShownExport | None = st.session_state.get(SHOWN)
     preview = shown.preview if shown is not None and shown.job_id == job_id else None
@@ -141,7 +139,7 @@ def _file(place: Place, job_id: str, result: ExportResult) -> None:
             )
             st.error(plain(says), icon=":material/error:")
         else:
-            st.caption("✓ The file's totals equal the preview's.")
+            st.caption(texts.TOTALS_EQUAL)
     rows = compared_rows(preview, result)
     table(
         rows,

@@ -13,6 +13,7 @@ from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRe
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
+from components.exports import texts
 from components.exports.filters import export_filters, narrowed_text, period_and_timezone
 from components.exports.job import is_exporting, job_box, start_export
 from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, may_export, request_of
@@ -28,6 +29,7 @@ from components.exports.texts import (
     totals_text,
 )
 from components.shared import sign_in
+from components.shared import texts as shared_texts
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import Period
 from components.usage_events.query import Filters, as_changes
@@ -37,7 +39,6 @@ PREVIEW = "export.preview"
 
 PREVIEW_ROWS = 10
 
-BOM_NOTE = "Three bytes at the start that tell Excel the file is UTF-8; leave them out for other programs."
 
 FIGURES = (
     "tokens_",
@@ -100,7 +101,7 @@ def _panel(place: Place) -> None:
 def _show_error(error: BillingError) -> None:
     notice_of_error(error)
     if isinstance(error, WarehouseError):
-        st.caption("Nothing is lost. Try again in a moment; if the problem persists, contact your administrator.")
+        st.caption(shared_texts.TRY_AGAIN)
 
 
 # ── what ─────────────────────────────────────────────────────────────────────────────────────────
@@ -165,14 +166,12 @@ def _form_options(place: Place, chosen: Choice) -> None:
     if has(chosen, "separator"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-csv"):
             url.selectbox("separator", "Separator", list(Separator), width=140)
-            url.toggle("bom", "Byte order mark", help=BOM_NOTE)
+            url.toggle("bom", "Byte order mark", help=texts.BYTE_ORDER_MARK)
     if has(chosen, "focus"):
         with st.container(horizontal=True, vertical_alignment="bottom", key=f"export-{place}-focus"):
             url.selectbox("focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
-            url.toggle("parquet", "As Parquet", help="Typed columns instead of CSV.")
-            url.toggle(
-                "user_ids", "User and session ids", help="Personal data: include only if the recipient needs it."
-            )
+            url.toggle("parquet", "As Parquet", help=texts.AS_PARQUET)
+            url.toggle("user_ids", "User and session ids", help=texts.PERSONAL_DATA)
             url.toggle("internal", "Our cost and margin", help="Not for customers.")
 
 
@@ -191,7 +190,7 @@ def _columns(service: BillingService, place: Place, chosen: Choice, request: Exp
             chosen=kept,
             select_all=1000,
             placeholder="All, in their published order",
-            help="In this order. None chosen: all of them.",
+            help=texts.COLUMN_ORDER,
             label_visibility="collapsed",
         )
     return replace(request, columns=tuple(kept))
@@ -241,7 +240,7 @@ def _start(
         icon=":material/download:",
         key=f"export-{place}-start",
         disabled=is_busy or is_empty,
-        help="An export is running." if is_busy else None,
+        help=texts.RUNNING if is_busy else None,
         on_click=start_export,
         args=(service, principal, request, preview),
     )
@@ -289,6 +288,6 @@ def _rows(place: Place, request: ExportRequest, preview: ExportPreview) -> None:
         rows, hide_index=True, key=f"export-{place}-preview-rows", alt="First rows of the file", column_config=config
     )
     if request.dataset is Dataset.BUNDLE:
-        st.caption("The files of the bundle. Totals are those of its usage events.")
+        st.caption(texts.BUNDLE_NOTE)
     elif (rest := preview.total_rows - len(preview.rows)) > 0:
         st.caption(f"The first {len(preview.rows)}; {count_of(rest, 'more row')} in the file.")

@@ -9,6 +9,18 @@ from billing_core.exports.model import Dataset, ExportPreview, ExportProgress, E
 from billing_core.values.counts import count_of
 from components.shared.formats import UNKNOWN, count, exact, usd
 
+DAYS_IN_ZONE = "Days begin and end at midnight in this timezone."
+KEPT = "Kept for an hour."
+MANIFEST_NOTE = "Rows, totals, filter, timezone, rate card versions and SHA-256 as JSON."
+TOTALS_EQUAL = "✓ The file's totals equal the preview's."
+METADATA_NOTE = "Describes the columns, as FOCUS requires."
+BYTE_ORDER_MARK = "Three bytes at the start that tell Excel the file is UTF-8; leave them out for other programs."
+BUNDLE_NOTE = "The files of the bundle. Totals are those of its usage events."
+COLUMN_ORDER = "In this order. None chosen: all of them."
+RUNNING = "An export is running."
+AS_PARQUET = "Typed columns instead of CSV."
+PERSONAL_DATA = "Personal data: include only if the recipient needs it."
+
 Figures = Mapping[str, Decimal | int | None]
 
 DATASET_WORDS: Mapping[Dataset, str] = {

@@ -19,6 +19,7 @@ from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.types import utc_text
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.anomaly_charts import split_figure
 from components.organizations.anomaly_texts import (
     AnomalyFilter,
@@ -58,17 +59,6 @@ LISTED = 100
 
 FIGURES = ("Deviation (credits)", "Deviation (USD)", "Credits", "Usual range")
 
-NOTE = (
-    "The usual range of a day comes from the same weekday of the 8 weeks before (from the last 28 days while there are "
-    "fewer than 4 of them): the median, give or take the largest of 3.5 robust standard deviations, a quarter of the "
-    "median and 1,000 credits. The deviation is the distance from the median."
-)
-
-SPLIT_NOTE = (
-    "Volume: more or fewer events. Price: the same kind of event cost more or less (tokens, latency, rate card). Mix: "
-    "other chatflows or models than usual. They add up to the difference from the average of the compared days."
-)
-
 
 @dataclass(frozen=True)
 class AnomaliesView:
@@ -99,13 +89,8 @@ def _view(service: BillingService, window: Window) -> None:
             report = service.organizations.forecasting.anomalies(principal, *window)
         names, zone = names_of(service, principal), service.settings.zone
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.header("Unusual days", anchor=False, width="stretch", help=NOTE)
-            file_link(
-                "CSV",
-                CSV_PATH + _query(window),
-                note="Every anomaly with exact figures, seen or not.",
-                key="org-anomalies-csv",
-            )
+            st.header("Unusual days", anchor=False, width="stretch", help=texts.ANOMALIES_NOTE)
+            file_link("CSV", CSV_PATH + _query(window), note=texts.ANOMALIES_CSV_NOTE, key="org-anomalies-csv")
         st.caption(plain(summary_text(report, zone)))
         show_outcome(SAID)
         if report.first_day is not None:
@@ -126,11 +111,11 @@ def _days(
     service: BillingService, principal: Principal, report: AnomalyReport, names: Mapping[str, str], zone: ZoneInfo
 ) -> None:
     if not report.rows:
-        st.success("Every assessed day is within its usual range.", icon=":material/check_circle:")
+        st.success(texts.NOTHING_UNUSUAL, icon=":material/check_circle:")
         return
     found = chosen(report.rows, _filter(report))
     if not found:
-        st.info("No unusual days in this selection. Choose All to see every one.", icon=":material/done_all:")
+        st.info(texts.NONE_IN_SELECTION, icon=":material/done_all:")
         return
     _, page = page_of(found, URL.current().page, PAGE_ROWS)
     shown = service.organizations.forecasting.explained(principal, report, page)
@@ -153,7 +138,7 @@ def _days(
         if len(picked) > LINKED:
             st.caption(f"and {len(picked) - LINKED:,} more")
     else:
-        st.caption("Select rows to read what happened, to go to their events, and to mark them as seen.")
+        st.caption(texts.ANOMALIES_HINT)
     theme = st.context.theme.type or "light"
     chart(
         "What the differences are made of",
@@ -162,7 +147,7 @@ def _days(
         split_rows(shown, names),
         alt="Volume, price and mix of each difference, in the order of the table",
         right=("Volume", "Price", "Mix", "Difference", "Average day before"),
-        hint=SPLIT_NOTE,
+        hint=texts.SPLIT_NOTE,
     )
 
 
@@ -185,7 +170,7 @@ def _actions(service: BillingService, principal: Principal, picked: Sequence[Ano
                 max_chars=300,
                 width=320,
                 placeholder="What happened (optional)",
-                help="Shown with the mark and recorded in the audit log.",
+                help=texts.MARK_NOTE,
             )
             st.button(
                 f"Mark {count_of(len(open_ones), 'day')} as seen",
@@ -247,7 +232,7 @@ def _periods(report: AnomalyReport, names: Mapping[str, str]) -> None:
     if not report.periods:
         return
     st.header("Unusual periods", anchor=False)
-    st.caption("The whole period compared with up to 4 previous periods of equal length, by the same rule as for days.")
+    st.caption(texts.PERIODS_NOTE)
     rows = period_rows(report.periods[:PAGE_ROWS], names)
     table(
         rows,

@@ -19,6 +19,7 @@ from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from billing_core.values.decimals import EXACT
 from components.organizations import charts as org_charts
+from components.organizations import texts
 from components.organizations.charts import OTHERS_CLICK, Trend, line_label, user_name
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, URL, follow, go_to_events, open_organization, organization_link
@@ -78,7 +79,7 @@ def _charts(
             placeholder="All organizations",
         )
         if not any(one.now.events for one in chosen):
-            st.info("No usage events of these organizations in this period.", icon=":material/event_busy:")
+            st.info(texts.NO_EVENTS_OF_THESE, icon=":material/event_busy:")
             st.page_link(
                 PAGE,
                 label="All organizations",
@@ -146,7 +147,7 @@ class _Charts:
             alt=f"Credits per day of the largest organizations and all others, days in {self.zone_name}",
             right=[name for name in rows if name != "Day"],
             on_click=clicked,
-            hint="Click a bar to open its organization.",
+            hint=texts.OPEN_HINT,
         )
         return [value for line in trend.lines for value in line.daily]
 
@@ -160,7 +161,7 @@ class _Charts:
             tree_rows(areas, self.names),
             alt="Credits by organization, within it by chatflow, and within that by model, as a treemap",
             right=FIGURE_COLUMNS,
-            hint="Click an area to drill down as far as its models; the bar above leads back.",
+            hint=texts.TREEMAP_HINT,
         )
         self._tree_links(areas.largest)
         return sums_of(slices, areas)
@@ -196,7 +197,7 @@ class _Charts:
             alt="Credits by type of the users with the most credits",
             right=FIGURE_COLUMNS,
             on_click=clicked,
-            hint="Click a bar to see that user's events.",
+            hint=texts.USER_HINT,
             note=others_text("users", slices, ranked),
         )
         return sums_of(slices, ranked)
@@ -222,7 +223,7 @@ class _Charts:
             alt=f"Active and new users per day with the average of seven days, days in {self.zone_name}",
             right=["Active users", "New users", "7-day average"],
             on_click=clicked,
-            hint="Click a day to see its events. The same user id in two organizations counts as two users.",
+            hint=texts.ACTIVE_USERS_HINT,
         )
 
 

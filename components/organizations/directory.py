@@ -14,6 +14,7 @@ from billing_core.organizations.directory import DirectoryEntry, DirectoryPrevie
 from billing_core.organizations.directory_file import Change
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
+from components.organizations import texts
 from components.organizations.directory_import import import_panel
 from components.organizations.directory_state import EDITING, SAID, close
 from components.organizations.directory_texts import (
@@ -27,6 +28,7 @@ from components.organizations.directory_texts import (
 )
 from components.organizations.state import URL
 from components.shared import sign_in
+from components.shared import texts as shared_texts
 from components.shared.data_grid import RowButton, data_grid, page_of, paging
 from components.shared.links import file_link
 from components.shared.notice import notice_of_error, plain
@@ -35,10 +37,6 @@ from components.shared.widgets import quiet, table
 
 MAP_PATH = "/download/organization-map.csv"
 
-NOTE = (
-    "An event is billed to the customer its trace names; if it names none, to the customer its organization is mapped "
-    "to here; otherwise to the default customer. Usage already sent stays with the customer it was sent to."
-)
 
 NOBODY = "No customer assigned"
 
@@ -50,14 +48,14 @@ FIGURES = ("Unbilled events", "Unbilled credits", "Unbilled amount")
 def directory_view(service: BillingService, principal: Principal) -> None:
     """Draw the directory view. An admin limited to organizations reads theirs; changing needs one who may see all."""
     may_change = principal.organizations is None
-    st.header("Names and customers", anchor=False, help=NOTE)
+    st.header("Names and customers", anchor=False, help=texts.DIRECTORY_NOTE)
     with st.container(key="org-directory-said"):  # always there, so that what stands below keeps its place
         show_outcome(SAID)
     with quiet():
         entries = service.organizations.directory.entries(principal)
         _at_stake(entries)
         if not may_change:
-            st.caption("Read-only: customers are assigned by admins who can see every organization.")
+            st.caption(texts.DIRECTORY_READ_ONLY)
         _lines(entries, may_change=may_change)
     if may_change:
         with quiet():
@@ -88,9 +86,9 @@ def _lines(entries: Sequence[DirectoryEntry], *, may_change: bool) -> None:
         URL.search_box("Organization, name or customer")
         if may_change:
             _chooser([entry.organization_id for entry in found], names)
-        file_link("CSV", MAP_PATH, note="The whole map, in the format the upload reads.", key="org-map-csv")
+        file_link("CSV", MAP_PATH, note=texts.DIRECTORY_CSV_NOTE, key="org-map-csv")
     if not found:
-        st.info("No organization matches this search.", icon=":material/search_off:")
+        st.info(texts.NOT_FOUND, icon=":material/search_off:")
         return
     _, shown = page_of(found, address.page, PAGE_ROWS)
     _grid(shown, may_change=may_change)
@@ -187,18 +185,15 @@ def _customer_box(
         index=options.index(present or ""),
         accept_new_options=True,
         key=f"org-directory-customer-{organization_id}",
-        placeholder="Choose or type a customer id",
+        placeholder=shared_texts.CHOOSE_CUSTOMER,
         format_func=lambda one: label(one, called) if one else NOBODY,
-        help=(
-            "Billed for this organization's events that name no customer. "
-            + ("" if known else "Stripe's customers have not been read yet; the view Plans and limits reads them.")
-        ),
+        help=(texts.BILLED_FOR + ("" if known else texts.CUSTOMERS_NEVER_READ)),
     )
 
 
 def _preview(preview: DirectoryPreview) -> None:
     if not preview.steps:
-        st.caption("Nothing has changed yet.")
+        st.caption(texts.NOTHING_CHANGED)
         return
     step = preview.steps[0]
     st.markdown(plain(moved_text(step)))
@@ -226,7 +221,7 @@ def _history(service: BillingService, principal: Principal) -> None:
     rows = service.organizations.directory.history(principal, SHOWN_CHANGES)
     with st.expander("History of changes", icon=":material/history:"):
         if not rows:
-            st.caption("Nobody has changed anything yet.")
+            st.caption(texts.NO_HISTORY)
             return
         table(
             history_rows(rows, service.settings.zone),

@@ -12,6 +12,7 @@ from billing_core.organizations.directory import DirectoryPreview
 from billing_core.organizations.directory_file import Parsed
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.directory_state import SAID
 from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
 from components.shared import sign_in
@@ -27,11 +28,6 @@ READ = "org.directory-read"
 
 TURN = "org.directory-upload"
 """Session state: a number that gives the upload box a new identity once its file is dealt with."""
-
-FORM = (
-    "A CSV with the columns organization_id, name and customer_id; one of the last two may be missing. An empty cell "
-    "leaves the value as it is, a single - clears it. The download above has this format."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,7 @@ def _panel(service: BillingService) -> None:
     principal = sign_in.guard(Role.ADMIN)
     with quiet():
         st.markdown("**Upload the map**")
-        st.caption(plain(FORM))
+        st.caption(plain(texts.UPLOAD_NOTE))
         turn = st.session_state.setdefault(TURN, 0)
         file = st.file_uploader(
             "CSV file",

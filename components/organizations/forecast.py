@@ -12,6 +12,7 @@ from billing_core.access import Principal
 from billing_core.organizations.drivers import UsageChange
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.service import BillingService
+from components.organizations import texts
 from components.organizations.forecast_charts import SHOWN_DAYS, days_figure, history_figure, sum_figure
 from components.organizations.forecast_texts import (
     driver_text,
@@ -32,11 +33,6 @@ from components.shared.notice import plain
 from components.shared.widgets import tile
 
 RIGHT = ("Credits", "Used", "Expected", "Low", "High")
-
-METHOD_NOTE = (
-    "A thousand futures are simulated from past days. The expected total is their median; the interval leaves out the "
-    "lowest and the highest tenth. Plans people have are not taken into account."
-)
 
 
 def forecast_panel(service: BillingService, principal: Principal, organization_id: str | None, now: datetime) -> None:
@@ -69,7 +65,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         "Expected at period end",
         f"{credits_text(found.expected)} credits",
         [interval_text(found), period_text(found, zone)],
-        note=METHOD_NOTE,
+        note=texts.FORECAST_NOTE,
         key="org-forecast-expected",
     )
     tile(
@@ -77,17 +73,12 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         "Used so far",
         f"{credits_text(question.used)} credits",
         [f"Usage known until {ago(question.at, now)}."],
-        note="Credits of the period so far, exact.",
+        note=texts.USED_NOTE,
         key="org-forecast-used",
     )
     headline, sentence = exhaustion_text(found.exhaustion, question.included)
     tile(
-        grid,
-        "Included credits run out",
-        headline,
-        [sentence],
-        key="org-forecast-exhaustion",
-        note="The day on which half of the simulated futures have used up what the plan includes.",
+        grid, "Included credits run out", headline, [sentence], key="org-forecast-exhaustion", note=texts.RUNS_OUT_NOTE
     )
     error = found.back_test.error
     tile(
@@ -95,7 +86,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
         "Error in back-tests",
         "unknown" if error is None else percent(error),
         [error_text(found.back_test)],
-        note="Each of the last weeks is forecast from the days before it and compared with actual usage.",
+        note=texts.BACK_TEST_NOTE,
         key="org-forecast-error",
     )
     for note in found.notes:

@@ -12,6 +12,7 @@ from billing_core.access import Principal
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
+from components.organizations import texts
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_texts import (
     LIMITS_NOTE,
@@ -27,6 +28,7 @@ from components.organizations.limit_texts import (
     state_text,
 )
 from components.organizations.names import names as names_of
+from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
 from components.shared.formats import UNKNOWN, credits_text, exact, moment
 from components.shared.links import usage_link
@@ -39,11 +41,7 @@ def limit_panel(service: BillingService, principal: Principal, organization_id: 
     limits = service.organizations.limits
     rows = [row for row in limits.of(principal, organization_id) if row.customer_id is not None]
     if not rows:
-        st.info(
-            "No Stripe customer is known for this organization: no event within 90 days names one, and the directory "
-            "has none.",
-            icon=":material/help:",
-        )
+        st.info(texts.NO_CUSTOMER_KNOWN, icon=":material/help:")
         return
     names, live = names_of(service, principal), [row for row in rows if not row.is_without]
     forecast = service.organizations.forecasting.forecast(principal, organization_id) if live else None
@@ -81,7 +79,7 @@ def _box(
             "Plan",
             plan_text(row),
             [f"{exact(row.included)} credits included in a period"],
-            note="By the rate card's list of price ids; unknown if no price of the subscription is on it.",
+            note=shared_texts.PLAN_BY_PRICE,
             key=f"org-limit-plan-{customer}",
         )
         tile(
@@ -97,7 +95,7 @@ def _box(
             "Time left",
             left_text(row.time_left(now)),
             [f"{moment(row.period_start, zone)} – {moment(row.period_end, zone)} {zone.key}"],
-            note="The subscription's current period, not the calendar month.",
+            note=texts.PERIOD_NOTE,
             key=f"org-limit-period-{customer}",
         )
         st.markdown(plain(share_text(row)))
@@ -126,7 +124,7 @@ def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCred
 
 def legend_text(expected: ExpectedCredits | None) -> str:
     """The legend of a limit's chart, in words."""
-    text = "Bar: used, its part over the plan in orange. Solid line: the plan. Dotted lines: thresholds of notices."
+    text = texts.BULLET_LEGEND
     return text if expected is None else f"{text} Diamond: expected at the period's end, with its range."
 
 

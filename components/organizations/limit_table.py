@@ -17,6 +17,7 @@ from billing_core.organizations.limits import Limit
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.limit_texts import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -99,7 +100,7 @@ def _table(service: BillingService) -> None:
         _controls(plans)
         found = arranged(rows, names, now, find=view.search, plan=plan, sort=view.sort)
         if not found:
-            st.info("No organization matches this search.", icon=":material/search_off:")
+            st.info(texts.NOT_FOUND, icon=":material/search_off:")
             return
         _, shown = page_of(found, view.page, PAGE_ROWS)
         place = st.empty()
@@ -169,8 +170,8 @@ def _grid(
         alt="Plans and limits by organization and customer",
         rows=len(shown),
         buttons=[
-            RowButton(OPEN, OPEN, "Open", opened, help="The organization's own page."),
-            RowButton(EVENTS, EVENTS, "Events", events, 75, "The customer's usage events of the period."),
+            RowButton(OPEN, OPEN, "Open", opened, help=texts.OWN_PAGE),
+            RowButton(EVENTS, EVENTS, "Events", events, 75, texts.CUSTOMERS_EVENTS),
         ],
     )
 
@@ -184,24 +185,15 @@ def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
         "Plan": column.TextColumn("Plan", width=125),
         "State": column.TextColumn("State", width=125),
         "Used": column.ProgressColumn(
-            "Used",
-            min_value=0.0,
-            max_value=float(scale_of(shown)),
-            format="%.2f %%",
-            width=140,
-            help="Percent of the credits included, cut to two decimals.",
+            "Used", min_value=0.0, max_value=float(scale_of(shown)), format="%.2f %%", width=140, help=texts.SHARE_NOTE
         ),
         "Credits": column.TextColumn("Credits used of included", alignment="right", width=190),
-        "Pace": column.TextColumn(
-            "Pace at period end", alignment="right", width=190, help="If it goes on as on average so far."
-        ),
+        "Pace": column.TextColumn("Pace at period end", alignment="right", width=190, help=texts.PACE_NOTE),
         "Left": column.TextColumn("Time left", alignment="right", width=90),
         "End": column.TextColumn(f"Period end ({zone.key})", width=160),
-        expected: column.TextColumn(
-            expected, alignment="right", width=270, help="Credits at the period's end, with the 80 % interval."
-        ),
-        runs_out: column.TextColumn(runs_out, width=250, help="When the included credits are used up."),
-        error: column.TextColumn(error, width=150, help="How far forecasts of past weeks were off, on average."),
+        expected: column.TextColumn(expected, alignment="right", width=270, help=texts.EXPECTED_NOTE),
+        runs_out: column.TextColumn(runs_out, width=250, help=texts.RUNS_OUT_COLUMN),
+        error: column.TextColumn(error, width=150, help=texts.ERROR_COLUMN),
     }
 
 

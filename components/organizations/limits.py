@@ -12,10 +12,12 @@ from billing_core.organizations.limits import by_plan
 from billing_core.organizations.limits_service import CALM_AFTER_FAILURE, LimitsReading
 from billing_core.service import BillingService
 from billing_core.web import wiring
+from components.organizations import texts
 from components.organizations.limit_table import limits_table
 from components.organizations.limit_texts import LIMITS_NOTE, age_text, plan_rows
 from components.organizations.notices import notices_panel
 from components.shared import sign_in
+from components.shared import texts as shared_texts
 from components.shared.formats import ago
 from components.shared.links import file_link
 from components.shared.notice import plain
@@ -42,9 +44,7 @@ def limits_view(service: BillingService, principal: Principal, now: datetime) ->
         st.header("Plans and limits", anchor=False, help=LIMITS_NOTE)
         _stripe(service, principal, reading, now)
         if not reading.rows:
-            st.info(
-                "No organization has had an event in the last 90 days or is in the directory.", icon=":material/inbox:"
-            )
+            st.info(texts.NO_LIMITS, icon=":material/inbox:")
             return
         limits_table(service)
         st.markdown("**By plan**")
@@ -72,9 +72,9 @@ def _stripe(service: BillingService, principal: Principal, reading: LimitsReadin
             disabled=is_running or not service.stripe.is_connected,
             on_click=_start,
             args=(service, principal),
-            help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
+            help=None if service.stripe.is_connected else shared_texts.NOT_CONNECTED,
         )
-        file_link("CSV", LIMITS_CSV, note="All rows with exact figures, whatever the search.", key="org-limits-csv")
+        file_link("CSV", LIMITS_CSV, note=texts.LIMITS_CSV_NOTE, key="org-limits-csv")
     with st.container(key="org-limits-status"):  # always there, so that what stands below keeps its place
         if is_running:
             st.fragment(_watch, run_every=REFRESH_SECONDS)()
@@ -115,4 +115,4 @@ def _watch() -> None:
     state = wiring.plans_job().state
     if state is None or not state.is_running:
         st.rerun()
-    st.caption(":material/sync: Reading plans from Stripe…")
+    st.caption(texts.READING_PLANS)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from billing_core.organizations.figures import Move, OrganizationFigures, Statistics, movers
 from billing_core.organizations.table import label
+from components.organizations import texts
 from components.organizations.state import organization_link
 from components.shared.formats import change, credits_text
 
@@ -21,11 +22,6 @@ SHOWN = 5
 LEAST_SHARE = Decimal("0.01")
 LEAST_CREDITS = Decimal(1000)
 """A percentage of next to nothing is no news: relative moves need so much of the total before, or so many credits."""
-
-RELATIVE_NOTE = (
-    "Percentage changes are listed for organizations that had at least 1 % of all credits, or 1,000 credits, in the "
-    "previous period."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
     st.header("Top movers", anchor=False)
     found = top_movers(statistics)
     if not found.up and not found.down:
-        st.caption("No organization's credits changed from the previous period.")
+        st.caption(texts.NO_MOVERS)
         return
     figures = {one.organization_id: one for one in statistics.organizations}
     left, right = st.columns(2, gap="medium")
@@ -84,10 +80,10 @@ def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
         _list("Up", found.up, figures, names)
         _list("Down", found.down, figures, names)
     with right:
-        st.markdown("**By percentage**", help=RELATIVE_NOTE)
+        st.markdown("**By percentage**", help=texts.RELATIVE_NOTE)
         _list("Up", found.relative_up, figures, names)
         _list("Down", found.relative_down, figures, names)
-        st.caption(RELATIVE_NOTE)
+        st.caption(texts.RELATIVE_NOTE)
 
 
 def _list(

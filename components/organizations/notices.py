@@ -12,6 +12,7 @@ from billing_core.errors import BillingError
 from billing_core.organizations.notices_service import DueNotices, RaisedNotice
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.limit_texts import notice_rows, reached_rows
 from components.organizations.names import names as names_of
 from components.shared import sign_in
@@ -42,9 +43,7 @@ def _panel(service: BillingService) -> None:
         names, zone = names_of(service, principal), service.settings.zone
         with st.container(horizontal=True, vertical_alignment="center"):
             st.header("Notices", anchor=False, width="stretch", help=_note(service))
-            file_link(
-                "CSV", NOTICES_CSV, note="Every notice, open and seen, with exact figures.", key="org-notices-csv"
-            )
+            file_link("CSV", NOTICES_CSV, note=texts.NOTICES_CSV_NOTE, key="org-notices-csv")
         show_outcome(SAID)
         if board.problem is not None:
             text = f"Notices could not be raised or delivered last time: {board.problem}"
@@ -69,7 +68,7 @@ def _note(service: BillingService) -> str:
 def _reached(board: DueNotices, names: Mapping[str, str], zone: ZoneInfo) -> None:
     """What an admin of some organizations sees: made of their events alone, with nothing to mark."""
     if not board.reached:
-        st.success("No threshold has been reached in the current periods.", icon=":material/check_circle:")
+        st.success(texts.NO_THRESHOLD, icon=":material/check_circle:")
         return
     rows = reached_rows(board.reached, names, zone)
     table(rows, alt="Thresholds reached by your organizations' own use", key="org-notices-reached")
@@ -109,7 +108,7 @@ def _button(
         disabled=not ids,
         on_click=_mark,
         args=(service, principal, ids),
-        help=None if ids else "Select notices in the table first.",
+        help=None if ids else texts.SELECT_NOTICES,
     )
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from billing_core.organizations.figures import Figures, Statistics
 from billing_core.types import GetUsageEventsParams
+from components.organizations import texts
 from components.organizations.compare import compare_panel
 from components.organizations.figures import TILES, kind_of
 from components.organizations.movers import movers_panel
@@ -94,10 +95,7 @@ def overview(
         st.caption(plain(period_text(address, at, zone, params)), width="content")
         tie_out(statistics.total.credits.total, events_of(address), ties_out=statistics.ties_out)
     if not statistics.organizations:
-        st.info(
-            "No usage events in this period. Choose a longer one, or refresh from Langfuse.",
-            icon=":material/event_busy:",
-        )
+        st.info(texts.NO_EVENTS_IN_PERIOD, icon=":material/event_busy:")
         return
     organizations_table(statistics, names, params)
     compare_panel(statistics, names, zone.key)

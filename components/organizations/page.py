@@ -20,9 +20,11 @@ from billing_core.types import Attribute, GetUsageEventsParams
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.overview import figure_tiles, period_text, tie_out
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
+from components.shared import texts as shared_texts
 from components.shared.chart import chart
 from components.shared.formats import UNKNOWN
 from components.shared.links import usage_link
@@ -46,18 +48,13 @@ class Rank:
     title: str
     dimensions: tuple[str, ...]
     filter: str
-    hint: str = "Click a bar to see its events."
+    hint: str = texts.EVENTS_HINT
 
 
 RANKS = (
     Rank("Users", ("user",), "user"),
     Rank("Chatflows", ("chatflow", "chatflow_name"), "chatflow"),
-    Rank(
-        "Models",
-        ("model",),
-        "model",
-        "Sets of models that traces used together. Click a bar of a single model to see its events.",
-    ),
+    Rank("Models", ("model",), "model", texts.MODELS_HINT),
 )
 
 
@@ -72,9 +69,6 @@ def unknown_text(organization_id: str | None) -> str:
     """The message for an organization that does not exist; the same for one that the reader may not see."""
     named = "events without an organization" if organization_id is None else f"events of organization {organization_id}"
     return f"There are no {named} that you may see."
-
-
-QUIET = "It had no events in this period or the previous one."
 
 
 def is_known(service: BillingService, principal: Principal, organization_id: str | None) -> bool:
@@ -127,10 +121,7 @@ def organization_page(
     if one.now.events:
         _usage(service, principal, mine, summary, query)
     else:
-        st.info(
-            "It became inactive: it had events in the previous period, but none in this one.",
-            icon=":material/event_busy:",
-        )
+        st.info(texts.BECAME_INACTIVE, icon=":material/event_busy:")
     _plan(service, principal, wanted, now)
     if wanted is not None:
         with quiet():
@@ -145,7 +136,7 @@ def _quiet(
         st.info(plain(unknown_text(wanted)), icon=":material/search_off:")
         return
     st.header(plain(label(wanted, names)), anchor=False)
-    st.info(QUIET, icon=":material/event_busy:")
+    st.info(texts.QUIET, icon=":material/event_busy:")
     _plan(service, principal, wanted, now)
 
 
@@ -154,9 +145,7 @@ def _head(one: OrganizationFigures, names: Mapping[str, str]) -> None:
     if one.organization_id is None:
         st.caption(f"{NOBODY}: events whose traces name none. They count towards no organization.")
     customers = ", ".join(one.customer_ids)
-    st.caption(
-        plain(f"Billed to {customers} in this period." if customers else "Not billed to any customer in this period.")
-    )
+    st.caption(plain(f"Billed to {customers} in this period." if customers else texts.NOT_BILLED))
 
 
 def _usage(
@@ -176,7 +165,7 @@ def _usage(
         alt=f"Credits per day by type, days in {zone_name}",
         right=(*FIGURE_COLUMNS, "Amount"),
         on_click=lambda point: go_to_events(of_day(query, str(point[0]))),
-        hint="Click a bar to see its day's events.",
+        hint=texts.DAY_HINT,
     )
     grid = st.columns(len(RANKS), gap="medium")
     for place, rank in zip(grid, RANKS, strict=True):
@@ -229,12 +218,10 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
     """Subscription and upcoming invoice as Stripe has them; asked anew only when somebody presses the button."""
     st.header("Subscription and upcoming invoice", anchor=False)
     if principal.organizations is not None:
-        st.caption(
-            "Invoices belong to customers, not organizations; only accounts that see all organizations can view them."
-        )
+        st.caption(texts.INVOICES_LIMITED)
         return
     if not customers:
-        st.caption("No event of this period names a Stripe customer.")
+        st.caption(texts.NO_STRIPE_CUSTOMER)
         return
     customer = customers[0]
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -247,7 +234,7 @@ def _bills(service: BillingService, principal: Principal, customers: Sequence[st
             icon=":material/person_search:",
             key="org-customer-read",
             disabled=not service.stripe.is_connected,
-            help=None if service.stripe.is_connected else "Not connected: set STRIPE_API_KEY.",
+            help=None if service.stripe.is_connected else shared_texts.NOT_CONNECTED,
         )
     never = f"{customer} has not been read from Stripe yet. Press “Read from Stripe”."
     show_customer(service, principal, customer, now, asked=asked, never=never)

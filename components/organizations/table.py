@@ -13,6 +13,7 @@ from billing_core.organizations.figures import Figures, OrganizationFigures, Sta
 from billing_core.organizations.table import BY_NAME, SORTS, label, rows, share
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
+from components.organizations import texts
 from components.organizations.figures import KINDS, kind_of
 from components.organizations.query import PAGE_SIZES, Address, csv_address
 from components.organizations.state import URL, open_organization
@@ -55,19 +56,12 @@ def change_text(one: OrganizationFigures) -> str:
 
 COLUMNS = (
     _figure_column("credits_total"),
-    TableColumn("share", "Share", lambda _: "", 110, "right", "Share of all organizations' credits."),
-    TableColumn(DAILY, "Credits per day", lambda _: "", 130, "right", "Over the days of the period."),
-    TableColumn(
-        "change", "Change", change_text, 100, "right", "In credits, compared with the previous period of equal length."
-    ),
+    TableColumn("share", "Share", lambda _: "", 110, "right", texts.SHARE_OF_ALL),
+    TableColumn(DAILY, "Credits per day", lambda _: "", 130, "right", texts.PER_DAY),
+    TableColumn("change", "Change", change_text, 100, "right", texts.CHANGE_NOTE),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
     TableColumn(
-        "customers",
-        "Customers",
-        lambda one: ", ".join(one.customer_ids) or UNKNOWN,
-        160,
-        "left",
-        "Stripe customers that the organization's events are billed to; sorted by how many there are.",
+        "customers", "Customers", lambda one: ", ".join(one.customer_ids) or UNKNOWN, 160, "left", texts.CUSTOMERS_NOTE
     ),
 )
 
@@ -146,15 +140,10 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
         with st.container(horizontal=True, vertical_alignment="bottom", key="org-table-controls"):
             URL.search_box("Organization id or name")
             _controls()
-            file_link(
-                "CSV",
-                csv_address(address, params),
-                note="Every row of this table with exact figures, in this order.",
-                key="org-csv",
-            )
+            file_link("CSV", csv_address(address, params), note=texts.TABLE_CSV_NOTE, key="org-csv")
         found = rows(statistics, names, find=address.search, sort=address.sort, descending=not address.ascending)
         if not found:
-            st.info("No organization matches this search.", icon=":material/search_off:")
+            st.info(texts.NOT_FOUND, icon=":material/search_off:")
             st.button("Clear the search", icon=":material/restart_alt:", key="org-clear-find", on_click=_clear_search)
             return
         _, shown = page_of(found, address.page, address.rows)

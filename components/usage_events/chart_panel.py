@@ -20,7 +20,7 @@ from components.shared.chart import chart
 from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
-from components.usage_events import charts
+from components.usage_events import charts, texts
 from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows, sums_of
 from components.usage_events.errors import stop_on_error
 from components.usage_events.state import URL, add_value, show_day
@@ -89,7 +89,7 @@ def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: 
 
 
 def _panel(service: BillingService, principal: Principal, params: GetUsageEventsParams, summary: Summary) -> None:
-    st.header("Where the credits went", anchor=False)
+    st.header(texts.WHERE_CREDITS_WENT, anchor=False)
     mark = st.container()
     theme = st.context.theme.type or "light"
     zone, generation = service.settings.zone, URL.generation()
@@ -107,7 +107,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             right=(*FIGURE_COLUMNS, "Amount"),
             generation=generation,
             on_click=_clicked_day,
-            hint="Click a bar to see its day.",
+            hint=texts.DAY_HINT,
         )
     with right:
         chart(
@@ -133,7 +133,7 @@ def _panel(service: BillingService, principal: Principal, params: GetUsageEvents
             right=FIGURE_COLUMNS,
             generation=generation,
             on_click=lambda point: _clicked_bar(chosen, point),
-            hint="Click a bar to filter by it.",
+            hint=texts.BAR_HINT,
             control=_rank_control,
             note=others_text(chosen.label.lower(), slices, ranked),
         )

@@ -15,6 +15,7 @@ from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.formats import credits_text, duration, moment, usd
 from components.shared.links import EVENT_PARAMETER
 from components.shared.notice import notice_of_error, plain
+from components.usage_events import texts
 
 
 def open_event(event_id: str) -> None:
@@ -48,7 +49,7 @@ def show_event(service: BillingService, event_id: str) -> None:
     if explanation.metadata:
         st.json(dict(explanation.metadata), expanded=1)
     else:
-        st.caption("The trace has no metadata.")
+        st.caption(texts.NO_METADATA)
 
 
 def _facts(explanation: EventExplanation, zone: ZoneInfo) -> None:

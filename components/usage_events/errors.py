@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import streamlit as st
 
 from billing_core.errors import AccessDenied, BadParameter, BillingError, WarehouseError
+from components.shared import texts as shared_texts
 from components.shared.notice import notice_of_error
+from components.usage_events import texts
 from components.usage_events.state import reset_filters
 
 
@@ -20,9 +22,9 @@ def stop_on_error() -> Iterator[None]:
     except BillingError as error:
         notice_of_error(error)
         if isinstance(error, (BadParameter, AccessDenied)):
-            st.caption("Correct the filter, or start over.")
+            st.caption(texts.CORRECT_THE_FILTER)
             st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="remedy-reset")
         elif isinstance(error, WarehouseError):
-            st.caption("Nothing is lost. Try again in a moment; if the problem persists, contact your administrator.")
+            st.caption(shared_texts.TRY_AGAIN)
             st.button("Try again", icon=":material/refresh:", key="remedy-again")
         st.stop()

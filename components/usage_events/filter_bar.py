@@ -16,18 +16,19 @@ from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
 from billing_core.usage_events.service import FACET_LIMIT
+from components.shared import texts as shared_texts
 from components.shared.formats import count
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import PeriodChoice
 from components.shared.url_state import UrlState, period_boxes
+from components.usage_events import texts
 from components.usage_events.query import FACETS, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, filters_of
 from components.usage_events.state import URL, PinnedView, remove_value, reset_filters
 
 F = TypeVar("F", bound=Filters)
 
-SEARCHED = "Id, user, session, organization, customer, chatflow, model"
 
-DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", "A number of US dollars, for example 0.05")
+DOLLARS = (r"^\s*\$?\d*[.,]?\d*\s*$", texts.AMOUNT_EXAMPLE)
 
 NAMED = 3
 """Most frequent values written under a filter, with their counts."""
@@ -44,11 +45,11 @@ def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -
     URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
         period_boxes(URL, service.settings.zone)
-        URL.search_box(SEARCHED, width="stretch", max_chars=500)
+        URL.search_box(shared_texts.SEARCHED, width="stretch", max_chars=500)
         # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
         more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
         with more:
-            st.caption("Several values in one filter match any of them. You can also type a value that is not listed.")
+            st.caption(shared_texts.SEVERAL_VALUES)
             with st.container(width=PANEL_PIXELS):
                 grid = st.grid(2, min_column_width=200, gap="small")
             is_open, zone = bool(more.open), service.settings.zone
@@ -85,10 +86,7 @@ def panel_filters(
     if not all_filters:
         return
     with grid.cell():
-        offered, note = (
-            [one.value for one in Attribute],
-            "Events missing this field. With several fields: events missing all of them.",
-        )
+        offered, note = ([one.value for one in Attribute], shared_texts.MISSING_FIELD)
         url.multiselect(WITHOUT, "Without", offered, placeholder="Not filtered", help=note)
     for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         with grid.cell():

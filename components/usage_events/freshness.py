@@ -18,6 +18,7 @@ from components.shared import sign_in
 from components.shared.formats import ago
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
+from components.usage_events import texts
 from components.usage_events.state import unpin, unpin_if_younger
 
 AWAITED = "usage.awaited-pull"
@@ -30,7 +31,7 @@ REFRESH_SECONDS = 1.0
 def stamp(last_success: PullRun | None, now: datetime, zone: ZoneInfo) -> str:
     """How current the page is: `Langfuse read 3 min ago, up to 14:05 UTC`, in the reporting timezone."""
     if last_success is None:
-        return "Langfuse has not been read yet"
+        return texts.NEVER_READ
     until = min(last_success.window.end, last_success.started_at).astimezone(zone)
     clock = f"{until:%H:%M}" if until.date() == now.astimezone(zone).date() else f"{until:%Y-%m-%d %H:%M}"
     return f"Langfuse read {ago(last_success.ended_at or last_success.started_at, now)}, up to {clock} {zone.key}"
@@ -41,7 +42,7 @@ def partial_text(freshness: Freshness, principal: Principal) -> str | None:
     if freshness.problem is None:
         return None
     if principal.organizations is not None:
-        return "Data is partial: the last read of Langfuse was not complete. Refresh to try again."
+        return texts.INCOMPLETE
     return f"Data is partial: {freshness.problem}. Refresh to try again."
 
 
@@ -61,7 +62,7 @@ def outcome_text(state: PullState, principal: Principal) -> str:
         reason = "" if principal.organizations is not None else f": {state.error}"
         return f"Langfuse could not be read{reason}"
     if state.result is None or principal.organizations is not None:
-        return "Langfuse has been read."
+        return texts.READ
     counts = state.result.counts
     brought = "nothing new"
     if counts.new or counts.changed:
@@ -116,7 +117,7 @@ def _watch(service: BillingService) -> None:
         draw_progress(state.progress.fraction, progress_text(state, principal, service.now()))
         return
     if service.freshness().running:
-        st.info("A pull is running. Data is partial until it is done.", icon=":material/sync:")
+        st.info(texts.PULLING, icon=":material/sync:")
         return
     if state is not None:
         unpin_if_younger(state.started_at)

@@ -15,6 +15,7 @@ from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.data_grid import RowButton, data_grid, sort_by, table_controls
 from components.shared.formats import count, credits_text, usd
 from components.shared.links import file_link
+from components.usage_events import texts
 from components.usage_events.columns import COLUMNS, SORT_FIELDS, EventColumn, cells, column_of
 from components.usage_events.details import open_event
 from components.usage_events.query import Paging, csv_query
@@ -46,7 +47,7 @@ def csv_link(params: GetUsageEventsParams) -> None:
     """Draw the link that downloads all events of the filter as CSV, by a route that asks the session's cookie who is
     reading.
     """
-    note = "All events matching this filter with exact figures, in time order."
+    note = texts.CSV_NOTE
     file_link("CSV", f"{CSV_PATH}?{csv_query(params)}", note=note, key="usage-csv")
 
 
@@ -59,7 +60,7 @@ def new_data_notice(service: BillingService, principal: Principal, shown: GetUsa
     if newest.days == service.summary(shown, principal).days:
         return
     with place:
-        st.caption("New events have arrived since this view was opened.", width="content")
+        st.caption(texts.NEW_EVENTS, width="content")
         # The whole page has to follow, so the click runs it and not only the table.
         st.button("Show them", icon=":material/sync:", key="show-new", on_click=_show_new)
 

@@ -12,6 +12,7 @@ from components.shared.data_grid import ROW_PIXELS, page_count, page_of, pages
 from components.shared.metric_tiles import metric_tiles
 from components.shared.notice import plain
 from components.shared.widgets import table
+from components.what_if import texts
 from components.what_if.state import URL, RerateResult
 from components.what_if.texts import (
     cards_line,
@@ -29,8 +30,6 @@ from components.what_if.texts import (
     window_text,
 )
 
-NOTHING_CHANGED = "Nothing has changed, and nothing changes until somebody applies it."
-
 PAGE_ROWS = 25
 SHOWN_CROSSINGS = 200
 
@@ -46,7 +45,7 @@ def show_answer(service: BillingService, principal: Principal, kept: RerateResul
     st.caption(plain(f"{kept.label[:1].upper()}{kept.label[1:]}, on {window_text(found, zone)}."))
     st.caption(plain(cards_line(kept.cards, zone)))
     if not found.applied:
-        st.info(NOTHING_CHANGED, icon=":material/science:")
+        st.info(texts.NOTHING_CHANGED, icon=":material/science:")
     if not found.events:
         return
     metric_tiles(tiles(found), key="what-if-tiles")
@@ -72,7 +71,7 @@ def _organizations(service: BillingService, principal: Principal, kept: RerateRe
             on_click="ignore",
             icon=":material/download:",
             key="what-if-csv",
-            help="Every organization with exact figures.",
+            help=texts.CSV_NOTE,
         )
     page, shown = page_of(found.organizations, URL.current().page, PAGE_ROWS)
     rows = organization_rows(shown)
@@ -101,7 +100,7 @@ def _plans(service: BillingService, kept: RerateResult) -> None:
         if (rest := len(found.plan_limits) - len(rows)) > 0:
             st.caption(f"and {rest:,} more with smaller differences")
     else:
-        st.caption("No customer whose plan is known exceeds what it includes.")
+        st.caption(texts.NOBODY_EXCEEDS)
     if (text := unknown_plans_text(found)) is not None:
         st.caption(plain(text))
 

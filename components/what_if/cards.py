@@ -11,6 +11,7 @@ from billing_core.errors import BillingError, RateCardError
 from billing_core.rating.card import RateCardFile, parse_rate_cards
 from billing_core.service import BillingService
 from components.shared.notice import notice_of_error, plain
+from components.what_if import texts
 from components.what_if.state import URL, CardSource
 from components.what_if.texts import card_text, cards_line
 
@@ -29,13 +30,7 @@ LABELS = {
     CardSource.CURRENT: "The cards in force",
 }
 
-NOTES = {
-    CardSource.TEXT: "The cards in force, as YAML: change a figure and give the changed card a new id.",
-    CardSource.FILE: "A rate card file, YAML or JSON.",
-    CardSource.CURRENT: (
-        "Usage keeps the rate card it was first rated with; this re-rates all of it with the cards in force now."
-    ),
-}
+NOTES = {CardSource.TEXT: texts.CARDS_NOTE, CardSource.FILE: texts.FILE_NOTE, CardSource.CURRENT: (texts.IN_FORCE_NOTE)}
 
 
 def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:

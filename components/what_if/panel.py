@@ -15,26 +15,11 @@ from components.shared.notice import plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.url_state import period_boxes
 from components.shared.widgets import quiet
+from components.what_if import texts
 from components.what_if.answer import show_answer
 from components.what_if.cards import cards_box
 from components.what_if.state import ANSWER, APPLYING, AWAITED, SAID, URL, RerateResult, discard, keep
 from components.what_if.texts import applied_text, apply_sentences, cards_line, confirms, progress_text, window_text
-
-FORM = (
-    "What past usage would have cost under other rate cards, event by event. Calculating changes nothing; only "
-    "applying "
-    "does, and only admins can apply."
-)
-
-SETTINGS_NOTE = (
-    "To see whom past usage would bill under the current settings (override, default customer, excluded environments, "
-    "metadata names, organization map), use the command line: python -m billing_core rerate --settings. What "
-    "was sent under other settings carries the flag policy_differs."
-)
-
-LIMITED = "Rate cards apply to all organizations, so only accounts that can see all of them have access."
-
-READERS_NOTE = "You can calculate what cards would change. Only admins can apply them."
 
 REFRESH_SECONDS = 0.5
 """Between two looks at cards that are being applied."""
@@ -43,11 +28,11 @@ REFRESH_SECONDS = 0.5
 def what_if_view(service: BillingService, principal: Principal) -> None:
     """Draw the what-if view."""
     st.header("What-if re-rating", anchor=False)
-    st.caption(plain(FORM))
+    st.caption(plain(texts.FORM))
     if principal.organizations is not None:
-        st.info(LIMITED, icon=":material/lock:")
+        st.info(texts.LIMITED, icon=":material/lock:")
         return
-    st.caption(SETTINGS_NOTE)
+    st.caption(texts.SETTINGS_NOTE)
     _show_progress(service)
     with st.container(key="what-if-said"):  # always there, so that what stands below keeps its place
         show_outcome(SAID)
@@ -82,7 +67,7 @@ def _question(service: BillingService, principal: Principal, *, is_busy: bool) -
             key="what-if-ask",
             disabled=found is None or is_busy,
         )
-    st.caption("An event belongs to the period in which it started.")
+    st.caption(texts.PERIOD_NOTE)
     if asked and found is not None:
         _work_out(service, principal, *found)
         st.rerun()
@@ -114,7 +99,7 @@ def _work_out(service: BillingService, principal: Principal, cards: RateCardFile
 def _decide(service: BillingService, principal: Principal, kept: RerateResult, *, is_busy: bool) -> None:
     is_current = kept.version == service.version()
     if not kept.found.applied and not is_current:
-        st.caption("The ledger has changed since this was calculated. Calculate again to see the effect now.")
+        st.caption(texts.OUTDATED)
     with st.container(horizontal=True, vertical_alignment="center", key="what-if-decide"):
         if kept.found.events_changed and not kept.found.applied and principal.role is Role.ADMIN:
             st.button(
@@ -127,7 +112,7 @@ def _decide(service: BillingService, principal: Principal, kept: RerateResult, *
             )
         st.button("Dismiss", icon=":material/close:", key="what-if-discard", on_click=discard)
     if principal.role is not Role.ADMIN:
-        st.caption(READERS_NOTE)
+        st.caption(texts.READERS_NOTE)
 
 
 def _confirm(service: BillingService) -> None:

@@ -13,6 +13,7 @@ from components.shared.periods import Period, PeriodChoice
 from components.shared.session import AwaitedJob, Kept
 from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, number, one_of
 from components.shared.url_state import UrlState
+from components.what_if import texts
 
 
 class CardSource(StrEnum):
@@ -44,8 +45,6 @@ URL = UrlState(
 SAID = "what-if.said"
 """What the last action did, to be said once."""
 
-BUSY = "Somebody is applying rate cards right now. Wait until that is done, then calculate again."
-
 
 @dataclass(frozen=True, slots=True)
 class RerateResult:
@@ -66,7 +65,7 @@ class RerateResult:
 ANSWER, APPLYING = Kept[RerateResult]("what-if.answer"), Kept[bool]("what-if.applying")
 """The result that the view shows; whether the confirmation of applying it is open."""
 
-AWAITED = AwaitedJob("what-if.awaited", wiring.rerate_job, SAID, BUSY)
+AWAITED = AwaitedJob("what-if.awaited", wiring.rerate_job, SAID, texts.BUSY)
 
 
 def keep(

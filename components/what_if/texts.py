@@ -22,6 +22,29 @@ from components.shared.metric_tiles import MetricTile
 if TYPE_CHECKING:
     from billing_core.web.jobs import RerateState
 
+NOTHING_CHANGED = "Nothing has changed, and nothing changes until somebody applies it."
+NOBODY_EXCEEDS = "No customer whose plan is known exceeds what it includes."
+CSV_NOTE = "Every organization with exact figures."
+CARDS_NOTE = "The cards in force, as YAML: change a figure and give the changed card a new id."
+FILE_NOTE = "A rate card file, YAML or JSON."
+IN_FORCE_NOTE = (
+    "Usage keeps the rate card it was first rated with; this re-rates all of it with the cards in force now."
+)
+FORM = (
+    "What past usage would have cost under other rate cards, event by event. Calculating changes nothing; only "
+    "applying does, and only admins can apply."
+)
+SETTINGS_NOTE = (
+    "To see whom past usage would bill under the current settings (override, default customer, excluded "
+    "environments, metadata names, organization map), use the command line: python -m billing_core rerate "
+    "--settings. What was sent under other settings carries the flag policy_differs."
+)
+LIMITED = "Rate cards apply to all organizations, so only accounts that can see all of them have access."
+READERS_NOTE = "You can calculate what cards would change. Only admins can apply them."
+PERIOD_NOTE = "An event belongs to the period in which it started."
+OUTDATED = "The ledger has changed since this was calculated. Calculate again to see the effect now."
+BUSY = "Somebody is applying rate cards right now. Wait until that is done, then calculate again."
+
 Rows = dict[str, list[str]]
 
 NOBODY = "No organization"
