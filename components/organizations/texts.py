@@ -15,7 +15,6 @@ NONE_IN_SELECTION = "No unusual days in this selection. Choose All to see every 
 ANOMALIES_HINT = "Select rows to read what happened, to go to their events, and to mark them as seen."
 ANOMALIES_CSV_NOTE = "Every anomaly with exact figures, seen or not."
 MARK_NOTE = "Shown with the mark and recorded in the audit log."
-NO_EVENTS_YET = "No usage events yet. Figures appear here as soon as the first are read."
 NO_EVENTS_OF_THESE = "No usage events of these organizations in this period."
 OPEN_HINT = "Click a bar to open its organization."
 TREEMAP_HINT = "Click an area to drill down as far as its models; the bar above leads back."

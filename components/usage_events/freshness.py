@@ -144,10 +144,6 @@ def unpin_after_refresh() -> None:
 def nothing_yet(*, is_running: bool) -> None:
     """Draw the notice that the ledger holds no event at all."""
     if is_running:
-        st.info("No usage events yet. Figures appear here as soon as the first are read.", icon=":material/inbox:")
+        st.info(texts.NO_EVENTS_YET, icon=":material/inbox:")
         return
-    st.info(
-        "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, "
-        "or run `python -m billing_core pull` on the server.",
-        icon=":material/inbox:",
-    )
+    st.info(texts.NO_EVENTS_REFRESH, icon=":material/inbox:")
