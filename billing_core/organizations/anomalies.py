@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from billing_core.ledger.anomaly_marks import AnomalyMark
 from billing_core.organizations.variance import Variance
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 WEEK = 7
 WEEKS = 8
@@ -94,17 +94,9 @@ def expected_period(days: Sequence[Decimal], start: int, length: int) -> UsualRa
     whole = [back for back in range(1, PERIODS + 1) if start - back * length >= 0]
     if len(whole) < FEWEST_PERIODS:
         return None
-    sums = [total(days[start - back * length : start - (back - 1) * length]) for back in whole]
+    sums = [exact_sum(days[start - back * length : start - (back - 1) * length]) for back in whole]
     level, low, high = range_around(sums)
     return UsualRange(level, low, high, tuple(whole), is_weekday=False)
-
-
-def total(days: Sequence[Decimal]) -> Decimal:
-    """The exact sum of the credits of some days."""
-    found = Decimal(0)
-    for value in days:
-        found = EXACT.add(found, value)
-    return found
 
 
 # ── what people see ──────────────────────────────────────────────────────────────────────────────

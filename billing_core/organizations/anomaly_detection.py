@@ -18,11 +18,10 @@ from billing_core.organizations.anomalies import (
     expected_day,
     expected_period,
     rank,
-    total,
 )
 from billing_core.organizations.daily import DailyHistory, DailyUsage
 from billing_core.organizations.variance import rounded
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 LOOK_BACK = WEEK * WEEKS
 """Days read before the first judged one."""
@@ -80,7 +79,7 @@ def _period(organization: str | None, usage: DailyUsage, start: int, end: int) -
     length = end - start
     if start < 0 or (expected := expected_period(usage.credits, start, length)) is None:
         return []
-    held = total(usage.credits[start:end])
+    held = exact_sum(usage.credits[start:end])
     if expected.has(held):
         return []
     at_stake = abs(EXACT.subtract(held, expected.level))
@@ -100,10 +99,10 @@ def _period(organization: str | None, usage: DailyUsage, start: int, end: int) -
 
 def _price(usage: DailyUsage, positions: Sequence[int], held: Decimal) -> Decimal | None:
     """US dollars of so many credits (`held`) at what a credit cost on these days; `None` if they had none."""
-    basis = total([usage.credits[at] for at in positions])
+    basis = exact_sum([usage.credits[at] for at in positions])
     if not basis:
         return None
-    dollars = total([usage.amounts_usd[at] for at in positions])
+    dollars = exact_sum([usage.amounts_usd[at] for at in positions])
     return rounded(Fraction(dollars) / Fraction(basis) * Fraction(held), USD_PLACES)
 
 

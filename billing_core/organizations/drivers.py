@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 SLOPE_DAYS = 14
 """Complete days compared with as many before them: two of each weekday on either side."""
@@ -60,7 +60,7 @@ class UsageChange:
 
 def slope_driver(before: Slices, now: Slices) -> UsageChange | None:
     """The value of a dimension that drives a change; `None` for a change under 10 %, or where none does."""
-    totals = [_sum(slices[DIMENSIONS[0]]) for slices in (before, now)]
+    totals = [exact_sum(slices[DIMENSIONS[0]].values()) for slices in (before, now)]
     change = EXACT.subtract(totals[1], totals[0])
     if not change or abs(Fraction(change)) < SMALLEST * Fraction(totals[0]):
         return None
@@ -80,10 +80,3 @@ def _contributions(
         Contribution(dimension, value, EXACT.subtract(now.get(value, nothing), before.get(value, nothing)))
         for value in {*before, *now}
     ]
-
-
-def _sum(values: Mapping[str | None, Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values.values():
-        total = EXACT.add(total, value)
-    return total

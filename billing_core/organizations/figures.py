@@ -14,7 +14,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from billing_core.types import Credits, plain_decimal
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
 MICROSECOND = Decimal("0.000001")
@@ -204,8 +204,10 @@ def added(rows: Sequence[Figures], *, latency_p95: Decimal | None) -> Figures:
         users=sum(row.users for row in rows),
         chatflows=sum(row.chatflows for row in rows),
         models=tuple(sorted({name for row in rows for name in row.models})),
-        credits=Credits(**{name: _sum(getattr(row.credits, name) for row in rows) for name in Credits.model_fields}),
-        amount_usd=_sum(row.amount_usd for row in rows),
+        credits=Credits(
+            **{name: exact_sum(getattr(row.credits, name) for row in rows) for name in Credits.model_fields}
+        ),
+        amount_usd=exact_sum(row.amount_usd for row in rows),
         cost_usd=_known(row.cost_usd for row in rows),
         known_cost_amount_usd=_known(row.known_cost_amount_usd for row in rows),
         borne_cost_usd=_known(row.borne_cost_usd for row in rows),
@@ -215,26 +217,19 @@ def added(rows: Sequence[Figures], *, latency_p95: Decimal | None) -> Figures:
         tokens_by_class=TokensByClass(
             **{name: _known_count(getattr(row.tokens_by_class, name) for row in rows) for name in TOKEN_CLASSES}
         ),
-        latency_sum=_sum(row.latency_sum for row in rows),
+        latency_sum=exact_sum(row.latency_sum for row in rows),
         latency_p95=latency_p95,
         failed_events=sum(row.failed_events for row in rows),
         judged_events=sum(row.judged_events for row in rows),
-        unsynced_credits=_sum(row.unsynced_credits for row in rows),
-        failed_credits=_sum(row.failed_credits for row in rows),
+        unsynced_credits=exact_sum(row.unsynced_credits for row in rows),
+        failed_credits=exact_sum(row.failed_credits for row in rows),
     )
-
-
-def _sum(values: Iterable[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total
 
 
 def _known(values: Iterable[Decimal | None]) -> Decimal | None:
     """Unknown plus known is known; unknown alone stays unknown."""
     present = [value for value in values if value is not None]
-    return _sum(present) if present else None
+    return exact_sum(present) if present else None
 
 
 def _known_count(values: Iterable[int | None]) -> int | None:

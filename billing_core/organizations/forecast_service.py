@@ -20,7 +20,7 @@ from billing_core.ledger import history, queries
 from billing_core.ledger.anomaly_marks import AnomalyMark, AnomalyMarks
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
-from billing_core.organizations.anomalies import Anomaly, AnomalyReport, total
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport
 from billing_core.organizations.anomaly_csv import csv_document
 from billing_core.organizations.anomaly_detection import LOOK_BACK, PERIOD_LENGTHS, judge
 from billing_core.organizations.daily import Account, DailyHistory, DailyUsage, daily_history, day_number
@@ -30,7 +30,7 @@ from billing_core.organizations.limits import Limit
 from billing_core.organizations.variance import Segment, Variance, averaged, split
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 from billing_core.values.usage_frame import aware_in
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class ForecastService:
         first = self._clock().astimezone(self._zone).date().replace(day=1)
         following = (first + timedelta(days=31)).replace(day=1)
         days = max(0, (past.today - first).days + 1)
-        used = Decimal(0) if usage is None or not days else total(usage.credits[-days:])
+        used = Decimal(0) if usage is None or not days else exact_sum(usage.credits[-days:])
         return self._question(past, usage, self._midnight(first), self._midnight(following), used, None)
 
     def _period(self, past: DailyHistory, organization_id: str, limit: Limit) -> tuple[ForecastInput, tuple[str, ...]]:

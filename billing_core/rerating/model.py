@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from billing_core.types import plain_decimal, utc_text
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 
 class NotRerated(StrEnum):
@@ -194,12 +194,12 @@ class Rerating:
     @property
     def delta_credits(self) -> Decimal:
         """The change in credits over all organizations."""
-        return _sum(row.delta for row in self.organizations)
+        return exact_sum(row.delta for row in self.organizations)
 
     @property
     def delta_usd(self) -> Decimal:
         """The change in US dollars over all organizations."""
-        return _sum(row.delta_usd for row in self.organizations)
+        return exact_sum(row.delta_usd for row in self.organizations)
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `rerate`)."""
@@ -224,10 +224,3 @@ class Rerating:
             "card_versions": [row.to_json() for row in self.card_versions],
             **({} if self.settings is None else {"settings": dict(self.settings)}),
         }
-
-
-def _sum(values: Any) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total

@@ -81,9 +81,7 @@ def key_of_try(key: str, generation: int) -> str:
 
 
 def verdict_of(answer: StripeResponse, is_receipt: Callable[[StripeResponse], bool]) -> Verdict:
-    """What a response means for what was sent; `is_receipt` tells whether a 2xx really is about it. `is_receipt` tells
-    whether a 2xx really is about what was sent.
-    """
+    """What a response means for what was sent; `is_receipt` tells whether a 2xx really is about it."""
     if answer.is_success:
         return Verdict.TAKEN if is_receipt(answer) else Verdict.DOUBTFUL
     if answer.is_rate_limit:

@@ -1,5 +1,4 @@
-"""Stripe's objects as plain values: no object of the SDK leaves `billing_core/stripe`. Plain values: no SDK object
-leaves `billing_core/stripe`.
+"""Stripe's objects as plain values: no object of the SDK leaves `billing_core/stripe`.
 
 Times are aware UTC; credits are whole numbers because that is what is sent; money is in Stripe's minor units.
 Source of names and rules: the Stripe notes, sections 1, 4 and 5.

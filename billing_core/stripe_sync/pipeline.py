@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from billing_core.ledger import pipeline_queries as questions
 from billing_core.ledger.engine import Engine
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 
 class PipelineStage(StrEnum):
@@ -249,7 +249,7 @@ def read_choice(
     """The events an action would change; `cause`, customers and ids narrow it, all of them together."""
     question = questions.decidable(action, cause=cause, customer_ids=customer_ids, event_ids=event_ids)
     rows = engine.read(question)
-    sums = (_total(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
+    sums = (exact_sum(rows[name].to_pylist()) for name in ("credits_total", "amount_usd"))
     total = Amounts(rows.num_rows, *sums)
     return DecisionPreview(action, total, tuple(rows["id"].to_pylist()))
 
@@ -268,10 +268,3 @@ def read_outlook(engine: Engine, fates: Mapping[str, PushOutlook]) -> RetryOutlo
 def title_of(cause: str) -> str:
     """The cause of stuck events for people: `Older than 35 days`."""
     return ADVICE.get(cause, (cause,))[0]
-
-
-def _total(values: Sequence[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import reduce
 
 from billing_core.types import Credits
 from billing_core.usage_events.model import BreakdownRow
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +45,4 @@ def added(slices: Iterable[BreakdownRow]) -> Credits:
 
 def disagreements(total: Decimal, parts: Mapping[str, Iterable[Decimal]]) -> list[str]:
     """The names of figures whose parts do not add up to exactly `total`: what a person must not rely on."""
-    return [name for name, values in parts.items() if reduce(EXACT.add, values, Decimal(0)) != total]
+    return [name for name, values in parts.items() if exact_sum(values) != total]

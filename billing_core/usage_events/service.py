@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache, reduce
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -29,7 +29,7 @@ from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.selection import period_before, select
 from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import exact_sum
 
 REMEMBERED = 256
 """Answers kept in memory per kind of question; each is at most one page or one chart."""
@@ -200,7 +200,7 @@ def _same(days: tuple[DayTotals, ...], whole: Sums) -> bool:
     """Whether the days add up to the whole, to the last digit."""
     added = [(day.totals.credits.total, day.totals.amount_usd) for day in days]
     return (
-        reduce(EXACT.add, (credit for credit, _ in added), Decimal(0)) == whole.totals.credits.total
-        and reduce(EXACT.add, (amount for _, amount in added), Decimal(0)) == whole.totals.amount_usd
+        exact_sum(credit for credit, _ in added) == whole.totals.credits.total
+        and exact_sum(amount for _, amount in added) == whole.totals.amount_usd
         and sum(day.events for day in days) == whole.events
     )

@@ -6,8 +6,10 @@ int64 is used while every product provably fits, Python integers otherwise: neve
 
 from __future__ import annotations
 
-from decimal import Context, Inexact, InvalidOperation, Overflow
+from collections.abc import Iterable
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,12 @@ import pyarrow as pa
 
 EXACT = Context(prec=76, traps=[Inexact, InvalidOperation, Overflow])
 """For sums and products of money: Python's default context would quietly round at 28 digits, this one refuses."""
+
+
+def exact_sum(values: Iterable[Decimal]) -> Decimal:
+    """The exact sum; 0 of nothing."""
+    return reduce(EXACT.add, values, Decimal(0))
+
 
 Integers = npt.NDArray[Any]
 """An array of exact integers: dtype int64, or object holding Python ints."""

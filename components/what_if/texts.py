@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from billing_core.rerating.model import WHY_NOT, OrganizationDelta, PlanCrossing
 from billing_core.types import plain_decimal
 from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import exact_sum
 from components.shared.formats import change, compact, count, exact, moment, signed, usd
 from components.shared.metric_tiles import MetricTile
 
@@ -132,21 +132,14 @@ def window_text(found: Rerating, zone: ZoneInfo) -> str:
     return f"{count_of(found.events, 'event')} that began from {begin} to {end} ({zone.key}, the end excluded)"
 
 
-def _added(values: Iterator[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for value in values:
-        total = EXACT.add(total, value)
-    return total
-
-
 def sums(found: Rerating) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     """Old and new credits, old and new US dollars, over all organizations."""
     rows = found.organizations
     return (
-        _added(row.old for row in rows),
-        _added(row.new for row in rows),
-        _added(row.old_usd for row in rows),
-        _added(row.new_usd for row in rows),
+        exact_sum(row.old for row in rows),
+        exact_sum(row.new for row in rows),
+        exact_sum(row.old_usd for row in rows),
+        exact_sum(row.new_usd for row in rows),
     )
 
 
