@@ -68,10 +68,7 @@ class Condition(msgspec.Struct):
 def parse_conditions(text: str | None) -> list[Condition]:
     """The conditions of a `filter` parameter, all of which must hold.
 
-    Raises
-    ------
-    Refusal
-        400 if it is no JSON list of conditions.
+    Raises Refusal: 400 if it is no JSON list of conditions.
     """
     if text is None:
         return []
@@ -90,10 +87,7 @@ def equals(column: str, value: str) -> Check:
 def apply_conditions(query: Query, conditions: list[Condition]) -> Query:
     """`query` narrowed by every condition.
 
-    Raises
-    ------
-    Refusal
-        400 for a column, type or operator the API does not take.
+    Raises Refusal: 400 for a column, type or operator the API does not take.
     """
     for condition in conditions:
         query = _apply(query, condition)

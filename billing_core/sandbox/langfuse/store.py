@@ -125,10 +125,7 @@ class RowStore:
     def page(self, query: Query, now: int) -> Page:
         """The next rows for `query` that are visible at `now`.
 
-        Raises
-        ------
-        BadCursor
-            If the cursor cannot be read.
+        Raises BadCursor: if the cursor cannot be read.
         """
         after = None if query.cursor is None else _after(query.cursor)
         if query.traces is None:
@@ -152,10 +149,7 @@ class RowStore:
         `createdAt` and `updatedAt` default to `now`. A row with a known id is one more version of it: like the
         real server, the sandbox serves both.
 
-        Raises
-        ------
-        ValueError
-            Naming what is missing or unreadable; nothing is added then.
+        Raises ValueError: naming what is missing or unreadable; nothing is added then.
         """
         for found in [_completed(row, now) for row in rows]:
             of_trace = self._of_traces[found.trace_id]

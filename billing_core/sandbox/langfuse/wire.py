@@ -125,10 +125,7 @@ def iso(time: int) -> str:
 def milliseconds(text: str) -> int:
     """The reverse of `iso`, for any ISO 8601 time with an offset.
 
-    Raises
-    ------
-    ValueError
-        If the text is no time, or names no offset: the API refuses local times.
+    Raises ValueError: if the text is no time, or names no offset: the API refuses local times.
     """
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
