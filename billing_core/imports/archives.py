@@ -25,10 +25,7 @@ _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     """The zip file at a path; one with an absurdly long list of files is refused before the list is read.
 
-    Raises
-    ------
-    Unusable
-        If it is; `zipfile` has its own errors for all else.
+    Raises Unusable: if it is; `zipfile` has its own errors for all else.
     """
     with _InPieces(path) as file, zipfile.ZipFile(file) as archive:
         file.is_listing = False

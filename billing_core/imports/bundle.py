@@ -46,10 +46,7 @@ def unpack(
 ) -> list[tuple[File, str | None]]:
     """The files of a bundle to import, in order; every member's hash is checked, those not imported too.
 
-    Raises
-    ------
-    Unusable
-        If the archive is damaged, dangerous, or holds other files than its manifest says.
+    Raises Unusable: if the archive is damaged, dangerous, or holds other files than its manifest says.
     """
     folder.mkdir(exist_ok=True)
     try:

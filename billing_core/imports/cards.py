@@ -59,10 +59,7 @@ def read_cards(file: File) -> ReadCards:
 def decide(current: RateCardFile, read: ReadCards, named: Mapping[str, int]) -> tuple[ReadCards, ImportOutcome]:
     """What importing rate cards would do: cards and plans that are new, changed or there already.
 
-    Parameters
-    ----------
-    named:
-        Card id → how many states of events name it, of ids that events were rated with under other content.
+    named: Card id → how many states of events name it, of ids that events were rated with under other content.
     """
     cards, plans = read.imported.cards, read.imported.plans
     known = {card.id: card.fingerprint() for card in current.cards}

@@ -110,14 +110,9 @@ class Form(StrEnum):
 class File:
     """An imported file on disk: path, name, size, hash, format and kind.
 
-    Attributes
-    ----------
-    encoding:
-        As Python names it; for binary forms empty.
-    separator, header:
-        Of delimited text; `header` are the names in its first row.
-    in_utc:
-        Columns whose heading says that their times are UTC: `timestamp (UTC)`.
+    encoding: As Python names it; for binary forms empty.
+    separator, header: Of delimited text; `header` are the names in its first row.
+    in_utc: Columns whose heading says that their times are UTC: `timestamp (UTC)`.
     """
 
     path: Path
@@ -139,10 +134,7 @@ def detect_file(
 
     `on_bytes_read` is called with how many bytes were read so far.
 
-    Raises
-    ------
-    BadParameter
-        If there is no such file, or it cannot be opened.
+    Raises BadParameter: if there is no such file, or it cannot be opened.
     """
     named = _plain_name(name or path.name)
     if path.exists() and not path.is_file():

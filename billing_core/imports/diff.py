@@ -43,16 +43,10 @@ _TIMES = ("timestamp", "ended_at", "updated_at")
 class KnownEvents:
     """What the ledger knows about the events of an imported file.
 
-    Attributes
-    ----------
-    events:
-        Stored events (all columns) row for row beside the file's; all null where there is none.
-    waiting:
-        What of the ledger's events waits for a person or a rule.
-    covered:
-        Ids of events that intents cover, wholly or in part: somebody's bill has them already.
-    price_at:
-        The credit price in force at a time: of records of the earlier system that are worth nothing.
+    events: Stored events (all columns) row for row beside the file's; all null where there is none.
+    waiting: What of the ledger's events waits for a person or a rule.
+    covered: Ids of events that intents cover, wholly or in part: somebody's bill has them already.
+    price_at: The credit price in force at a time: of records of the earlier system that are worth nothing.
     """
 
     events: pa.Table
@@ -65,15 +59,10 @@ class KnownEvents:
 class MergedEvents:
     """The rows an import of events would book, and their counts.
 
-    Attributes
-    ----------
-    events:
-        `EVENT_SCHEMA`, row for row.
-    is_new:
-        Whether the ledger has no such event.
-    is_lifted:
-        Whether the file says that an event was billed that is unsent here, or of which the ledger it came from did not
-        know it: it was, elsewhere.
+    events: `EVENT_SCHEMA`, row for row.
+    is_new: Whether the ledger has no such event.
+    is_lifted: Whether the file says that an event was billed that is unsent here, or of which the ledger it came from
+        did not know it: it was, elsewhere.
     """
 
     events: pa.Table

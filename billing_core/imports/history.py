@@ -55,10 +55,7 @@ def newest(rows: Rows, limit: int) -> list[ImportRecord]:
 def found(rows: Rows, import_id: str) -> ImportRecord:
     """The import with an id.
 
-    Raises
-    ------
-    NotFound
-        If there is none of that id.
+    Raises NotFound: if there is none of that id.
     """
     row = import_of(rows, import_id)
     if row is None:

@@ -74,22 +74,15 @@ class ImportProgress:
 class ImportPlan:
     """The dry run of an import: what a file is and what importing it would do. Nothing is changed.
 
-    Attributes
-    ----------
-    columns:
-        The names in the file's header, as they stand there.
-    rejected, rejected_rows:
-        At most `MOST_LISTED` reasons, in the order of the file, and how many rows are rejected in all.
-    is_whole:
-        Whether the file could be read to its end; one that could not is never imported, not even in parts.
-    without_offset:
-        Times in the file that do not say how far they are from UTC: they are rejected unless their timezone is named.
-    timezone:
-        Whose wall clock those times are read from, an IANA name; null if nobody named one.
-    parts:
-        Of a bundle: the plan of each file in it, in the order in which they are imported.
-    content:
-        What `apply` needs; it holds the rows on disk until the plan is let go.
+    columns: The names in the file's header, as they stand there.
+    rejected, rejected_rows: At most `MOST_LISTED` reasons, in the order of the file, and how many rows are rejected in
+        all.
+    is_whole: Whether the file could be read to its end; one that could not is never imported, not even in parts.
+    without_offset: Times in the file that do not say how far they are from UTC: they are rejected unless their timezone
+        is named.
+    timezone: Whose wall clock those times are read from, an IANA name; null if nobody named one.
+    parts: Of a bundle: the plan of each file in it, in the order in which they are imported.
+    content: What `apply` needs; it holds the rows on disk until the plan is let go.
     """
 
     kind: FileKind

@@ -52,10 +52,7 @@ class RowBatch:
 def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> Iterator[RowBatch]:
     """Every row of a table file with the columns `header`, in order, in pieces.
 
-    Raises
-    ------
-    Unusable
-        From where on the file is no such file any more.
+    Raises Unusable: from where on the file is no such file any more.
     """
     match file.form:
         case Form.PARQUET:
@@ -262,10 +259,7 @@ class DecimalMarks:
     def with_points(self, batch: RowBatch) -> RowBatch:
         """The rows with decimal commas replaced by points.
 
-        Raises
-        ------
-        Unusable
-            Naming the first number from which on it cannot be told.
+        Raises Unusable: naming the first number from which on it cannot be told.
         """
         if not self._is_open:
             return batch

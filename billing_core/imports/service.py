@@ -107,19 +107,12 @@ class ImportService:
     ) -> ImportPlan:
         """A dry run: what a file is and what importing it would do; nothing is changed.
 
-        Parameters
-        ----------
-        name:
-            What people call the file, if it lies under another name.
-        timezone:
-            IANA name of where the file's times without an offset were read off a clock; without it they are rejected.
+        name: What people call the file, if it lies under another name.
+        timezone: IANA name of where the file's times without an offset were read off a clock; without it they are
+            rejected.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
-        BadParameter
-            If the file cannot be opened, or there is no such timezone. Whatever is wrong inside is in the plan.
+        Raises AccessDenied: unless the principal is an admin without limits. BadParameter: if the file cannot be
+        opened, or there is no such timezone. Whatever is wrong inside is in the plan.
         """
         _allow(principal)
         how = _Asked(skip_bad_rows, None if timezone is None else zone_named("timezone", timezone))
@@ -138,10 +131,7 @@ class ImportService:
     def imports(self, principal: Principal, limit: int = 100) -> list[ImportRecord]:
         """The newest imports, newest first, undone ones included.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
+        Raises AccessDenied: unless the principal is an admin without limits.
         """
         _allow(principal)
         return history.newest(self._ledger.engine.rows, limit)
@@ -153,12 +143,8 @@ class ImportService:
 
         Killed anywhere, a part is there whole or not at all; importing the bundle once more does the rest.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
-        BadParameter
-            If rows are rejected and may not be skipped, or if the plan holds no longer: nothing was changed.
+        Raises AccessDenied: unless the principal is an admin without limits. BadParameter: if rows are rejected and may
+        not be skipped, or if the plan holds no longer: nothing was changed.
         """
         _allow(principal)
         _refuse_faulty(plan)
@@ -169,14 +155,8 @@ class ImportService:
     def undo(self, import_id: str, principal: Principal) -> UndoResult:
         """Undo an import as a whole, as one revision.
 
-        Raises
-        ------
-        AccessDenied
-            Unless the principal is an admin without limits.
-        NotFound
-            If there is no such import.
-        BadParameter
-            If it was taken back already, or something was built on it since: how many, and what.
+        Raises AccessDenied: unless the principal is an admin without limits. NotFound: if there is no such import.
+        BadParameter: if it was taken back already, or something was built on it since: how many, and what.
         """
         _allow(principal)
         record = history.found(self._ledger.engine.rows, import_id)

@@ -28,12 +28,8 @@ def instant_of(text: str, zone: ZoneInfo | None) -> datetime:
     """The instant (aware UTC) that a text names; times without an offset are local times of `zone`. Times without an
     offset are of `zone`'s wall clock.
 
-    Raises
-    ------
-    Unclear
-        If there is no offset and no zone, or if the wall clock of the zone showed this time twice or never.
-    ValueError
-        If it is no ISO 8601 time.
+    Raises Unclear: if there is no offset and no zone, or if the wall clock of the zone showed this time twice or never.
+    ValueError: if it is no ISO 8601 time.
     """
     time = _parsed(text)
     if time.tzinfo is not None:

@@ -24,10 +24,7 @@ from billing_core.organizations.directory_file import Change
 def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple[int, int]:
     """Undo an import of events: those it added are removed, those it changed restored; returns how many of each.
 
-    Raises
-    ------
-    BadParameter
-        If some were sent or are on their way, changed since, or lie in a closed month.
+    Raises BadParameter: if some were sent or are on their way, changed since, or lie in a closed month.
     """
     run_id = run_of(record.import_id)
     if reasons := list(_against(built_upon(writer.rows, run_id, record.imported_at))):
@@ -50,10 +47,7 @@ def as_before(
 ) -> list[Change]:
     """The directory changes that restore the lines an import wrote.
 
-    Raises
-    ------
-    BadParameter
-        If somebody changed some of them since.
+    Raises BadParameter: if somebody changed some of them since.
     """
     if changed := sum(present[row.organization_id].seq != row.seq for row in written):
         raise BadParameter(
@@ -67,10 +61,7 @@ def as_before(
 def undo_cards(writer: Writer, record: ImportRecord, *, now: datetime) -> int:
     """Undo an import of rate cards: they are no longer in use; returns how many cards and plans those are.
 
-    Raises
-    ------
-    BadParameter
-        If events were rated with one of them.
+    Raises BadParameter: if events were rated with one of them.
     """
     imported = take_back_import(writer, record.import_id, now=now)
     for card in imported.cards:

@@ -112,16 +112,10 @@ of what came after its month was closed, and `is_reversal` if it takes back what
 class ValidationRules:
     """What the rules for cells need beyond the cells: timezone, present time, credit prices, unbilled environments.
 
-    Attributes
-    ----------
-    zone:
-        Of times without an offset; without it they are refused.
-    now:
-        Aware UTC: nothing was used later.
-    prices:
-        Card version → its credit price, of every card that is known.
-    not_billed:
-        Globs of environments whose usage costs nothing here.
+    zone: Of times without an offset; without it they are refused.
+    now: Aware UTC: nothing was used later.
+    prices: Card version → its credit price, of every card that is known.
+    not_billed: Globs of environments whose usage costs nothing here.
     """
 
     zone: ZoneInfo | None

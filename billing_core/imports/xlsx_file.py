@@ -315,10 +315,7 @@ class Sheet:
     def rows(self) -> Iterator[SheetRow]:
         """The non-empty rows of the sheet, in order.
 
-        Raises
-        ------
-        Unusable
-            From where on it is damaged, or larger than any table.
+        Raises Unusable: from where on it is damaged, or larger than any table.
         """
         from openpyxl.utils.escape import unescape
 
@@ -386,10 +383,7 @@ class Sheet:
 def opened_workbook(path: Path) -> Iterator[Workbook]:
     """The XLSX workbook at a path; one with parts too large to read is refused.
 
-    Raises
-    ------
-    Unusable
-        If it is none, damaged, encrypted or dangerous.
+    Raises Unusable: if it is none, damaged, encrypted or dangerous.
     """
     try:
         with opened_zip(path) as archive:

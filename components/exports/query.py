@@ -165,10 +165,7 @@ def request_of(choice: Choice, *, at: datetime, reporting: ZoneInfo, as_of: int)
     """The choices as a request to the export service, without what does not apply. `as_of` pins the state of the
     ledger.
 
-    Raises
-    ------
-    BadParameter
-        Naming what was typed wrong.
+    Raises BadParameter: naming what was typed wrong.
     """
     zone, form = _zone(choice, reporting), choice.form
     is_focus, is_separated = has(choice, "focus"), has(choice, "separator")

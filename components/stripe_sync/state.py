@@ -21,10 +21,7 @@ class PipelineView:
 def read_pipeline(service: BillingService, principal: Principal) -> PipelineView:
     """The pipeline and its problems, from a cache of one minute while the ledger is unchanged.
 
-    Raises
-    ------
-    AccessDenied
-        For people who may not see every organization.
+    Raises AccessDenied: for people who may not see every organization.
     """
     stripe = service.stripe
     return read_each_minute(

@@ -100,10 +100,7 @@ def question(
 ) -> GetUsageEventsParams:
     """The filters as parameters. `at` is the present, `as_of` the booking number the view is pinned to.
 
-    Raises
-    ------
-    BadParameter
-        Naming what was typed wrong.
+    Raises BadParameter: naming what was typed wrong.
     """
     start, end = filters.window(at, zone)
     values: dict[str, Any] = {

@@ -51,10 +51,8 @@ def cards_box(service: BillingService) -> tuple[RateCardFile, str] | None:
 def cards_of(text: str, name: str) -> RateCardFile:
     """The cards of a text that came from outside.
 
-    Raises
-    ------
-    RateCardError
-        Saying what is wrong with it; also if it is no card at all but something that would keep the reader busy.
+    Raises RateCardError: Saying what is wrong with it; also if it is no card at all but something that would keep the
+    reader busy.
     """
     if len(text) > LARGEST_CHARACTERS:
         raise RateCardError(f"rate card {name}: has {len(text):,} characters; expected {LARGEST_CHARACTERS:,} at most")
