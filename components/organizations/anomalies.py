@@ -21,19 +21,12 @@ from billing_core.types import utc_text
 from billing_core.values.counts import count_of
 from components.organizations import texts
 from components.organizations.anomaly_charts import split_figure
-from components.organizations.anomaly_texts import (
-    AnomalyFilter,
-    anomaly_rows,
-    chosen,
-    period_rows,
-    split_rows,
-    story,
-    summary_text,
-)
+from components.organizations.anomaly_rows import AnomalyFilter, anomaly_rows, chosen, period_rows, split_rows
 from components.organizations.names import names as names_of
 from components.organizations.query import LAST_PART, events_of, of_day
 from components.organizations.state import URL as PAGE_URL
 from components.organizations.state import organization_link
+from components.organizations.texts import story, summary_text
 from components.shared import sign_in
 from components.shared.chart import chart
 from components.shared.data_grid import HEADER_PIXELS, ROW_PIXELS, page_count, page_of, pages, picked_rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_core.organizations.anomalies import Anomaly
 from billing_core.organizations.table import label
-from components.organizations.anomaly_texts import part
+from components.organizations.texts import signed_amount
 from components.shared.colours import Shade
 from components.usage_events.charts import label_of
 
@@ -50,7 +50,7 @@ def split_figure(rows: Sequence[Anomaly], names: Mapping[str, str], theme: str) 
             y=[place for place, _, _ in split],
             x=[float(getattr(one, field)) for _, _, one in split],
             customdata=[
-                [label_of(label(row.organization_id, names)), row.day.isoformat(), part(getattr(one, field))]
+                [label_of(label(row.organization_id, names)), row.day.isoformat(), signed_amount(getattr(one, field))]
                 for _, row, one in split
             ],
             marker={"color": shade.on(theme), "line": {"width": 0}},

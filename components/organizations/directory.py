@@ -16,17 +16,10 @@ from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from components.organizations import texts
 from components.organizations.directory_import import import_panel
+from components.organizations.directory_rows import entry_rows, fits, history_rows
 from components.organizations.directory_state import EDITING, SAID, close
-from components.organizations.directory_texts import (
-    applied_text,
-    entry_rows,
-    fits,
-    history_rows,
-    moved_text,
-    save_label,
-    stake_text,
-)
 from components.organizations.state import URL
+from components.organizations.texts import applied_text, moved_text, save_label, unbilled_text
 from components.shared import sign_in
 from components.shared import texts as shared_texts
 from components.shared.data_grid import RowButton, data_grid, page_of, paging
@@ -68,7 +61,7 @@ def directory_view(service: BillingService, principal: Principal) -> None:
 
 
 def _at_stake(entries: Sequence[DirectoryEntry]) -> None:
-    text = plain(stake_text(entries))
+    text = plain(unbilled_text(entries))
     if any(entry.at_stake.events for entry in entries):
         st.warning(f"{text} They are listed first.", icon=":material/money_off:")
     else:

@@ -13,8 +13,9 @@ from billing_core.organizations.directory_file import Parsed
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
+from components.organizations.directory_rows import rejected_rows, step_rows
 from components.organizations.directory_state import SAID
-from components.organizations.directory_texts import applied_text, import_text, rejected_rows, step_rows
+from components.organizations.texts import applied_text, import_text
 from components.shared import sign_in
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome

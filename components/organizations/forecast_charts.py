@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from billing_core.organizations.forecast import Forecast, ForecastInput
-from components.organizations.forecast_texts import sums_so_far
+from components.organizations.forecast_rows import sums_so_far
 from components.shared.colours import Shade
 from components.shared.formats import credits_text
 

@@ -14,20 +14,19 @@ from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
 from components.organizations import texts
 from components.organizations.limit_charts import ExpectedCredits, bullet
-from components.organizations.limit_texts import (
+from components.organizations.limit_rows import events_query, is_about
+from components.organizations.names import names as names_of
+from components.organizations.texts import (
     LIMITS_NOTE,
     age_text,
-    events_query,
-    is_about,
     left_text,
     pace_text,
     percent_text,
     plan_text,
     share_text,
     shared_text,
-    state_text,
+    subscription_text,
 )
-from components.organizations.names import names as names_of
 from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
 from components.shared.formats import UNKNOWN, credits_text, exact, moment
@@ -57,7 +56,7 @@ def limit_panel(service: BillingService, principal: Principal, organization_id: 
 def _head(row: Limit) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(row.customer_id or UNKNOWN)}**", width="content")
-        st.badge(plain(state_text(row)), color="gray")
+        st.badge(plain(subscription_text(row)), color="gray")
 
 
 def _without(row: Limit, now: datetime, zone: ZoneInfo) -> None:

@@ -18,23 +18,18 @@ from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.limit_texts import (
+from components.organizations.limit_rows import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
     SORTS,
     arranged,
     events_query,
     forecast_cells,
-    left_text,
-    pace_text,
-    plan_text,
-    shared_text,
-    state_text,
-    used_text,
 )
 from components.organizations.names import names as names_of
 from components.organizations.query import LAST_PART
 from components.organizations.state import go_to_events, open_organization
+from components.organizations.texts import left_text, pace_text, plan_text, shared_text, subscription_text, used_text
 from components.shared import sign_in
 from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
 from components.shared.formats import moment
@@ -149,7 +144,7 @@ def _grid(
         "Credits": [used_text(row) for row in shown],
         "Pace": [pace_text(row, now) for row in shown],
         "Customer": [row.customer_id or "none" for row in shown],
-        "State": [state_text(row) for row in shown],
+        "State": [subscription_text(row) for row in shown],
         EVENTS: ["Events"] * len(shown),
         "End": ["" if row.is_without else moment(row.period_end, zone) for row in shown],
         error: forecast[error],

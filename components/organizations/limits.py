@@ -13,9 +13,10 @@ from billing_core.organizations.limits_service import CALM_AFTER_FAILURE, Limits
 from billing_core.service import BillingService
 from billing_core.web import wiring
 from components.organizations import texts
+from components.organizations.limit_rows import plan_rows
 from components.organizations.limit_table import limits_table
-from components.organizations.limit_texts import LIMITS_NOTE, age_text, plan_rows
 from components.organizations.notices import notices_panel
+from components.organizations.texts import LIMITS_NOTE, age_text
 from components.shared import sign_in
 from components.shared import texts as shared_texts
 from components.shared.formats import ago

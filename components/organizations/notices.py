@@ -13,7 +13,7 @@ from billing_core.organizations.notices_service import DueNotices, RaisedNotice
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.limit_texts import notice_rows, reached_rows
+from components.organizations.limit_rows import notice_rows, reached_rows
 from components.organizations.names import names as names_of
 from components.shared import sign_in
 from components.shared.data_grid import picked_rows

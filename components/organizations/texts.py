@@ -1,4 +1,28 @@
-"""Texts of the Organization Stats page that have no values in them."""
+"""Texts of the Organization Stats page. Pure: values in, plain text out; escape it before it becomes Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly, UsualRange
+from billing_core.organizations.drivers import SLOPE_DAYS, UsageChange
+from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
+from billing_core.organizations.limits import Limit
+from billing_core.organizations.notices import Delivery, DeliveryState
+from billing_core.organizations.table import label
+from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION
+from billing_core.stripe_sync.pipeline import Amounts
+from billing_core.values.counts import count_of
+from components.shared.formats import UNKNOWN, ago, credits_text, day_text, exact, moment
+from components.stripe_sync.texts import amounts_text
+
+if TYPE_CHECKING:
+    from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
 
 ANOMALIES_NOTE = (
     "The usual range of a day comes from the same weekday of the 8 weeks before (from the last 28 days while there "
@@ -83,3 +107,336 @@ PER_DAY = "Over the days of the period."
 CHANGE_NOTE = "In credits, compared with the previous period of equal length."
 CUSTOMERS_NOTE = "Stripe customers that the organization's events are billed to; sorted by how many there are."
 TABLE_CSV_NOTE = "Every row of this table with exact figures, in this order."
+
+
+CENT = Decimal("0.01")
+
+
+def amount(value: Decimal) -> str:
+    """Credits of a range or a part as text: two decimals are enough for people, the CSV has every digit."""
+    return credits_text(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
+
+
+def signed_amount(value: Decimal) -> str:
+    """A part of a difference in credits as text, with its sign."""
+    return f"+{amount(value)}" if value > 0 else amount(value)
+
+
+def range_text(expected: UsualRange) -> str:
+    """A usual range as text: `7,500.00 – 12,500.00`."""
+    return f"{amount(expected.low)} – {amount(expected.high)}"
+
+
+def anomaly_word(row: Anomaly | PeriodAnomaly) -> str:
+    """The kind of an anomaly in two words."""
+    if row.credits == 0:
+        return "no usage"
+    return "more than usual" if row.credits > row.expected.level else "less than usual"
+
+
+def mark_text(row: Anomaly) -> str:
+    """Whether somebody has seen an anomaly, and who."""
+    if row.mark is None:
+        return "new"
+    return f"changed since seen by {row.mark.seen_by}" if row.has_changed else f"seen by {row.mark.seen_by}"
+
+
+def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
+    """How many anomalies there are, of which days, and how many nobody has seen."""
+    if report.first_day is None or report.last_day is None:
+        return report.note or ""
+    days = f"{day_text(report.first_day)} – {day_text(report.last_day)}, complete days in {zone.key}"
+    found = (
+        f"{count_of(len(report.rows), 'unusual day')}, {report.unseen:,} not seen" if report.rows else "no unusual day"
+    )
+    return " ".join(text for text in (f"{found}. Days assessed: {days}.", report.note) if text)
+
+
+def story(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> list[str]:
+    """An anomaly in sentences: what happened, what was usual, what the difference is made of, who has seen it."""
+    expected = row.expected
+    compared = (
+        f"the same weekday of the {count_of(len(row.compared), 'week')} before"
+        if expected.is_weekday
+        else f"the {count_of(len(row.compared), 'day')} before"
+    )
+    used = f"{label(row.organization_id, names)} used {amount(row.credits)} credits on {day_text(row.day)}."
+    usual = (
+        f"By {compared}, {amount(expected.low)} to {amount(expected.high)} is usual; the median is "
+        f"{amount(expected.level)}."
+    )
+    told = [f"{used} {usual}"]
+    if row.split is not None:
+        parts = ", ".join(f"{name} {signed_amount(getattr(row.split, name))}" for name in ("volume", "price", "mix"))
+        told.append(
+            f"Compared with an average of those days ({amount(row.split.baseline)} credits) the "
+            f"difference is {signed_amount(row.split.difference)}: {parts}."
+        )
+    if row.mark is not None:
+        then = f"Seen by {row.mark.seen_by} at {moment(row.mark.seen_at, zone)} {zone.key}"
+        if row.has_changed:
+            then += f", when it was {amount(row.mark.credits)} credits"
+        told.append(f"{then}: {row.mark.note}" if row.mark.note else f"{then}.")
+    return told
+
+
+def unbilled_text(entries: Sequence[DirectoryEntry]) -> str:
+    """How much is not billed because no customer is named, in a sentence."""
+    open_ones = [entry for entry in entries if entry.at_stake.events]
+    if not open_ones:
+        return "All unsent events have a customer assigned."
+    total = sum((entry.at_stake for entry in open_ones), Amounts())
+    who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
+    return f"{who} unsent events with no customer assigned: {amounts_text(total)} unbilled."
+
+
+def moved_text(step: PreviewLine) -> str:
+    """What happens to an organization's unsent events when its line changes."""
+    if not step.changes_customer:
+        return "The billed customer stays the same."
+    moved = step.moved
+    if not moved.events:
+        return "No unsent events move. New events that name no customer are billed this way from now on."
+    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
+    old, new = step.before.customer_id, step.after.customer_id
+    if new is None:
+        return f"Removed from {old}: {what}. Without a default customer they wait until one is assigned."
+    if old is None:
+        return f"Becomes billable to {new}: {what}."
+    return f"Moves from {old} to {new}: {what}."
+
+
+def save_label(step: PreviewLine) -> str:
+    """The label of the button that saves one organization's line, with its effect."""
+    return f"Save and move {count_of(step.moved.events, 'event')}" if step.moved.events else "Save"
+
+
+def import_text(preview: DirectoryPreview) -> str:
+    """What importing a directory file would do, in a sentence."""
+    new = sum(step.is_new for step in preview.steps)
+    counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
+    moved = preview.moved
+    if not moved.events:
+        return f"{counts}. No unsent events move."
+    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
+    return f"{counts}. The billed customer changes for {what}."
+
+
+def applied_text(applied: Applied) -> str:
+    """The result of changing the directory, in a sentence."""
+    lines = count_of(applied.lines, "organization")
+    if not applied.events_moved:
+        return f"Saved {lines}. No unsent events moved."
+    return f"Saved {lines}. {count_of(applied.events_moved, 'unsent event')} moved; the next push plans them again."
+
+
+LONGEST_NAME = 60
+"""Characters of a name inside a sentence."""
+
+
+WHOLE = Decimal(1)
+
+
+TENTH = Decimal("0.1")
+
+
+def percent(share: Decimal | Fraction) -> str:
+    """A share as percent: `0.0912` → `9.1 %`, `0.42` → `42 %`."""
+    value = Decimal(share.numerator) / Decimal(share.denominator) * 100 if isinstance(share, Fraction) else share * 100
+    places = TENTH if abs(value) < 10 else WHOLE
+    text = f"{value.quantize(places, ROUND_HALF_EVEN):,}"
+    return f"{text.removesuffix('.0')} %".replace("-", "−")
+
+
+def interval_text(found: Forecast) -> str:
+    """The 80 % interval of the sum at the period's end, in words."""
+    if found.low == found.high:
+        return "no day of the history differed from the weekly pattern"
+    return f"80 % likely between {credits_text(found.low)} and {credits_text(found.high)}"
+
+
+def period_text(found: Forecast, zone: ZoneInfo) -> str:
+    """When the period ends, in the reporting timezone."""
+    return f"The period ends at {moment(found.asked.period_end, zone)[:16]} {zone.key}."
+
+
+def exhaustion_text(exhaustion: Exhaustion | None, included: int | None) -> tuple[str, str]:
+    """When the included credits will be used up, as a headline and a sentence."""
+    if exhaustion is None or included is None:
+        return UNKNOWN, "No plan limit is known."
+    limit = f"{included:,} included credits"
+    if exhaustion.already:
+        return "already", f"The {limit} are used up."
+    if exhaustion.early is None:
+        return "not in this period", f"The {limit} last until the period ends."
+    early = day_text(exhaustion.early)
+    if exhaustion.expected is None:
+        return "probably not", f"The {limit} probably last; with high usage they run out on {early}."
+    late = "not before the period ends" if exhaustion.late is None else f"as late as {day_text(exhaustion.late)}"
+    return day_text(exhaustion.expected), f"The {limit} may run out as early as {early}, or {late}."
+
+
+def error_text(tested: BackTest) -> str:
+    """The error of earlier forecasts of this kind, in words."""
+    if tested.error is None:
+        return "There is not enough history to back-test this forecast, so its error is unknown."
+    return (
+        f"In back-tests 7-day sums were off by {percent(tested.error)} on average ({count_of(tested.origins, 'test')})."
+    )
+
+
+def driver_text(slope: UsageChange | None) -> str:
+    """What drives a change of credits, in one sentence."""
+    days = f"the last {SLOPE_DAYS} complete days"
+    if slope is None:
+        return f"No change of 10 % or more in {days} compared with the {SLOPE_DAYS} before."
+    driver = slope.driver
+    kind = driver.dimension
+    named = f"events without a {kind}" if driver.value is None else f"{kind} {_named(driver.name, driver.value)}"
+    moved = "rose" if slope.change > 0 else "fell"
+    size = "from nothing" if slope.relative is None else f"by {percent(abs(slope.relative))}"
+    return (
+        f"Credits of {days} {moved} {size} compared with the {SLOPE_DAYS} before, from "
+        f"{credits_text(slope.before)} to {credits_text(slope.now)}. Main driver: {named}, {percent(slope.share)} of "
+        "the change."
+    )
+
+
+def _named(name: str | None, value: str) -> str:
+    return f"{_short(name)} ({_short(value)})" if name and name != value else _short(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
+LIMITS_NOTE = (
+    "Credits of the customer's events in the subscription's current period, of those the plan includes. The plan is "
+    "recognised by the price ids of the rate card. Pace: a straight line through what was used so far, at the period's "
+    "end; in the first 5 % of a period it says nothing."
+)
+
+
+HOUR = timedelta(hours=1)
+
+
+DAY = timedelta(days=1)
+
+
+NO_PLAN = "no subscription"
+
+
+NO_CUSTOMER = "no customer"
+
+
+NAMED = 5
+"""Organizations of a shared customer that are named."""
+
+
+def percent_text(value: Decimal | None) -> str:
+    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
+    return UNKNOWN if value is None else f"{exact(value)} %"
+
+
+def plan_text(limit: Limit) -> str:
+    """The name of a limit's plan; a customer without subscription has none, anything else without a name is unknown."""
+    if limit.plan is not None:
+        return limit.plan
+    if limit.customer_id is None:
+        return NO_CUSTOMER
+    return NO_PLAN if limit.state == NO_SUBSCRIPTION else UNKNOWN
+
+
+def subscription_text(limit: Limit) -> str:
+    """Stripe's subscription status in words."""
+    return "" if limit.customer_id is None else state_words(limit.state)
+
+
+def state_words(state: str) -> str:
+    return NO_PLAN if state == NO_SUBSCRIPTION else state.replace("_", " ")
+
+
+def used_text(limit: Limit) -> str:
+    """Credits used and included: `9,500.5 of 10,000`; `unknown` for a side that is."""
+    return "" if limit.is_without else f"{exact(limit.used)} of {exact(limit.included)}"
+
+
+def share_text(limit: Limit) -> str:
+    """Credits used as a sentence: `9,500.5 of 10,000 credits used: 95 %`, with what lies beyond the plan."""
+    if limit.is_without:
+        return "There is no live subscription: no credits are included, and usage is not invoiced."
+    if limit.used is None or limit.included is None:
+        return f"{exact(limit.used)} credits used of {exact(limit.included)} included"
+    over = limit.used - limit.included
+    beyond = f", {exact(over)} over the plan" if over > 0 else ""
+    share = f": {percent_text(limit.percent_used)}" if limit.included else ""
+    return f"{exact(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
+
+
+def pace_text(limit: Limit, now: datetime) -> str:
+    """The pace of a limit: `190 % (19,000.00)` at the period's end at the average rate so far."""
+    if limit.is_too_early(now):
+        return "too early to tell"
+    pace = limit.pace(now)
+    if pace is None:
+        return "" if limit.is_without else UNKNOWN
+    return f"{percent_text(limit.pace_percent(now))} ({credits_text(pace)})"
+
+
+def shared_text(limit: Limit, names: Mapping[str, str]) -> str:
+    """The other organizations of the same customer, the first few by name."""
+    others = limit.shared_with
+    named = ", ".join(label(other, names) for other in others[:NAMED])
+    return f"{named} and {len(others) - NAMED:,} more" if len(others) > NAMED else named
+
+
+def left_text(left: timedelta | None) -> str:
+    """The time left in a period: `12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
+    if left is None:
+        return UNKNOWN
+    if left <= timedelta():
+        return "over"
+    if left >= 2 * DAY:
+        return f"{left // DAY:,} days"
+    return f"{left // HOUR} h" if left >= HOUR else f"{left // timedelta(minutes=1)} min"
+
+
+def age_text(read_at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
+    """How old the plans read from Stripe are."""
+    if read_at is None:
+        return "Plans have not been read from Stripe yet."
+    return f"Plans read from Stripe {ago(read_at, now)} ({moment(read_at, zone)} {zone.key})."
+
+
+def runs_out_text(forecast: Forecast) -> str:
+    """When included credits run out: `already`, `28 Nov 2026 (26 Nov 2026 – 1 Dec 2026)`, `not in this period`."""
+    out = forecast.exhaustion
+    if out is None:
+        return ""
+    headline, _ = exhaustion_text(out, forecast.asked.included)
+    if out.already or out.early is None:
+        return headline
+    return f"{headline} ({day_text(out.early)} – {'later' if out.late is None else day_text(out.late)})"
+
+
+def delivery_text(delivery: Delivery, zone: ZoneInfo) -> str:
+    """How far a notice got to the webhook, in a few words."""
+    last = delivery.last
+    why = "" if last is None or last.error is None else f": {last.error}"
+    match delivery.state:
+        case DeliveryState.DELIVERED:
+            return f"delivered {moment(None if last is None else last.at, zone)}"
+        case DeliveryState.FAILED:
+            return f"failed after {_tries(delivery)}{why}; next try from {moment(delivery.next_at, zone)}"
+        case DeliveryState.GIVEN_UP:
+            return f"given up after {_tries(delivery)}{why}"
+        case DeliveryState.COVERED:
+            return "" if last is None else last.error or "covered by a higher one"
+        case DeliveryState.WAITING:
+            return "waiting to be sent"
+        case DeliveryState.NOT_SENT:
+            return "no webhook is set"
+
+
+def _tries(delivery: Delivery) -> str:
+    return "1 try" if delivery.tries == 1 else f"{delivery.tries:,} tries"

@@ -18,16 +18,8 @@ from billing_core.organizations.forecast_service import ForecastService
 from billing_core.organizations.variance import Variance
 from components.organizations.anomalies import CSV_PATH
 from components.organizations.anomaly_charts import split_figure
-from components.organizations.anomaly_texts import (
-    AnomalyFilter,
-    anomaly_rows,
-    chosen,
-    split_rows,
-    state_text,
-    story,
-    summary_text,
-    what,
-)
+from components.organizations.anomaly_rows import AnomalyFilter, anomaly_rows, chosen, split_rows
+from components.organizations.texts import anomaly_word, mark_text, story, summary_text
 from components.shared import sign_in
 from components.shared.data_grid import list_key
 from tests.factories import EVERYONE
@@ -80,13 +72,13 @@ def test_the_table_has_the_day_the_range_and_what_is_at_stake():
 
 
 def test_what_happened_is_named():
-    assert what(anomaly(credits=Decimal(0))) == "no usage"
-    assert what(anomaly(credits=Decimal(5))) == "less than usual"
+    assert anomaly_word(anomaly(credits=Decimal(0))) == "no usage"
+    assert anomaly_word(anomaly(credits=Decimal(5))) == "less than usual"
 
 
 def test_the_state_says_who_has_seen_it_and_whether_it_changed_since():
-    assert state_text(anomaly(mark=mark())) == "seen by ann"
-    assert state_text(anomaly(mark=mark(39_999))) == "changed since seen by ann"
+    assert mark_text(anomaly(mark=mark())) == "seen by ann"
+    assert mark_text(anomaly(mark=mark(39_999))) == "changed since seen by ann"
 
 
 def test_what_changed_since_somebody_saw_it_counts_as_not_seen():

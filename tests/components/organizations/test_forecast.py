@@ -16,16 +16,8 @@ from billing_core.organizations.drivers import Contribution, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, ForecastInput, NotEnough, forecast
 from billing_core.organizations.forecast_service import ForecastService
 from components.organizations.forecast_charts import days_figure, history_figure, sum_figure
-from components.organizations.forecast_texts import (
-    driver_text,
-    error_text,
-    exhaustion_text,
-    forecast_rows,
-    interval_text,
-    percent,
-    period_text,
-    sum_rows,
-)
+from components.organizations.forecast_rows import forecast_rows, sum_rows
+from components.organizations.texts import driver_text, error_text, exhaustion_text, interval_text, percent, period_text
 from tests.factories import EVERYONE
 from tests.stand_ins import called_as
 

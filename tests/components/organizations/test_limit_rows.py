@@ -15,21 +15,23 @@ from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_panel import bullet_text, legend_text
-from components.organizations.limit_table import scale_of
-from components.organizations.limit_texts import (
-    age_text,
+from components.organizations.limit_rows import (
     arranged,
-    delivery_text,
     events_query,
     forecast_cells,
-    left_text,
     notice_rows,
-    pace_text,
     plan_rows,
-    plan_text,
     reached_rows,
+)
+from components.organizations.limit_table import scale_of
+from components.organizations.texts import (
+    age_text,
+    delivery_text,
+    left_text,
+    pace_text,
+    plan_text,
     share_text,
-    state_text,
+    subscription_text,
     used_text,
 )
 
@@ -72,7 +74,7 @@ def test_a_share_is_told_with_what_lies_beyond_the_plan():
     ],
 )
 def test_an_unknown_plan_is_unknown_and_never_free_nor_0(row, plan, state, used, pace):
-    assert (plan_text(row), state_text(row), used_text(row), pace_text(row, NOW)) == (plan, state, used, pace)
+    assert (plan_text(row), subscription_text(row), used_text(row), pace_text(row, NOW)) == (plan, state, used, pace)
 
 
 def test_in_the_first_twentieth_of_a_period_the_pace_says_that_it_is_too_early():

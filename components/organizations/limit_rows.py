@@ -1,4 +1,4 @@
-"""Texts and sort orders of limits and notices. Pure: values in, plain text out."""
+"""Tables of limits and notices, and their sort orders. Pure."""
 
 from __future__ import annotations
 
@@ -12,105 +12,22 @@ from zoneinfo import ZoneInfo
 from billing_core.ledger.notices import Reached
 from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit, PlanTotal, percent_of
-from billing_core.organizations.notices import Delivery, DeliveryState
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
-from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION, UNKNOWN
 from billing_core.values.counts import count_of
-from components.organizations.forecast_texts import exhaustion_text, percent
-from components.shared.formats import ago, count, credits_text, day_text, exact, moment
+from components.organizations.texts import (
+    NO_CUSTOMER,
+    delivery_text,
+    percent,
+    percent_text,
+    plan_text,
+    runs_out_text,
+    state_words,
+)
+from components.shared.formats import UNKNOWN, count, credits_text, exact, moment
 from components.shared.periods import Period
 
-LIMITS_NOTE = (
-    "Credits of the customer's events in the subscription's current period, of those the plan includes. The plan is "
-    "recognised by the price ids of the rate card. Pace: a straight line through what was used so far, at the period's "
-    "end; in the first 5 % of a period it says nothing."
-)
-
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-NO_PLAN = "no subscription"
-NO_CUSTOMER = "no customer"
-
-NAMED = 5
-"""Organizations of a shared customer that are named."""
-
-
 # ── one limit ────────────────────────────────────────────────────────────────────────────────────
-
-
-def percent_text(value: Decimal | None) -> str:
-    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
-    return UNKNOWN if value is None else f"{exact(value)} %"
-
-
-def plan_text(limit: Limit) -> str:
-    """The name of a limit's plan; a customer without subscription has none, anything else without a name is unknown."""
-    if limit.plan is not None:
-        return limit.plan
-    if limit.customer_id is None:
-        return NO_CUSTOMER
-    return NO_PLAN if limit.state == NO_SUBSCRIPTION else UNKNOWN
-
-
-def state_text(limit: Limit) -> str:
-    """Stripe's subscription status in words."""
-    return "" if limit.customer_id is None else _state(limit.state)
-
-
-def _state(state: str) -> str:
-    return NO_PLAN if state == NO_SUBSCRIPTION else state.replace("_", " ")
-
-
-def used_text(limit: Limit) -> str:
-    """Credits used and included: `9,500.5 of 10,000`; `unknown` for a side that is."""
-    return "" if limit.is_without else f"{exact(limit.used)} of {exact(limit.included)}"
-
-
-def share_text(limit: Limit) -> str:
-    """Credits used as a sentence: `9,500.5 of 10,000 credits used: 95 %`, with what lies beyond the plan."""
-    if limit.is_without:
-        return "There is no live subscription: no credits are included, and usage is not invoiced."
-    if limit.used is None or limit.included is None:
-        return f"{exact(limit.used)} credits used of {exact(limit.included)} included"
-    over = limit.used - limit.included
-    beyond = f", {exact(over)} over the plan" if over > 0 else ""
-    share = f": {percent_text(limit.percent_used)}" if limit.included else ""
-    return f"{exact(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
-
-
-def pace_text(limit: Limit, now: datetime) -> str:
-    """The pace of a limit: `190 % (19,000.00)` at the period's end at the average rate so far."""
-    if limit.is_too_early(now):
-        return "too early to tell"
-    pace = limit.pace(now)
-    if pace is None:
-        return "" if limit.is_without else UNKNOWN
-    return f"{percent_text(limit.pace_percent(now))} ({credits_text(pace)})"
-
-
-def shared_text(limit: Limit, names: Mapping[str, str]) -> str:
-    """The other organizations of the same customer, the first few by name."""
-    others = limit.shared_with
-    named = ", ".join(label(other, names) for other in others[:NAMED])
-    return f"{named} and {len(others) - NAMED:,} more" if len(others) > NAMED else named
-
-
-def left_text(left: timedelta | None) -> str:
-    """The time left in a period: `12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
-    if left is None:
-        return UNKNOWN
-    if left <= timedelta():
-        return "over"
-    if left >= 2 * DAY:
-        return f"{left // DAY:,} days"
-    return f"{left // HOUR} h" if left >= HOUR else f"{left // timedelta(minutes=1)} min"
-
-
-def age_text(read_at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
-    """How old the plans read from Stripe are."""
-    if read_at is None:
-        return "Plans have not been read from Stripe yet."
-    return f"Plans read from Stripe {ago(read_at, now)} ({moment(read_at, zone)} {zone.key})."
 
 
 def events_query(limit: Limit, now: datetime, zone: ZoneInfo) -> dict[str, Any]:
@@ -198,7 +115,7 @@ def plan_rows(totals: Sequence[PlanTotal]) -> dict[str, list[str]]:
         return f"{exact(value)}{partly}"
 
     return {
-        "Plan": [total.plan or _state(total.state or UNKNOWN) for total in totals],
+        "Plan": [total.plan or state_words(total.state or UNKNOWN) for total in totals],
         "Customers": [count(total.customers) for total in totals],
         "Credits included": [sums(total, total.included) for total in totals],
         "Credits used": [sums(total, total.used) for total in totals],
@@ -231,41 +148,7 @@ def forecast_cells(forecast: Forecast | NotEnough | None, limit: Limit) -> tuple
     return expected, runs_out_text(forecast), error
 
 
-def runs_out_text(forecast: Forecast) -> str:
-    """When included credits run out: `already`, `28 Nov 2026 (26 Nov 2026 – 1 Dec 2026)`, `not in this period`."""
-    out = forecast.exhaustion
-    if out is None:
-        return ""
-    headline, _ = exhaustion_text(out, forecast.asked.included)
-    if out.already or out.early is None:
-        return headline
-    return f"{headline} ({day_text(out.early)} – {'later' if out.late is None else day_text(out.late)})"
-
-
 # ── notices ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def delivery_text(delivery: Delivery, zone: ZoneInfo) -> str:
-    """How far a notice got to the webhook, in a few words."""
-    last = delivery.last
-    why = "" if last is None or last.error is None else f": {last.error}"
-    match delivery.state:
-        case DeliveryState.DELIVERED:
-            return f"delivered {moment(None if last is None else last.at, zone)}"
-        case DeliveryState.FAILED:
-            return f"failed after {_tries(delivery)}{why}; next try from {moment(delivery.next_at, zone)}"
-        case DeliveryState.GIVEN_UP:
-            return f"given up after {_tries(delivery)}{why}"
-        case DeliveryState.COVERED:
-            return "" if last is None else last.error or "covered by a higher one"
-        case DeliveryState.WAITING:
-            return "waiting to be sent"
-        case DeliveryState.NOT_SENT:
-            return "no webhook is set"
-
-
-def _tries(delivery: Delivery) -> str:
-    return "1 try" if delivery.tries == 1 else f"{delivery.tries:,} tries"
 
 
 def reached_rows(found: Sequence[Reached], names: Mapping[str, str], zone: ZoneInfo) -> dict[str, list[str]]:

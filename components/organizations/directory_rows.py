@@ -1,4 +1,4 @@
-"""Texts and tables of the organization directory. Pure: escape what comes out before it becomes Markdown."""
+"""Tables of the organization directory, and its search. Pure."""
 
 from __future__ import annotations
 
@@ -6,30 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from billing_core.stripe_sync.pipeline import Amounts
-from billing_core.values.counts import count_of
 from components.shared.formats import count, exact, moment, usd
-from components.stripe_sync.texts import amounts_text
 
 if TYPE_CHECKING:
     from billing_core.ledger.directory import DirectoryChange, Line
-    from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
+    from billing_core.organizations.directory import DirectoryEntry, PreviewLine
     from billing_core.organizations.directory_file import RejectedDirectoryRow
 
 Rows = dict[str, list[str]]
 
 NONE = "none"
 """What stands for a name or a customer that is not there: the directory knows it to be so."""
-
-
-def stake_text(entries: Sequence[DirectoryEntry]) -> str:
-    """How much is not billed because no customer is named, in a sentence."""
-    open_ones = [entry for entry in entries if entry.at_stake.events]
-    if not open_ones:
-        return "All unsent events have a customer assigned."
-    total = sum((entry.at_stake for entry in open_ones), Amounts())
-    who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
-    return f"{who} unsent events with no customer assigned: {amounts_text(total)} unbilled."
 
 
 def fits(entry: DirectoryEntry, text: str) -> bool:
@@ -50,38 +37,6 @@ def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
         "Unbilled credits": [exact(entry.at_stake.credits) for entry in entries],
         "Unbilled amount": [usd(entry.at_stake.amount_usd) for entry in entries],
     }
-
-
-def moved_text(step: PreviewLine) -> str:
-    """What happens to an organization's unsent events when its line changes."""
-    if not step.changes_customer:
-        return "The billed customer stays the same."
-    moved = step.moved
-    if not moved.events:
-        return "No unsent events move. New events that name no customer are billed this way from now on."
-    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
-    old, new = step.before.customer_id, step.after.customer_id
-    if new is None:
-        return f"Removed from {old}: {what}. Without a default customer they wait until one is assigned."
-    if old is None:
-        return f"Becomes billable to {new}: {what}."
-    return f"Moves from {old} to {new}: {what}."
-
-
-def save_label(step: PreviewLine) -> str:
-    """The label of the button that saves one organization's line, with its effect."""
-    return f"Save and move {count_of(step.moved.events, 'event')}" if step.moved.events else "Save"
-
-
-def import_text(preview: DirectoryPreview) -> str:
-    """What importing a directory file would do, in a sentence."""
-    new = sum(step.is_new for step in preview.steps)
-    counts = f"{new:,} new, {len(preview.steps) - new:,} changed, {preview.unchanged:,} unchanged"
-    moved = preview.moved
-    if not moved.events:
-        return f"{counts}. No unsent events move."
-    what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
-    return f"{counts}. The billed customer changes for {what}."
 
 
 def step_rows(steps: Sequence[PreviewLine]) -> Rows:
@@ -116,14 +71,6 @@ def history_rows(rows: Sequence[DirectoryChange], zone: ZoneInfo) -> Rows:
         "Name": [_history(row.before, row.after, "name") for row in rows],
         "Customer": [_history(row.before, row.after, "customer_id") for row in rows],
     }
-
-
-def applied_text(applied: Applied) -> str:
-    """The result of changing the directory, in a sentence."""
-    lines = count_of(applied.lines, "organization")
-    if not applied.events_moved:
-        return f"Saved {lines}. No unsent events moved."
-    return f"Saved {lines}. {count_of(applied.events_moved, 'unsent event')} moved; the next push plans them again."
 
 
 def _arrow(old: str | None, new: str | None) -> str:

@@ -11,18 +11,8 @@ from billing_core.ledger.directory import DirectoryChange, Line
 from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
 from billing_core.organizations.directory_file import RejectedDirectoryRow
 from billing_core.stripe_sync.pipeline import Amounts
-from components.organizations.directory_texts import (
-    applied_text,
-    entry_rows,
-    fits,
-    history_rows,
-    import_text,
-    moved_text,
-    rejected_rows,
-    save_label,
-    stake_text,
-    step_rows,
-)
+from components.organizations.directory_rows import entry_rows, fits, history_rows, rejected_rows, step_rows
+from components.organizations.texts import applied_text, import_text, moved_text, save_label, unbilled_text
 
 TWELVE = MovedEvents(12, Decimal("1234.5"), Decimal("0.04938"))
 OPEN = DirectoryEntry("org_a", "Acme", None, ("cus_1", "cus_2"), Amounts(12, Decimal("1234.5"), Decimal("0.04938")))
@@ -34,11 +24,11 @@ def step(old=None, new=None, moved=TWELVE, **names):
 
 
 def test_what_is_at_stake_is_a_sentence():
-    assert stake_text([FINE]) == "All unsent events have a customer assigned."
-    assert stake_text([OPEN, FINE]) == (
+    assert unbilled_text([FINE]) == "All unsent events have a customer assigned."
+    assert unbilled_text([OPEN, FINE]) == (
         "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494) unbilled."
     )
-    assert stake_text([OPEN, OPEN]).startswith(
+    assert unbilled_text([OPEN, OPEN]).startswith(
         "2 organizations have unsent events with no customer assigned: 24 events"
     )
 
