@@ -369,7 +369,7 @@ def test_an_edit_of_the_ledgers_file_is_found_and_named(world):
     with world.service._ledger.engine.transaction() as writer:
         writer.rows("UPDATE events SET credits_total = credits_total + 1 WHERE id = 'a1'")
     run = press(opened(), "months-verify")
-    assert "October 2026 is not as it was closed" in texts(run)
+    assert "October 2026 has changed since it was closed" in texts(run)
     assert any("a1" in finding for finding in frame(run, "Finding")["Finding"])
 
 
