@@ -32,7 +32,7 @@ DATASET_WORDS: Mapping[Dataset, str] = {
     Dataset.BUNDLE: "Everything (bundle)",
 }
 
-_DATASET_NOTES: Mapping[Dataset, str] = {
+DATASET_NOTES: Mapping[Dataset, str] = {
     Dataset.USAGE_EVENTS: "One row per usage event, with every published field.",
     Dataset.ORGANIZATIONS: "One row per organization: events, chats, messages, users, tokens, credits and money.",
     Dataset.CUSTOMERS: "Each organization's name and billed customer, in the format the import reads.",
@@ -44,7 +44,7 @@ _DATASET_NOTES: Mapping[Dataset, str] = {
     Dataset.BUNDLE: "A zip of all of these with a manifest that names every file's SHA-256.",
 }
 
-_BY_DAY = "One row per day and organization, customer, chatflow, environment, models, key, card and status, with sums."
+BY_DAY = "One row per day and organization, customer, chatflow, environment, models, key, card and status, with sums."
 
 FORMAT_WORDS: Mapping[Format, str] = {
     Format.CSV: "CSV",
@@ -55,7 +55,7 @@ FORMAT_WORDS: Mapping[Format, str] = {
     Format.JOURNAL: "Journal (CSV)",
 }
 
-_FORMAT_NOTES: Mapping[Format, str] = {
+FORMAT_NOTES: Mapping[Format, str] = {
     Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula start with an apostrophe.",
     Format.XLSX: "Sheets with the rows, the totals and details of the export; times in UTC; up to 1,048,575 rows.",
     Format.PARQUET: "Typed columns: exact decimals, times in UTC.",
@@ -93,12 +93,12 @@ CHARACTER_PIXELS, MARGIN_PIXELS, WIDEST_PIXELS = 8, 24, 400
 def note(dataset: Dataset, form: Format | None, grain: Grain) -> str:
     """What the chosen file contains and what kind of file it is."""
     if form is None or form in _OWN_ROWS:
-        rows = _DATASET_NOTES[dataset] if form is None else ""
+        rows = DATASET_NOTES[dataset] if form is None else ""
     elif dataset is Dataset.USAGE_EVENTS and grain is Grain.DAY:
-        rows = _BY_DAY
+        rows = BY_DAY
     else:
-        rows = _DATASET_NOTES[dataset]
-    return f"{rows} {'' if form is None else _FORMAT_NOTES[form]}".strip()
+        rows = DATASET_NOTES[dataset]
+    return f"{rows} {'' if form is None else FORMAT_NOTES[form]}".strip()
 
 
 def nothing_text(dataset: Dataset) -> str:

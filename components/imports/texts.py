@@ -24,6 +24,15 @@ from components.shared.formats import moment, signed, usd
 
 NO_IMPORTS = "Nothing has been imported yet."
 UNDOING = "Undoing. This goes on even if you leave the page."
+UNUSABLE = "This file cannot be used; nothing is imported."
+WOULD_BE_SKIPPED = "rejected and would be skipped; the others can be imported."
+NOT_UNTIL_CORRECTED = "rejected. Nothing is imported until they are corrected or skipped."
+NO_EFFECT = "No totals change."
+NO_ROWS = "This file has no rows: there is nothing to import."
+NO_USABLE_ROWS = "All usable rows are already in the ledger."
+NOTHING_NEW = "Everything in this file is already in the ledger: there is nothing to import."
+NOTHING_HAPPENED = "everything was already in the ledger; nothing has changed."
+ALL_OR_NOTHING = "All or nothing: refused if any of it was sent, has changed since or lies in a closed month."
 FORM = (
     "Usage events as CSV, XLSX, JSON or Parquet, rate cards, the customer map, or a bundle: as they were exported. "
     "The kind of file is detected from its content. Nothing changes until you have seen a preview."
@@ -77,17 +86,17 @@ def rejected_text(plan: ImportPlan) -> str:
     """What the rejected rows mean for the import of the file."""
     found = count_of(plan.rejected_rows, "row") + (" is" if plan.rejected_rows == 1 else " are")
     if not plan.is_whole:
-        return "This file cannot be used; nothing is imported."
+        return UNUSABLE
     if plan.skip_bad_rows:
-        return f"{found} rejected and would be skipped; the others can be imported."
-    return f"{found} rejected. Nothing is imported until they are corrected or skipped."
+        return f"{found} {WOULD_BE_SKIPPED}"
+    return f"{found} {NOT_UNTIL_CORRECTED}"
 
 
 def without_offset_text(plan: ImportPlan) -> str:
     """The question which timezone times without an offset are in."""
     found = plan.without_offset
-    verb = "does" if found == 1 else "do"
-    return f"{count_of(found, 'time')} in this file {verb} not say how far from UTC. In which timezone were they read?"
+    verb = "has" if found == 1 else "have"
+    return f"{count_of(found, 'time')} in this file {verb} no UTC offset. Which timezone is the file in?"
 
 
 def rejected_rows(rejected: Sequence[RejectedLine]) -> dict[str, list[str]]:
@@ -118,7 +127,7 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     """
     effects = real_effects(effects)
     if not effects:
-        return "No totals change."
+        return NO_EFFECT
     change = sum(one.events for one in effects)
     events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
@@ -152,10 +161,10 @@ def part_rows(parts: Sequence[ImportPlan]) -> dict[str, list[str]]:
 def nothing_to_do_text(plan: ImportPlan) -> str:
     """Why there is nothing to import."""
     if not plan.rows:
-        return "This file holds 0 rows: there is nothing to import."
+        return NO_ROWS
     if plan.rejected_rows:
-        return "All usable rows are already in the ledger."
-    return "Everything in this file is already in the ledger: there is nothing to import."
+        return NO_USABLE_ROWS
+    return NOTHING_NEW
 
 
 def confirm_label(plan: ImportPlan) -> str:
@@ -172,9 +181,9 @@ def applied_text(result: ImportResult) -> str:
     """The result of an import, in a sentence."""
     outcome = result.outcome
     if not result.plan.rows:
-        return f"{result.plan.file_name}: the file holds 0 rows, nothing has changed."
+        return f"{result.plan.file_name}: the file has no rows; nothing has changed."
     if not result.import_ids:
-        return f"{result.plan.file_name}: everything was already in the ledger; nothing has changed."
+        return f"{result.plan.file_name}: {NOTHING_HAPPENED}"
     said = counts_text(outcome.new, outcome.changed, outcome.unchanged, result.plan.rejected_rows)
     return f"Imported {result.plan.file_name}: {said}. It can be undone below."
 
@@ -222,10 +231,7 @@ def undo_text(record: ImportRecord) -> str:
     if record.changed:
         parts.append(f"{count_of(record.changed, noun)} it changed would be restored")
     what = " and ".join(parts) if parts else "nothing would change"
-    return (
-        f"{what[0].upper()}{what[1:]}. All or nothing: refused if any of it was sent, has changed since or lies in a "
-        "closed month."
-    )
+    return f"{what[0].upper()}{what[1:]}. {ALL_OR_NOTHING}"
 
 
 def undone_text(done: UndoResult, file_name: str) -> str:

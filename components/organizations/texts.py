@@ -50,6 +50,10 @@ DIRECTORY_NOTE = (
 )
 NOT_FOUND = "No organization matches this search."
 NOTHING_CHANGED = "Nothing has changed yet."
+ALL_ASSIGNED = "All unsent events have a customer assigned."
+SAME_CUSTOMER = "The billed customer stays the same."
+FROM_NOW_ON = "No unsent events move. New events that name no customer are billed this way from now on."
+WITHOUT_DEFAULT = "Without a default customer they wait until one is assigned."
 DIRECTORY_READ_ONLY = "Read-only: customers are assigned by admins who can see every organization."
 DIRECTORY_CSV_NOTE = "The whole map, in the format the upload reads."
 BILLED_FOR = "Billed for this organization's events that name no customer. "
@@ -184,7 +188,7 @@ def unbilled_text(entries: Sequence[DirectoryEntry]) -> str:
     """How much is not billed because no customer is named, in a sentence."""
     open_ones = [entry for entry in entries if entry.at_stake.events]
     if not open_ones:
-        return "All unsent events have a customer assigned."
+        return ALL_ASSIGNED
     total = sum((entry.at_stake for entry in open_ones), Amounts())
     who = "1 organization has" if len(open_ones) == 1 else f"{len(open_ones):,} organizations have"
     return f"{who} unsent events with no customer assigned: {amounts_text(total)} unbilled."
@@ -193,14 +197,14 @@ def unbilled_text(entries: Sequence[DirectoryEntry]) -> str:
 def moved_text(step: PreviewLine) -> str:
     """What happens to an organization's unsent events when its line changes."""
     if not step.changes_customer:
-        return "The billed customer stays the same."
+        return SAME_CUSTOMER
     moved = step.moved
     if not moved.events:
-        return "No unsent events move. New events that name no customer are billed this way from now on."
+        return FROM_NOW_ON
     what = amounts_text(Amounts(moved.events, moved.credits, moved.amount_usd))
     old, new = step.before.customer_id, step.after.customer_id
     if new is None:
-        return f"Removed from {old}: {what}. Without a default customer they wait until one is assigned."
+        return f"Removed from {old}: {what}. {WITHOUT_DEFAULT}"
     if old is None:
         return f"Becomes billable to {new}: {what}."
     return f"Moves from {old} to {new}: {what}."

@@ -43,6 +43,16 @@ LIMITED = "Rate cards apply to all organizations, so only accounts that can see 
 READERS_NOTE = "You can calculate what cards would change. Only admins can apply them."
 PERIOD_NOTE = "An event belongs to the period in which it started."
 OUTDATED = "The ledger has changed since this was calculated. Calculate again to see the effect now."
+HISTORY_KEPT = (
+    "Each keeps its earlier figures in its history. Changes to a closed month count in the open one; closed months "
+    "stay as they are."
+)
+WAY_BACK = (
+    "Later pulls keep the new card for these events. To go back, re-rate the same period with the previous cards."
+)
+NOTHING_SENT = "None of it has been sent to Stripe yet, so there is nothing to correct there."
+NOTHING_TO_APPLY = "Nothing was applied: the ledger already has these figures."
+NO_EVENTS = "There are no events in this period."
 BUSY = "Somebody is applying rate cards right now. Wait until that is done, then calculate again."
 
 Rows = dict[str, list[str]]
@@ -183,7 +193,7 @@ def verdict_text(found: Rerating) -> str:
     """The result of a re-rating in a sentence."""
     what = "changed" if found.applied else "would change"
     if not found.events:
-        return "There are no events in this period."
+        return NO_EVENTS
     if not found.events_changed:
         return f"No event {what}: these cards give the same figures as the ledger."
     return (
@@ -257,7 +267,7 @@ def to_send_text(found: Rerating) -> str:
     """What the next push would send, or give back, because of a re-rating."""
     owed = found.to_send
     if not owed.events:
-        return "None of it has been sent to Stripe yet, so there is nothing to correct there."
+        return NOTHING_SENT
     whom = f"{count_of(owed.events, 'event')} of {count_of(owed.customers, 'customer')}"
     were = "were sent already" if owed.events != 1 else "was sent already"
     what = (
@@ -301,19 +311,9 @@ def csv_lines(found: Rerating) -> bytes:
 
 def apply_sentences(found: Rerating) -> list[str]:
     """What applying a re-rating means, in sentences."""
-    up = signed(found.delta_credits)
-    return [
-        (
-            f"{count_of(found.events_changed, 'event')} would get new figures: {up} credits, "
-            f"{_signed_usd(found.delta_usd)}."
-        ),
-        (
-            "Each keeps its earlier figures in its history. Changes to a closed month count in the open one; closed "
-            "months stay as they are."
-        ),
-        to_send_text(found),
-        "Later pulls keep the new card for these events. To go back, re-rate the same period with the previous cards.",
-    ]
+    figures = f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}"
+    events = count_of(found.events_changed, "event")
+    return [f"{events} would get new figures: {figures}.", HISTORY_KEPT, to_send_text(found), WAY_BACK]
 
 
 def confirms(typed: str, found: Rerating) -> bool:
@@ -329,7 +329,7 @@ def progress_text(state: RerateState) -> str:
 def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
     """The result of applying a re-rating, in a sentence."""
     if not found.events_changed:
-        return "Nothing was applied: the ledger already has these figures."
+        return NOTHING_TO_APPLY
     return (
         f"Applied {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} "
         "credits, "

@@ -553,9 +553,7 @@ def test_whose_times_those_without_an_offset_are_is_asked_and_nothing_is_chosen_
         PLAN, without_offset=2, rejected_rows=1, rejected=(RejectedLine(1, "timestamp", "no offset"),)
     )
     run = uploaded()
-    (asked,) = (
-        box for box in run.selectbox if box.label.startswith("2 times in this file do not say how far from UTC")
-    )
+    (asked,) = (box for box in run.selectbox if box.label.startswith("2 times in this file have no UTC offset"))
     assert (asked.value, imports.timezones) == (None, [None])
     asked.set_value("America/New_York").run()
     assert imports.timezones == [None, "America/New_York"]

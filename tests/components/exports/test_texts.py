@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
+from components.exports import texts
 from components.exports.texts import (
     DATASET_WORDS,
     FORMAT_WORDS,
@@ -18,7 +19,6 @@ from components.exports.texts import (
     preview_rows,
     progress_fraction,
     progress_text,
-    result_text,
     size_text,
     totals_text,
 )
@@ -87,10 +87,6 @@ def test_progress_is_told_as_far_as_it_is_known():
     assert progress_fraction(ExportProgress(50, None, "")) == progress_fraction(ExportProgress(0, 0, "")) == 0.0
 
 
-def test_a_finished_file_is_named_with_rows_and_size():
-    assert result_text(result()) == "usage-events.csv is ready: 1,200 rows, 1.5 KiB"
-
-
 def test_everything_that_can_be_chosen_has_words():
     assert set(DATASET_WORDS) == set(FORMATS) == set(Dataset)
     assert set(FORMAT_WORDS) == set(Format)
@@ -102,12 +98,11 @@ def test_everything_that_can_be_chosen_has_words():
 
 def test_rows_are_described_as_they_are_in_the_file():
     events = Dataset.USAGE_EVENTS
-    assert note(events, Format.XLSX, Grain.EVENT).startswith(
-        "One row per usage event, with every published field. Sheets with"
-    )
-    assert note(events, Format.CSV, Grain.DAY).startswith("One row per day and organization")
-    assert note(events, Format.JOURNAL, Grain.EVENT).startswith("For accounting: period, account")
-    assert note(Dataset.BUNDLE, None, Grain.EVENT).startswith("A zip of all of these")
+    described, forms = texts.DATASET_NOTES, texts.FORMAT_NOTES
+    assert note(events, Format.XLSX, Grain.EVENT) == f"{described[events]} {forms[Format.XLSX]}"
+    assert note(events, Format.CSV, Grain.DAY) == f"{texts.BY_DAY} {forms[Format.CSV]}"
+    assert note(events, Format.JOURNAL, Grain.EVENT) == forms[Format.JOURNAL]
+    assert note(Dataset.BUNDLE, None, Grain.EVENT) == described[Dataset.BUNDLE]
 
 
 def test_a_column_has_room_for_its_longest_figure():

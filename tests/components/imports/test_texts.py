@@ -11,13 +11,13 @@ from billing_core.imports.model import (
     FileKind,
     ImportOutcome,
     ImportPlan,
-    ImportProgress,
     ImportRecord,
     ImportResult,
     OrganizationEffect,
     RejectedLine,
     UndoResult,
 )
+from components.imports import texts
 from components.imports.texts import (
     KIND_WORDS,
     applied_text,
@@ -28,10 +28,8 @@ from components.imports.texts import (
     file_text,
     nothing_to_do_text,
     part_rows,
-    progress_text,
     record_label,
     record_rows,
-    refused_text,
     rejected_rows,
     rejected_text,
     undo_text,
@@ -84,9 +82,7 @@ def test_the_effect_is_signed_exact_and_has_units():
     assert (
         effect_text(EFFECTS) == "Totals change by +1 event, −850.5 credits, −$0.034 across 2 organizations."
     )  # 300 - 1150.5, 0.012 - 0.04602
-    assert (
-        effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == "No totals change."
-    )
+    assert effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == texts.NO_EFFECT
     assert effect_rows(EFFECTS) == {
         "Organization": ["No organization", "org_a"],
         "Events": ["−1", "+2"],
@@ -106,12 +102,9 @@ def test_rejections_name_row_field_and_reason():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"rejected_rows": 1}, "1 row is rejected. Nothing is imported until they are corrected or skipped."),
-        (
-            {"rejected_rows": 2, "skip_bad_rows": True},
-            "2 rows are rejected and would be skipped; the others can be imported.",
-        ),
-        ({"rejected_rows": 1, "is_whole": False}, "This file cannot be used; nothing is imported."),
+        ({"rejected_rows": 1}, f"1 row is {texts.NOT_UNTIL_CORRECTED}"),
+        ({"rejected_rows": 2, "skip_bad_rows": True}, f"2 rows are {texts.WOULD_BE_SKIPPED}"),
+        ({"rejected_rows": 1, "is_whole": False}, texts.UNUSABLE),
     ],
 )
 def test_what_rejections_mean_for_the_file_is_said(changes, says):
@@ -144,22 +137,12 @@ def test_what_an_import_did_is_told():
     assert applied_text(ImportResult(PLAN, PLAN.outcome, ("imp_1",))) == (
         "Imported october.csv: 1,200 new, 3 changed, 1 unchanged. It can be undone below."
     )
-    assert "nothing has changed" in applied_text(ImportResult(PLAN, ImportOutcome(0, 0, 9), ()))
+    assert applied_text(ImportResult(PLAN, ImportOutcome(0, 0, 9), ())).endswith(texts.NOTHING_HAPPENED)
     empty = replace(PLAN, rows=0, outcome=ImportOutcome())
-    assert nothing_to_do_text(empty) == "This file holds 0 rows: there is nothing to import."
-    assert "0 rows" in applied_text(ImportResult(empty, ImportOutcome(), ()))
-    assert nothing_to_do_text(PLAN).startswith("Everything in this file is already in the ledger")
-    assert nothing_to_do_text(replace(PLAN, rejected_rows=1)).startswith("All usable rows")
-
-
-def test_an_import_that_was_refused_says_what_stands():
-    assert refused_text(PLAN, "preview again") == "Not imported, nothing has changed: preview again"
-    assert "What was imported before that is" in refused_text(with_outcome(1, 0, FileKind.BUNDLE), "preview again")
-
-
-def test_progress_is_told():
-    assert progress_text(ImportProgress(0.5, 120_000, "Comparing")) == "Comparing: 120,000 rows"
-    assert progress_text(ImportProgress(0.0, 0, "Reading")) == "Reading"
+    assert nothing_to_do_text(empty) == texts.NO_ROWS
+    assert "no rows" in applied_text(ImportResult(empty, ImportOutcome(), ()))
+    assert nothing_to_do_text(PLAN) == texts.NOTHING_NEW
+    assert nothing_to_do_text(replace(PLAN, rejected_rows=1)) == texts.NO_USABLE_ROWS
 
 
 def test_earlier_imports_are_told_on_the_clocks_of_the_reporting_timezone():
@@ -172,8 +155,7 @@ def test_earlier_imports_are_told_on_the_clocks_of_the_reporting_timezone():
 
 def test_an_undo_says_what_it_takes_back_before_and_after():
     assert undo_text(RECORD) == (
-        "1,200 events added by it would be removed and 1 event it changed would be restored. "
-        "All or nothing: refused if any of it was sent, has changed since or lies in a closed month."
+        f"1,200 events added by it would be removed and 1 event it changed would be restored. {texts.ALL_OR_NOTHING}"
     )
     assert undo_text(replace(RECORD, new=0, changed=0)).startswith("Nothing would change.")
     assert undone_text(UndoResult("imp_1", FileKind.USAGE_EVENTS, 1200, 1), "october.csv") == (

@@ -8,11 +8,12 @@ import pytest
 
 from billing_core.ledger.customer_mapping import MovedEvents
 from billing_core.ledger.directory import DirectoryChange, Line
-from billing_core.organizations.directory import Applied, DirectoryEntry, DirectoryPreview, PreviewLine
+from billing_core.organizations.directory import DirectoryEntry, DirectoryPreview, PreviewLine
 from billing_core.organizations.directory_file import RejectedDirectoryRow
 from billing_core.stripe_sync.pipeline import Amounts
+from components.organizations import texts
 from components.organizations.directory_rows import entry_rows, fits, history_rows, rejected_rows, step_rows
-from components.organizations.texts import applied_text, import_text, moved_text, save_label, unbilled_text
+from components.organizations.texts import import_text, moved_text, unbilled_text
 
 TWELVE = MovedEvents(12, Decimal("1234.5"), Decimal("0.04938"))
 OPEN = DirectoryEntry("org_a", "Acme", None, ("cus_1", "cus_2"), Amounts(12, Decimal("1234.5"), Decimal("0.04938")))
@@ -24,7 +25,7 @@ def step(old=None, new=None, moved=TWELVE, **names):
 
 
 def test_what_is_at_stake_is_a_sentence():
-    assert unbilled_text([FINE]) == "All unsent events have a customer assigned."
+    assert unbilled_text([FINE]) == texts.ALL_ASSIGNED
     assert unbilled_text([OPEN, FINE]) == (
         "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494) unbilled."
     )
@@ -58,29 +59,15 @@ def test_organizations_as_a_table():
 @pytest.mark.parametrize(
     ("one", "says"),
     [
-        (step(becomes="Acme"), "The billed customer stays the same."),
+        (step(becomes="Acme"), texts.SAME_CUSTOMER),
         (step(None, "cus_m"), "Becomes billable to cus_m: 12 events, 1,234.5 credits ($0.0494)."),
         (step("cus_m", "cus_n"), "Moves from cus_m to cus_n: 12 events, 1,234.5 credits ($0.0494)."),
-        (
-            step("cus_m", None),
-            (
-                "Removed from cus_m: 12 events, 1,234.5 credits ($0.0494). "
-                "Without a default customer they wait until one is assigned."
-            ),
-        ),
-        (
-            step(None, "cus_m", MovedEvents()),
-            "No unsent events move. New events that name no customer are billed this way from now on.",
-        ),
+        (step("cus_m", None), f"Removed from cus_m: 12 events, 1,234.5 credits ($0.0494). {texts.WITHOUT_DEFAULT}"),
+        (step(None, "cus_m", MovedEvents()), texts.FROM_NOW_ON),
     ],
 )
 def test_what_becomes_of_unsent_events_is_said_before_it_happens(one, says):
     assert moved_text(one) == says
-
-
-def test_the_button_says_how_many_events_move():
-    assert save_label(step(None, "cus_m")) == "Save and move 12 events"
-    assert save_label(step(becomes="Acme", moved=MovedEvents())) == "Save"
 
 
 def test_a_file_in_a_sentence_and_line_by_line():
@@ -116,10 +103,3 @@ def test_the_history_says_when_who_and_what():
         "Name": ["Acme"],
         "Customer": ["none → cus_m"],
     }
-
-
-def test_what_was_done_is_said():
-    assert applied_text(Applied(1, 0)) == "Saved 1 organization. No unsent events moved."
-    assert applied_text(Applied(2, 1_500)) == (
-        "Saved 2 organizations. 1,500 unsent events moved; the next push plans them again."
-    )
