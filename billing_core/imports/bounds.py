@@ -10,6 +10,14 @@ LARGEST_CELL = 100_000
 LARGEST_PIECE = 16 * 1024 * 1024
 """Characters that are read at once, whatever they stand for; one row may have more."""
 
+MOST_MEMORY = 1 << 30
+"""Bytes for a process that reads a Parquet file. An export of ours takes at most half of it."""
+
+TOO_LARGE = f"takes more than {MOST_MEMORY >> 20:,} MB of memory to read; write it with smaller row groups and pages"
+
+PARQUET_LIMITS = {"thrift_string_size_limit": 16 * 1024 * 1024, "schema_depth_limit": 8}
+"""Of the footer of a Parquet file: the bytes of a text, and the levels of a column of lists of structures."""
+
 _SHOWN = 60
 
 

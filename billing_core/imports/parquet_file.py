@@ -1,52 +1,23 @@
-"""Reads Parquet files as columns of text, in pieces of bounded size whatever the file repeats, compresses or claims.
-
-Texts are read as lists of different values and places in them, so that one that is repeated is held once; they are
-measured there, and written out in pieces that stay small.
-"""
+"""Reads Parquet files as columns of text, through a process of its own that may take only so much memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from itertools import groupby
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os import SEEK_END
 from pathlib import Path
-from typing import IO, Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from billing_core.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable
-from billing_core.imports.parquet_pages import LARGEST_FOOTER, check_footer, measured
+from billing_core.imports.bounds import MOST_COLUMNS, PARQUET_LIMITS, TOO_LARGE, Unusable
 
-Integers: TypeAlias = npt.NDArray[np.int64]
-
-DEEPEST = 8
-"""Levels of a column of lists of structures."""
-
-_TEXTS = (
-    pa.types.is_string,
-    pa.types.is_large_string,
-    pa.types.is_string_view,
-    pa.types.is_binary,
-    pa.types.is_large_binary,
-    pa.types.is_binary_view,
-)
-
-LONGEST_FIXED = 64
-"""Bytes of a value of fixed width; a decimal has at most 32."""
-
-MOST_TIMES = 1_000
-"""A file may unpack to so many times its bytes. Exports do so ten times; without a bound, a small one takes hours."""
-
-FREE = 128 * 1024 * 1024
-"""Bytes up to which the ratio says nothing."""
-
-
-_LIMITS: Mapping[str, Any] = {"thrift_string_size_limit": LARGEST_FOOTER, "schema_depth_limit": DEEPEST}
+SMALL_FOOTER = 1 << 17
+"""Bytes. It takes at most a thousand times that in memory, so it is read here, where that takes no time."""
 
 
 def column_names(path: Path) -> tuple[str, ...]:
@@ -55,10 +26,16 @@ def column_names(path: Path) -> tuple[str, ...]:
     Raises
     ------
     Unusable
-        If it is no Parquet file, or one that nobody could read in bounded memory.
+        If it is no Parquet file, or one that cannot be read in the memory there is for it.
     """
-    with _reading(path, "is not a complete Parquet file ({}); export or copy it again") as (_, table):
-        return tuple(table.schema_arrow.names)
+    with suppress(pa.ArrowException, OSError, ValueError), path.open("rb") as file:
+        file.seek(-8, SEEK_END)
+        if int.from_bytes(file.read(4), "little") <= SMALL_FOOTER:
+            with pq.ParquetFile(path, **PARQUET_LIMITS) as table:
+                if len(table.schema) <= MOST_COLUMNS:
+                    return tuple(table.schema_arrow.names)
+    with _read_apart(path, 0) as stream:
+        return tuple(stream.schema.names)
 
 
 def pieces(path: Path, rows: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
@@ -70,152 +47,41 @@ def pieces(path: Path, rows: int) -> Iterator[tuple[int, dict[str, pa.Array]]]:
         From where on the file is damaged, or takes too much memory.
     """
     first = 1
-    try:
-        with _reading(path, "cannot be read from here on ({}): the file is damaged") as (file, table):
-            _check_types(table.schema, table.schema_arrow)
-            most, unpacked = max(path.stat().st_size * MOST_TIMES, FREE), 0
-            for batch in _batches(path, file, table.metadata, rows):
-                _check_texts(batch, first)
-                ends = _ends(batch)
-                unpacked += int(ends[-1]) if len(ends) else 0
-                if unpacked > most:
-                    raise Unusable(f"unpacks to more than {most:,} bytes, which no export of its size does")
-                for piece in _small(batch, ends):
-                    columns = zip(piece.schema.names, piece.columns, strict=True)
-                    yield first, {name: _as_text(name, column) for name, column in columns}
-                    first += piece.num_rows
-    except Unusable as fault:
-        fault.row = fault.row or (first if first > 1 else 0)
-        raise
+    with _read_apart(path, rows) as stream:
+        for batch in stream:
+            yield first, dict(zip(batch.schema.names, batch.columns, strict=True))
+            first += batch.num_rows
 
 
 @contextmanager
-def _reading(path: Path, damaged: str) -> Iterator[tuple[IO[bytes], pq.ParquetFile]]:
-    """The file, and what its footer says."""
+def _read_apart(path: Path, rows: int) -> Iterator[pa.RecordBatchStreamReader]:
+    """What the child process reads; it ends with the block, and when this process ends, as nobody reads it then."""
+    path_of_modules = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    # The system's own allocator asks for what is needed; others reserve more than the limit at once.
+    environment = os.environ | {"PYTHONPATH": path_of_modules, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "billing_core.imports.parquet_child", str(path), str(rows)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stderr is not None  # noqa: S101
+        try:
+            with suppress(pa.ArrowInvalid):  # where it ends in the middle
+                yield pa.ipc.open_stream(process.stdout)
+            said = process.stderr.read()
+            if code := process.wait():
+                raise _fault(code, said)
+        finally:
+            process.kill()
+
+
+def _fault(code: int, said: bytes) -> Unusable:
+    """Why the child process ended early, as it said itself unless it was stopped or broke."""
     try:
-        with path.open("rb") as file:
-            check_footer(file)
-            with pq.ParquetFile(path, **_LIMITS) as table:
-                if len(table.schema) > MOST_COLUMNS:
-                    raise Unusable(f"has {len(table.schema):,} columns; at most {MOST_COLUMNS} are read")
-                yield file, table
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise Unusable(damaged.format(" ".join(str(error).split())[:120])) from None
-
-
-def _batches(path: Path, file: IO[bytes], metadata: pq.FileMetaData, rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows, as many at once as memory allows; values that a column lists beforehand stay unexpanded."""
-    groups = (measured(file, metadata, number, rows) for number in range(metadata.num_row_groups))
-    number = 0
-    for listed, alike in groupby(groups, key=lambda group: group.listed):  # opening it once for each takes too long
-        with pq.ParquetFile(
-            path, metadata=metadata, read_dictionary=list(listed), buffer_size=1 << 16, pre_buffer=False, **_LIMITS
-        ) as table:
-            for group in alike:
-                yield from table.iter_batches(group.rows, [number], use_threads=False)
-                number += 1
-
-
-def _check_types(schema: pq.ParquetSchema, columns: pa.Schema) -> None:
-    """Refuse by its type what cannot be text, or not in bounded memory."""
-    for place in range(len(schema)):
-        leaf = schema.column(place)
-        if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "DECIMAL":
-            raise _wrong_type(leaf.path, "decimals of any length")
-        if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY" and leaf.length > LONGEST_FIXED:
-            raise _wrong_type(leaf.path, f"values of {leaf.length:,} bytes")
-    for field in columns:
-        kind = field.type
-        if pa.types.is_floating(kind) and field.name != "latency_seconds":
-            raise Unusable(
-                f"holds binary floating point numbers ({kind}), which are not exact; expected DECIMAL or text",
-                field=field.name,
-            )
-
-
-def _wrong_type(name: str, kind: str) -> Unusable:
-    return Unusable(f"has the type {kind}; expected text, numbers, DECIMAL or times", field=name)
-
-
-def _check_texts(batch: pa.RecordBatch, first: int) -> None:
-    """Refuse what is no UTF-8, longer than a cell may be, or a few lists of very many values."""
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_nested(column.type) and _bytes(column) > LARGEST_PIECE:
-            raise Unusable(f"has lists of more than {LARGEST_PIECE:,} bytes", row=first, field=name)
-        if not _is_text(column):
-            continue
-        texts = _values(column).cast(pa.string())
-        texts.validate(full=True)  # Parquet's text may be no UTF-8
-        is_long = pc.greater(pc.utf8_length(texts), LARGEST_CELL)
-        if pc.any(is_long).as_py() and (place := pc.index(_each(column, is_long), True).as_py()) >= 0:
-            raise Unusable(f"has a cell of more than {LARGEST_CELL:,} characters", row=first + place, field=name)
-
-
-def _is_text(column: pa.Array) -> bool:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    return any(is_one(kind) for is_one in _TEXTS)
-
-
-def _values(column: pa.Array) -> pa.Array:
-    """The values of a column, each once if it lists them."""
-    return column.dictionary if pa.types.is_dictionary(column.type) else column
-
-
-def _each(column: pa.Array, facts: pa.Array) -> pa.Array:
-    """Facts of `_values`, row for row."""
-    return facts.take(column.indices) if pa.types.is_dictionary(column.type) else facts
-
-
-def _bytes(column: pa.Array) -> int:
-    """About what a nested column takes once it is written out."""
-    if pa.types.is_struct(column.type):
-        return sum(map(_bytes, column.flatten()))
-    if pa.types.is_nested(column.type):
-        return _bytes(column.flatten())
-    return 8 * len(column) + (int(_lengths(column).sum()) if _is_text(column) else 0)
-
-
-def _lengths(column: pa.Array) -> Integers:
-    """Bytes of each text."""
-    lengths = _each(column, pc.binary_length(_values(column).cast(pa.large_binary()))).fill_null(0)
-    found: Integers = lengths.to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
-
-
-def _ends(batch: pa.RecordBatch) -> Integers:
-    """Where each row would end if the batch was written out as text: texts by their lengths, a byte for each cell."""
-    each: Integers = np.full(batch.num_rows, batch.num_columns, dtype=np.int64)
-    for column in batch.columns:
-        if _is_text(column):
-            each += _lengths(column)
-    return np.cumsum(each)
-
-
-def _small(batch: pa.RecordBatch, ends: Integers) -> Iterator[pa.RecordBatch]:
-    """Slices whose texts stay small once they are written out; a row is never split."""
-    start = 0
-    while start < batch.num_rows:
-        most = (ends[start - 1] if start else 0) + LARGEST_PIECE
-        stop = max(int(np.searchsorted(ends, most, side="right")), start + 1)
-        yield batch.slice(start, stop - start)
-        start = stop
-
-
-def _as_text(name: str, column: pa.Array) -> pa.Array:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _as_text(name, column.cast(kind.value_type))
-    if pa.types.is_timestamp(kind):
-        is_finer = kind.unit == "ns"  # than what the ledger keeps; cut, as there is no room for it
-        exact = column.cast(pa.timestamp("us", tz=kind.tz), safe=not is_finer)
-        text = exact.cast(pa.timestamp("us")).cast(pa.string())  # UTC; with its zone it would be looked up
-        return text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_struct(kind):
-        return pa.array(
-            [None if v is None else json.dumps(v, ensure_ascii=False, default=str) for v in column.to_pylist()],
-            pa.string(),
-        )
-    try:
-        return column.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise _wrong_type(name, str(kind)) from None
+        row, field, reason = json.loads(said)
+    except ValueError:
+        return Unusable(f"ended the process that reads it (code {code}): it is damaged, or {TOO_LARGE}")
+    return Unusable(reason, row=row, field=field)

@@ -34,7 +34,12 @@ def read_apart(path: Path) -> tuple[str, float]:
 
 
 def _peak() -> float:
-    """Megabytes; `getrusage` would count what the process had that started this one."""
+    """Megabytes of this process, or of the one that read a Parquet file for it."""
+    return max(_own_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+
+
+def _own_peak() -> float:
+    """`getrusage` would count what the process had that started this one."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
