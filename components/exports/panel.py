@@ -137,8 +137,7 @@ def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
     offered, url = may_export(principal.role), STATES[place]
 
     def choose(key: str) -> None:
-        url.choose("dataset", key)
-        url.change(columns=())  # another data set has other columns
+        url.choose("dataset", key, also={"columns": ()})  # another data set has other columns
 
     key = url.key("dataset")
     st.selectbox(

@@ -7,7 +7,7 @@ whenever anything else changed its parameter. A state written so can be left aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
@@ -23,6 +23,8 @@ P = TypeVar("P", bound=PeriodChoice)
 
 LAYOUT = ("page", "columns")
 """Fields that ask nothing else: changing them keeps the page of a table and what was selected in it."""
+
+NOTHING: Mapping[str, Any] = {}
 
 TOLD = "url.told"
 """Session state: the URL's parameters as the browser was last told."""
@@ -56,12 +58,10 @@ class UrlState(Generic[S]):
         if self._kept is not None:
             st.session_state[self._kept] = state
             return
-        now = self.codec.render(state)
-        for name, then in self._raw().items():
-            if name in now and now[name] != then:
-                st.query_params[name] = now[name]
-            elif name not in now and then:
-                del st.query_params[name]
+        own, now = self._raw(), self.codec.render(state)
+        if now != {name: values for name, values in own.items() if values}:
+            others = {name: st.query_params.get_all(name) for name in st.query_params if name not in own}
+            st.query_params.from_dict({**others, **now})  # at once: one step of the browser's "Back"
 
     def change(self, **values: Any) -> None:
         """Change some fields; another question starts on the first page of the table."""
@@ -84,9 +84,11 @@ class UrlState(Generic[S]):
         """Whether the widget of a field stood on the page when it was last drawn."""
         return f"{self.view}-{self.codec.name(field)}-{self._seen().get(field, (None, 0))[1]}" in st.session_state
 
-    def choose(self, field: str, key: str, read: Callable[[Any], Any] = _same) -> None:
-        """Callback: write what somebody chose in the widget `key`. For callbacks."""
-        self.change(**{field: read(st.session_state[key])})
+    def choose(
+        self, field: str, key: str, read: Callable[[Any], Any] = _same, also: Mapping[str, Any] = NOTHING
+    ) -> None:
+        """Callback: write what somebody chose in the widget `key`, and what `also` changes with it."""
+        self.change(**{field: read(st.session_state[key]), **also})
         seen = self._seen()
         if field in seen:
             seen[field] = getattr(self.current(), field), seen[field][1]
@@ -153,10 +155,8 @@ def period_boxes(url: UrlState[P], zone: ZoneInfo | None = None) -> None:
     """Draw the choice of a period, with its days if it is a custom one; `zone` is named as that of the days."""
 
     def chosen(key: str) -> None:
-        period = Period(st.session_state[key])
-        url.choose("period", key)
-        if period is not Period.CUSTOM:
-            url.change(first_day=None, last_day=None)
+        is_custom = st.session_state[key] == Period.CUSTOM
+        url.choose("period", key, also={} if is_custom else {"first_day": None, "last_day": None})
 
     key = url.key("period")
     st.selectbox(

@@ -123,6 +123,21 @@ def address(page: Page) -> dict[str, list[str]]:
     return found
 
 
+def test_back_undoes_a_sort_and_a_page(analyst: Page):
+    choose(analyst, "Rows", "5")
+    go_to_page(analyst, 2)
+    analyst.wait_for_url(lambda url: "page=2" in url)
+    click_header(analyst, 3)
+    wait_for_first_cell(analyst, 4, "e60")
+    assert address(analyst) == {"rows": ["5"], "sort": ["Total credits"]}
+    analyst.go_back()
+    expect(analyst.get_by_text("6–10 of 60 events")).to_be_visible()
+    assert address(analyst) == {"rows": ["5"], "page": ["2"]}
+    analyst.go_back()
+    expect(analyst.get_by_text("1–5 of 60 events")).to_be_visible()
+    expect(analyst.get_by_role("combobox", name="Rows")).to_have_value("5")
+
+
 def test_a_header_sorts_in_the_engine_and_turns_round_on_the_next_click(analyst: Page):
     click_header(analyst, 3)
     wait_for_first_cell(analyst, 4, "e60")
