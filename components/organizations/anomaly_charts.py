@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from billing_core.organizations.anomalies import Anomaly
 from billing_core.organizations.table import label
 from components.organizations.texts import signed_amount
+from components.shared.chart import base_figure
 from components.shared.colours import Shade
 from components.usage_events.charts import label_of
 
@@ -29,19 +30,7 @@ def split_figure(rows: Sequence[Anomaly], names: Mapping[str, str], theme: str) 
     """A chart with one horizontal bar per anomaly: parts that add to the right of the line, parts that take away to the
     left.
     """
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.update_layout(
-        height=90 + ROW_PIXELS * max(3, len(rows)),
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        barmode="relative",
-        bargap=0.25,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        hoverlabel={"namelength": -1},
-        dragmode=False,
-        meta={"theme": theme},
-    )
+    figure = base_figure(theme, height=90 + ROW_PIXELS * max(3, len(rows)), barmode="relative", bargap=0.25)
     split = [(place, row, row.split) for place, row in enumerate(rows) if row.split is not None]
     for field, name, shade in PARTS:
         figure.add_bar(

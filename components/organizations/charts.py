@@ -17,9 +17,10 @@ from billing_core.organizations.service import ActiveUsers
 from billing_core.organizations.table import label
 from billing_core.usage_events.model import BreakdownRow
 from billing_core.values.decimals import EXACT
+from components.shared.chart import base_figure
 from components.shared.colours import RANKED, SERIES
 from components.shared.formats import UNKNOWN, credits_text
-from components.usage_events.charts import Area, area_tree, base_figure, day_axes, label_of, short_label
+from components.usage_events.charts import Area, area_tree, day_axes, label_of, short_label
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

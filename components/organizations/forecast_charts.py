@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from billing_core.organizations.forecast import Forecast, ForecastInput
 from components.organizations.forecast_rows import sums_so_far
+from components.shared.chart import base_figure
 from components.shared.colours import Shade
 from components.shared.formats import credits_text
 
@@ -22,18 +23,7 @@ LIMIT = Shade("#0F1720", "#E6EBF0")
 
 
 def _base(theme: str, zone_name: str) -> Figure:
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.update_layout(
-        height=300,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        hoverlabel={"namelength": -1},
-        dragmode=False,
-        bargap=0.15,
-        meta={"theme": theme},
-    )
+    figure = base_figure(theme, height=300, bargap=0.15)
     figure.update_xaxes(type="date", tickformat="%-d %b", fixedrange=True, title=f"Day ({zone_name})")
     figure.update_yaxes(title="Credits", fixedrange=True, rangemode="tozero")
     return figure

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from components.shared.chart import base_figure
 from components.shared.colours import RANKED, Shade
 from components.shared.formats import compact, credits_text, exact
 
@@ -37,15 +38,14 @@ def bullet(
     """A bullet chart: credits used within and beyond the plan, thresholds as lines, the forecast as a diamond with its
     interval.
     """
-    from plotly.graph_objects import Figure
-
     shown = [t for t in thresholds if t <= 100 or Decimal(t) * included <= 120 * used]
     ends = [Decimal(included), used, *(Decimal(t) * included / 100 for t in shown)]
     if expected is not None:
         ends += [expected.high]
     right = float(max(ends)) * 1.02
     within, over = min(used, Decimal(included)), max(used - included, Decimal(0))
-    figure = Figure()
+    margin = {"l": 16, "r": 16, "t": 8, "b": 36}
+    figure = base_figure(theme, height=104, barmode="overlay", showlegend=False, margin=margin)
     figure.add_bar(
         name="included",
         orientation="h",
@@ -99,15 +99,6 @@ def bullet(
             },
         )
     written = _far_apart(marks, right * 100 / included if included else 0)
-    figure.update_layout(
-        barmode="overlay",
-        height=104,
-        margin={"l": 16, "r": 16, "t": 8, "b": 36},
-        showlegend=False,
-        dragmode=False,
-        hoverlabel={"namelength": -1},
-        meta={"theme": theme},
-    )
     figure.update_xaxes(
         range=[0, right],
         fixedrange=True,

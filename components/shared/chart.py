@@ -16,6 +16,22 @@ if TYPE_CHECKING:
 CHART_CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
 
 
+def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
+    """An empty chart with the common layout; Plotly is imported here."""
+    from plotly.graph_objects import Figure
+
+    common = {
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        "hoverlabel": {"namelength": -1},
+        "dragmode": False,
+        "meta": {"theme": theme},
+    }
+    figure = Figure()
+    figure.update_layout(height=height, **{**common, **layout})
+    return figure
+
+
 def draw_figure(figure: Figure, *, key: str, alt: str, **options: Any) -> None:
     """Draw a chart in its own height from the first moment: what is below must not move when Plotly arrives."""
     st.plotly_chart(figure, key=key, alt=alt, config=CHART_CONFIG, height=figure.layout.height, **options)

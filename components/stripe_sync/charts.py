@@ -9,9 +9,10 @@ import math
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from billing_core.stripe_sync.pipeline import Pipeline
+from components.shared.chart import base_figure
 from components.shared.colours import Shade
 from components.shared.formats import compact, exact, signed
 from components.stripe_sync.marks import STAGE_MARKS, STAGE_SHADES
@@ -48,25 +49,9 @@ FARTHEST = 300
 STEP_PIXELS = 34
 
 
-def _base(theme: str, height: int, **layout: Any) -> Figure:
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        showlegend=False,
-        hoverlabel={"namelength": -1},
-        dragmode=False,
-        meta={"theme": theme},
-        **layout,
-    )
-    return figure
-
-
 def stage_bar(pipeline: Pipeline, theme: str) -> Figure:
     """A chart of every credit of the ledger as one bar, cut into stages."""
-    figure = _base(theme, 48, barmode="stack", bargap=0)
+    figure = base_figure(theme, showlegend=False, height=48, barmode="stack", bargap=0)
     figure.update_layout(margin={"l": 0, "r": 0, "t": 4, "b": 4})
     for stage, amounts in pipeline.stages.items():
         if amounts.credits <= 0:
@@ -120,7 +105,13 @@ def heat_map(grid: HeatGrid, measure: Measure, theme: str) -> Figure:
     shades = [[_shade_of(*pair) for pair in zip(*lines, strict=True)] for lines in zip(cells, values, strict=True)]
     most = max((abs(shade) for line in shades for shade in line if shade is not None), default=0.0) or 1.0
     days = [f"{day:%-d %b}" for day in grid.days]
-    figure = _base(theme, 96 + CELL_PIXELS * max(4, len(places)), hovermode="closest", hoverdistance=FARTHEST)
+    figure = base_figure(
+        theme,
+        showlegend=False,
+        height=96 + CELL_PIXELS * max(4, len(places)),
+        hovermode="closest",
+        hoverdistance=FARTHEST,
+    )
     ticks = _ticks(most)
     figure.add_heatmap(
         x=days,
@@ -199,7 +190,7 @@ def waterfall_figure(steps: Sequence[tuple[str, Decimal]], theme: str) -> Figure
     """A waterfall chart from Langfuse's credits to Stripe's, one bar per step; lying, so that names can be read on a
     phone.
     """
-    figure = _base(theme, 60 + STEP_PIXELS * len(steps))
+    figure = base_figure(theme, showlegend=False, height=60 + STEP_PIXELS * len(steps))
     ends = {0, len(steps) - 1}
     texts = [exact(value) if place in ends else signed(value) for place, (_, value) in enumerate(steps)]
     figure.add_waterfall(
@@ -252,7 +243,7 @@ def _step_text(value: Decimal) -> str:
 def used_bar(used: Decimal, included: int, theme: str) -> Figure:
     """A chart of credits used of a plan; what lies beyond it is a part of its own, behind a line at 100 %."""
     within, beyond = min(used, Decimal(included)), max(used - included, Decimal(0))
-    figure = _base(theme, 84, barmode="stack", bargap=0.1)
+    figure = base_figure(theme, showlegend=False, height=84, barmode="stack", bargap=0.1)
     figure.update_layout(margin={"l": 16, "r": 16, "b": 32})  # too low for margins that fit themselves
     for name, value, shade in (
         ("within the plan", within, LESS),

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from billing_core.types import Credits
 from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking
 from billing_core.usage_events.totals import DayTotals
+from components.shared.chart import base_figure
 from components.shared.colours import CREDIT_PARTS, HEAT, RANKED
 from components.shared.formats import credits_text
 
@@ -49,23 +50,6 @@ def short_label(value: str | None) -> str:
     """A name as a label beside a bar or a line, shown literally and cut where it would take the chart's room."""
     text = value or NAMELESS
     return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
-
-
-def base_figure(theme: str, *, height: int, **layout: Any) -> Figure:
-    """An empty chart with the common layout; Plotly is imported here."""
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-        hoverlabel={"namelength": -1},
-        dragmode=False,
-        meta={"theme": theme},
-        **layout,
-    )
-    return figure
 
 
 def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
