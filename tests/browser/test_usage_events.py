@@ -117,22 +117,26 @@ def test_on_a_first_visit_the_table_is_there_before_any_library_of_charts_is_ask
     context.close()
 
 
-def address(page: Page) -> dict[str, list[str]]:
-    found = parse_qs(urlsplit(page.url).query)
+def address(url: str) -> dict[str, list[str]]:
+    found = parse_qs(urlsplit(url).query)
     found.pop("columns", None)
     return found
+
+
+def wait_for_address(page: Page, expected: dict[str, list[str]]) -> None:
+    page.wait_for_url(lambda url: address(url) == expected)
 
 
 def test_back_undoes_a_sort_and_a_page(analyst: Page):
     choose(analyst, "Rows", "5")
     go_to_page(analyst, 2)
-    analyst.wait_for_url(lambda url: "page=2" in url)
+    wait_for_first_cell(analyst, 4, "e06")
     click_header(analyst, 3)
     wait_for_first_cell(analyst, 4, "e60")
-    assert address(analyst) == {"rows": ["5"], "sort": ["Total credits"]}
+    wait_for_address(analyst, {"rows": ["5"], "sort": ["Total credits"]})
     analyst.go_back()
     expect(analyst.get_by_text("6–10 of 60 events")).to_be_visible()
-    assert address(analyst) == {"rows": ["5"], "page": ["2"]}
+    wait_for_address(analyst, {"rows": ["5"], "page": ["2"]})
     analyst.go_back()
     expect(analyst.get_by_text("1–5 of 60 events")).to_be_visible()
     expect(analyst.get_by_role("combobox", name="Rows")).to_have_value("5")
@@ -141,10 +145,10 @@ def test_back_undoes_a_sort_and_a_page(analyst: Page):
 def test_a_header_sorts_in_the_engine_and_turns_round_on_the_next_click(analyst: Page):
     click_header(analyst, 3)
     wait_for_first_cell(analyst, 4, "e60")
-    assert address(analyst) == {"sort": ["Total credits"]}
+    wait_for_address(analyst, {"sort": ["Total credits"]})
     click_header(analyst, 3)
     wait_for_first_cell(analyst, 4, "e01")
-    assert address(analyst) == {"sort": ["Total credits"], "order": ["Ascending"]}
+    wait_for_address(analyst, {"sort": ["Total credits"], "order": ["Ascending"]})
     click_header(analyst, 3)
     wait_for_first_cell(analyst, 4, "e60")
     assert cells(analyst, 3, 3) == ["3,100.00", "3,050.00", "3,000.00"]
@@ -161,7 +165,7 @@ def test_a_filtered_view_is_the_same_after_reload_and_in_another_tab(analyst: Pa
     wait_for_first_cell(analyst, 4, "e18")
     view = shown_ids(analyst, 5)
     assert view == ["e18", "e21", "e24", "e27", "e30"]
-    assert address(analyst) == {"period": ["Last 7 days"], "search": ["org_acme"], "rows": ["5"], "page": ["2"]}
+    wait_for_address(analyst, {"period": ["Last 7 days"], "search": ["org_acme"], "rows": ["5"], "page": ["2"]})
     analyst.reload()
     wait_for_first_cell(analyst, 4, "e18")
     other = signed_in.new_page()
@@ -175,29 +179,29 @@ def test_a_chosen_filter_can_be_removed_after_its_panel_was_closed(analyst: Page
     analyst.get_by_role("combobox", name="Organization").fill("org_acme")
     analyst.get_by_role("option", name="org_acme").click()
     wait_for_first_cell(analyst, 4, "e03")
-    assert address(analyst) == {"organization": ["org_acme"]}
+    wait_for_address(analyst, {"organization": ["org_acme"]})
     analyst.get_by_role("heading", name="Usage Events").click()  # beside the panel, which closes it
     settle(analyst)
     analyst.get_by_role("button", name="Organization: org_acme").click()
     wait_for_first_cell(analyst, 4, "e01")
-    assert address(analyst) == {}
+    wait_for_address(analyst, {})
     choose(analyst, "Period", "Last 7 days")  # the browser must not remember the filter on its own
     expect(analyst.get_by_text("1–25 of 60 events")).to_be_visible()
-    assert address(analyst) == {"period": ["Last 7 days"]}
+    wait_for_address(analyst, {"period": ["Last 7 days"]})
 
 
 def test_a_bar_of_a_ranking_becomes_a_filter(analyst: Page):
     click_bar(analyst, "top-chatflow", 0)
     expect(analyst.get_by_role("button", name="Chatflow: flow-0")).to_be_visible()
     wait_for_first_cell(analyst, 4, "e04")
-    assert address(analyst) == {"chatflow": ["flow-0"]}
+    wait_for_address(analyst, {"chatflow": ["flow-0"]})
 
 
 def test_a_bar_of_a_day_shows_that_day(analyst: Page):
     click_bar(analyst, "day", 1)
     settle(analyst)
     expect(analyst.get_by_role("combobox", name="Period")).to_have_value("Custom")
-    query = address(analyst)
+    query = address(analyst.url)
     assert query["period"] == ["Custom"]
     assert query["first_day"] == query["last_day"]
     (day,) = query["first_day"]
@@ -210,7 +214,7 @@ def test_details_open_from_the_row_and_from_the_address_and_close_again(analyst:
     drawer = analyst.get_by_role("dialog")
     expect(drawer.get_by_text("gpt-5, input: 600 × 100 ÷ 1,000 = 60")).to_be_visible()
     expect(drawer.get_by_text("100 + 100 + 0 = 200 credits")).to_be_visible()
-    assert address(analyst) == {"event": ["e02"]}
+    wait_for_address(analyst, {"event": ["e02"]})
     analyst.reload()
     expect(drawer.get_by_text("100 + 100 + 0 = 200 credits")).to_be_visible()
     analyst.keyboard.press("Escape")
