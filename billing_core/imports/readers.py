@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,11 +59,11 @@ def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> I
         case Form.PARQUET:
             found = _parquet_batches(file.path, rows)
         case Form.JSON:
-            found = _json_batches(file, header, rows)
+            found = _gathered(_json_lines(file, header), rows, partial(_batch, header))
         case Form.XLSX:
-            found = _gathered(_sheet_rows(file, header), file, header, rows)
+            found = _gathered(_sheet_rows(file, header), rows, _text_batches(file, header))
         case _:
-            found = _gathered(_records(file, header), file, header, rows)
+            found = _gathered(_records(file, header), rows, _text_batches(file, header))
     return found if without_exact(header) == tuple(header) else map(_with_every_digit, found)
 
 
@@ -122,8 +123,11 @@ def _csv_fault(error: csv.Error) -> str:
     return f"is not valid CSV from here on: {text}"
 
 
-Line = tuple[int, list[str]] | RejectedLine
+Line = tuple[int, Sequence[str | None]] | RejectedLine
 """A numbered row with as many cells as the header has, or why there is none."""
+
+MakeBatch = Callable[[list[int], list[Sequence[str | None]], list[RejectedLine]], RowBatch]
+"""From numbers, cells row by row, and rejected rows."""
 
 
 def _records(file: File, header: Sequence[str]) -> Iterator[Line]:
@@ -162,39 +166,45 @@ def _sheet_rows(file: File, header: Sequence[str]) -> Iterator[Line]:
                 yield number, cells + [""] * (width - len(cells))
 
 
-def _gathered(lines: Iterator[Line], file: File, header: Sequence[str], rows: int) -> Iterator[RowBatch]:
+def _gathered(lines: Iterator[Line], rows: int, made: MakeBatch) -> Iterator[RowBatch]:
     """Lines, as many at once as memory allows."""
     rejected: list[RejectedLine] = []
     numbers: list[int] = []
-    held: list[list[str]] = []
+    held: list[Sequence[str | None]] = []
     characters = 0
-    marks = DecimalMarks(file.separator)
-
-    def made() -> RowBatch:
-        batch = _csv_batch(header, numbers, held, rejected)
-        for name in file.in_utc:
-            batch.columns[name] = as_utc(batch.columns[name])
-        return marks.with_points(batch)
-
     for line in lines:
         if isinstance(line, RejectedLine):
             rejected.append(line)
         else:
             numbers.append(line[0])
             held.append(line[1])
-            characters += sum(map(len, line[1]))
+            characters += sum(len(cell) for cell in line[1] if cell)
         if len(held) + len(rejected) >= rows or characters > LARGEST_PIECE:
-            yield made()
+            yield made(numbers, held, rejected)
             rejected, numbers, held, characters = [], [], [], 0
     if held or rejected:
-        yield made()
+        yield made(numbers, held, rejected)
 
 
-def _csv_batch(
-    header: Sequence[str], numbers: list[int], rows: list[list[str]], rejected: list[RejectedLine]
+def _text_batches(file: File, header: Sequence[str]) -> MakeBatch:
+    """What cells of CSV and of a sheet mean, in batches of one file."""
+    marks = DecimalMarks(file.separator)
+
+    def made(numbers: list[int], rows: list[Sequence[str | None]], rejected: list[RejectedLine]) -> RowBatch:
+        batch = _batch(header, numbers, rows, rejected)
+        batch.columns = {name: _as_meant(column) for name, column in batch.columns.items()}
+        for name in file.in_utc:
+            batch.columns[name] = as_utc(batch.columns[name])
+        return marks.with_points(batch)
+
+    return made
+
+
+def _batch(
+    header: Sequence[str], numbers: list[int], rows: list[Sequence[str | None]], rejected: list[RejectedLine]
 ) -> RowBatch:
     cells = zip(*rows, strict=True) if rows else [()] * len(header)
-    columns = {name: _as_meant(pa.array(column, pa.string())) for name, column in zip(header, cells, strict=True)}
+    columns = {name: pa.array(column, pa.string()) for name, column in zip(header, cells, strict=True)}
     return RowBatch(numbers, columns, rejected)
 
 
@@ -332,7 +342,11 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant
 
 
 class _Reader:
-    """Values of a JSON text one after the other; what was read is forgotten."""
+    """Values of a JSON text one after the other; what was read is forgotten.
+
+    Not `ijson`: in its C parser half a character becomes "?", so two ids can become one; its Python one takes 17 times
+    as long as this.
+    """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -468,58 +482,29 @@ def _flat(row: dict[str, Any], text: Callable[[Any], Any]) -> dict[str, Any]:
     return found
 
 
-def _json_batches(file: File, header: Sequence[str], rows: int) -> Iterator[RowBatch]:
-    batch = _JsonBatch(header)
+def _json_lines(file: File, header: Sequence[str]) -> Iterator[Line]:
+    names = set(header)
     for number, row in json_rows(file):
-        batch.add(number, row)
-        if len(batch) >= rows or batch.characters > LARGEST_PIECE:
-            yield batch.done()
-            batch = _JsonBatch(header)
-    if len(batch):
-        yield batch.done()
+        if not isinstance(row, dict):
+            yield RejectedLine(number, "row", "is not an object with column names")
+            continue
+        flat = _flat(row, _json_text)
+        fault = _fault(flat, header, names)
+        yield RejectedLine(number, *fault) if fault else (number, [flat[name] for name in header])
 
 
-class _JsonBatch:
-    """Rows of the same names."""
-
-    def __init__(self, header: Sequence[str]) -> None:
-        self._header = header
-        self._names = set(header)
-        self._numbers: list[int] = []
-        self._rows: list[dict[str, str | None]] = []
-        self._rejected: list[RejectedLine] = []
-        self.characters = 0
-
-    def __len__(self) -> int:
-        return len(self._rows) + len(self._rejected)
-
-    def add(self, number: int, row: Any) -> None:
-        fault = ("row", "is not an object with column names")
-        if isinstance(row, dict):
-            flat = _flat(row, _json_text)
-            fault = self._fault(flat)
-        if fault[0]:
-            self._rejected.append(RejectedLine(number, *fault))
-            return
-        self._numbers.append(number)
-        self._rows.append(flat)
-        self.characters += sum(len(text) for text in flat.values() if text is not None)
-
-    def _fault(self, flat: dict[str, str | None]) -> tuple[str, str]:
-        if flat.keys() != self._names:
-            for name in self._header:
-                if name not in flat:
-                    return name, "is missing; every row has the same names"
-            name = next(name for name in flat if name not in self._names)
-            return shown(name), "no such column in the first row; every row has the same names"
-        for name, text in flat.items():
-            if text is not None and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-                return name, f"{shown(text)} holds half a character"
-        return "", ""
-
-    def done(self) -> RowBatch:
-        columns = {name: pa.array([row[name] for row in self._rows], pa.string()) for name in self._header}
-        return RowBatch(self._numbers, columns, self._rejected)
+def _fault(flat: dict[str, str | None], header: Sequence[str], names: set[str]) -> tuple[str, str] | None:
+    """The column at which a row cannot be used, and why."""
+    if flat.keys() != names:
+        for name in header:
+            if name not in flat:
+                return name, "is missing; every row has the same names"
+        name = next(name for name in flat if name not in names)
+        return shown(name), "no such column in the first row; every row has the same names"
+    for name, text in flat.items():
+        if text is not None and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            return name, f"{shown(text)} holds half a character"
+    return None
 
 
 def _json_text(value: Any) -> str | None:
@@ -540,5 +525,5 @@ def _json_text(value: Any) -> str | None:
 
 
 def texts(columns: Iterable[pa.Array]) -> Iterator[tuple[str | None, ...]]:
-    """An Arrow table of text columns from a few rows."""
+    """Text columns row by row."""
     yield from zip(*(column.to_pylist() for column in columns), strict=True)
