@@ -47,7 +47,7 @@ class Principal:
     def require_organization(self, organization_id: str) -> None:
         """Raise `AccessDenied` if the principal is limited to other organizations."""
         if self.organizations is not None and organization_id not in self.organizations:
-            raise AccessDenied(f"organization {organization_id!r} is outside what {self.name} may see")
+            raise AccessDenied(f"{self.name} has no access to organization {organization_id!r}")
 
 
 @dataclass(frozen=True, slots=True)

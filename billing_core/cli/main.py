@@ -315,7 +315,7 @@ def _print_push(result: PushResult) -> None:
         f"{result.rejected:,} rejected, {result.unknown:,} with unknown outcome, {result.waiting:,} not tried\n"
         f"{count_of(result.credits_sent, 'credit')} delivered; {count_of(result.held, 'event')} held, "
         f"{result.newly_held:,} of them newly"
-        + (f", of {result.held_corrections:,} only a correction" if result.held_corrections else "")
+        + (f", {result.held_corrections:,} of them only for a correction" if result.held_corrections else "")
         + f"; {count_of(result.confirmed, 'meter event')} confirmed"
     )
 

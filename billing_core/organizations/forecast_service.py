@@ -357,7 +357,7 @@ class ForecastService:
         if organization_id is not None:
             principal.require_organization(organization_id)
         elif principal.organizations is not None:
-            raise AccessDenied(f"events without an organization are outside what {principal.name} may see")
+            raise AccessDenied(f"{principal.name} has no access to events without an organization")
 
     def _selection(self, principal: Principal, organization_id: str | None) -> Selection | None:
         """Events the principal may see until the moment usage is known until; `None` while there are none.

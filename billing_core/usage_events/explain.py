@@ -337,7 +337,7 @@ def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[ExplanationStep
         return []
     lines = [f"{flag}: {FLAG_MEANINGS[flag]}" for flag in event.flags]
     problems = [text for text in (stored.get("problems") or "").split("\n") if text]
-    return [ExplanationStep("Flags", f"{len(event.flags)} to know about.", (*lines, *problems))]
+    return [ExplanationStep("Flags", f"{len(event.flags)} set on this event.", (*lines, *problems))]
 
 
 def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> ExplanationStep:

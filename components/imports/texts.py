@@ -20,7 +20,7 @@ from billing_core.imports.model import (
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.exports.texts import size_text
-from components.shared.formats import moment, signed, usd
+from components.shared.formats import moment, signed, signed_usd
 
 NO_IMPORTS = "Nothing has been imported yet."
 UNDOING = "Undoing. This goes on even if you leave the page."
@@ -112,10 +112,6 @@ def _added(values: Iterable[Decimal]) -> Decimal:
     return reduce(EXACT.add, values, Decimal(0))
 
 
-def _signed_usd(value: Decimal) -> str:
-    return f"+{usd(value)}" if value > 0 else usd(value)
-
-
 def real_effects(effects: Sequence[OrganizationEffect]) -> tuple[OrganizationEffect, ...]:
     """The effects on organizations that change a sum: a name or a status alone changes none."""
     return tuple(one for one in effects if one.events or one.credits or one.amount_usd)
@@ -132,7 +128,7 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
     where = count_of(len(effects), "organization")
-    return f"Totals change by {events}, {signed(credits_)} credits, {_signed_usd(amount)} across {where}."
+    return f"Totals change by {events}, {signed(credits_)} credits, {signed_usd(amount)} across {where}."
 
 
 def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:

@@ -123,7 +123,7 @@ class _Charts:
         with mark:
             if wrong or not self.ties_out:
                 st.warning(plain(tie_out_text(self.whole.total, wrong or ["days"])), icon=":material/warning:")
-                usage_link("Usage Events of this filter", **self.query)
+                usage_link("Usage Events matching this filter", **self.query)
             else:
                 text = f"✓ reconciles to Usage Events: {credits_text(self.whole.total)} credits"
                 usage_link(text, **self.query)

@@ -114,7 +114,8 @@ def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *,
     of_all = f" of {credits_text(whole)} in all" if searched else ""
     number = count_of(len(found), "row" if any(one.organization_id is None for one in found) else "organization")
     return (
-        f"**All {number} of this filter:** {parts} = **{credits_text(held.total)} credits**{of_all} · {_rest(figures)}"
+        f"**All {number} matching this filter:** {parts} = **{credits_text(held.total)} credits**{of_all} · "
+        f"{_rest(figures)}"
     )
 
 

@@ -53,6 +53,11 @@ THOUSANDTHS = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
 """Currencies whose smallest unit at Stripe is not a hundredth."""
 
 
+def signed_usd(value: Decimal) -> str:
+    """A difference in US dollars with its sign: `+$0.0494`, `−$12.30`, `$0`."""
+    return f"+{usd(value)}" if value > 0 else usd(value)
+
+
 def minor_units(amount: int | None, currency: str | None) -> str:
     """Money in a currency's smallest unit, as Stripe has it: `(1234, "usd")` → `12.34 USD`, `(5, "jpy")` → `5 JPY`."""
     if amount is None or currency is None:
@@ -170,5 +175,5 @@ def rows_range(page: int, limit: int, total: int, noun: str = "event") -> str:
         return f"no {noun}s"
     first = (page - 1) * limit + 1
     if first > total:
-        return f"page {page:,} lies behind the last of {count_of(total, noun)}"
+        return f"page {page:,} is past the last of {count_of(total, noun)}"
     return f"{first:,}–{min(page * limit, total):,} of {count_of(total, noun)}"

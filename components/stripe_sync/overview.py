@@ -11,6 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
+from billing_core.stripe_sync.read_ration import MONTHLY_READS
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
@@ -23,7 +24,7 @@ from components.stripe_sync import texts
 from components.stripe_sync.charts import stage_bar
 from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
-from components.stripe_sync.texts import amounts_text, deadline_text, in_words, last_push_text, reads_text
+from components.stripe_sync.texts import amounts_text, deadline_text, in_words, last_push_text
 
 LINKED = frozenset(PipelineStage) - {PipelineStage.HELD}
 """Stages that are a sync status too; held events are spread over `pending` and `error`."""
@@ -128,7 +129,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         "none yet" if last is None else f"{moment(last.started_at, zone)} {zone.key}",
         [
             last_push_text(last, now, is_pushing=service.stripe.is_pushing()),
-            reads_text(service.stripe.reads_this_month(principal)),
+            texts.READS.format(reads=service.stripe.reads_this_month(principal), allowed=MONTHLY_READS),
         ],
         note=texts.LAST_PUSH_NOTE,
         key="sync-last-push",

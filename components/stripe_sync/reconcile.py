@@ -253,7 +253,7 @@ def _draw_details(found: Reconciliation, rows: Sequence[CustomerDay], measure: M
         return
     with st.container(border=True, key="sync-closer-look"):
         chosen = st.selectbox(
-            f"A closer look ({count_of(len(rows), 'customer-day')} differ)",
+            f"Details ({count_of(len(rows), 'customer-day')} differ)",
             list(by_place),
             index=None,
             key=PLACE,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook, title_of
-from billing_core.stripe_sync.read_ration import MONTHLY_READS
 from billing_core.values.counts import count_of
 from components.shared.formats import ago, exact, moment, usd
 from components.stripe_sync.marks import ACTION_WORDS
@@ -28,6 +27,7 @@ NO_EARLIER_READING = "There is no earlier reading."
 INVOICE_NOTE = "A preview: usage in it is provisional until it finalizes."
 AMOUNT_DUE_NOTE = "Amount due as Stripe previews it, in the invoice's currency."
 NO_SUBSCRIPTION = "Stripe has no subscription for this customer: its usage is not invoiced."
+READS = "Stripe was read {reads:,} times this month (UTC); small accounts are allowed {allowed:,}."
 NEVER_PUSHED = "Nothing has been pushed from this ledger yet."
 NO_STRIPE = (
     "Not connected to Stripe. Set STRIPE_API_KEY to push, to look up customers and to compare with Stripe; "
@@ -110,11 +110,6 @@ def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> s
     )
 
 
-def reads_text(reads: int) -> str:
-    """How many reads Stripe was asked for this month, beside what it grants."""
-    return f"Stripe was read {reads:,} times this month (UTC); small accounts are allowed {MONTHLY_READS:,}."
-
-
 # ── push ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -130,15 +125,13 @@ def push_preview_text(result: PushResult, whole_credits: int, price_usd: Decimal
 
 
 def held_text(result: Mapping[str, Any], verb: str = "held") -> str:
-    """How many events are held: `755 events held (248 newly; of 5 only a correction)`, of a push document; empty if
-    nothing is held.
-    """
+    """Events a push document holds: `755 events held (248 newly; 5 of them only for a correction)`, or empty."""
     held, newly, corrections = (result.get(key, 0) for key in ("held", "newly_held", "held_corrections"))
     if not held:
         return ""
     notes = [f"{newly:,} newly" if newly else "none newly"]
     if corrections:
-        notes.append(f"of {corrections:,} only a correction")
+        notes.append(f"{corrections:,} of them only for a correction")
     return f"{count_of(held, 'event')} {verb} ({'; '.join(notes)})"
 
 
@@ -241,7 +234,8 @@ def decision_text(preview: DecisionPreview, count: int) -> str:
     if count == preview.amounts.events:
         return f"{told[:-1]}: {credits_and_money(preview.amounts.credits, preview.amounts.amount_usd)}."
     changed = count_of(preview.amounts.events - count, "event")
-    return f"{told} {changed} had changed since the preview and stay as they are."
+    kept = "stays as it is" if preview.amounts.events - count == 1 else "stay as they are"
+    return f"{told} {changed} had changed since the preview and {kept}."
 
 
 def decision_button(action: Action, touched: Amounts, sent: Amounts | None = None) -> str:

@@ -70,7 +70,7 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     said = [f"Langfuse has been read: {brought}"]
     if missing := state.result.missing_at_source:
         said.append(
-            f"{count_of(missing, 'event')} of that time {'is' if missing == 1 else 'are'} no longer in Langfuse"
+            f"{count_of(missing, 'event')} from that time {'is' if missing == 1 else 'are'} no longer in Langfuse"
         )
     return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in (*said, *state.result.notes))
 

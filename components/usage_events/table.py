@@ -110,7 +110,7 @@ def footer(response: UsageEventsResponse) -> None:
     totals, held = response.totals, response.totals.credits
     parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
     text = (
-        f"**All {count_of(response.pagination.total_items, 'event')} of this filter:** {parts} = "
+        f"**All {count_of(response.pagination.total_items, 'event')} matching this filter:** {parts} = "
         f"**{credits_text(held.total)} credits** · {usd(totals.amount_usd)} · "
         f"tokens in {count(totals.tokens_in)}, out {count(totals.tokens_out)} · "
         f"Langfuse cost {usd(totals.cost_usd)}"

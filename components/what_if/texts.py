@@ -16,7 +16,7 @@ from billing_core.types import plain_decimal
 from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from billing_core.values.decimals import exact_sum
-from components.shared.formats import change, compact, count, exact, moment, signed, usd
+from components.shared.formats import change, compact, count, exact, moment, signed, signed_usd, usd
 from components.shared.metric_tiles import MetricTile
 
 if TYPE_CHECKING:
@@ -153,10 +153,6 @@ def sums(found: Rerating) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     )
 
 
-def _signed_usd(value: Decimal) -> str:
-    return f"+{usd(value)}" if value > 0 else usd(value)
-
-
 def tiles(found: Rerating) -> list[MetricTile]:
     """The header figures of a re-rating as tiles."""
     old, new, old_usd, new_usd = sums(found)
@@ -179,7 +175,7 @@ def tiles(found: Rerating) -> list[MetricTile]:
         MetricTile(
             "Difference in USD",
             _with_sign(compact(money, prefix="$"), money),
-            f"{_signed_usd(money)}, {change(new_usd, old_usd)}",
+            f"{signed_usd(money)}, {change(new_usd, old_usd)}",
             "New minus old.",
         ),
     ]
@@ -198,7 +194,7 @@ def verdict_text(found: Rerating) -> str:
         return f"No event {what}: these cards give the same figures as the ledger."
     return (
         f"{count(found.events_changed)} of {count_of(found.events, 'event')} {what}: "
-        f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}."
+        f"{signed(found.delta_credits)} credits, {signed_usd(found.delta_usd)}."
     )
 
 
@@ -208,7 +204,7 @@ def total_line(found: Rerating) -> str:
     return (
         f"All {count_of(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
         f"{exact(new)} ({usd(new_usd)}) under these cards, difference {signed(found.delta_credits)} "
-        f"({_signed_usd(found.delta_usd)})."
+        f"({signed_usd(found.delta_usd)})."
     )
 
 
@@ -311,7 +307,7 @@ def csv_lines(found: Rerating) -> bytes:
 
 def apply_sentences(found: Rerating) -> list[str]:
     """What applying a re-rating means, in sentences."""
-    figures = f"{signed(found.delta_credits)} credits, {_signed_usd(found.delta_usd)}"
+    figures = f"{signed(found.delta_credits)} credits, {signed_usd(found.delta_usd)}"
     events = count_of(found.events_changed, "event")
     return [f"{events} would get new figures: {figures}.", HISTORY_KEPT, to_send_text(found), WAY_BACK]
 
@@ -333,5 +329,5 @@ def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
     return (
         f"Applied {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} "
         "credits, "
-        f"{_signed_usd(found.delta_usd)}. {to_send_text(found)}"
+        f"{signed_usd(found.delta_usd)}. {to_send_text(found)}"
     )

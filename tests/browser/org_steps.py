@@ -57,7 +57,7 @@ def credits_in(text: str) -> Decimal:
 def events_credits(page: Page) -> Decimal:
     """What the footer of Usage Events adds up to."""
     expect(page.get_by_role("heading", name="Usage Events", exact=True)).to_be_visible()
-    footer = page.locator("p", has_text=re.compile("of this filter:"))
+    footer = page.locator("p", has_text=re.compile("matching this filter:"))
     expect(footer).to_be_visible()
     settle(page)
     return credits_in(footer.inner_text())

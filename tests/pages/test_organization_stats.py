@@ -214,8 +214,9 @@ def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_eve
     # 150 + 600 + 150, 150 + 150, 150
     assert (shown["Credits"], shown["Amount"], shown["Events"]) == ("1,350", "$0.054", "6")
     assert (shown["Not yet in Stripe"], shown["Failed"]) == ("1,350", "300.00")
-    assert "**All 4 rows of this filter:** AI tokens 600.00 + Compute 750.00 + Storage 0 = **1,350.00 credits**" in (
-        texts(run)
+    assert (
+        "**All 4 rows matching this filter:** AI tokens 600.00 + Compute 750.00 + Storage 0 = **1,350.00 credits**"
+        in (texts(run))
     )
     assert links(run)["✓ reconciles to Usage Events: 1,350.00 credits"] == MONTH
     summary = wiring.service().summary(_params(), Principal("t", Role.ADMIN))

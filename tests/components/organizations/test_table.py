@@ -137,10 +137,10 @@ def test_a_header_turns_its_order_round_and_another_starts_with_the_largest():
 def test_the_footer_adds_up_every_row_of_the_search_and_says_of_how_much():
     whole = statistics(organization("org_a", "100.5"), organization("org_b", "20"), organization(None, "3"))
     everything = footer_text(whole.organizations, whole, searched=False)
-    assert everything.startswith("**All 3 rows of this filter:** AI tokens 123.50 + Compute 0 + Storage 0 = ")
+    assert everything.startswith("**All 3 rows matching this filter:** AI tokens 123.50 + Compute 0 + Storage 0 = ")
     assert "= **123.50 credits** · " in everything
     part = footer_text(whole.organizations[:1], whole, searched=True)
-    assert part.startswith("**All 1 organization of this filter:**")
+    assert part.startswith("**All 1 organization matching this filter:**")
     assert "**100.50 credits** of 123.50 in all" in part
     assert "Langfuse cost unknown" in part
 

@@ -131,7 +131,7 @@ def test_a_change_never_divides_by_nothing(now, before, text):
         (494, 25, 12_345, "12,326–12,345 of 12,345 events"),
         (1, 25, 1, "1–1 of 1 event"),
         (1, 25, 0, "no events"),
-        (9, 25, 30, "page 9 lies behind the last of 30 events"),
+        (9, 25, 30, "page 9 is past the last of 30 events"),
     ],
 )
 def test_the_rows_of_a_page_are_counted_for_people(page, limit, total, text):

@@ -101,7 +101,7 @@ def test_a_decision_tells_what_it_did_and_what_had_moved_on_by_then():
     assert decision_button(Action.RETRY, TWO, ONE) == "Retry 2 events: 1,000 credits ($0.04)"
     assert decision_text(preview, 2) == "2 events are pending again."
     assert decision_text(preview, 1) == (
-        "1 event is pending again. 1 event had changed since the preview and stay as they are."
+        "1 event is pending again. 1 event had changed since the preview and stays as it is."
     )
     assert decision_text(replace(preview, action=Action.HOLD), 2) == "2 events are on hold: 1,234.5 credits ($0.0494)."
 

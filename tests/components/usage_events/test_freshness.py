@@ -67,7 +67,7 @@ def test_the_end_is_told_with_what_it_brought():
 def test_the_end_tells_what_is_missing_and_what_was_not_looked_for():
     result = PullResult("v2", Window(READ_AT, NOW), missing_at_source=2, notes=("not all rows were looked for",))
     assert outcome_text(state(result=result), ALL) == (
-        "Langfuse has been read: nothing new. 2 events of that time are no longer in Langfuse. "
+        "Langfuse has been read: nothing new. 2 events from that time are no longer in Langfuse. "
         "Not all rows were looked for."
     )
     assert outcome_text(state(result=result), LIMITED) == "Langfuse has been read."
