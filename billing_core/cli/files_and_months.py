@@ -58,7 +58,7 @@ def add_commands(command: Command) -> None:
     add_filters(export)
     add_json(export)
 
-    bring = command("import", _import, "usage events, a rate card, a customer map or a bundle from a file")
+    bring = command("import", _import, "import usage events, a rate card, a customer map or a bundle from a file")
     bring.add_argument("file", metavar="FILE")
     bring.add_argument("--dry-run", action="store_true", help="preview only; nothing is changed")
     bring.add_argument("--skip-bad-rows", action="store_true", help="import the good rows of a file that has bad ones")
@@ -72,7 +72,7 @@ def add_commands(command: Command) -> None:
     rerate = command(
         "rerate",
         _rerate,
-        "what past usage would have cost under another card, or whom it would bill under the current settings",
+        "show what past usage would have cost under another card, or whom it would bill under the current settings",
     )
     by = rerate.add_mutually_exclusive_group(required=True)
     by.add_argument(
@@ -88,7 +88,12 @@ def add_commands(command: Command) -> None:
     close = command("close", _close, "freeze a month with a manifest")
     close.add_argument("period", metavar="PERIOD", help="such as 2026-10, in BILLING_TIMEZONE")
     close.add_argument(
-        "--accept", action="append", nargs="+", default=[], metavar="CAUSE", help="close although this blocks it"
+        "--accept",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="CAUSE",
+        help="close although this cause is unresolved",
     )
     close.add_argument("--reason", default="", metavar="TEXT", help="why it is accepted; recorded in the manifest")
     add_json(close)

@@ -142,11 +142,11 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    pull = command("pull", _pull, "Langfuse → rated usage events in the ledger")
+    pull = command("pull", _pull, "read usage from Langfuse and rate it into the ledger")
     add_window(pull)
     add_json(pull)
 
-    events = command("events", _events, "one page of usage events, as the dashboard shows it")
+    events = command("events", _events, "list one page of usage events, as the dashboard shows it")
     add_window(events)
     add_filters(events)
     events.add_argument("--sort", metavar="FIELD")
@@ -158,32 +158,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_json(events)
 
-    push = command("push", _push, "unsent, settled credits → Stripe meter events, exactly once")
+    push = command("push", _push, "send unsent, settled credits to Stripe as meter events, exactly once")
     push.add_argument("--dry-run", action="store_true", help="print the exact requests; nothing is sent or stored")
     add_json(push)
 
-    reconcile = command("reconcile", _reconcile, "Langfuse ↔ ledger ↔ Stripe, per customer and UTC day")
+    reconcile = command("reconcile", _reconcile, "compare Langfuse, ledger and Stripe per customer and UTC day")
     add_window(reconcile)
     reconcile.add_argument("--only-differences", action="store_true", help="leave out days on which all sources agree")
     add_json(reconcile)
 
-    stats = command("stats", _stats, "organization statistics: credits, cost, chats, people, latency, errors")
+    stats = command("stats", _stats, "show organization statistics: credits, cost, chats, users, latency, errors")
     add_window(stats)
-    stats.add_argument("--organization", action="append", metavar="O", help="repeat for any of several")
+    stats.add_argument("--organization", action="append", metavar="O", help="repeat to match any of several")
     add_json(stats)
 
     notices = command("notices", _notices, "raise, deliver and list notices of reached limits")
     add_json(notices)
 
-    status = command("status", _status, "plan, subscription, period and upcoming invoice of a Stripe customer")
+    status = command("status", _status, "show plan, subscription, period and upcoming invoice of a Stripe customer")
     status.add_argument("customer_id", metavar="CUSTOMER_ID")
     add_json(status)
 
-    explain = command("explain", _explain, "how an event's credits came about, step by step")
+    explain = command("explain", _explain, "explain how an event's credits came about, step by step")
     explain.add_argument("event_id", metavar="EVENT_ID")
     add_json(explain)
 
-    lint = command("lint", _lint, "events to check: tokens without a price, odd credits, implausible latency")
+    lint = command("lint", _lint, "find events to check: tokens without a price, odd credits, implausible latency")
     add_window(lint)
     add_filters(lint)
     add_json(lint)
@@ -191,10 +191,10 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(command)
     add_backup_commands(command)
 
-    _add_accounts(commands, "users", _users, "sign-in accounts", ("list", "remove", "set-password"))
-    _add_accounts(commands, "tokens", _tokens, "HTTP API tokens", ("list", "revoke"))
+    _add_accounts(commands, "users", _users, "manage sign-in accounts", ("list", "remove", "set-password"))
+    _add_accounts(commands, "tokens", _tokens, "manage HTTP API tokens", ("list", "revoke"))
 
-    sandbox = command("sandbox", _sandbox, "a local stand-in for Langfuse and Stripe")
+    sandbox = command("sandbox", _sandbox, "run a local stand-in for Langfuse and Stripe")
     sandbox.add_argument("--host", default="127.0.0.1")
     sandbox.add_argument("--port", type=int, default=8700)
     sandbox.add_argument("--seed", type=int, default=1)
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     sandbox.add_argument("--days", type=int, default=30)
     sandbox.add_argument("--mode", choices=("v4", "v3", "dual"), default="v4", help="which Langfuse APIs it offers")
 
-    bench = command("bench", _bench, "the benchmark table of docs/benchmarks.md")
+    bench = command("bench", _bench, "measure the benchmark table of docs/benchmarks.md")
     bench.add_argument("--events", type=int, default=1_000_000)
     add_json(bench)
     return parser

@@ -40,7 +40,7 @@ def add_window(parser: argparse.ArgumentParser) -> None:
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     for name in FILTERS:
-        parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat for any of several")
+        parser.add_argument(f"--{name}", action="append", metavar="VALUE", help="repeat to match any of several")
     parser.add_argument(
         "--without",
         action="append",
