@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from billing_core.organizations.anomalies import Anomaly
 from billing_core.organizations.table import label
-from components.organizations.texts import signed_amount
+from components.organizations.formats import signed_amount
 from components.shared.chart import base_figure
 from components.shared.colours import Shade
 from components.usage_events.charts import label_of

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from billing_core.organizations.anomalies import Anomaly, PeriodAnomaly
 from billing_core.organizations.table import label
-from components.organizations.texts import amount, anomaly_word, mark_text, range_text, signed_amount
+from components.organizations.formats import amount, range_text, signed_amount
+from components.organizations.texts import anomaly_word, mark_text
 from components.shared.formats import UNKNOWN, usd
 
 

@@ -13,15 +13,14 @@ from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
 from components.organizations import texts
+from components.organizations.formats import left_text, percent_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_rows import events_query, is_about
 from components.organizations.names import names as names_of
 from components.organizations.texts import (
     LIMITS_NOTE,
     age_text,
-    left_text,
     pace_text,
-    percent_text,
     plan_text,
     share_text,
     shared_text,

@@ -15,15 +15,8 @@ from billing_core.organizations.limits import Limit, PlanTotal, percent_of
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
 from billing_core.values.counts import count_of
-from components.organizations.texts import (
-    NO_CUSTOMER,
-    delivery_text,
-    percent,
-    percent_text,
-    plan_text,
-    runs_out_text,
-    state_words,
-)
+from components.organizations.formats import percent, percent_text
+from components.organizations.texts import NO_CUSTOMER, delivery_text, plan_text, runs_out_text, state_words
 from components.shared.formats import UNKNOWN, count, credits_text, exact, moment
 from components.shared.periods import Period
 

@@ -18,6 +18,7 @@ from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
+from components.organizations.formats import left_text
 from components.organizations.limit_rows import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -29,7 +30,7 @@ from components.organizations.limit_rows import (
 from components.organizations.names import names as names_of
 from components.organizations.query import LAST_PART
 from components.organizations.state import go_to_events, open_organization
-from components.organizations.texts import left_text, pace_text, plan_text, shared_text, subscription_text, used_text
+from components.organizations.texts import pace_text, plan_text, shared_text, subscription_text, used_text
 from components.shared import sign_in
 from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
 from components.shared.formats import moment

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
-from fractions import Fraction
+from datetime import datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly, UsualRange
+from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly
 from billing_core.organizations.drivers import SLOPE_DAYS, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
 from billing_core.organizations.limits import Limit
@@ -18,6 +16,7 @@ from billing_core.organizations.table import label
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.values.counts import count_of
+from components.organizations.formats import amount, percent, percent_text, signed_amount
 from components.shared.formats import UNKNOWN, ago, credits_text, day_text, exact, moment
 from components.stripe_sync.texts import amounts_text
 
@@ -111,24 +110,6 @@ PER_DAY = "Over the days of the period."
 CHANGE_NOTE = "In credits, compared with the previous period of equal length."
 CUSTOMERS_NOTE = "Stripe customers that the organization's events are billed to; sorted by how many there are."
 TABLE_CSV_NOTE = "Every row of this table with exact figures, in this order."
-
-
-CENT = Decimal("0.01")
-
-
-def amount(value: Decimal) -> str:
-    """Credits of a range or a part as text: two decimals are enough for people, the CSV has every digit."""
-    return credits_text(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
-
-
-def signed_amount(value: Decimal) -> str:
-    """A part of a difference in credits as text, with its sign."""
-    return f"+{amount(value)}" if value > 0 else amount(value)
-
-
-def range_text(expected: UsualRange) -> str:
-    """A usual range as text: `7,500.00 – 12,500.00`."""
-    return f"{amount(expected.low)} – {amount(expected.high)}"
 
 
 def anomaly_word(row: Anomaly | PeriodAnomaly) -> str:
@@ -238,20 +219,6 @@ LONGEST_NAME = 60
 """Characters of a name inside a sentence."""
 
 
-WHOLE = Decimal(1)
-
-
-TENTH = Decimal("0.1")
-
-
-def percent(share: Decimal | Fraction) -> str:
-    """A share as percent: `0.0912` → `9.1 %`, `0.42` → `42 %`."""
-    value = Decimal(share.numerator) / Decimal(share.denominator) * 100 if isinstance(share, Fraction) else share * 100
-    places = TENTH if abs(value) < 10 else WHOLE
-    text = f"{value.quantize(places, ROUND_HALF_EVEN):,}"
-    return f"{text.removesuffix('.0')} %".replace("-", "−")
-
-
 def interval_text(found: Forecast) -> str:
     """The 80 % interval of the sum at the period's end, in words."""
     if found.low == found.high:
@@ -321,12 +288,6 @@ LIMITS_NOTE = (
 )
 
 
-HOUR = timedelta(hours=1)
-
-
-DAY = timedelta(days=1)
-
-
 NO_PLAN = "no subscription"
 
 
@@ -335,11 +296,6 @@ NO_CUSTOMER = "no customer"
 
 NAMED = 5
 """Organizations of a shared customer that are named."""
-
-
-def percent_text(value: Decimal | None) -> str:
-    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
-    return UNKNOWN if value is None else f"{exact(value)} %"
 
 
 def plan_text(limit: Limit) -> str:
@@ -392,17 +348,6 @@ def shared_text(limit: Limit, names: Mapping[str, str]) -> str:
     others = limit.shared_with
     named = ", ".join(label(other, names) for other in others[:NAMED])
     return f"{named} and {len(others) - NAMED:,} more" if len(others) > NAMED else named
-
-
-def left_text(left: timedelta | None) -> str:
-    """The time left in a period: `12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
-    if left is None:
-        return UNKNOWN
-    if left <= timedelta():
-        return "over"
-    if left >= 2 * DAY:
-        return f"{left // DAY:,} days"
-    return f"{left // HOUR} h" if left >= HOUR else f"{left // timedelta(minutes=1)} min"
 
 
 def age_text(read_at: datetime | None, now: datetime, zone: ZoneInfo) -> str:

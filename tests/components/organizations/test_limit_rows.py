@@ -13,6 +13,7 @@ from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast, 
 from billing_core.organizations.limits import Limit, by_plan
 from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
+from components.organizations.formats import left_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_panel import bullet_text, legend_text
 from components.organizations.limit_rows import (
@@ -27,7 +28,6 @@ from components.organizations.limit_table import scale_of
 from components.organizations.texts import (
     age_text,
     delivery_text,
-    left_text,
     pace_text,
     plan_text,
     share_text,

@@ -1,0 +1,52 @@
+"""Numbers of the Organization Stats page as text: credits of a range, shares, percentages, time left."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
+
+from billing_core.organizations.anomalies import UsualRange
+from components.shared.formats import UNKNOWN, credits_text, exact
+
+CENT, TENTH, WHOLE = Decimal("0.01"), Decimal("0.1"), Decimal(1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def amount(value: Decimal) -> str:
+    """Credits of a range or a part as text: two decimals are enough for people, the CSV has every digit."""
+    return credits_text(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
+
+
+def signed_amount(value: Decimal) -> str:
+    """A part of a difference in credits as text, with its sign."""
+    return f"+{amount(value)}" if value > 0 else amount(value)
+
+
+def range_text(expected: UsualRange) -> str:
+    """A usual range as text: `7,500.00 – 12,500.00`."""
+    return f"{amount(expected.low)} – {amount(expected.high)}"
+
+
+def percent(share: Decimal | Fraction) -> str:
+    """A share as percent: `0.0912` → `9.1 %`, `0.42` → `42 %`."""
+    value = Decimal(share.numerator) / Decimal(share.denominator) * 100 if isinstance(share, Fraction) else share * 100
+    places = TENTH if abs(value) < 10 else WHOLE
+    text = f"{value.quantize(places, ROUND_HALF_EVEN):,}"
+    return f"{text.removesuffix('.0')} %".replace("-", "−")
+
+
+def percent_text(value: Decimal | None) -> str:
+    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
+    return UNKNOWN if value is None else f"{exact(value)} %"
+
+
+def left_text(left: timedelta | None) -> str:
+    """The time left in a period: `12 days`, `5 h`, `9 min`, `over`; whole units, cut."""
+    if left is None:
+        return UNKNOWN
+    if left <= timedelta():
+        return "over"
+    if left >= 2 * DAY:
+        return f"{left // DAY:,} days"
+    return f"{left // HOUR} h" if left >= HOUR else f"{left // timedelta(minutes=1)} min"
