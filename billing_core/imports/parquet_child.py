@@ -49,6 +49,9 @@ _TEXTS = (
 LONGEST_FIXED = 64
 """Bytes of a value of fixed width; a decimal has at most 32."""
 
+LONGEST_LIST = 2 * 1024 * 1024
+"""Bytes. Writers list the values of a column up to one megabyte, roughly."""
+
 MOST_TIMES = 1_000
 """A file may unpack to so many times its bytes. Exports do so ten times; without a bound, a small one takes hours."""
 
@@ -101,18 +104,33 @@ def _end(row: int, field: str, reason: str) -> None:
     sys.exit(2)
 
 
+def listed_columns(metadata: pq.FileMetaData) -> list[str]:
+    """The columns that are read as lists of values: those whose bytes are a list and places in it, in every row group.
+
+    A writer gives up listing when there are many values. Arrow would go on, and keep every value it ever saw.
+    """
+    plain: set[str] = set()
+    found: set[str] = set()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            is_listed = (
+                chunk.has_dictionary_page and chunk.total_uncompressed_size < 4 * chunk.num_values + LONGEST_LIST
+            )
+            (found if is_listed else plain).add(chunk.path_in_schema)
+    return sorted(found - plain)
+
+
 def _pieces(path: str, metadata: pq.FileMetaData, rows: int) -> Iterator[pa.RecordBatch]:
     """The rows, as many at once as stay small as text."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    listed = {
-        chunk.path_in_schema
-        for group in groups
-        for chunk in map(group.column, range(group.num_columns))
-        if chunk.has_dictionary_page
-    }
     most, unpacked, first = max(Path(path).stat().st_size * MOST_TIMES, FREE), 0, 1
     with pq.ParquetFile(
-        path, metadata=metadata, read_dictionary=list(listed), buffer_size=1 << 16, pre_buffer=False, **PARQUET_LIMITS
+        path,
+        metadata=metadata,
+        read_dictionary=listed_columns(metadata),
+        buffer_size=1 << 16,
+        pre_buffer=False,
+        **PARQUET_LIMITS,
     ) as table:
         for number, group in enumerate(groups):
             fitting = LARGEST_PIECE * group.num_rows // max(group.total_byte_size, 1)

@@ -18,6 +18,7 @@ from billing_core.exports.parquet_file import write_parquet
 from billing_core.exports.source import RowSource
 from billing_core.imports.bounds import Unusable
 from billing_core.imports.detection import detect_file
+from billing_core.imports.parquet_child import listed_columns
 from billing_core.imports.parquet_file import pieces
 from billing_core.imports.readers import batches
 from billing_core.types import FLAT_FIELDS
@@ -93,6 +94,12 @@ def test_few_rows_of_long_texts_are_read_a_few_at_a_time_and_none_is_lost(tmp_pa
     assert [one for batch in found for one in batch.columns["id"].to_pylist()] == ids
     assert [one for batch in found for one in batch.numbers] == list(range(1, 3_001))
     assert max(sum(column.nbytes for column in batch.columns.values()) for batch in found) < 20_000_000
+
+
+def test_a_column_whose_values_are_too_many_to_list_is_not_read_as_a_list_of_them(tmp_path):
+    ids = pc.binary_join_element_wise("trace-of-some-length", pa.array(range(100_000)).cast(pa.string()), "-")
+    pq.write_table(pa.table({"id": ids, "user_id": repeated("x" * 500_000, 100_000)}), tmp_path / "f")
+    assert listed_columns(pq.read_metadata(tmp_path / "f")) == ["user_id"]
 
 
 def test_an_export_of_ours_is_read_even_if_no_column_ever_repeats_a_value(tmp_path):
