@@ -137,7 +137,7 @@ def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it
     assert manifest["closed_by"] == "fay"
 
     page.get_by_role("button", name="Verify", exact=True).click()
-    expect(page.get_by_text(f"{name}  is unchanged since it was closed.")).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    expect(page.get_by_text(f"{name} is unchanged since it was closed.")).to_be_visible(timeout=WORK_TIMEOUT_MS)
     assert faults(page) == {}
 
     page.get_by_role("button", name="Reopen…").click()
@@ -191,7 +191,7 @@ def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserCo
     dialog.get_by_role("textbox").fill(number)
     dialog.get_by_role("textbox").press("Enter")
     dialog.get_by_role("button", name=f"Apply to {number} events").click()
-    expect(page.get_by_text(re.compile(rf"Booked .*: {number} events"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
+    expect(page.get_by_text(re.compile(rf"Applied .*: {number} events"))).to_be_visible(timeout=WORK_TIMEOUT_MS)
     page.close()
 
 
