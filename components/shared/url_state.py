@@ -51,7 +51,8 @@ class UrlState(Generic[S]):
         return self.codec.parse(self._raw())
 
     def _raw(self) -> dict[str, list[str]]:
-        return {name: st.query_params.get_all(name) for name in self.codec.parameters()}
+        mine = set(self.codec.parameters())
+        return {name: st.query_params.get_all(name) for name in st.query_params if name in mine}
 
     def write(self, state: S) -> None:
         """Change the state; parameters of the URL that are not this view's stay."""
@@ -59,7 +60,7 @@ class UrlState(Generic[S]):
             st.session_state[self._kept] = state
             return
         own, now = self._raw(), self.codec.render(state)
-        if now != {name: values for name, values in own.items() if values}:
+        if now != own:
             others = {name: st.query_params.get_all(name) for name in st.query_params if name not in own}
             st.query_params.from_dict({**others, **now})  # at once: one step of the browser's "Back"
 
