@@ -207,6 +207,9 @@ def test_a_bar_of_a_day_shows_that_day(analyst: Page):
     (day,) = query["first_day"]
     wait_for_first_cell(analyst, 2, day, part=True)
     assert {text[:10] for text in cells(analyst, 2, 3)} == {day}
+    analyst.go_back()  # three parameters, one step
+    wait_for_address(analyst, {})
+    wait_for_first_cell(analyst, 4, "e01")
 
 
 def test_details_open_from_the_row_and_from_the_address_and_close_again(analyst: Page):
