@@ -21,7 +21,7 @@ from tests.examples import examples
 from tests.stripe_sync.push.stripe_server import StripeServer
 from tests.stripe_sync.push.world import FLAT, HALF_PAST, ON_THE_HOUR, START, SWITCHES, World
 
-EXAMPLES = int(os.environ.get("PUSHING_EXAMPLES", examples(12)))
+EXAMPLES = int(os.environ.get("PUSHING_EXAMPLES", examples(5)))
 STEPS = int(os.environ.get("PUSHING_STEPS", "25"))
 TIMEOUT = 0 if "PUSHING_EXAMPLES" in os.environ else 600
 
