@@ -28,6 +28,7 @@ from billing_core.rating.card import RateCardFile, load_rate_cards
 from billing_core.rating.events import Policy
 from billing_core.rerating.service import ReratingService
 from billing_core.runtime.clock import Clock, now
+from billing_core.saved_views.service import SavedViewService
 from billing_core.settings import Settings
 from billing_core.stripe_sync.service import ConnectStripe, StripeSyncService
 from billing_core.types import GetUsageEventsParams, UsageEventsResponse
@@ -75,6 +76,7 @@ class BillingService:
             settings, self._ledger, self._cards, self.organizations.directory, lambda: self._policy, clock
         )
         self.trail = AuditService(self._ledger, settings.zone)
+        self.views = SavedViewService(self._ledger, clock)
         self.events = UsageEventsService(self._ledger, settings.zone, clock)
         self.pulls = PullService(
             settings, self._ledger, self._cards, lambda: self._policy, self._connect, self._after_pull, clock

@@ -207,7 +207,28 @@ _POLICIES = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _STRIPE, _ORGANIZATIONS, _CLOSES, _SENT_ELSEWHERE, _POLICIES)
+_SAVED_VIEWS = (
+    """
+    CREATE TABLE saved_views (
+        id VARCHAR, owner VARCHAR, name VARCHAR, page VARCHAR, query VARCHAR, shared_with VARCHAR, changed_at TIMESTAMP
+    )
+    """,
+    """
+    CREATE TABLE start_views (
+        person VARCHAR, view_id VARCHAR
+    )
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _FIRST,
+    _STRIPE,
+    _ORGANIZATIONS,
+    _CLOSES,
+    _SENT_ELSEWHERE,
+    _POLICIES,
+    _SAVED_VIEWS,
+)
 """Statements of each change; the first makes schema 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
