@@ -14,6 +14,7 @@ from billing_core.usage_events.model import Summary
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.data_grid import paging as paging_row
+from components.shared.saved_views import open_start_view
 from components.usage_events.chart_panel import chart_panel
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
@@ -82,8 +83,9 @@ principal = sign_in.guard()
 with stop_on_error():
     service = wiring.service()
     service.check_mode()
+    open_start_view(service, principal, "usage_events")
     unpin_after_refresh()
-    is_running = title_row("Usage Events", service, principal)
+    is_running = title_row("Usage Events", service, principal, (URL, "usage_events"))
     zone = service.settings.zone
     pin = current_pin(service, zone)
     if pin.as_of == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -18,6 +19,8 @@ from components.shared import sign_in
 from components.shared.formats import ago
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
+from components.shared.saved_views import saved_views
+from components.shared.url_state import UrlState
 from components.usage_events import texts
 from components.usage_events.state import unpin, unpin_if_younger
 
@@ -75,8 +78,13 @@ def outcome_text(state: PullState, principal: Principal) -> str:
     return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in (*said, *state.result.notes))
 
 
-def title_row(title: str, service: BillingService, principal: Principal) -> bool:
-    """Draw title, freshness, refresh button, what runs now and what is missing; returns whether a pull is running.
+def title_row(
+    title: str, service: BillingService, principal: Principal, views: tuple[UrlState[Any], str] | None = None
+) -> bool:
+    """Draw title, freshness, saved views, refresh button, what runs now and what is missing.
+
+    views: The page's URL state and file name, where its views can be saved.
+
     Returns whether a pull is running.
     """
     freshness = service.freshness()
@@ -85,6 +93,8 @@ def title_row(title: str, service: BillingService, principal: Principal) -> bool
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(title, anchor=False, width="stretch")
         st.caption(plain(stamp(freshness.last_success, service.now(), service.settings.zone)), width="content")
+        if views is not None:
+            saved_views(service, principal, *views)
         st.button(
             "Refresh from Langfuse",
             icon=":material/refresh:",
