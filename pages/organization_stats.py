@@ -15,6 +15,7 @@ from components.organizations.names import names
 from components.organizations.overview import overview
 from components.organizations.page import organization_page
 from components.organizations.query import Address, OrganizationView, question
+from components.organizations.risk import risk_tile
 from components.organizations.state import URL, PinnedState, current_pin, follow
 from components.shared import sign_in
 from components.shared.url_state import sync_address
@@ -37,7 +38,7 @@ def figures(
     elif view is OrganizationView.CHARTS:
         charts_view(service, params, statistics, called)
     else:
-        overview(statistics, called, params, address, pin.at, zone)
+        overview(statistics, called, params, address, pin.at, zone, risk_tile(service, principal))
 
 
 def show(service: BillingService, principal: Principal, address: Address, pin: PinnedState) -> None:

@@ -95,6 +95,20 @@ class Figures:
         return EXACT.subtract(self.known_cost_amount_usd, self.borne_cost_usd)
 
     @property
+    def amount_without_cost_usd(self) -> Decimal | None:
+        """The US dollars of events whose cost is unknown: part of the amount, not of the margin."""
+        if self.known_cost_amount_usd is None:
+            return None
+        return EXACT.subtract(self.amount_usd, self.known_cost_amount_usd)
+
+    @property
+    def own_keys_cost_usd(self) -> Decimal | None:
+        """The cost in US dollars that customers bore themselves, with keys of their own: part of the cost, not ours."""
+        if self.cost_usd is None or self.borne_cost_usd is None:
+            return None
+        return EXACT.subtract(self.cost_usd, self.borne_cost_usd)
+
+    @property
     def latency_average(self) -> Decimal | None:
         """The average latency in seconds, over all events, to the microsecond."""
         return None if not self.events else (self.latency_sum / self.events).quantize(MICROSECOND, ROUND_HALF_EVEN)

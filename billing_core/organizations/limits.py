@@ -129,6 +129,12 @@ class Limit:
         return reached(self.used, self.included, thresholds)
 
 
+def at_risk(limits: Iterable[Limit], thresholds: Sequence[int]) -> tuple[str, ...]:
+    """The customers that have reached the lowest of the thresholds (percent of what their plan includes), sorted."""
+    lowest = sorted(thresholds)[:1]
+    return tuple(sorted({one.customer_id for one in limits if one.customer_id and one.reached(lowest)}))
+
+
 @dataclass(frozen=True, slots=True)
 class PlanTotal:
     """The totals of one plan's customers; each counts once, however many organizations it pays for.

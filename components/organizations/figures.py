@@ -12,7 +12,7 @@ from typing import Any
 
 from billing_core.organizations.figures import MEANINGS, Figures
 from billing_core.organizations.table import Value, figure, margin_share
-from components.shared.formats import UNKNOWN, compact, count, credits_text, duration, exact, usd
+from components.shared.formats import UNKNOWN, change, compact, count, credits_text, duration, exact, usd
 
 TENTH = Decimal("0.1")
 
@@ -29,6 +29,18 @@ def percent(part: Decimal | None) -> str:
         return "under 0.1 %" if part > 0 else "just below 0 %"
     text = f"{abs(shown):,}".removesuffix(".0")
     return f"{'−' if shown < 0 else ''}{text} %"
+
+
+def points(now: Value, before: Value) -> str:
+    """How a share moved against the period before, in percentage points: `+1.2 pp`."""
+    if now is None or before is None:
+        return UNKNOWN
+    if now == before:
+        return "unchanged"
+    moved = ((Decimal(now) - Decimal(before)) * 100).quantize(TENTH, ROUND_HALF_EVEN)
+    if moved == 0:
+        return "less than ±0.1 pp"
+    return f"{'+' if moved > 0 else '−'}{abs(moved):,} pp"
 
 
 def short_duration(seconds: Decimal | None) -> str:
@@ -76,6 +88,10 @@ class FigureKind:
     meaning: str
     width: int
     growth_is_bad: bool = False
+
+    def moved(self, now: Value, before: Value) -> str:
+        """How the figure moved against the period before: in percent, shares in percentage points."""
+        return points(now, before) if self.cell is percent else change(now, before)
 
 
 Writers = tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], str]]
@@ -160,11 +176,11 @@ KINDS = (
 )
 """Every figure, in the order of tiles, columns and comparisons."""
 
-TILES = (
+FIRST = ("amount_usd", "cost_usd", "margin_usd", "unsynced_credits")
+"""The figures that stand above everything; customers at risk, which no event counts, stand beside them."""
+
+MORE = (
     "credits_total",
-    "amount_usd",
-    "cost_usd",
-    "margin_usd",
     "margin_share",
     "events",
     "chats",
@@ -175,10 +191,9 @@ TILES = (
     "latency_seconds_average",
     "latency_seconds_p95",
     "error_share",
-    "unsynced_credits",
     "failed_credits",
 )
-"""The figures that stand above the table."""
+"""The figures behind "More figures"."""
 
 _BY_FIELD = {kind.field: kind for kind in KINDS}
 

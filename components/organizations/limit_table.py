@@ -13,7 +13,7 @@ import streamlit as st
 
 from billing_core.access import Role
 from billing_core.organizations.forecast import Forecast, NotEnough
-from billing_core.organizations.limits import Limit
+from billing_core.organizations.limits import Limit, at_risk
 from billing_core.organizations.table import label
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
@@ -29,13 +29,14 @@ from components.organizations.limit_rows import (
 )
 from components.organizations.names import names as names_of
 from components.organizations.query import LAST_PART
+from components.organizations.risk import AT_RISK
 from components.organizations.state import go_to_events, open_organization
 from components.organizations.texts import pace_text, plan_text, shared_text, subscription_text, used_text
 from components.shared import sign_in
 from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
 from components.shared.formats import moment
 from components.shared.notice import plain
-from components.shared.url_codec import Codec, number, one_of, text
+from components.shared.url_codec import Codec, flag, number, one_of, text
 from components.shared.url_state import UrlState
 from components.shared.widgets import quiet
 
@@ -57,6 +58,7 @@ class LimitsView:
     search: str = ""
     plan: str = ""
     sort: str = DEFAULT_SORT
+    at_risk: bool = False
     page: int = 1
 
 
@@ -64,8 +66,14 @@ URL = UrlState(
     "org-limits",
     Codec(
         LimitsView(),
-        {"search": text(), "plan": text(), "sort": one_of(tuple(SORTS)), "page": number(1, LAST_PART)},
-        {"search": "find", "plan": "limits_plan", "sort": "limits_by", "page": "part"},
+        {
+            "search": text(),
+            "plan": text(),
+            "sort": one_of(tuple(SORTS)),
+            "at_risk": flag(),
+            "page": number(1, LAST_PART),
+        },
+        {"search": "find", "plan": "limits_plan", "sort": "limits_by", "at_risk": AT_RISK, "page": "part"},
     ),
 )
 
@@ -93,7 +101,10 @@ def _table(service: BillingService) -> None:
         plans = sorted({plan_text(row) for row in rows})
         view = URL.current()
         plan = view.plan if view.plan in plans else None
-        _controls(plans)
+        _controls(plans, min(service.settings.limit_thresholds))
+        if view.at_risk:
+            risky = at_risk(rows, service.settings.limit_thresholds)
+            rows = tuple(row for row in rows if row.customer_id in risky)
         found = arranged(rows, names, now, find=view.search, plan=plan, sort=view.sort)
         if not found:
             st.info(texts.NOT_FOUND, icon=":material/search_off:")
@@ -117,12 +128,13 @@ def _bars(shown: Sequence[Limit]) -> str:
     return f"Bars end at {scale_of(shown)} %."
 
 
-def _controls(plans: Sequence[str]) -> None:
+def _controls(plans: Sequence[str], threshold: int) -> None:
     URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-limits-controls"):
         URL.search_box("Organization, customer, plan or state")
         URL.selectbox("plan", "Plan", ["", *plans], width=180, format_func=lambda plan: plan or "All plans")
         URL.selectbox("sort", "Sort by", list(SORTS), width=200, format_func=lambda name: SORTS[name].label)
+        URL.toggle("at_risk", "At risk only", help=texts.AT_RISK_NOTE.format(threshold=threshold))
 
 
 def _grid(

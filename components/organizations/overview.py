@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,31 +10,48 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from billing_core.organizations.figures import Figures, Statistics
-from billing_core.types import GetUsageEventsParams
+from billing_core.types import GetUsageEventsParams, SyncStatus
 from components.organizations import texts
+from components.organizations.bridge import margin_line
 from components.organizations.compare import compare_panel
-from components.organizations.figures import TILES, kind_of
+from components.organizations.figures import FIRST, MORE, kind_of, short_duration
 from components.organizations.movers import movers_panel
 from components.organizations.query import Address, events_of
+from components.organizations.state import URL
 from components.organizations.table import organizations_table
-from components.shared.formats import NOTHING_EARLIER, change, credits_text, moment
-from components.shared.links import usage_link
-from components.shared.metric_tiles import MetricTile, metric_tiles
+from components.shared.formats import NOTHING_EARLIER, credits_text, moment
+from components.shared.links import USAGE_PAGE, usage_link
+from components.shared.metric_tiles import MetricTile, TileLink, metric_tiles
 from components.shared.notice import plain
+from components.usage_events.state import CODEC as EVENTS
+from components.usage_events.state import EventsView
+
+STATUSES: Mapping[str, tuple[SyncStatus, ...]] = {
+    "unsynced_credits": (SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR),
+    "failed_credits": (SyncStatus.ERROR,),
+}
+"""Figures that count the events of some statuses only: the filter of Usage Events that shows exactly these."""
 
 
-def tiles_of(now: Figures, previous: Figures | None) -> list[MetricTile]:
-    """The header figures as tiles, each with its change against the period before, if there is one."""
-    return [_tile(field, now, previous) for field in TILES]
+def tiles_of(
+    fields: Sequence[str], now: Figures, previous: Figures | None, query: Mapping[str, Any] | None = None
+) -> list[MetricTile]:
+    """Figures as tiles, each with its change against the period before, if there is one; `query` asks Usage Events
+    for the events of all of them.
+    """
+    return [_tile(field, now, previous, query) for field in fields]
 
 
-def _tile(field: str, now: Figures, previous: Figures | None) -> MetricTile:
+def _tile(field: str, now: Figures, previous: Figures | None, query: Mapping[str, Any] | None) -> MetricTile:
     kind = kind_of(field)
     value = kind.value(now)
     before = None if previous is None else kind.value(previous)
     moved = None
     if previous is not None:
-        moved = change(value, before) if previous.events else NOTHING_EARLIER
+        moved = kind.moved(value, before) if previous.events else NOTHING_EARLIER
+    link = None
+    if query is not None and value and field in STATUSES:
+        link = TileLink(texts.SHOW_EVENTS, USAGE_PAGE, {**query, "status": [one.value for one in STATUSES[field]]})
     return MetricTile(
         label=kind.label,
         value=kind.tile(value),
@@ -43,12 +60,46 @@ def _tile(field: str, now: Figures, previous: Figures | None) -> MetricTile:
         moved=moved,
         before=kind.exact(before) if previous is not None and previous.events else None,
         growth_is_bad=kind.growth_is_bad,
+        link=link,
     )
 
 
-def figure_tiles(now: Figures, previous: Figures | None) -> None:
-    """Draw the header figures as tiles, as many side by side as the screen holds."""
-    metric_tiles(tiles_of(now, previous), key="org-tiles")
+def first_figures(
+    now: Figures, previous: Figures | None, query: Mapping[str, Any], beside: Sequence[MetricTile] = ()
+) -> None:
+    """Draw the figures that a page opens with, and the line that leads from the amount to the margin."""
+    metric_tiles([*tiles_of(FIRST, now, previous, query), *beside], key="org-tiles")
+    st.caption(plain(margin_line(now)))
+
+
+def more_figures(now: Figures, previous: Figures | None, query: Mapping[str, Any]) -> bool:
+    """Draw the fold with all other figures; whether it is open, which the URL says, so that it stays so.
+
+    What it holds is worked out only then.
+    """
+    address = URL.current()
+    fold = st.expander(
+        texts.MORE_FIGURES,
+        expanded=address.more or bool(address.compare),
+        icon=":material/unfold_more:",
+        **URL.bound("more"),
+    )
+    if not fold.open:
+        return False
+    with fold:
+        metric_tiles(tiles_of(MORE, now, previous, query), key="org-more-tiles")
+        with st.container(horizontal=True, vertical_alignment="center", key="org-latency"):
+            st.caption(plain(latency_text(now)), width="content")
+            usage_link(texts.LONGEST_FIRST, **{**query, **EVENTS.render(EventsView(sort="latency_seconds"))})
+    return True
+
+
+def latency_text(figures: Figures) -> str:
+    """What the average latency beside the 95th percentile says of the longest traces."""
+    average, most = figures.latency_average, figures.latency_p95
+    if average is None or most is None or average <= most:
+        return texts.LATENCY_EVEN
+    return texts.LATENCY_STRETCHED.format(average=short_duration(average), p95=short_duration(most))
 
 
 def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsageEventsParams) -> str:
@@ -88,15 +139,18 @@ def overview(
     address: Address,
     at: datetime,
     zone: ZoneInfo,
+    risk: MetricTile,
 ) -> None:
-    """Draw everything about all organizations of a period."""
-    figure_tiles(statistics.total, statistics.previous_total)
+    """Draw everything about all organizations of a period: five figures, the table, and the rest behind a fold."""
+    query = events_of(address)
+    first_figures(statistics.total, statistics.previous_total, query, [risk])
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
         st.caption(plain(period_text(address, at, zone, params)), width="content")
-        tie_out(statistics.total.credits.total, events_of(address), ties_out=statistics.ties_out)
+        tie_out(statistics.total.credits.total, query, ties_out=statistics.ties_out)
     if not statistics.organizations:
         st.info(texts.NO_EVENTS_IN_PERIOD, icon=":material/event_busy:")
         return
     organizations_table(statistics, names, params)
-    compare_panel(statistics, names, zone.key)
-    movers_panel(statistics, names)
+    if more_figures(statistics.total, statistics.previous_total, query):
+        compare_panel(statistics, names, zone.key)
+        movers_panel(statistics, names)

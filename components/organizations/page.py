@@ -21,7 +21,7 @@ from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.overview import figure_tiles, period_text, tie_out
+from components.organizations.overview import first_figures, more_figures, period_text, tie_out
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
 from components.shared import texts as shared_texts
@@ -109,15 +109,16 @@ def organization_page(
         _quiet(service, principal, wanted, names, now)
         return
     _head(one, names)
-    figure_tiles(one.now, one.previous)
     mine = params_of(params, wanted)
     query = events_of(address, wanted, nobody=wanted is None)
+    first_figures(one.now, one.previous, query)
     summary = service.summary(mine, principal)
     zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
         st.caption(plain(period_text(address, now, zone, params)), width="content")
         agrees = statistics.ties_out and summary.ties_out and summary.totals.totals.credits == one.now.credits
         tie_out(one.now.credits.total, query, ties_out=agrees)
+    more_figures(one.now, one.previous, query)
     if one.now.events:
         _usage(service, principal, mine, summary, query)
     else:

@@ -43,7 +43,8 @@ class OrganizationView(StrEnum):
 
 @dataclass(frozen=True)
 class Address(PeriodChoice):
-    """The state of the page, as its URL has it. `compare` and `only` hold organization ids. `open` is the organization
+    """The state of the page, as its URL has it. `compare` and `only` hold organization ids; `more` unfolds
+    what stands behind the first figures. `open` is the organization
     whose own page is shown; `open_none` asks for that of the events without one.
     """
 
@@ -56,6 +57,7 @@ class Address(PeriodChoice):
     columns: tuple[str, ...] = ()
     compare: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    more: bool = False
     open: str | None = None
     open_none: bool = False
 
@@ -88,6 +90,7 @@ CODEC = Codec(
         "columns": several(),
         "compare": several(COMPARED),
         "only": several(),
+        "more": flag(),
         "open": text(),
         "open_none": flag(),
     },

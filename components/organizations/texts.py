@@ -90,6 +90,23 @@ RELATIVE_NOTE = (
     "Percentage changes are listed for organizations that had at least 1 % of all credits, or 1,000 credits, in the "
     "previous period."
 )
+MORE_FIGURES = "More figures, comparison and top movers"
+SHOW_EVENTS = "Show these events"
+SHOW_CUSTOMERS = "Show these customers"
+SHOW_PLANS = "Plans and limits"
+AT_RISK_NOTE = (
+    "Customers that have used at least {threshold} % of the credits their plan includes in its current period."
+)
+PLANS_NOT_READ = "unknown, because plans have not been read from Stripe yet"
+OF_UNKNOWN_COST = "of events with unknown cost"
+OWN_KEYS = "of it paid with customers’ own keys"
+MARGIN_UNKNOWN = "The margin is unknown: Langfuse reports no cost for these events."
+LATENCY_EVEN = "Latency is taken from the first start to the last end of a trace."
+LATENCY_STRETCHED = (
+    "The average latency ({average}) is above the 95th percentile ({p95}): fewer than one trace in twenty takes so "
+    "long that it raises the average of all."
+)
+LONGEST_FIRST = "Longest traces first"
 NO_MOVERS = "No organization's credits changed from the previous period."
 NO_THRESHOLD = "No threshold has been reached in the current periods."
 SELECT_NOTICES = "Select notices in the table first."

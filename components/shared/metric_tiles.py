@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -12,6 +12,15 @@ TILE_PIXELS = 150
 """Two beside each other on a phone."""
 
 SPARKLINE_PIXELS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class TileLink:
+    """A link below a figure: what it says, the page, and the parameters that show exactly what the figure counts."""
+
+    label: str
+    page: str
+    query: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class MetricTile:
     before: str | None = None
     points: Sequence[float] = ()
     growth_is_bad: bool = False
+    link: TileLink | None = None
 
 
 def metric_tiles(tiles: Sequence[MetricTile], *, key: str) -> None:
@@ -48,6 +58,9 @@ def metric_tiles(tiles: Sequence[MetricTile], *, key: str) -> None:
             )
             if len(tile.points) > 1:
                 st.html(sparkline(tile.points))
+            if tile.link is not None:
+                icon = ":material/arrow_outward:"
+                st.page_link(tile.link.page, label=tile.link.label, icon=icon, query_params=tile.link.query)
 
 
 def sparkline(points: Sequence[float]) -> str:

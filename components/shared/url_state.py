@@ -21,7 +21,7 @@ from components.shared.url_codec import Codec
 S = TypeVar("S")
 P = TypeVar("P", bound=PeriodChoice)
 
-LAYOUT = ("page", "columns")
+LAYOUT = ("page", "columns", "more")
 """Fields that ask nothing else: changing them keeps the page of a table and what was selected in it."""
 
 NOTHING: Mapping[str, Any] = {}

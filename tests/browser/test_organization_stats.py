@@ -202,13 +202,14 @@ def test_a_user_of_the_leaderboard_leads_to_that_users_events(signed_in: Browser
 
 def test_a_mover_leads_to_its_organization_by_an_address_to_share(signed_in: BrowserContext, dashboard: Server):
     page = opened(signed_in, dashboard)
+    page.get_by_text("More figures, comparison and top movers").click()
     page.get_by_role("link", name="org_6: new").first.click()
     expect(page.get_by_role("heading", name="org_6")).to_be_visible()
     drawn(page)
-    assert address(page) == {"open": ["org_6"]}
+    assert address(page) == {"more": ["1"], "open": ["org_6"]}
     page.go_back()
     wait_for_first(page, "org_7")
-    assert address(page) == {}
+    assert address(page) == {"more": ["1"]}
     page.close()
 
 

@@ -24,6 +24,7 @@ from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.service import StripeSyncService
+from billing_core.types import SyncStatus
 from billing_core.web import wiring
 from components.organizations import overview
 from components.shared import sign_in
@@ -209,7 +210,7 @@ def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
 
 def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_events():
     book(usage())
-    run = opened()
+    run = opened(more="1")
     shown = tiles(run)
     # 150 + 600 + 150, 150 + 150, 150
     assert (shown["Credits"], shown["Amount"], shown["Events"]) == ("1,350", "$0.054", "6")
@@ -267,7 +268,11 @@ def test_unknown_figures_are_unknown_and_not_zero():
     )
     run = opened()
     shown = tiles(run)
-    for name in ("Langfuse cost", "Margin", "Margin %", "Tokens", "Error share"):
+    for name in ("Langfuse cost", "Margin"):
+        assert shown[name] == "unknown"
+    assert "The margin is unknown" in texts(run)
+    shown = tiles(opened(more="1"))
+    for name in ("Margin %", "Tokens", "Error share"):
         assert shown[name] == "unknown"
     frame = grid(run)
     assert list(frame["cost_usd"]) == list(frame["tokens_total"]) == list(frame["error_share"]) == ["unknown"]
@@ -275,13 +280,51 @@ def test_unknown_figures_are_unknown_and_not_zero():
 
 def test_a_period_is_compared_with_the_one_before_it():
     book(usage())
-    moved = changes(opened())
+    moved = changes(opened(more="1"))
     assert moved["Credits"] == "+200 %"
     assert moved["Events"] == "+100 %"
     assert set(changes(opened(span="All time")).values()) == {""}
-    assert set(changes(opened(span="Custom", from_day="2001-01-01", to_day="2001-01-02")).values()) == {
-        "no earlier data"
-    }
+    compared = changes(opened(span="Custom", from_day="2001-01-01", to_day="2001-01-02"))
+    assert compared.pop("Customers at risk") == ""  # of now, whatever the period
+    assert set(compared.values()) == {"no earlier data"}
+
+
+def test_the_page_opens_with_five_figures_and_keeps_the_rest_folded():
+    book(usage())
+    run = opened()
+    assert list(tiles(run)) == ["Amount", "Langfuse cost", "Margin", "Not yet in Stripe", "Customers at risk"]
+    assert "Top movers" not in texts(run)
+    assert [fold.label for fold in run.expander] == ["More figures, comparison and top movers"]
+    unfolded = opened(more="1")
+    assert len(tiles(unfolded)) == 17
+    assert "Top movers" in texts(unfolded)
+
+
+def test_amount_and_cost_on_the_tiles_lead_to_the_margin():
+    book(usage())
+    line = next(one for one in texts(opened()).splitlines() if one.endswith(" margin"))
+    assert "of events with unknown cost" in line
+
+
+def test_customers_at_risk_are_unknown_until_plans_were_read():
+    book(usage())
+    run = opened()
+    assert tiles(run)["Customers at risk"] == "unknown"
+    assert links(run)["Plans and limits"] == "view=Plans+and+limits"
+
+
+def test_credits_not_yet_in_stripe_lead_to_exactly_those_events():
+    book(usage())
+    query = parse_qs(links(opened())["Show these events"])
+    assert query["status"] == ["pending", "sending", "error"]
+    asked = _params().model_copy(update={"status": tuple(map(SyncStatus, query["status"]))})
+    shown = wiring.service().summary(asked, Principal("t", Role.ADMIN)).totals.totals
+    assert shown.credits.total == 1350
+
+
+def test_the_longest_traces_are_one_click_away():
+    book(usage())
+    assert links(opened(more="1"))["Longest traces first"] == f"{MONTH}&sort=Latency"
 
 
 @pytest.mark.parametrize(
@@ -343,11 +386,11 @@ def test_the_download_asks_for_the_rows_of_the_table():
 
 def test_top_movers_lead_to_their_organizations_and_name_who_is_new_or_silent():
     book(usage())
-    found = links(opened(span="Last 30 days", find="x"))
-    assert found["org_acme: +600.00 credits (+200 %)"] == "find=x&open=org_acme"
-    assert found["org_b: new: +300.00 credits"] == "find=x&open=org_b"
-    assert found["No organization: new: +150.00 credits"] == "find=x&open_none=1"
-    assert found["org_gone: became inactive: −150.00 credits"] == "find=x&open=org_gone"
+    found = links(opened(span="Last 30 days", find="x", more="1"))
+    assert found["org_acme: +600.00 credits (+200 %)"] == "find=x&more=1&open=org_acme"
+    assert found["org_b: new: +300.00 credits"] == "find=x&more=1&open=org_b"
+    assert found["No organization: new: +150.00 credits"] == "find=x&more=1&open_none=1"
+    assert found["org_gone: became inactive: −150.00 credits"] == "find=x&more=1&open=org_gone"
 
 
 def test_two_organizations_stand_beside_each_other():
@@ -370,7 +413,7 @@ def test_text_from_outside_is_shown_as_it_is():
     assert "<b>" not in json.dumps(
         [trace.get("y") for chart in figures(opened(view="Charts")) for trace in chart["data"]]
     )
-    assert any(label.startswith(r"\[x\]\(") for label in (one.proto.label for one in opened().get("page_link")))
+    assert any(label.startswith(r"\[x\]\(") for label in (one.proto.label for one in opened(more="1").get("page_link")))
 
 
 def test_organizations_with_a_name_are_called_by_it_everywhere(monkeypatch):
@@ -379,7 +422,7 @@ def test_organizations_with_a_name_are_called_by_it_everywhere(monkeypatch):
     assert names_in(opened(find="babel")) == ["Babel (org_b)"]
     run = opened(open="org_b")
     assert run.header[0].value.replace("\\", "") == "Babel (org_b)"
-    assert "Babel (org_b): new: +300.00 credits" in links(opened())
+    assert "Babel (org_b): new: +300.00 credits" in links(opened(more="1"))
     assert [bar["name"] for bar in figures(opened(view="Charts"))[0]["data"]][1] == "Babel (org_b)"
 
 
@@ -438,7 +481,7 @@ def test_charts_of_one_organization_lead_to_its_events():
 
 def test_an_organization_has_its_own_page_with_links_into_usage_events():
     book(usage())
-    run = opened(open="org_acme", view="Charts")
+    run = opened(open="org_acme", view="Charts", more="1")
     assert run.header[0].value.replace("\\", "") == "org_acme"
     assert tiles(run)["Credits"] == "900.00"
     assert "Billed to cus_2, cus_acme in this period." in texts(run)
@@ -451,7 +494,7 @@ def test_an_organization_has_its_own_page_with_links_into_usage_events():
         f"{mine}&model=gpt-5",
     )
     assert not [label for label in found if "+" in label and "gpt" in label]
-    assert found["All organizations"] == "view=Charts"
+    assert found["All organizations"] == "view=Charts&more=1"
     days, users, chatflows, models = figures(run)
     for chart, axis in ((days, "y"), (users, "x"), (chatflows, "x"), (models, "x")):
         assert sum(sum(bar[axis]) for bar in chart["data"]) == 900
@@ -466,7 +509,7 @@ def test_plan_and_forecast_are_those_of_the_organization():
 
 def test_events_without_an_organization_have_their_own_page():
     book(usage())
-    run = opened(open_none="1")
+    run = opened(open_none="1", more="1")
     assert run.header[0].value == "No organization"
     assert tiles(run)["Credits"] == "150.00"
     assert links(run)["✓ reconciles to Usage Events: 150.00 credits"] == f"{MONTH}&without=organization"
@@ -613,7 +656,7 @@ def test_a_period_without_events_says_so():
     book(usage())
     run = opened(span="Custom", from_day="2001-01-01", to_day="2001-01-02")
     assert "No usage events in this period." in texts(run)
-    assert tiles(run)["Credits"] == "0"
+    assert tiles(run)["Amount"] == "$0"
 
 
 def test_days_in_the_wrong_order_are_one_calm_line_under_the_bar():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.organizations.figures import MEANINGS
+from components.organizations.bridge import margin_line, terms
 from components.organizations.compare import chosen_organizations, comparison_rows, daily_rows
-from components.organizations.figures import KINDS, TILES, kind_of, percent, short_duration
+from components.organizations.figures import FIRST, KINDS, MORE, kind_of, percent, points, short_duration
 from components.organizations.movers import move_text, top_movers
-from components.organizations.overview import period_text, tie_out_text, tiles_of
+from components.organizations.overview import latency_text, period_text, tie_out_text, tiles_of
 from components.organizations.query import Address, question
 from components.organizations.table import COLUMNS, DEFAULT_COLUMNS, SORT_FIELDS, change_text, footer_text, thinned
 from components.shared.data_grid import page_of, toggled
@@ -83,16 +85,84 @@ def test_unknown_figures_are_unknown_in_cells_and_tiles():
 
 
 def test_a_tile_tells_the_exact_value_and_that_of_the_period_before():
-    tiles = {tile.label: tile for tile in tiles_of(figures("1234567.5"), figures("1000000"))}
-    assert len(tiles) == len(TILES)
+    tiles = {tile.label: tile for tile in tiles_of(MORE, figures("1234567.5"), figures("1000000"))}
+    assert len(tiles) == len(MORE)
     credits_tile = tiles["Credits"]
     assert (credits_tile.value, credits_tile.exact) == ("1.23M", "1,234,567.5 credits")
     assert (credits_tile.moved, credits_tile.before) == ("+23.5 %", "1,000,000 credits")
 
 
 def test_a_tile_without_a_period_before_compares_with_nothing():
-    assert {tile.moved for tile in tiles_of(figures("1"), None)} == {None}
-    assert {tile.moved for tile in tiles_of(figures("1"), figures("0"))} == {"no earlier data"}
+    assert {tile.moved for tile in tiles_of(FIRST, figures("1"), None)} == {None}
+    assert {tile.moved for tile in tiles_of(FIRST, figures("1"), figures("0"))} == {"no earlier data"}
+
+
+def test_the_tile_of_unsent_credits_links_to_exactly_the_events_it_counts():
+    tiles = {
+        tile.label: tile.link
+        for tile in tiles_of((*FIRST, *MORE), figures("5", unsynced_credits=Decimal(3)), None, {"period": "Today"})
+    }
+    assert tiles["Not yet in Stripe"].query == {"period": "Today", "status": ["pending", "sending", "error"]}
+    assert tiles["Failed"] is None
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "text"),
+    [
+        ("0.392", "0.38", "+1.2 pp"),
+        ("0.38", "0.392", "−1.2 pp"),
+        ("0.38", "0.38", "unchanged"),
+        ("0.38", "0.3800001", "less than ±0.1 pp"),
+        (None, "0.38", "unknown"),
+        ("0.38", None, "unknown"),
+    ],
+)
+def test_a_share_moves_in_percentage_points(now, before, text):
+    sides = [None if one is None else Decimal(one) for one in (now, before)]
+    assert points(*sides) == text
+    assert kind_of("margin_share").moved(*sides) == kind_of("error_share").moved(*sides) == text
+
+
+def test_an_average_above_the_95th_percentile_is_explained():
+    stretched = figures("1", events=20, latency_sum=Decimal(6000), latency_p95=Decimal(12))
+    assert "average latency (5.0 min) is above the 95th percentile (12.0 s)" in latency_text(stretched)
+    assert "above" not in latency_text(figures("1", events=20, latency_sum=Decimal(20), latency_p95=Decimal(12)))
+
+
+# ── from the amount to the margin ────────────────────────────────────────────────────────────────
+
+MONEY = st.decimals(min_value=0, max_value=10**7, places=12)
+
+
+@given(MONEY, MONEY, MONEY, MONEY)
+def test_amount_and_cost_lead_to_the_margin_exactly_and_as_printed(billed, unknown, ours, theirs):
+    """`billed` is the amount of events of known cost, `unknown` that of others; `theirs` was paid by customers."""
+    found = figures(
+        "1", amount_usd=billed + unknown, known_cost_amount_usd=billed, cost_usd=ours + theirs, borne_cost_usd=ours
+    )
+    assert sum(value for _, value in terms(found)) == found.margin_usd == billed - ours
+    left, right = margin_line(found).split(" = ")
+    assert sum(_dollars(left)) == sum(_dollars(right))
+
+
+def _dollars(text: str) -> list[Decimal]:
+    return [
+        Decimal(size.replace(",", "")) * (-1 if sign else 1)
+        for sign, size in re.findall(r"(−?) ?\$([\d,]+(?:\.\d+)?)", text)
+    ]
+
+
+def test_a_margin_is_told_with_what_makes_it_differ_from_amount_minus_cost():
+    plain = figures(
+        "1", amount_usd=Decimal(12), known_cost_amount_usd=Decimal(12), cost_usd=Decimal(2), borne_cost_usd=Decimal(2)
+    )
+    assert margin_line(plain) == "$12.00 amount − $2.00 cost = $10.00 margin"
+    bridged = replace(plain, known_cost_amount_usd=Decimal(9), borne_cost_usd=Decimal("0.5"))
+    assert margin_line(bridged) == (
+        "$12.00 amount − $3.00 of events with unknown cost − $2.00 cost + $1.50 of it paid with customers’ own keys "
+        "= $8.50 margin"
+    )
+    assert "unknown" in margin_line(figures("1", amount_usd=Decimal(12)))
 
 
 # ── table ────────────────────────────────────────────────────────────────────────────────────────
