@@ -58,19 +58,19 @@ def measure(ledger: Path) -> dict[str, Any]:
         for _ in range(STARTS):
             starts["empty"].append(_start(browser, str(empty), "text=ready a", folder, ledger))
             starts["ours"].append(_start(browser, str(ROOT / "app.py"), "input[type=password]", folder, ledger))
-        with _server(str(empty), folder, ledger) as url:
-            _until_up(url)
+        with server(str(empty), folder, ledger) as url:
+            until_up(url)
             page = browser.new_page()
             page.goto(url)
             page.wait_for_selector("text=ready a")
             empty_changes = [_change_empty(page, "b" if n % 2 == 0 else "a") for n in range(CHANGES)]
         signed_in, organizations = [], []
         for _ in range(STARTS - 1):
-            with _server(str(ROOT / "app.py"), folder, ledger) as url:
+            with server(str(ROOT / "app.py"), folder, ledger) as url:
                 page = browser.new_page(viewport={"width": 1440, "height": 1000})
                 signed_in.append(_sign_in(page, url))
                 organizations.append(_open_organizations(page))
-        with _server(str(ROOT / "app.py"), folder, ledger) as url:
+        with server(str(ROOT / "app.py"), folder, ledger) as url:
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
             signed_in.append(_sign_in(page, url))
             changes = [_change_filter(page, days) for days in ("Last 7 days", "Last 30 days") * (CHANGES // 2)]
@@ -89,7 +89,7 @@ def measure(ledger: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _server(script: str, folder: str, ledger: Path) -> Iterator[str]:
+def server(script: str, folder: str, ledger: Path) -> Iterator[str]:
     """`streamlit run` on a free port; yields its address at once, before it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -134,8 +134,8 @@ def _start(browser: Any, script: str, awaited: str, folder: str, ledger: Path) -
     """From `streamlit run` to the first useful thing on the screen."""
     page = browser.new_page()
     began = time.perf_counter()
-    with _server(script, folder, ledger) as url:
-        _until_up(url)
+    with server(script, folder, ledger) as url:
+        until_up(url)
         page.goto(url)
         page.wait_for_selector(awaited)
         taken = (time.perf_counter() - began) * 1000
@@ -143,7 +143,7 @@ def _start(browser: Any, script: str, awaited: str, folder: str, ledger: Path) -
     return taken
 
 
-def _until_up(url: str) -> None:
+def until_up(url: str) -> None:
     for _ in range(3000):
         try:
             urllib.request.urlopen(url + "_stcore/health", timeout=1).read()  # noqa: S310  (our own loopback server)
@@ -155,7 +155,7 @@ def _until_up(url: str) -> None:
 
 
 def _sign_in(page: Page, url: str) -> float:
-    _until_up(url)
+    until_up(url)
     page.goto(url)
     page.get_by_label("Username").wait_for()
     page.wait_for_timeout(READING_MILLISECONDS)
