@@ -74,7 +74,7 @@ class OrganizationService:
         """
         principal.require(Role.ADMIN)
         selection = select(self._ledger, self._zone, params, principal)
-        return self._statistics(selection, period_before(selection, self._clock()))
+        return self._statistics(selection, period_before(selection, self._clock(), self._zone))
 
     def active_users(self, params: GetUsageEventsParams, principal: Principal) -> tuple[ActiveUsers, ...]:
         """Active and new users per day that has any, oldest first."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, scope_of
 from billing_core.ledger.journal import Ledger
-from billing_core.ledger.queries import Selection
+from billing_core.ledger.queries import Selection, extent
 from billing_core.types import Attribute, GetUsageEventsParams
 from billing_core.values.usage_frame import HOUR, aware_in, hour_of, window_in
 
@@ -56,15 +56,38 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
     )
 
 
-def period_before(selection: Selection, now: datetime) -> Selection | None:
+def period_before(selection: Selection, now: datetime, zone: ZoneInfo) -> Selection | None:
     """The same selection over the equally long period before; `None` where the period has no beginning.
 
-    Of one that is not over, as much as has passed of this one, to the hour: half a day compared with a whole one
+    It is as long on the clock of `zone`: whole days are compared with whole days, across a change of clocks as well. Of
+    a period that is not over, as much as has passed of this one, to the hour: half a day compared with a whole one
     would always look like a fall.
     """
     if selection.start is None:
         return None
     hour = hour_of(now) + HOUR
     end = hour if selection.end is None else selection.end
-    length = end - selection.start
-    return replace(selection, start=selection.start - length, end=min(end, hour) - length)
+    length = _local(end, zone) - _local(selection.start, zone)
+    first, last = (_utc(_local(time, zone) - length, zone) for time in (selection.start, min(end, hour)))
+    if length <= timedelta() or first >= last:  # an hour that is there twice, or not at all
+        length = end - selection.start
+        first, last = selection.start - length, min(end, hour) - length
+    return replace(selection, start=first, end=last)
+
+
+def _local(time: datetime, zone: ZoneInfo) -> datetime:
+    return time.astimezone(zone).replace(tzinfo=None)
+
+
+def _utc(local: datetime, zone: ZoneInfo) -> datetime:
+    return local.replace(tzinfo=zone).astimezone(UTC)
+
+
+def bounds_of(ledger: Ledger, selection: Selection) -> tuple[datetime, datetime] | None:
+    """Times that contain every event of a selection: its window, or what the ledger holds; `None`: no events."""
+    if selection.start is not None and selection.end is not None:
+        return selection.start, selection.end
+    found = ledger.read_rows(extent(selection))[0]
+    if found["first"] is None:
+        return None
+    return found["first"], found["last"] + timedelta(microseconds=1)
