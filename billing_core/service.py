@@ -33,6 +33,7 @@ from billing_core.settings import Settings
 from billing_core.stripe_sync.service import ConnectStripe, StripeSyncService
 from billing_core.types import GetUsageEventsParams, UsageEventsResponse
 from billing_core.usage_events.explain import EventExplanation
+from billing_core.usage_events.explore_model import Exploration, ExploreQuestion
 from billing_core.usage_events.lint import LintFinding
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.service import UsageEventsService
@@ -124,6 +125,10 @@ class BillingService:
     ) -> list[BreakdownRow]:
         """Credits by type per value of `dimensions`, largest first."""
         return self.events.breakdown(params, principal, *dimensions, limit=limit)
+
+    def explore(self, params: GetUsageEventsParams, question: ExploreQuestion, principal: Principal) -> Exploration:
+        """Usage grouped by any one or two dimensions, in periods, beside an earlier window (`usage_events.explore`)."""
+        return self.events.explore(params, question, principal)
 
     def by_hour_of_week(self, params: GetUsageEventsParams, principal: Principal) -> dict[tuple[int, int], Decimal]:
         """Credits per (weekday, hour) of the reporting timezone; 0 is Monday. Hours without events are absent."""

@@ -37,6 +37,9 @@ LARGEST_COMPONENT = 10**11 * 10**6
 """Millionths of a credit (4 million USD on the built-in card); more is a mistake in the usage, not a bill."""
 
 _MICROS = 10**6
+NO_CLASS = -1
+"""Of a line that counts no tokens."""
+
 _SAFE = 2**62
 """Sums that stay below it fit 64 bits; beyond (only absurd usage gets there) Python's integers add up."""
 _COST_UNIT = 10**12
@@ -71,7 +74,7 @@ def rate(usage: pa.Table, card: RateCard) -> pa.Table:
     """
     own_key = pc.equal(pc.utf8_lower(usage["ai_credentials_ownership"]), OWN_KEY).fill_null(False)
     own = own_key.to_numpy(zero_copy_only=False)
-    lines = _Lines.of(usage, card)
+    lines = UsageLines.of(usage, card)
     usage_unpriced, suspect = _bools(usage["unpriced"]), _bools(usage["double_count_suspect"])
     if card.exclude:  # what is left out is no reason for a flag any more
         usage_unpriced = np.where(lines.are_known, lines.any("unpriced"), usage_unpriced)
@@ -170,7 +173,7 @@ def _time(usage: pa.Table, card: RateCard) -> tuple[Integers, Mask]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lines:
+class UsageLines:
     """What observations used, line by line in the order of their events, without those that the card leaves out.
 
     `of_event` is each line's event, `are_known` says of each event whether its lines are known; where they are not,
@@ -183,7 +186,7 @@ class _Lines:
     are_known: Mask
 
     @classmethod
-    def of(cls, usage: pa.Table, card: RateCard) -> _Lines:
+    def of(cls, usage: pa.Table, card: RateCard) -> UsageLines:
         lists = _whole(usage["usage_lines"])
         # Empty lines beside usage say nothing: an import may bring them.
         is_empty = to_integers(pc.list_value_length(lists).cast(pa.int64())) == 0
@@ -255,11 +258,23 @@ def _left_out(lines: pa.StructArray, card: RateCard) -> Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Priced:
-    """Per event: Σ quantity × price × margin as `numerator` ÷ `denominator` millionths of a credit, and what is odd.
+class PricedLines:
+    """Per line: quantity × price × margin as `numerator` ÷ `denominator` millionths of a credit, and what is odd.
 
-    With `basis: cost` only other units have prices here.
+    token_class: Its place in `TOKEN_CLASSES`; -1 for other units, and for lines of a cost.
+    unpriced, unknown: Something was used and has no price; behind a key that neither we nor the card know.
     """
+
+    numerator: Integers
+    denominator: int
+    token_class: npt.NDArray[np.int64]
+    unpriced: Mask
+    unknown: Mask
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """Per event: the sums of its `PricedLines`. With `basis: cost` only other units have prices here."""
 
     numerator: Integers
     denominator: int
@@ -268,7 +283,7 @@ class _Priced:
     unknown: Mask
 
 
-def _price(lines: _Lines, card: RateCard) -> _Priced:
+def price_lines(lines: UsageLines, card: RateCard) -> PricedLines:
     """Price every line; each pair of model and key is looked up once."""
     models, keys = lines.lines.field("model").dictionary_encode(), lines.lines.field("key").dictionary_encode()
     model_names, key_names = [*models.dictionary.to_pylist(), None], [*keys.dictionary.to_pylist(), None]
@@ -280,12 +295,13 @@ def _price(lines: _Lines, card: RateCard) -> _Priced:
     by_tokens = card.ai.basis is Basis.TOKENS
     prices = [None if key is None else price_of_key(card, key) for key in key_names]
     factors: list[Fraction | None] = []
-    is_token, is_unknown = np.zeros((2, len(found)), dtype=bool)
+    is_unknown = np.zeros(len(found), dtype=bool)
+    token_class = np.full(len(found), NO_CLASS, dtype=np.int64)
     for place, pair in enumerate(found.tolist()):
         model, price = model_names[pair // width], prices[pair % width]
         each: Fraction | None = Fraction(0)
         if price is not None and price.token_class is not None:
-            is_token[place], is_unknown[place] = True, not price.is_known
+            token_class[place], is_unknown[place] = TOKEN_CLASSES.index(price.token_class), not price.is_known
             if by_tokens:
                 per_thousand = effective_token_rate(card, model, price.token_class)
                 each = None if per_thousand is None else _fraction(per_thousand) / 1000
@@ -300,16 +316,27 @@ def _price(lines: _Lines, card: RateCard) -> _Priced:
     numerator: Integers = quantity.astype(kind) * np.array(whole, dtype=kind)[code]
     used = quantity > 0
     without = used & np.array([factor is None for factor in factors], dtype=bool)[code]
+    return PricedLines(numerator, common, token_class[code], without, used & is_unknown[code])
+
+
+def _price(lines: UsageLines, card: RateCard) -> _Priced:
+    each = price_lines(lines, card)
+    tokens = np.where(each.token_class == NO_CLASS, 0, to_integers(lines.lines.field("quantity")))
     return _Priced(
-        lines.sum(numerator),
-        common,
-        lines.sum(np.where(is_token[code], quantity, 0)),
-        lines.sum(without.astype(np.int64)) > 0,
-        lines.sum((used & is_unknown[code]).astype(np.int64)) > 0,
+        lines.sum(each.numerator),
+        each.denominator,
+        lines.sum(tokens),
+        lines.sum(each.unpriced.astype(np.int64)) > 0,
+        lines.sum(each.unknown.astype(np.int64)) > 0,
     )
 
 
-def _ai_by_cost(usage: pa.Table, card: RateCard, lines: _Lines, priced: _Priced) -> tuple[Integers, Mask]:
+def credits_of_cost(card: RateCard) -> Fraction:
+    """Millionths of a credit per unit of a stored cost (10⁻¹² US dollars), for a card with `basis: cost`."""
+    return _fraction(card.margin) / _fraction(card.credit_price_usd) * _MICROS / _COST_UNIT
+
+
+def _ai_by_cost(usage: pa.Table, card: RateCard, lines: UsageLines, priced: _Priced) -> tuple[Integers, Mask]:
     """cost_usd × margin ÷ credit price, and what other units cost; unpriced: something was used at no known cost."""
     cost, without_cost = to_integers(usage["cost_usd"]), usage["cost_usd"].is_null().to_numpy()
     tokens = to_integers(usage["tokens_total"])
@@ -319,7 +346,7 @@ def _ai_by_cost(usage: pa.Table, card: RateCard, lines: _Lines, priced: _Priced)
         cost = np.where(lines.are_known, lines.sum(to_integers(of_lines)), cost)
         without_cost = np.where(lines.are_known, ~has_cost, without_cost)
         tokens = np.where(lines.are_known, priced.tokens, tokens)
-    factor = _fraction(card.margin) / _fraction(card.credit_price_usd) * _MICROS / _COST_UNIT
+    factor = credits_of_cost(card)
     unpriced: Mask = ((tokens > 0) | priced.unpriced) & without_cost
     if not priced.numerator.any():
         return round_half_even(cost, factor), unpriced

@@ -7,7 +7,6 @@ Answers about a state of the ledger never change (history is append-only), so th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -24,15 +23,20 @@ from billing_core.runtime.clock import Clock
 from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage_events import rows as published
 from billing_core.usage_events.explain import EventExplanation, explain
+from billing_core.usage_events.explore import Explorer
+from billing_core.usage_events.explore_model import Exploration, ExploreQuestion
 from billing_core.usage_events.intents import intents_of
 from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
-from billing_core.usage_events.selection import period_before, select
+from billing_core.usage_events.selection import bounds_of, period_before, select
 from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.values.decimals import exact_sum
 
 REMEMBERED = 256
 """Answers kept in memory per kind of question; each is at most one page or one chart."""
+
+EXPLORED = 32
+"""Answers of Explore kept in memory: one has a row per user and day, if asked for that."""
 
 READ_AT_ONCE = 20_000
 """Rows per read of many: other processes get their turn in between."""
@@ -46,12 +50,14 @@ class UsageEventsService:
 
     def __init__(self, ledger: Ledger, zone: ZoneInfo, clock: Clock) -> None:
         self._ledger, self._zone, self._clock = ledger, zone, clock
+        self._explorer = Explorer(ledger, zone, clock)
         self._totals = lru_cache(REMEMBERED)(self._read_totals)
         self._days = lru_cache(REMEMBERED)(self._read_days)
         self._page = lru_cache(REMEMBERED)(self._read_page)
         self._slices = lru_cache(REMEMBERED)(self._read_slices)
         self._heat = lru_cache(REMEMBERED)(self._read_heat)
         self._facet = lru_cache(REMEMBERED)(self._read_facet)
+        self._explored = lru_cache(EXPLORED)(self._explorer.explore)
 
     def get_usage_events(self, params: GetUsageEventsParams, principal: Principal) -> UsageEventsResponse:
         """One page of usage events with exact totals over the whole filter.
@@ -81,7 +87,7 @@ class UsageEventsService:
         """Header figures of a filter's events, one point per day, beside the equally long period before."""
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
-        before = period_before(selection, self._clock())
+        before = period_before(selection, self._clock(), self._zone)
         previous = None if before is None else self._totals(before)
         return Summary(whole, days, previous, _same(days, whole))
 
@@ -96,6 +102,18 @@ class UsageEventsService:
             if name not in queries.DIMENSIONS:
                 raise BadParameter("dimension", name, "one of " + ", ".join(queries.DIMENSIONS))
         return list(self._slices(self._select(params, principal), dimensions, limit))
+
+    def explore(self, params: GetUsageEventsParams, question: ExploreQuestion, principal: Principal) -> Exploration:
+        """The usage of a filter's events grouped by one or two dimensions, with the totals of the same filter.
+
+        params: The filter; its sort, order, page and limit say nothing here. A filter on a model selects whole events:
+            the other models these used are groups too.
+
+        Raises BadParameter: naming the parameter. AccessDenied: if `params.organization` names one outside the
+            principal's.
+        """
+        selection = self._select(params, principal)
+        return self._explored(selection, self._explorer.compared(selection, question), question)
 
     def by_hour_of_week(self, params: GetUsageEventsParams, principal: Principal) -> dict[tuple[int, int], Decimal]:
         """Credits per (weekday, hour) of the reporting timezone; 0 is Monday. Hours without events are absent."""
@@ -151,17 +169,8 @@ class UsageEventsService:
             queries.page(selection, sort=sort, descending=descending, limit=limit, offset=offset)
         )
 
-    def _bounds(self, selection: Selection) -> tuple[datetime, datetime] | None:
-        """Times that contain every event of the selection: its window, or what the ledger holds."""
-        if selection.start is not None and selection.end is not None:
-            return selection.start, selection.end
-        found = self._ledger.read_rows(queries.extent(selection))[0]
-        if found["first"] is None:
-            return None
-        return found["first"], found["last"] + timedelta(microseconds=1)
-
     def _read_days(self, selection: Selection) -> tuple[DayTotals, ...]:
-        bounds = self._bounds(selection)
+        bounds = bounds_of(self._ledger, selection)
         return () if bounds is None else by_day(self._ledger.read_rows(queries.daily(selection, self._zone, *bounds)))
 
     def _read_slices(self, selection: Selection, dimensions: tuple[str, ...], limit: int | None) -> list[BreakdownRow]:
@@ -172,7 +181,7 @@ class UsageEventsService:
         ]
 
     def _read_heat(self, selection: Selection) -> dict[tuple[int, int], Decimal]:
-        bounds = self._bounds(selection)
+        bounds = bounds_of(self._ledger, selection)
         if bounds is None:
             return {}
         rows = self._ledger.read_rows(queries.by_hour_of_week(selection, self._zone, *bounds))

@@ -1,0 +1,417 @@
+"""Explore: usage events of a filter grouped by one or two dimensions, in periods, compared with an earlier window.
+
+How parts of an event are told apart: tokens and cost as Langfuse reports them per model; AI credits as
+`rating.parts` says; compute and storage belong to no model and no token class. Amounts follow from credits. Whether a
+cost is known is decided per event, as everywhere: a margin counts the events whose cost is known (with the customer's
+own key it costs us nothing), and each row says how much of its amount that leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from billing_core.errors import BadParameter
+from billing_core.ledger import explore_queries
+from billing_core.ledger.explore_queries import RATED_BY, STORED, Grouping, Splitting
+from billing_core.ledger.export_queries import cells
+from billing_core.ledger.journal import Ledger
+from billing_core.ledger.queries import Selection
+from billing_core.rating.parts import needs_lines
+from billing_core.runtime.clock import Clock
+from billing_core.types import parse_time
+from billing_core.usage_events.explore_model import (
+    COSTS,
+    PREVIOUS,
+    Dimension,
+    Exploration,
+    ExploreQuestion,
+    ExploreRow,
+    Metric,
+    PeriodLength,
+)
+from billing_core.usage_events.mixed_usage import parts
+from billing_core.usage_events.selection import bounds_of, period_before
+from billing_core.usage_events.totals import EPOCH
+from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import window_in
+
+SPLIT_AT_ONCE = 200_000
+"""Events that are read at a time to be split, about."""
+
+DAY_SECONDS = 24 * 60 * 60
+FIRST_MONDAY = EPOCH - timedelta(days=EPOCH.weekday())
+MICROSECOND = Decimal("0.000001")
+AI_TOKENS, COMPUTE, STORAGE = ("ai_tokens", "compute", "storage")
+ZERO = Decimal(0)
+
+Values = tuple[str | None, ...]
+Place = tuple[Values, int | None]
+"""A group and the number of its period."""
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What is known of one group in one period."""
+
+    value: Decimal | None = None
+    p95: Decimal | None = None
+    amount: Decimal = ZERO
+    unknown: Decimal = ZERO
+
+    def add(self, value: Decimal | int) -> None:
+        self.value = EXACT.add(self.value or ZERO, Decimal(value))
+
+    def merge(self, other: _Cell) -> None:
+        if other.value is not None:
+            self.add(other.value)
+        self.amount = EXACT.add(self.amount, other.amount)
+        self.unknown = EXACT.add(self.unknown, other.unknown)
+
+
+Cells = dict[Place, _Cell]
+
+
+class Explorer:
+    """Answers explore questions about a selection of events; what it reads is limited by the selection's scope."""
+
+    def __init__(self, ledger: Ledger, zone: ZoneInfo, clock: Clock) -> None:
+        self._ledger, self._zone, self._clock = ledger, zone, clock
+
+    def explore(self, selection: Selection, before: Selection | None, question: ExploreQuestion) -> Exploration:
+        """The groups of a selection's events with their metric and that of `before`, and the totals of both."""
+        found = self._answer(selection, before, question)
+        if self._ledger.version() == selection.snapshot.latest:
+            return found
+        selection = _pinned(selection)  # something was booked meanwhile: all answers of the same state, once more
+        return self._answer(selection, None if before is None else _pinned(before), question)
+
+    def _answer(self, selection: Selection, before: Selection | None, question: ExploreQuestion) -> Exploration:
+        now = self._read(selection, question)
+        earlier = None if before is None else self._read(before, question, self._distance(before, selection))
+        rows = _rows(question, now, earlier, self._whole_window(selection, question, now))
+        totals = self._totals(selection, question, now)
+        if before is not None and earlier is not None:
+            totals = replace(totals, previous=self._totals(before, question, earlier).value)
+        return Exploration(
+            question,
+            self._zone.key,
+            selection.start,
+            selection.end,
+            None if before is None else before.start,
+            None if before is None else before.end,
+            tuple(rows),
+            totals,
+            selection.snapshot.as_of,
+        )
+
+    def compared(self, selection: Selection, question: ExploreQuestion) -> Selection | None:
+        """The selection that a question compares with; `None` if with nothing.
+
+        Raises BadParameter: if it asks for the period before, and the selection has no beginning; or for no window.
+        """
+        if question.compare is None:
+            return None
+        if question.compare == PREVIOUS:
+            before = period_before(selection, self._clock(), self._zone)
+            if before is None:
+                raise BadParameter("compare", PREVIOUS, "a window that begins somewhere (from), or FROM..TO")
+            return before
+        if question.grain is not None and selection.start is None:
+            raise BadParameter("compare", question.compare, "a window that begins somewhere (from) to match periods")
+        first, _, last = question.compare.partition("..")
+        try:
+            window = window_in(self._zone, parse_time(first), parse_time(last))
+        except ValueError:
+            raise BadParameter(
+                "compare", question.compare, "previous, or FROM..TO such as 2026-10-01..2026-11-01, TO after FROM"
+            ) from None
+        return replace(selection, start=window.start, end=window.end)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, selection: Selection, question: ExploreQuestion, shift: timedelta = timedelta()) -> Cells:
+        by = self._grouping(selection, question, shift)
+        if by is None:
+            return {}
+        if not question.is_additive:
+            return self._spread(selection, question, by)
+        adder = _Adder(question)
+        if {Dimension.MODEL, Dimension.TOKEN_CLASS} & set(question.by):
+            self._add_parts(selection, question, by, adder)
+        else:
+            for row in self._ledger.read_rows(explore_queries.sums(selection, by)):
+                adder.add_whole(row)
+        return adder.cells
+
+    def _grouping(self, selection: Selection, question: ExploreQuestion, shift: timedelta) -> Grouping | None:
+        """How the engine groups; `None`: there are no events to cut into periods."""
+        keys = tuple(str(dimension) for dimension in question.by if dimension in STORED)
+        if question.grain is None:
+            return Grouping(keys)
+        bounds = bounds_of(self._ledger, selection)
+        return None if bounds is None else explore_queries.by_period(keys, question.grain, self._zone, bounds, shift)
+
+    def _add_parts(self, selection: Selection, question: ExploreQuestion, by: Grouping, adder: _Adder) -> None:
+        cards = self._ledger.registered_cards()
+        with_classes = Dimension.TOKEN_CLASS in question.by
+        splitting = Splitting(with_classes, needs_lines(tuple(cards.values())))
+        keys = (*by.columns, *RATED_BY)
+        rest: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in self._ledger.read_rows(explore_queries.sums_by_model(selection, by, splitting)):
+            if row["is_mixed"]:
+                rest[tuple(row[key] for key in keys)] = row
+            else:
+                adder.add_whole(row, row["model"])
+        for part in self._slices(selection) if rest else ():
+            events = self._ledger.engine.read(explore_queries.mixed(part, by, splitting))
+            for row in parts(events, keys, cards.get, with_classes=with_classes) if events.num_rows else ():
+                adder.add_part(row)
+                left = rest[tuple(row[key] for key in keys)]
+                for name, of_part in (("credits_ai_tokens", "credits"), ("tokens_total", "tokens"), ("cost_usd",) * 2):
+                    if row[of_part] is not None:
+                        left[name] = EXACT.subtract(left[name] or ZERO, row[of_part])
+        for row in rest.values():
+            adder.add_rest(row)
+
+    def _slices(self, selection: Selection) -> Iterator[Selection]:
+        """The selection in pieces of whole UTC days with `SPLIT_AT_ONCE` events, or as few as a day has."""
+        days = self._ledger.read_rows(cells(selection, DAY_SECONDS))
+        first, rows, last = None, 0, None
+        for day in sorted(days, key=lambda row: int(row["cell"])):
+            if rows and rows + day["rows"] > SPLIT_AT_ONCE:
+                yield _within(selection, first, last)
+                first, rows = None, 0
+            first, rows, last = day["cell"] if first is None else first, rows + day["rows"], day["cell"]
+        if rows:
+            yield _within(selection, first, last)
+
+    def _spread(self, selection: Selection, question: ExploreQuestion, by: Grouping) -> Cells:
+        asked = explore_queries.spread(
+            selection, by, by_model=Dimension.MODEL in question.by, with_latency=question.metric is Metric.LATENCY
+        )
+        return {
+            (tuple(row[name] for name in question.by), row.get("period")): _spread_cell(question.metric, row)
+            for row in self._ledger.read_rows(asked)
+        }
+
+    def _totals(self, selection: Selection, question: ExploreQuestion, found: Cells) -> ExploreRow:
+        total = _Cell()
+        if question.is_additive:
+            for cell in found.values():
+                total.merge(cell)
+            if total.value is None and question.metric in {Metric.CREDITS, Metric.AMOUNT_USD, Metric.EVENTS}:
+                total.value = ZERO
+        else:
+            with_latency = question.metric is Metric.LATENCY
+            asked = explore_queries.spread(selection, Grouping(()), by_model=False, with_latency=with_latency)
+            total = _spread_cell(question.metric, self._ledger.read_rows(asked)[0])
+        return _row(question, (), None, total)
+
+    def _whole_window(self, selection: Selection, question: ExploreQuestion, found: Cells) -> dict[Values, _Cell]:
+        """The metric per group over the whole window: what groups are ordered by."""
+        if question.is_additive or question.grain is None:
+            whole: dict[Values, _Cell] = {}
+            for (values, _), cell in found.items():
+                if question.is_additive:
+                    whole.setdefault(values, _Cell()).merge(cell)
+                else:
+                    whole[values] = cell
+            return whole
+        return {values: cell for (values, _), cell in self._read(selection, replace(question, grain=None)).items()}
+
+    def _distance(self, before: Selection, selection: Selection) -> timedelta:
+        """How far apart two windows begin, in local time: so days are compared with days across a change of clocks."""
+        if before.start is None or selection.start is None:
+            return timedelta()
+        first, second = (one.astimezone(self._zone).replace(tzinfo=None) for one in (before.start, selection.start))
+        return second - first
+
+
+def _pinned(selection: Selection) -> Selection:
+    """The same selection, read as of its booking, whatever was booked since."""
+    now = selection.snapshot
+    return replace(selection, snapshot=replace(now, latest=max(now.latest, now.as_of + 1)))
+
+
+def _within(selection: Selection, first: int | None, last: int | None) -> Selection:
+    start = datetime.fromtimestamp((first or 0) * DAY_SECONDS, UTC)
+    end = datetime.fromtimestamp(((last or 0) + 1) * DAY_SECONDS, UTC)
+    return replace(
+        selection,
+        start=start if selection.start is None else max(start, selection.start),
+        end=end if selection.end is None else min(end, selection.end),
+    )
+
+
+class _Adder:
+    """Adds up a metric per group from rows of `explore_queries` and of `mixed_usage.parts`."""
+
+    def __init__(self, question: ExploreQuestion) -> None:
+        self.cells: Cells = {}
+        self._question, self._metric = question, question.metric
+        self._by_type = Dimension.CREDIT_TYPE in question.by
+
+    def add_whole(self, row: Mapping[str, Any], model: str | None = None) -> None:
+        """Add sums of events that are not split: their AI credits, tokens and cost are of `model`."""
+        self._credits(row, AI_TOKENS, row["credits_ai_tokens"], model)
+        self._usage(row, row["tokens_total"], row["cost_usd"], model)
+        self._without_model(row)
+
+    def add_part(self, row: Mapping[str, Any]) -> None:
+        """Add what belongs to one model and token class."""
+        model, token_class = row["model"], row["token_class"]
+        self._credits(row, AI_TOKENS, row["credits"] or ZERO, model, token_class)
+        self._usage(row, row["tokens"], row["cost_usd"], model, token_class)
+
+    def add_rest(self, row: Mapping[str, Any]) -> None:
+        """Add what split events have beyond their parts, which belongs to no model and no token class."""
+        if row["credits_ai_tokens"]:
+            self._credits(row, AI_TOKENS, row["credits_ai_tokens"])
+        tokens, cost = row["tokens_total"] or None, row["cost_usd"] or None
+        if (tokens if self._metric is Metric.TOKENS else cost) is not None:
+            self._usage(row, tokens, cost)
+        self._without_model(row)
+
+    def _without_model(self, row: Mapping[str, Any]) -> None:
+        if self._metric is Metric.EVENTS:
+            self._cell(row, None, None, None).add(row["events"])
+        for kind in (COMPUTE, STORAGE):
+            if row[f"credits_{kind}"]:
+                self._credits(row, kind, row[f"credits_{kind}"])
+
+    def _credits(
+        self,
+        row: Mapping[str, Any],
+        kind: str,
+        credits_: Decimal,
+        model: str | None = None,
+        token_class: str | None = None,
+    ) -> None:
+        if self._metric in {Metric.TOKENS, Metric.EVENTS} or (self._by_type and not credits_):
+            return
+        cell = self._cell(row, model, token_class, kind)
+        if self._metric is Metric.CREDITS:
+            cell.add(credits_)
+            return
+        amount = EXACT.multiply(credits_, row["credit_price_usd"])
+        cell.amount = EXACT.add(cell.amount, amount)
+        is_known = row["has_cost"] or (self._metric is Metric.MARGIN_USD and row["own_key"])
+        if self._metric is Metric.AMOUNT_USD or (self._metric is Metric.MARGIN_USD and is_known):
+            cell.add(amount)
+        elif not is_known:
+            cell.unknown = EXACT.add(cell.unknown, amount)
+
+    def _usage(
+        self,
+        row: Mapping[str, Any],
+        tokens: Decimal | None,
+        cost: Decimal | None,
+        model: str | None = None,
+        token_class: str | None = None,
+    ) -> None:
+        match self._metric:
+            case Metric.TOKENS:
+                cell = self._cell(row, model, token_class, None)
+                if tokens is not None:
+                    cell.add(tokens)
+            case Metric.COST_USD if cost is not None:
+                self._cell(row, model, token_class, None).add(cost)
+            case Metric.MARGIN_USD if cost is not None and not row["own_key"]:
+                self._cell(row, model, token_class, None).add(EXACT.minus(cost))
+
+    def _cell(self, row: Mapping[str, Any], model: str | None, token_class: str | None, kind: str | None) -> _Cell:
+        found = {Dimension.MODEL: model, Dimension.TOKEN_CLASS: token_class, Dimension.CREDIT_TYPE: kind}
+        values = tuple(found[one] if one in found else row[one] for one in self._question.by)
+        return self.cells.setdefault((values, row.get("period")), _Cell())
+
+
+def _spread_cell(metric: Metric, row: Mapping[str, Any]) -> _Cell:
+    if metric is not Metric.LATENCY:
+        return _Cell(Decimal(row[str(metric)]))
+    if not row["events"] or row["latency_p95"] is None:
+        return _Cell()
+    average = (row["latency_sum"] / row["events"]).quantize(MICROSECOND, ROUND_HALF_EVEN)
+    return _Cell(average, Decimal(row["latency_p95"]).quantize(MICROSECOND, ROUND_HALF_EVEN))
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(
+    question: ExploreQuestion, now: Cells, earlier: Cells | None, whole: Mapping[Values, _Cell]
+) -> Iterator[ExploreRow]:
+    """Rows in order, those beyond `top` as one (per period)."""
+    periods: dict[Values, set[int | None]] = {}
+    for values, period in (*now, *(earlier or ())):
+        periods.setdefault(values, set()).add(period)
+    groups = sorted(periods, key=lambda values: _order(values, whole))
+    shown = groups if question.top is None else groups[: question.top]
+    for values in shown:
+        for period in _in_order(periods[values]):
+            cell = now.get((values, period)) or _absent(question)
+            yield _row(question, values, period, cell, None if earlier is None else earlier.get((values, period)))
+    rest = groups[len(shown) :]
+    for period in _in_order({period for values in rest for period in periods[values]}):
+        yield _others(question, period, rest, now, earlier or {})
+
+
+def _in_order(periods: set[int | None]) -> list[int | None]:
+    return sorted(periods, key=lambda number: number or 0)
+
+
+def _order(values: Values, whole: Mapping[Values, _Cell]) -> tuple[Any, ...]:
+    value = whole[values].value if values in whole else None
+    names = tuple((name is None, name or "") for name in values)
+    return (value is None, ZERO if value is None else EXACT.minus(value), names)
+
+
+def _absent(question: ExploreQuestion) -> _Cell:
+    """A group that was there earlier only has used nothing now; how long nothing took is not known."""
+    return _Cell(None if question.metric is Metric.LATENCY else ZERO)
+
+
+def _others(
+    question: ExploreQuestion, period: int | None, rest: list[Values], now: Cells, earlier: Cells
+) -> ExploreRow:
+    """The rest as one row. What does not add up over groups is unknown for it."""
+    sums = []
+    for found in (now, earlier):
+        sum_ = _Cell()
+        for values in rest if question.is_additive else ():
+            if (values, period) in found:
+                sum_.merge(found[values, period])
+        sums.append(sum_)
+    if question.is_additive and not any((values, period) in now for values in rest):
+        sums[0].value = ZERO
+    row = _row(question, (None,) * len(question.by), period, *sums)
+    return replace(row, others=len(rest))
+
+
+def _row(
+    question: ExploreQuestion, values: Values, period: int | None, cell: _Cell, earlier: _Cell | None = None
+) -> ExploreRow:
+    has_cost = question.metric in COSTS
+    return ExploreRow(
+        values,
+        None if period is None or question.grain is None else _first_day(period, question.grain),
+        cell.value,
+        cell.p95,
+        cell.amount if has_cost else None,
+        cell.unknown if has_cost else None,
+        None if earlier is None else earlier.value,
+    )
+
+
+def _first_day(number: int, grain: PeriodLength) -> date:
+    match grain:
+        case PeriodLength.DAY:
+            return EPOCH + timedelta(days=number)
+        case PeriodLength.WEEK:
+            return FIRST_MONDAY + timedelta(weeks=number)
+        case PeriodLength.MONTH:
+            return date(number // 12, number % 12 + 1, 1)
