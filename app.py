@@ -34,7 +34,7 @@ from billing_core.web.live_rules import ServerOptions
 from billing_core.web.security import SecurityHeaders, inline_script_hashes
 from billing_core.web.sockets import limit_uvicorn_messages
 from billing_core.web.upload_guard import UploadGuard
-from billing_core.web.usage_api import usage_events
+from billing_core.web.usage_api import explore, usage_events
 from components.shared.notice import report_script_error
 
 keep_private()
@@ -79,6 +79,7 @@ def routes() -> list[BaseRoute]:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/api/billing/usage/events", usage_events),
+        Route("/api/billing/explore", explore),
         Route("/api/{path:path}", no_such_address),
         *download_routes(BASE_PATH),
         Route(f"{BASE_PATH}/download/export", export_download),

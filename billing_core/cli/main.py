@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from billing_core.access import Role
 from billing_core.cli.backups import add_backup_commands
+from billing_core.cli.explore import add_explore_command
 from billing_core.cli.files_and_months import add_commands
 from billing_core.cli.stopping import SAYS, ReceivedSignal, Stopped, stopping
 from billing_core.cli.streams import CommandOutput, Unwritten, standard_streams
@@ -157,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
         "--as-of", metavar="N", help="pagination.as_of of an earlier page, so that pages are consistent"
     )
     add_json(events)
+
+    add_explore_command(command)
 
     push = command("push", _push, "send unsent, settled credits to Stripe as meter events, exactly once")
     push.add_argument("--dry-run", action="store_true", help="print the exact requests; nothing is sent or stored")

@@ -114,6 +114,53 @@ def test_stats_takes_a_window_and_organizations(booked, run):
     assert [line.split()[0] for line in for_people.stdout.splitlines()] == ["organization", "org_0", "org_1", "all"]
 
 
+def test_explore_prints_rows_and_totals(booked, run):
+    found = document(run(booked, "explore", "--by", "organization,model", "--metric", "amount_usd", "--json"))
+    assert found["rows"] == [
+        {"organization": "org_0", "model": "gpt-5", "amount_usd": "0.012"},
+        {"organization": "org_1", "model": "gpt-5", "amount_usd": "0.008"},
+        {"organization": "org_0", "model": None, "amount_usd": "0.006"},
+        {"organization": "org_1", "model": None, "amount_usd": "0.004"},
+    ]
+    assert found["totals"] == {"amount_usd": "0.03"}
+    filtered = document(run(booked, "explore", "--by", "credit_type", "--organization", "org_1", "--json"))
+    assert filtered["totals"] == {"credits": "300"}
+
+
+def test_explore_prints_a_table_for_people(booked, run):
+    window = ("--from", "2026-11-01", "--to", "2026-11-02", "--grain", "day", "--compare", "previous")
+    done = run(booked, "explore", "--by", "customer", "--metric", "users", "--top", "1", *window)
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
+        "customer day users previous change",
+        "cus_a 2026-11-01 1 unknown unknown",
+        "1 other 2026-11-01 unknown unknown unknown",
+        "total 1 0 1",
+        "the rows do not add up to the total, which is over all events of the filter",
+        "days of UTC",
+    ]
+    assert "USD is unknown" not in run(booked, "explore", "--by", "model", "--metric", "margin_usd").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--by", "planet"),
+        ("--by", "user", "--metric", "profit"),
+        ("--by", "token_class", "--metric", "latency"),
+        ("--by", "user", "--grain", "hour"),
+        ("--by", "user", "--compare", "previous"),
+        ("--by", "user", "--compare", "yesterday"),
+        ("--by", "user", "--top", "-1"),
+        ("--metric", "credits"),
+    ],
+    ids=lambda words: words[-1],
+)
+def test_explore_refuses_what_makes_no_sense_in_one_line(booked, run, arguments):
+    done = run(booked, "explore", *arguments, "--json")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "error" in json.loads(done.stdout)
+
+
 def test_events_prints_one_document_with_the_published_keys(booked, run):
     found = document(run(booked, "events", "--json", "--limit", "2"))
     assert set(found) >= {"events", "pagination", "totals"}

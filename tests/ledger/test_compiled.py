@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from billing_core.access import Scope
 from billing_core.exports.event_slices import in_order, unordered
-from billing_core.ledger import history, queries, statistics
+from billing_core.ledger import explore_queries, history, queries, statistics
 from billing_core.ledger.compiled import (
     SHAPES,
     SHORT,
@@ -117,6 +117,15 @@ ZONES = st.sampled_from((UTC, BERLIN, LORD_HOWE)).map(
 )
 BOUNDS = (datetime(2026, 9, 1, tzinfo=UTC), datetime(2026, 11, 5, tzinfo=UTC))
 
+GROUPINGS = st.builds(
+    explore_queries.by_period,
+    st.lists(st.sampled_from(tuple(explore_queries.STORED)), max_size=2, unique=True).map(tuple),
+    st.sampled_from(("day", "week", "month")),
+    ZONES,
+    st.just(BOUNDS),
+    st.sampled_from((timedelta(), timedelta(days=31, hours=1))),
+) | st.just(explore_queries.Grouping(("user",)))
+
 QUESTIONS = st.one_of(
     st.builds(
         queries.page,
@@ -183,6 +192,15 @@ QUESTIONS = st.one_of(
         st.sampled_from((MONTHS[:1], MONTHS)),
     ),
     st.builds(history.slices, SELECTIONS, st.none() | TEXTS, TIMES),
+    st.builds(explore_queries.sums, SELECTIONS, GROUPINGS),
+    st.builds(
+        lambda make, *asked: make(*asked),
+        st.sampled_from((explore_queries.sums_by_model, explore_queries.mixed)),
+        SELECTIONS,
+        GROUPINGS,
+        st.builds(explore_queries.Splitting, st.booleans(), st.booleans()),
+    ),
+    st.builds(explore_queries.spread, SELECTIONS, GROUPINGS, by_model=st.booleans(), with_latency=st.booleans()),
 )
 
 

@@ -11,12 +11,13 @@ from billing_core.types import FLAT_FIELDS
 from billing_core.web import wiring
 from billing_core.web.cookies import COOKIE_NAME
 from billing_core.web.downloads import download_routes
-from billing_core.web.usage_api import usage_events
+from billing_core.web.usage_api import explore, usage_events
 from tests.factories import service_over, usage_row
 from tests.web.client import Client
 
 SECRETS = {"all": "token-for-all", "acme": "token-for-acme", "none": "token-for-none"}
 ADDRESS = "/api/billing/usage/events"
+EXPLORE = "/api/billing/explore"
 
 
 def entry(name, role, organizations):
@@ -36,12 +37,12 @@ def api(tmp_path, monkeypatch, demo):
     monkeypatch.setenv("BILLING_WAREHOUSE_URL", f"duckdb:///{ledger}")
     monkeypatch.setenv("BILLING_API_TOKENS", str(tmp_path / "tokens.json"))
     wiring.close()
-    routes = [Route(ADDRESS, usage_events), *download_routes()]
+    routes = [Route(ADDRESS, usage_events), Route(EXPLORE, explore), *download_routes()]
     return Client(Starlette(routes=routes))
 
 
-def get(client, query="", token="all"):  # noqa: S107
-    return client.get(ADDRESS + query, headers={"Authorization": f"Bearer {SECRETS[token]}"})
+def get(client, query="", token="all", address=ADDRESS):  # noqa: S107
+    return client.get(address + query, headers={"Authorization": f"Bearer {SECRETS[token]}"})
 
 
 def test_a_good_token_gets_the_document_of_the_events_command(api):
@@ -134,3 +135,34 @@ def test_the_csv_of_a_signed_in_person_is_their_filter(api):
     assert answer.text.splitlines()[0].split(",") == list(FLAT_FIELDS)
     assert "org_0" not in answer.text
     assert "attachment" in answer.headers["content-disposition"]
+
+
+def test_usage_is_explored_within_what_a_token_may_see(api):
+    query = "?by=organization,model&metric=credits&organization=org_1"
+    for token in ("all", "acme"):
+        found = get(api, query, token, EXPLORE).json()
+        assert found["rows"] == [
+            {"organization": "org_1", "model": "gpt-5", "credits": "300"},
+            {"organization": "org_1", "model": None, "credits": "150"},
+        ]
+        assert found["totals"] == {"credits": "450"}
+    assert get(api, "?by=model", "none", EXPLORE).json()["rows"] == []
+    assert get(api, "?by=model&organization=org_0", "acme", EXPLORE).status_code == 403
+    assert api.get(EXPLORE + "?by=model").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("", "by"),
+        ("?by=planet", "by"),
+        ("?by=user&by=model", "by"),
+        ("?by=user&metric=x", "metric"),
+        ("?by=user&limit=5", "limit"),
+        ("?by=user&colour=red", "colour"),
+        ("?by=token_class&metric=users", "metric"),
+    ],
+)
+def test_what_cannot_be_explored_is_422_and_named(api, query, named):
+    answer = get(api, query, address=EXPLORE)
+    assert (answer.status_code, answer.json()["parameter"]) == (422, named)
