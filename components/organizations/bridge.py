@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 
 from billing_core.organizations.figures import Figures
@@ -31,16 +32,30 @@ def margin_line(figures: Figures) -> str:
         return texts.MARGIN_UNKNOWN
     steps = terms(figures)
     for places in PLACES:
-        step = Decimal(1).scaleb(-places)
-        printed = [value.quantize(step, ROUND_HALF_EVEN) for _, value in steps]
-        margin = figures.margin_usd.quantize(step, ROUND_HALF_EVEN)
+        unit = Decimal(1).scaleb(-places)
+        margin = figures.margin_usd.quantize(unit, ROUND_HALF_EVEN)
+        printed = _rounded(steps, margin, unit)
         if sum(printed) == margin:
             break
-    parts = [
+    said = [
         f"{_dollars(value, signed=place > 0)} {name}"
         for place, ((name, _), value) in enumerate(zip(steps, printed, strict=True))
     ]
-    return f"{' '.join(parts)} = {_dollars(margin)} margin"
+    return f"{' '.join(said)} = {_dollars(margin)} margin"
+
+
+def _rounded(steps: Sequence[tuple[str, Decimal]], margin: Decimal, unit: Decimal) -> list[Decimal]:
+    """The terms to whole units, each up or down. Amount and cost stand on tiles as well and are rounded as there; of
+    the others as many go the other way as the sum asks for, those first that are nearest to it.
+    """
+    printed = [value.quantize(unit, ROUND_HALF_EVEN) for _, value in steps]
+    step = unit if margin > sum(printed) else -unit
+    loose = [place for place, (name, _) in enumerate(steps) if name in {texts.OF_UNKNOWN_COST, texts.OWN_KEYS}]
+    for place in sorted(loose, key=lambda one: abs(printed[one] + step - steps[one][1])):
+        moved = printed[place] + step
+        if sum(printed) != margin and abs(moved - steps[place][1]) < unit and moved:
+            printed[place] = moved
+    return printed
 
 
 def _dollars(value: Decimal, *, signed: bool = False) -> str:

@@ -26,6 +26,9 @@ from components.shared.notice import plain
 from components.usage_events.state import CODEC as EVENTS
 from components.usage_events.state import EventsView
 
+FIRST_PIXELS = 170
+"""Room for "Customers at risk"; two beside each other on a phone."""
+
 STATUSES: Mapping[str, tuple[SyncStatus, ...]] = {
     "unsynced_credits": (SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR),
     "failed_credits": (SyncStatus.ERROR,),
@@ -68,7 +71,7 @@ def first_figures(
     now: Figures, previous: Figures | None, query: Mapping[str, Any], beside: Sequence[MetricTile] = ()
 ) -> None:
     """Draw the figures that a page opens with, and the line that leads from the amount to the margin."""
-    metric_tiles([*tiles_of(FIRST, now, previous, query), *beside], key="org-tiles")
+    metric_tiles([*tiles_of(FIRST, now, previous, query), *beside], key="org-tiles", pixels=FIRST_PIXELS)
     st.caption(plain(margin_line(now)))
 
 

@@ -194,7 +194,7 @@ def _config(column: TableColumn, address: Address) -> Any:
     if column.field == DAILY:
         return st.column_config.BarChartColumn(y_min=0, **{**header, "help": column.help})
     if column.field == "share":
-        return st.column_config.ProgressColumn(min_value=0.0, max_value=1.0, format="percent", **header)
+        return st.column_config.ProgressColumn(min_value=0.0, max_value=100.0, format="%.1f %%", **header)
     return st.column_config.TextColumn(alignment=column.align, **header)
 
 
@@ -203,14 +203,14 @@ def _cells(shown: Sequence[OrganizationFigures], columns: Sequence[TableColumn],
 
     cells: dict[str, Any] = {column.field: [column.text(one) for one in shown] for column in columns}
     if "share" in cells:
-        cells["share"] = pa.array([_float(share(one.now.credits.total, whole)) for one in shown], pa.float64())
+        cells["share"] = pa.array([_percent(share(one.now.credits.total, whole)) for one in shown], pa.float64())
     if DAILY in cells:
         cells[DAILY] = pa.array([thinned(one.daily) for one in shown], pa.list_(pa.float64()))
     return cells
 
 
-def _float(value: Decimal | None) -> float | None:
-    return None if value is None else float(value)
+def _percent(value: Decimal | None) -> float | None:
+    return None if value is None else float(value * 100)
 
 
 def _on_header(field: str) -> None:

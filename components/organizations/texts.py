@@ -91,9 +91,9 @@ RELATIVE_NOTE = (
     "previous period."
 )
 MORE_FIGURES = "More figures, comparison and top movers"
-SHOW_EVENTS = "Show these events"
-SHOW_CUSTOMERS = "Show these customers"
-SHOW_PLANS = "Plans and limits"
+SHOW_EVENTS = "Show events"
+SHOW_CUSTOMERS = "Show all"
+SHOW_PLANS = "Read plans"
 AT_RISK_NOTE = (
     "Customers that have used at least {threshold} % of the credits their plan includes in its current period."
 )

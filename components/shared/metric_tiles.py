@@ -43,9 +43,9 @@ class MetricTile:
     link: TileLink | None = None
 
 
-def metric_tiles(tiles: Sequence[MetricTile], *, key: str) -> None:
-    """Draw tiles, as many side by side as the screen holds."""
-    grid = st.grid("auto", min_column_width=TILE_PIXELS, key=key)
+def metric_tiles(tiles: Sequence[MetricTile], *, key: str, pixels: int = TILE_PIXELS) -> None:
+    """Draw tiles, as many side by side as the screen holds; each is at least `pixels` wide."""
+    grid = st.grid("auto", min_column_width=pixels, key=key)
     for tile in tiles:
         with grid.container(border=True, height="stretch", gap="xsmall"):
             st.metric(

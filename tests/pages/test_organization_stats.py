@@ -249,7 +249,7 @@ def test_every_organization_has_a_row_and_events_without_one_have_theirs():
     assert list(frame["customers"]) == ["cus_2, cus_acme", "cus_b", "unknown", "unknown"]
     assert [len(daily) for daily in frame["daily"]] == [30] * 4
     assert sum(sum(daily) for daily in frame["daily"]) == 1350
-    assert frame["share"].iloc[0] == pytest.approx(2 / 3)
+    assert frame["share"].iloc[0] == pytest.approx(200 / 3)
 
 
 def test_unknown_figures_are_unknown_and_not_zero():
@@ -310,12 +310,12 @@ def test_customers_at_risk_are_unknown_until_plans_were_read():
     book(usage())
     run = opened()
     assert tiles(run)["Customers at risk"] == "unknown"
-    assert links(run)["Plans and limits"] == "view=Plans+and+limits"
+    assert links(run)["Read plans"] == "view=Plans+and+limits"
 
 
 def test_credits_not_yet_in_stripe_lead_to_exactly_those_events():
     book(usage())
-    query = parse_qs(links(opened())["Show these events"])
+    query = parse_qs(links(opened())["Show events"])
     assert query["status"] == ["pending", "sending", "error"]
     asked = _params().model_copy(update={"status": tuple(map(SyncStatus, query["status"]))})
     shown = wiring.service().summary(asked, Principal("t", Role.ADMIN)).totals.totals
