@@ -8,10 +8,11 @@ from billing_core.access import Role
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.widgets import quiet
+from components.stripe_sync.actions import actions_panel
 from components.stripe_sync.customer import customer_panel
+from components.stripe_sync.decisions import hold_form
 from components.stripe_sync.log import push_log
 from components.stripe_sync.overview import overview
-from components.stripe_sync.problems import problems_panel
 from components.stripe_sync.push import push_panel
 from components.stripe_sync.reconcile import reconcile_panel
 from components.stripe_sync.state import read_pipeline
@@ -25,11 +26,12 @@ with quiet():
     reading = read_pipeline(service, principal)  # first: it refuses people who may not see everything
     title_row("Stripe Sync", service, principal)
     with quiet():
-        overview(service, principal, reading.pipeline, now)
+        actions_panel(service, principal, reading, now)
     with quiet():
         push_panel(service, principal, now)
+        hold_form(service, principal)
     with quiet():
-        problems_panel(service, principal, reading.problems)
+        overview(service, principal, reading, now)
     with quiet():
         reconcile_panel(service, principal, now)
     with quiet():

@@ -38,7 +38,11 @@ def _staged() -> ir.Table:
     rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
     t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
     is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
-    stage = ibis.cases((is_held, ibis.literal("held")), else_=t.sync_status.cast("string"))
+    # What an earlier system billed was never accepted from here: a stage of its own.
+    is_before = t.flags.contains(Flag.LEGACY_BILLED) & t.sync_status.isin(SENT)
+    stage = ibis.cases(
+        (is_held, ibis.literal("held")), (is_before, ibis.literal("billed_before")), else_=t.sync_status.cast("string")
+    )
     # What no intent ever covered was not rejected: the next push writes it down as held.
     is_error = stage == "error"
     unsendable = is_error & t.meter_event_identifier.isnull()
@@ -116,22 +120,25 @@ def _held_corrections(now: Bound) -> ir.Table:
     )
 
 
-def stuck() -> Question:
-    """A question: events in error or held per cause, most credits first, with an `example` of the reason."""
-    return ask(_stuck)
+def stuck(accepted_from: datetime) -> Question:
+    """A question: events in error or held per cause and customer, most credits first, with an `example` of the reason.
+
+    `oldest` is the start of the first event at or after `accepted_from`: the one that Stripe refuses as too old next.
+    """
+    return ask(_stuck, bound_time(accepted_from))
 
 
-def _stuck() -> ir.Table:
+def _stuck(accepted_from: Bound) -> ir.Table:
     t = _staged()
     stuck = t.filter(t.stage.isin(["error", "held"]))
-    grouped = stuck.group_by("cause").aggregate(
+    grouped = stuck.group_by("cause", "customer_id").aggregate(
         events=stuck.count(),
         credits=stuck.credits_total.sum(),
         amount_usd=stuck.amount_usd.sum(),
-        customers=stuck.customer_id.nunique(),
+        oldest=stuck.timestamp.min(where=stuck.timestamp >= accepted_from.scalar),
         example=stuck.sync_error.max(),
     )
-    return grouped.order_by(ibis.desc("credits"), "cause")
+    return grouped.order_by(ibis.desc("credits"), "cause", "customer_id")
 
 
 def decidable(action: str, *, cause: str | None, customer_ids: Sequence[str], event_ids: Sequence[str]) -> Question:

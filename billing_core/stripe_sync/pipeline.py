@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from billing_core.ledger import pipeline_queries as questions
 from billing_core.ledger.engine import Engine
+from billing_core.stripe.intents import OLDEST
 from billing_core.values.decimals import EXACT, exact_sum
 
 
 class PipelineStage(StrEnum):
     """The stage an event has reached on its way to Stripe. `held` are those a push or a person keeps back; `error`
     those Stripe rejected, and those that cannot be sent and that no push has seen yet: it writes them down as held.
+    `billed_before` are those an earlier system billed: nothing from here was accepted by Stripe for them.
     """
 
     PENDING = "pending"
@@ -29,6 +31,7 @@ class PipelineStage(StrEnum):
     ERROR = "error"
     HELD = "held"
     EXCLUDED = "excluded"
+    BILLED_BEFORE = "billed_before"
 
 
 class Action(StrEnum):
@@ -37,6 +40,9 @@ class Action(StrEnum):
     RETRY = "retry"
     HOLD = "hold"
     RELEASE = "release"
+
+
+NO_DRAFTS: Mapping[str, datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,19 @@ class Pipeline:
         return sum(self.stages.values(), Amounts())
 
 
+class DueBy(NamedTuple):
+    """When the first of some unsent events cannot be billed by a meter event any more, and why.
+
+    `customer_id` is set if it is because that customer's draft invoice becomes final, else Stripe's 35 days are over.
+    """
+
+    at: datetime
+    customer_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The stuck events of one cause: what it is, what to do, and which decisions help."""
+    """The stuck events of one cause: what it is, what to do, which decisions help, and by when (`None`: no matter)."""
 
     cause: str
     title: str
@@ -94,6 +110,7 @@ class Problem:
     amounts: Amounts
     customers: int
     actions: tuple[Action, ...]
+    due: DueBy | None = None
 
 
 WOULD_BE_SENT, WOULD_WAIT = "sent", "waiting"
@@ -186,6 +203,12 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "archived_meter": ("The meter was deactivated", "Activate the meter at Stripe, then retry.", (Action.RETRY,)),
 }
+PAST_SENDING = frozenset({"too_old", "timestamp_too_far_in_past", "closed_period", "correction_held"})
+"""Causes for which no meter event can be sent any more: there is nothing to be in time for."""
+
+SOON = timedelta(days=7)
+"""What is due within it comes before everything else."""
+
 OTHER = ("Rejected by Stripe", "Stripe's message is shown with it. Correct the cause, then retry.", (Action.RETRY,))
 
 
@@ -219,10 +242,17 @@ def _held_corrections(engine: Engine, now: datetime) -> list[Problem]:
     return [_problem(row) for row in sorted(rows, key=lambda row: row["cause"])]
 
 
-def read_problems(engine: Engine, now: datetime) -> list[Problem]:
-    """The stuck events by cause, most credits first; then corrections that may not be sent."""
-    rows = engine.read(questions.stuck()).to_pylist()
-    problems = {row["cause"]: _problem(row) for row in rows}
+def read_problems(engine: Engine, now: datetime, finals: Mapping[str, datetime] = NO_DRAFTS) -> list[Problem]:
+    """The stuck events by cause, most credits first; then corrections that may not be sent.
+
+    `finals` says by customer when the first draft invoice becomes final.
+    """
+    found: dict[str, Problem] = {}
+    for row in engine.read(questions.stuck(now - OLDEST)).to_pylist():
+        one, customer = _problem({**row, "customers": int(row["customer_id"] is not None)}), row["customer_id"]
+        one = replace(one, due=_due(row["cause"], customer, row["oldest"], finals))
+        found[one.cause] = one if one.cause not in found else _joined(found[one.cause], one)
+    problems = dict(sorted(found.items(), key=lambda pair: (-pair[1].amounts.credits, pair[0])))
     for held in _held_corrections(engine, now):
         same = problems.get(held.cause)
         problems[held.cause] = (
@@ -231,6 +261,33 @@ def read_problems(engine: Engine, now: datetime) -> list[Problem]:
             else replace(same, amounts=same.amounts + held.amounts, customers=max(same.customers, held.customers))
         )
     return list(problems.values())
+
+
+def _due(cause: str, customer_id: str | None, oldest: datetime | None, finals: Mapping[str, datetime]) -> DueBy | None:
+    """When the first of a customer's events of one cause cannot be billed by a meter event any more."""
+    if cause in PAST_SENDING:
+        return None
+    ends = [] if oldest is None else [DueBy(oldest.replace(tzinfo=UTC) + OLDEST)]
+    if customer_id is not None and customer_id in finals:
+        ends.append(DueBy(finals[customer_id], customer_id))
+    return min(ends, key=lambda one: one.at, default=None)
+
+
+def _joined(one: Problem, other: Problem) -> Problem:
+    """One problem of two of the same cause, whose customers differ."""
+    return replace(
+        one,
+        amounts=one.amounts + other.amounts,
+        customers=one.customers + other.customers,
+        example=max(one.example, other.example),
+        due=min((due for due in (one.due, other.due) if due is not None), key=lambda due: due.at, default=None),
+    )
+
+
+def urgency(due: DueBy | None, amounts: Amounts, now: datetime) -> tuple[bool, datetime, Decimal]:
+    """The sort key of what needs action: what is due within a week by its deadline, then the rest by its money."""
+    is_soon = due is not None and due.at < now + SOON
+    return not is_soon, due.at if due is not None and is_soon else now, -amounts.amount_usd
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:

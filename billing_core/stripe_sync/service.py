@@ -152,14 +152,21 @@ class StripeSyncService:
     def problems(self, principal: Principal) -> list[Problem]:
         """Events that are stuck on their way to Stripe, grouped by cause."""
         _require_everything(principal, *READERS)
-        return pipelines.read_problems(self._ledger.engine, self._clock())
+        finals: dict[str, datetime] = {}
+        for final, customer, _ in self._drafts_to_come():
+            finals.setdefault(customer, final)
+        return pipelines.read_problems(self._ledger.engine, self._clock(), finals)
 
     def next_deadline(self, principal: Principal) -> Deadline | None:
         """The draft invoice that finalizes first, as last read from Stripe."""
         _require_everything(principal, *READERS)
+        return next((Deadline(customer, final, read) for final, customer, read in self._drafts_to_come()), None)
+
+    def _drafts_to_come(self) -> list[tuple[datetime, str, datetime | None]]:
+        """When drafts become final, of whom, and when that was read from Stripe; the first one first."""
         snapshot, now = stored_snapshot(self._snapshots), self._clock()
-        drafts = [(d.finalizes_at, d.customer_id) for d in snapshot.drafts if d.finalizes_at and d.finalizes_at > now]
-        return Deadline(min(drafts)[1], min(drafts)[0], snapshot.read_at) if drafts else None
+        found = [(d.finalizes_at, d.customer_id) for d in snapshot.drafts if d.finalizes_at and d.finalizes_at > now]
+        return [(final, customer, snapshot.read_at) for final, customer in sorted(found)]
 
     def preview(
         self,

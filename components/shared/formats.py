@@ -41,6 +41,14 @@ def exact(value: Decimal | int | None) -> str:
     return "−" + text if value < 0 else text
 
 
+def rounded(value: Decimal | int | None) -> str:
+    """A number for people, with two decimals at most: `1234.5678` → `1,234.57`, `3.0` → `3`, `0.00004` → `0.00004`."""
+    if value is None:
+        return UNKNOWN
+    shown = Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
+    return credits_text(Decimal(value)) if value and not shown else exact(shown)
+
+
 def signed(value: Decimal | int | None) -> str:
     """A difference with every digit and its sign: `+1,234.5`, `−3`, `0`."""
     return f"+{exact(value)}" if value is not None and value > 0 else exact(value)

@@ -51,8 +51,11 @@ STEP_PIXELS = 34
 
 def stage_bar(pipeline: Pipeline, theme: str) -> Figure:
     """A chart of every credit of the ledger as one bar, cut into stages."""
-    figure = base_figure(theme, showlegend=False, height=48, barmode="stack", bargap=0)
-    figure.update_layout(margin={"l": 0, "r": 0, "t": 4, "b": 4})
+    figure = base_figure(theme, showlegend=True, height=88, barmode="stack", bargap=0)
+    figure.update_layout(
+        margin={"l": 0, "r": 0, "t": 4, "b": 36},
+        legend={"orientation": "h", "x": 0, "y": -0.1, "yanchor": "top", "traceorder": "normal"},
+    )
     for stage, amounts in pipeline.stages.items():
         if amounts.credits <= 0:
             continue

@@ -17,12 +17,15 @@ STAGE_MARKS: dict[PipelineStage, StatusMark] = {
         "✕",
         "error",
         "#B3261E",
-        "Stripe rejected it, or it cannot be sent and no push has held it yet; the problems below say why.",
+        "Stripe rejected it, or it cannot be sent and no push has held it yet; “Needs action now” says why.",
     ),
     PipelineStage.HELD: StatusMark(
-        "‖", "held", "#7A4B9D", "Held back by a rule or a person; the problems below say why."
+        "‖", "held", "#7A4B9D", "Held back by a rule or a person; “Needs action now” says why."
     ),
     PipelineStage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
+    PipelineStage.BILLED_BEFORE: StatusMark(
+        "◂", "billed before", "#57606A", "An earlier system billed it; nothing is sent for it from here."
+    ),
 }
 """In the order an event goes through them."""
 
@@ -34,6 +37,7 @@ STAGE_SHADES: dict[PipelineStage, Shade] = {
     PipelineStage.ERROR: Shade("#C23B22", "#EE6B4D"),
     PipelineStage.HELD: Shade("#8A5BB0", "#B58BD6"),
     PipelineStage.EXCLUDED: Shade("#8A94A0", "#7D8894"),
+    PipelineStage.BILLED_BEFORE: Shade("#B9A98C", "#8F8064"),
 }
 """Of areas in charts; the tiles beside them name every figure, so that no colour carries it alone."""
 

@@ -12,21 +12,22 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
-from billing_core.types import GetUsageEventsParams
+from billing_core.types import GetUsageEventsParams, SyncStatus
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
-from components.shared.formats import ago, exact, moment, signed, usd
-from components.shared.links import usage_link
+from components.shared.formats import ago, exact, moment, rounded, usd
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
 from components.stripe_sync import texts
+from components.stripe_sync.actions import status_link
 from components.stripe_sync.charts import stage_bar
 from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
-from components.stripe_sync.texts import amounts_text, deadline_text, in_words, last_push_text
+from components.stripe_sync.state import PipelineView
+from components.stripe_sync.texts import deadline_text, in_words, last_push_text
 
-LINKED = frozenset(PipelineStage) - {PipelineStage.HELD}
+LINKED = {stage: SyncStatus(stage.value) for stage in PipelineStage if stage.value in set(SyncStatus)}
 """Stages that are a sync status too; held events are spread over `pending` and `error`."""
 
 
@@ -36,10 +37,12 @@ def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
     return Amounts(answer.pagination.total_items, answer.totals.credits.total, answer.totals.amount_usd)
 
 
-def overview(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
-    """Draw the stages, their sum against the ledger, and the facts beside them."""
+def overview(service: BillingService, principal: Principal, view: PipelineView, now: datetime) -> None:
+    """Draw the stages that hold something, their sum against the ledger, and the facts beside them."""
+    pipeline = view.pipeline
     if not service.stripe.is_connected:
         st.info(texts.NO_STRIPE, icon=":material/link_off:")
+    st.header("On the way to Stripe", anchor=False)
     theme = st.context.theme.type or "light"
     if pipeline.total.credits > 0:
         draw_figure(
@@ -49,20 +52,24 @@ def overview(service: BillingService, principal: Principal, pipeline: Pipeline, 
         )
     grid = st.grid(4, min_column_width=155, key="sync-stage-tiles")
     for stage, amounts in pipeline.stages.items():
-        _stage_tile(grid, stage, amounts)
+        if amounts.events:
+            _stage_tile(grid, stage, amounts, view)
     _whole_tile(grid, pipeline, whole_ledger(service, principal))
     _facts(service, principal, pipeline, now)
+    empty = [STAGE_MARKS[stage].word for stage, amounts in pipeline.stages.items() if not amounts.events]
+    if empty:
+        st.caption(plain(f"No events: {', '.join(empty)}."))
     _carried(pipeline)
 
 
-def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts) -> None:
+def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts, view: PipelineView) -> None:
     mark = STAGE_MARKS[stage]
-    note = f"{mark.meaning} Exactly {exact(amounts.amount_usd)} US dollars."
+    note = f"{mark.meaning} Exactly {exact(amounts.credits)} credits, {exact(amounts.amount_usd)} US dollars."
     key = f"sync-stage-{stage}"
-    box = tile(grid, mark.text, f"{exact(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
-    if amounts.events and stage in LINKED:
+    box = tile(grid, mark.text, f"{rounded(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
+    if stage in LINKED:
         with box:
-            usage_link(f"Show {stage}", status=stage.value)
+            status_link(LINKED[stage], amounts.events, view.by_status)
 
 
 def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> None:
@@ -73,15 +80,16 @@ def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> No
     box = tile(
         grid,
         "All stages",
-        f"{exact(total.credits)} credits",
+        f"{rounded(total.credits)} credits",
         [_events_and_money(total), verdict],
-        note=f"The stages together: {amounts_text(total)}. The ledger: {amounts_text(ledger)}.",
+        note=f"The stages together: {exact(total.credits)} credits. The ledger: {exact(ledger.credits)} credits.",
         key="sync-stage-all",
     )
     if not agrees:
         box.warning(
             plain(
-                f"The ledger has {amounts_text(ledger)}. If this persists after a reload, contact your administrator."
+                f"The ledger has {count_of(ledger.events, 'event')} with {exact(ledger.credits)} credits "
+                f"({usd(ledger.amount_usd)}). If this persists after a reload, contact your administrator."
             ),
             icon=":material/warning:",
         )
@@ -97,14 +105,15 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
     runs = service.stripe.pushes(principal, 1)
     grid = st.grid(4, min_column_width=220, key="sync-facts")
     owed = pipeline.corrections
-    tile(
-        grid,
-        "Corrections due",
-        f"{signed(owed.credits)} credits",
-        [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
-        note=texts.CORRECTIONS_NOTE,
-        key="sync-corrections",
-    )
+    if owed.events:
+        tile(
+            grid,
+            "Corrections due",
+            f"{'+' if owed.credits > 0 else ''}{rounded(owed.credits)} credits",
+            [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
+            note=texts.CORRECTIONS_NOTE,
+            key="sync-corrections",
+        )
     oldest = pipeline.oldest_unsent
     tile(
         grid,
@@ -114,14 +123,15 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
         note=texts.OLDEST_NOTE,
         key="sync-oldest",
     )
-    tile(
-        grid,
-        "Next deadline",
-        "none known" if deadline is None else in_words(deadline.finalizes_at, now),
-        [deadline_text(deadline, now, zone)],
-        note=texts.DEADLINE_NOTE,
-        key="sync-deadline",
-    )
+    if deadline is not None:
+        tile(
+            grid,
+            "Next deadline",
+            in_words(deadline.finalizes_at, now),
+            [deadline_text(deadline, now, zone)],
+            note=texts.DEADLINE_NOTE,
+            key="sync-deadline",
+        )
     last = runs[0] if runs else None
     tile(
         grid,

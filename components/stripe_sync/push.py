@@ -34,6 +34,9 @@ PREVIEW = "sync.push-preview"
 REFRESH_SECONDS = 0.5
 """Between two looks at a running push."""
 
+ASKED = "sync.push-asked"
+"""Session state: a preview was asked for elsewhere on the page."""
+
 SHOWN_REQUESTS = 200
 SHOWN_FAILURES = 20
 
@@ -51,6 +54,11 @@ class Dry:
     def whole_credits(self) -> int:
         """The whole credits of all meter events of the dry run together."""
         return sum(request.credits for request in self.requests)
+
+
+def ask_for_preview() -> None:
+    """Callback: preview a push with the next run."""
+    st.session_state[ASKED] = True
 
 
 def push_panel(service: BillingService, principal: Principal, now: datetime) -> None:
@@ -84,10 +92,11 @@ def _preview_and_send(service: BillingService, principal: Principal, now: dateti
         disabled=is_busy,
         help=texts.PUSH_RUNNING if is_busy else None,
     )
+    is_asked_elsewhere = st.session_state.pop(ASKED, False)
     if is_busy:
         st.session_state.pop(PREVIEW, None)
         return
-    if asked:
+    if asked or is_asked_elsewhere:
         st.session_state.pop(PREVIEW, None)
         with quiet(), st.spinner(texts.CALCULATING_PUSH):
             version = service.version()
@@ -182,6 +191,6 @@ def _outcome(state: PushState, now: datetime) -> None:
             for line in (*failures, *problems)[:SHOWN_FAILURES]:
                 st.text(line)
             if (rest := len(failures) + len(problems) - SHOWN_FAILURES) > 0:
-                st.caption(f"and {rest:,} more; the problems below list them all")
+                st.caption(f"and {rest:,} more; “Needs action now” lists them all")
     else:
         st.success(text, icon=":material/check_circle:")

@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, RetryOutlook, title_of
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, DueBy, RetryOutlook, title_of
 from billing_core.values.counts import count_of
-from components.shared.formats import ago, exact, moment, usd
+from components.shared.formats import ago, exact, moment, rounded, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
@@ -45,7 +45,15 @@ ROUNDING_NOTE = (
     "negative while a rejected meter event has not been sent again."
 )
 NOTHING_UNSENT = "Nothing is pending or sending."
-NOTHING_STUCK = "Nothing is stuck: no event is held or in error."
+NOTHING_NEEDS_ACTION = "Nothing needs action: no event is held or in error, and no usage waits for a push."
+PUSH_DUE = "Usage waits for a push"
+PUSH_WHAT = "Nothing keeps it back. Preview a push, then send it."
+PUSH_OLD = (
+    "Nothing keeps it back, but some of it is older than the 35 days Stripe accepts: a push puts that on hold and "
+    "sends the rest. Preview a push to see how much."
+)
+NAME_CUSTOMERS = "Assign customers"
+BAR_LEGEND = "Credits by stage."
 HOLD_NOTE = "No push sends them until somebody releases them. Events pulled later are not held."
 HOLD_REASON_NEEDED = "A hold needs a reason."
 PROBLEMS_CSV_NOTE = "Every group with exact figures."
@@ -79,7 +87,7 @@ HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
 
 def credits_and_money(held: Decimal | int, amount_usd: Decimal) -> str:
     """Credits with their amount: `1,234.5 credits ($0.05)`; one credit is `1 credit`."""
-    return f"{exact(held)} credit{'' if held == 1 else 's'} ({usd(amount_usd)})"
+    return f"{rounded(Decimal(held))} credit{'' if held == 1 else 's'} ({usd(amount_usd)})"
 
 
 def amounts_text(amounts: Amounts) -> str:
@@ -97,6 +105,12 @@ def in_words(then: datetime, now: datetime) -> str:
     if minutes < 2 * DAY_MINUTES:
         return f"in {minutes // HOUR_MINUTES} h"
     return f"in {minutes // DAY_MINUTES:,} days"
+
+
+def due_text(due: DueBy, now: datetime, zone: ZoneInfo) -> str:
+    """By when something has to be sent, and why: `due in 3 days: 35-day limit, 2026-11-25 10:00`."""
+    why = "35-day limit" if due.customer_id is None else f"invoice of {due.customer_id} becomes final"
+    return f"due {in_words(due.at, now)}: {why}, {moment(due.at, zone)[:16]} {zone.key}"
 
 
 def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> str:

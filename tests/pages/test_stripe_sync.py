@@ -162,6 +162,7 @@ def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
 def test_the_stages_add_up_to_the_whole_ledger():
     shown = texts(opened())
     assert "**300 credits**" in shown
+    assert "No events: sending, processed, confirmed, held, billed before." in shown
     assert "2 events · $0.012" in shown
     assert "**600 credits**" in shown
     assert "5 events · $0.024" in shown
@@ -172,7 +173,7 @@ def test_stages_that_do_not_add_up_are_called_out(monkeypatch):
     monkeypatch.setattr(overview, "whole_ledger", lambda *_: Amounts(6, Decimal("750.000001"), Decimal("0.03")))
     shown = texts(opened())
     assert "✕ differs from the ledger" in shown
-    assert "The ledger has 6 events, 750.000001 credits ($0.03)" in shown
+    assert "The ledger has 6 events with 750.000001 credits ($0.03)" in shown
 
 
 def test_without_a_stripe_key_everything_else_can_be_read(monkeypatch):
@@ -327,10 +328,74 @@ def test_held_events_are_a_group_with_advice_an_example_and_a_link():
     run = opened()
     shown = texts(run)
     assert "**On hold**" in shown
-    assert "2 events · 1 customer · 300 credits · $0.012" in shown
+    assert "**$0.012** · 2 events · 1 customer · 300 credits" in shown
     assert "on hold by tester: contract under review" in shown
-    assert ("Usage events with status pending", "period=All+time&status=pending") in linked(run)
+    assert ("Show 2 events", "period=All+time&status=pending") in linked(run)
     assert "sync-release-on_hold" in keys(run)
+
+
+def places_of(headings: list[str], run: AppTest) -> list[int]:
+    """Where these headings stand among all bold texts, to see their order."""
+    shown = [one.value.replace("\\", "") for one in run.markdown]
+    return [shown.index(f"**{heading}**") for heading in headings]
+
+
+def test_the_page_opens_with_what_needs_action_most_urgent_first():
+    """An error of 34 days and a half ago has half a day left; the rest goes by money: 5 pending events, then one."""
+    ledger = wiring.service()._ledger
+    late = {"legacy_error": "card declined", "customer_id": "cus_f"}
+    ledger.book(
+        events_table(
+            [
+                usage_row(id="old", timestamp=ago(34 * 24 + 11.5), **late),
+                *(usage_row(id=f"w{n}", timestamp=ago(50), customer_id="cus_a") for n in range(3)),
+            ]
+        ),
+        run_id="late",
+    )
+    run = opened()
+    assert next(one.value for one in run.header) == "Needs action now"
+    places = places_of(["Failed in the earlier system", "Usage waits for a push", "No Stripe customer"], run)
+    assert places == sorted(places)
+    shown = texts(run)
+    assert "due in 12 h: 35-day limit" in shown
+    assert "**$0.03** · 5 events · 750 credits" in shown
+    assert ("Assign customers", "view=Names+and+customers") in linked(run)
+    assert ("Show 5 events", "period=All+time&status=pending") in linked(run)
+
+
+def test_the_push_that_is_due_is_previewed_from_there(monkeypatch):
+    wiring.service()._ledger.book(events_table([usage_row(id="w", timestamp=ago(50))]), run_id="late")
+    pushes = Pushes([request(0, 1200)])
+    replace_method(monkeypatch, StripeSyncService, "push", lambda _, *asked, **how: pushes(*asked, **how))
+    run = opened()
+    run.button(key="sync-push-due-preview").click().run()
+    assert "A push would send 1 meter event" in texts(run)
+    assert "sync-push-due-preview" not in keys(opened("finance"))
+
+
+def test_when_nothing_needs_action_the_page_says_so(monkeypatch):
+    replace_method(monkeypatch, StripeSyncService, "problems", lambda *_: [])
+    run = opened()
+    assert "Nothing needs action" in run.success[0].value
+
+
+def test_a_link_that_shows_more_than_its_figure_says_how_many():
+    hold("cus_a")
+    wiring.service()._ledger.book(
+        events_table([usage_row(id="b1", timestamp=ago(2), customer_id="cus_b")]), run_id="more"
+    )
+    assert ("All 3 events with status pending", "period=All+time&status=pending") in linked(opened())
+
+
+def test_what_an_earlier_system_billed_is_a_stage_of_its_own():
+    ledger = wiring.service()._ledger
+    before = usage_row(id="l1", timestamp=ago(2), legacy_status="processed", legacy_total=Decimal(40))
+    ledger.book(events_table([before]), run_id="before")
+    shown = texts(opened())
+    assert "billed before" in shown
+    assert "**40 credits**" in shown
+    assert "No events: sending, processed, confirmed, held." in shown
 
 
 def test_a_release_shows_first_what_it_would_touch_and_then_does_exactly_that():

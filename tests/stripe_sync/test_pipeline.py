@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.stripe_sync.pipeline import Action, Amounts, CarriedFraction, PipelineStage
+from billing_core.stripe_sync.pipeline import Action, Amounts, CarriedFraction, DueBy, PipelineStage, _due, urgency
 from tests.stripe_sync.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)
@@ -61,6 +61,7 @@ def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_le
         "error": 8,
         "held": 80,
         "excluded": 0,
+        "billed_before": 0,
     }
     assert {stage.value: amounts.events for stage, amounts in pipeline.stages.items()} == {
         "pending": 1,
@@ -70,6 +71,7 @@ def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_le
         "error": 1,
         "held": 2,
         "excluded": 1,
+        "billed_before": 0,
     }
     events = every_stage.events().values()
     assert pipeline.total == Amounts(
@@ -79,6 +81,37 @@ def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_le
 
 def test_the_oldest_unsent_is_the_start_of_what_is_pending_or_sending(every_stage):
     assert every_stage.desk.pipeline(ADMIN).oldest_unsent == at(1)
+
+
+def test_a_problem_says_when_the_first_of_its_events_cannot_be_billed_any_more(every_stage):
+    """The rejected event is too old 35 days after its start; what is too old already is in time for nothing."""
+    due = {problem.cause: problem.due for problem in every_stage.desk.problems(ADMIN)}
+    assert due["resource_missing"] == (at(1) + timedelta(days=35), None)
+    assert due["too_old"] is None
+
+
+def test_a_draft_invoice_that_becomes_final_sooner_is_the_deadline():
+    start, final = at(1).replace(tzinfo=None), {"cus_a": at(5)}
+    assert _due("resource_missing", "cus_a", start, final) == DueBy(at(5), "cus_a")
+    assert _due("resource_missing", "cus_b", start, final) == DueBy(at(1) + timedelta(days=35))
+    assert _due("closed_period", "cus_a", start, final) is None
+
+
+def test_what_is_due_within_a_week_comes_first_and_the_rest_by_its_money():
+    now, little, much = at(0), Amounts(1, Decimal(1), Decimal(1)), Amounts(1, Decimal(9), Decimal(9))
+    rows = {
+        "tomorrow": (DueBy(now + timedelta(days=1)), little),
+        "in six days": (DueBy(now + timedelta(days=6)), much),
+        "much": (None, much),
+        "little in a month": (DueBy(now + timedelta(days=30)), little),
+    }
+    names = list(rows)[::-1]
+    assert sorted(names, key=lambda name: urgency(*rows[name], now)) == list(rows)
+
+
+def test_what_an_earlier_system_billed_is_no_stage_that_stripe_accepted(world):
+    world.book(use("before", at(1), "2", legacy_status="processed", legacy_total=Decimal(2)))
+    assert stages(world) == {"billed_before": (1, "2")}
 
 
 def test_an_empty_ledger_has_empty_stages_and_nothing_unsent(world):

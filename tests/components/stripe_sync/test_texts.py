@@ -36,8 +36,8 @@ ONE = Amounts(1, Decimal(1000), Decimal("0.04"))
 TWO = Amounts(2, Decimal("1234.5"), Decimal("0.04938"))
 
 
-def test_credits_are_exact_and_come_with_their_money():
-    assert credits_and_money(Decimal("1234.567891"), Decimal("12.3")) == "1,234.567891 credits ($12.30)"
+def test_credits_have_two_decimals_at_most_and_come_with_their_money():
+    assert credits_and_money(Decimal("1234.567891"), Decimal("12.3")) == "1,234.57 credits ($12.30)"
     assert credits_and_money(1, Decimal("0.00004")) == "1 credit ($0.00004)"
     assert credits_and_money(-300, Decimal("-0.012")) == "−300 credits (−$0.012)"
     assert amounts_text(TWO) == "2 events, 1,234.5 credits ($0.0494)"

@@ -1,8 +1,7 @@
-"""Stuck usage by cause, and the decisions a person may make about it."""
+"""The decisions a person may make about stuck and pending usage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -10,22 +9,19 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
-from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Problem
-from billing_core.types import GetUsageEventsParams, SyncStatus
-from billing_core.values.counts import count_of
+from billing_core.stripe_sync.pipeline import Action, DecisionPreview
+from billing_core.types import GetUsageEventsParams
 from components.shared import sign_in
 from components.shared import texts as shared_texts
 from components.shared.data_grid import picked_rows
-from components.shared.formats import count, exact, usd
-from components.shared.links import event_link, file_link, usage_link
+from components.shared.formats import count
+from components.shared.links import event_link
 from components.shared.notice import notice_of_error, plain
-from components.shared.outcome import remember_outcome, show_outcome
+from components.shared.outcome import remember_outcome
 from components.shared.widgets import quiet
 from components.stripe_sync import texts
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.texts import amounts_text, decision_button, decision_text, outlook_text
-
-PROBLEMS_PATH = "/download/sync-problems.csv"
 
 DECIDING = "sync.deciding"
 """Session state: the decision whose dialog is open."""
@@ -49,60 +45,20 @@ class PendingDecision:
     customer_id: str | None = None
 
 
-def problems_panel(service: BillingService, principal: Principal, found: Sequence[Problem]) -> None:
-    """Draw stuck usage by cause, and the dialog of a decision that is being made."""
-    st.space("small")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.header("Problems", anchor=False, width="stretch")
-        file_link("CSV", PROBLEMS_PATH, note=texts.PROBLEMS_CSV_NOTE, key="sync-problems-csv")
-    show_outcome(SAID)
-    if not found:
-        st.success(texts.NOTHING_STUCK, icon=":material/check_circle:")
-    for problem in found:
-        _group(problem, principal)
-    _hold_form(service, principal)
+def decision_dialog(service: BillingService) -> None:
+    """Draw the dialog of a decision that is being made, if one is."""
     question: PendingDecision | None = st.session_state.get(DECIDING)
     if question is not None:
         dialog = st.dialog(plain(question.title), width="large", icon=":material/gavel:", on_dismiss=_close)
         dialog(_decision)(service, question)
 
 
-def _group(problem: Problem, principal: Principal) -> None:
-    with st.container(border=True, key=f"sync-problem-{problem.cause}", gap="small"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**{plain(problem.title)}**", width="content")
-            st.caption(plain(f"cause {problem.cause}"), width="content")
-        amounts = problem.amounts
-        customers = count_of(problem.customers, "customer") if problem.customers else "no customer"
-        figures = (
-            f"{count_of(amounts.events, 'event')} · {customers} · "
-            f"{exact(amounts.credits)} credits · {usd(amounts.amount_usd)}"
-        )
-        st.markdown(plain(figures))
-        st.text(problem.what_to_do)
-        if problem.example:
-            st.caption(f"For example: {plain(problem.example)}")
-        with st.container(horizontal=True, vertical_alignment="center"):
-            if principal.role is Role.ADMIN:
-                for action in problem.actions:
-                    words = ACTION_WORDS[action]
-                    st.button(
-                        f"{words.verb}…",
-                        icon=words.icon,
-                        key=f"sync-{action}-{problem.cause}",
-                        on_click=open_decision,
-                        args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
-                    )
-            status = SyncStatus.PENDING if Action.RELEASE in problem.actions else SyncStatus.ERROR
-            usage_link(f"Usage events with status {status}", status=status.value)
-
-
-def _hold_form(service: BillingService, principal: Principal) -> None:
+def hold_form(service: BillingService, principal: Principal) -> None:
+    """Draw the choice of a customer whose pending events are to be held, folded away: it is rarely needed."""
     if principal.role is not Role.ADMIN:
         return
     customers = [name for name, _ in service.facets(GetUsageEventsParams(), principal, "customer") if name]
-    with st.container(border=True, key="sync-hold"):
-        st.markdown("**Hold back a customer's pending events**")
+    with st.expander("Hold back a customer's pending events", icon=ACTION_WORDS[Action.HOLD].icon):
         st.caption(texts.HOLD_NOTE)
         with st.container(horizontal=True, vertical_alignment="bottom"):
             customer = st.selectbox(

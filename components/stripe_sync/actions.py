@@ -1,0 +1,152 @@
+"""What needs action now: stuck usage by cause and usage that is due to be pushed, most urgent first, each with the
+button or link that settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import streamlit as st
+
+from billing_core.access import Principal, Role
+from billing_core.service import BillingService
+from billing_core.stripe.intents import OLDEST
+from billing_core.stripe_sync.pipeline import Action, Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
+from billing_core.types import SyncStatus
+from billing_core.values.counts import count_of
+from components.organizations.query import CODEC, Address, OrganizationView
+from components.organizations.state import PAGE as ORGANIZATIONS
+from components.shared.formats import rounded, usd
+from components.shared.links import file_link, usage_link
+from components.shared.notice import plain
+from components.shared.outcome import show_outcome
+from components.stripe_sync import texts
+from components.stripe_sync.decisions import SAID, PendingDecision, decision_dialog, open_decision
+from components.stripe_sync.marks import ACTION_WORDS
+from components.stripe_sync.push import ask_for_preview
+from components.stripe_sync.state import PipelineView
+from components.stripe_sync.texts import due_text
+
+PROBLEMS_PATH = "/download/sync-problems.csv"
+
+WAITED = timedelta(days=1)
+"""Usage that is pending for longer, or whose draft invoice becomes final sooner, needs a push."""
+
+MAPPED_HERE = frozenset({"no_customer"})
+"""Causes that are settled by naming a customer on Organization Stats."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushDue:
+    """Usage that nothing but a push is missing for: how much, and by when."""
+
+    amounts: Amounts
+    due: DueBy | None
+
+
+def push_due(pipeline: Pipeline, next_final: DueBy | None, now: datetime) -> PushDue | None:
+    """Pending usage, if it waits for longer than a day or a draft invoice becomes final within one."""
+    waiting, oldest = pipeline.stages[PipelineStage.PENDING], pipeline.oldest_unsent
+    if not waiting.events or oldest is None:
+        return None
+    is_near = next_final is not None and next_final.at < now + WAITED
+    if now - oldest < WAITED and not is_near:
+        return None
+    ends = [end for end in (next_final, DueBy(oldest + OLDEST)) if end is not None and end.at > now]
+    return PushDue(waiting, min(ends, key=lambda end: end.at, default=None))
+
+
+def in_order(view: PipelineView, push: PushDue | None, now: datetime) -> list[Problem | PushDue]:
+    """Everything that needs action, most urgent first."""
+    found: list[Problem | PushDue] = [*view.problems, *([] if push is None else [push])]
+    return sorted(found, key=lambda one: urgency(one.due, one.amounts, now))
+
+
+def actions_panel(service: BillingService, principal: Principal, view: PipelineView, now: datetime) -> None:
+    """Draw what needs action, or that nothing does; then the dialog of a decision that is being made."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.header("Needs action now", anchor=False, width="stretch")
+        if view.problems:
+            file_link("CSV", PROBLEMS_PATH, note=texts.PROBLEMS_CSV_NOTE, key="sync-problems-csv")
+    show_outcome(SAID)
+    deadline = service.stripe.next_deadline(principal)
+    final = None if deadline is None else DueBy(deadline.finalizes_at, deadline.customer_id)
+    found = in_order(view, push_due(view.pipeline, final, now), now)
+    if not found:
+        st.success(texts.NOTHING_NEEDS_ACTION, icon=":material/check_circle:")
+    for one in found:
+        if isinstance(one, Problem):
+            _problem(service, principal, one, view.by_status, now)
+        else:
+            _push(service, principal, one, view.pipeline, now)
+    decision_dialog(service)
+
+
+def _head(service: BillingService, title: str, due: DueBy | None, now: datetime) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(title)}**", width="content")
+        if due is not None:
+            is_near = due.at < now + WAITED
+            st.badge(
+                plain(due_text(due, now, service.settings.zone)),
+                icon=":material/schedule:",
+                color="red" if is_near else "gray",
+            )
+
+
+def _figures(amounts: Amounts, *who: str) -> None:
+    parts = (count_of(amounts.events, "event"), *who, f"{rounded(amounts.credits)} credits")
+    st.markdown(f"**{plain(usd(amounts.amount_usd))}** · {plain(' · '.join(parts))}")
+
+
+def _problem(
+    service: BillingService, principal: Principal, problem: Problem, by_status: Mapping[SyncStatus, int], now: datetime
+) -> None:
+    with st.container(border=True, key=f"sync-problem-{problem.cause}", gap="small"):
+        _head(service, problem.title, problem.due, now)
+        _figures(problem.amounts, count_of(problem.customers, "customer") if problem.customers else "no customer")
+        st.text(problem.what_to_do)
+        if problem.example:
+            st.caption(f"For example: {plain(problem.example)}")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if principal.role is Role.ADMIN:
+                _buttons(problem)
+            status = SyncStatus.PENDING if Action.RELEASE in problem.actions else SyncStatus.ERROR
+            status_link(status, problem.amounts.events, by_status)
+
+
+def _buttons(problem: Problem) -> None:
+    for action in problem.actions:
+        words = ACTION_WORDS[action]
+        st.button(
+            f"{words.verb}…",
+            icon=words.icon,
+            key=f"sync-{action}-{problem.cause}",
+            on_click=open_decision,
+            args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
+        )
+    if problem.cause in MAPPED_HERE:
+        query = CODEC.render(Address(view=OrganizationView.NAMES))
+        st.page_link(ORGANIZATIONS, label=texts.NAME_CUSTOMERS, icon=":material/apartment:", query_params=query)
+
+
+def _push(service: BillingService, principal: Principal, push: PushDue, pipeline: Pipeline, now: datetime) -> None:
+    with st.container(border=True, key="sync-push-due", gap="small"):
+        _head(service, texts.PUSH_DUE, push.due, now)
+        _figures(push.amounts)
+        oldest = pipeline.oldest_unsent
+        is_too_old = oldest is not None and oldest <= now - OLDEST
+        st.text(texts.PUSH_OLD if is_too_old else texts.PUSH_WHAT)
+        if principal.role is Role.ADMIN and service.stripe.is_connected:
+            st.button(
+                "Preview the push", icon=":material/preview:", key="sync-push-due-preview", on_click=ask_for_preview
+            )
+
+
+def status_link(status: SyncStatus, events: int, by_status: Mapping[SyncStatus, int]) -> None:
+    """Draw a link to the events of a status that says how many it shows: more than a figure's, if others share it."""
+    whole = by_status.get(status, events)
+    label = f"Show {count_of(events, 'event')}" if whole == events else f"All {whole:,} events with status {status}"
+    usage_link(label, status=status.value)
