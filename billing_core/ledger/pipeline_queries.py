@@ -56,15 +56,21 @@ def _staged() -> ir.Table:
     return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
 
 
-def stages() -> Question:
-    """A question: events, credits, US dollars and the first start (`oldest`) per stage."""
-    return ask(_stages)
+def stages(accepted_from: datetime) -> Question:
+    """A question: events, credits, US dollars and the first start (`oldest`) per stage; `oldest_accepted` is the first
+    start at or after `accepted_from`.
+    """
+    return ask(_stages, bound_time(accepted_from))
 
 
-def _stages() -> ir.Table:
+def _stages(accepted_from: Bound) -> ir.Table:
     t = _staged()
     return t.group_by("stage").aggregate(
-        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum(), oldest=t.timestamp.min()
+        events=t.count(),
+        credits=t.credits_total.sum(),
+        amount_usd=t.amount_usd.sum(),
+        oldest=t.timestamp.min(),
+        oldest_accepted=t.timestamp.min(where=t.timestamp >= accepted_from.scalar),
     )
 
 

@@ -61,6 +61,16 @@ class Amounts:
         )
 
 
+class DueBy(NamedTuple):
+    """When the first of some unsent events cannot be billed by a meter event any more, and why.
+
+    `customer_id` is set if it is because that customer's draft invoice becomes final, else Stripe's 35 days are over.
+    """
+
+    at: datetime
+    customer_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class CarriedFraction:
     """The fraction of a credit carried forward for a customer; below 0 after an intent was rejected."""
@@ -76,27 +86,19 @@ class Pipeline:
     stages: Every stage, also empty ones; together they are the whole ledger.
     corrections: What sent events owe beyond what was sent for them (positive or negative): not part of `stages`.
     oldest_unsent: Start of the oldest event that is pending or sending.
+    due: When Stripe would refuse the first pending event as too old that it accepts today.
     """
 
     stages: dict[PipelineStage, Amounts]
     corrections: Amounts
     carried: tuple[CarriedFraction, ...]
     oldest_unsent: datetime | None
+    due: DueBy | None = None
 
     @property
     def total(self) -> Amounts:
         """The amounts of all events of the ledger together."""
         return sum(self.stages.values(), Amounts())
-
-
-class DueBy(NamedTuple):
-    """When the first of some unsent events cannot be billed by a meter event any more, and why.
-
-    `customer_id` is set if it is because that customer's draft invoice becomes final, else Stripe's 35 days are over.
-    """
-
-    at: datetime
-    customer_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +218,21 @@ def read_pipeline(engine: Engine, now: datetime) -> Pipeline:
     """The pipeline to Stripe as it is now."""
     stages = dict.fromkeys(PipelineStage, Amounts())
     oldest: list[datetime] = []
-    for row in engine.read(questions.stages()).to_pylist():
+    due: DueBy | None = None
+    for row in engine.read(questions.stages(now - OLDEST)).to_pylist():
         stage = PipelineStage(row["stage"])
         stages[stage] = Amounts(row["events"], row["credits"], row["amount_usd"])
         if stage in {PipelineStage.PENDING, PipelineStage.SENDING}:
             oldest.append(row["oldest"].replace(tzinfo=UTC))
+        if stage is PipelineStage.PENDING:
+            due = _due("", None, row["oldest_accepted"], NO_DRAFTS)
     rest = engine.read(questions.fractions()).to_pylist()
     return Pipeline(
         stages,
         _corrections(engine, now),
         tuple(CarriedFraction(row["customer_id"], row["carried"]) for row in rest),
         min(oldest, default=None),
+        due,
     )
 
 

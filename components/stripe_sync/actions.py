@@ -54,7 +54,7 @@ def push_due(pipeline: Pipeline, next_final: DueBy | None, now: datetime) -> Pus
     is_near = next_final is not None and next_final.at < now + WAITED
     if now - oldest < WAITED and not is_near:
         return None
-    ends = [end for end in (next_final, DueBy(oldest + OLDEST)) if end is not None and end.at > now]
+    ends = [end for end in (next_final, pipeline.due) if end is not None]
     return PushDue(waiting, min(ends, key=lambda end: end.at, default=None))
 
 

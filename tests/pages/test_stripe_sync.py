@@ -364,6 +364,17 @@ def test_the_page_opens_with_what_needs_action_most_urgent_first():
     assert ("Show 5 events", "period=All+time&status=pending") in linked(run)
 
 
+def test_pending_usage_is_due_before_stripe_refuses_it_and_what_is_too_old_already_is_said():
+    rows = [usage_row(id="gone", timestamp=ago(36 * 24)), usage_row(id="next", timestamp=ago(34 * 24 + 11.5))]
+    wiring.service()._ledger.book(events_table(rows), run_id="late")
+    run = opened()
+    assert places_of(["Usage waits for a push", "No Stripe customer"], run) == sorted(
+        places_of(["Usage waits for a push", "No Stripe customer"], run)
+    )
+    assert "due in 12 h: 35-day limit" in texts(run)
+    assert "older than the 35 days Stripe accepts" in texts(run)
+
+
 def test_the_push_that_is_due_is_previewed_from_there(monkeypatch):
     wiring.service()._ledger.book(events_table([usage_row(id="w", timestamp=ago(50))]), run_id="late")
     pushes = Pushes([request(0, 1200)])
