@@ -16,6 +16,12 @@ EVENT_PARAMETER = "event"
 """Name in the URL of the event whose explanation is open."""
 
 
+def customers_link(label: str) -> None:
+    """Draw a link to where organizations get their Stripe customers."""
+    query = {"view": "Names and customers"}
+    st.page_link("organization_stats.py", label=plain(label), icon=":material/apartment:", query_params=query)
+
+
 def usage_link(label: str, **filters: str | Sequence[str]) -> None:
     """Draw a link to the Usage Events page with a filter set; over all time unless `period` is among the filters."""
     query: Mapping[str, Any] = {"period": Period.ALL_TIME.value, **filters}

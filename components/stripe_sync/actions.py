@@ -16,10 +16,8 @@ from billing_core.stripe.intents import OLDEST
 from billing_core.stripe_sync.pipeline import Action, Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
 from billing_core.types import SyncStatus
 from billing_core.values.counts import count_of
-from components.organizations.query import CODEC, Address, OrganizationView
-from components.organizations.state import PAGE as ORGANIZATIONS
 from components.shared.formats import rounded, usd
-from components.shared.links import file_link, usage_link
+from components.shared.links import customers_link, file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import show_outcome
 from components.stripe_sync import texts
@@ -128,8 +126,7 @@ def _buttons(problem: Problem) -> None:
             args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
         )
     if problem.cause in MAPPED_HERE:
-        query = CODEC.render(Address(view=OrganizationView.NAMES))
-        st.page_link(ORGANIZATIONS, label=texts.NAME_CUSTOMERS, icon=":material/apartment:", query_params=query)
+        customers_link(texts.NAME_CUSTOMERS)
 
 
 def _push(service: BillingService, principal: Principal, push: PushDue, pipeline: Pipeline, now: datetime) -> None:

@@ -14,6 +14,7 @@ from billing_core.organizations.directory_file import Change
 from billing_core.runtime import clock
 from billing_core.stripe.model import Customer
 from billing_core.web import wiring
+from components.organizations.query import OrganizationView
 from components.shared import sign_in
 from tests.factories import EVERYONE, ledger_at, usage_row
 from tests.pages.opening import opened_at
@@ -69,6 +70,10 @@ def editing(run: AppTest, organization: str) -> AppTest:
     run.selectbox(key="org-directory-choice").set_value(organization).run()
     run.button(key="org-directory-edit").click().run()
     return run
+
+
+def test_the_link_of_stripe_sync_opens_this_view():
+    assert OrganizationView.NAMES.value == "Names and customers"
 
 
 def test_organizations_that_nobody_pays_for_are_named_first():
