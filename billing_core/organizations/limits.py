@@ -129,6 +129,19 @@ class Limit:
         return reached(self.used, self.included, thresholds)
 
 
+def by_customer(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    """One limit per customer, that of its first organization: what it used and may use is the same in all of them.
+
+    Organizations without a customer keep a row each.
+    """
+    found: dict[tuple[str | None, str | None], Limit] = {}
+    for limit in limits:
+        key = (None, limit.organization_id) if limit.customer_id is None else (limit.customer_id, None)
+        if key not in found or found[key].organization_id is None:
+            found[key] = limit
+    return tuple(found.values())
+
+
 def at_risk(limits: Iterable[Limit], thresholds: Sequence[int]) -> tuple[str, ...]:
     """The customers that have reached the lowest of the thresholds (percent of what their plan includes), sorted."""
     lowest = sorted(thresholds)[:1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
 from billing_core.organizations.anomalies import UsualRange
@@ -39,6 +39,15 @@ def percent(share: Decimal | Fraction) -> str:
 def percent_text(value: Decimal | None) -> str:
     """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
     return UNKNOWN if value is None else f"{exact(value)} %"
+
+
+def cut_percent(value: Decimal | None) -> str:
+    """A percentage for a column, cut, not rounded: `99.9 %` is not all of it; `5,433 %`, `unknown`."""
+    if value is None:
+        return UNKNOWN
+    if 0 < value < TENTH:
+        return "under 0.1 %"
+    return f"{exact(value.quantize(TENTH if value < 100 else WHOLE, ROUND_DOWN))} %"
 
 
 def left_text(left: timedelta | None) -> str:

@@ -1,4 +1,4 @@
-"""The limits of one organization: plan, share used, pace, and what is expected at the period's end."""
+"""The limits of one organization: plan, share used, and what is expected at the period's end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,7 @@ from components.organizations.formats import left_text, percent_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_rows import events_query, is_about
 from components.organizations.names import names as names_of
-from components.organizations.texts import (
-    LIMITS_NOTE,
-    age_text,
-    pace_text,
-    plan_text,
-    share_text,
-    shared_text,
-    subscription_text,
-)
+from components.organizations.texts import LIMITS_NOTE, age_text, plan_text, share_text, shared_text, subscription_text
 from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
 from components.shared.formats import UNKNOWN, credits_text, exact, moment
@@ -69,6 +61,7 @@ def _box(
     service: BillingService, row: Limit, forecast: Forecast | NotEnough | None, names: Mapping[str, str], now: datetime
 ) -> None:
     zone, customer, thresholds = service.settings.zone, row.customer_id, service.settings.limit_thresholds
+    expected = _expected(forecast, row)
     with st.container(border=True, key=f"org-limit-{customer}"):
         _head(row)
         grid = st.grid(3, min_column_width=200, key=f"org-limit-tiles-{customer}")
@@ -84,7 +77,7 @@ def _box(
             grid,
             "Used",
             percent_text(row.percent_used),
-            [f"Pace at the period's end: {pace_text(row, now) or UNKNOWN}", *_shared(row, names)],
+            [*_expected_text(expected), *_shared(row, names)],
             note=LIMITS_NOTE,
             key=f"org-limit-used-{customer}",
         )
@@ -98,7 +91,7 @@ def _box(
         )
         st.markdown(plain(share_text(row)))
         if row.used is not None and row.included:
-            expected, theme = _expected(forecast, row), st.context.theme.type or "light"
+            theme = st.context.theme.type or "light"
             draw_figure(
                 bullet(row.used, row.included, thresholds, expected, theme),
                 key=f"org-limit-bullet-{customer}",
@@ -118,6 +111,11 @@ def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCred
     if not isinstance(forecast, Forecast) or not is_about(forecast, row):
         return None
     return ExpectedCredits(forecast.expected, forecast.low, forecast.high)
+
+
+def _expected_text(expected: ExpectedCredits | None) -> list[str]:
+    """The forecast of the page: there is no other, so that two never contradict each other."""
+    return [] if expected is None else [f"Expected at period end: {credits_text(expected.credits)} credits"]
 
 
 def legend_text(expected: ExpectedCredits | None) -> str:

@@ -94,7 +94,8 @@ def _called(limit: Limit, names: Mapping[str, str]) -> str:
 
 
 def _searched(limit: Limit, names: Mapping[str, str]) -> str:
-    parts = (_called(limit, names), limit.customer_id or NO_CUSTOMER, plan_text(limit), limit.state)
+    organizations = [_called(limit, names), *(label(other, names) for other in limit.shared_with)]
+    parts = (*organizations, *limit.sharing, limit.customer_id or NO_CUSTOMER, plan_text(limit), limit.state)
     return "\n".join(parts).casefold()
 
 

@@ -13,12 +13,11 @@ import streamlit as st
 
 from billing_core.access import Role
 from billing_core.organizations.forecast import Forecast, NotEnough
-from billing_core.organizations.limits import Limit, at_risk
-from billing_core.organizations.table import label
+from billing_core.organizations.limits import Limit, at_risk, by_customer
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.formats import left_text
+from components.organizations.formats import cut_percent, left_text
 from components.organizations.limit_rows import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -31,7 +30,7 @@ from components.organizations.names import names as names_of
 from components.organizations.query import LAST_PART
 from components.organizations.risk import AT_RISK
 from components.organizations.state import go_to_events, open_organization
-from components.organizations.texts import pace_text, plan_text, shared_text, subscription_text, used_text
+from components.organizations.texts import organizations_text, plan_text, subscription_text, used_text
 from components.shared import sign_in
 from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
 from components.shared.formats import moment
@@ -49,6 +48,9 @@ DRAWN = "org.limits-drawn"
 """Session state: the rows whose forecasts were drawn last; they are remembered and need no first drawing without."""
 
 OPEN, EVENTS = "Page", "Events"
+
+BAR = "bar"
+"""The column beside the number: it ends at `LONGEST_BAR`, the number does not."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _table(service: BillingService) -> None:
     principal = sign_in.guard(Role.ADMIN)
     with quiet():
         now, zone = service.now(), service.settings.zone
-        names, rows = names_of(service, principal), service.organizations.limits.read(principal).rows
+        names, rows = names_of(service, principal), by_customer(service.organizations.limits.read(principal).rows)
         plans = sorted({plan_text(row) for row in rows})
         view = URL.current()
         plan = view.plan if view.plan in plans else None
@@ -119,7 +121,11 @@ def _table(service: BillingService) -> None:
         st.session_state[DRAWN] = asked
         with place:
             _grid(shown, names, now, zone, forecasts)
-        st.caption(plain(f"{count_of(len(found), 'row')} of {len(rows):,}. Times in {zone.key}. {_bars(shown)}"))
+        st.caption(
+            plain(
+                f"{count_of(len(found), 'row')} of {len(rows):,}, one per customer. Times in {zone.key}. {_bars(shown)}"
+            )
+        )
         if len(found) > PAGE_ROWS:
             pages(URL, page_count(len(found), PAGE_ROWS))
 
@@ -131,7 +137,7 @@ def _bars(shown: Sequence[Limit]) -> str:
 def _controls(plans: Sequence[str], threshold: int) -> None:
     URL.told()
     with st.container(horizontal=True, vertical_alignment="bottom", key="org-limits-controls"):
-        URL.search_box("Organization, customer, plan or state")
+        URL.search_box("Customer, organization, plan or state")
         URL.selectbox("plan", "Plan", ["", *plans], width=180, format_func=lambda plan: plan or "All plans")
         URL.selectbox("sort", "Sort by", list(SORTS), width=200, format_func=lambda name: SORTS[name].label)
         URL.toggle("at_risk", "At risk only", help=texts.AT_RISK_NOTE.format(threshold=threshold))
@@ -148,20 +154,19 @@ def _grid(
     expected, runs_out, error = FORECAST_COLUMNS
     forecast = _forecast_columns(shown, forecasts)
     cells: dict[str, Any] = {  # what an admin looks for first stands first; the rest is to the right
-        "Organization": [label(row.organization_id, names) for row in shown],
+        "Customer": [row.customer_id or "none" for row in shown],
+        "Organizations": [organizations_text(row, names) for row in shown],
         "Plan": [plan_text(row) for row in shown],
-        "Used": pa.array(shares, pa.float64()),
+        "Used": ["" if row.is_without else cut_percent(row.percent_used) for row in shown],
+        BAR: pa.array(shares, pa.float64()),
         "Left": ["" if row.is_without else left_text(row.time_left(now)) for row in shown],
         runs_out: forecast[runs_out],
         expected: forecast[expected],
         "Credits": [used_text(row) for row in shown],
-        "Pace": [pace_text(row, now) for row in shown],
-        "Customer": [row.customer_id or "none" for row in shown],
         "State": [subscription_text(row) for row in shown],
         EVENTS: ["Events"] * len(shown),
         "End": ["" if row.is_without else moment(row.period_end, zone) for row in shown],
         error: forecast[error],
-        "Shared with": [shared_text(row, names) for row in shown],
     }
 
     def opened(row: int) -> None:
@@ -175,7 +180,7 @@ def _grid(
         cells,
         _config(shown, zone),
         key=f"org-limits-grid-{URL.generation()}-{URL.current().page}-{stage}",
-        alt="Plans and limits by organization and customer",
+        alt="Plans and limits by customer",
         rows=len(shown),
         buttons=[
             RowButton(OPEN, OPEN, "Open", opened, help=texts.OWN_PAGE),
@@ -188,15 +193,15 @@ def _config(shown: Sequence[Limit], zone: ZoneInfo) -> dict[str, Any]:
     column = st.column_config
     expected, runs_out, error = FORECAST_COLUMNS
     return {
-        "Organization": column.TextColumn("Organization", width=170, pinned=True),
-        "Customer": column.TextColumn("Customer", width=170),
+        "Customer": column.TextColumn("Customer", width=150, pinned=True),
+        "Organizations": column.TextColumn("Organizations", width=170, help=texts.ORGANIZATIONS_NOTE),
         "Plan": column.TextColumn("Plan", width=125),
         "State": column.TextColumn("State", width=125),
-        "Used": column.ProgressColumn(
-            "Used", min_value=0.0, max_value=float(scale_of(shown)), format="%.2f %%", width=140, help=texts.SHARE_NOTE
+        "Used": column.TextColumn("Used", alignment="right", width=80, help=texts.SHARE_NOTE),
+        BAR: column.ProgressColumn(
+            "", min_value=0.0, max_value=float(scale_of(shown)), format=" ", width=90, help=texts.SHARE_NOTE
         ),
         "Credits": column.TextColumn("Credits used of included", alignment="right", width=190),
-        "Pace": column.TextColumn("Pace at period end", alignment="right", width=190, help=texts.PACE_NOTE),
         "Left": column.TextColumn("Time left", alignment="right", width=90),
         "End": column.TextColumn(f"Period end ({zone.key})", width=160),
         expected: column.TextColumn(expected, alignment="right", width=270, help=texts.EXPECTED_NOTE),

@@ -77,7 +77,7 @@ NO_CUSTOMER_KNOWN = (
 )
 PERIOD_NOTE = "The subscription's current period, not the calendar month."
 SHARE_NOTE = "Percent of the credits included, cut to two decimals."
-PACE_NOTE = "If it goes on as on average so far."
+ORGANIZATIONS_NOTE = "The organizations the customer pays for; “Open” leads to the first."
 EXPECTED_NOTE = "Credits at the period's end, with the 80 % interval."
 RUNS_OUT_COLUMN = "When the included credits are used up."
 ERROR_COLUMN = "How far forecasts of past weeks were off, on average."
@@ -300,8 +300,7 @@ def _short(text: str) -> str:
 
 LIMITS_NOTE = (
     "Credits of the customer's events in the subscription's current period, of those the plan includes. The plan is "
-    "recognised by the price ids of the rate card. Pace: a straight line through what was used so far, at the period's "
-    "end; in the first 5 % of a period it says nothing."
+    "recognised by the price ids of the rate card."
 )
 
 
@@ -350,14 +349,11 @@ def share_text(limit: Limit) -> str:
     return f"{exact(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
 
 
-def pace_text(limit: Limit, now: datetime) -> str:
-    """The pace of a limit: `190 % (19,000.00)` at the period's end at the average rate so far."""
-    if limit.is_too_early(now):
-        return "too early to tell"
-    pace = limit.pace(now)
-    if pace is None:
-        return "" if limit.is_without else UNKNOWN
-    return f"{percent_text(limit.pace_percent(now))} ({credits_text(pace)})"
+def organizations_text(limit: Limit, names: Mapping[str, str]) -> str:
+    """The organizations that a customer pays for, the first few by name."""
+    found = limit.sharing or (limit.organization_id,)
+    named = ", ".join(label(one, names) for one in found[:NAMED])
+    return f"{named} and {len(found) - NAMED:,} more" if len(found) > NAMED else named
 
 
 def shared_text(limit: Limit, names: Mapping[str, str]) -> str:

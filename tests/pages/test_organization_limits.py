@@ -90,7 +90,7 @@ def grids(run):
 
 
 def table(run):
-    (found,) = [frame for frame in grids(run) if "Pace" in frame.columns]
+    (found,) = [frame for frame in grids(run) if "Organizations" in frame.columns]
     return found
 
 
@@ -106,9 +106,8 @@ def test_the_first_look_reads_plans_in_the_background_and_shows_what_is_known_me
     assert "Reading plans from Stripe…" not in texts(run)
     assert "Plans read from Stripe just now" in texts(run)
     first = table(run).iloc[0]
-    assert (first["Organization"], first["Customer"], first["Plan"]) == ("org_a", "cus_a", "Free")
-    assert (first["Credits"], first["Used"]) == ("9,800.5 of 10,000", 98.0)
-    assert first["Shared with"] == "org_b"
+    assert (first["Organizations"], first["Customer"], first["Plan"]) == ("org_a, org_b", "cus_a", "Free")
+    assert (first["Credits"], first["Used"], first["bar"]) == ("9,800.5 of 10,000", "98 %", 98.0)
 
 
 def test_a_fresh_reading_is_not_read_again(connected, stripe):
@@ -117,7 +116,7 @@ def test_a_fresh_reading_is_not_read_again(connected, stripe):
     run = opened()
     assert wiring.plans_job().state is None
     assert len(stripe.control("GET", "/_sandbox/requests")) == before
-    assert len(table(run)) == 4
+    assert len(table(run)) == 3
 
 
 def test_a_reading_that_fails_says_so_and_is_not_repeated_by_every_run(connected, stripe):
@@ -152,10 +151,18 @@ def test_a_reading_whose_failure_cannot_even_be_remembered_is_not_repeated_by_ev
 def test_search_plan_and_order_come_from_the_address(connected):
     limits().refresh(EVERYONE)
     assert list(table(opened(find="CUS_B"))["Customer"]) == ["cus_b"]
-    assert list(table(opened(limits_plan="no customer"))["Organization"]) == ["org_none"]
-    assert list(table(opened(limits_by="customer"))["Customer"]) == ["cus_a", "cus_a", "cus_b", "none"]
-    assert len(table(opened(limits_by="nonsense", limits_plan="nonsense"))) == 4
+    assert list(table(opened(limits_plan="no customer"))["Organizations"]) == ["org_none"]
+    assert list(table(opened(limits_by="customer"))["Customer"]) == ["cus_a", "cus_b", "none"]
+    assert len(table(opened(limits_by="nonsense", limits_plan="nonsense"))) == 3
     assert "No organization matches this search." in texts(opened(find="zzz"))
+
+
+def test_the_customers_at_risk_of_the_overview_are_the_rows_its_link_shows(connected):
+    limits().refresh(EVERYONE)
+    run = opened(view="Overview")
+    risky = next(metric.value for metric in run.metric if metric.label == "Customers at risk")
+    assert risky == "1"
+    assert list(table(opened(limits_at_risk="1"))["Customer"]) == ["cus_a"]
 
 
 def test_totals_by_plan_stand_below(connected):
@@ -212,9 +219,8 @@ def test_an_admin_of_one_organization_sees_its_own_part_and_no_trace_of_others(c
     only_b = Principal("bea", Role.ADMIN, frozenset({"org_b"}))
     monkeypatch.setattr(sign_in, "_principal", lambda: only_b)
     run = opened()
-    assert list(table(run)["Organization"]) == ["org_b", "org_b"]
+    assert list(table(run)["Organizations"]) == ["org_b", "org_b"]
     assert set(table(run)["Credits"]) == {"300 of 10,000", "20 of 10,000"}
-    assert set(table(run)["Shared with"]) == {""}
     everything = texts(run) + "".join(frame.to_csv() for frame in grids(run))
     assert not any(word in everything for word in ("org_a", "9,500.5", "9,800.5", "org_none", "90 %"))
     assert notices(run) == []

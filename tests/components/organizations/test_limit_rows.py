@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -10,12 +11,13 @@ import pytest
 
 from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast, ForecastInput, NotEnough
-from billing_core.organizations.limits import Limit, by_plan
+from billing_core.organizations.limits import Limit, at_risk, by_customer, by_plan
 from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
-from components.organizations.formats import left_text
+from billing_core.organizations.table import label
+from components.organizations.formats import cut_percent, left_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
-from components.organizations.limit_panel import bullet_text, legend_text
+from components.organizations.limit_panel import _expected, _expected_text, bullet_text, legend_text
 from components.organizations.limit_rows import (
     arranged,
     events_query,
@@ -28,12 +30,13 @@ from components.organizations.limit_table import scale_of
 from components.organizations.texts import (
     age_text,
     delivery_text,
-    pace_text,
+    organizations_text,
     plan_text,
     share_text,
     subscription_text,
     used_text,
 )
+from components.shared.formats import credits_text
 
 START, END = datetime(2026, 11, 3, 8, 15, 30, tzinfo=UTC), datetime(2026, 12, 3, 8, 15, 30, tzinfo=UTC)
 NOW = datetime(2026, 11, 18, 8, 15, 30, tzinfo=UTC)
@@ -62,23 +65,50 @@ def test_a_share_is_told_with_what_lies_beyond_the_plan():
 
 
 @pytest.mark.parametrize(
-    ("row", "plan", "state", "used", "pace"),
+    ("row", "plan", "state", "used"),
     [
-        (limit(), "Pro", "active", "950.5 of 1,000", "190.1 % (1,901.00)"),
-        (NEW_PRICE, "unknown", "active", "5 of unknown", "unknown (10.00)"),
-        (NONE, "no subscription", "no subscription", "", ""),
-        (UNREAD, "unknown", "unknown", "unknown of unknown", "unknown"),
-        (ENDED, "Pro", "canceled", "", ""),
-        (limit(state="past_due"), "Pro", "past due", "950.5 of 1,000", "190.1 % (1,901.00)"),
-        (limit(None, None, customer=None, plan=None, state="none", period=False), "no customer", "", "", ""),
+        (limit(), "Pro", "active", "950.5 of 1,000"),
+        (NEW_PRICE, "unknown", "active", "5 of unknown"),
+        (NONE, "no subscription", "no subscription", ""),
+        (UNREAD, "unknown", "unknown", "unknown of unknown"),
+        (ENDED, "Pro", "canceled", ""),
+        (limit(state="past_due"), "Pro", "past due", "950.5 of 1,000"),
+        (limit(None, None, customer=None, plan=None, state="none", period=False), "no customer", "", ""),
     ],
 )
-def test_an_unknown_plan_is_unknown_and_never_free_nor_0(row, plan, state, used, pace):
-    assert (plan_text(row), subscription_text(row), used_text(row), pace_text(row, NOW)) == (plan, state, used, pace)
+def test_an_unknown_plan_is_unknown_and_never_free_nor_0(row, plan, state, used):
+    assert (plan_text(row), subscription_text(row), used_text(row)) == (plan, state, used)
 
 
-def test_in_the_first_twentieth_of_a_period_the_pace_says_that_it_is_too_early():
-    assert pace_text(limit(), START + timedelta(days=1)) == "too early to tell"
+def test_a_customer_has_one_row_however_many_organizations_it_pays_for():
+    shared = [replace(limit(organization=one), sharing=("org_a", "org_b")) for one in (None, "org_a", "org_b")]
+    bare = [limit(None, None, organization=one, customer=None, period=False) for one in ("org_c", "org_d")]
+    found = by_customer([*shared, *bare])
+    assert [(one.organization_id, one.customer_id) for one in found] == [
+        ("org_a", "cus_a"),
+        ("org_c", None),
+        ("org_d", None),
+    ]
+    assert organizations_text(found[0], ACME) == f"{label('org_a', ACME)}, org_b"
+    assert [row.customer_id for row in arranged(found, ACME, NOW, find="org_b")] == ["cus_a"]
+
+
+def test_the_share_used_is_cut_and_tells_large_ones_from_each_other():
+    shares = ("99.99", "100", "305.21", "5433.99", "9", "0.04")
+    assert [cut_percent(Decimal(one)) for one in shares] == [
+        "99.9 %",
+        "100 %",
+        "305 %",
+        "5,433 %",
+        "9 %",
+        "under 0.1 %",
+    ]
+    assert cut_percent(None) == "unknown"
+
+
+def test_customers_at_risk_have_reached_the_lowest_threshold_and_count_once():
+    rows = [limit("750"), limit("750", organization="org_b"), limit("749.99", customer="cus_b"), UNREAD, ENDED]
+    assert at_risk(rows, (90, 75)) == ("cus_a",)
 
 
 def test_time_left_is_in_whole_units_and_cut():
@@ -171,6 +201,13 @@ def test_a_forecast_is_expected_use_with_its_interval_the_day_it_runs_out_and_it
     )
     assert forecast_cells(forecast(Exhaustion(True)), limit())[1] == "already"
     assert forecast_cells(forecast(Exhaustion(False), error=None), limit())[1:] == ("not in this period", "not tested")
+
+
+def test_a_limit_repeats_the_forecast_of_the_page_and_makes_none_of_its_own():
+    found = forecast(Exhaustion(True))
+    (told,) = _expected_text(_expected(found, limit()))
+    assert told == f"Expected at period end: {credits_text(found.expected)} credits"
+    assert _expected_text(_expected(NotEnough("5 days of history"), limit())) == []
 
 
 def test_not_enough_data_is_said_and_a_forecast_about_another_customer_is_not_shown():
