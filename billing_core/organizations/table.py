@@ -5,6 +5,7 @@ The page and the download share it, so a file holds exactly the rows that the pa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -54,11 +55,19 @@ def figure(figures: Figures, field: str) -> Value:
 
 
 def label(organization_id: str | None, names: Mapping[str, str]) -> str:
-    """An organization for people: `Name (org_id)` where there is a name, else the id."""
-    if organization_id is None:
-        return NOBODY
-    name = names.get(organization_id)
-    return f"{name} ({organization_id})" if name else organization_id
+    """An organization for people: its name where there is one, else the id."""
+    return NOBODY if organization_id is None else names.get(organization_id) or organization_id
+
+
+def label_with_id(one: str, names: Mapping[str, str]) -> str:
+    """`Name (id)` where there is a name, else the id: for choices in which the id decides, as in the directory."""
+    return f"{names[one]} ({one})" if one in names else one
+
+
+def distinct(names: Mapping[str, str]) -> dict[str, str]:
+    """Names that tell organizations apart: one that several have is followed by the id, `Acme (org_a)`."""
+    times = Counter(names.values())
+    return {one: name if times[name] == 1 else label_with_id(one, names) for one, name in names.items()}
 
 
 def share(credits_total: Decimal, whole: Decimal) -> Decimal | None:
@@ -100,7 +109,11 @@ def found(
 ) -> list[OrganizationFigures]:
     """The organizations whose id or name contains `find`, whatever the case; `%` and `_` are ordinary characters."""
     needle = " ".join(find.split()).casefold()
-    return [one for one in organizations if needle in label(one.organization_id, names).casefold()]
+    return [
+        one
+        for one in organizations
+        if needle in f"{label(one.organization_id, names)}\n{one.organization_id or ''}".casefold()
+    ]
 
 
 def rows(

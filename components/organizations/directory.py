@@ -12,7 +12,7 @@ from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.organizations.directory import DirectoryEntry, DirectoryPreview
 from billing_core.organizations.directory_file import Change
-from billing_core.organizations.table import label
+from billing_core.organizations.table import label_with_id
 from billing_core.service import BillingService
 from components.organizations import texts
 from components.organizations.directory_import import import_panel
@@ -96,7 +96,7 @@ def _chooser(organizations: Sequence[str], names: Mapping[str, str]) -> None:
         index=None,
         key="org-directory-choice",
         accept_new_options=True,
-        format_func=lambda one: label(one, names),
+        format_func=lambda one: label_with_id(one, names),
         placeholder="Choose or type an id",
         width=260,
     )
@@ -179,7 +179,7 @@ def _customer_box(
         accept_new_options=True,
         key=f"org-directory-customer-{organization_id}",
         placeholder=shared_texts.CHOOSE_CUSTOMER,
-        format_func=lambda one: label(one, called) if one else NOBODY,
+        format_func=lambda one: label_with_id(one, called) if one else NOBODY,
         help=(texts.BILLED_FOR + ("" if known else texts.CUSTOMERS_NEVER_READ)),
     )
 

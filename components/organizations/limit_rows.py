@@ -95,7 +95,14 @@ def _called(limit: Limit, names: Mapping[str, str]) -> str:
 
 def _searched(limit: Limit, names: Mapping[str, str]) -> str:
     organizations = [_called(limit, names), *(label(other, names) for other in limit.shared_with)]
-    parts = (*organizations, *limit.sharing, limit.customer_id or NO_CUSTOMER, plan_text(limit), limit.state)
+    parts = (
+        *organizations,
+        limit.organization_id or "",
+        *limit.sharing,
+        limit.customer_id or NO_CUSTOMER,
+        plan_text(limit),
+        limit.state,
+    )
     return "\n".join(parts).casefold()
 
 

@@ -145,6 +145,8 @@ def _head(one: OrganizationFigures, names: Mapping[str, str]) -> None:
     st.header(plain(label(one.organization_id, names)), anchor=False)
     if one.organization_id is None:
         st.caption(f"{NOBODY}: events whose traces name none. They count towards no organization.")
+    elif one.organization_id in names:
+        st.caption(plain(one.organization_id))
     customers = ", ".join(one.customer_ids)
     st.caption(plain(f"Billed to {customers} in this period." if customers else texts.NOT_BILLED))
 

@@ -17,6 +17,7 @@ from billing_core.organizations.table import (
     CSV_COLUMNS,
     FIGURES,
     SORTS,
+    distinct,
     figure,
     found,
     label,
@@ -57,8 +58,16 @@ def test_a_search_looks_into_ids_and_names_whatever_the_case(find, expected):
     assert ids(found(THREE.organizations, NAMES, find)) == expected
 
 
-def test_a_name_stands_before_its_id_and_nobody_has_a_row_of_its_own():
-    assert label("org_b", NAMES) == "Babel & Söhne (org_b)"
+def test_several_organizations_of_one_name_are_told_apart_by_their_ids():
+    assert distinct({"org_a": "Acme", "org_b": "Babel", "org_c": "Acme"}) == {
+        "org_a": "Acme (org_a)",
+        "org_b": "Babel",
+        "org_c": "Acme (org_c)",
+    }
+
+
+def test_a_name_stands_for_its_id_and_nobody_has_a_row_of_its_own():
+    assert label("org_b", NAMES) == "Babel & Söhne"
     assert label("org_x", NAMES) == "org_x"
     assert label(None, NAMES) == "No organization"
 

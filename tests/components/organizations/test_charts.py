@@ -58,7 +58,7 @@ def test_the_largest_organizations_are_stacked_and_all_others_are_the_exact_rest
     assert trend.lines[2].daily == (Decimal(3), Decimal("1.000001"))
     assert trend_rows(trend, NAMES) == {
         "Day": ["2026-11-01", "2026-11-02"],
-        "Acme <b> (org_a)": ["1.00", "5.00"],
+        "Acme <b>": ["1.00", "5.00"],
         "No organization": ["4.00", "0"],
         "all others": ["3.00", "1.00"],
         "Total credits": ["8.00", "6.00"],
@@ -81,7 +81,7 @@ def test_no_credit_is_lost_however_many_organizations_there_are(organizations):
 def test_a_bar_knows_its_organization_and_that_of_all_others_leads_nowhere():
     figure = trend_bars(trend_of(SOME, "2026-11-01", shown=2), NAMES, "Europe/Berlin", "light")
     assert [bar.customdata[0][0] for bar in figure.data] == [0, 1, "others"]
-    assert [bar.name for bar in figure.data] == ["Acme &lt;b&gt; (org_a)", "No organization", "all others"]
+    assert [bar.name for bar in figure.data] == ["Acme &lt;b&gt;", "No organization", "all others"]
     assert figure.data[1].customdata[0] == [1, "2026-11-01", "4.00", "No organization"]
     assert figure.layout.xaxis.title.text == "Day (Europe/Berlin)"
     assert len({bar.marker.color for bar in figure.data}) == 3
@@ -116,12 +116,12 @@ def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
         paths.append((" / ".join(path[1:]), *named[identity][2:]))
     assert paths == [
         ("", 0, ""),
-        ("Acme &lt;b&gt; (org_a)", 0, "89.00"),
-        ("Acme &lt;b&gt; (org_a) / Support", 0, "80.00"),
-        ("Acme &lt;b&gt; (org_a) / Support / gpt-5", 60, "60.00"),
-        ("Acme &lt;b&gt; (org_a) / Support / o4", 20, "20.00"),
-        ("Acme &lt;b&gt; (org_a) / flow-2", 0, "9.00"),
-        ("Acme &lt;b&gt; (org_a) / flow-2 / o4", 9, "9.00"),
+        ("Acme &lt;b&gt;", 0, "89.00"),
+        ("Acme &lt;b&gt; / Support", 0, "80.00"),
+        ("Acme &lt;b&gt; / Support / gpt-5", 60, "60.00"),
+        ("Acme &lt;b&gt; / Support / o4", 20, "20.00"),
+        ("Acme &lt;b&gt; / flow-2", 0, "9.00"),
+        ("Acme &lt;b&gt; / flow-2 / o4", 9, "9.00"),
         ("No organization", 0, "1.00"),
         ("No organization / Support", 0, "1.00"),
         ("No organization / Support / unknown", 1, "1.00"),
@@ -132,7 +132,7 @@ def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
 
 def test_the_table_of_the_tree_has_a_row_per_area():
     shown = tree_rows(Ranking(SLICES, BreakdownRow((), 5, held("10"))), NAMES)
-    assert shown["Organization"] == ["Acme <b> (org_a)"] * 3 + ["No organization", "all others"]
+    assert shown["Organization"] == ["Acme <b>"] * 3 + ["No organization", "all others"]
     assert shown["Chatflow"] == ["Support", "Support", "flow-2", "Support", ""]
     assert shown["Model"] == ["gpt-5", "o4", "o4", "unknown", ""]
     assert shown["Total credits"] == ["60.00", "20.00", "9.00", "1.00", "10.00"]
@@ -148,13 +148,13 @@ def test_the_same_user_id_under_two_organizations_is_two_users():
         BreakdownRow(("x", None), 1, held("1")),
     )
     called = [user_name(one, NAMES) for one in slices]
-    assert called == ["ann · Acme <b> (org_a)", "ann · No organization", "unknown · x"]
+    assert called == ["ann · Acme <b>", "ann · No organization", "unknown · x"]
     bars = top(Ranking(slices, None), "light", called)
-    assert bars.layout.yaxis.ticktext[0] == "ann · Acme &lt;b&gt; (org_a)"
+    assert bars.layout.yaxis.ticktext[0] == "ann · Acme &lt;b&gt;"
     assert [data[4] for data in bars.data[0].customdata] == [0, 1, 2]
     shown = user_rows(Ranking(slices, None), NAMES)
     assert shown["User"] == ["ann", "ann", "unknown"]
-    assert shown["Organization"] == ["Acme <b> (org_a)", "No organization", "x"]
+    assert shown["Organization"] == ["Acme <b>", "No organization", "x"]
 
 
 def test_a_user_leads_to_the_events_of_that_user_in_that_organization():

@@ -230,7 +230,7 @@ def raised(*tries, seen=False, has_webhook=True):
 def test_a_notice_is_a_row_with_its_way_to_the_webhook():
     rows = notice_rows([raised((1, NOW, DeliveryOutcome.DELIVERED, 204))], ACME, BERLIN)
     assert {name: cells[0] for name, cells in rows.items()} == {
-        "Organization": "Acme (org_a)",
+        "Organization": "Acme",
         "Customer": "cus_a",
         "Plan": "Pro",
         "Reached": "90 %",

@@ -248,10 +248,8 @@ def test_only_organizations_that_are_there_are_compared_in_the_order_asked_for()
 def test_every_figure_of_the_compared_stands_beside_each_other():
     whole = statistics(organization("org_a", "3", "2"), organization("org_b", "1", "0"))
     shown = comparison_rows(whole.organizations, whole, NAMES)
-    assert list(shown) == ["Figure", "Acme (org_a)", "org_b"]
-    by_figure = {
-        name: cells for name, *cells in zip(shown["Figure"], shown["Acme (org_a)"], shown["org_b"], strict=True)
-    }
+    assert list(shown) == ["Figure", "Acme", "org_b"]
+    by_figure = {name: cells for name, *cells in zip(shown["Figure"], shown["Acme"], shown["org_b"], strict=True)}
     assert by_figure["Credits"] == ["3.00", "1.00"]
     assert by_figure["Share of credits"] == ["75 %", "25 %"]
     assert by_figure["Change of credits"] == ["+50.0 %", "new"]
@@ -262,7 +260,7 @@ def test_days_beside_each_other_start_with_the_first_of_the_period():
     some = [organization("org_a", "3", daily=["1", "2"]), organization("org_b", "1", daily=["0", "1"])]
     assert daily_rows(some, "2026-11-30", NAMES) == {
         "Day": ["2026-11-30", "2026-12-01"],
-        "Acme (org_a)": ["1.00", "2.00"],
+        "Acme": ["1.00", "2.00"],
         "org_b": ["0", "1.00"],
     }
 
