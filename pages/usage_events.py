@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.access import Principal
+from billing_core.errors import BadParameter
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
-from billing_core.usage_events.model import Summary
 from billing_core.web import wiring
-from components.shared import sign_in
+from components.shared import after_paint, sign_in
 from components.shared.data_grid import paging as paging_row
+from components.shared.layout import wide
 from components.shared.saved_views import open_start_view
-from components.usage_events.chart_panel import chart_panel
+from components.usage_events.chart_panel import chart_strip
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
-from components.usage_events.filter_bar import active_filters, filter_bar
+from components.usage_events.filter_bar import active_filters, chatflow_names, filter_boxes
 from components.usage_events.freshness import nothing_yet, title_row, unpin_after_refresh
 from components.usage_events.kpi_tiles import kpi_tiles
-from components.usage_events.query import Filters, Paging, question
+from components.usage_events.query import Filters, Paging, filters_of, question
 from components.usage_events.state import URL, PinnedView, current_pin, reset_filters
-from components.usage_events.table import controls, csv_link, event_grid, footer, new_data_notice, paging
+from components.usage_events.table import csv_link, event_grid, footer, new_data_notice, paging, table_options
 
 DRAWN = "usage.figures-drawn"
 """Session state: the header figures stand there already, so older ones bridge the wait for newer ones."""
@@ -32,19 +34,30 @@ TILES_PIXELS = 170
 
 
 @st.fragment
-def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> None:
-    """Draw the table with its controls: turning a page or sorting reruns nothing else of the page."""
+def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> None:
+    """Draw toolbar, charts and table: turning a page or sorting reruns nothing else of the page."""
     principal = sign_in.guard()
+    if filters_of(URL.current()) != filters:
+        st.rerun()  # the figures above follow the filters, too
     zone = service.settings.zone
 
     def ask(order: Paging) -> GetUsageEventsParams:
         return question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=order)
 
     with stop_on_error():
+        names = chatflow_names(service, principal, pin)
+        toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
+        with toolbar:
+            filter_boxes(service, principal, pin, names)
+            table_options()
         shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
-        with st.container(horizontal=True, vertical_alignment="bottom", key="table-controls"):
-            controls()
+        with toolbar:
             csv_link(shown)
+        active_filters(filters, pin.at, zone, names)
+        strip = st.container(key="usage-strip")
+        is_painted = after_paint.PAINTED in st.session_state
+        if not is_painted:  # keeps their room free
+            draw_strip(strip, service, shown)
         new_data_notice(service, principal, shown)
         order = paging()
         response = service.get_usage_events(ask(order), principal)
@@ -57,8 +70,16 @@ def events_table(service: BillingService, filters: Filters, pin: PinnedView) -> 
             event_grid(response, zone)
             paging_row(URL, response.pagination.total_items, order.limit, "event", key="paging")
             footer(response)
+            if is_painted:
+                draw_strip(strip, service, shown)
     if (event_id := requested_event()) is not None:
         show_event(service, event_id)
+
+
+def draw_strip(place: DeltaGenerator, service: BillingService, params: GetUsageEventsParams) -> None:
+    """Draw the charts at their place, after the table, which is what people wait for."""
+    with place:
+        chart_strip(service, params)
 
 
 def nothing_found() -> None:
@@ -67,19 +88,17 @@ def nothing_found() -> None:
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 
-def figures(
-    service: BillingService, principal: Principal, params: GetUsageEventsParams, place: DeltaGenerator
-) -> Summary:
+def figures(service: BillingService, principal: Principal, params: GetUsageEventsParams, place: DeltaGenerator) -> None:
     """Draw the header figures, above the table whenever they are drawn."""
     with place:
         with st.skeleton(height=TILES_PIXELS):
             summary = service.summary(params, principal)
         kpi_tiles(summary)
     st.session_state[DRAWN] = True
-    return summary
 
 
 principal = sign_in.guard()
+wide()
 with stop_on_error():
     service = wiring.service()
     service.check_mode()
@@ -91,13 +110,18 @@ with stop_on_error():
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)
         st.stop()
+    URL.told()
     header = st.container()
-    filters = filter_bar(service, principal, pin)
-    active_filters(filters, pin.at, zone)
-    params = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
+    filters = filters_of(URL.current())
+
+    def asked() -> GetUsageEventsParams:
+        return question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
+
     # The first time from top to bottom, so that nothing jumps; later the table first, which is what people wait for.
-    summary = None if st.session_state.get(DRAWN) else figures(service, principal, params, header)
-    events_table(service, filters, pin)
-    summary = summary or figures(service, principal, params, header)
-    if summary.totals.events:
-        chart_panel(service, params, summary)
+    is_drawn = DRAWN in st.session_state
+    if not is_drawn:
+        with suppress(BadParameter):  # told under the filters, so that they can be corrected
+            figures(service, principal, asked(), header)
+    events_view(service, filters, pin)
+    if is_drawn:
+        figures(service, principal, asked(), header)

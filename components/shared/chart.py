@@ -50,11 +50,12 @@ def chart(
     control: Callable[[], None] | None = None,
     note: str | None = None,
     generation: int = 0,
+    height: int | None = None,
 ) -> None:
     """Draw a heading and under it the chart or the table of its figures, of which `right` are aligned so.
 
     A click hands over the point's `customdata`; `generation` changes when the chart must forget what was clicked.
-    `control` draws a choice beside the heading.
+    `control` draws a choice beside the heading; `height` is that of the table, where it may not be as high as its rows.
     """
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, height=44, border=False):
         st.markdown(f"**{plain(title)}**", width="content", help=hint)
@@ -70,7 +71,7 @@ def chart(
             on_click(points[0]["customdata"])
 
     if as_table:
-        table(rows, alt=alt, key=f"table-{name}", right=right)
+        table(rows, alt=alt, key=f"table-{name}", right=right, **({} if height is None else {"height": height}))
     elif on_click is None:
         draw_figure(draw(), key=key, alt=alt)
     else:

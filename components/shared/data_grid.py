@@ -114,13 +114,33 @@ def table_controls(
 
     Without any in the URL the columns are the `usual` ones; `read` says what stands there for those chosen.
     """
-    url.selectbox("sort", "Sort by", sorts, width=170, format_func=words, filter_mode="fuzzy")
-    url.selectbox("ascending", "Order", (False, True), width=130, format_func=_direction)
-    url.selectbox("rows", "Rows", sizes, width=90)
+    order_boxes(url, sorts, words, sizes)
     with st.popover("Columns", icon=":material/view_column:", key=key):
-        chosen = [name for name in url.current().columns if name in columns] or usual
-        how: dict[str, Any] = {"format_func": words, "select_all": True, "placeholder": placeholder}
-        url.multiselect("columns", "Columns", columns, read=read, chosen=chosen, **how)
+        column_box(url, columns, words, placeholder=placeholder, usual=usual, read=read)
+
+
+def order_boxes(
+    url: UrlState[Any], sorts: Sequence[str], words: Callable[[str], str], sizes: Sequence[int], **how: Any
+) -> None:
+    """Draw what a table is sorted by, in which direction, and how many rows a page has."""
+    url.selectbox("sort", "Sort by", sorts, **{"width": 170, "format_func": words, "filter_mode": "fuzzy", **how})
+    url.selectbox("ascending", "Order", (False, True), **{"width": 130, "format_func": _direction, **how})
+    url.selectbox("rows", "Rows", sizes, **{"width": 90, **how})
+
+
+def column_box(
+    url: UrlState[Any],
+    columns: Sequence[str],
+    words: Callable[[str], str],
+    *,
+    placeholder: str,
+    usual: Sequence[str] = (),
+    read: Callable[[Any], Any] = tuple,
+) -> None:
+    """Draw the choice of columns; `usual` and `read` as in `table_controls`."""
+    chosen = [name for name in url.current().columns if name in columns] or usual
+    how: dict[str, Any] = {"format_func": words, "select_all": True, "placeholder": placeholder}
+    url.multiselect("columns", "Columns", columns, read=read, chosen=chosen, **how)
 
 
 def _direction(ascending: bool) -> str:

@@ -83,6 +83,34 @@ def usd(value: Decimal | None) -> str:
     return f"−${_readable(-value)}" if value < 0 else f"${_readable(value)}"
 
 
+def short_credits(value: Decimal | None) -> str:
+    """Credits for a list, two decimals: `1234.567` → `1,234.57`, zero → `0`, less than shows → `<0.01`."""
+    return UNKNOWN if value is None else _to_places(value, "", 2)
+
+
+def short_usd(value: Decimal | None) -> str:
+    """US dollars for a list, two decimals, four below a cent: `0.0736` → `$0.07`, `0.00056` → `$0.0006`."""
+    if value is None:
+        return UNKNOWN
+    return _to_places(value, "$", 2 if abs(value) >= Decimal("0.01") else 4)
+
+
+def _to_places(value: Decimal, prefix: str, places: int) -> str:
+    if value == 0:
+        return f"{prefix}0"
+    sign, smallest = "−" if value < 0 else "", Decimal(1).scaleb(-places)
+    shown = abs(value).quantize(smallest, ROUND_HALF_EVEN)
+    return f"{sign}{prefix}{shown:,}" if shown else f"{sign}<{prefix}{smallest}"
+
+
+def middle_cut(text: str, most: int) -> str:
+    """A name in at most so many characters, cut in the middle: both ends tell ids and addresses apart."""
+    if len(text) <= most:
+        return text
+    head = most // 2
+    return f"{text[:head]}…{text[len(text) - (most - head - 1) :]}"
+
+
 def _readable(value: Decimal) -> str:
     """Two decimals from one upwards, else as many as its first significant digits need; at least two."""
     if value == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ class MetricTile:
     `None`).
 
     `before` is the exact value of that period. `points` draw a sparkline, one bar each; `growth_is_bad` colours a
-    rise.
+    rise; `show` is what a click on "Show" does: the view of exactly what the figure counts.
     """
 
     label: str
@@ -41,6 +41,7 @@ class MetricTile:
     points: Sequence[float] = ()
     growth_is_bad: bool = False
     link: TileLink | None = None
+    show: Callable[[], None] | None = None
 
 
 def metric_tiles(tiles: Sequence[MetricTile], *, key: str, pixels: int = TILE_PIXELS) -> None:
@@ -56,8 +57,11 @@ def metric_tiles(tiles: Sequence[MetricTile], *, key: str, pixels: int = TILE_PI
                 delta_arrow=_ARROWS.get(tile.moved[0], "off") if tile.moved else "off",
                 help=_explained(tile),
             )
-            if len(tile.points) > 1:
-                st.html(sparkline(tile.points))
+            with st.container(horizontal=True, vertical_alignment="center", wrap=False, border=False):
+                if len(tile.points) > 1:
+                    st.html(sparkline(tile.points))
+                if tile.show is not None:
+                    st.button("Show", type="tertiary", key=f"show-{key}-{tile.label}", on_click=tile.show)
             if tile.link is not None:
                 icon = ":material/arrow_outward:"
                 st.page_link(tile.link.page, label=tile.link.label, icon=icon, query_params=tile.link.query)

@@ -20,8 +20,11 @@ class Period(StrEnum):
     YESTERDAY = "Yesterday"
     LAST_7_DAYS = "Last 7 days"
     LAST_30_DAYS = "Last 30 days"
+    LAST_90_DAYS = "Last 90 days"
     THIS_MONTH = "This month"
     LAST_MONTH = "Last month"
+    THIS_QUARTER = "This quarter"
+    YEAR_TO_DATE = "Year to date"
     ALL_TIME = "All time"
     CUSTOM = "Custom"
 
@@ -48,29 +51,26 @@ class Days:
 def days_of(period: Period, today: date, first: date | None = None, last: date | None = None) -> Days:
     """The days of a period as of the day `today`; `first` and `last` are those of `Period.CUSTOM`.
 
-    The last 7 or 30 days end with today. Raises `BadParameter` if a custom period ends before it starts.
+    The last 7, 30 or 90 days end with today. Raises `BadParameter` if a custom period ends before it starts.
     """
-    start_of_month = today.replace(day=1)
-    match period:
-        case Period.TODAY:
-            return Days(today, today)
-        case Period.YESTERDAY:
-            return Days(today - timedelta(days=1), today - timedelta(days=1))
-        case Period.LAST_7_DAYS:
-            return Days(today - timedelta(days=6), today)
-        case Period.LAST_30_DAYS:
-            return Days(today - timedelta(days=29), today)
-        case Period.THIS_MONTH:
-            return Days(start_of_month, today)
-        case Period.LAST_MONTH:
-            end_of_last = start_of_month - timedelta(days=1)
-            return Days(end_of_last.replace(day=1), end_of_last)
-        case Period.ALL_TIME:
-            return Days(None, None)
-        case Period.CUSTOM:
-            if first is not None and last is not None and last < first:
-                raise EndBeforeStart("end date", last.isoformat(), first.isoformat())
-            return Days(first, last)
+    if period is Period.CUSTOM:
+        if first is not None and last is not None and last < first:
+            raise EndBeforeStart("end date", last.isoformat(), first.isoformat())
+        return Days(first, last)
+    this_month, yesterday = today.replace(day=1), today - timedelta(days=1)
+    end_of_last_month = this_month - timedelta(days=1)
+    return {
+        Period.TODAY: Days(today, today),
+        Period.YESTERDAY: Days(yesterday, yesterday),
+        Period.LAST_7_DAYS: Days(today - timedelta(days=6), today),
+        Period.LAST_30_DAYS: Days(today - timedelta(days=29), today),
+        Period.LAST_90_DAYS: Days(today - timedelta(days=89), today),
+        Period.THIS_MONTH: Days(this_month, today),
+        Period.LAST_MONTH: Days(end_of_last_month.replace(day=1), end_of_last_month),
+        Period.THIS_QUARTER: Days(this_month.replace(month=(today.month - 1) // 3 * 3 + 1), today),
+        Period.YEAR_TO_DATE: Days(today.replace(month=1, day=1), today),
+        Period.ALL_TIME: Days(None, None),
+    }[period]
 
 
 class EndBeforeStart(BadParameter):

@@ -59,7 +59,7 @@ def number(low: int, high: int) -> Value:
 
     def read(values: Sequence[str]) -> int:
         said = values[-1]
-        if said.isascii() and said.isdigit() and len(said) < 9 and low <= int(said) <= high:
+        if said.isascii() and said.isdigit() and len(said) <= len(str(high)) and low <= int(said) <= high:
             return int(said)
         raise ValueError(said)
 

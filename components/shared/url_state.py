@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -21,7 +21,7 @@ from components.shared.url_codec import Codec
 S = TypeVar("S")
 P = TypeVar("P", bound=PeriodChoice)
 
-LAYOUT = ("page", "columns", "more")
+LAYOUT = ("page", "columns", "charts", "more")
 """Fields that ask nothing else: changing them keeps the page of a table and what was selected in it."""
 
 NOTHING: Mapping[str, Any] = {}
@@ -142,9 +142,9 @@ class UrlState(Generic[S]):
         """Draw a box for a text."""
         st.text_input(label, getattr(self.current(), field), **self.bound(field, lambda said: said or ""), **how)
 
-    def search_box(self, placeholder: str, *, width: int | str = 260, max_chars: int = 200) -> None:
+    def search_box(self, placeholder: str, *, width: int | str = 260, max_chars: int = 200, **more: Any) -> None:
         """Draw the box for the field `search`."""
-        how = {"type": "search", "max_chars": max_chars, "placeholder": placeholder, "width": width}
+        how = {"type": "search", "max_chars": max_chars, "placeholder": placeholder, "width": width, **more}
         self.text_input("search", "Search", **how)
 
     def toggle(self, field: str, label: str, **how: Any) -> None:
@@ -152,30 +152,54 @@ class UrlState(Generic[S]):
         st.toggle(label, getattr(self.current(), field), **self.bound(field), **how)
 
 
-def period_boxes(url: UrlState[P], zone: ZoneInfo | None = None) -> None:
+def period_boxes(
+    url: UrlState[P], zone: ZoneInfo | None = None, *, label_visibility: Literal["visible", "collapsed"] = "visible"
+) -> None:
     """Draw the choice of a period, with its days if it is a custom one; `zone` is named as that of the days."""
 
     def chosen(key: str) -> None:
         is_custom = st.session_state[key] == Period.CUSTOM
         url.choose("period", key, also={} if is_custom else {"first_day": None, "last_day": None})
 
-    key = url.key("period")
+    key, is_labelled = url.key("period"), label_visibility == "visible"
+    note = None if zone is None else f"Days begin and end at midnight in {zone.key}, the reporting timezone."
     st.selectbox(
         "Period",
         list(Period),
         index=list(Period).index(url.current().period),
         key=key,
-        width=170,
+        width=150,
         filter_mode=None,
-        help=None if zone is None else f"Days begin and end at midnight in {zone.key}, the reporting timezone.",
+        help=note if is_labelled else None,
+        label_visibility=label_visibility,
         on_change=chosen,
         args=(key,),
     )
     if url.current().period is Period.CUSTOM:
-        for field, label in (("first_day", "Start date"), ("last_day", "End date")):
-            value, bound = getattr(url.current(), field), url.bound(field)
-            help_text = "Inclusive. Leave empty for no limit."
-            st.date_input(label, value, format="YYYY-MM-DD", width=150, help=help_text, **bound)
+        _custom_days(url, label_visibility)
+
+
+def _custom_days(url: UrlState[P], label_visibility: Literal["visible", "collapsed"]) -> None:
+    """Draw both days in one control: its calendar cannot end before it starts. Emptied, there is no limit."""
+    first, last = url.current().first_day, url.current().last_day
+    key = f"{url.key('first_day')}-{url.key('last_day')}"
+    is_open = first is None or (last is not None and last < first)  # neither has a place in the calendar
+
+    def chosen() -> None:
+        days = st.session_state[key]
+        if len(days) != 1:  # one alone is the first of the two to be
+            url.change(first_day=days[0] if days else None, last_day=days[1] if days else None)
+
+    st.date_input(
+        "Days",
+        [] if is_open else [day for day in (first, last) if day is not None],
+        format="YYYY-MM-DD",
+        width=230,
+        key=key,
+        on_change=chosen,
+        help="First and last day, both inclusive. Leave empty for no limit." if label_visibility == "visible" else None,
+        label_visibility=label_visibility,
+    )
 
 
 def sync_address() -> None:

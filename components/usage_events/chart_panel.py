@@ -1,8 +1,8 @@
-"""The charts under the table of usage events, each with a table of the same figures, and checked against it."""
+"""The charts above the table of usage events, each with a table of the same figures, and checked against it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -12,12 +12,10 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
-from billing_core.types import Credits, GetUsageEventsParams
-from billing_core.usage_events.model import Summary
+from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from components.shared import after_paint, sign_in
 from components.shared.chart import chart
-from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
 from components.usage_events import charts, texts
@@ -30,9 +28,6 @@ SHOWN = 10
 
 RANK = "usage.rank"
 """Session state: what the ranking is by."""
-
-AREAS = 150
-"""Chatflows shown as areas of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,108 +68,113 @@ def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
     )
 
 
-CHARTS_PIXELS = 900
-"""Height that is kept free for the charts until they are drawn, so that nothing jumps."""
+HOURS = "Hours of the week"
+"""The choice beside the rankings that shows when credits are used."""
+
+CHART_PIXELS = 230
+
+STRIP_PIXELS = 356
+"""Height of the strip whatever it shows, so that nothing jumps when charts arrive."""
+
+SKELETON_MARGIN = 40
 
 
 @st.fragment
-def chart_panel(service: BillingService, params: GetUsageEventsParams, summary: Summary) -> None:
-    """Draw all charts of one filter. Asks for the reader again: a fragment runs on its own."""
+def chart_strip(service: BillingService, params: GetUsageEventsParams) -> None:
+    """Draw the charts of one filter beside each other, or, folded, only the way back to them. Asks for the reader
+    again: a fragment runs on its own.
+    """
     principal = sign_in.guard()
-    if not after_paint.is_painted():
-        st.skeleton(height=CHARTS_PIXELS)
+    if not URL.current().charts:
+        st.button("Show charts", icon=":material/bar_chart:", type="tertiary", key="show-charts", on_click=_unfold)
         return
-    with stop_on_error():
-        _panel(service, principal, params, summary)
+    with st.container(height=STRIP_PIXELS, border=False, key="chart-strip"):
+        if not after_paint.is_painted():
+            st.skeleton(height=STRIP_PIXELS - SKELETON_MARGIN)
+            return
+        with stop_on_error():
+            _strip(service, principal, params)
 
 
-def _panel(service: BillingService, principal: Principal, params: GetUsageEventsParams, summary: Summary) -> None:
-    st.header(texts.WHERE_CREDITS_WENT, anchor=False)
-    mark = st.container()
+def _fold() -> None:
+    URL.change(charts=False)
+
+
+def _unfold() -> None:
+    URL.change(charts=True)
+
+
+def _strip(service: BillingService, principal: Principal, params: GetUsageEventsParams) -> None:
     theme = st.context.theme.type or "light"
     zone, generation = service.settings.zone, URL.generation()
-    table = service.get_usage_events(params, principal)
-    whole, events = table.totals.credits, table.pagination.total_items
-
-    left, right = st.columns([2, 1], gap="medium")
+    table, summary = service.get_usage_events(params, principal), service.summary(params, principal)
+    whole = table.totals.credits
+    parts: dict[str, Iterable[Decimal]] = {
+        "header": [summary.totals.totals.credits.total],
+        "credits per day": [day.totals.credits.total for day in summary.days],
+    }
+    left, right = st.columns([3, 2], gap="medium")
     with left:
         chart(
             "Credits per day",
             "day",
-            lambda: charts.credits_per_day(summary.days, zone.key, theme),
+            lambda: charts.credits_per_day(summary.days, zone.key, theme, height=CHART_PIXELS),
             day_rows(summary),
             alt=f"Credits per day by type, days in {zone.key}",
             right=(*FIGURE_COLUMNS, "Amount"),
             generation=generation,
             on_click=_clicked_day,
             hint=texts.DAY_HINT,
+            height=CHART_PIXELS,
         )
     with right:
-        chart(
-            "Share by type",
-            "type",
-            lambda: charts.credits_by_type(whole, theme),
-            _type_rows(whole),
-            alt="Share of AI token, compute and storage credits",
-            right=FIGURE_COLUMNS,
-        )
-
-    left, right = st.columns(2, gap="medium")
-    with left:
-        chosen = TOPS[st.session_state.get(RANK, next(iter(TOPS)))]
-        slices = service.breakdown(params, principal, *chosen.dimensions, limit=READ)
-        ranked = ranking(slices, whole, events, shown=SHOWN)
-        chart(
-            "Top",
-            f"top-{chosen.filter}",
-            lambda: charts.top(ranked, theme),
-            _ranking_rows(chosen, ranked),
-            alt=f"Credits by type of the top {chosen.label.lower()}",
-            right=FIGURE_COLUMNS,
-            generation=generation,
-            on_click=lambda point: _clicked_bar(chosen, point),
-            hint=texts.BAR_HINT,
-            control=_rank_control,
-            note=others_text(chosen.label.lower(), slices, ranked),
-        )
-    with right:
-        heat = service.by_hour_of_week(params, principal)
-        chart(
-            "Hour and weekday",
-            "heat",
-            lambda: charts.hour_of_week(heat, zone.key, theme),
-            _heat_rows(heat),
-            alt=f"Credits by weekday and hour of the day, in the timezone {zone.key}",
-        )
-
-    tree = service.breakdown(params, principal, "organization", "chatflow", "chatflow_name", limit=READ)
-    areas = ranking(tree, whole, events, shown=AREAS)
-    chart(
-        "Organizations and their chatflows",
-        "tree",
-        lambda: charts.share_tree(areas.largest, areas.others, theme),
-        _tree_rows(areas),
-        alt="Credits by organization and, within it, by chatflow, as a treemap",
-    )
-
-    parts: dict[str, Any] = {
-        "header": [summary.totals.totals.credits.total],
-        "credits per day": [day.totals.credits.total for day in summary.days],
-        "share by type": [getattr(whole, part.field) for part in CREDIT_PARTS],
-        "hour and weekday": heat.values(),
-        f"top {chosen.label.lower()}": sums_of(slices, ranked),
-        "organizations": sums_of(tree, areas),
-    }
-    wrong = disagreements(whole.total, parts)
-    with mark.container(key="tie-out"):
-        if wrong or not summary.ties_out:
-            st.warning(plain(tie_out_text(whole.total, wrong or ["days"])), icon=":material/warning:")
+        chosen = st.session_state.get(RANK, next(iter(TOPS)))
+        if chosen == HOURS:
+            heat = service.by_hour_of_week(params, principal)
+            parts["hours of the week"] = heat.values()
+            note = None
+            chart(
+                "By",
+                "heat",
+                lambda: charts.hour_of_week(heat, zone.key, theme, height=CHART_PIXELS),
+                _heat_rows(heat),
+                alt=f"Credits by weekday and hour of the day, in the timezone {zone.key}",
+                control=_rank_control,
+                height=CHART_PIXELS,
+            )
         else:
-            st.caption(tie_out_text(whole.total, wrong))
+            top = TOPS[chosen]
+            slices = service.breakdown(params, principal, *top.dimensions, limit=READ)
+            ranked = ranking(slices, whole, table.pagination.total_items, shown=SHOWN)
+            parts[f"top {top.label.lower()}"] = sums_of(slices, ranked)
+            note = others_text(top.label.lower(), slices, ranked)
+            chart(
+                "Top",
+                f"top-{top.filter}",
+                lambda: charts.top(ranked, theme, height=CHART_PIXELS, has_legend=False),
+                _ranking_rows(top, ranked),
+                alt=f"Credits by type of the top {top.label.lower()}",
+                right=FIGURE_COLUMNS,
+                generation=generation,
+                on_click=lambda point: _clicked_bar(top, point),
+                hint=texts.BAR_HINT,
+                control=_rank_control,
+                height=CHART_PIXELS,
+            )
+    wrong = disagreements(whole.total, parts) or ([] if summary.ties_out else ["days"])
+    with st.container(horizontal=True, vertical_alignment="center", key="tie-out"):
+        if wrong:
+            st.warning(plain(tie_out_text(whole.total, wrong)), icon=":material/warning:")
+        else:
+            st.caption(tie_out_text(whole.total, wrong), width="content")
+        st.space("stretch")
+        if note is not None:
+            st.caption(plain(note), width="content")
+        st.button("Hide charts", icon=":material/expand_less:", type="tertiary", key="hide-charts", on_click=_fold)
 
 
 def _rank_control() -> None:
-    st.selectbox("Rank", list(TOPS), key=RANK, width=160, filter_mode=None, label_visibility="collapsed")
+    st.selectbox("Rank", [*TOPS, HOURS], key=RANK, width=180, filter_mode=None, label_visibility="collapsed")
 
 
 def _clicked_day(point: Sequence[Any]) -> None:
@@ -188,27 +188,10 @@ def _clicked_bar(top: Top, point: Sequence[Any]) -> None:
         st.rerun()
 
 
-def _type_rows(whole: Credits) -> dict[str, list[str]]:
-    return {
-        "Type": [part.label for part in CREDIT_PARTS] + ["All"],
-        "Total credits": [credits_text(getattr(whole, part.field)) for part in CREDIT_PARTS]
-        + [credits_text(whole.total)],
-    }
-
-
 def _ranking_rows(top: Top, ranked: Ranking) -> dict[str, list[str]]:
     rows = ranked.rows
     names = [" · ".join(value or UNKNOWN for value in one.values) if one.values else "all others" for one in rows]
     return {top.label: names, **slice_rows(rows)}
-
-
-def _tree_rows(areas: Ranking) -> dict[str, list[str]]:
-    rows = areas.rows
-    return {
-        "Organization": [(one.values[0] or UNKNOWN) if one.values else "all others" for one in rows],
-        "Chatflow": [(one.values[2] or one.values[1] or UNKNOWN) if one.values else "" for one in rows],
-        **slice_rows(rows),
-    }
 
 
 def _heat_rows(heat: dict[tuple[int, int], Decimal]) -> dict[str, list[str]]:

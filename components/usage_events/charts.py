@@ -12,7 +12,6 @@ from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING
 
-from billing_core.types import Credits
 from billing_core.usage_events.model import BreakdownRow
 from billing_core.usage_events.ranking import Ranking
 from billing_core.usage_events.totals import DayTotals
@@ -27,9 +26,6 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 NAMELESS = "unknown"
 """What stands for a value that no event named."""
-
-THINNEST = Decimal("0.03")
-"""Share of the ring below which a percentage would overlap its neighbours."""
 
 FEW_DAYS = 10
 """Up to so many days each has its own mark on the axis; beyond, Plotly chooses."""
@@ -52,9 +48,9 @@ def short_label(value: str | None) -> str:
     return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
 
 
-def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str) -> Figure:
+def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str, height: int = 320) -> Figure:
     """A chart of stacked bars, one per day of the reporting timezone; a click carries the day."""
-    figure = base_figure(theme, height=320, barmode="stack", bargap=0.15)
+    figure = base_figure(theme, height=height, barmode="stack", bargap=0.15)
     names = [day.day.isoformat() for day in days]
     for part in CREDIT_PARTS:
         values = [getattr(day.totals.credits, part.field) for day in days]
@@ -82,32 +78,9 @@ def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "
     figure.update_yaxes(title=title, fixedrange=True, rangemode="tozero")
 
 
-def credits_by_type(whole: Credits, theme: str) -> Figure:
-    """A ring chart of AI, compute and storage credits."""
-    figure = base_figure(theme, height=320)
-    values = [getattr(whole, part.field) for part in CREDIT_PARTS]
-    figure.add_pie(
-        labels=[part.label for part in CREDIT_PARTS],
-        values=[float(value) for value in values],
-        customdata=[credits_text(value) for value in values],
-        marker={"colors": [part.shade.on(theme) for part in CREDIT_PARTS]},
-        hole=0.6,
-        sort=False,
-        direction="clockwise",
-        text=_percentages(values),
-        textinfo="text",
-        hovertemplate="%{label}: %{customdata} credits (%{percent})<extra></extra>",
-    )
-    return figure
-
-
-def _percentages(values: Sequence[Decimal]) -> list[str]:
-    """Shares as text; none where the slice is too thin to hold it."""
-    whole = sum(values, Decimal(0))
-    return [f"{value / whole:.0%}" if whole and value / whole >= THINNEST else "" for value in values]
-
-
-def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Figure:
+def top(
+    ranking: Ranking, theme: str, names: Sequence[str] | None = None, *, height: int = 360, has_legend: bool = True
+) -> Figure:
     """A chart of stacked horizontal bars, the largest on top; a click carries the first of the row's values, and last
     its place.
 
@@ -116,7 +89,7 @@ def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Fig
     """
     bars = ranking.largest
     called: Sequence[str | None] = [_name(one) for one in bars] if names is None else names
-    figure = base_figure(theme, height=360, barmode="stack", bargap=0.25)
+    figure = base_figure(theme, height=height, barmode="stack", bargap=0.25, showlegend=has_legend)
     places = list(range(len(bars)))
     for part in CREDIT_PARTS:
         values = [getattr(one.credits, part.field) for one in bars]
@@ -150,25 +123,6 @@ def top(ranking: Ranking, theme: str, names: Sequence[str] | None = None) -> Fig
 def _name(one: BreakdownRow) -> str | None:
     """The most telling of a slice's values: a chatflow's name before its id."""
     return next((value for value in reversed(one.values) if value), None)
-
-
-def share_tree(slices: Sequence[BreakdownRow], others: BreakdownRow | None, theme: str) -> Figure:
-    """A tree map: organizations as areas, their chatflows inside.
-
-    Areas carry only their own value and Plotly adds them up: sums made here as floats could differ from the parts by
-    a last digit, and Plotly then draws nothing.
-    """
-    areas: list[Area] = []
-    held: dict[str | None, Decimal] = {}
-    for one in slices:
-        held[one.values[0]] = held.get(one.values[0], Decimal(0)) + one.credits.total
-    for organization, value in held.items():
-        areas.append(Area(f"o:{organization}", "all", label_of(organization), Decimal(0), value))
-    for place, one in enumerate(slices):
-        name = next((value for value in reversed(one.values[1:]) if value), None)
-        total = one.credits.total
-        areas.append(Area(f"c:{place}", f"o:{one.values[0]}", label_of(name), total, total))
-    return area_tree(areas, others, theme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +170,9 @@ def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *,
     return figure
 
 
-def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str) -> Figure:
+def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme: str, height: int = 360) -> Figure:
     """A heat map of credits by weekday and hour of the reporting timezone."""
-    figure = base_figure(theme, height=360)
+    figure = base_figure(theme, height=height)
     rows = [[held.get((weekday, hour)) for hour in range(24)] for weekday in range(7)]
     figure.add_heatmap(
         x=list(range(24)),

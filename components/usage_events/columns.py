@@ -8,7 +8,16 @@ from zoneinfo import ZoneInfo
 
 from billing_core.types import FLAT_FIELDS, UsageEvent
 from components.shared.data_grid import Column
-from components.shared.formats import UNKNOWN, count, credits_text, duration, moment, usd
+from components.shared.formats import (
+    UNKNOWN,
+    count,
+    credits_text,
+    duration,
+    middle_cut,
+    moment,
+    short_credits,
+    short_usd,
+)
 
 EMPTY = ""
 """What a cell shows for a detail that is not there; whose the event is and what it used says "unknown" instead."""
@@ -22,29 +31,38 @@ def _words(items: list[str]) -> str:
     return ", ".join(item.replace("_", " ") for item in items)
 
 
+LONGEST_NAME = 24
+"""Characters of an id or an address in a cell; the drawer has the whole."""
+
+
+def _name(value: str | None, missing: str = EMPTY) -> str:
+    return middle_cut(value, LONGEST_NAME) if value else missing
+
+
 COLUMNS = (
     EventColumn(
         "sync_status",
         "Status",
         lambda e, _: e.sync_status.value,
-        105,
+        110,
         help="How far the event has got on its way to Stripe.",
     ),
-    EventColumn("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 150, help="Start of the trace."),
-    EventColumn("credits_total", "Total credits", lambda e, _: credits_text(e.credits.total), 105, "right"),
+    EventColumn("timestamp", "Time", lambda e, zone: moment(e.timestamp, zone), 145, help="Start of the trace."),
+    EventColumn("organization_id", "Organization", lambda e, _: _name(e.organization_id, UNKNOWN), 120),
+    EventColumn("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or _name(e.chatflow_id), 165),
+    EventColumn("user_id", "User", lambda e, _: _name(e.user_id, UNKNOWN), 185),
+    EventColumn("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 80, "right"),
+    EventColumn("credits_total", "Credits", lambda e, _: short_credits(e.credits.total), 95, "right"),
     EventColumn(
-        "amount_usd", "Amount", lambda e, _: usd(e.amount_usd), 90, "right", "US dollars: credits × credit price."
+        "amount_usd", "Amount", lambda e, _: short_usd(e.amount_usd), 85, "right", "US dollars: credits × credit price."
     ),
-    EventColumn("organization_id", "Organization", lambda e, _: e.organization_id or UNKNOWN, 115),
     EventColumn(
         "customer_id",
         "Customer",
-        lambda e, _: e.customer_id or UNKNOWN,
-        125,
+        lambda e, _: _name(e.customer_id, UNKNOWN),
+        150,
         help="The Stripe customer that is billed.",
     ),
-    EventColumn("user_id", "User", lambda e, _: e.user_id or UNKNOWN, 105),
-    EventColumn("chatflow_name", "Chatflow", lambda e, _: e.chatflow_name or e.chatflow_id, 130),
     EventColumn("models", "Models", lambda e, _: ", ".join(e.models), 140),
     EventColumn("tokens_in", "Tokens in", lambda e, _: count(e.tokens_in), 95, "right"),
     EventColumn("tokens_out", "Tokens out", lambda e, _: count(e.tokens_out), 95, "right"),
@@ -56,9 +74,9 @@ COLUMNS = (
         "right",
         "From the first start to the last end.",
     ),
-    EventColumn("credits_ai_tokens", "AI credits", lambda e, _: credits_text(e.credits.ai_tokens), 95, "right"),
-    EventColumn("credits_compute", "Compute credits", lambda e, _: credits_text(e.credits.compute), 125, "right"),
-    EventColumn("credits_storage", "Storage credits", lambda e, _: credits_text(e.credits.storage), 120, "right"),
+    EventColumn("credits_ai_tokens", "AI credits", lambda e, _: short_credits(e.credits.ai_tokens), 95, "right"),
+    EventColumn("credits_compute", "Compute credits", lambda e, _: short_credits(e.credits.compute), 125, "right"),
+    EventColumn("credits_storage", "Storage credits", lambda e, _: short_credits(e.credits.storage), 120, "right"),
     EventColumn(
         "flags",
         "Flags",
@@ -68,14 +86,18 @@ COLUMNS = (
     ),
     EventColumn("sync_error", "Error", lambda e, _: e.sync_error, 240, help="Why it was not sent."),
     EventColumn("trace_url", "Langfuse", lambda e, _: e.trace_url, 80, help="The trace in Langfuse."),
-    EventColumn("id", "Event id", lambda e, _: e.id, 260),
-    EventColumn("session_id", "Session", lambda e, _: e.session_id, 140),
-    EventColumn("chatflow_id", "Chatflow id", lambda e, _: e.chatflow_id, 140),
+    EventColumn("id", "Event id", lambda e, _: _name(e.id), 195),
+    EventColumn("session_id", "Session", lambda e, _: _name(e.session_id), 195),
+    EventColumn("chatflow_id", "Chatflow id", lambda e, _: _name(e.chatflow_id), 195),
     EventColumn("environment", "Environment", lambda e, _: e.environment, 110),
-    EventColumn("tokens_total", "Tokens", lambda e, _: count(e.tokens_total), 95, "right"),
     EventColumn("storage_gb", "Storage (GB-months)", lambda e, _: _optional(credits_text, e.storage_gb), 150, "right"),
     EventColumn(
-        "cost_usd", "Langfuse cost", lambda e, _: usd(e.cost_usd), 115, "right", "US dollars, as reported by Langfuse."
+        "cost_usd",
+        "Langfuse cost",
+        lambda e, _: short_usd(e.cost_usd),
+        115,
+        "right",
+        "US dollars, as reported by Langfuse.",
     ),
     EventColumn("ai_credentials_ownership", "AI key owner", lambda e, _: e.ai_credentials_ownership, 100),
     EventColumn("rate_card_version", "Rate card", lambda e, _: e.rate_card_version, 130),
@@ -86,12 +108,12 @@ COLUMNS = (
         160,
         help="When the last observation of the trace ended.",
     ),
-    EventColumn("meter_event_identifier", "Meter event", lambda e, _: e.meter_event_identifier, 200),
+    EventColumn("meter_event_identifier", "Meter event", lambda e, _: _name(e.meter_event_identifier), 195),
     EventColumn("synced_at", "Synced at", lambda e, zone: _moment_or_none(e, zone), 160),
 )
 
-DEFAULT_COLUMNS = tuple(column.field for column in COLUMNS[:18])
-"""Shown until somebody chooses: what the first eighteen hold."""
+DEFAULT_COLUMNS = tuple(column.field for column in COLUMNS[:8])
+"""Shown until somebody chooses: what fits a screen of 1440 pixels without scrolling sideways."""
 
 _BY_FIELD = {column.field: column for column in COLUMNS}
 

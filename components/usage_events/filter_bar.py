@@ -1,11 +1,10 @@
-"""The filter bar of the Usage Events page. All of it is in the URL: a shared link shows the same view. All of it stands
-in the URL: a shared link shows the same view.
-"""
+"""The filters of the Usage Events page. All of them stand in the URL: a shared link shows the same view."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -22,7 +21,8 @@ from components.shared.notice import notice_of_error, plain
 from components.shared.periods import PeriodChoice
 from components.shared.url_state import UrlState, period_boxes
 from components.usage_events import texts
-from components.usage_events.query import FACETS, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, filters_of
+from components.usage_events.credit_rows import READ
+from components.usage_events.query import FACETS, NO_NAMES, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, names_of
 from components.usage_events.state import URL, PinnedView, remove_value, reset_filters
 
 F = TypeVar("F", bound=Filters)
@@ -40,27 +40,42 @@ CHIPS = 12
 """Active filters shown one by one."""
 
 
-def filter_bar(service: BillingService, principal: Principal, pin: PinnedView) -> Filters:
-    """Draw the filter bar and return its filters."""
-    URL.told()
-    with st.container(horizontal=True, vertical_alignment="bottom", key="filter-bar"):
-        period_boxes(URL, service.settings.zone)
-        URL.search_box(shared_texts.SEARCHED, width="stretch", max_chars=500)
-        # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
-        more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
-        with more:
-            st.caption(shared_texts.SEVERAL_VALUES)
-            with st.container(width=PANEL_PIXELS):
-                grid = st.grid(2, min_column_width=200, gap="small")
-            is_open, zone = bool(more.open), service.settings.zone
+def filter_boxes(service: BillingService, principal: Principal, pin: PinnedView, names: ChatflowNames) -> None:
+    """Draw period, search and the panel of filters, for a toolbar."""
+    period_boxes(URL, service.settings.zone, label_visibility="collapsed")
+    URL.search_box(shared_texts.SEARCHED, width="stretch", max_chars=500, label_visibility="collapsed")
+    # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
+    more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
+    with more:
+        st.caption(shared_texts.SEVERAL_VALUES)
+        with st.container(width=PANEL_PIXELS):
+            grid = st.grid(2, min_column_width=200, gap="small")
+        is_open, zone = bool(more.open), service.settings.zone
 
-            def counted(facet: Facet) -> list[tuple[str, int]]:
-                view = URL.current()
-                return counted_values(service, principal, view, pin.at, zone, pin.as_of, facet) if is_open else []
+        def counted(facet: Facet) -> list[tuple[str, int]]:
+            view = URL.current()
+            return counted_values(service, principal, view, pin.at, zone, pin.as_of, facet) if is_open else []
 
-            panel_filters(URL, FACETS, grid, counted)
-        st.button("Reset", icon=":material/restart_alt:", on_click=reset_filters, key="reset-filters")
-    return filters_of(URL.current())
+        panel_filters(URL, FACETS, grid, counted, chatflows=names() if is_open else NO_NAMES)
+
+
+ChatflowNames = Callable[[], Mapping[str, str]]
+"""Gives the names of chatflows by id; asks the ledger only when they are shown."""
+
+
+def chatflow_names(service: BillingService, principal: Principal, pin: PinnedView) -> ChatflowNames:
+    """The names of the chatflows of the period's events."""
+
+    def read() -> Mapping[str, str]:
+        try:
+            start, end = pin.filters.window(pin.at, service.settings.zone)
+            window = GetUsageEventsParams.parse({"from": start, "to": end, "as_of": pin.as_of})
+            found = service.breakdown(window, principal, "chatflow", "chatflow_name", limit=READ)
+        except BillingError:  # told where the figures are
+            return NO_NAMES
+        return names_of((one.values[0], one.values[1]) for one in found)
+
+    return read
 
 
 def panel_filters(
@@ -71,18 +86,24 @@ def panel_filters(
     *,
     all_filters: bool = True,
     with_counts: bool = True,
+    chatflows: Mapping[str, str] = NO_NAMES,
 ) -> None:
     """Draw a box for each of `facets`, and, with `all_filters`, for what events lack and for amounts. `counted` gives
-    the values of a filter and how many events have each, which stands under it `with_counts`.
+    the values of a filter and how many events have each, which stands under it `with_counts`; `chatflows` are names
+    by id.
     """
     for facet in facets:
         with grid.cell():
             is_typed = facet.key != "status"
             found = counted(facet)
             offered = [value for value, _ in found] if is_typed else [status.value for status in SyncStatus]
-            url.multiselect(facet.key, facet.label, offered, accept_new_options=is_typed, filter_mode="contains")
+            how: dict[str, Any] = {"accept_new_options": is_typed, "filter_mode": "contains"}
+            names = chatflows if facet.key == "chatflow" else NO_NAMES
+            if names:
+                how["format_func"] = partial(_named, names)
+            url.multiselect(facet.key, facet.label, offered, **how)
             if found and with_counts:
-                st.caption(plain(_most_frequent(found)))
+                st.caption(plain(_most_frequent([(_named(names, value), events) for value, events in found])))
     if not all_filters:
         return
     with grid.cell():
@@ -91,6 +112,10 @@ def panel_filters(
     for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         with grid.cell():
             url.text_input(field, label, validate=DOLLARS, placeholder="Any")
+
+
+def _named(names: Mapping[str, str], value: str) -> str:
+    return names.get(value, value)
 
 
 def _panel_label() -> str:
@@ -128,11 +153,11 @@ def _most_frequent(counted: list[tuple[str, int]]) -> str:
     return f"{named} · " + ("and many more" if len(counted) >= FACET_LIMIT else f"{len(counted) - NAMED:,} more")
 
 
-def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
+def active_filters(filters: Filters, at: datetime, zone: ZoneInfo, names: ChatflowNames) -> None:
     """Draw what narrows the view, in words: the days with their timezone, and each filter with a button to remove
     it.
     """
-    active = chips(filters)
+    active = chips(filters, names() if filters.chatflow else NO_NAMES)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="active-filters"):
         st.caption(
             f"{plain(str(filters.days(at.astimezone(zone).date())))} · days in {plain(zone.key)}", width="content"
@@ -144,9 +169,13 @@ def active_filters(filters: Filters, at: datetime, zone: ZoneInfo) -> None:
                 icon_position="right",
                 key=f"chip-{position}",
                 type="tertiary",
-                help="Remove this filter",
+                help=plain(f"{chip.whole} · Remove this filter" if chip.whole else "Remove this filter"),
                 on_click=remove_value,
                 args=(chip.key, chip.value),
             )
         if len(active) > CHIPS:
             st.caption(f"and {len(active) - CHIPS} more", width="content")
+        if active:
+            st.button(
+                "Reset", icon=":material/restart_alt:", type="tertiary", on_click=reset_filters, key="reset-filters"
+            )

@@ -6,18 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
+from billing_core.types import SyncStatus
 from billing_core.usage_events.model import Summary
 from billing_core.usage_events.totals import Sums
 from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
 from components.shared.metric_tiles import MetricTile, metric_tiles
+from components.usage_events.state import show_statuses
 
 Figure = Decimal | int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A header figure; `exact` writes its whole value for the help text, `growth_is_bad` colours a rise."""
+    """A header figure; `exact` writes its whole value for the help text, `growth_is_bad` colours a rise.
+    `statuses` are those of the events that it counts, where it does not count all.
+    """
 
     label: str
     value: Callable[[Sums], Figure]
@@ -25,6 +30,7 @@ class Tile:
     meaning: str
     prefix: str = ""
     growth_is_bad: bool = False
+    statuses: tuple[SyncStatus, ...] = ()
 
 
 TILES = (
@@ -56,6 +62,7 @@ TILES = (
         lambda value: f"{credits_text(value)} credits",
         "Credits of events that Stripe has not accepted yet: pending, sending or in error.",
         growth_is_bad=True,
+        statuses=(SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR),
     ),
     Tile(
         "Errors",
@@ -63,6 +70,7 @@ TILES = (
         lambda value: f"{count(value)} events",
         "Events that Stripe rejected or that cannot be sent; the table says why for each.",
         growth_is_bad=True,
+        statuses=(SyncStatus.ERROR,),
     ),
 )
 
@@ -102,4 +110,5 @@ def _tile(tile: Tile, summary: Summary) -> MetricTile:
         moved=comparison(tile, summary),
         points=daily_points(tile, summary),
         growth_is_bad=tile.growth_is_bad,
+        show=partial(show_statuses, tile.statuses) if tile.statuses and value else None,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +11,7 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
+from components.shared.formats import middle_cut
 from components.shared.periods import PeriodChoice
 from components.shared.url_codec import PERIOD_VALUES, several, text
 
@@ -88,11 +91,14 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """One active filter as shown: its text and which value of which widget it removes."""
+    """One active filter as shown: its text and which value of which widget it removes. `whole` is that value where the
+    text shows a name for it, or only its ends.
+    """
 
     text: str
     key: str
     value: str | None = None
+    whole: str = ""
 
 
 def question(
@@ -124,11 +130,19 @@ def _amount(text: str) -> str | None:
     return text.strip().removeprefix("$").replace(",", "") or None
 
 
-def chips(filters: Filters) -> list[Chip]:
-    """Every active filter but the period, which is always in sight."""
-    found = [
-        Chip(f"{facet.label}: {value}", facet.key, value) for facet in FACETS for value in getattr(filters, facet.key)
-    ]
+NO_NAMES: Mapping[str, str] = {}
+
+LONGEST_VALUE = 40
+"""Characters of a filter's value on its chip; the hover text has it whole."""
+
+
+def chips(filters: Filters, chatflows: Mapping[str, str] = NO_NAMES) -> list[Chip]:
+    """Every active filter but the period, which is always in sight; `chatflows` are names by id."""
+    found = []
+    for facet in FACETS:
+        for value in getattr(filters, facet.key):
+            shown = middle_cut(chatflows.get(value, value) if facet.key == "chatflow" else value, LONGEST_VALUE)
+            found.append(Chip(f"{facet.label}: {shown}", facet.key, value, "" if shown == value else value))
     found += [Chip(f"Without {name}", WITHOUT, name) for name in filters.without]
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))
@@ -137,6 +151,13 @@ def chips(filters: Filters) -> list[Chip]:
     if filters.search.strip():
         found.append(Chip(f"Search: {filters.search.strip()}", "search"))
     return found
+
+
+def names_of(found: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
+    """Names of chatflows by id; of several with one name each has its id behind it."""
+    names = {chatflow: name for chatflow, name in reversed(list(found)) if chatflow and name}
+    counts = Counter(names.values())
+    return {chatflow: name if counts[name] == 1 else f"{name} ({chatflow})" for chatflow, name in names.items()}
 
 
 def csv_query(params: GetUsageEventsParams) -> str:

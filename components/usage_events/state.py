@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from billing_core.service import BillingService
+from billing_core.types import SyncStatus
 from components.shared.periods import Period
 from components.shared.url_codec import Codec, flag, number, one_of, several_of
 from components.shared.url_state import UrlState
@@ -22,16 +24,20 @@ PIN = "usage.pin"
 
 @dataclass(frozen=True)
 class EventsView(Filters):
-    """The state of the page: its filters, and order, page and columns of the table. No columns are all columns."""
+    """The state of the page: its filters, order, page and columns of the table, and whether charts are shown. No
+    columns are all columns.
+    """
 
     sort: str = "timestamp"
     ascending: bool = False
     page: int = 1
     rows: int = 25
     columns: tuple[str, ...] = DEFAULT_COLUMNS
+    charts: bool = True
 
 
-_FIELDS = {column.label: column.field for column in COLUMNS}
+_FIELDS = {"Total credits": "credits_total", **{column.label: column.field for column in COLUMNS}}
+"""Columns by what stands in the URL; the first is what older links call the column "Credits"."""
 
 CODEC = Codec(
     EventsView(),
@@ -42,6 +48,7 @@ CODEC = Codec(
         "page": number(1, 10**8),
         "rows": one_of(PAGE_SIZES),
         "columns": several_of(_FIELDS),
+        "charts": flag("shown", "hidden"),
     },
     {"ascending": "order"},
 )
@@ -103,3 +110,9 @@ def remove_value(field: str, value: str | None) -> None:
 def show_day(day: date) -> None:
     """Narrow the period to one day."""
     URL.change(period=Period.CUSTOM, first_day=day, last_day=day)
+
+
+def show_statuses(statuses: Sequence[SyncStatus]) -> None:
+    """Narrow the view to events with one of some statuses: of those chosen already, if any."""
+    chosen = URL.current().status
+    URL.change(status=tuple(status.value for status in statuses if not chosen or status.value in chosen))

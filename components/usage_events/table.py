@@ -12,7 +12,7 @@ from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams, SyncStatus, UsageEventsResponse
 from billing_core.values.counts import count_of
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
-from components.shared.data_grid import RowButton, data_grid, sort_by, table_controls
+from components.shared.data_grid import RowButton, column_box, data_grid, order_boxes, sort_by
 from components.shared.formats import count, credits_text, usd
 from components.shared.links import file_link
 from components.usage_events import texts
@@ -33,10 +33,11 @@ def paging() -> Paging:
     return Paging(sort=view.sort, order="asc" if view.ascending else "desc", page=view.page, limit=view.rows)
 
 
-def controls() -> None:
-    """Draw sort box, page size and choice of columns."""
-    columns = [column.field for column in COLUMNS]
-    table_controls(URL, SORT_FIELDS, columns, _label, PAGE_SIZES, key="columns-open", placeholder="All columns")
+def table_options() -> None:
+    """Draw the panel with order, page size and columns, for a toolbar; a click on a header sorts, too."""
+    with st.popover("Table", icon=":material/table_rows:", key="columns-open"):
+        order_boxes(URL, SORT_FIELDS, _label, PAGE_SIZES, width="stretch")
+        column_box(URL, [column.field for column in COLUMNS], _label, placeholder="All columns")
 
 
 def _label(field: str) -> str:

@@ -136,3 +136,20 @@ def test_a_change_never_divides_by_nothing(now, before, text):
 )
 def test_the_rows_of_a_page_are_counted_for_people(page, limit, total, text):
     assert formats.rows_range(page, limit, total) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "credits_", "dollars"),
+    [
+        (None, "unknown", "unknown"),
+        (Decimal(0), "0", "$0"),
+        (Decimal("1234.567"), "1,234.57", "$1,234.57"),
+        (Decimal("0.0736"), "0.07", "$0.07"),
+        (Decimal("0.000563"), "<0.01", "$0.0006"),
+        (Decimal("-0.000563"), "−<0.01", "−$0.0006"),
+        (Decimal("0.00000008"), "<0.01", "<$0.0001"),
+        (Decimal("-3.1"), "−3.10", "−$3.10"),
+    ],
+)
+def test_figures_of_a_list_have_few_decimals_and_none_looks_like_nothing(value, credits_, dollars):
+    assert (formats.short_credits(value), formats.short_usd(value)) == (credits_, dollars)

@@ -51,16 +51,8 @@ def test_a_type_has_the_same_colour_in_every_chart():
         expected = [part.shade.on(theme) for part in CREDIT_PARTS]
         per_day = charts.credits_per_day(DAYS, "UTC", theme)
         top = charts.top(Ranking(SLICES, None), theme)
-        ring = charts.credits_by_type(held("1", "1", "1"), theme)
         assert [bar.marker.color for bar in per_day.data] == expected
         assert [bar.marker.color for bar in top.data] == expected
-        assert list(ring.data[0].marker.colors) == expected
-
-
-def test_a_slice_too_thin_for_its_label_has_none():
-    ring = charts.credits_by_type(held("98", "1", "1"), "light").data[0]
-    assert list(ring.text) == ["98%", "", ""]
-    assert list(charts.credits_by_type(held("0"), "light").data[0].text) == ["", "", ""]
 
 
 def test_a_bar_shows_its_name_literally_and_carries_its_id():
@@ -75,22 +67,6 @@ def test_a_long_name_is_cut_beside_the_bar_and_whole_in_its_hover_text():
     bars = charts.top(Ranking((BreakdownRow(("id", name), 1, held("1")),), None), "light")
     assert bars.layout.yaxis.ticktext[0] == "a very long name of a chatf…"
     assert bars.data[0].customdata[0][2] == name
-
-
-def test_areas_hold_chatflows_inside_their_organization_and_all_others_beside():
-    slices = (
-        BreakdownRow(("org_a", "flow-1", "Support"), 2, held("60")),
-        BreakdownRow(("org_a", "flow-2", None), 1, held("20")),
-        BreakdownRow((None, "flow-1", "Support"), 1, held("10")),
-    )
-    tree = charts.share_tree(slices, BreakdownRow((), 5, held("10")), "light").data[0]
-    named = dict(zip(tree.ids, zip(tree.labels, tree.parents, tree.values, tree.customdata, strict=True), strict=True))
-    assert named["o:org_a"] == ("org_a", "all", 0.0, "80.00")
-    assert named["c:1"] == ("flow-2", "o:org_a", 20.0, "20.00")
-    assert named["o:None"][0] == "unknown"
-    assert named["others"] == ("all others", "all", 10.0, "10.00")
-    assert sum(tree.values) == 100.0
-    assert len(tree.marker.colors) == len(tree.ids)
 
 
 def test_the_heat_map_has_a_row_per_weekday_and_leaves_hours_without_events_empty():
