@@ -11,6 +11,7 @@ import binascii
 import logging
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -105,6 +106,8 @@ class Settings(BaseModel):
     public_url: str | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     limit_thresholds: tuple[int, ...] = (75, 90, 100)
+    anomaly_minimum_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Decimal(2)
+    anomalies_per_day: Annotated[int, Field(ge=1, le=100)] = 5
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
     seller_name: str = "Seller"

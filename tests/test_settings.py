@@ -1,5 +1,6 @@
 import logging
 import secrets
+from decimal import Decimal
 from ipaddress import ip_network
 
 import pytest
@@ -59,6 +60,8 @@ def test_a_publishable_key_is_refused_without_showing_it():
 
 def test_thresholds_are_whole_percents_in_order_each_once():
     assert load().limit_thresholds == (75, 90, 100)
+    assert (load().anomaly_minimum_usd, load().anomalies_per_day) == (2, 5)
+    assert load(BILLING_ANOMALY_MINIMUM_USD="0.50").anomaly_minimum_usd == Decimal("0.50")
     assert load(BILLING_LIMIT_THRESHOLDS="100, 50,100 ,1").limit_thresholds == (1, 50, 100)
 
 
@@ -114,6 +117,8 @@ def test_a_dot_env_file_is_read_and_the_process_wins(tmp_path):
         ({"BILLING_TRUSTED_PROXIES": "*"}, "BILLING_TRUSTED_PROXIES: '[*]'"),
         ({"BILLING_LIMIT_THRESHOLDS": "75,ninety"}, "BILLING_LIMIT_THRESHOLDS: 'ninety'; expected whole percents"),
         ({"BILLING_LIMIT_THRESHOLDS": "75,,90"}, "BILLING_LIMIT_THRESHOLDS: ''; expected whole percents"),
+        ({"BILLING_ANOMALY_MINIMUM_USD": "-1"}, "BILLING_ANOMALY_MINIMUM_USD"),
+        ({"BILLING_ANOMALIES_PER_DAY": "0"}, "BILLING_ANOMALIES_PER_DAY"),
         ({"BILLING_LIMIT_THRESHOLDS": "0"}, "BILLING_LIMIT_THRESHOLDS: '0'.*from 1 to 1,000"),
         ({"BILLING_LIMIT_THRESHOLDS": "1001"}, "BILLING_LIMIT_THRESHOLDS: '1001'.*from 1 to 1,000"),
         ({"BILLING_LIMIT_THRESHOLDS": "87.5"}, "BILLING_LIMIT_THRESHOLDS: '87.5'.*whole percents"),

@@ -7,6 +7,7 @@ a thousand credits, below which nobody should be called. Both do not care about 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -157,7 +158,8 @@ class AnomalyReport:
     """The anomalies of a period: days and periods outside their usual range, most credits at stake first.
 
     `first_day` to `last_day` were judged (`None`: no complete day lies in the window); `note` says where these are not
-    all days that were asked for. `as_of` is the ledger's booking number the report was made from.
+    all days that were asked for. `as_of` is the ledger's booking number the report was made from. `minor` counts the
+    days outside their range that nobody needs to act on (see `ActOn`) and that `rows` leave out.
     """
 
     rows: tuple[Anomaly, ...]
@@ -167,11 +169,37 @@ class AnomalyReport:
     last_day: date | None
     as_of: int
     note: str | None = None
+    minor: int = 0
 
     @property
     def unseen(self) -> int:
         """The anomalies nobody marked as seen, or whose credits changed since."""
         return sum(not row.is_seen for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ActOn:
+    """What is worth a person's time: a deviation of so many US dollars, and of one day the largest ones only.
+
+    A deviation whose price is unknown is always worth it.
+    """
+
+    minimum_usd: Decimal = Decimal(0)
+    per_day: int | None = None
+
+    def is_large(self, row: Anomaly | PeriodAnomaly) -> bool:
+        """Whether the deviation has the money, or an unknown amount of it."""
+        return row.usd_at_stake is None or row.usd_at_stake >= self.minimum_usd
+
+    def of(self, rows: Sequence[Anomaly]) -> list[Anomaly]:
+        """Those of `rows` that are worth it, largest first; what is taken of a day depends on that day alone."""
+        taken: Counter[date] = Counter()
+        found = []
+        for row in sorted(filter(self.is_large, rows), key=rank):
+            if self.per_day is None or taken[row.day] < self.per_day:
+                taken[row.day] += 1
+                found.append(row)
+        return found
 
 
 def rank(row: Anomaly | PeriodAnomaly) -> tuple[Decimal, int, str]:

@@ -11,6 +11,7 @@ from billing_core.organizations.anomalies import (
     FEWEST_DAYS,
     WEEK,
     WEEKS,
+    ActOn,
     Anomaly,
     AnomalyReport,
     NotJudged,
@@ -31,8 +32,10 @@ PERIOD_LENGTHS = range(7, 32)
 
 USD_PLACES = 12
 
+EVERYTHING = ActOn()
 
-def judge(past: DailyHistory, first: date, last: date, *, as_of: int) -> AnomalyReport:
+
+def judge(past: DailyHistory, first: date, last: date, *, as_of: int, act_on: ActOn = EVERYTHING) -> AnomalyReport:
     """The anomalies among the days from `first` to `last`, both over, by the history before each day."""
     rows: list[Anomaly] = []
     periods: list[PeriodAnomaly] = []
@@ -47,10 +50,11 @@ def judge(past: DailyHistory, first: date, last: date, *, as_of: int) -> Anomaly
         rows += _outside(organization, usage, range(max(start, FEWEST_DAYS), end))
         if end - start in PERIOD_LENGTHS:
             periods += _period(organization, usage, start, end)
-    rows.sort(key=rank)
-    periods.sort(key=rank)
+    kept = act_on.of(rows)
+    periods = sorted(filter(act_on.is_large, periods), key=rank)
     left_out.sort(key=lambda one: one.organization_id or "")
-    return AnomalyReport(tuple(rows), tuple(periods), tuple(left_out), first, last, as_of)
+    minor = len(rows) - len(kept)
+    return AnomalyReport(tuple(kept), tuple(periods), tuple(left_out), first, last, as_of, minor=minor)
 
 
 def _outside(organization: str | None, usage: DailyUsage, positions: range) -> list[Anomaly]:

@@ -20,7 +20,7 @@ from billing_core.ledger import history, queries
 from billing_core.ledger.anomaly_marks import AnomalyMark, AnomalyMarks
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
-from billing_core.organizations.anomalies import Anomaly, AnomalyReport
+from billing_core.organizations.anomalies import ActOn, Anomaly, AnomalyReport
 from billing_core.organizations.anomaly_csv import csv_document
 from billing_core.organizations.anomaly_detection import LOOK_BACK, PERIOD_LENGTHS, judge
 from billing_core.organizations.daily import Account, DailyHistory, DailyUsage, daily_history, day_number
@@ -69,6 +69,7 @@ class ForecastService:
 
     def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, limits: LimitsService) -> None:
         self._zone = settings.zone
+        self._act_on = ActOn(settings.anomaly_minimum_usd, settings.anomalies_per_day)
         self._ledger = ledger
         self._clock = clock
         self._limits = limits
@@ -137,6 +138,12 @@ class ForecastService:
         self._require(principal, organization_id)
         selection = self._selection(principal, None)
         return None if selection is None else self._slope(selection, organization_id)
+
+    def history(self, principal: Principal) -> DailyHistory | None:
+        """The daily usage that forecasts learn from, of everything the principal may see; `None` without any."""
+        principal.require(Role.ADMIN)
+        selection = self._selection(principal, None)
+        return None if selection is None else self._past(selection)
 
     def _past(self, selection: Selection) -> DailyHistory:
         assert selection.end is not None  # noqa: S101 - `_selection` sets it
@@ -348,7 +355,7 @@ class ForecastService:
         length = (last - first).days + 1
         back = max(LOOK_BACK, 4 * length if length in PERIOD_LENGTHS else 0)
         past = self._history(selection, first - timedelta(days=back))
-        return judge(past, first, last, as_of=selection.snapshot.as_of)
+        return judge(past, first, last, as_of=selection.snapshot.as_of, act_on=self._act_on)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 

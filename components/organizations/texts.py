@@ -151,7 +151,8 @@ def summary_text(report: AnomalyReport, zone: ZoneInfo) -> str:
     found = (
         f"{count_of(len(report.rows), 'unusual day')}, {report.unseen:,} not seen" if report.rows else "no unusual day"
     )
-    return " ".join(text for text in (f"{found}. Days assessed: {days}.", report.note) if text)
+    minor = f"{count_of(report.minor, 'smaller deviation')} not listed." if report.minor else None
+    return " ".join(text for text in (f"{found}. Days assessed: {days}.", minor, report.note) if text)
 
 
 def story(row: Anomaly, names: Mapping[str, str], zone: ZoneInfo) -> list[str]:

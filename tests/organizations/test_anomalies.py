@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.ledger.anomaly_marks import AnomalyMark
-from billing_core.organizations.anomalies import expected_day, expected_period, range_around
+from billing_core.organizations.anomalies import ActOn, expected_day, expected_period, range_around
 from billing_core.organizations.anomaly_detection import judge
 from billing_core.organizations.daily import DailyHistory, DailyUsage
 
@@ -34,6 +34,43 @@ def past(**organizations) -> DailyHistory:
 def judged(first: int, last: int, **organizations):
     """The report on the days at these positions."""
     return judge(past(**organizations), MONDAY + timedelta(days=first), MONDAY + timedelta(days=last), as_of=1)
+
+
+# ── what is worth a person's time ────────────────────────────────────────────────────────────────
+
+
+def test_a_deviation_below_the_floor_is_counted_and_not_listed():
+    """Of 40,000 usual credits a day: 20,000 more are $0.80, 30,000 more $1.20."""
+    days = [40_000] * 40
+    days[30], days[35] = 60_000, 70_000
+    one = past(org_a=days)
+    window = (MONDAY + timedelta(days=28), MONDAY + timedelta(days=39))
+    everything = judge(one, *window, as_of=1)
+    assert [row.usd_at_stake for row in everything.rows] == [Decimal("1.2"), Decimal("0.8")]
+    report = judge(one, *window, as_of=1, act_on=ActOn(Decimal(1), 5))
+    assert [row.credits for row in report.rows] == [70_000]
+    assert (report.minor, everything.minor) == (1, 0)
+
+
+def test_of_one_day_the_largest_are_listed_whatever_else_the_window_holds():
+    organizations = {f"org_{n}": [40_000] * 35 + [90_000 + n * 1000] + [40_000] * 4 for n in range(8)}
+    report = judge(
+        past(**organizations),
+        MONDAY + timedelta(days=28),
+        MONDAY + timedelta(days=39),
+        as_of=1,
+        act_on=ActOn(Decimal(1), 3),
+    )
+    assert [row.organization_id for row in report.rows] == ["org_7", "org_6", "org_5"]
+    assert report.minor == 5
+
+
+def test_a_deviation_without_a_known_price_is_listed():
+    days = [40_000] * 35 + [90_000]
+    one = past(org_a=days)
+    (row,) = judge(one, MONDAY + timedelta(days=35), MONDAY + timedelta(days=35), as_of=1).rows
+    assert ActOn(Decimal(1000)).of([replace(row, usd_at_stake=None)])
+    assert not ActOn(Decimal(1000)).of([row])
 
 
 # ── the usual range ──────────────────────────────────────────────────────────────────────────────

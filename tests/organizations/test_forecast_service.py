@@ -80,7 +80,7 @@ def desk(tmp_path):
     """Makes the part of the service over a ledger with these rows; everything until noon of 10 November is read."""
     opened = []
 
-    def make(rows, limits=(), *, timezone="UTC", now=NOW, read_until=NOW) -> ForecastService:
+    def make(rows, limits=(), *, timezone="UTC", now=NOW, read_until=NOW, floor="0") -> ForecastService:
         path = tmp_path / f"{len(opened)}.duckdb"
         ledger = ledger_at(path, rows)
         opened.append(ledger)
@@ -89,7 +89,12 @@ def desk(tmp_path):
             ledger.start_run("run", actor="tester", window=window, incremental=True)
             ledger.end_run("run", actor="tester", action="pull", values={"outcome": "done"})
         settings = load_settings(
-            {"BILLING_WAREHOUSE_URL": f"duckdb:///{path}", "BILLING_TIMEZONE": timezone, "BILLING_MODE": "live"},
+            {
+                "BILLING_WAREHOUSE_URL": f"duckdb:///{path}",
+                "BILLING_TIMEZONE": timezone,
+                "BILLING_MODE": "live",
+                "BILLING_ANOMALY_MINIMUM_USD": floor,
+            },
             env_file=None,
         )
         return ForecastService(settings, ledger, lambda: now, Known(tuple(limits)))
@@ -301,6 +306,13 @@ def test_an_unusual_day_is_found_with_its_range(desk):
     assert (row.credits_at_stake, row.usd_at_stake) == (30_000, Decimal("1.2"))
     assert (report.first_day, report.last_day) == (date(2026, 10, 31), date(2026, 11, 9))
     assert report.unseen == 1
+
+
+def test_a_day_below_the_floor_of_the_settings_is_counted_and_not_listed(desk):
+    rows = [*daily(70, 10_000), used(3, 30_000, hour=11)]
+    assert desk(rows, floor="1.2").anomalies(EVERYONE, midnight(10), None).unseen == 1
+    report = desk(rows, floor="1.21").anomalies(EVERYONE, midnight(10), None)
+    assert (report.rows, report.minor) == ((), 1)
 
 
 def test_today_is_not_over_and_never_judged(desk):

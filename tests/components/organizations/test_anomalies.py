@@ -91,6 +91,12 @@ def test_what_changed_since_somebody_saw_it_counts_as_not_seen():
     )
 
 
+def test_deviations_that_nobody_needs_to_act_on_are_counted():
+    assert "no unusual day. " in summary_text(report(minor=1), UTC_ZONE)
+    assert "1 smaller deviation not listed." in summary_text(report(minor=1), UTC_ZONE)
+    assert "1,234 smaller deviations not listed." in summary_text(report(minor=1234), UTC_ZONE)
+
+
 def test_a_window_without_a_day_to_judge_says_why():
     empty = report(first_day=None, last_day=None, note="No day of this window is over and completely read yet.")
     assert summary_text(empty, UTC_ZONE) == "No day of this window is over and completely read yet."
