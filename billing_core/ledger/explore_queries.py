@@ -6,14 +6,16 @@ up by the engine, and the others are read (`mixed`) and split by `rating.parts`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import reduce
 from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
 
-from billing_core.ledger.compiled import Bound, Question, ask, bound_number
+from billing_core.ledger.compiled import Bound, Listed, Question, among, ask, bound_list, bound_number
 from billing_core.ledger.queries import (
     QUARTERS_PER_DAY,
     THURSDAY,
@@ -39,7 +41,7 @@ STORED = {
 }
 """Dimensions that are one column of an event → that column; empty text is no value."""
 
-SUMMED = ("credits_ai_tokens", "credits_compute", "credits_storage", "cost_usd", "tokens_total")
+SUMMED = ("credits_ai_tokens", "credits_compute", "credits_storage", "credits_total", "cost_usd", "tokens_total")
 RATED_BY = ("credit_price_usd", "own_key", "has_cost")
 """What rows are grouped by beside what was asked, so that amounts and margins follow exactly from sums."""
 
@@ -49,17 +51,30 @@ class Grouping:
     """What events are grouped by: dimensions of `STORED`, and days, weeks or months (`grain`) of a clock.
 
     shift: Quarter hours of local time that an earlier window is moved by, to lie on the one it is compared with.
+    shown: The groups (`label`) that are told apart; all others are one, with `is_other`. `None`: every group.
     """
 
     keys: tuple[str, ...]
     grain: str | None = None
     clock: LocalTime | None = None
     shift: Bound | None = None
+    shown: Listed | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of an answer that say which group it is of; `period` counts days, weeks or months."""
-        return (*self.keys, *(["period"] if self.grain else []))
+        others = () if self.shown is None else ("is_other",)
+        return (*self.keys, *others, *(["period"] if self.grain else []))
+
+
+def label(values: Sequence[str | None]) -> str:
+    """The values of a group as one text."""
+    return MODEL_SEPARATOR.join(value or "" for value in values)
+
+
+def showing(by: Grouping, groups: Iterable[Sequence[str | None]]) -> Grouping:
+    """The grouping with only these groups told apart."""
+    return replace(by, shown=bound_list(map(label, groups)))
 
 
 def by_period(
@@ -77,6 +92,10 @@ def _grouped(chosen: Chosen, by: Grouping) -> ir.Table:
     """The events of a selection with a column for each key, their period, and what `RATED_BY` names."""
     t = with_moment(chosen)
     keys = {name: t[STORED[name]] if name == "status" else t[STORED[name]].nullif("") for name in by.keys}
+    if by.shown is not None:
+        texts = [keys[name].cast("string").fill_null("") for name in by.keys]
+        keys["is_other"] = ~among(reduce(lambda left, right: left + MODEL_SEPARATOR + right, texts), by.shown)
+        keys |= {name: ibis.ifelse(keys["is_other"], ibis.null("string"), keys[name]) for name in by.keys}
     if by.grain is not None and by.clock is not None:
         quarter = local_quarter_hour(t.quarter_hour, by.clock)
         moved = quarter if by.shift is None else quarter + by.shift.scalar

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.rating.card import Basis, RateCard
-from billing_core.rating.rate import CREDITS, NO_CLASS, UsageLines, credits_of_cost, price_lines
+from billing_core.rating.rate import CREDITS, NO_CLASS, SAFE, UsageLines, credits_of_cost, price_lines
 from billing_core.values.decimals import Integers, from_integers, round_half_even, to_integers
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
@@ -89,11 +89,13 @@ def _by_card(usage: pa.Table, card: RateCard, amounts: Integers) -> _Cells:
     order = np.argsort(where, kind="stable")
     starts = np.searchsorted(where[order], np.arange(len(cells)))
     sums = np.add.reduceat(exact[order], starts) if len(cells) else exact[:0]
-    rounded = round_half_even(sums, Fraction(1, divisor)).astype(object)
+    rounded = round_half_even(sums, Fraction(1, divisor))
+    fits = int(np.abs(rounded).max(initial=0)) * max(len(rounded), 1) < SAFE
+    rounded = rounded.astype(np.int64 if fits else object)
 
     row = cells // width
     edges = np.searchsorted(row, np.arange(len(amounts) + 1))
-    running = np.concatenate([np.zeros(1, dtype=object), np.cumsum(rounded)])
+    running = np.concatenate([np.zeros(1, dtype=rounded.dtype), np.cumsum(rounded)])
     rest = amounts - (running[edges[1:]] - running[edges[:-1]])
     counts = edges[1:] - edges[:-1]
     explained = (counts > 0) & (np.abs(rest) <= counts)

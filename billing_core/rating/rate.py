@@ -40,7 +40,7 @@ _MICROS = 10**6
 NO_CLASS = -1
 """Of a line that counts no tokens."""
 
-_SAFE = 2**62
+SAFE = 2**62
 """Sums that stay below it fit 64 bits; beyond (only absurd usage gets there) Python's integers add up."""
 _COST_UNIT = 10**12
 _MICROSECONDS_PER_MINUTE = 60 * 10**6
@@ -312,7 +312,7 @@ def price_lines(lines: UsageLines, card: RateCard) -> PricedLines:
     whole = [0 if factor is None else int(factor * common) for factor in factors]
     quantity = to_integers(lines.lines.field("quantity"))
     largest = int(quantity.max(initial=0)) * max(whole, default=0) * max(len(quantity), 1)
-    kind: type = np.int64 if largest < _SAFE else object
+    kind: type = np.int64 if largest < SAFE else object
     numerator: Integers = quantity.astype(kind) * np.array(whole, dtype=kind)[code]
     used = quantity > 0
     without = used & np.array([factor is None for factor in factors], dtype=bool)[code]

@@ -9,7 +9,7 @@ own key it costs us nothing), and each row says how much of its amount that leav
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
@@ -53,6 +53,9 @@ Values = tuple[str | None, ...]
 Place = tuple[Values, int | None]
 """A group and the number of its period."""
 
+OTHERS: Values = ()
+"""The group of all those that are not shown, where the engine made one of them."""
+
 
 @dataclass(slots=True)
 class _Cell:
@@ -64,16 +67,27 @@ class _Cell:
     unknown: Decimal = ZERO
 
     def add(self, value: Decimal | int) -> None:
-        self.value = EXACT.add(self.value or ZERO, Decimal(value))
+        self.value = Decimal(value) if self.value is None else EXACT.add(self.value, value)
 
     def merge(self, other: _Cell) -> None:
         if other.value is not None:
             self.add(other.value)
-        self.amount = EXACT.add(self.amount, other.amount)
-        self.unknown = EXACT.add(self.unknown, other.unknown)
+        if other.amount or other.unknown:
+            self.amount = EXACT.add(self.amount, other.amount)
+            self.unknown = EXACT.add(self.unknown, other.unknown)
 
 
 Cells = dict[Place, _Cell]
+
+
+@dataclass(slots=True)
+class _Read:
+    """One window while it is read: its cells, and those of whole groups, which have no period."""
+
+    selection: Selection
+    shift: timedelta
+    cells: Cells = field(default_factory=dict)
+    whole: Cells = field(default_factory=dict)
 
 
 class Explorer:
@@ -91,12 +105,26 @@ class Explorer:
         return self._answer(selection, None if before is None else _pinned(before), question)
 
     def _answer(self, selection: Selection, before: Selection | None, question: ExploreQuestion) -> Exploration:
-        now = self._read(selection, question)
-        earlier = None if before is None else self._read(before, question, self._distance(before, selection))
-        rows = _rows(question, now, earlier, self._whole_window(selection, question, now))
-        totals = self._totals(selection, question, now)
-        if before is not None and earlier is not None:
-            totals = replace(totals, previous=self._totals(before, question, earlier).value)
+        now = _Read(selection, timedelta())
+        earlier = None if before is None else _Read(before, self._distance(before, selection))
+        reads = [now] if earlier is None else [now, earlier]
+        has_engine_rest = question.top is not None and set(question.by) <= set(STORED)
+        for read in reads:
+            if has_engine_rest:
+                read.whole = self._cells(read, replace(question, grain=None))
+            else:
+                read.cells = self._cells(read, question)
+                read.whole = self._whole(read, question)
+        groups = sorted({values for read in reads for values, _ in read.whole}, key=lambda one: _order(one, now.whole))
+        shown = groups if question.top is None else groups[: question.top]
+        rest = groups[len(shown) :]
+        if has_engine_rest:
+            for read in reads:
+                is_known = question.grain is None and (question.is_additive or not rest)
+                read.cells = read.whole if is_known else self._cells(read, question, shown if rest else None)
+        totals = self._totals(now, question)
+        if earlier is not None:
+            totals = replace(totals, previous=self._totals(earlier, question).value)
         return Exploration(
             question,
             self._zone.key,
@@ -104,7 +132,7 @@ class Explorer:
             selection.end,
             None if before is None else before.start,
             None if before is None else before.end,
-            tuple(rows),
+            tuple(_rows(question, now.cells, None if earlier is None else earlier.cells, shown, rest)),
             totals,
             selection.snapshot.as_of,
         )
@@ -134,10 +162,13 @@ class Explorer:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def _read(self, selection: Selection, question: ExploreQuestion, shift: timedelta = timedelta()) -> Cells:
-        by = self._grouping(selection, question, shift)
+    def _cells(self, read: _Read, question: ExploreQuestion, shown: list[Values] | None = None) -> Cells:
+        """The cells of a window; if some groups are `shown`, all others are one, `OTHERS`."""
+        selection, by = read.selection, self._grouping(read, question)
         if by is None:
             return {}
+        if shown is not None:
+            by = explore_queries.showing(by, shown)
         if not question.is_additive:
             return self._spread(selection, question, by)
         adder = _Adder(question)
@@ -148,13 +179,15 @@ class Explorer:
                 adder.add_whole(row)
         return adder.cells
 
-    def _grouping(self, selection: Selection, question: ExploreQuestion, shift: timedelta) -> Grouping | None:
+    def _grouping(self, read: _Read, question: ExploreQuestion) -> Grouping | None:
         """How the engine groups; `None`: there are no events to cut into periods."""
         keys = tuple(str(dimension) for dimension in question.by if dimension in STORED)
         if question.grain is None:
             return Grouping(keys)
-        bounds = bounds_of(self._ledger, selection)
-        return None if bounds is None else explore_queries.by_period(keys, question.grain, self._zone, bounds, shift)
+        bounds = bounds_of(self._ledger, read.selection)
+        if bounds is None:
+            return None
+        return explore_queries.by_period(keys, question.grain, self._zone, bounds, read.shift)
 
     def _add_parts(self, selection: Selection, question: ExploreQuestion, by: Grouping, adder: _Adder) -> None:
         cards = self._ledger.registered_cards()
@@ -195,34 +228,33 @@ class Explorer:
             selection, by, by_model=Dimension.MODEL in question.by, with_latency=question.metric is Metric.LATENCY
         )
         return {
-            (tuple(row[name] for name in question.by), row.get("period")): _spread_cell(question.metric, row)
+            (_values(question, row), row.get("period")): _spread_cell(question.metric, row)
             for row in self._ledger.read_rows(asked)
         }
 
-    def _totals(self, selection: Selection, question: ExploreQuestion, found: Cells) -> ExploreRow:
+    def _totals(self, read: _Read, question: ExploreQuestion) -> ExploreRow:
         total = _Cell()
         if question.is_additive:
-            for cell in found.values():
+            for cell in read.cells.values():
                 total.merge(cell)
             if total.value is None and question.metric in {Metric.CREDITS, Metric.AMOUNT_USD, Metric.EVENTS}:
                 total.value = ZERO
         else:
             with_latency = question.metric is Metric.LATENCY
-            asked = explore_queries.spread(selection, Grouping(()), by_model=False, with_latency=with_latency)
+            asked = explore_queries.spread(read.selection, Grouping(()), by_model=False, with_latency=with_latency)
             total = _spread_cell(question.metric, self._ledger.read_rows(asked)[0])
         return _row(question, (), None, total)
 
-    def _whole_window(self, selection: Selection, question: ExploreQuestion, found: Cells) -> dict[Values, _Cell]:
-        """The metric per group over the whole window: what groups are ordered by."""
-        if question.is_additive or question.grain is None:
-            whole: dict[Values, _Cell] = {}
-            for (values, _), cell in found.items():
-                if question.is_additive:
-                    whole.setdefault(values, _Cell()).merge(cell)
-                else:
-                    whole[values] = cell
-            return whole
-        return {values: cell for (values, _), cell in self._read(selection, replace(question, grain=None)).items()}
+    def _whole(self, read: _Read, question: ExploreQuestion) -> Cells:
+        """The metric per group over the whole window, which groups are ordered by."""
+        if question.grain is None:
+            return read.cells
+        if not question.is_additive:
+            return self._cells(read, replace(question, grain=None))
+        whole: Cells = {}
+        for (values, _), cell in read.cells.items():
+            whole.setdefault((values, None), _Cell()).merge(cell)
+        return whole
 
     def _distance(self, before: Selection, selection: Selection) -> timedelta:
         """How far apart two windows begin, in local time: so days are compared with days across a change of clocks."""
@@ -255,12 +287,18 @@ class _Adder:
         self.cells: Cells = {}
         self._question, self._metric = question, question.metric
         self._by_type = Dimension.CREDIT_TYPE in question.by
+        self._has_parts = not set(question.by) <= set(STORED)
 
     def add_whole(self, row: Mapping[str, Any], model: str | None = None) -> None:
         """Add sums of events that are not split: their AI credits, tokens and cost are of `model`."""
-        self._credits(row, AI_TOKENS, row["credits_ai_tokens"], model)
         self._usage(row, row["tokens_total"], row["cost_usd"], model)
-        self._without_model(row)
+        if self._has_parts:
+            self._credits(row, AI_TOKENS, row["credits_ai_tokens"], model)
+            self._without_model(row)
+        elif self._metric is Metric.EVENTS:
+            self._cell(row, None, None, None).add(row["events"])
+        else:
+            self._credits(row, AI_TOKENS, row["credits_total"])
 
     def add_part(self, row: Mapping[str, Any]) -> None:
         """Add what belongs to one model and token class."""
@@ -325,9 +363,17 @@ class _Adder:
                 self._cell(row, model, token_class, None).add(EXACT.minus(cost))
 
     def _cell(self, row: Mapping[str, Any], model: str | None, token_class: str | None, kind: str | None) -> _Cell:
-        found = {Dimension.MODEL: model, Dimension.TOKEN_CLASS: token_class, Dimension.CREDIT_TYPE: kind}
-        values = tuple(found[one] if one in found else row[one] for one in self._question.by)
-        return self.cells.setdefault((values, row.get("period")), _Cell())
+        if self._has_parts:
+            row = {**row, Dimension.MODEL: model, Dimension.TOKEN_CLASS: token_class, Dimension.CREDIT_TYPE: kind}
+        place = (_values(self._question, row), row.get("period"))
+        found = self.cells.get(place)
+        if found is None:
+            found = self.cells[place] = _Cell()
+        return found
+
+
+def _values(question: ExploreQuestion, row: Mapping[str, Any]) -> Values:
+    return OTHERS if row.get("is_other") else tuple(row[one] for one in question.by)
 
 
 def _spread_cell(metric: Metric, row: Mapping[str, Any]) -> _Cell:
@@ -343,29 +389,40 @@ def _spread_cell(metric: Metric, row: Mapping[str, Any]) -> _Cell:
 
 
 def _rows(
-    question: ExploreQuestion, now: Cells, earlier: Cells | None, whole: Mapping[Values, _Cell]
+    question: ExploreQuestion, now: Cells, earlier: Cells | None, shown: list[Values], rest: list[Values]
 ) -> Iterator[ExploreRow]:
     """Rows in order, those beyond `top` as one (per period)."""
     periods: dict[Values, set[int | None]] = {}
     for values, period in (*now, *(earlier or ())):
         periods.setdefault(values, set()).add(period)
-    groups = sorted(periods, key=lambda values: _order(values, whole))
-    shown = groups if question.top is None else groups[: question.top]
     for values in shown:
-        for period in _in_order(periods[values]):
+        for period in _in_order(periods.get(values, set())):
             cell = now.get((values, period)) or _absent(question)
             yield _row(question, values, period, cell, None if earlier is None else earlier.get((values, period)))
-    rest = groups[len(shown) :]
-    for period in _in_order({period for values in rest for period in periods[values]}):
-        yield _others(question, period, rest, now, earlier or {})
+    others = [OTHERS, *rest]
+    for period in _in_order({period for values in others for period in periods.get(values, ())}):
+        cell = _added(question, now, others, period) or _absent(question)
+        before = None if earlier is None else _added(question, earlier, others, period)
+        yield replace(_row(question, (None,) * len(question.by), period, cell, before), others=len(rest))
+
+
+def _added(question: ExploreQuestion, cells_: Cells, groups: list[Values], period: int | None) -> _Cell | None:
+    """Several groups as one; what does not add up over groups is unknown, unless the engine made one of them."""
+    found = [cells_[values, period] for values in groups if (values, period) in cells_]
+    if len(found) == 1 or not found:
+        return found[0] if found else None
+    sum_ = _Cell()
+    for cell in found if question.is_additive else ():
+        sum_.merge(cell)
+    return sum_
 
 
 def _in_order(periods: set[int | None]) -> list[int | None]:
     return sorted(periods, key=lambda number: number or 0)
 
 
-def _order(values: Values, whole: Mapping[Values, _Cell]) -> tuple[Any, ...]:
-    value = whole[values].value if values in whole else None
+def _order(values: Values, whole: Cells) -> tuple[Any, ...]:
+    value = whole[values, None].value if (values, None) in whole else None
     names = tuple((name is None, name or "") for name in values)
     return (value is None, ZERO if value is None else EXACT.minus(value), names)
 
@@ -373,23 +430,6 @@ def _order(values: Values, whole: Mapping[Values, _Cell]) -> tuple[Any, ...]:
 def _absent(question: ExploreQuestion) -> _Cell:
     """A group that was there earlier only has used nothing now; how long nothing took is not known."""
     return _Cell(None if question.metric is Metric.LATENCY else ZERO)
-
-
-def _others(
-    question: ExploreQuestion, period: int | None, rest: list[Values], now: Cells, earlier: Cells
-) -> ExploreRow:
-    """The rest as one row. What does not add up over groups is unknown for it."""
-    sums = []
-    for found in (now, earlier):
-        sum_ = _Cell()
-        for values in rest if question.is_additive else ():
-            if (values, period) in found:
-                sum_.merge(found[values, period])
-        sums.append(sum_)
-    if question.is_additive and not any((values, period) in now for values in rest):
-        sums[0].value = ZERO
-    row = _row(question, (None,) * len(question.by), period, *sums)
-    return replace(row, others=len(rest))
 
 
 def _row(

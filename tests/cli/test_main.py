@@ -133,7 +133,7 @@ def test_explore_prints_a_table_for_people(booked, run):
     assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
         "customer day users previous change",
         "cus_a 2026-11-01 1 unknown unknown",
-        "1 other 2026-11-01 unknown unknown unknown",
+        "1 other 2026-11-01 1 unknown unknown",
         "total 1 0 1",
         "the rows do not add up to the total, which is over all events of the filter",
         "days of UTC",

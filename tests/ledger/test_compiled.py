@@ -125,6 +125,11 @@ GROUPINGS = st.builds(
     st.just(BOUNDS),
     st.sampled_from((timedelta(), timedelta(days=31, hours=1))),
 ) | st.just(explore_queries.Grouping(("user",)))
+GROUPINGS |= st.builds(
+    explore_queries.showing,
+    st.just(explore_queries.Grouping(("user", "status"))),
+    st.lists(st.tuples(TEXTS, st.sampled_from(("pending", "error"))), min_size=1, max_size=3),
+)
 
 QUESTIONS = st.one_of(
     st.builds(

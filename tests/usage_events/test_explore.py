@@ -165,7 +165,9 @@ def test_the_rest_below_the_top_is_one_row(four):
     found = explore(four, "organization", top="1")
     assert [(row.values, row.value, row.others) for row in found.rows] == [(("org_a",), 300, None), ((None,), 150, 2)]
     assert found.to_json()["rows"][1] == {"organization": None, "others": 2, "credits": "150"}
-    assert explore(four, "organization", "users", top="1").rows[1].value is None
+    assert explore(four, "organization", "users", top="1").rows[1].value == 1  # not 0 of org_b and 1 of none added up
+    assert explore(four, "model", "users", top="1").rows[1].value is None
+    assert explore(four, "organization,user", "latency", top="1").rows[1].value == 40
     assert [row.others for row in explore(four, "organization", top="3").rows] == [None] * 3
 
 
@@ -306,6 +308,23 @@ def test_every_pair_of_dimensions_adds_up_to_what_other_pages_show(services, by)
     grain = [None, *PeriodLength][place % 4]
     for metric in metrics if len(by) == 1 else {metrics[place % len(metrics)]}:
         checked(services["lived in"], by, metric, EVERYONE, grain, **WINDOWS["across a close"])
+
+
+@pytest.mark.parametrize("by", ["organization,status", "customer", "model", "status,credit_type"])
+@pytest.mark.parametrize("metric", ["amount_usd", "credits"])
+def test_the_largest_groups_and_the_rest_make_the_whole_now_and_before(services, by, metric):
+    asked = {"grain": "month", "compare": "2026-09-01..2026-10-01", **WINDOWS["closed month"]}
+    whole = explore(services["lived in"], by, metric, **asked)
+    for top in ("1", "2", "50"):
+        found = explore(services["lived in"], by, metric, top=top, **asked)
+        assert found.totals == whole.totals
+        assert exact_sum(row.value for row in found.rows) == whole.totals.value
+        assert exact_sum(row.previous or Decimal(0) for row in found.rows) == whole.totals.previous
+        groups = list(dict.fromkeys(row.values for row in whole.rows))
+        assert {row.others for row in found.rows} - {None} == (
+            {len(groups) - int(top)} if len(groups) > int(top) else set()
+        )
+        assert list(dict.fromkeys(row.values for row in found.rows if row.others is None)) == groups[: int(top)]
 
 
 @pytest.mark.parametrize("window", WINDOWS)
