@@ -70,7 +70,7 @@ with quiet():
     URL.told()
     service = wiring.service()
     service.check_mode()
-    is_running = title_row("Organization Stats", service, principal, (URL, "organization_stats"))
+    is_running = title_row("Organization Stats", service, principal, "organization_stats", URL)
     pin = current_pin(service)
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)

@@ -20,6 +20,8 @@ from components.shared.saved_views import open_start_view
 from components.usage_events.chart_panel import chart_strip
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
+from components.usage_events.explore_panel import EXPLORE, explore_panel, view_switch
+from components.usage_events.explore_panel import URL as EXPLORE_URL
 from components.usage_events.filter_bar import active_filters, chatflow_names, filter_boxes
 from components.usage_events.freshness import nothing_yet, title_row, unpin_after_refresh
 from components.usage_events.kpi_tiles import kpi_tiles
@@ -76,6 +78,15 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         show_event(service, event_id)
 
 
+def explore_view(service: BillingService, principal: Principal, filters: Filters, pin: PinnedView) -> None:
+    """Draw the filters and Explore under them."""
+    zone, names = service.settings.zone, chatflow_names(service, principal, pin)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="toolbar"):
+        filter_boxes(service, principal, pin, names)
+    active_filters(filters, pin.at, zone, names)
+    explore_panel(service, question(filters, at=pin.at, zone=zone, as_of=pin.as_of))
+
+
 def draw_strip(place: DeltaGenerator, service: BillingService, params: GetUsageEventsParams) -> None:
     """Draw the charts at their place, after the table, which is what people wait for."""
     with place:
@@ -104,19 +115,23 @@ with stop_on_error():
     service.check_mode()
     open_start_view(service, principal, "usage_events")
     unpin_after_refresh()
-    is_running = title_row("Usage Events", service, principal, (URL, "usage_events"))
+    is_running = title_row("Usage Events", service, principal, "usage_events", URL, EXPLORE_URL)
     zone = service.settings.zone
     pin = current_pin(service, zone)
     if pin.as_of == 0:
         nothing_yet(is_running=is_running)
         st.stop()
     URL.told()
+    view = view_switch()
     header = st.container()
     filters = filters_of(URL.current())
 
     def asked() -> GetUsageEventsParams:
         return question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
 
+    if view == EXPLORE:
+        explore_view(service, principal, filters, pin)
+        st.stop()
     # The first time from top to bottom, so that nothing jumps; later the table first, which is what people wait for.
     is_drawn = DRAWN in st.session_state
     if not is_drawn:

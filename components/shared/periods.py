@@ -105,3 +105,11 @@ class PeriodChoice:
     def window(self, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
         """The days asked for as a half-open window; `at` is the present. Raises as `days`."""
         return window_of(self.days(at.astimezone(zone).date()), zone)
+
+
+def month_before(moment: datetime, zone: ZoneInfo) -> datetime:
+    """The same day and time of day a month earlier on the clocks of `zone`; the last day of a shorter month."""
+    local = moment.astimezone(zone)
+    last = local.replace(day=1, tzinfo=None) - timedelta(days=1)
+    earlier = last.replace(day=min(local.day, last.day), hour=local.hour, minute=local.minute, second=local.second)
+    return earlier.replace(microsecond=local.microsecond, tzinfo=zone)

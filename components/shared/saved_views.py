@@ -20,8 +20,9 @@ STARTED = "saved-views.started"
 """Session state: this visit has been taken to the view its person starts with, or asked for another."""
 
 
-def saved_views(service: BillingService, principal: Principal, url: UrlState[Any], page: str) -> None:
-    """Draw the button “Views” of a page; `page` is its file's name without `.py`."""
+def saved_views(service: BillingService, principal: Principal, page: str, *states: UrlState[Any]) -> None:
+    """Draw the button “Views” of a page, whose URL holds `states`; `page` is its file's name without `.py`."""
+    query = "&".join(text for url in states if (text := url.codec.to_text(url.current())))
     with st.popover("Views", icon=":material/bookmark:", key="saved-views"):
         found = service.views.views(principal, page)
         if found:
@@ -41,11 +42,11 @@ def saved_views(service: BillingService, principal: Principal, url: UrlState[Any
             key="saved-views-save",
             icon=":material/bookmark_add:",
             on_click=_save,
-            args=(service, principal, page, url.codec.to_text(url.current())),
+            args=(service, principal, page, query),
         )
         st.space("small")
         st.markdown(f"**{texts.LINK_TO_VIEW}**", help=texts.LINK_HELP)
-        st.code(_link(url), language=None, wrap_lines=True)
+        st.code(_link(query), language=None, wrap_lines=True)
 
 
 def open_start_view(service: BillingService, principal: Principal, page: str) -> None:
@@ -102,9 +103,9 @@ def _shared_text(role: str) -> str:
     return f"Everybody with the {role} role" if role else "Only me"
 
 
-def _link(url: UrlState[Any]) -> str:
+def _link(query: str) -> str:
     here = urlsplit(st.context.url or "")
-    return here._replace(path=here.path or "/", query=url.codec.to_text(url.current()), fragment="").geturl()
+    return here._replace(path=here.path or "/", query=query, fragment="").geturl()
 
 
 def _open(view: SavedView) -> None:

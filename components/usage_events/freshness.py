@@ -79,11 +79,11 @@ def outcome_text(state: PullState, principal: Principal) -> str:
 
 
 def title_row(
-    title: str, service: BillingService, principal: Principal, views: tuple[UrlState[Any], str] | None = None
+    title: str, service: BillingService, principal: Principal, page: str = "", *states: UrlState[Any]
 ) -> bool:
     """Draw title, freshness, saved views, refresh button, what runs now and what is missing.
 
-    views: The page's URL state and file name, where its views can be saved.
+    page, states: The page's file name and what its URL holds, where its views can be saved.
 
     Returns whether a pull is running.
     """
@@ -93,8 +93,8 @@ def title_row(
     with st.container(horizontal=True, vertical_alignment="center", key="title-row"):
         st.title(title, anchor=False, width="stretch")
         st.caption(plain(stamp(freshness.last_success, service.now(), service.settings.zone)), width="content")
-        if views is not None:
-            saved_views(service, principal, *views)
+        if page:
+            saved_views(service, principal, page, *states)
         st.button(
             "Refresh from Langfuse",
             icon=":material/refresh:",

@@ -17,3 +17,12 @@ NO_EVENTS_REFRESH = (
     "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, or run `python -m billing_core "
     "pull` on the server."
 )
+NOTHING_TO_EXPLORE = "No usage event matches this filter."
+EXPLORE_CLICK = "Click a bar or a point to see its events."
+EXPLORE_CSV_HELP = "These groups with exact figures."
+NOT_ADDITIVE = {
+    "events": "An event counts for each model it used, so the groups add up to more.",
+    "users": "A user counts in each group they used, so the groups add up to more.",
+    "latency": "Averages do not add up.",
+}
+"""Why the groups of a metric do not add up to its total."""

@@ -1,0 +1,218 @@
+"""Explore on the Usage Events page: group the events of the filter by anything, in periods, beside another window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from billing_core.errors import BadParameter
+from billing_core.service import BillingService
+from billing_core.types import Attribute, GetUsageEventsParams
+from billing_core.usage_events.explore_model import (
+    METRICS_OF_PARTS,
+    PREVIOUS,
+    Dimension,
+    Exploration,
+    ExploreQuestion,
+    ExploreRow,
+    Metric,
+    PeriodLength,
+)
+from components.shared import after_paint, sign_in
+from components.shared.chart import draw_figure
+from components.shared.notice import plain
+from components.shared.periods import month_before
+from components.shared.url_codec import Codec, number, one_of
+from components.shared.url_state import UrlState
+from components.shared.widgets import table
+from components.usage_events import texts
+from components.usage_events.errors import stop_on_error
+from components.usage_events.explore_chart import explore_chart
+from components.usage_events.explore_rows import DIMENSIONS, METRICS, csv_bytes, figure_text, right_aligned, table_rows
+from components.usage_events.state import URL as EVENTS
+
+BARS, LINES, TABLE = "bars", "lines", "table"
+SHAPES = {BARS: "Bars", LINES: "Lines", TABLE: "Table only"}
+LAST_MONTH = "last-month"
+COMPARED = {"": "Nothing", PREVIOUS: "The period before", LAST_MONTH: "The same days last month"}
+GRAINS = {"": "No periods", PeriodLength.DAY: "Day", PeriodLength.WEEK: "Week", PeriodLength.MONTH: "Month"}
+TOPS = (5, 8, 25, 100, 1000)
+
+SHOW_EVENTS, EXPLORE = "events", "explore"
+VIEWS = {SHOW_EVENTS: "Events", EXPLORE: "Explore"}
+
+FILTERED = frozenset(Dimension) - {Dimension.TOKEN_CLASS, Dimension.CREDIT_TYPE}
+"""Dimensions whose name is that of a filter; token classes and credit types are parts of events."""
+
+_LACKING = frozenset(Attribute) - {Attribute.MODEL}
+"""Dimensions that events can be without; what belongs to no model is a part of events that have one."""
+
+CHART_PIXELS = 380
+
+
+@dataclass(frozen=True)
+class ExploreView:
+    """Which view the page shows, and what Explore shows. `then` is the second dimension; an empty text is none."""
+
+    view: str = SHOW_EVENTS
+    by: Dimension = Dimension.ORGANIZATION
+    then: Dimension | Literal[""] = ""
+    metric: Metric = Metric.CREDITS
+    grain: PeriodLength | Literal[""] = ""
+    compare: str = ""
+    top: int = 8
+    shape: str = BARS
+
+
+CODEC = Codec(
+    ExploreView(),
+    {
+        "view": one_of(list(VIEWS)),
+        "by": one_of(Dimension),
+        "then": one_of({one.value: one for one in Dimension}),
+        "metric": one_of(Metric),
+        "grain": one_of({one.value: one for one in PeriodLength}),
+        "compare": one_of([one for one in COMPARED if one]),
+        "top": number(1, TOPS[-1]),
+        "shape": one_of(list(SHAPES)),
+    },
+)
+
+URL = UrlState("explore", CODEC)
+
+
+def question_of(view: ExploreView, params: GetUsageEventsParams, zone: ZoneInfo) -> ExploreQuestion:
+    """What is asked of the service.
+
+    Raises BadParameter: if the dimensions are the same, or the metric cannot be told for one of them.
+    """
+    by = (view.by, view.then) if view.then else (view.by,)
+    compare = view.compare or None
+    if compare == LAST_MONTH:
+        compare = _window_text(params.from_, params.to, zone)
+    return ExploreQuestion(by, view.metric, view.grain or None, compare, view.top)
+
+
+def _window_text(start: datetime | None, end: datetime | None, zone: ZoneInfo) -> str:
+    if start is None or end is None:
+        raise BadParameter("compare", COMPARED[LAST_MONTH], "a period with a start date and an end date")
+    return f"{month_before(start, zone).isoformat()}..{month_before(end, zone).isoformat()}"
+
+
+def metrics_for(view: ExploreView) -> list[Metric]:
+    """The metrics that can be told for the chosen dimensions."""
+    asked = [METRICS_OF_PARTS[one] for one in (view.by, view.then) if one and one in METRICS_OF_PARTS]
+    return [metric for metric in Metric if all(metric in accepted for accepted in asked)]
+
+
+def view_switch() -> str:
+    """Draw the switch between the events and Explore; returns which is shown."""
+    URL.radio("view", "View", list(VIEWS), format_func=VIEWS.__getitem__, label_visibility="collapsed")
+    return URL.current().view
+
+
+@st.fragment
+def explore_panel(service: BillingService, params: GetUsageEventsParams) -> None:
+    """Draw the choices of Explore and its answer about the events of a filter."""
+    principal = sign_in.guard()
+    URL.told()
+    _controls()
+    with stop_on_error():
+        asked = question_of(URL.current(), params, service.settings.zone)
+        found = service.explore(params, asked, principal)
+        if not found.rows:
+            st.info(texts.NOTHING_TO_EXPLORE, icon=":material/search_off:")
+            return
+        _answer(found)
+
+
+def _controls() -> None:
+    view = URL.current()
+    with st.container(horizontal=True, vertical_alignment="bottom", key="explore-controls"):
+        URL.selectbox("by", "Group by", list(Dimension), format_func=DIMENSIONS.__getitem__, width=150)
+        second = ["", *(one for one in Dimension if one is not view.by)]
+        URL.selectbox("then", "Then by", second, format_func=_second_text, width=150)
+        URL.selectbox("metric", "Figure", metrics_for(view), format_func=METRICS.__getitem__, width=150)
+        URL.selectbox("grain", "Per", list(GRAINS), format_func=GRAINS.__getitem__, width=130)
+        URL.selectbox("compare", "Compare with", list(COMPARED), format_func=COMPARED.__getitem__, width=200)
+        tops = sorted({*TOPS, view.top})
+        URL.selectbox("top", "Top", tops, format_func="{:,}".format, width=90)
+        URL.selectbox("shape", "Show as", list(SHAPES), format_func=SHAPES.__getitem__, width=130)
+
+
+def _second_text(dimension: Dimension | Literal[""]) -> str:
+    return DIMENSIONS[dimension] if dimension else "Nothing"
+
+
+def _answer(found: Exploration) -> None:
+    view = URL.current()
+    st.markdown(plain(total_text(found)))
+    if view.shape != TABLE:
+        with st.container(key="explore-chart"):
+            if after_paint.is_painted():
+                _draw(found, lines=view.shape == LINES)
+            else:
+                st.skeleton(height=CHART_PIXELS)
+    rows = table_rows(found)
+    table(rows, alt=f"{METRICS[view.metric]} by group", key="explore-table", right=right_aligned(list(rows)))
+    st.download_button(
+        "CSV",
+        data=lambda: csv_bytes(found),
+        file_name=f"explore_{'-'.join(found.question.by)}_{found.question.metric}.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        key="explore-csv",
+        help=texts.EXPLORE_CSV_HELP,
+    )
+
+
+def total_text(found: Exploration) -> str:
+    """The total over all events of the filter, and whether the rows add up to it."""
+    metric = found.question.metric
+    total = f"{METRICS[metric]} of all events matching this filter: {figure_text(metric, found.totals.value)}"
+    if found.question.is_additive:
+        return f"{total}. The groups below add up to it."
+    return f"{total}. {texts.NOT_ADDITIVE[metric]}"
+
+
+def _draw(found: Exploration, *, lines: bool) -> None:
+    theme = st.context.theme.type or "light"
+    key = f"explore-chart-{URL.generation()}"
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            show_events(found, found.rows[points[0]["customdata"][0]])
+
+    figure = explore_chart(found, theme, lines=lines)
+    alt = f"{METRICS[found.question.metric]} by {' and '.join(DIMENSIONS[one].lower() for one in found.question.by)}"
+    draw_figure(figure, key=key, alt=alt, on_select=clicked, selection_mode="points")
+    st.caption(texts.EXPLORE_CLICK)
+
+
+def filters_of_row(found: Exploration, row: ExploreRow) -> dict[str, Any]:
+    """The filters of Usage Events that select the events of a row; none for the rest below the top."""
+    if row.others is not None:
+        return {}
+    chosen: dict[str, Any] = {}
+    lacking: list[str] = []
+    for dimension, value in zip(found.question.by, row.values, strict=True):
+        if dimension in FILTERED and value is not None:
+            chosen[dimension.value] = (value,)
+        elif value is None and dimension.value in _LACKING:
+            lacking.append(dimension.value)
+    return {**chosen, **({"without": tuple(lacking)} if lacking else {})}
+
+
+def show_events(found: Exploration, row: ExploreRow) -> None:
+    """Callback: show the events of a row."""
+    filters = filters_of_row(found, row)
+    if filters:
+        URL.change(view=SHOW_EVENTS)
+        EVENTS.change(**filters)
+        st.rerun()
