@@ -31,6 +31,7 @@ from billing_core.web.forwarded import take_peers_as_they_are
 from billing_core.web.health import healthz, readyz
 from billing_core.web.lifetime import logged_lifetime
 from billing_core.web.live_rules import ServerOptions
+from billing_core.web.moved import MovedViews
 from billing_core.web.security import SecurityHeaders, inline_script_hashes
 from billing_core.web.sockets import limit_uvicorn_messages
 from billing_core.web.upload_guard import UploadGuard
@@ -87,6 +88,7 @@ def routes() -> list[BaseRoute]:
         Route(f"{BASE_PATH}/download/exports/{{id}}.focus-metadata.json", job_focus_metadata),
         Route(f"{BASE_PATH}/download/exports/{{id}}", job_file),
         Route(f"{BASE_PATH}/usage_events", default_page),
+        MovedViews(BASE_PATH),
         Route(f"{BASE_PATH}{COOKIE_PATH}/clear", clear_cookie),
         Route(f"{BASE_PATH}{COOKIE_PATH}/{{ticket}}", set_cookie),
     ]

@@ -69,7 +69,6 @@ class _Proof:
 
 def audit_view(service: BillingService, principal: Principal) -> None:
     """Draw the audit log with its filters."""
-    st.header("Audit log", anchor=False)
     st.caption(plain(texts.FORM))
     if principal.organizations is not None:
         st.info(texts.LIMITED, icon=":material/lock:")

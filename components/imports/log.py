@@ -23,7 +23,7 @@ SHOWN = 100
 
 def import_log(service: BillingService, principal: Principal) -> None:
     """Draw the list of imports, newest first, with a button to undo those in force."""
-    st.subheader("Earlier imports", anchor=False)
+    st.header("Earlier imports", anchor=False)
     records = service.imports.imports(principal, SHOWN)
     if not records:
         st.caption(texts.NO_IMPORTS)

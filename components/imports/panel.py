@@ -49,7 +49,6 @@ COUNTED = ("Events", "Credits", "Amount (USD)", "New", "Changed", "Unchanged", "
 
 def import_view(service: BillingService, principal: Principal) -> None:
     """Draw the import view."""
-    st.header("Import", anchor=False)
     with st.container(key="import-said"):  # always there, so that what stands below keeps its place
         show_outcome(SAID)
     if principal.organizations is not None:

@@ -36,7 +36,6 @@ ROW_PIXELS = 35
 
 def months_view(service: BillingService, principal: Principal) -> None:
     """Draw the months view."""
-    st.header("Months", anchor=False)
     st.caption(plain(texts.FORM))
     if principal.organizations is not None:
         st.info(texts.LIMITED, icon=":material/lock:")
@@ -53,7 +52,7 @@ def months_view(service: BillingService, principal: Principal) -> None:
         with st.container(key="months-status"):
             if is_busy:
                 st.fragment(_watch, run_every=REFRESH_SECONDS)()
-        st.subheader(month_name(month.period), anchor=False)
+        st.header(month_name(month.period), anchor=False)
         if month.state is MonthState.CLOSED:
             closed_month(service, principal, month, is_busy=is_busy)
         else:

@@ -36,12 +36,12 @@ USERNAME, PASSWORD = "sign_in.username", "sign_in.password"
 ENDED = "Your session has ended. Sign in again to continue."
 
 
-def is_signed_in() -> bool:
-    """Whether somebody is signed in, so that this run shows pages and the navigation."""
+def signed_in() -> Principal | None:
+    """The signed-in person, for whom this run shows the navigation; `None` also if they cannot be found out."""
     try:
-        return _principal() is not None
+        return _principal()
     except BillingError:
-        return False
+        return None
 
 
 def enter() -> Principal:

@@ -1,4 +1,4 @@
-"""The parts of the Export and import page: who may use which, and the choice between them."""
+"""The two parts of the Export and import page, as tabs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.access import Principal, Role
 
@@ -18,51 +19,22 @@ class View(StrEnum):
 
     EXPORT = "export"
     IMPORT = "import"
-    MONTHS = "months"
-    WHAT_IF = "what-if"
-    AUDIT = "audit"
 
 
-LABELS: Mapping[View, str] = {
-    View.EXPORT: "Export",
-    View.IMPORT: "Import",
-    View.MONTHS: "Months",
-    View.WHAT_IF: "What-if",
-    View.AUDIT: "Audit log",
-}
-
-OFFERED: Mapping[View, frozenset[Role]] = {
-    View.EXPORT: frozenset(Role),
-    View.IMPORT: frozenset({Role.ADMIN}),
-    View.MONTHS: frozenset({Role.ADMIN, Role.FINANCE}),
-    View.WHAT_IF: frozenset({Role.ADMIN, Role.FINANCE}),
-    View.AUDIT: frozenset({Role.ADMIN}),
-}
-"""Who may do what is decided in `billing_core`; here it only decides what is offered."""
+LABELS: Mapping[View, str] = {View.EXPORT: "Export", View.IMPORT: "Import"}
 
 
-def view_switch(principal: Principal) -> View:
-    """The part the URL asks for, drawn with the choice of the others; the first one if the reader may not use it."""
-    offered = [view for view in View if principal.role in OFFERED[view]]
-    asked = st.query_params.get(PARAMETER)
-    shown = next((view for view in offered if view.value == asked), offered[0])
-    if len(offered) > 1:
-        # Radio buttons: they wrap on a phone, and what is chosen can be read in the dark, too.
-        key = f"transfer-view-{shown}"  # another widget after a link changed the URL: it starts with what that says
-        st.radio(
-            "View",
-            offered,
-            index=offered.index(shown),
-            key=key,
-            horizontal=True,
-            label_visibility="collapsed",
-            format_func=LABELS.__getitem__,
-            on_change=_show,
-            args=(key,),
-        )
-    return shown
+def transfer_tabs(principal: Principal) -> tuple[View, DeltaGenerator]:
+    """The part that the URL asks for and the place to draw it, behind tabs for those who may import."""
+    if principal.role is not Role.ADMIN:  # who may import is decided in `billing_core`
+        return View.EXPORT, st.container()
+    shown = View.IMPORT if st.query_params.get(PARAMETER) == View.IMPORT else View.EXPORT
+    key = f"transfer-view-{shown}"  # other tabs after a link changed the URL: they start with what that says
+    tabs = st.tabs(list(LABELS.values()), default=LABELS[shown], key=key, on_change=_show, args=(key,))
+    return shown, tabs[list(LABELS).index(shown)]
 
 
 def _show(key: str) -> None:
     """Another part starts with its own address: parameters of the former one mean nothing there."""
-    st.query_params.from_dict({PARAMETER: str(st.session_state[key])})
+    view = next(view for view, label in LABELS.items() if label == st.session_state[key])
+    st.query_params.from_dict({PARAMETER: view.value})

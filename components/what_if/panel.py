@@ -27,7 +27,6 @@ REFRESH_SECONDS = 0.5
 
 def what_if_view(service: BillingService, principal: Principal) -> None:
     """Draw the what-if view."""
-    st.header("What-if re-rating", anchor=False)
     st.caption(plain(texts.FORM))
     if principal.organizations is not None:
         st.info(texts.LIMITED, icon=":material/lock:")

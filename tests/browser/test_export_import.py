@@ -21,7 +21,7 @@ from billing_core.auth.users import UserFile
 from billing_core.runtime import clock
 from tests.browser.org_steps import credits_in, events_credits
 from tests.browser.server import DASHBOARD, Server, serving
-from tests.browser.steps import expect_nothing_wider, settle, signed_in_at
+from tests.browser.steps import expect_nothing_wider, open_user_menu, settle, signed_in_at
 from tests.browser.usage_steps import choose
 from tests.factories import ledger_at, usage_row
 
@@ -219,6 +219,7 @@ def test_the_dialog_takes_over_the_filter_of_usage_events_and_stays_open_until_t
     page = finance.new_page()
     page.goto(f"{dashboard.url}/?period=Last+month&organization=org_1")
     shown = events_credits(page)
+    open_user_menu(page)
     page.get_by_role("button", name="Export…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Preview:")).to_be_visible(timeout=WORK_TIMEOUT_MS)
@@ -247,7 +248,7 @@ def test_analysts_are_offered_usage_events_and_nothing_else_and_foreign_files_ar
     page.get_by_role("combobox", name="Data set", exact=True).click()
     expect(page.get_by_role("option")).to_have_text(["Usage events"])
     page.keyboard.press("Escape")
-    expect(page.get_by_role("radiogroup", name="View")).to_have_count(0)
+    expect(page.get_by_role("tab")).to_have_count(0)
     expect(page.locator("input[type=file]")).to_have_count(0)
     export(page)
     assert page.request.get(dashboard.url + theirs).status == 404

@@ -20,9 +20,10 @@ from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
 from components.months.texts import month_name
+from components.shared.navigation import AUDIT_LOG, MONTH_CLOSE, WHAT_IF, Destination
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
-from tests.browser.steps import expect_nothing_wider, settle, signed_in_at
+from tests.browser.steps import expect_nothing_wider, open_user_menu, settle, signed_in_at
 from tests.factories import EVERYONE
 
 PASSWORD = "correct horse battery"
@@ -62,30 +63,30 @@ def dashboard(environment: dict[str, str]) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def finance(chromium: Browser, dashboard: Server) -> Iterator[BrowserContext]:
-    context = signed_in_at(chromium, f"{dashboard.url}/export_import", "fay", PASSWORD)
+    context = signed_in_at(chromium, f"{dashboard.url}/month_close", "fay", PASSWORD)
     yield context
     context.close()
 
 
 @pytest.fixture(scope="module")
 def admin(chromium: Browser, dashboard: Server) -> Iterator[BrowserContext]:
-    context = signed_in_at(chromium, f"{dashboard.url}/export_import", "ada", PASSWORD)
+    context = signed_in_at(chromium, f"{dashboard.url}/month_close", "ada", PASSWORD)
     yield context
     context.close()
 
 
-def opened(context: BrowserContext, dashboard: Server, query: str, heading: str, **size: int) -> Page:
+def opened(context: BrowserContext, dashboard: Server, address: str, heading: str, **size: int) -> Page:
     page = context.new_page()
     if size:
         page.set_viewport_size({"height": 1000, **size})
-    page.goto(f"{dashboard.url}/export_import?{query}")
+    page.goto(f"{dashboard.url}/{address}")
     expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=EXPECT_TIMEOUT_MS)
     settle(page)
     return page
 
 
 def months(context: BrowserContext, dashboard: Server, **size: int) -> Page:
-    return opened(context, dashboard, f"view=months&month={LAST_MONTH}", month_name(LAST_MONTH), **size)
+    return opened(context, dashboard, f"month_close?month={LAST_MONTH}", month_name(LAST_MONTH), **size)
 
 
 def accept_everything(page: Page) -> None:
@@ -154,7 +155,7 @@ def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it
 def test_an_admin_reads_an_entry_of_the_audit_log_verifies_its_chain_and_takes_it_out(
     admin: BrowserContext, dashboard: Server
 ):
-    page = opened(admin, dashboard, "view=audit&what=pull", "Audit log")
+    page = opened(admin, dashboard, "audit_log?what=pull", "Audit log")
     expect(page.get_by_text("1–1 of 1 entry")).to_be_visible()
     page.get_by_role("button", name="Verify the chain").click()
     expect(page.get_by_text(re.compile("Verified up to entry"))).to_be_visible()
@@ -172,7 +173,7 @@ def test_an_admin_reads_an_entry_of_the_audit_log_verifies_its_chain_and_takes_i
 
 
 def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserContext, dashboard: Server):
-    page = opened(admin, dashboard, "view=what-if", "What-if re-rating")
+    page = opened(admin, dashboard, "what_if", "What-if")
     box = page.get_by_role("textbox", name="Cards")
     expect(box).to_have_value(re.compile("id: builtin-1"))
     text = box.input_value()
@@ -195,11 +196,40 @@ def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserCo
     page.close()
 
 
-@pytest.mark.parametrize("view", ["months", "what-if", "audit"])
-def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server, view: str):
-    heading = {"months": "Months", "what-if": "What-if re-rating", "audit": "Audit log"}[view]
-    page = opened(admin, dashboard, f"view={view}", heading, width=390)
+@pytest.mark.parametrize("one", [MONTH_CLOSE, WHAT_IF, AUDIT_LOG], ids=lambda one: one.file)
+def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server, one: Destination):
+    page = opened(admin, dashboard, one.file.removesuffix(".py"), one.title, width=390)
     expect_nothing_wider(page)
     page.emulate_media(color_scheme="dark")
     assert faults(page) == {}
+    page.close()
+
+
+def test_an_address_from_before_the_pages_were_split_leads_to_its_page(admin: BrowserContext, dashboard: Server):
+    page = opened(admin, dashboard, "export_import?view=audit&what=pull", "Audit log")
+    assert page.url == f"{dashboard.url}/audit_log?what=pull"
+    assert page.title() == "Audit log · Billing"
+    expect(page.get_by_text("1–1 of 1 entry")).to_be_visible()
+    page.close()
+
+
+def test_the_drawer_of_a_phone_holds_the_user_menu_and_the_menu_of_the_page_the_themes(
+    admin: BrowserContext, dashboard: Server
+):
+    page = opened(admin, dashboard, "audit_log", "Audit log", width=390)
+    page.get_by_role("button", name="Expand sidebar").click()
+    open_user_menu(page)
+    for name in ("Export…", "Help", "Sign out"):
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_in_viewport(ratio=1)
+    page.get_by_role("button", name="Help", exact=True).click()
+    expect(page.get_by_role("dialog").get_by_text("Check a month, close it")).to_be_visible()
+    expect(page.get_by_role("button", name="Sign out")).to_have_count(0)  # the menu closed
+    assert faults(page) == {}
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Month close").click()
+    page.get_by_role("button", name="Collapse sidebar").click()
+    expect(page.get_by_role("heading", name="Month close")).to_be_visible()
+    page.get_by_test_id("stMainMenu").get_by_role("button").click()
+    for theme in ("System", "Light", "Dark"):
+        expect(page.get_by_role("menuitemradio", name=theme)).to_be_visible()
     page.close()

@@ -11,8 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, expect
 
 from billing_core.auth.users import UserFile
+from billing_core.web.moved import MOVED
 from tests.browser.server import DASHBOARD, PROBE, ROOT, serving
-from tests.browser.steps import expect_form, expect_page, fill_in_form, settle, sign_in, sign_out
+from tests.browser.steps import expect_form, expect_page, fill_in_form, open_user_menu, settle, sign_in, sign_out
 
 PAGES = sorted(path.stem for path in (ROOT / "pages").glob("*.py"))
 DEMO = {"BILLING_MODE": "demo"}
@@ -28,7 +29,7 @@ def expect_nothing_but_the_form(page):
 def test_anonymous_visitors_of_a_fresh_server_see_the_form_at_every_address(chromium, tmp_path):
     """The first one opens an address inside; `/` opened first is the next test's."""
     with serving(DASHBOARD, {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}) as fresh:
-        for address in (*(f"/{page}" for page in PAGES), "/"):
+        for address in (*(f"/{page}" for page in PAGES), *(f"/export_import?view={view}" for view in MOVED), "/"):
             visitor = chromium.new_context()
             page = visitor.new_page()
             page.goto(fresh.url + address)
@@ -149,6 +150,7 @@ def test_nothing_of_one_person_is_left_for_the_next_in_the_same_tab(page, probe)
     sign_in(page, "analyst-acme", "acme-demo")
     expect(page.get_by_text("secret figures of analyst-acme")).to_be_visible()
     expect(page.get_by_text("secret figures of finance")).to_have_count(0)
+    open_user_menu(page)
     expect(page.get_by_text("only org_acme")).to_be_visible()
 
 

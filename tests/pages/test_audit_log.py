@@ -23,7 +23,7 @@ def service(demo):
 
 
 def opened(name: str = "admin", **query: str | list[str]) -> AppTest:
-    return opened_at(name, "export_import.py", **{"view": "audit", **query})
+    return opened_at(name, "audit_log.py", **query)
 
 
 def address(run: AppTest) -> str:
@@ -35,8 +35,10 @@ def box(run: AppTest, kind: str, name: str):
 
 
 @pytest.mark.parametrize("name", ["analyst", "finance"])
-def test_only_admins_are_offered_the_audit_log(name):
-    assert "Audit log" not in [header.value for header in opened(name).header]
+def test_the_audit_log_is_for_admins(name):
+    run = opened(name)
+    assert not run.title
+    assert [error.value for error in run.error] == [r"You need the admin role to view this page\."]
 
 
 def test_an_admin_limited_to_organizations_is_told_that_it_is_not_for_them(monkeypatch):

@@ -240,17 +240,17 @@ def frame(run: AppTest, column: str):
 def test_analysts_are_offered_usage_events_and_nothing_else():
     run = opened("analyst", view="import", dataset="organizations")
     assert list(box(run, "Data set").options) == ["Usage events"]
-    assert not run.radio
+    assert not run.tabs
     assert not run.file_uploader
     assert "Earlier imports" not in texts(run)
 
 
 def test_only_admins_are_offered_imports():
     finance, admin = opened("finance", view="import"), opened("admin", view="import")
-    assert "Import" not in [option for radio in finance.radio for option in radio.options]
+    assert not finance.tabs
     assert len(box(finance, "Data set").options) == 6
     assert not finance.file_uploader
-    assert "Import" in admin.radio[0].options
+    assert [tab.label for tab in admin.tabs] == ["Export", "Import"]
     assert admin.file_uploader
 
 

@@ -7,7 +7,7 @@ import pytest
 from billing_core.ledger.duckdb_engine import DuckDBEngine
 from billing_core.web import wiring
 from components.organizations.query import OrganizationView
-from components.shared.transfer_views import OFFERED
+from components.shared.navigation import DESTINATIONS
 from tests.factories import ledger_at
 from tests.lived_in import copied
 from tests.pages.opening import opened_at
@@ -15,14 +15,9 @@ from tests.pages.opening import opened_at
 VIEWS = [
     *(("organization_stats.py", "admin", {"view": view.value}) for view in OrganizationView),
     ("organization_stats.py", "admin", {"organization": "org_acme"}),
-    *(
-        ("export_import.py", role.value, {"view": view.value})
-        for view, roles in OFFERED.items()
-        for role in sorted(roles)
-    ),
-    ("export_import.py", "analyst-acme", {"view": "export"}),
-    ("stripe_sync.py", "admin", {}),
-    ("stripe_sync.py", "finance", {}),
+    *((page.file, role.value, {}) for page in DESTINATIONS[2:] for role in sorted(page.roles)),
+    ("export_import.py", "admin", {"view": "import"}),
+    ("export_import.py", "analyst-acme", {}),
     *(
         ("usage_events.py", who, {"sort": sort, "order": "asc", "period": "all"})
         for who in ("analyst", "analyst-acme")

@@ -79,12 +79,12 @@ def world(demo, monkeypatch):
 
 
 def opened(name: str = "finance", **query: str) -> AppTest:
-    return opened_at(name, "export_import.py", **{"view": "months", **query})
+    return opened_at(name, "month_close.py", **query)
 
 
 def texts(run: AppTest) -> str:
     """Everything that can be read, without Markdown's escapes."""
-    kinds = ("caption", "markdown", "text", "info", "warning", "error", "success", "subheader", "code")
+    kinds = ("caption", "markdown", "text", "info", "warning", "error", "success", "header", "code")
     return "\n".join(str(element.value) for kind in kinds for element in run.get(kind)).replace("\\", "")
 
 
@@ -120,19 +120,11 @@ def linked(run: AppTest) -> list[tuple[str, str]]:
 # ── who sees what ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_analysts_are_not_offered_months():
+def test_months_are_for_finance_and_admins():
     run = opened("analyst")
-    assert "SHA-256" not in texts(run)
-    assert not run.radio
-    assert "Months" not in [header.value for header in run.header]
-
-
-@pytest.mark.parametrize(
-    ("name", "views"),
-    [("finance", ["Export", "Months", "What-if"]), ("admin", ["Export", "Import", "Months", "What-if", "Audit log"])],
-)
-def test_every_role_is_offered_what_it_may_do(name, views):
-    assert list(opened(name).radio[0].options) == views
+    assert not run.title
+    assert not run.dataframe
+    assert [error.value for error in run.error] == [r"You need the admin or finance role to view this page\."]
 
 
 def test_people_limited_to_organizations_are_told_that_months_are_not_for_them(monkeypatch):

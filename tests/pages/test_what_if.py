@@ -45,7 +45,7 @@ def service(demo, monkeypatch):
 
 
 def opened(name: str = "admin", **query: str) -> AppTest:
-    return opened_at(name, "export_import.py", **{"view": "what-if", **query})
+    return opened_at(name, "what_if.py", **query)
 
 
 def asked(run: AppTest | None = None, text: str = DEARER) -> AppTest:
@@ -70,8 +70,10 @@ def stored(service) -> list[tuple]:
 # ── who may ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_analysts_are_not_offered_it():
-    assert "What-if re-rating" not in [header.value for header in opened("analyst").header]
+def test_what_if_is_for_finance_and_admins():
+    run = opened("analyst")
+    assert not run.title
+    assert [error.value for error in run.error] == [r"You need the admin or finance role to view this page\."]
 
 
 def test_people_limited_to_organizations_are_told_that_it_is_not_for_them(monkeypatch):

@@ -16,6 +16,6 @@ PAGES = [
     st.Page("long_text.py", title="Long text"),
 ]
 
-page = st.navigation(PAGES, position="sidebar" if sign_in.is_signed_in() else "hidden")
-shell.user_menu(sign_in.enter())
+page = st.navigation(PAGES, position="sidebar" if sign_in.signed_in() else "hidden")
+shell.sidebar(sign_in.enter(), {})
 page.run()
