@@ -189,6 +189,15 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, (list, set, frozenset)) else value
 
 
+def _yes_or_no(value: object) -> object:
+    said = {"true": True, "false": False, "": None}
+    if isinstance(value, str):
+        if value.lower() not in said:
+            raise ValueError("true or false")
+        return said[value.lower()]
+    return value
+
+
 def _without_blank(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
@@ -211,8 +220,10 @@ class GetUsageEventsParams(BaseModel):
 
     Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
     `without` keeps the events that lack everything it names, each null or empty text; a chatflow is lacking without its
-    id. `amount_min` and `amount_max` are US dollars, both inclusive. `as_of` is the `pagination.as_of` of an
-    earlier answer: pages asked with it never repeat or skip a row while new data arrives.
+    id. `cause` is why events are not in Stripe, as Stripe Sync names it; `held` keeps those held back from Stripe, or,
+    if false, all others: both as events stand now. `amount_min` and `amount_max` are US dollars, both inclusive.
+    `as_of` is the `pagination.as_of` of an earlier answer: pages asked with it never repeat or skip a row while new
+    data arrives.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
@@ -227,6 +238,8 @@ class GetUsageEventsParams(BaseModel):
     environment: AnyOf = ()
     status: Annotated[tuple[SyncStatus, ...], BeforeValidator(_as_tuple)] = ()
     without: Annotated[tuple[Attribute, ...], BeforeValidator(_as_tuple)] = ()
+    cause: AnyOf = ()
+    held: Annotated[bool | None, BeforeValidator(_yes_or_no)] = None
     amount_min: Amount | None = None
     amount_max: Amount | None = None
     search: Annotated[Annotated[Text, Field(max_length=500)] | None, BeforeValidator(_without_blank)] = None

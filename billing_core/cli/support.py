@@ -47,6 +47,18 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="events without this field, an organization for example; repeat for events missing all of several",
     )
+    parser.add_argument(
+        "--cause",
+        action="append",
+        metavar="CAUSE",
+        help="why events are not in Stripe, in the words of Stripe Sync, e.g. too_old; repeat to match any of several",
+    )
+    parser.add_argument(
+        "--held",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="only events held back from Stripe; --no-held: only the others",
+    )
     parser.add_argument("--amount-min", metavar="USD")
     parser.add_argument("--amount-max", metavar="USD")
     parser.add_argument("--search", metavar="TEXT")
@@ -143,7 +155,20 @@ def params_of(options: argparse.Namespace) -> Any:
     from billing_core.types import GetUsageEventsParams
 
     values = {"from": options.start, "to": options.end}
-    names = (*FILTERS, "without", "amount_min", "amount_max", "search", "sort", "order", "page", "limit", "as_of")
+    names = (
+        *FILTERS,
+        "without",
+        "cause",
+        "held",
+        "amount_min",
+        "amount_max",
+        "search",
+        "sort",
+        "order",
+        "page",
+        "limit",
+        "as_of",
+    )
     values.update({name: getattr(options, name, None) for name in names})
     return GetUsageEventsParams.parse({name: value for name, value in values.items() if value is not None})
 

@@ -25,35 +25,16 @@ from billing_core.ledger.compiled import (
 )
 from billing_core.ledger.holds import DECIDED_BY_PEOPLE, SENT_ELSEWHERE
 from billing_core.ledger.queries import amount
-from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
+from billing_core.ledger.schema import events_table, holds_table
 from billing_core.ledger.sent_elsewhere import WHOLE
+from billing_core.ledger.stages import staged
 from billing_core.ledger.sync_queries import candidate_events, carried, covered
 from billing_core.types import Flag, SyncStatus
 
 
 def _staged() -> ir.Table:
-    """Every event with its `stage` and, if it is stuck, the `cause`."""
-    e, h, i = events_table(), holds_table(), intents_table()
-    holds = h.filter(h.released_at.isnull()).group_by("event_id").aggregate(hold=h.cause.max(), why=h.reason.max())
-    rejected = i.filter(i.state == "rejected").select(rejected="identifier", code="code")
-    t = e.left_join(holds, e.id == holds.event_id).left_join(rejected, e.meter_event_identifier == rejected.rejected)
-    is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
-    # What an earlier system billed was never accepted from here: a stage of its own.
-    is_before = t.flags.contains(Flag.LEGACY_BILLED) & t.sync_status.isin(SENT)
-    stage = ibis.cases(
-        (is_held, ibis.literal("held")), (is_before, ibis.literal("billed_before")), else_=t.sync_status.cast("string")
-    )
-    # What no intent ever covered was not rejected: the next push writes it down as held.
-    is_error = stage == "error"
-    unsendable = is_error & t.meter_event_identifier.isnull()
-    cause = ibis.cases(
-        (is_held, t.hold),
-        (unsendable & t.flags.contains(Flag.NO_CUSTOMER), "no_customer"),
-        (unsendable, "failed_before"),
-        (is_error, t.code.fill_null("rejected")),
-        else_=ibis.null("string"),
-    )
-    return t.mutate(stage=stage, cause=cause, amount_usd=amount(t))
+    t = staged()
+    return t.mutate(amount_usd=amount(t))
 
 
 def stages(accepted_from: datetime) -> Question:

@@ -38,6 +38,7 @@ from billing_core.ledger.schema import (
     events_table,
     revisions_table,
 )
+from billing_core.ledger.stages import held_ids, ids_by_cause
 from billing_core.types import Flag
 
 QUARTERS_PER_DAY = 24 * 4
@@ -83,7 +84,8 @@ class Selection:
     ORed).
 
     `start` and `end` are aware and half open; amounts are US dollars, inclusive. `without` names stored text columns
-    that are all null or empty.
+    that are all null or empty. `causes` and `held` are about how events stand with Stripe now, also in an older state
+    of the ledger.
     """
 
     scope: Scope
@@ -96,6 +98,8 @@ class Selection:
     amount_max: Decimal | None = None
     search: str | None = None
     without: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    held: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class Chosen:
     amount_max: Bound | None
     search: Bound | None
     without: tuple[str, ...]
+    causes: Listed | None
+    held: bool | None
     met: tuple[_Span, ...]
     met_seqs: Listed
     closed: tuple[_Span, ...]
@@ -154,6 +160,8 @@ def choose(selection: Selection) -> Chosen:
         amount_max=None if selection.amount_max is None else _amount(selection.amount_max, ROUND_FLOOR),
         search=bound_text(selection.search.strip().lower()) if selection.search else None,
         without=selection.without,
+        causes=bound_list(selection.causes) if selection.causes else None,
+        held=selection.held,
         met=tuple(map(_span, met)),
         met_seqs=_seqs(met),
         closed=tuple(map(_span, closed)),
@@ -356,6 +364,10 @@ def _filtered(t: ir.Table, moment: str, chosen: Chosen) -> ir.Table:
     if chosen.search is not None:
         conditions.append(_mentions(t, chosen.search))
     conditions += [t[column].fill_null("") == "" for column in chosen.without]
+    if chosen.causes is not None:
+        conditions.append(t.id.isin(ids_by_cause(chosen.causes)))
+    if chosen.held is not None:
+        conditions.append(t.id.isin(held_ids()) if chosen.held else ~t.id.isin(held_ids()))
     return t.filter(*conditions) if conditions else t
 
 

@@ -53,6 +53,8 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
         params.amount_max,
         params.search,
         tuple(_COLUMNS[attribute] for attribute in params.without),
+        params.cause,
+        params.held,
     )
 
 

@@ -15,7 +15,9 @@ from billing_core.usage_events.explore_model import ExploreQuestion
 from billing_core.web import wiring
 from billing_core.web.signed_in import NO_STORE, guarded, query_of, refusal
 
-REPEATABLE = frozenset({"customer", "organization", "user", "chatflow", "model", "environment", "status", "without"})
+REPEATABLE = frozenset(
+    {"customer", "organization", "user", "chatflow", "model", "environment", "status", "cause", "without"}
+)
 
 
 def parse_query(query: Mapping[str, list[str]]) -> GetUsageEventsParams:

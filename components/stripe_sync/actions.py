@@ -13,7 +13,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.stripe.intents import OLDEST
-from billing_core.stripe_sync.pipeline import Action, Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
+from billing_core.stripe_sync.pipeline import Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
 from billing_core.types import SyncStatus
 from billing_core.values.counts import count_of
 from components.shared.formats import rounded, usd
@@ -76,7 +76,7 @@ def actions_panel(service: BillingService, principal: Principal, view: PipelineV
         st.success(texts.NOTHING_NEEDS_ACTION, icon=":material/check_circle:")
     for one in found:
         if isinstance(one, Problem):
-            _problem(service, principal, one, view.by_status, now)
+            _problem(service, principal, one, now)
         else:
             _push(service, principal, one, view.pipeline, now)
     decision_dialog(service)
@@ -99,9 +99,7 @@ def _figures(amounts: Amounts, *who: str) -> None:
     st.markdown(f"**{plain(usd(amounts.amount_usd))}** · {plain(' · '.join(parts))}")
 
 
-def _problem(
-    service: BillingService, principal: Principal, problem: Problem, by_status: Mapping[SyncStatus, int], now: datetime
-) -> None:
+def _problem(service: BillingService, principal: Principal, problem: Problem, now: datetime) -> None:
     with st.container(border=True, key=f"sync-problem-{problem.cause}", gap="small"):
         _head(service, problem.title, problem.due, now)
         _figures(problem.amounts, count_of(problem.customers, "customer") if problem.customers else "no customer")
@@ -111,8 +109,7 @@ def _problem(
         with st.container(horizontal=True, vertical_alignment="center"):
             if principal.role is Role.ADMIN:
                 _buttons(problem)
-            status = SyncStatus.PENDING if Action.RELEASE in problem.actions else SyncStatus.ERROR
-            status_link(status, problem.amounts.events, by_status)
+            usage_link(f"Show {count_of(problem.amounts.events, 'event')}", cause=problem.cause)
 
 
 def _buttons(problem: Problem) -> None:

@@ -17,6 +17,7 @@ from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
 from components.shared.formats import ago, exact, moment, rounded, usd
+from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
 from components.stripe_sync import texts
@@ -28,7 +29,10 @@ from components.stripe_sync.state import PipelineView
 from components.stripe_sync.texts import deadline_text, in_words, last_push_text
 
 LINKED = {stage: SyncStatus(stage.value) for stage in PipelineStage if stage.value in set(SyncStatus)}
-"""Stages that are a sync status too; held events are spread over `pending` and `error`."""
+"""Stages that are a sync status too."""
+
+UNSENT = frozenset((PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED))
+"""Those whose sync status held events may have, too."""
 
 
 def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
@@ -67,8 +71,13 @@ def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts, vi
     note = f"{mark.meaning} Exactly {exact(amounts.credits)} credits, {exact(amounts.amount_usd)} US dollars."
     key = f"sync-stage-{stage}"
     box = tile(grid, mark.text, f"{rounded(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
-    if stage in LINKED:
-        with box:
+    shown = f"Show {count_of(amounts.events, 'event')}"
+    with box:
+        if stage is PipelineStage.HELD:
+            usage_link(shown, held="true")
+        elif stage in UNSENT:
+            usage_link(shown, status=stage.value, held="false")
+        elif stage in LINKED:
             status_link(LINKED[stage], amounts.events, view.by_status)
 
 

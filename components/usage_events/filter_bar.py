@@ -13,6 +13,7 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
+from billing_core.stripe_sync.pipeline import ADVICE, title_of
 from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
 from billing_core.usage_events.service import FACET_LIMIT
 from components.shared import texts as shared_texts
@@ -22,7 +23,7 @@ from components.shared.periods import PeriodChoice
 from components.shared.url_state import UrlState, period_boxes
 from components.usage_events import texts
 from components.usage_events.credit_rows import READ
-from components.usage_events.query import FACETS, NO_NAMES, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, names_of
+from components.usage_events.query import FACETS, HELD, NO_NAMES, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, names_of
 from components.usage_events.state import URL, PinnedView, remove_value, reset_filters
 
 F = TypeVar("F", bound=Filters)
@@ -109,6 +110,10 @@ def panel_filters(
     with grid.cell():
         offered, note = ([one.value for one in Attribute], shared_texts.MISSING_FIELD)
         url.multiselect(WITHOUT, "Without", offered, placeholder="Not filtered", help=note)
+    with grid.cell():
+        url.multiselect("cause", "Cause", list(ADVICE), format_func=title_of, accept_new_options=True, help=texts.CAUSE)
+    with grid.cell():
+        url.selectbox("held", "Held back", list(HELD), format_func=lambda held: HELD[held], help=texts.HELD)
     for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         with grid.cell():
             url.text_input(field, label, validate=DOLLARS, placeholder="Any")

@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
+from billing_core.stripe_sync.pipeline import title_of
 from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
 from components.shared.formats import middle_cut
 from components.shared.periods import PeriodChoice
-from components.shared.url_codec import PERIOD_VALUES, several, text
+from components.shared.url_codec import PERIOD_VALUES, flag, several, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ WITHOUT = "without"
 """The filter for what events lack: its name in the URL and in `GetUsageEventsParams`."""
 
 
+HELD: Mapping[bool | None, str] = {None: "Any", True: "Held back", False: "Not held back"}
+"""The choices of the filter for what is held back from Stripe."""
+
+
 @dataclass(frozen=True)
 class Filters(PeriodChoice):
     """Everything chosen in the filter bar. `amount_min` and `amount_max` are US dollars as typed."""
@@ -50,18 +55,22 @@ class Filters(PeriodChoice):
     environment: tuple[str, ...] = ()
     status: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    cause: tuple[str, ...] = ()
+    held: bool | None = None
     amount_min: str = ""
     amount_max: str = ""
     search: str = ""
 
 
-PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, "amount_min", "amount_max")
+PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, "cause", "held", "amount_min", "amount_max")
 """Filters that stand in the "Filters" panel."""
 
 FILTER_VALUES = {
     **PERIOD_VALUES,
     **{facet.key: several() for facet in FACETS},
     WITHOUT: several(),
+    "cause": several(),
+    "held": flag("true", "false"),
     "amount_min": text(),
     "amount_max": text(),
     "search": text(),
@@ -114,6 +123,8 @@ def question(
         "to": end,
         **{facet.key: getattr(filters, facet.key) for facet in FACETS},
         WITHOUT: filters.without,
+        "cause": filters.cause,
+        "held": filters.held,
         "amount_min": _amount(filters.amount_min),
         "amount_max": _amount(filters.amount_max),
         "as_of": as_of,
@@ -144,6 +155,9 @@ def chips(filters: Filters, chatflows: Mapping[str, str] = NO_NAMES) -> list[Chi
             shown = middle_cut(chatflows.get(value, value) if facet.key == "chatflow" else value, LONGEST_VALUE)
             found.append(Chip(f"{facet.label}: {shown}", facet.key, value, "" if shown == value else value))
     found += [Chip(f"Without {name}", WITHOUT, name) for name in filters.without]
+    found += [Chip(f"Cause: {title_of(cause)}", "cause", cause, cause) for cause in filters.cause]
+    if filters.held is not None:
+        found.append(Chip(HELD[filters.held], "held"))
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))
     if filters.amount_max.strip():
@@ -169,6 +183,9 @@ def csv_query(params: GetUsageEventsParams) -> str:
     for facet in FACETS:
         pairs += [(facet.key, str(value)) for value in getattr(params, facet.key)]
     pairs += [(WITHOUT, str(attribute)) for attribute in params.without]
+    pairs += [("cause", cause) for cause in params.cause]
+    if params.held is not None:
+        pairs.append(("held", str(params.held).lower()))
     for name, amount in (("amount_min", params.amount_min), ("amount_max", params.amount_max)):
         if amount is not None:
             pairs.append((name, plain_decimal(amount)))

@@ -103,7 +103,8 @@ def add_value(field: str, value: str) -> None:
 
 def remove_value(field: str, value: str | None) -> None:
     """Remove one value from a filter, or empty a filter that has only one."""
-    kept = "" if value is None else tuple(one for one in getattr(URL.current(), field) if one != value)
+    usual = getattr(Filters(), field)
+    kept = usual if value is None else tuple(one for one in getattr(URL.current(), field) if one != value)
     URL.change(**{field: kept})
 
 

@@ -26,3 +26,5 @@ NOT_ADDITIVE = {
     "latency": "Averages do not add up.",
 }
 """Why the groups of a metric do not add up to its total."""
+CAUSE = "Why events are not in Stripe, as Stripe Sync names it."
+HELD = "Whether a rule or a person keeps events back from Stripe."

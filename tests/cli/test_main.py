@@ -234,6 +234,12 @@ def test_what_events_lack_is_a_filter_of_events_and_lint(booked, run):
     assert "without: 'name' is not accepted" in refused.stderr
 
 
+def test_why_events_are_not_in_stripe_is_a_filter(booked, run):
+    found = document(run(booked, "events", "--json", "--cause", "no_customer", "--no-held"))
+    assert [event["id"] for event in found["events"]] == ["t0"]
+    assert document(run(booked, "events", "--json", "--held"))["events"] == []
+
+
 def test_times_without_an_offset_are_in_the_reporting_timezone(booked, run):
     found = document(run(booked, "events", "--json", "--from", "2026-11-01T16:00", BILLING_TIMEZONE="Europe/Berlin"))
     assert [event["id"] for event in found["events"]] == ["t4", "t3"]

@@ -110,6 +110,8 @@ SELECTIONS = st.builds(
     amount_min=AMOUNTS,
     amount_max=AMOUNTS,
     search=st.none() | TEXTS,
+    causes=st.lists(TEXTS, max_size=2).map(tuple),
+    held=st.none() | st.booleans(),
     without=st.lists(st.sampled_from(("user_id", "models")), max_size=1).map(tuple),
 )
 ZONES = st.sampled_from((UTC, BERLIN, LORD_HOWE)).map(

@@ -328,7 +328,8 @@ def test_held_events_are_a_group_with_advice_an_example_and_a_link():
     assert "**On hold**" in shown
     assert "**$0.012** · 2 events · 1 customer · 300 credits" in shown
     assert "on hold by tester: contract under review" in shown
-    assert ("Show 2 events", "period=All+time&status=pending") in linked(run)
+    assert ("Show 2 events", "period=All+time&cause=on_hold") in linked(run)
+    assert ("Show 2 events", "period=All+time&held=true") in linked(run)
     assert "sync-release-on_hold" in keys(run)
 
 
@@ -359,7 +360,7 @@ def test_the_page_opens_with_what_needs_action_most_urgent_first():
     assert "due in 12 h: 35-day limit" in shown
     assert "**$0.03** · 5 events · 750 credits" in shown
     assert ("Assign customers", "view=Names+and+customers") in linked(run)
-    assert ("Show 5 events", "period=All+time&status=pending") in linked(run)
+    assert ("Show 5 events", "period=All+time&status=pending&held=false") in linked(run)
 
 
 def test_pending_usage_is_due_before_stripe_refuses_it_and_what_is_too_old_already_is_said():
@@ -389,12 +390,12 @@ def test_when_nothing_needs_action_the_page_says_so(monkeypatch):
     assert "Nothing needs action" in run.success[0].value
 
 
-def test_a_link_that_shows_more_than_its_figure_says_how_many():
+def test_a_stage_leads_to_its_events_without_held_ones_of_the_same_status():
     hold("cus_a")
     wiring.service()._ledger.book(
         events_table([usage_row(id="b1", timestamp=ago(2), customer_id="cus_b")]), run_id="more"
     )
-    assert ("All 3 events with status pending", "period=All+time&status=pending") in linked(opened())
+    assert ("Show 1 event", "period=All+time&status=pending&held=false") in linked(opened())
 
 
 def test_what_an_earlier_system_billed_is_a_stage_of_its_own():

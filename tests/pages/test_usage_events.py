@@ -258,6 +258,8 @@ def test_text_from_outside_is_shown_as_it_is():
         ({"customer": "cus_b"}, ["b1"]),
         ({"without": "customer"}, ["b2"]),
         ({"without": "customer", "organization": "org_b"}, ["b2"]),
+        ({"cause": "no_customer"}, ["b2"]),
+        ({"status": "error", "held": "false"}, ["b2"]),
         ({"search": "ANN"}, ["a1"]),
         ({"amount_min": "0.02"}, ["a3", "a4"]),
         ({"amount_min": "0.02", "amount_max": "$0.023"}, ["a4"]),
@@ -361,6 +363,25 @@ def test_what_events_lack_is_chosen_in_the_panel_and_left_by_its_chip():
     assert chip.label == "Without customer"
     chip.click().run()
     assert "without" not in run.query_params
+    assert len(grid(run)) == 6
+
+
+def test_why_events_are_not_in_stripe_is_chosen_in_words_and_left_by_its_chip():
+    book(month())
+    run = opened(columns=COLUMNS)
+    (cause,) = [select for select in run.multiselect if select.label == "Cause"]
+    assert "Older than 35 days" in cause.options
+    cause.set_value(["no_customer"]).run()
+    assert (run.query_params.get("cause"), ids(run)) == ("no_customer", ["b2"])
+    (held,) = [select for select in run.selectbox if select.label == "Held back"]
+    held.set_value(False).run()
+    assert run.query_params.get("held") == "false"
+    (link,) = [element.proto for element in run.get("link_button")]
+    assert "&cause=no_customer&held=false&" in link.url
+    assert [run.button(key=f"chip-{n}").label for n in range(2)] == [r"Cause\: No Stripe customer", "Not held back"]
+    run.button(key="chip-1").click().run()
+    run.button(key="chip-0").click().run()
+    assert not {"cause", "held"} & set(run.query_params)
     assert len(grid(run)) == 6
 
 

@@ -17,6 +17,7 @@ from billing_core.organizations.directory_file import Change
 from billing_core.rating.events import Policy
 from billing_core.runtime import clock
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, PipelineStage
+from billing_core.types import GetUsageEventsParams
 from tests.examples import examples
 from tests.factories import CARD, EVERYONE, usage_table
 from tests.stripe_sync.push_world import CUSTOMERS, World, at, use
@@ -541,3 +542,47 @@ def test_tiles_preview_result_and_log_count_what_is_held_alike(world):
     assert held() == before + result.newly_held == result.held - result.held_corrections
     again = world.push()
     assert (again.held, again.newly_held, held()) == (2, 0, 2)
+
+
+def test_every_figure_of_the_pipeline_is_a_filter_of_usage_events(world, stripe):
+    """What Stripe Sync counts, Usage Events lists, by the same words."""
+    world.book(
+        use("nobody", at(-2), customer=None),
+        use("old", at(-24 * 40)),
+        use("typo", at(-2), customer="cus_typo"),
+        use("sent", at(-2)),
+    )
+    world.push()
+    world.book(use("disputed", at(-1)), use("waiting", at(-1), customer="cus_b"), use("unseen", at(-1), customer=None))
+    disputed = DecisionPreview(Action.HOLD, Amounts(1), ("disputed",))
+    world.desk.decide(ADMIN, disputed, reason="in dispute")
+
+    def listed(**filters):
+        found = world.service.get_usage_events(GetUsageEventsParams.parse(filters), EVERYONE)
+        return Amounts(found.pagination.total_items, found.totals.credits.total, found.totals.amount_usd)
+
+    stages = world.desk.pipeline(EVERYONE).stages
+    assert listed(held=True) == stages[PipelineStage.HELD]
+    assert listed(held=True).events > 0
+    for stage in (PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED):
+        assert listed(status=str(stage), held="false") == stages[stage], stage
+    assert listed(status="error").events > stages[PipelineStage.ERROR].events > 0
+    problems = {one.cause: one.amounts for one in world.desk.problems(EVERYONE)}
+    assert {"no_customer", "too_old", "on_hold"} < set(problems)
+    assert {cause: listed(cause=cause) for cause in problems} == problems
+    assert listed(cause=["too_old", "on_hold"]).events == 2
+    assert listed(cause="nothing_like_it").events == 0
+    world.desk.decide(ADMIN, DecisionPreview(Action.RELEASE, Amounts(1), ("disputed",)), reason="settled")
+    assert listed(cause="on_hold").events == 0
+
+
+def test_a_correction_that_is_held_is_found_by_its_cause(world):
+    world.book(use("1", at(0), "150"))
+    world.push()
+    world.book(use("1", at(0), "400"))
+    world.wait(days=36)
+    world.push()
+    (problem,) = [one for one in world.desk.problems(EVERYONE) if one.cause == "correction_held"]
+    found = world.service.get_usage_events(GetUsageEventsParams(cause="correction_held"), EVERYONE)
+    assert [event.id for event in found.events] == ["1"]
+    assert problem.amounts.events == 1

@@ -85,6 +85,7 @@ def test_a_foreign_organization_is_403_whether_it_exists_or_not(api, organizatio
         ("?colour=red", "colour"),
         ("?limit=5&limit=6", "limit"),
         ("?order=up", "order"),
+        ("?held=perhaps", "held"),
     ],
 )
 def test_a_bad_parameter_is_422_and_named(api, query, named):
@@ -96,6 +97,11 @@ def test_a_bad_parameter_is_422_and_named(api, query, named):
 def test_a_repeated_filter_means_any_of_its_values(api):
     assert get(api, "?status=error&status=pending").json()["pagination"]["total_items"] == 6
     assert get(api, "?status=error").json()["pagination"]["total_items"] == 1
+
+
+def test_why_events_are_not_in_stripe_is_a_filter(api):
+    assert get(api, "?cause=no_customer&cause=too_old").json()["pagination"]["total_items"] == 1
+    assert get(api, "?held=true").json()["pagination"]["total_items"] == 0
 
 
 def test_without_repeated_means_without_all_of_them(api):

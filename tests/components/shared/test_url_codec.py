@@ -35,6 +35,8 @@ views = st.builds(
     last_day=st.none() | st.dates(),
     **{facet.key: several for facet in FACETS},
     without=several,
+    cause=several,
+    held=st.none() | st.booleans(),
     amount_min=st.just("") | words,
     amount_max=st.just("") | words,
     search=st.just("") | words,
@@ -43,6 +45,7 @@ views = st.builds(
     page=st.integers(1, 10**8),
     rows=st.sampled_from(PAGE_SIZES),
     columns=st.lists(st.sampled_from([column.field for column in COLUMNS]), unique=True).map(tuple),
+    charts=st.booleans(),
 )
 
 
