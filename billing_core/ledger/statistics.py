@@ -23,6 +23,7 @@ from billing_core.ledger.queries import (
     local_day,
     local_time,
     selected,
+    with_moment,
 )
 from billing_core.types import Flag
 from billing_core.values.usage_frame import TOKEN_CLASSES
@@ -111,9 +112,12 @@ def token_classes(selection: Selection) -> Question:
 
 
 def _token_classes(chosen: Chosen) -> ir.Table:
-    t = selected(chosen)
-    part = t.filter(t.usage.length() > 0).select(ORGANIZATION, part=t.usage.unnest())
-    return part.group_by(ORGANIZATION).aggregate(**{name: part.part[name].sum() for name in TOKEN_CLASSES})
+    t = with_moment(chosen)
+    sign = ibis.ifelse(t.is_reversal, -1, 1)
+    part = t.filter(t.usage.length() > 0).select(ORGANIZATION, sign=sign, part=t.usage.unnest())
+    return part.group_by(ORGANIZATION).aggregate(
+        **{name: (part.part[name] * part.sign).sum() for name in TOKEN_CLASSES}
+    )
 
 
 def credits_per_day(selection: Selection, zone: ZoneInfo, start: datetime, end: datetime) -> Question:
