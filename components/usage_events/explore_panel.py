@@ -137,11 +137,11 @@ def _controls() -> None:
         second = ["", *(one for one in Dimension if one is not view.by)]
         URL.selectbox("then", "Then by", second, format_func=_second_text, width=150)
         URL.selectbox("metric", "Figure", metrics_for(view), format_func=METRICS.__getitem__, width=150)
-        URL.selectbox("grain", "Per", list(GRAINS), format_func=GRAINS.__getitem__, width=130)
-        URL.selectbox("compare", "Compare with", list(COMPARED), format_func=COMPARED.__getitem__, width=200)
+        URL.selectbox("grain", "Per", list(GRAINS), format_func=GRAINS.__getitem__, width=120)
+        URL.selectbox("compare", "Compare with", list(COMPARED), format_func=COMPARED.__getitem__, width=190)
         tops = sorted({*TOPS, view.top})
-        URL.selectbox("top", "Top", tops, format_func="{:,}".format, width=90)
-        URL.selectbox("shape", "Show as", list(SHAPES), format_func=SHAPES.__getitem__, width=130)
+        URL.selectbox("top", "Top", tops, format_func="{:,}".format, width=80)
+        URL.selectbox("shape", "Show as", list(SHAPES), format_func=SHAPES.__getitem__, width=120)
 
 
 def _second_text(dimension: Dimension | Literal[""]) -> str:

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from billing_core.usage_events.explore_model import Dimension, Exploration, ExploreRow, Metric
 from billing_core.values.csv_cells import csv_line
+from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import UNKNOWN, change, count, credits_text, duration, usd
 
 DIMENSIONS: dict[Dimension, str] = {
@@ -78,7 +79,9 @@ def value_name(dimension: Dimension, value: str | None) -> str:
     """A value of a dimension for people; what events without one are called."""
     if value is None:
         return f"no {DIMENSIONS[dimension].lower()}"
-    return value.replace("_", " ") if dimension in {Dimension.TOKEN_CLASS, Dimension.CREDIT_TYPE} else value
+    if dimension is Dimension.CREDIT_TYPE:
+        return next((part.label for part in CREDIT_PARTS if part.field == value), value)
+    return value.replace("_", " ") if dimension is Dimension.TOKEN_CLASS else value
 
 
 def row_name(found: Exploration, row: ExploreRow) -> str:
