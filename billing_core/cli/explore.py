@@ -61,7 +61,7 @@ def _explore(options: argparse.Namespace, settings: Settings) -> int:
 
 def _table(found: Exploration) -> str:
     """The groups for people: a line per row, one for all of them, and what to know about the figures."""
-    from billing_core.usage_events.explore_model import COSTS, KEY_OF, NO_VALUE, Metric
+    from billing_core.usage_events.explore_model import COSTS, KEY_OF, Metric
 
     asked = found.question
     head = [*asked.by, *([asked.grain] if asked.grain else []), KEY_OF.get(asked.metric, str(asked.metric))]
@@ -70,12 +70,12 @@ def _table(found: Exploration) -> str:
 
     def figures(row: ExploreRow) -> list[str]:
         shown = [row.value, *([row.p95] if asked.metric is Metric.LATENCY else [])]
-        shown += [row.previous, row.change] if asked.compare else []
-        return [_number(one) for one in shown]
+        compared = [row.previous, row.change] if asked.compare else []
+        return [*(_number(one) for one in shown), *("–" if one is None else _number(one) for one in compared)]
 
     lines = []
     for row in found.rows:
-        names = [value or NO_VALUE[one] for one, value in zip(asked.by, row.values, strict=True)]
+        names = [value or f"no {one.replace('_', ' ')}" for one, value in zip(asked.by, row.values, strict=True)]
         if row.others is not None:
             names = [count_of(row.others, "other"), *[""] * (len(asked.by) - 1)]
         period = [] if asked.grain is None or row.period is None else [row.period.isoformat()]

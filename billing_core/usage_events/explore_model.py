@@ -55,19 +55,6 @@ METRICS_OF_PARTS: dict[Dimension, tuple[Metric, ...]] = {
 }
 """Metrics that can be told per part of an event; every other dimension goes with every metric."""
 
-NO_VALUE = {
-    Dimension.ORGANIZATION: "no organization",
-    Dimension.CUSTOMER: "no customer",
-    Dimension.USER: "no user",
-    Dimension.CHATFLOW: "no chatflow",
-    Dimension.MODEL: "no model",
-    Dimension.ENVIRONMENT: "no environment",
-    Dimension.STATUS: "no status",
-    Dimension.TOKEN_CLASS: "no token class",
-    Dimension.CREDIT_TYPE: "no credit type",
-}
-"""What a group without a value is called: compute and storage, for example, belong to no model."""
-
 COSTS = frozenset({Metric.COST_USD, Metric.MARGIN_USD})
 COUNTS = frozenset({Metric.EVENTS, Metric.TOKENS, Metric.USERS})
 KEY_OF = {Metric.LATENCY: "latency_seconds"}

@@ -132,8 +132,8 @@ def test_explore_prints_a_table_for_people(booked, run):
     done = run(booked, "explore", "--by", "customer", "--metric", "users", "--top", "1", *window)
     assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
         "customer day users previous change",
-        "cus_a 2026-11-01 1 unknown unknown",
-        "1 other 2026-11-01 1 unknown unknown",
+        "cus_a 2026-11-01 1 – –",
+        "1 other 2026-11-01 1 – –",
         "total 1 0 1",
         "the rows do not add up to the total, which is over all events of the filter",
         "days of UTC",

@@ -148,6 +148,15 @@ def test_cost_and_margin_say_which_amount_they_leave_out(four):
     assert explore(four, "organization", "cost_usd").totals.unknown_cost_amount_usd == money("0.004")
 
 
+def test_with_the_customers_own_key_the_margin_is_known_whatever_it_cost_them(tmp_path):
+    service = service_over(tmp_path / "l.duckdb", [usage_row(ai_credentials_ownership="user", cost_usd=None)])
+    margin = explore(service, "organization", "margin_usd").totals
+    assert (margin.value, margin.unknown_cost_amount_usd) == (money("0.002"), 0)
+    cost = explore(service, "organization", "cost_usd").totals
+    assert (cost.value, cost.unknown_cost_amount_usd) == (None, money("0.002"))
+    service.close()
+
+
 def test_latency_is_average_and_95th_percentile_in_seconds(four):
     found = explore(four, "organization", "latency")
     assert (found.rows[0].values[0], found.rows[0].value, found.rows[0].p95) == ("org_a", 90, 117)
