@@ -8,7 +8,7 @@ from billing_core.organizations.anomalies import Anomaly, PeriodAnomaly
 from billing_core.organizations.table import label
 from components.organizations.formats import amount, range_text, signed_amount
 from components.organizations.texts import anomaly_word, mark_text
-from components.shared.formats import UNKNOWN, usd
+from components.shared.formats import UNKNOWN, short_usd
 
 
 class AnomalyFilter:
@@ -34,7 +34,7 @@ def anomaly_rows(rows: Sequence[Anomaly], names: Mapping[str, str]) -> dict[str,
         "Day": [row.day.isoformat() for row in rows],
         "What": [anomaly_word(row) for row in rows],
         "Deviation (credits)": [amount(row.credits_at_stake) for row in rows],
-        "Deviation (USD)": [usd(row.usd_at_stake) for row in rows],
+        "Deviation (USD)": [short_usd(row.usd_at_stake) for row in rows],
         "Credits": [amount(row.credits) for row in rows],
         "Usual range": [range_text(row.expected) for row in rows],
         "State": [mark_text(row) for row in rows],
@@ -47,7 +47,7 @@ def period_rows(rows: Sequence[PeriodAnomaly], names: Mapping[str, str]) -> dict
         "Organization": [label(row.organization_id, names) for row in rows],
         "What": [anomaly_word(row) for row in rows],
         "Deviation (credits)": [amount(row.credits_at_stake) for row in rows],
-        "Deviation (USD)": [usd(row.usd_at_stake) for row in rows],
+        "Deviation (USD)": [short_usd(row.usd_at_stake) for row in rows],
         "Credits": [amount(row.credits) for row in rows],
         "Usual range": [range_text(row.expected) for row in rows],
         "Compared periods": [str(len(row.expected.sample)) for row in rows],

@@ -25,7 +25,7 @@ from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, URL, follow, go_to_events, open_organization, organization_link
 from components.shared import sign_in
 from components.shared.chart import chart
-from components.shared.formats import UNKNOWN, count, credits_text
+from components.shared.formats import UNKNOWN, count, short_credits
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import quiet
@@ -125,7 +125,7 @@ class _Charts:
                 st.warning(plain(tie_out_text(self.whole.total, wrong or ["days"])), icon=":material/warning:")
                 usage_link("Usage Events matching this filter", **self.query)
             else:
-                text = f"✓ reconciles to Usage Events: {credits_text(self.whole.total)} credits"
+                text = f"✓ reconciles to Usage Events: {short_credits(self.whole.total)} credits"
                 usage_link(text, **self.query)
 
     def _slices(self, *dimensions: str) -> list[BreakdownRow]:
@@ -252,8 +252,8 @@ def trend_rows(trend: Trend, names: Mapping[str, str]) -> dict[str, list[str]]:
     sums = [reduce(EXACT.add, day, Decimal(0)) for day in zip(*(line.daily for line in trend.lines), strict=True)]
     return {
         "Day": list(trend.days),
-        **{line_label(line, names): [credits_text(value) for value in line.daily] for line in trend.lines},
-        "Total credits": [credits_text(value) for value in sums],
+        **{line_label(line, names): [short_credits(value) for value in line.daily] for line in trend.lines},
+        "Total credits": [short_credits(value) for value in sums],
     }
 
 

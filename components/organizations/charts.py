@@ -19,7 +19,7 @@ from billing_core.usage_events.model import BreakdownRow
 from billing_core.values.decimals import EXACT
 from components.shared.chart import base_figure
 from components.shared.colours import RANKED, SERIES
-from components.shared.formats import UNKNOWN, credits_text
+from components.shared.formats import UNKNOWN, short_credits
 from components.usage_events.charts import Area, area_tree, day_axes, label_of, short_label
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def trend_bars(trend: Trend, names: Mapping[str, str], zone_name: str, theme: st
             x=list(trend.days),
             y=[float(value) for value in line.daily],
             customdata=[
-                [OTHERS_CLICK if line.is_others else place, day, credits_text(value), called]
+                [OTHERS_CLICK if line.is_others else place, day, short_credits(value), called]
                 for day, value in zip(trend.days, line.daily, strict=True)
             ],
             marker=_marker(line, place, theme),
@@ -124,7 +124,7 @@ def daily_lines(
             mode="lines+markers" if len(days) == 1 else "lines",
             line={"dash": DASHES[place % len(DASHES)], "width": 2, "color": SERIES[place % len(SERIES)].on(theme)},
             customdata=[
-                [day, credits_text(value), label_of(called)] for day, value in zip(days, one.daily, strict=True)
+                [day, short_credits(value), label_of(called)] for day, value in zip(days, one.daily, strict=True)
             ],
             hovertemplate="%{customdata[0]}<br>%{customdata[2]}: %{customdata[1]} credits<extra></extra>",
         )

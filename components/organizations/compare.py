@@ -16,7 +16,7 @@ from components.organizations.state import URL
 from components.organizations.table import change_text
 from components.shared import sign_in
 from components.shared.chart import chart
-from components.shared.formats import credits_text
+from components.shared.formats import short_credits
 from components.shared.widgets import quiet, table
 
 
@@ -47,7 +47,7 @@ def daily_rows(
 ) -> dict[str, list[str]]:
     """The credits per day as a table: a row per day, a column per organization."""
     length = max((len(one.daily) for one in chosen), default=0)
-    columns = {label(one.organization_id, names): [credits_text(value) for value in one.daily] for one in chosen}
+    columns = {label(one.organization_id, names): [short_credits(value) for value in one.daily] for one in chosen}
     return {"Day": day_names(first_day, length), **columns}
 
 

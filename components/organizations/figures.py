@@ -12,7 +12,7 @@ from typing import Any
 
 from billing_core.organizations.figures import MEANINGS, Figures
 from billing_core.organizations.table import Value, figure, margin_share
-from components.shared.formats import UNKNOWN, change, compact, count, credits_text, duration, exact, usd
+from components.shared.formats import UNKNOWN, change, compact, count, duration, exact, short_credits, short_usd
 
 TENTH = Decimal("0.1")
 
@@ -72,7 +72,7 @@ def _exact_dollars(value: Decimal | None) -> str:
 
 
 def _dollars(value: Value) -> str:
-    return compact(value, prefix="$")
+    return short_usd(value) if isinstance(value, Decimal) and abs(value) < 1 else compact(value, prefix="$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def _kind(
     return FigureKind(field, label, read, cell, tile, whole, meaning or MEANINGS[field], width, growth_is_bad)
 
 
-CREDITS = (credits_text, compact, _exact_credits)
-DOLLARS = (usd, _dollars, _exact_dollars)
+CREDITS = (short_credits, compact, _exact_credits)
+DOLLARS = (short_usd, _dollars, _exact_dollars)
 SECONDS = (duration, short_duration, _exact_seconds)
 PART = (percent, percent, _exact_percent)
 

@@ -20,7 +20,7 @@ from components.organizations.query import events_of
 from components.organizations.state import URL
 from components.organizations.texts import driver_text, error_text, exhaustion_text, interval_text, period_text
 from components.shared.chart import chart, draw_figure
-from components.shared.formats import ago, credits_text
+from components.shared.formats import ago, short_credits
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import tile
@@ -56,7 +56,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
     tile(
         grid,
         "Expected at period end",
-        f"{credits_text(found.expected)} credits",
+        f"{short_credits(found.expected)} credits",
         [interval_text(found), period_text(found, zone)],
         note=texts.FORECAST_NOTE,
         key="org-forecast-expected",
@@ -64,7 +64,7 @@ def _forecast(service: BillingService, found: Forecast, now: datetime) -> None:
     tile(
         grid,
         "Used so far",
-        f"{credits_text(question.used)} credits",
+        f"{short_credits(question.used)} credits",
         [f"Usage known until {ago(question.at, now)}."],
         note=texts.USED_NOTE,
         key="org-forecast-used",

@@ -8,7 +8,7 @@ from billing_core.organizations.forecast import Forecast, ForecastInput
 from components.organizations.forecast_rows import sums_so_far
 from components.shared.chart import base_figure
 from components.shared.colours import Shade
-from components.shared.formats import credits_text
+from components.shared.formats import short_credits
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -37,7 +37,7 @@ def _past_bars(figure: Figure, question: ForecastInput, theme: str) -> None:
         name="Used",
         x=days,
         y=[float(value) for value in values],
-        customdata=[[day, credits_text(value)] for day, value in zip(days, values, strict=True)],
+        customdata=[[day, short_credits(value)] for day, value in zip(days, values, strict=True)],
         marker_color=USED.on(theme),
         hovertemplate="%{customdata[0]}<br>used: %{customdata[1]} credits<extra></extra>",
     )
@@ -70,7 +70,7 @@ def sum_figure(found: Forecast, theme: str) -> Figure:
         name="Used",
         x=[day for day, _ in past],
         y=[float(value) for _, value in past],
-        customdata=[[day, credits_text(value)] for day, value in past],
+        customdata=[[day, short_credits(value)] for day, value in past],
         mode="lines+markers",
         marker={"size": 4},
         line={"color": USED.on(theme), "width": 2},
@@ -92,7 +92,7 @@ def sum_figure(found: Forecast, theme: str) -> Figure:
 
 def _ahead(figure: Figure, days: list[str], values: list[tuple[Any, Any, Any]], theme: str) -> None:
     """A line with its interval as an area around it."""
-    texts = [[day, *map(credits_text, three)] for day, three in zip(days, values, strict=True)]
+    texts = [[day, *map(short_credits, three)] for day, three in zip(days, values, strict=True)]
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "x": days}
     figure.add_scatter(name="high", y=[float(high) for _, _, high in values], showlegend=False, **edge)
     figure.add_scatter(

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from billing_core.organizations.forecast import Forecast
 from billing_core.values.decimals import EXACT
-from components.shared.formats import credits_text
+from components.shared.formats import short_credits
 
 
 def forecast_rows(found: Forecast, shown: int) -> dict[str, list[str]]:
@@ -16,10 +16,10 @@ def forecast_rows(found: Forecast, shown: int) -> dict[str, list[str]]:
     past = [(question.day(at), question.days[at]) for at in range(first, len(question.days))]
     return {
         "Day": [day.isoformat() for day, _ in past] + [one.day.isoformat() for one in found.days],
-        "Credits": [credits_text(value) for _, value in past] + [""] * len(found.days),
-        "Expected": [""] * len(past) + [credits_text(one.credits) for one in found.days],
-        "Low": [""] * len(past) + [credits_text(one.low) for one in found.days],
-        "High": [""] * len(past) + [credits_text(one.high) for one in found.days],
+        "Credits": [short_credits(value) for _, value in past] + [""] * len(found.days),
+        "Expected": [""] * len(past) + [short_credits(one.credits) for one in found.days],
+        "Low": [""] * len(past) + [short_credits(one.low) for one in found.days],
+        "High": [""] * len(past) + [short_credits(one.high) for one in found.days],
     }
 
 
@@ -48,11 +48,11 @@ def sum_rows(found: Forecast) -> dict[str, list[str]]:
     past = sums_so_far(found)
 
     def column(pick: str) -> list[str]:
-        return [""] * len(past) + [credits_text(getattr(one, pick)) for one in found.days]
+        return [""] * len(past) + [short_credits(getattr(one, pick)) for one in found.days]
 
     return {
         "Day": [day for day, _ in past] + [one.day.isoformat() for one in found.days],
-        "Used": [credits_text(value) for _, value in past] + [""] * len(found.days),
+        "Used": [short_credits(value) for _, value in past] + [""] * len(found.days),
         "Expected": column("sum_credits"),
         "Low": column("sum_low"),
         "High": column("sum_high"),

@@ -7,7 +7,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
 from billing_core.organizations.anomalies import UsualRange
-from components.shared.formats import UNKNOWN, credits_text, exact
+from components.shared.formats import UNKNOWN, exact, short_credits
 
 CENT, TENTH, WHOLE = Decimal("0.01"), Decimal("0.1"), Decimal(1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -15,7 +15,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 def amount(value: Decimal) -> str:
     """Credits of a range or a part as text: two decimals are enough for people, the CSV has every digit."""
-    return credits_text(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
+    return short_credits(value if abs(value) < 1 else value.quantize(CENT, ROUND_HALF_EVEN))
 
 
 def signed_amount(value: Decimal) -> str:
@@ -39,6 +39,11 @@ def percent(share: Decimal | Fraction) -> str:
 def percent_text(value: Decimal | None) -> str:
     """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
     return UNKNOWN if value is None else f"{exact(value)} %"
+
+
+def cut(value: Decimal | int | None) -> str:
+    """Credits of a limit, cut, not rounded, to two decimals: `999.999` of 1,000 is not all of it."""
+    return UNKNOWN if value is None else exact(Decimal(value).quantize(CENT, ROUND_DOWN))
 
 
 def cut_percent(value: Decimal | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from components.shared.chart import base_figure
 from components.shared.colours import RANKED, Shade
-from components.shared.formats import compact, credits_text, exact
+from components.shared.formats import compact, exact, short_credits
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -75,7 +75,7 @@ def bullet(
             x=[float(expected.credits)],
             mode="markers",
             cliponaxis=False,
-            customdata=[[credits_text(value) for value in (expected.credits, expected.low, expected.high)]],
+            customdata=[[short_credits(value) for value in (expected.credits, expected.low, expected.high)]],
             error_x={
                 "type": "data",
                 "symmetric": False,

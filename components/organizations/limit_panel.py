@@ -13,14 +13,14 @@ from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
 from components.organizations import texts
-from components.organizations.formats import left_text, percent_text
+from components.organizations.formats import cut, left_text, percent_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_rows import events_query, is_about
 from components.organizations.names import names as names_of
 from components.organizations.texts import LIMITS_NOTE, age_text, plan_text, share_text, shared_text, subscription_text
 from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
-from components.shared.formats import UNKNOWN, credits_text, exact, moment
+from components.shared.formats import UNKNOWN, exact, moment, short_credits
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import tile
@@ -104,7 +104,7 @@ def _box(
 def _shared(row: Limit, names: Mapping[str, str]) -> list[str]:
     if not row.shared_with:
         return []
-    return [f"Shared with {shared_text(row, names)}; own part {exact(row.own_used)} credits"]
+    return [f"Shared with {shared_text(row, names)}; own part {cut(row.own_used)} credits"]
 
 
 def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCredits | None:
@@ -115,7 +115,7 @@ def _expected(forecast: Forecast | NotEnough | None, row: Limit) -> ExpectedCred
 
 def _expected_text(expected: ExpectedCredits | None) -> list[str]:
     """The forecast of the page: there is no other, so that two never contradict each other."""
-    return [] if expected is None else [f"Expected at period end: {credits_text(expected.credits)} credits"]
+    return [] if expected is None else [f"Expected at period end: {short_credits(expected.credits)} credits"]
 
 
 def legend_text(expected: ExpectedCredits | None) -> str:
@@ -130,5 +130,5 @@ def bullet_text(row: Limit, thresholds: Sequence[int], expected: ExpectedCredits
     text = f"{share_text(row)}. Thresholds at {lines}."
     if expected is None:
         return text
-    low, high = credits_text(expected.low), credits_text(expected.high)
-    return f"{text} Expected at the period's end: {credits_text(expected.credits)} ({low} – {high})."
+    low, high = short_credits(expected.low), short_credits(expected.high)
+    return f"{text} Expected at the period's end: {short_credits(expected.credits)} ({low} – {high})."

@@ -15,9 +15,9 @@ from billing_core.organizations.limits import Limit, PlanTotal, percent_of
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
 from billing_core.values.counts import count_of
-from components.organizations.formats import percent, percent_text
+from components.organizations.formats import cut, percent, percent_text
 from components.organizations.texts import NO_CUSTOMER, delivery_text, plan_text, runs_out_text, state_words
-from components.shared.formats import UNKNOWN, count, credits_text, exact, moment
+from components.shared.formats import UNKNOWN, count, moment, short_credits
 from components.shared.periods import Period
 
 # ── one limit ────────────────────────────────────────────────────────────────────────────────────
@@ -113,7 +113,7 @@ def plan_rows(totals: Sequence[PlanTotal]) -> dict[str, list[str]]:
         if not total.known:
             return "" if total.state not in {None, UNKNOWN} else UNKNOWN
         partly = "" if total.known == total.customers else f" (of {total.known:,} known)"
-        return f"{exact(value)}{partly}"
+        return f"{cut(value)}{partly}"
 
     return {
         "Plan": [total.plan or state_words(total.state or UNKNOWN) for total in totals],
@@ -143,7 +143,7 @@ def forecast_cells(forecast: Forecast | NotEnough | None, limit: Limit) -> tuple
         return "not enough data", "", ""
     if not is_about(forecast, limit):
         return "", "", ""
-    expected = f"{credits_text(forecast.expected)} ({credits_text(forecast.low)} – {credits_text(forecast.high)})"
+    expected = f"{short_credits(forecast.expected)} ({short_credits(forecast.low)} – {short_credits(forecast.high)})"
     test = forecast.back_test
     error = "not tested" if test.error is None else f"{percent(test.error)} ({count_of(test.origins, 'test')})"
     return expected, runs_out_text(forecast), error
@@ -160,7 +160,7 @@ def reached_rows(found: Sequence[Reached], names: Mapping[str, str], zone: ZoneI
         "Plan": [one.plan or UNKNOWN for one in found],
         "Reached": [f"{one.threshold:,} %" for one in found],
         "Used": [percent_text(percent_of(one.used, one.included)) for one in found],
-        "Credits": [f"{exact(one.used)} of {exact(one.included)}" for one in found],
+        "Credits": [f"{cut(one.used)} of {cut(one.included)}" for one in found],
         f"Period ends ({zone.key})": [moment(one.period_end, zone) for one in found],
     }
 

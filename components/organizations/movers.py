@@ -14,7 +14,7 @@ from billing_core.organizations.figures import Move, OrganizationFigures, Statis
 from billing_core.organizations.table import label
 from components.organizations import texts
 from components.organizations.state import organization_link
-from components.shared.formats import change, credits_text
+from components.shared.formats import change, short_credits
 
 SHOWN = 5
 """Organizations per list."""
@@ -56,7 +56,7 @@ def move_text(move: Move, one: OrganizationFigures) -> str:
     """A change of an organization's credits: `+1,234.00 credits (+12.3 %)`; one that appeared or vanished is named as
     such.
     """
-    size = f"{'+' if move.change > 0 else ''}{credits_text(move.change)} credits"
+    size = f"{'+' if move.change > 0 else ''}{short_credits(move.change)} credits"
     if one.previous is not None and not one.previous.events:
         return f"new: {size}"
     if not one.now.events:

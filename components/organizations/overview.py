@@ -19,7 +19,7 @@ from components.organizations.movers import movers_panel
 from components.organizations.query import Address, events_of
 from components.organizations.state import URL
 from components.organizations.table import organizations_table
-from components.shared.formats import NOTHING_EARLIER, credits_text, moment
+from components.shared.formats import NOTHING_EARLIER, moment, short_credits
 from components.shared.links import USAGE_PAGE, usage_link
 from components.shared.metric_tiles import MetricTile, TileLink, metric_tiles
 from components.shared.notice import plain
@@ -75,17 +75,16 @@ def first_figures(
     st.caption(plain(margin_line(now)))
 
 
-def more_figures(now: Figures, previous: Figures | None, query: Mapping[str, Any]) -> bool:
+def more_figures(
+    now: Figures, previous: Figures | None, query: Mapping[str, Any], label: str = texts.MORE_FIGURES
+) -> bool:
     """Draw the fold with all other figures; whether it is open, which the URL says, so that it stays so.
 
     What it holds is worked out only then.
     """
     address = URL.current()
     fold = st.expander(
-        texts.MORE_FIGURES,
-        expanded=address.more or bool(address.compare),
-        icon=":material/unfold_more:",
-        **URL.bound("more"),
+        label, expanded=address.more or bool(address.compare), icon=":material/unfold_more:", **URL.bound("more")
     )
     if not fold.open:
         return False
@@ -116,9 +115,9 @@ def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsage
 def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
     """Whether the page's credits equal those of Usage Events for the same filter, in words."""
     if ties_out:
-        return f"✓ reconciles to Usage Events: {credits_text(credits_total)} credits"
+        return f"✓ reconciles to Usage Events: {short_credits(credits_total)} credits"
     return (
-        f"These figures do not reconcile to Usage Events: here {credits_text(credits_total)} credits. "
+        f"These figures do not reconcile to Usage Events: here {short_credits(credits_total)} credits. "
         "Do not rely on them; contact your administrator."
     )
 
@@ -154,6 +153,6 @@ def overview(
         st.info(texts.NO_EVENTS_IN_PERIOD, icon=":material/event_busy:")
         return
     organizations_table(statistics, names, params)
-    if more_figures(statistics.total, statistics.previous_total, query):
+    if more_figures(statistics.total, statistics.previous_total, query, texts.MORE_OF_ALL):
         compare_panel(statistics, names, zone.key)
         movers_panel(statistics, names)

@@ -20,7 +20,7 @@ from components.organizations.state import URL, open_organization
 from components.shared import sign_in
 from components.shared.colours import CREDIT_PARTS
 from components.shared.data_grid import Column, RowButton, data_grid, page_of, paging, sort_by, table_controls
-from components.shared.formats import UNKNOWN, change, count, credits_text, usd
+from components.shared.formats import UNKNOWN, change, count, short_credits, short_usd
 from components.shared.links import file_link
 from components.shared.widgets import quiet
 
@@ -109,22 +109,23 @@ def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *,
     """Sums over every row of the search, whatever page is shown; without a search they are the tiles' figures."""
     figures = added([one.now for one in found], latency_p95=None)
     held = figures.credits
-    parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
+    parts = " + ".join(f"{part.label} {short_credits(getattr(held, part.field))}" for part in CREDIT_PARTS)
     whole = statistics.total.credits.total
-    of_all = f" of {credits_text(whole)} in all" if searched else ""
+    of_all = f" of {short_credits(whole)} in all" if searched else ""
     number = count_of(len(found), "row" if any(one.organization_id is None for one in found) else "organization")
     return (
-        f"**All {number} matching this filter:** {parts} = **{credits_text(held.total)} credits**{of_all} · "
+        f"**All {number} matching this filter:** {parts} = **{short_credits(held.total)} credits**{of_all} · "
         f"{_rest(figures)}"
     )
 
 
 def _rest(figures: Figures) -> str:
     return (
-        f"{usd(figures.amount_usd)} · Langfuse cost {usd(figures.cost_usd)} · margin {usd(figures.margin_usd)} · "
+        f"{short_usd(figures.amount_usd)} · Langfuse cost {short_usd(figures.cost_usd)} · "
+        f"margin {short_usd(figures.margin_usd)} · "
         f"{count_of(figures.events, 'event')} · {count_of(figures.chats, 'chat')} · "
         f"{count_of(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · not yet in Stripe "
-        f"{credits_text(figures.unsynced_credits)} · failed {credits_text(figures.failed_credits)}"
+        f"{short_credits(figures.unsynced_credits)} · failed {short_credits(figures.failed_credits)}"
     )
 
 

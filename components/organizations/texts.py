@@ -16,8 +16,8 @@ from billing_core.organizations.table import label
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.values.counts import count_of
-from components.organizations.formats import amount, percent, percent_text, signed_amount
-from components.shared.formats import UNKNOWN, ago, credits_text, day_text, exact, moment
+from components.organizations.formats import amount, cut, percent, percent_text, signed_amount
+from components.shared.formats import UNKNOWN, ago, day_text, exact, moment, short_credits
 from components.stripe_sync.texts import amounts_text
 
 if TYPE_CHECKING:
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 ANOMALIES_NOTE = (
     "The usual range of a day comes from the same weekday of the 8 weeks before (from the last 28 days while there "
     "are fewer than 4 of them): the median, give or take the largest of 3.5 robust standard deviations, a quarter of "
-    "the median and 1,000 credits. The deviation is the distance from the median."
+    "the median and 1,000 credits. The deviation is the distance from the median. Small ones, in US dollars, are "
+    "counted but not listed, and of one day the largest ones only."
 )
 SPLIT_NOTE = (
     "Volume: more or fewer events. Price: the same kind of event cost more or less (tokens, latency, rate card). "
     "Mix: other chatflows or models than usual. They add up to the difference from the average of the compared days."
 )
 PERIODS_NOTE = "The whole period compared with up to 4 previous periods of equal length, by the same rule as for days."
-NOTHING_UNUSUAL = "Every assessed day is within its usual range."
+NOTHING_UNUSUAL = "No assessed day needs a look."
 NONE_IN_SELECTION = "No unusual days in this selection. Choose All to see every one."
 ANOMALIES_HINT = "Select rows to read what happened, to go to their events, and to mark them as seen."
 ANOMALIES_CSV_NOTE = "Every anomaly with exact figures, seen or not."
@@ -90,7 +91,8 @@ RELATIVE_NOTE = (
     "Percentage changes are listed for organizations that had at least 1 % of all credits, or 1,000 credits, in the "
     "previous period."
 )
-MORE_FIGURES = "More figures, comparison and top movers"
+MORE_FIGURES = "More figures"
+MORE_OF_ALL = "More figures, comparison and top movers"
 SHOW_EVENTS = "Show events"
 SHOW_CUSTOMERS = "Show all"
 SHOW_PLANS = "Read plans"
@@ -241,7 +243,7 @@ def interval_text(found: Forecast) -> str:
     """The 80 % interval of the sum at the period's end, in words."""
     if found.low == found.high:
         return "no day of the history differed from the weekly pattern"
-    return f"80 % likely between {credits_text(found.low)} and {credits_text(found.high)}"
+    return f"80 % likely between {short_credits(found.low)} and {short_credits(found.high)}"
 
 
 def period_text(found: Forecast, zone: ZoneInfo) -> str:
@@ -286,7 +288,7 @@ def driver_text(slope: UsageChange | None) -> str:
     size = "from nothing" if slope.relative is None else f"by {percent(abs(slope.relative))}"
     return (
         f"Credits of {days} {moved} {size} compared with the {SLOPE_DAYS} before, from "
-        f"{credits_text(slope.before)} to {credits_text(slope.now)}. Main driver: {named}, {percent(slope.share)} of "
+        f"{short_credits(slope.before)} to {short_credits(slope.now)}. Main driver: {named}, {percent(slope.share)} of "
         "the change."
     )
 
@@ -335,7 +337,7 @@ def state_words(state: str) -> str:
 
 def used_text(limit: Limit) -> str:
     """Credits used and included: `9,500.5 of 10,000`; `unknown` for a side that is."""
-    return "" if limit.is_without else f"{exact(limit.used)} of {exact(limit.included)}"
+    return "" if limit.is_without else f"{cut(limit.used)} of {exact(limit.included)}"
 
 
 def share_text(limit: Limit) -> str:
@@ -343,11 +345,11 @@ def share_text(limit: Limit) -> str:
     if limit.is_without:
         return "There is no live subscription: no credits are included, and usage is not invoiced."
     if limit.used is None or limit.included is None:
-        return f"{exact(limit.used)} credits used of {exact(limit.included)} included"
+        return f"{cut(limit.used)} credits used of {exact(limit.included)} included"
     over = limit.used - limit.included
-    beyond = f", {exact(over)} over the plan" if over > 0 else ""
+    beyond = f", {cut(over)} over the plan" if over > 0 else ""
     share = f": {percent_text(limit.percent_used)}" if limit.included else ""
-    return f"{exact(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
+    return f"{cut(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
 
 
 def organizations_text(limit: Limit, names: Mapping[str, str]) -> str:

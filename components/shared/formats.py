@@ -42,11 +42,11 @@ def exact(value: Decimal | int | None) -> str:
 
 
 def rounded(value: Decimal | int | None) -> str:
-    """A number for people, with two decimals at most: `1234.5678` → `1,234.57`, `3.0` → `3`, `0.00004` → `0.00004`."""
+    """A number for people, with two decimals at most: `1234.567` → `1,234.57`, `3.0` → `3`, `0.001` → `<0.01`."""
     if value is None:
         return UNKNOWN
     shown = Decimal(value).quantize(Decimal("0.01"), ROUND_HALF_EVEN)
-    return credits_text(Decimal(value)) if value and not shown else exact(shown)
+    return short_credits(Decimal(value)) if value and not shown else exact(shown)
 
 
 def signed(value: Decimal | int | None) -> str:

@@ -4,7 +4,6 @@ button or link that settles it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +15,7 @@ from billing_core.stripe.intents import OLDEST
 from billing_core.stripe_sync.pipeline import Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
 from billing_core.types import SyncStatus
 from billing_core.values.counts import count_of
-from components.shared.formats import rounded, usd
+from components.shared.formats import rounded, short_usd
 from components.shared.links import customers_link, file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import show_outcome
@@ -78,7 +77,7 @@ def actions_panel(service: BillingService, principal: Principal, view: PipelineV
         if isinstance(one, Problem):
             _problem(service, principal, one, now)
         else:
-            _push(service, principal, one, view.pipeline, now)
+            _push(service, principal, one, view, now)
     decision_dialog(service)
 
 
@@ -96,7 +95,7 @@ def _head(service: BillingService, title: str, due: DueBy | None, now: datetime)
 
 def _figures(amounts: Amounts, *who: str) -> None:
     parts = (count_of(amounts.events, "event"), *who, f"{rounded(amounts.credits)} credits")
-    st.markdown(f"**{plain(usd(amounts.amount_usd))}** · {plain(' · '.join(parts))}")
+    st.markdown(f"**{plain(short_usd(amounts.amount_usd))}** · {plain(' · '.join(parts))}")
 
 
 def _problem(service: BillingService, principal: Principal, problem: Problem, now: datetime) -> None:
@@ -126,21 +125,17 @@ def _buttons(problem: Problem) -> None:
         customers_link(texts.NAME_CUSTOMERS)
 
 
-def _push(service: BillingService, principal: Principal, push: PushDue, pipeline: Pipeline, now: datetime) -> None:
+def _push(service: BillingService, principal: Principal, push: PushDue, view: PipelineView, now: datetime) -> None:
     with st.container(border=True, key="sync-push-due", gap="small"):
         _head(service, texts.PUSH_DUE, push.due, now)
         _figures(push.amounts)
-        oldest = pipeline.oldest_unsent
+        oldest = view.pipeline.oldest_unsent
         is_too_old = oldest is not None and oldest <= now - OLDEST
         st.text(texts.PUSH_OLD if is_too_old else texts.PUSH_WHAT)
-        if principal.role is Role.ADMIN and service.stripe.is_connected:
-            st.button(
-                "Preview the push", icon=":material/preview:", key="sync-push-due-preview", on_click=ask_for_preview
-            )
-
-
-def status_link(status: SyncStatus, events: int, by_status: Mapping[SyncStatus, int]) -> None:
-    """Draw a link to the events of a status that says how many it shows: more than a figure's, if others share it."""
-    whole = by_status.get(status, events)
-    label = f"Show {count_of(events, 'event')}" if whole == events else f"All {whole:,} events with status {status}"
-    usage_link(label, status=status.value)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if principal.role is Role.ADMIN and service.stripe.is_connected:
+                st.button(
+                    "Preview the push", icon=":material/preview:", key="sync-push-due-preview", on_click=ask_for_preview
+                )
+            pending = {"status": SyncStatus.PENDING.value, "held": "false"}
+            usage_link(f"Show {count_of(push.amounts.events, 'event')}", **pending)

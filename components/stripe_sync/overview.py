@@ -16,12 +16,11 @@ from billing_core.types import GetUsageEventsParams, SyncStatus
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
-from components.shared.formats import ago, exact, moment, rounded, usd
+from components.shared.formats import ago, exact, moment, rounded, short_usd
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
 from components.stripe_sync import texts
-from components.stripe_sync.actions import status_link
 from components.stripe_sync.charts import stage_bar
 from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
@@ -54,7 +53,7 @@ def overview(service: BillingService, principal: Principal, view: PipelineView, 
             key="sync-stages",
             alt="Credits of the ledger by stage; the tiles below name every figure",
         )
-    grid = st.grid(4, min_column_width=155, key="sync-stage-tiles")
+    grid = st.grid(4, min_column_width=165, key="sync-stage-tiles")
     for stage, amounts in pipeline.stages.items():
         if amounts.events:
             _stage_tile(grid, stage, amounts, view)
@@ -71,14 +70,15 @@ def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts, vi
     note = f"{mark.meaning} Exactly {exact(amounts.credits)} credits, {exact(amounts.amount_usd)} US dollars."
     key = f"sync-stage-{stage}"
     box = tile(grid, mark.text, f"{rounded(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
-    shown = f"Show {count_of(amounts.events, 'event')}"
     with box:
         if stage is PipelineStage.HELD:
-            usage_link(shown, held="true")
+            usage_link(texts.SHOW_EVENTS, held="true")
         elif stage in UNSENT:
-            usage_link(shown, status=stage.value, held="false")
+            usage_link(texts.SHOW_EVENTS, status=stage.value, held="false")
         elif stage in LINKED:
-            status_link(LINKED[stage], amounts.events, view.by_status)
+            whole = view.by_status.get(LINKED[stage], amounts.events)  # with those that were billed before
+            label = texts.SHOW_EVENTS if whole == amounts.events else f"Show all {whole:,}"
+            usage_link(label, status=stage.value)
 
 
 def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> None:
@@ -98,14 +98,14 @@ def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> No
         box.warning(
             plain(
                 f"The ledger has {count_of(ledger.events, 'event')} with {exact(ledger.credits)} credits "
-                f"({usd(ledger.amount_usd)}). If this persists after a reload, contact your administrator."
+                f"({short_usd(ledger.amount_usd)}). If this persists after a reload, contact your administrator."
             ),
             icon=":material/warning:",
         )
 
 
 def _events_and_money(amounts: Amounts) -> str:
-    return f"{count_of(amounts.events, 'event')} · {usd(amounts.amount_usd)}"
+    return f"{count_of(amounts.events, 'event')} · {short_usd(amounts.amount_usd)}"
 
 
 def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, now: datetime) -> None:
@@ -119,7 +119,7 @@ def _facts(service: BillingService, principal: Principal, pipeline: Pipeline, no
             grid,
             "Corrections due",
             f"{'+' if owed.credits > 0 else ''}{rounded(owed.credits)} credits",
-            [f"{count_of(owed.events, 'event')} changed after sending, {usd(owed.amount_usd)}"],
+            [f"{count_of(owed.events, 'event')} changed after sending, {short_usd(owed.amount_usd)}"],
             note=texts.CORRECTIONS_NOTE,
             key="sync-corrections",
         )

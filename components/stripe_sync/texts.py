@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, DueBy, RetryOutlook, title_of
 from billing_core.values.counts import count_of
-from components.shared.formats import ago, exact, moment, rounded, usd
+from components.shared.formats import ago, exact, moment, rounded, short_usd, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ PUSH_OLD = (
     "sends the rest. Preview a push to see how much."
 )
 NAME_CUSTOMERS = "Assign customers"
-BAR_LEGEND = "Credits by stage."
+SHOW_EVENTS = "Show events"
 HOLD_NOTE = "No push sends them until somebody releases them. Events pulled later are not held."
 HOLD_REASON_NEEDED = "A hold needs a reason."
 PROBLEMS_CSV_NOTE = "Every group with exact figures."
@@ -87,7 +87,7 @@ HOUR_MINUTES, DAY_MINUTES = 60, 24 * 60
 
 def credits_and_money(held: Decimal | int, amount_usd: Decimal) -> str:
     """Credits with their amount: `1,234.5 credits ($0.05)`; one credit is `1 credit`."""
-    return f"{rounded(Decimal(held))} credit{'' if held == 1 else 's'} ({usd(amount_usd)})"
+    return f"{rounded(Decimal(held))} credit{'' if held == 1 else 's'} ({short_usd(amount_usd)})"
 
 
 def amounts_text(amounts: Amounts) -> str:

@@ -79,7 +79,7 @@ def test_the_link_of_stripe_sync_opens_this_view():
 def test_organizations_that_nobody_pays_for_are_named_first():
     run = opened()
     assert (
-        "2 organizations have unsent events with no customer assigned: 3 events, 450 credits ($0.018) unbilled"
+        "2 organizations have unsent events with no customer assigned: 3 events, 450 credits ($0.02) unbilled"
         in texts(run)
     )
     rows = frame(run, "Unbilled credits")
@@ -107,7 +107,7 @@ def test_one_organization_is_changed_after_saying_what_that_moves():
     assert run.button(key="org-directory-save").disabled
     run.text_input(key="org-directory-name-org_b").set_value("Bolt *Ltd*").run()
     run.selectbox(key="org-directory-customer-org_b").set_value("cus_b").run()
-    assert "Becomes billable to cus_b: 2 events, 300 credits ($0.012)." in texts(run)
+    assert "Becomes billable to cus_b: 2 events, 300 credits ($0.01)." in texts(run)
     assert customers()["b1"] is None
     save = run.button(key="org-directory-save")
     assert save.label == "Save and move 2 events"
@@ -152,7 +152,7 @@ def test_a_customer_stripe_does_not_know_is_warned_of_and_none_is_a_choice():
     run = editing(opened(), "org_b")
     assert run.selectbox(key="org-directory-customer-org_b").value == "cus_b"
     run.selectbox(key="org-directory-customer-org_b").set_value("").run()
-    assert "Removed from cus_b: 2 events, 300 credits ($0.012)." in texts(run)
+    assert "Removed from cus_b: 2 events, 300 credits ($0.01)." in texts(run)
     run.button(key="org-directory-save").click().run()
     assert customers()["b1"] is None
     run.file_uploader[0].upload("map.csv", b"organization_id,customer_id\norg_b,cus_x\n", "text/csv").run()
@@ -181,7 +181,9 @@ def test_a_change_that_somebody_overtook_is_not_made():
 def test_a_file_is_shown_before_it_is_applied():
     run = opened()
     run.file_uploader[0].upload("map.csv", FILE, "text/csv").run()
-    assert "2 new, 0 changed, 0 unchanged. The billed customer changes for 1 event, 150 credits ($0.006)." in texts(run)
+    assert "2 new, 0 changed, 0 unchanged. The billed customer changes for 1 event, 150 credits ($0.0060)." in texts(
+        run
+    )
     assert list(frame(run, "Warnings")["Customer"]) == ["none → cus_a", "none"]
     assert customers()["a1"] is None
     run.button(key="org-directory-apply").click().run()

@@ -207,7 +207,7 @@ def test_tiles_table_and_footer_show_the_same_figures_and_tie_out_with_usage_eve
     run = opened(more="1")
     shown = tiles(run)
     # 150 + 600 + 150, 150 + 150, 150
-    assert (shown["Credits"], shown["Amount"], shown["Events"]) == ("1,350", "$0.054", "6")
+    assert (shown["Credits"], shown["Amount"], shown["Events"]) == ("1,350", "$0.05", "6")
     assert (shown["Not yet in Stripe"], shown["Failed"]) == ("1,350", "300.00")
     assert (
         "**All 4 rows matching this filter:** AI tokens 600.00 + Compute 750.00 + Storage 0 = **1,350.00 credits**"

@@ -161,9 +161,9 @@ def test_the_stages_add_up_to_the_whole_ledger():
     shown = texts(opened())
     assert "**300 credits**" in shown
     assert "No events: sending, processed, confirmed, held, billed before." in shown
-    assert "2 events · $0.012" in shown
+    assert "2 events · $0.01" in shown
     assert "**600 credits**" in shown
-    assert "5 events · $0.024" in shown
+    assert "5 events · $0.02" in shown
     assert "✓ equals the whole ledger" in shown
 
 
@@ -326,10 +326,10 @@ def test_held_events_are_a_group_with_advice_an_example_and_a_link():
     run = opened()
     shown = texts(run)
     assert "**On hold**" in shown
-    assert "**$0.012** · 2 events · 1 customer · 300 credits" in shown
+    assert "**$0.01** · 2 events · 1 customer · 300 credits" in shown
     assert "on hold by tester: contract under review" in shown
     assert ("Show 2 events", "period=All+time&cause=on_hold") in linked(run)
-    assert ("Show 2 events", "period=All+time&held=true") in linked(run)
+    assert ("Show events", "period=All+time&held=true") in linked(run)
     assert "sync-release-on_hold" in keys(run)
 
 
@@ -395,7 +395,7 @@ def test_a_stage_leads_to_its_events_without_held_ones_of_the_same_status():
     wiring.service()._ledger.book(
         events_table([usage_row(id="b1", timestamp=ago(2), customer_id="cus_b")]), run_id="more"
     )
-    assert ("Show 1 event", "period=All+time&status=pending&held=false") in linked(opened())
+    assert ("Show events", "period=All+time&status=pending&held=false") in linked(opened())
 
 
 def test_what_an_earlier_system_billed_is_a_stage_of_its_own():
@@ -412,12 +412,12 @@ def test_a_release_shows_first_what_it_would_touch_and_then_does_exactly_that():
     hold()
     run = opened()
     run.button(key="sync-release-on_hold").click().run()
-    assert "This affects 2 events, 300 credits ($0.012)." in texts(run)
+    assert "This affects 2 events, 300 credits ($0.01)." in texts(run)
     assert on_hold() == 2
     confirm = run.button(key="sync-decide")
-    assert confirm.label.replace("\\", "") == "Release 2 events: 300 credits ($0.012)"
+    assert confirm.label.replace("\\", "") == "Release 2 events: 300 credits ($0.01)"
     confirm.click().run()
-    assert "2 events are released: 300 credits ($0.012)." in texts(run)
+    assert "2 events are released: 300 credits ($0.01)." in texts(run)
     assert on_hold() == 0
     assert "sync-release-on_hold" not in keys(run)
 
@@ -440,7 +440,7 @@ def test_a_hold_needs_a_customer_and_a_reason():
     assert run.button(key="sync-decide").disabled
     run.text_input(key="sync-reason").set_value("contract under review").run()
     run.button(key="sync-decide").click().run()
-    assert "2 events are on hold: 300 credits ($0.012)." in texts(run)
+    assert "2 events are on hold: 300 credits ($0.01)." in texts(run)
     assert on_hold() == 2
 
 
@@ -452,7 +452,7 @@ def test_a_decision_about_some_customers_touches_theirs_only():
     run = opened()
     run.button(key="sync-release-on_hold").click().run()
     run.text_input(key="sync-only-customers").set_value("cus_b, ").run()
-    assert "This affects 1 event, 150 credits ($0.006)." in texts(run)
+    assert "This affects 1 event, 150 credits ($0.0060)." in texts(run)
     run.button(key="sync-decide").click().run()
     assert on_hold() == 2
 

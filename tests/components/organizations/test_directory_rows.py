@@ -27,7 +27,7 @@ def step(old=None, new=None, moved=TWELVE, **names):
 def test_what_is_at_stake_is_a_sentence():
     assert unbilled_text([FINE]) == texts.ALL_ASSIGNED
     assert unbilled_text([OPEN, FINE]) == (
-        "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.0494) unbilled."
+        "1 organization has unsent events with no customer assigned: 12 events, 1,234.5 credits ($0.05) unbilled."
     )
     assert unbilled_text([OPEN, OPEN]).startswith(
         "2 organizations have unsent events with no customer assigned: 24 events"
@@ -52,7 +52,7 @@ def test_organizations_as_a_table():
         "Named by its traces": ["cus_1, cus_2", "none"],
         "Unbilled events": ["12", "0"],
         "Unbilled credits": ["1,234.5", "0"],
-        "Unbilled amount": ["$0.0494", "$0"],
+        "Unbilled amount": ["$0.05", "$0"],
     }
 
 
@@ -60,9 +60,9 @@ def test_organizations_as_a_table():
     ("one", "says"),
     [
         (step(becomes="Acme"), texts.SAME_CUSTOMER),
-        (step(None, "cus_m"), "Becomes billable to cus_m: 12 events, 1,234.5 credits ($0.0494)."),
-        (step("cus_m", "cus_n"), "Moves from cus_m to cus_n: 12 events, 1,234.5 credits ($0.0494)."),
-        (step("cus_m", None), f"Removed from cus_m: 12 events, 1,234.5 credits ($0.0494). {texts.WITHOUT_DEFAULT}"),
+        (step(None, "cus_m"), "Becomes billable to cus_m: 12 events, 1,234.5 credits ($0.05)."),
+        (step("cus_m", "cus_n"), "Moves from cus_m to cus_n: 12 events, 1,234.5 credits ($0.05)."),
+        (step("cus_m", None), f"Removed from cus_m: 12 events, 1,234.5 credits ($0.05). {texts.WITHOUT_DEFAULT}"),
         (step(None, "cus_m", MovedEvents()), texts.FROM_NOW_ON),
     ],
 )
@@ -74,13 +74,13 @@ def test_a_file_in_a_sentence_and_line_by_line():
     changed = step("cus_m", "cus_n", was="Acme", becomes="Acme")
     preview = DirectoryPreview((step(None, "cus_m", becomes="Acme"), changed), 3, "import")
     assert import_text(preview) == (
-        "1 new, 1 changed, 3 unchanged. The billed customer changes for 24 events, 2,469 credits ($0.0988)."
+        "1 new, 1 changed, 3 unchanged. The billed customer changes for 24 events, 2,469 credits ($0.10)."
     )
     assert import_text(DirectoryPreview((), 3, "import")) == "0 new, 0 changed, 3 unchanged. No unsent events move."
     rows = step_rows(preview.steps)
     assert rows["Name"] == ["none → Acme", "Acme"]
     assert rows["Customer"] == ["none → cus_m", "cus_m → cus_n"]
-    assert (rows["Credits"], rows["Amount"], rows["Warnings"]) == (["1,234.5"] * 2, ["$0.0494"] * 2, ["Look."] * 2)
+    assert (rows["Credits"], rows["Amount"], rows["Warnings"]) == (["1,234.5"] * 2, ["$0.05"] * 2, ["Look."] * 2)
 
 
 def test_bad_rows_are_named():

@@ -58,7 +58,7 @@ NEW_PRICE = limit("5", None, plan=None)
 
 def test_a_share_is_told_with_what_lies_beyond_the_plan():
     assert share_text(limit("1224")) == "1,224 of 1,000 credits used: 122.4 %, 224 over the plan"
-    assert share_text(limit("999.999999")) == "999.999999 of 1,000 credits used: 99.99 %"
+    assert share_text(limit("999.999999")) == "999.99 of 1,000 credits used: 99.99 %"
     assert share_text(NEW_PRICE) == "5 credits used of unknown included"
     assert share_text(limit("5", 0)) == "5 of 0 credits used, 5 over the plan"
     assert share_text(ENDED).startswith("There is no live subscription")

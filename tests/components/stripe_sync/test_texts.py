@@ -38,9 +38,9 @@ TWO = Amounts(2, Decimal("1234.5"), Decimal("0.04938"))
 
 def test_credits_have_two_decimals_at_most_and_come_with_their_money():
     assert credits_and_money(Decimal("1234.567891"), Decimal("12.3")) == "1,234.57 credits ($12.30)"
-    assert credits_and_money(1, Decimal("0.00004")) == "1 credit ($0.00004)"
-    assert credits_and_money(-300, Decimal("-0.012")) == "−300 credits (−$0.012)"
-    assert amounts_text(TWO) == "2 events, 1,234.5 credits ($0.0494)"
+    assert credits_and_money(1, Decimal("0.00004")) == "1 credit (<$0.0001)"
+    assert credits_and_money(-300, Decimal("-0.012")) == "−300 credits (−$0.01)"
+    assert amounts_text(TWO) == "2 events, 1,234.5 credits ($0.05)"
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ def test_the_last_push_in_words(last, is_pushing, said):
 
 def test_a_decision_tells_what_it_did_and_what_had_moved_on_by_then():
     preview = DecisionPreview(Action.RETRY, TWO, ("a", "b"))
-    assert decision_button(Action.RETRY, TWO) == "Retry 2 events: 1,234.5 credits ($0.0494)"
+    assert decision_button(Action.RETRY, TWO) == "Retry 2 events: 1,234.5 credits ($0.05)"
     assert decision_button(Action.RETRY, TWO, ONE) == "Retry 2 events: 1,000 credits ($0.04)"
     assert decision_text(preview, 2) == "2 events are pending again."
     assert decision_text(preview, 1) == (
         "1 event is pending again. 1 event had changed since the preview and stays as it is."
     )
-    assert decision_text(replace(preview, action=Action.HOLD), 2) == "2 events are on hold: 1,234.5 credits ($0.0494)."
+    assert decision_text(replace(preview, action=Action.HOLD), 2) == "2 events are on hold: 1,234.5 credits ($0.05)."
 
 
 def test_the_outlook_of_a_retry_says_what_is_sent_what_waits_and_what_is_held_again():
     outlook = RetryOutlook(ONE, Amounts(), {"too_old": TWO})
     assert outlook_text(outlook) == (
         "The next push would send 1 of these events: 1,000 credits ($0.04). "
-        "2 events with 1,234.5 credits ($0.0494) would be held again: Older than 35 days."
+        "2 events with 1,234.5 credits ($0.05) would be held again: Older than 35 days."
     )
     nothing = RetryOutlook(Amounts(), ONE, {})
     assert outlook_text(nothing) == (
