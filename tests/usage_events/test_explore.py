@@ -337,8 +337,16 @@ def test_the_largest_groups_and_the_rest_make_the_whole_now_and_before(services,
         assert list(dict.fromkeys(row.values for row in found.rows if row.others is None)) == groups[: int(top)]
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("who", [EVERYONE, ACME, NOBODY], ids=lambda who: who.name)
+@pytest.mark.parametrize(
+    ("window", "who"),
+    [
+        *((window, EVERYONE) for window in WINDOWS),
+        ("everything", ACME),
+        ("across a close", ACME),
+        ("everything", NOBODY),
+    ],
+    ids=lambda one: one if isinstance(one, str) else one.name,
+)
 @pytest.mark.parametrize("ledger", ["empty", "lived in"])
 def test_whoever_asks_of_any_window_gets_sums_of_their_own_events(services, ledger, who, window):
     checked(services[ledger], (Dimension.MODEL, Dimension.ORGANIZATION), Metric.COST_USD, who, None, **WINDOWS[window])
