@@ -24,15 +24,22 @@ TURN = "user-menu.turn"
 """Session state: a number that gives the user menu a new identity, closed, once a button of it was pressed."""
 
 
-def frame(reader: Principal | None, page: Page) -> None:
-    """Set what surrounds a page: the browser's tab, whether the sidebar is open, and the ⋮ menu."""
+def frame(reader: Principal | None) -> None:
+    """Set the browser's icon, whether the sidebar is open, and the ⋮ menu.
+
+    Before the navigation: it would have the browser fetch the page's icon from another host.
+    """
     st.set_page_config(
-        page_title=PRODUCT if reader is None else f"{page.title} · {PRODUCT}",
-        page_icon="🧾",  # a Material icon would be fetched from another host
+        page_icon="🧾",
         layout="wide",
         initial_sidebar_state="collapsed" if reader is None else "auto",
         menu_items={"About": ABOUT},  # an entry of our own brings the menu, and with it the choice of a theme
     )
+
+
+def name_tab(reader: Principal | None, page: Page) -> None:
+    """Set the title of the browser's tab."""
+    st.set_page_config(page_title=PRODUCT if reader is None else f"{page.title} · {PRODUCT}")
 
 
 def sidebar(principal: Principal, pages: Mapping[Destination, Page]) -> None:

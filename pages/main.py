@@ -12,10 +12,12 @@ from components import shell
 from components.shared import sign_in
 from components.shared.navigation import DESTINATIONS, USAGE_EVENTS
 
+reader = sign_in.signed_in()
+shell.frame(reader)
 # The same pages for everybody: an address then means the same before and after signing in.
 pages = {one: st.Page(one.file, title=one.title, icon=one.icon, default=one is USAGE_EVENTS) for one in DESTINATIONS}
 page = st.navigation(list(pages.values()), position="hidden")
-shell.frame(sign_in.signed_in(), page)
+shell.name_tab(reader, page)
 principal = sign_in.enter()
 shell.sidebar(principal, pages)
 page.run()

@@ -248,10 +248,17 @@ def test_analysts_are_offered_usage_events_and_nothing_else():
 def test_only_admins_are_offered_imports():
     finance, admin = opened("finance", view="import"), opened("admin", view="import")
     assert not finance.tabs
+    assert "You need the admin role to import." in texts(finance)
     assert len(box(finance, "Data set").options) == 6
     assert not finance.file_uploader
     assert [tab.label for tab in admin.tabs] == ["Export", "Import"]
     assert admin.file_uploader
+
+
+def test_a_part_that_nobody_offers_is_named_and_the_export_shown():
+    run = opened("admin", view="months!")
+    assert "view: 'months!' is not accepted" in texts(run)
+    assert box(run, "Data set")
 
 
 def test_an_admin_limited_to_organizations_is_told_that_imports_are_not_for_them(monkeypatch):

@@ -39,7 +39,8 @@ def tabs(monkeypatch):
     set_page_config = st.set_page_config
 
     def configure(**config):
-        told.append(config["page_title"])
+        if "page_title" in config:
+            told.append(config["page_title"])
         set_page_config(**config)
 
     monkeypatch.setattr(st, "set_page_config", configure)
