@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,9 +11,11 @@ from starlette.responses import JSONResponse, Response
 from billing_core.access import Principal
 from billing_core.errors import BadParameter
 from billing_core.types import GetUsageEventsParams
-from billing_core.usage_events.explore_model import ExploreQuestion
 from billing_core.web import wiring
 from billing_core.web.signed_in import NO_STORE, guarded, query_of, refusal
+
+if TYPE_CHECKING:
+    from billing_core.usage_events.explore_model import ExploreQuestion
 
 REPEATABLE = frozenset(
     {"customer", "organization", "user", "chatflow", "model", "environment", "status", "cause", "without"}
@@ -47,6 +49,8 @@ def parse_explore(query: Mapping[str, list[str]]) -> tuple[GetUsageEventsParams,
 
     Raises BadParameter: naming the parameter.
     """
+    from billing_core.usage_events.explore_model import ExploreQuestion  # it brings NumPy; the sign-in form comes first
+
     for name in query:
         if name in PAGED:
             raise BadParameter(name, query[name], f"no such parameter, but a filter or one of {', '.join(EXPLORED)}")
