@@ -50,7 +50,7 @@ class Sort:
 
 
 SORTS: Mapping[str, Sort] = {
-    "urgency": Sort("Runs out first", lambda limit, now, _: limit.urgency(now)),
+    "urgency": Sort("Runs out first", lambda limit, now, _: _runs_out(limit, now)),
     "share": Sort("Share used", lambda limit, _, __: limit.percent_used),
     "used": Sort("Credits used", lambda limit, _, __: limit.used),
     "end": Sort("Period end", lambda limit, _, __: limit.period_end, descending=False),
@@ -60,6 +60,12 @@ SORTS: Mapping[str, Sort] = {
 """Name in the URL → order."""
 
 DEFAULT_SORT = "urgency"
+
+
+def _runs_out(limit: Limit, now: datetime) -> tuple[bool, Decimal] | None:
+    """What is used up already comes before what will be."""
+    urgency, used = limit.urgency(now), limit.percent_used
+    return None if urgency is None else (used is not None and used >= 100, urgency)
 
 
 def arranged(

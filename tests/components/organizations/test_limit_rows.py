@@ -147,6 +147,9 @@ def test_who_runs_out_first_stands_first_and_unknown_ones_last():
     rows = (limit("10", customer="cus_1"), UNREAD, limit("2000", customer="cus_2"), limit("900", customer="cus_3"))
     assert ids(*rows) == ["cus_2", "cus_3", "cus_1", "cus_a"]
     assert ids(*rows, sort="end")[-1] == "cus_a"
+    early = replace(limit("950", customer="cus_4"), period_start=NOW - timedelta(days=3))  # a pace of 950 %
+    assert ids(*rows, early)[:3] == ["cus_2", "cus_4", "cus_3"]
+    assert ids(limit("1001", customer="cus_5"), early) == ["cus_5", "cus_4"]
     assert ids(*rows, sort="customer") == ["cus_1", "cus_2", "cus_3", "cus_a"]
 
 
