@@ -17,6 +17,7 @@ from components.shared import after_paint, sign_in
 from components.shared.data_grid import paging as paging_row
 from components.shared.layout import wide
 from components.shared.saved_views import open_start_view
+from components.usage_events.cards import GRID, STRIP, draw_cards
 from components.usage_events.chart_panel import chart_strip
 from components.usage_events.details import requested_event, show_event
 from components.usage_events.errors import stop_on_error
@@ -56,7 +57,7 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         with toolbar:
             csv_link(shown)
         active_filters(filters, pin.at, zone, names)
-        strip = st.container(key="usage-strip")
+        strip = st.container(key=STRIP)
         is_painted = after_paint.PAINTED in st.session_state
         if not is_painted:  # keeps their room free
             draw_strip(strip, service, shown)
@@ -64,12 +65,15 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         order = paging()
         response = service.get_usage_events(ask(order), principal)
         if response.pagination.total_items == 0:
+            strip.empty()
             nothing_found()
         else:
             if not response.events:  # behind the last page
                 URL.change(page=1)
                 response = service.get_usage_events(ask(replace(order, page=1)), principal)
-            event_grid(response, zone)
+            with st.container(key=GRID):
+                event_grid(response, zone)
+            draw_cards(response.events, zone)
             paging_row(URL, response.pagination.total_items, order.limit, "event", key="paging")
             footer(response)
             if is_painted:

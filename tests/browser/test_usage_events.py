@@ -137,8 +137,23 @@ def test_a_desktop_shows_the_columns_of_an_analyst_without_scrolling_sideways(
     assert scroller.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
     tops = [page.locator(f".st-key-{key}").bounding_box()["y"] for key in ("usage-strip", "toolbar")]
     assert tops[1] < tops[0] < grid(page).bounding_box()["y"]
+    expect(page.locator(".usage-card").first).to_be_hidden()
     buttons = page.locator(".st-key-toolbar").get_by_role("button")
     assert len({round(one.bounding_box()["y"]) for one in buttons.all() if one.is_visible()}) <= 2  # of one line
+    page.close()
+
+
+def test_a_phone_shows_rows_as_cards_that_lead_to_their_explanation(signed_in: BrowserContext, dashboard: Server):
+    page = signed_in.new_page()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{dashboard.url}/?rows=5")
+    card = page.get_by_role("link", name="150.00 credits").first
+    expect(card).to_be_visible()
+    expect(card).to_contain_text("$0.0060")
+    expect(grid(page)).to_be_hidden()
+    card.click()
+    expect(page.get_by_role("dialog").get_by_text("100 + 50 + 0 = 150 credits")).to_be_visible()
+    assert "rows=5" in page.url
     page.close()
 
 

@@ -40,10 +40,10 @@ def wait_for_first_cell(page: Page, column: int, text: str, *, part: bool = Fals
     settle(page)
 
 
-def _click(page: Page, column: int, y: int) -> None:
+def _click(page: Page, column: int, y: int, part: float = 1 / 3) -> None:
     grid(page).scroll_into_view_if_needed()
     scale = grid(page).bounding_box()["width"] / sum(WIDTHS)
-    x = (sum(WIDTHS[:column]) + WIDTHS[column] / 3) * max(1.0, scale)
+    x = (sum(WIDTHS[:column]) + WIDTHS[column] * part) * max(1.0, scale)
     grid(page).click(position={"x": x, "y": y})
 
 
@@ -52,7 +52,7 @@ def click_header(page: Page, column: int) -> None:
 
 
 def open_details(page: Page, row: int) -> None:
-    _click(page, 1, FIRST_ROW_PIXELS + row * ROW_PIXELS)
+    _click(page, 1, FIRST_ROW_PIXELS + row * ROW_PIXELS, part=1 / 2)
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
