@@ -28,3 +28,7 @@ NOT_ADDITIVE = {
 """Why the groups of a metric do not add up to its total."""
 CAUSE = "Why events are not in Stripe, as Stripe Sync names it."
 HELD = "Whether a rule or a person keeps events back from Stripe."
+WHAT_WAS_USED = "What was used"
+WHAT_IT_COSTS = "What it costs"
+WHERE_IT_IS = "Where it is"
+EVERY_STEP = "Every step and the raw form"

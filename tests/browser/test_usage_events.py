@@ -152,7 +152,7 @@ def test_a_phone_shows_rows_as_cards_that_lead_to_their_explanation(signed_in: B
     expect(card).to_contain_text("$0.0060")
     expect(grid(page)).to_be_hidden()
     card.click()
-    expect(page.get_by_role("dialog").get_by_text("100 + 50 + 0 = 150 credits")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_text("100 + 50 + 0 = 150 credits").first).to_be_visible()
     assert "rows=5" in page.url
     page.close()
 
@@ -254,11 +254,12 @@ def test_a_bar_of_a_day_shows_that_day(analyst: Page):
 def test_details_open_from_the_row_and_from_the_address_and_close_again(analyst: Page):
     open_details(analyst, 1)
     drawer = analyst.get_by_role("dialog")
-    expect(drawer.get_by_text("gpt-5, input: 600 × 100 ÷ 1,000 = 60")).to_be_visible()
-    expect(drawer.get_by_text("100 + 100 + 0 = 200 credits")).to_be_visible()
+    expect(drawer.get_by_text("gpt-5, input: 600 × 100 ÷ 1,000 = 60").first).to_be_visible()
+    expect(drawer.get_by_text("100 + 100 + 0 = 200 credits").first).to_be_visible()
+    assert 560 <= drawer.bounding_box()["width"] <= 720
     wait_for_address(analyst, {"event": ["e02"]})
     analyst.reload()
-    expect(drawer.get_by_text("100 + 100 + 0 = 200 credits")).to_be_visible()
+    expect(drawer.get_by_text("100 + 100 + 0 = 200 credits").first).to_be_visible()
     analyst.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
     analyst.wait_for_url(lambda url: "event=" not in url)

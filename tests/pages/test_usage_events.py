@@ -446,6 +446,23 @@ def test_a_link_to_an_event_opens_its_passport_with_the_arithmetic():
     assert any(link.proto.url.endswith("/traces/a1") for link in run.get("link_button"))
 
 
+def test_the_drawer_reads_from_what_was_used_over_what_it_costs_to_where_it_is():
+    book([usage_row(id="a1", timestamp=ago(1), user_id="frances.fischer@analytics.tyrell.example")])
+    run = opened(event="a1")
+    heads = [element.value for element in run.subheader]
+    assert heads == ["What was used", "What it costs", "Where it is"]
+    assert run.markdown[[one.value.startswith("### 150") for one in run.markdown].index(True)].value == (
+        r"### 150\.00 credits · \$0\.0060"
+    )
+    shown = [element.value for element in run.text]
+    assert "frances.fischer@analytics.tyrell.example" in shown
+    assert "1,000 (600 in, 400 out)" in shown
+    assert any("100 + 50 + 0 = 150 credits" in text for text in shown)
+    assert "Pending. Not sent to Stripe yet." in shown
+    (raw,) = [fold for fold in run.expander if fold.label == "Every step and the raw form"]
+    assert len(raw.code) > 5
+
+
 def test_a_passport_explains_its_flags_and_its_error():
     book([usage_row(id="a1", timestamp=ago(1), customer_id=None)])
     run = opened(event="a1")
