@@ -42,8 +42,9 @@ def wait_for_first_cell(page: Page, column: int, text: str, *, part: bool = Fals
 
 def _click(page: Page, column: int, y: int, part: float = 1 / 3) -> None:
     grid(page).scroll_into_view_if_needed()
-    scale = grid(page).bounding_box()["width"] / sum(WIDTHS)
-    x = (sum(WIDTHS[:column]) + WIDTHS[column] * part) * max(1.0, scale)
+    pinned, *others = WIDTHS  # a pinned column stays as wide as it is, the others share the rest
+    scale = max(1.0, (grid(page).bounding_box()["width"] - pinned) / sum(others))
+    x = pinned + (sum(others[: column - 1]) + others[column - 1] * part) * scale if column else pinned * part
     grid(page).click(position={"x": x, "y": y})
 
 
