@@ -96,6 +96,7 @@ MORE_OF_ALL = "More figures, comparison and top movers"
 SHOW_EVENTS = "Show events"
 SHOW_CUSTOMERS = "Show all"
 SHOW_PLANS = "Read plans"
+AT_RISK = "Customers at risk"
 AT_RISK_NOTE = (
     "Customers that have used at least {threshold} % of the credits their plan includes in its current period."
 )

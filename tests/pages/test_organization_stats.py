@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from billing_core.access import Principal, Role
 from billing_core.errors import WarehouseError
 from billing_core.organizations.directory import Directory
+from billing_core.organizations.limits_service import LimitsService
 from billing_core.organizations.service import OrganizationService
 from billing_core.runtime import clock
 from billing_core.service import BillingService
@@ -305,6 +306,18 @@ def test_customers_at_risk_are_unknown_until_plans_were_read():
     run = opened()
     assert tiles(run)["Customers at risk"] == "unknown"
     assert links(run)["Read plans"] == "view=Plans+and+limits"
+
+
+def test_limits_that_cannot_be_read_leave_the_other_figures_alone(monkeypatch):
+    def fail(*_):
+        raise WarehouseError("the limits are unreadable")
+
+    book(usage())
+    replace_method(monkeypatch, LimitsService, "read", fail)
+    run = opened()
+    assert tiles(run)["Customers at risk"] == "unknown"
+    assert tiles(run)["Amount"] == "$0.05"
+    assert not run.error
 
 
 def test_credits_not_yet_in_stripe_lead_to_exactly_those_events():
