@@ -14,7 +14,7 @@ FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/comp
   tests/month_close/test_rules.py tests/cli/test_stripe.py tests/pages/test_audit_log.py
 COVERED_PERCENT := 94
 
-.PHONY: run help test test-fast focus-validator test-dates coverage check lock bench clean
+.PHONY: run help test test-fast focus-validator test-dates coverage check lock bench pictures clean
 
 run: $(VENV)/.run ## the dashboard; ARGS="--server.port 8080" goes to Streamlit
 	$(BIN)/streamlit run app.py $(ARGS)
@@ -56,6 +56,10 @@ check: $(VENV)/.test ## style and types
 
 bench: $(VENV)/.test ## the figures of docs/benchmarks.md
 	$(BIN)/python -m billing_core bench
+
+pictures: $(VENV)/.test ## the pictures of README and docs, from demo data
+	@sh tests/ensure_chromium.sh
+	$(BIN)/python -m docs.pictures
 
 lock: $(VENV)/.test ## both lock files from requirements*.in
 	$(LOCK) requirements.in -o requirements.txt

@@ -73,6 +73,6 @@ with quiet():
     is_running = title_row("Organization Stats", service, principal, "organization_stats", URL)
     pin = current_pin(service)
     if pin.as_of == 0:
-        nothing_yet(is_running=is_running)
+        nothing_yet(service, is_running=is_running)
     else:
         show(service, principal, URL.current(), pin)

@@ -123,7 +123,7 @@ with stop_on_error():
     zone = service.settings.zone
     pin = current_pin(service, zone)
     if pin.as_of == 0:
-        nothing_yet(is_running=is_running)
+        nothing_yet(service, is_running=is_running)
         st.stop()
     URL.told()
     view = view_switch()

@@ -30,6 +30,9 @@ AWAITED = "usage.awaited-pull"
 REFRESH_SECONDS = 1.0
 """Between two looks at a running pull."""
 
+FIRST_PULL_SECONDS = 2.0
+"""Between two looks whether a first pull has begun."""
+
 
 def stamp(last_success: PullRun | None, now: datetime, zone: ZoneInfo) -> str:
     """How current the page is: `Langfuse read 3 min ago, up to 14:05 UTC`, in the reporting timezone."""
@@ -151,9 +154,18 @@ def unpin_after_refresh() -> None:
         unpin()
 
 
-def nothing_yet(*, is_running: bool) -> None:
-    """Draw the notice that the ledger holds no event at all."""
+def nothing_yet(service: BillingService, *, is_running: bool) -> None:
+    """Draw the notice that the ledger holds no event at all; the page follows when a first pull begins."""
     if is_running:
         st.info(texts.NO_EVENTS_YET, icon=":material/inbox:")
         return
     st.info(texts.NO_EVENTS_REFRESH, icon=":material/inbox:")
+    st.fragment(_await_first_pull, run_every=FIRST_PULL_SECONDS)(service)
+
+
+def _await_first_pull(service: BillingService) -> None:
+    """A pull by somebody else, by a command, or by the demo at its start."""
+    sign_in.guard()
+    state = wiring.pull_job().state
+    if (state is not None and state.is_running) or service.freshness().running or service.version():
+        st.rerun()

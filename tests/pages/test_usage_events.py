@@ -16,6 +16,7 @@ from billing_core.errors import WarehouseError
 from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.web import wiring
+from components.usage_events.texts import NO_EVENTS_REFRESH
 from tests.factories import events_table, ledger_at, model_usage, usage_row
 from tests.pages.opening import opened_at, signed_in
 from tests.stand_ins import replace_method
@@ -566,3 +567,10 @@ def test_guard_is_the_first_thing_the_page_and_everything_that_runs_on_its_own_d
     assert {function.name for function in alone} >= {"events_view", "chart_strip", "show_event"}
     for function in alone:
         assert first_call(function.body).removeprefix("principal = ") == "sign_in.guard()", function.name
+
+
+def test_an_empty_page_follows_when_a_first_pull_begins():
+    run = opened()
+    assert NO_EVENTS_REFRESH in [box.value for box in run.info]
+    book(month())
+    assert run.run().dataframe
