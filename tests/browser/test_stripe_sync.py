@@ -111,6 +111,16 @@ def reconcile(page: Page) -> None:
     settle(page)
 
 
+def unfold(page: Page, label: str) -> None:
+    """Open a fold and wait until it has grown: what moves below an open list closes it."""
+    page.get_by_text(label).click()
+    page.evaluate(
+        "() => Promise.allSettled(document.getAnimations()"
+        ".filter(one => one.effect.getTiming().iterations !== Infinity).map(one => one.finished))"
+    )
+    settle(page)
+
+
 def choose_first(page: Page, label: str) -> None:
     """Choose the first value of a list. Scrolling closes an open list, so that has to be over before the click."""
     box = page.get_by_role("combobox", name=label, exact=True)
@@ -139,7 +149,7 @@ def test_a_hold_and_its_release_go_through_dialogs_that_state_credits_and_money(
 ):
     page = opened(signed_in, dashboard)
     pending, held = events_in(page, "pending"), events_in(page, "held")
-    page.get_by_text("Hold back a customer's pending events").click()
+    unfold(page, "Hold back a customer's pending events")
     choose_first(page, "Customer")
     page.get_by_role("button", name="Hold…").click()
     dialog = page.get_by_role("dialog")
