@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from billing_core.rating.card import RateCardFile
     from billing_core.stripe.provider import StripeProvider
 
-DEMO_EVENTS = 20_000
 DEMO_DAYS = 60
 """Two months, so that every figure of the last 30 days has a period before to be compared with."""
 
@@ -37,7 +36,9 @@ def demo_sandbox(settings: Settings) -> Iterator[Settings]:
     path = settings.warehouse_path
     journal = path.with_name(path.name + ".demo-stripe")
     since = _first_start(path.with_name(path.name + ".demo-since"))
-    with SandboxProcess(events=DEMO_EVENTS, days=DEMO_DAYS, stripe_journal=journal, taken_over=since) as sandbox:
+    with SandboxProcess(
+        events=settings.demo_events, days=DEMO_DAYS, stripe_journal=journal, taken_over=since
+    ) as sandbox:
         yield connected(settings, sandbox.environment)
 
 

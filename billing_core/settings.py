@@ -108,6 +108,7 @@ class Settings(BaseModel):
     limit_thresholds: tuple[int, ...] = (75, 90, 100)
     anomaly_minimum_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] = Decimal(2)
     anomalies_per_day: Annotated[int, Field(ge=1, le=100)] = 5
+    demo_events: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
     seller_name: str = "Seller"

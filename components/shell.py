@@ -46,7 +46,7 @@ def sidebar(principal: Principal, pages: Mapping[Destination, Page]) -> None:
     """Draw the product's name, the pages that serve the reader's role under their sections, and the user menu."""
     with st.sidebar:
         with st.container(horizontal=True, vertical_alignment="center", key="product"):
-            st.markdown(f":primary[**{PRODUCT}**]", width="stretch")
+            st.markdown(f"**{PRODUCT}**", width="stretch")
             if wiring.gatekeeper().mode is Mode.DEMO:
                 st.badge("Demo", icon=":material/science:", color="orange")
             else:

@@ -44,7 +44,10 @@ def take(page: Page, url: str) -> None:
 
 def main() -> None:
     """Start a dashboard on demo data and take the pictures."""
-    with serving(DASHBOARD, {"BILLING_MODE": "demo"}) as server, sync_playwright() as playwright:
+    with (
+        serving(DASHBOARD, {"BILLING_MODE": "demo", "BILLING_DEMO_EVENTS": "20000"}) as server,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), server.url)
         browser.close()

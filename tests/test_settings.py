@@ -61,6 +61,7 @@ def test_a_publishable_key_is_refused_without_showing_it():
 def test_thresholds_are_whole_percents_in_order_each_once():
     assert load().limit_thresholds == (75, 90, 100)
     assert (load().anomaly_minimum_usd, load().anomalies_per_day) == (2, 5)
+    assert load().demo_events == 20_000
     assert load(BILLING_ANOMALY_MINIMUM_USD="0.50").anomaly_minimum_usd == Decimal("0.50")
     assert load(BILLING_LIMIT_THRESHOLDS="100, 50,100 ,1").limit_thresholds == (1, 50, 100)
 
@@ -119,6 +120,7 @@ def test_a_dot_env_file_is_read_and_the_process_wins(tmp_path):
         ({"BILLING_LIMIT_THRESHOLDS": "75,,90"}, "BILLING_LIMIT_THRESHOLDS: ''; expected whole percents"),
         ({"BILLING_ANOMALY_MINIMUM_USD": "-1"}, "BILLING_ANOMALY_MINIMUM_USD"),
         ({"BILLING_ANOMALIES_PER_DAY": "0"}, "BILLING_ANOMALIES_PER_DAY"),
+        ({"BILLING_DEMO_EVENTS": "0"}, "BILLING_DEMO_EVENTS"),
         ({"BILLING_LIMIT_THRESHOLDS": "0"}, "BILLING_LIMIT_THRESHOLDS: '0'.*from 1 to 1,000"),
         ({"BILLING_LIMIT_THRESHOLDS": "1001"}, "BILLING_LIMIT_THRESHOLDS: '1001'.*from 1 to 1,000"),
         ({"BILLING_LIMIT_THRESHOLDS": "87.5"}, "BILLING_LIMIT_THRESHOLDS: '87.5'.*whole percents"),
