@@ -79,7 +79,7 @@ def _headline(event: UsageEvent, zone: ZoneInfo) -> None:
         st.markdown(f"### {plain(figures)}", width="content")
         st.badge(mark.text, color=_BADGES[mark.word], help=mark.meaning)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(f"{moment(event.timestamp, zone)} {zone.key}", width="content")
+        st.caption(plain(f"{moment(event.timestamp, zone)} {zone.key} · {event.id}"), width="content")
         if event.trace_url:
             st.link_button("Open in Langfuse", event.trace_url, icon=":material/open_in_new:", type="tertiary")
 

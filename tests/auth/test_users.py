@@ -138,7 +138,7 @@ def test_an_unchanged_file_is_not_parsed_again(file):
         (accounts(ada=ADMIN.replace("admin", "boss")), "expected one of analyst, finance, admin"),
         (accounts(ada=ADMIN.replace("]", "], organizations: []")), "expected a list of ids, or no such line for all"),
         (accounts(ada=ADMIN.replace("]", "], organizations: ['']")), "organization: '' is not accepted"),
-        (accounts(ada=ADMIN, ADA=ADMIN), "account 'ada' stands twice"),
+        (accounts(ada=ADMIN, ADA=ADMIN), "account 'ada' is listed twice"),
     ],
 )
 def test_a_broken_file_is_one_line_that_names_file_and_fault_and_no_secret(file, text, fault):

@@ -50,7 +50,7 @@ def test_a_download_needs_a_session_and_a_role_that_may_see_it(files, path):
     assert files.get(path).status_code == 401
     refused = get(files, path, "analyst")
     assert refused.status_code == 403
-    assert "needs admin or finance" in refused.json()["error"]
+    assert "needs the admin or finance role" in refused.json()["error"]
 
 
 def test_problems_come_as_a_file_with_exact_figures(files):
