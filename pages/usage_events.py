@@ -17,6 +17,7 @@ from components.shared import after_paint, sign_in
 from components.shared.data_grid import paging as paging_row
 from components.shared.layout import wide
 from components.shared.saved_views import open_start_view
+from components.usage_events import texts
 from components.usage_events.cards import GRID, STRIP, draw_cards
 from components.usage_events.chart_panel import chart_strip
 from components.usage_events.details import requested_event, show_event
@@ -99,7 +100,7 @@ def draw_strip(place: DeltaGenerator, service: BillingService, params: GetUsageE
 
 def nothing_found() -> None:
     """Draw the notice that no event fits the filter."""
-    st.info("No usage events match this filter.", icon=":material/search_off:")
+    st.info(texts.NOTHING_FOUND, icon=":material/search_off:")
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 

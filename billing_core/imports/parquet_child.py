@@ -13,6 +13,7 @@ measured there, and written out in pieces that stay small.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -76,12 +77,13 @@ def main(path: str, rows: int) -> None:
                     cells = [_as_text(name, column) for name, column in zip(texts.names, piece.columns, strict=True)]
                     stream.write_batch(pa.record_batch(cells, schema=texts))
                     first += piece.num_rows
+        sys.stdout.flush()
     except Unusable as fault:
         _end(fault.row or first, fault.field, fault.reason)
     except MemoryError:
         _end(first, "file", TOO_LARGE)
-    except BrokenPipeError:
-        pass
+    except BrokenPipeError:  # what is left in the buffer has nobody to go to when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (pa.ArrowException, OSError, ValueError) as error:
         said = " ".join(str(error).split())[:120]
         if "bad_alloc" in said:  # the footer's reader wraps it

@@ -125,7 +125,7 @@ def explore_panel(service: BillingService, params: GetUsageEventsParams) -> None
         asked = question_of(URL.current(), params, service.settings.zone)
         found = service.explore(params, asked, principal)
         if not found.rows:
-            st.info(texts.NOTHING_TO_EXPLORE, icon=":material/search_off:")
+            st.info(texts.NOTHING_FOUND, icon=":material/search_off:")
             return
         _answer(found)
 

@@ -17,7 +17,7 @@ NO_EVENTS_REFRESH = (
     "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, or run `python -m billing_core "
     "pull` on the server."
 )
-NOTHING_TO_EXPLORE = "No usage event matches this filter."
+NOTHING_FOUND = "No usage events match this filter."
 EXPLORE_CLICK = "Click a bar or a point to see its events."
 EXPLORE_CSV_HELP = "These groups with exact figures."
 NOT_ADDITIVE = {

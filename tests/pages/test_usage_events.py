@@ -16,7 +16,7 @@ from billing_core.errors import WarehouseError
 from billing_core.runtime import clock
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.usage_events.texts import NO_EVENTS_REFRESH
+from components.usage_events.texts import NO_EVENTS_REFRESH, NOTHING_FOUND
 from tests.factories import events_table, ledger_at, model_usage, usage_row
 from tests.pages.opening import opened_at, signed_in
 from tests.stand_ins import replace_method
@@ -283,7 +283,7 @@ def test_a_custom_period_takes_both_days_whole():
 def test_values_that_nobody_has_stay_visible_and_find_nothing():
     book(month())
     run = opened(organization="org_gone")
-    assert [info.value for info in run.info] == ["No usage events match this filter."]
+    assert [info.value for info in run.info] == [NOTHING_FOUND]
     assert "Organization\\: org\\_gone" in [button.label for button in run.button]
 
 
