@@ -1,6 +1,5 @@
 """Texts of the Usage Events page."""
 
-WHERE_CREDITS_WENT = "Where the credits went"
 DAY_HINT = "Click a bar to see its day."
 BAR_HINT = "Click a bar to filter by it."
 NO_METADATA = "The trace has no metadata."
