@@ -220,6 +220,23 @@ _SAVED_VIEWS = (
     """,
 )
 
+_ALERTS = (
+    "ALTER TABLE webhook_attempts ADD COLUMN address VARCHAR",
+    """
+    CREATE TABLE alert_rules (
+        id VARCHAR, revision BIGINT, name VARCHAR, content VARCHAR, created_at TIMESTAMP, created_by VARCHAR,
+        changed_at TIMESTAMP, changed_by VARCHAR, muted_until TIMESTAMP, muted_by VARCHAR, mute_reason VARCHAR,
+        removed_at TIMESTAMP, removed_by VARCHAR
+    )
+    """,
+    """
+    CREATE TABLE alert_firings (
+        id VARCHAR, rule_id VARCHAR, revision BIGINT, subject VARCHAR, occasion VARCHAR, window_start TIMESTAMP,
+        window_end TIMESTAMP, fired_at TIMESTAMP, fired_by VARCHAR, content VARCHAR, addresses VARCHAR
+    )
+    """,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _STRIPE,
@@ -228,6 +245,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _SENT_ELSEWHERE,
     _POLICIES,
     _SAVED_VIEWS,
+    _ALERTS,
 )
 """Statements of each change; the first makes schema 1."""
 
