@@ -237,6 +237,25 @@ _ALERTS = (
     """,
 )
 
+_SETTLEMENTS = (
+    """
+    CREATE TABLE settlements (
+        id VARCHAR, kind VARCHAR, customer_id VARCHAR, month VARCHAR, timezone VARCHAR, state VARCHAR,
+        idempotency_key VARCHAR, credits DECIMAL(38,6), amount_usd DECIMAL(38,18), amount BIGINT, currency VARCHAR,
+        item_id VARCHAR, invoice_id VARCHAR, invoice_status VARCHAR, reason VARCHAR, actor VARCHAR, made_at TIMESTAMP,
+        unknown_since TIMESTAMP, answered_at TIMESTAMP, answer VARCHAR, request_id VARCHAR, checked_at TIMESTAMP,
+        taken_back_at TIMESTAMP, taken_back_by VARCHAR, taken_back_reason VARCHAR
+    )
+    """,
+    """
+    CREATE TABLE settlement_events (
+        settlement_id VARCHAR, event_id VARCHAR, customer_id VARCHAR, credits DECIMAL(18,6), amount_usd DECIMAL(38,18),
+        stamp TIMESTAMP, revision BIGINT, sync_status VARCHAR, sync_error VARCHAR, meter_event_identifier VARCHAR,
+        synced_at TIMESTAMP, held_cause VARCHAR, held_reason VARCHAR, held_by VARCHAR
+    )
+    """,
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST,
     _STRIPE,
@@ -246,6 +265,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _POLICIES,
     _SAVED_VIEWS,
     _ALERTS,
+    _SETTLEMENTS,
 )
 """Statements of each change; the first makes schema 1."""
 
