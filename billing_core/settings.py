@@ -17,13 +17,14 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from billing_core.errors import BadParameter, SettingsError
+from billing_core.runtime.notify_addresses import NotifyAddress, addresses_in
 from billing_core.values.hosts import Reach, Site, is_loopback, reach_of
 from billing_core.values.journal_accounts import JournalAccounts
 
@@ -111,6 +112,7 @@ class Settings(BaseModel):
     demo_events: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     webhook_url: SecretStr | None = None
     webhook_secret: SecretStr | None = None
+    notify_urls: SecretStr | None = None
     seller_name: str = "Seller"
     service_name: str = "AI credits"
     journal_accounts: str = ""
@@ -255,6 +257,18 @@ class Settings(BaseModel):
             raise ValueError("is http to another machine, where anybody on the way can read it; expected https://…")
         return value
 
+    @field_validator("notify_urls")
+    @classmethod
+    def _are_notify_addresses(cls, value: SecretStr | None) -> SecretStr | None:
+        for number, address in enumerate(() if value is None else addresses_in(value.get_secret_value()), start=1):
+            if not address.is_understood:
+                raise ValueError(
+                    f"address {number} is none that Apprise understands; expected addresses such as "
+                    "mailtos://user:password@example.com or slack://TokenA/TokenB/TokenC, separated by commas, see "
+                    "docs/alerts.md"
+                )
+        return value
+
     @field_validator("webhook_secret")
     @classmethod
     def _is_long_secret(cls, value: SecretStr | None) -> SecretStr | None:
@@ -272,6 +286,11 @@ class Settings(BaseModel):
         return ZoneInfo(self.timezone)
 
     @property
+    def notify_addresses(self) -> tuple[NotifyAddress, ...]:
+        """The addresses of BILLING_NOTIFY_URLS, each once."""
+        return () if self.notify_urls is None else addresses_in(self.notify_urls.get_secret_value())
+
+    @property
     def public_site(self) -> Site | None:
         """Scheme, host and port of BILLING_PUBLIC_URL; `None` if it is not set."""
         return None if self.public_url is None else Site.of_url(self.public_url)
@@ -282,6 +301,14 @@ class Settings(BaseModel):
         path = Path(self.warehouse_url.removeprefix("duckdb:///"))
         real = os.path.realpath(path)
         return path if real == os.path.normpath(path if path.is_absolute() else Path.cwd() / path) else Path(real)
+
+
+def page_link(settings: Settings, page: str, query: Mapping[str, Any]) -> str | None:
+    """The address of a page of the dashboard with URL parameters; `None` unless BILLING_PUBLIC_URL is set."""
+    if settings.public_url is None:
+        return None
+    asked = urlencode(query, doseq=True)
+    return f"{settings.public_url}/{page}{f'?{asked}' if asked else ''}"
 
 
 def signing_key(secret: str) -> bytes:

@@ -131,7 +131,8 @@ def _secrets() -> list[str]:
     except Exception:  # noqa: BLE001 - the fault itself may be theirs
         return [os.environ[name] for name in SECRET_VARIABLES if os.environ.get(name)]
     values = (getattr(settings, name) for name in Settings.model_fields)
-    return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    secrets = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+    return [*secrets, *(address.url for address in settings.notify_addresses)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,16 +1,16 @@
-"""Notices of reached usage limits, each unique, ensured in one transaction, and the log of their delivery."""
+"""Notices of reached usage limits, each unique, ensured in one transaction."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
+from billing_core.ledger.deliveries import FINAL, DeliveryOutcome, DeliveryTry, insert_try
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
 from billing_core.types import plain_decimal, utc_text
@@ -60,33 +60,8 @@ class Notice(Reached):
         return self.seen_at is None
 
 
-class DeliveryOutcome(StrEnum):
-    """How one try to deliver a notice ended."""
-
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    GIVEN_UP = "given_up"
-    COVERED = "covered"
-    """Not sent: a higher threshold was reached at the same look, and that notice is."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryTry:
-    """One try in a notice's delivery log. `status` is the receiver's HTTP status, `error` what was wrong.
-
-    `number` counts the tries from 1; 0 stands for a decision without one.
-    """
-
-    notice_id: str
-    number: int
-    at: datetime
-    outcome: DeliveryOutcome
-    status: int | None = None
-    error: str | None = None
-
-
 class NoticeStore:
-    """The notices and delivery log in the ledger, over an `Engine`."""
+    """The notices in the ledger, over an `Engine`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -111,7 +86,7 @@ class NoticeStore:
                 top = highest[one.customer_id, one.period_start, one.included]
                 if one.threshold < top:
                     text = f"covered by the notice of {top} %"
-                    _insert_try(writer, DeliveryTry(one.id, 0, now, DeliveryOutcome.COVERED, error=text))
+                    insert_try(writer, DeliveryTry(one.id, 0, now, DeliveryOutcome.COVERED, error=text))
         return fresh
 
     def mark_seen(self, ids: Sequence[str], *, actor: str, now: datetime) -> int:
@@ -133,27 +108,11 @@ class NoticeStore:
         """Notices marked as seen, newest period first; the first `limit` of them."""
         return self._read("seen_at IS NOT NULL", (), limit=limit)
 
-    def undelivered(self) -> list[Notice]:
-        """Notices still to be delivered to the webhook: never tried, or every try failed."""
-        over = [outcome.value for outcome in DeliveryOutcome if outcome is not DeliveryOutcome.FAILED]
-        return self._read(
-            "id NOT IN (SELECT notice_id FROM webhook_attempts WHERE outcome IN (SELECT unnest(?)))", (over,)
-        )
-
-    def tries(self, ids: Iterable[str]) -> dict[str, list[DeliveryTry]]:
-        """The delivery log of some notices, oldest try first."""
-        query = """SELECT notice_id, attempt, attempted_at, outcome, status, error FROM webhook_attempts
-                   WHERE notice_id IN (SELECT unnest(?)) ORDER BY attempted_at, attempt"""
-        found: dict[str, list[DeliveryTry]] = {}
-        for notice_id, number, at, outcome, status, error in self._engine.rows(query, [[*ids]]):
-            one = DeliveryTry(notice_id, number, at.replace(tzinfo=UTC), DeliveryOutcome(outcome), status, error)
-            found.setdefault(notice_id, []).append(one)
-        return found
-
-    def record(self, one: DeliveryTry) -> None:
-        """Append a try to the delivery log."""
-        with self._engine.transaction() as writer:
-            _insert_try(writer, one)
+    def undelivered(self, address: str | None = None) -> list[Notice]:
+        """Notices still to be delivered to an address: never tried, or every try failed."""
+        done = "address IS NOT DISTINCT FROM ? AND outcome IN (SELECT unnest(?)) OR outcome = ?"
+        query = f"id NOT IN (SELECT notice_id FROM webhook_attempts WHERE {done})"
+        return self._read(query, (address, list(FINAL), DeliveryOutcome.COVERED.value))
 
     def _read(self, condition: str, values: Sequence[Any], *, limit: int | None = None) -> list[Notice]:
         query = (
@@ -196,20 +155,6 @@ def _circumstances(one: Reached) -> dict[str, Any]:
         "period_start": utc_text(one.period_start),
         "period_end": utc_text(one.period_end),
     }
-
-
-def _insert_try(writer: Writer, one: DeliveryTry) -> None:
-    writer.insert(
-        "webhook_attempts",
-        {
-            "notice_id": one.notice_id,
-            "attempt": one.number,
-            "attempted_at": one.at,
-            "outcome": one.outcome.value,
-            "status": one.status,
-            "error": one.error,
-        },
-    )
 
 
 def _notice(row: tuple[Any, ...]) -> Notice:

@@ -1,17 +1,18 @@
-"""Rules for notices that a customer reached a threshold of its plan: when they are raised and when a webhook is tried
-again. Pure. Pure: who is told what, and when a webhook is tried again.
+"""Rules for notices that a customer reached a threshold of its plan: when they are raised, and when a receiver is tried
+again. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Reached
+from billing_core.ledger.deliveries import DeliveryOutcome, DeliveryTry
+from billing_core.ledger.notices import Reached
 from billing_core.organizations.limits import Limit, percent_of
 from billing_core.types import plain_decimal, utc_text
 
@@ -74,7 +75,7 @@ def facts_of(one: Reached, organization_name: str | None) -> dict[str, Any]:
 
 
 class DeliveryState(StrEnum):
-    """How far a notice got on its way to the webhook."""
+    """How far a message got on its way to a receiver."""
 
     DELIVERED = "delivered"
     WAITING = "waiting"
@@ -82,12 +83,12 @@ class DeliveryState(StrEnum):
     GIVEN_UP = "given_up"
     COVERED = "covered"
     NOT_SENT = "not_sent"
-    """No webhook is set."""
+    """No receiver is set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The delivery of a notice to the webhook: its last try, and when it may be tried again."""
+    """The delivery of a message: its last try, and when it may be tried again."""
 
     state: DeliveryState
     tries: int = 0
@@ -119,3 +120,37 @@ def delivery_of(raised_at: datetime, tries: Sequence[DeliveryTry], *, has_webhoo
     if tries:
         return Delivery(DeliveryState.FAILED, made, last, due_at(raised_at, tries))
     return Delivery(DeliveryState.WAITING if has_webhook else DeliveryState.NOT_SENT)
+
+
+_WORST_FIRST = (
+    DeliveryState.GIVEN_UP,
+    DeliveryState.FAILED,
+    DeliveryState.WAITING,
+    DeliveryState.COVERED,
+    DeliveryState.DELIVERED,
+    DeliveryState.NOT_SENT,
+)
+
+
+def delivery_to_all(raised_at: datetime, tries: Sequence[DeliveryTry], keys: Iterable[str | None]) -> Delivery:
+    """The delivery to several receivers as one: that of the receiver it is worst with; `NOT_SENT` without any."""
+    per_key = deliveries_of(raised_at, tries, keys)
+    if not per_key:
+        return delivery_of(raised_at, tries, has_webhook=False)
+    worst = min(per_key.values(), key=lambda one: _WORST_FIRST.index(one.state))
+    return replace(worst, tries=sum(one.tries for one in per_key.values()))
+
+
+def deliveries_of(
+    raised_at: datetime, tries: Sequence[DeliveryTry], keys: Iterable[str | None]
+) -> dict[str | None, Delivery]:
+    """The delivery to each receiver: those given, and those that were tried earlier."""
+    found = dict.fromkeys((*keys, *(one.address for one in tries if one.outcome is not DeliveryOutcome.COVERED)))
+    return {
+        key: delivery_of(
+            raised_at,
+            [one for one in tries if one.address == key or one.outcome is DeliveryOutcome.COVERED],
+            has_webhook=True,
+        )
+        for key in found
+    }

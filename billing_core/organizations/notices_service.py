@@ -13,21 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
+from billing_core.alerts.delivery import Delivered, Message
+from billing_core.alerts.outbox import Outbox
 from billing_core.errors import BillingError
 from billing_core.ledger.directory import DirectoryStore, names_in
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.notices import Notice, NoticeStore, Reached
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_csv import notices_csv
-from billing_core.organizations.notices import Delivery, delivery_of, facts_of, passed
-from billing_core.organizations.webhook import Delivered, Webhook, deliver
+from billing_core.organizations.notice_message import message_of
+from billing_core.organizations.notices import GIVE_UP_AFTER, Delivery, delivery_to_all, facts_of, passed
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import text_for_page
-from billing_core.runtime.locks import exclusive
-from billing_core.settings import Settings
+from billing_core.settings import Settings, page_link
 from billing_core.types import utc_text
 
 _log = logging.getLogger(__name__)
+
+LIMITS_VIEW = {"view": "Plans and limits"}
 
 SHOWN_SEEN = 100
 """Notices marked as seen that are listed, the newest."""
@@ -96,7 +99,7 @@ class NoticeService:
         self._settings = settings
         self._limits = limits
         self._clock = clock
-        self._pause = pause
+        self._outbox = Outbox(settings, ledger.engine, clock, pause=pause)
         self._books = NoticeStore(ledger.engine)
         self._directory = DirectoryStore(ledger.engine)
         self._problem: str | None = None
@@ -133,7 +136,7 @@ class NoticeService:
         """
         due = passed(self._limits(scope_of(system_principal(actor))), self._settings.limit_thresholds)
         raised = self._books.raise_new(due, actor=actor, now=self._clock())
-        return NoticeRun(len(raised), self._deliver())
+        return NoticeRun(len(raised), self._outbox.deliver(self._waiting))
 
     def check_limits_quietly(self, actor: str) -> NoticeRun:
         """Check limits on the occasion of other work, which must not fail with it: errors are logged and shown."""
@@ -149,21 +152,35 @@ class NoticeService:
             return looked
         return NoticeRun()
 
-    def _deliver(self) -> Delivered:
-        webhook = Webhook.from_settings(self._settings)
-        if webhook is None or not self._books.undelivered():
-            return Delivered()
-        path = self._settings.warehouse_path
-        with exclusive(path.with_name(path.name + ".webhook")):  # two processes would send everything twice
-            return deliver(self._books, webhook, self._names(), self._clock, pause=self._pause)
+    def _waiting(self, key: str | None) -> list[Message]:
+        """What still waits for a receiver; an address that is new does not get what is older than a day."""
+        notices = self._books.undelivered(key)
+        if key is not None and notices:
+            tries = self._outbox.log.tries([one.id for one in notices])
+            notices = [
+                one
+                for one in notices
+                if self._clock() - one.raised_at < GIVE_UP_AFTER
+                or any(made.address == key for made in tries.get(one.id, ()))
+            ]
+        names, link = self._names() if notices else {}, page_link(self._settings, "organization_stats", LIMITS_VIEW)
+        return [message_of(one, names.get(one.organization_id or ""), link) for one in notices]
 
     def _names(self) -> dict[str, str]:
         return names_in(self._directory.newest())
 
     def _with_delivery(self, notices: Sequence[Notice]) -> tuple[RaisedNotice, ...]:
-        tries = self._books.tries([notice.id for notice in notices])
-        has_webhook = self._settings.webhook_url is not None
+        tries = self._outbox.log.tries([notice.id for notice in notices])
+        keys = [receiver.key for receiver in self._outbox.receivers]
+        now = self._clock()
         return tuple(
-            RaisedNotice(notice, delivery_of(notice.raised_at, tries.get(notice.id, ()), has_webhook=has_webhook))
+            RaisedNotice(
+                notice,
+                delivery_to_all(
+                    notice.raised_at,
+                    tries.get(notice.id, ()),
+                    [key for key in keys if key is None or now - notice.raised_at < GIVE_UP_AFTER],
+                ),
+            )
             for notice in notices
         )

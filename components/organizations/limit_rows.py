@@ -177,7 +177,7 @@ def notice_rows(found: Sequence[RaisedNotice], names: Mapping[str, str], zone: Z
     rows = {
         **reached_rows(notices, names, zone),
         f"Raised ({zone.key})": [moment(one.raised_at, zone) for one in notices],
-        "Webhook": [delivery_text(one.delivery, zone) for one in found],
+        "Delivery": [delivery_text(one.delivery, zone) for one in found],
     }
     if any(not one.is_open for one in notices):
         rows[f"Seen ({zone.key})"] = [f"{one.seen_by}, {moment(one.seen_at, zone)}" for one in notices]

@@ -386,7 +386,7 @@ def runs_out_text(forecast: Forecast) -> str:
 
 
 def delivery_text(delivery: Delivery, zone: ZoneInfo) -> str:
-    """How far a notice got to the webhook, in a few words."""
+    """How far a notice got to its receivers, in a few words."""
     last = delivery.last
     why = "" if last is None or last.error is None else f": {last.error}"
     match delivery.state:
@@ -401,7 +401,7 @@ def delivery_text(delivery: Delivery, zone: ZoneInfo) -> str:
         case DeliveryState.WAITING:
             return "waiting to be sent"
         case DeliveryState.NOT_SENT:
-            return "no webhook is set"
+            return "no address is set"
 
 
 def _tries(delivery: Delivery) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.organizations.receiver import Receiver
+from tests.alerts.receiver import Receiver
 from tests.stripe_sync.push_world import World, at, use
 
 SECRET = "a-secret-of-enough-characters"
@@ -32,7 +32,7 @@ def world(tmp_path, stripe):
 @pytest.fixture
 def run(world, run_command, monkeypatch):
     """One command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr("billing_core.organizations.webhook.PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("billing_core.alerts.delivery.PAUSES_SECONDS", (0.0, 0.0))
 
     def command(*words, **environment):
         code, out, err = run_command({**world.environment, **environment}, *words)
@@ -110,3 +110,21 @@ def test_a_wrong_webhook_setting_is_exit_2_in_one_line(run):
     code, _, err = run("notices", BILLING_WEBHOOK_URL="https://example.test/in-the-address")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("error: BILLING_WEBHOOK_SECRET: missing")
+
+
+def test_every_address_gets_a_notice_once_and_one_that_refuses_is_named(run, receiver):
+    receiver.answers[:] = [500, 500, 500]
+    urls = {"BILLING_NOTIFY_URLS": receiver.url.replace("http:", "json:"), "BILLING_PUBLIC_URL": "https://b.example"}
+    code, out, err = run("notices", "--json", **urls)
+    assert (code, json.loads(out)["delivered"]) == (1, 0)
+    assert err.endswith(": json://127…: the receiver answered 500\n")
+    assert json.loads(out)["notices"][0]["delivery"]["state"] == "failed"
+    hook = {"BILLING_WEBHOOK_URL": receiver.url, "BILLING_WEBHOOK_SECRET": SECRET}
+    code, out, _ = run("notices", "--json", **hook)
+    assert (code, json.loads(out)["delivered"]) == (0, 1)
+    assert run("notices", "--json", **urls)[0] == 0
+    assert len(receiver.calls) == 4
+    told = json.loads(receiver.calls[0][1])
+    assert told["title"] == "org_a has used 90 % of its credits"
+    assert "9500.5 of 10,000 credits" in told["message"]
+    assert "https://b.example/organization_stats?view=Plans+and+limits" in told["message"]

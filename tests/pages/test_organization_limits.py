@@ -189,7 +189,7 @@ def test_open_notices_stand_first_and_are_marked_as_seen_by_name(connected):
     assert "No open notice." in texts(run)
     assert {one.notice.seen_by for one in limits().notices.due_notices(EVERYONE).seen} == {"admin"}
     (seen,) = notices(run)
-    assert list(seen["Webhook"]) == ["no webhook is set", "covered by the notice of 90 %"]
+    assert list(seen["Delivery"]) == ["no address is set", "covered by the notice of 90 %"]
 
 
 def test_what_went_wrong_with_raising_is_shown(connected, monkeypatch):

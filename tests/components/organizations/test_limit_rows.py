@@ -241,17 +241,17 @@ def test_a_notice_is_a_row_with_its_way_to_the_webhook():
         "Credits": "950.5 of 1,000",
         "Period ends (Europe/Berlin)": "2026-12-03 09:15:30",
         "Raised (Europe/Berlin)": "2026-11-18 09:15:30",
-        "Webhook": "delivered 2026-11-18 09:15:30",
+        "Delivery": "delivered 2026-11-18 09:15:30",
     }
     assert notice_rows([raised(seen=True)], ACME, BERLIN)["Seen (Europe/Berlin)"] == ["ada, 2026-11-18 09:15:30"]
-    assert "Webhook" not in reached_rows([raised().notice], ACME, BERLIN)
+    assert "Delivery" not in reached_rows([raised().notice], ACME, BERLIN)
 
 
 @pytest.mark.parametrize(
     ("one", "says"),
     [
         (raised(), "waiting to be sent"),
-        (raised(has_webhook=False), "no webhook is set"),
+        (raised(has_webhook=False), "no address is set"),
         (
             raised((1, NOW, DeliveryOutcome.FAILED, 500, "the receiver answered 500")),
             "failed after 1 try: the receiver answered 500; next try from 2026-11-18 09:20:30",

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from billing_core.ledger.notices import DeliveryOutcome, Notice
-from billing_core.organizations.webhook import Webhook, deliver, signature_of
+from billing_core.alerts.delivery import deliver
+from billing_core.alerts.webhook import Webhook, signature_of
+from billing_core.ledger.deliveries import DeliveryOutcome
+from billing_core.ledger.notices import Notice
+from billing_core.organizations.notice_message import message_of
 from billing_core.runtime import clock
 from billing_core.settings import signing_key
-from tests.organizations.receiver import Receiver
+from tests.alerts.receiver import Receiver
 
 SECRET = "a-secret-of-enough-characters"
 START, END = datetime(2026, 11, 3, 8, 15, 30, tzinfo=UTC), datetime(2026, 12, 3, 8, 15, 30, tzinfo=UTC)
@@ -64,7 +67,8 @@ class Go:
     def __call__(self, wait=timedelta()):
         self.now += wait
         webhook = Webhook(self.url, SECRET.encode(), timeout_seconds=self.timeout_seconds)
-        return deliver(self.log, webhook, {"org_a": "Acme Größe"}, lambda: self.now, pause=self.pauses.append)
+        waiting = [message_of(one, "Acme Größe", None) for one in self.log.undelivered()]
+        return deliver(self.log, webhook, waiting, lambda: self.now, pause=self.pauses.append)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Alerts: rules kept in the ledger, what they found, and how it reached people."""
