@@ -83,6 +83,15 @@ class Attribute(StrEnum):
     SESSION = "session"
     CHATFLOW = "chatflow"
     MODEL = "model"
+    ENVIRONMENT = "environment"
+
+
+class CreditType(StrEnum):
+    """What credits are charged for; a field of `Credits` each."""
+
+    AI_TOKENS = "ai_tokens"
+    COMPUTE = "compute"
+    STORAGE = "storage"
 
 
 def plain_decimal(value: Decimal) -> str:
@@ -221,7 +230,9 @@ class GetUsageEventsParams(BaseModel):
     Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
     `without` keeps the events that lack everything it names, each null or empty text; a chatflow is lacking without its
     id. `cause` is why events are not in Stripe, as Stripe Sync names it; `held` keeps those held back from Stripe, or,
-    if false, all others: both as events stand now. `amount_min` and `amount_max` are US dollars, both inclusive.
+    if false, all others: both as events stand now. `billed_before` keeps those an earlier system billed, or, if false,
+    all others. `credit_type` keeps events with credits of that type other than 0. `amount_min` and `amount_max` are US
+    dollars, both inclusive.
     `as_of` is the `pagination.as_of` of an earlier answer: pages asked with it never repeat or skip a row while new
     data arrives.
     """
@@ -240,6 +251,8 @@ class GetUsageEventsParams(BaseModel):
     without: Annotated[tuple[Attribute, ...], BeforeValidator(_as_tuple)] = ()
     cause: AnyOf = ()
     held: Annotated[bool | None, BeforeValidator(_yes_or_no)] = None
+    billed_before: Annotated[bool | None, BeforeValidator(_yes_or_no)] = None
+    credit_type: Annotated[tuple[CreditType, ...], BeforeValidator(_as_tuple)] = ()
     amount_min: Amount | None = None
     amount_max: Amount | None = None
     search: Annotated[Annotated[Text, Field(max_length=500)] | None, BeforeValidator(_without_blank)] = None

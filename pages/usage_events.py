@@ -89,7 +89,7 @@ def explore_view(service: BillingService, principal: Principal, filters: Filters
     with st.container(horizontal=True, vertical_alignment="bottom", key="toolbar"):
         filter_boxes(service, principal, pin, names)
     active_filters(filters, pin.at, zone, names)
-    explore_panel(service, question(filters, at=pin.at, zone=zone, as_of=pin.as_of))
+    explore_panel(service, question(filters, at=pin.at, zone=zone, as_of=pin.as_of), filters)
 
 
 def draw_strip(place: DeltaGenerator, service: BillingService, params: GetUsageEventsParams) -> None:

@@ -59,6 +59,18 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="only events held back from Stripe; --no-held: only the others",
     )
+    parser.add_argument(
+        "--billed-before",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="only events that an earlier system billed; --no-billed-before: only the others",
+    )
+    parser.add_argument(
+        "--credit-type",
+        action="append",
+        metavar="TYPE",
+        help="events with credits for ai_tokens, compute or storage; repeat to match any of several",
+    )
     parser.add_argument("--amount-min", metavar="USD")
     parser.add_argument("--amount-max", metavar="USD")
     parser.add_argument("--search", metavar="TEXT")
@@ -160,6 +172,8 @@ def params_of(options: argparse.Namespace) -> Any:
         "without",
         "cause",
         "held",
+        "billed_before",
+        "credit_type",
         "amount_min",
         "amount_max",
         "search",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from decimal import Decimal
 
 import ibis
 import ibis.expr.types as ir
@@ -23,12 +22,12 @@ from billing_core.ledger.compiled import (
     bound_text,
     bound_time,
 )
-from billing_core.ledger.holds import DECIDED_BY_PEOPLE, SENT_ELSEWHERE
+from billing_core.ledger.holds import DECIDED_BY_PEOPLE
 from billing_core.ledger.queries import amount
-from billing_core.ledger.schema import events_table, holds_table
+from billing_core.ledger.schema import events_table
 from billing_core.ledger.sent_elsewhere import WHOLE
-from billing_core.ledger.stages import staged
-from billing_core.ledger.sync_queries import candidate_events, carried, covered
+from billing_core.ledger.stages import corrections_on_hold, open_corrections, staged
+from billing_core.ledger.sync_queries import carried
 from billing_core.types import Flag, SyncStatus
 
 
@@ -65,17 +64,11 @@ def _fractions() -> ir.Table:
     return c.filter(c.carried != 0).order_by("customer_id")
 
 
-def _open_corrections(now: Bound) -> ir.Table:
-    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
-    e = candidate_events(now, on_hold_too=True)
-    changed = e.filter(e.sync_status != SyncStatus.PENDING)
-    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
-    t = changed.left_join(sums, changed.id == sums.event_id)
+def _priced(owed: ir.Table) -> ir.Table:
+    """Corrections with the difference in US dollars as `owed_usd`."""
     facts = events_table().select(priced="id", price="credit_price_usd", sync_error="sync_error")
-    priced = t.join(facts, t.id == facts.priced)
-    owed = priced.mutate(owed=priced.credits_total - priced.covered.fill_null(Decimal(0)))
-    open_ones = owed.filter(owed.owed != 0)
-    return open_ones.mutate(owed_usd=open_ones.owed * open_ones.price)
+    t = owed.join(facts, owed.id == facts.priced)
+    return t.mutate(owed_usd=t.owed * t.price)
 
 
 def corrections(now: datetime) -> Question:
@@ -84,7 +77,7 @@ def corrections(now: datetime) -> Question:
 
 
 def _corrections(now: Bound) -> ir.Table:
-    o = _open_corrections(now)
+    o = _priced(open_corrections(now))
     return o.aggregate(events=o.count(), credits=o.owed.sum(), amount_usd=o.owed_usd.sum())
 
 
@@ -94,10 +87,7 @@ def held_corrections(now: datetime) -> Question:
 
 
 def _held_corrections(now: Bound) -> ir.Table:
-    o, h = _open_corrections(now), holds_table()
-    holds = h.filter(h.released_at.isnull()).select("event_id", hold="cause")
-    held = o.join(holds, o.id == holds.event_id)
-    held = held.mutate(cause=ibis.ifelse(held.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, "correction_held"))
+    held = _priced(corrections_on_hold(now))
     return held.group_by("cause").aggregate(
         events=held.count(),
         credits=held.owed.sum(),
@@ -251,7 +241,7 @@ def _month_owed(start: Bound, end: Bound, now: Bound) -> ir.Table:
     """Corrections of a whole credit or more of events that count in the month."""
     e = events_table()
     mine = e.filter(*_counts_in(e, start, end)).select(own="id")
-    o = _open_corrections(now)
+    o = _priced(open_corrections(now))
     return o.semi_join(mine, o.id == mine.own).filter(lambda t: t.owed.abs() >= WHOLE)
 
 

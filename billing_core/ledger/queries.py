@@ -38,7 +38,7 @@ from billing_core.ledger.schema import (
     events_table,
     revisions_table,
 )
-from billing_core.ledger.stages import held_ids, ids_by_cause
+from billing_core.ledger.stages import billed_before_ids, held_ids, ids_by_cause
 from billing_core.types import Flag
 
 QUARTERS_PER_DAY = 24 * 4
@@ -84,8 +84,8 @@ class Selection:
     ORed).
 
     `start` and `end` are aware and half open; amounts are US dollars, inclusive. `without` names stored text columns
-    that are all null or empty. `causes` and `held` are about how events stand with Stripe now, also in an older state
-    of the ledger.
+    that are all null or empty. `causes`, `held` and `billed_before` are about how events stand with Stripe now, also
+    in an older state of the ledger. `charged` names columns of credits of which one at least is not 0.
     """
 
     scope: Scope
@@ -100,6 +100,8 @@ class Selection:
     without: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     held: bool | None = None
+    billed_before: bool | None = None
+    charged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Chosen:
     without: tuple[str, ...]
     causes: Listed | None
     held: bool | None
+    billed_before: bool | None
+    charged: tuple[str, ...]
     met: tuple[_Span, ...]
     met_seqs: Listed
     closed: tuple[_Span, ...]
@@ -162,6 +166,8 @@ def choose(selection: Selection) -> Chosen:
         without=selection.without,
         causes=bound_list(selection.causes) if selection.causes else None,
         held=selection.held,
+        billed_before=selection.billed_before,
+        charged=selection.charged,
         met=tuple(map(_span, met)),
         met_seqs=_seqs(met),
         closed=tuple(map(_span, closed)),
@@ -368,6 +374,11 @@ def _filtered(t: ir.Table, moment: str, chosen: Chosen) -> ir.Table:
         conditions.append(t.id.isin(ids_by_cause(chosen.causes)))
     if chosen.held is not None:
         conditions.append(t.id.isin(held_ids()) if chosen.held else ~t.id.isin(held_ids()))
+    if chosen.billed_before is not None:
+        before = t.id.isin(billed_before_ids())
+        conditions.append(before if chosen.billed_before else ~before)
+    if chosen.charged:
+        conditions.append(ibis.or_(*(t[column] != 0 for column in chosen.charged)))
     return t.filter(*conditions) if conditions else t
 
 

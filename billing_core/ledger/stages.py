@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import ibis
 import ibis.expr.types as ir
 
-from billing_core.ledger.compiled import Listed, among
+from billing_core.ledger.compiled import Bound, Listed, among
 from billing_core.ledger.holds import SENT_ELSEWHERE
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
-from billing_core.types import Flag
+from billing_core.ledger.sync_queries import candidate_events, covered
+from billing_core.types import Flag, SyncStatus
 
 CORRECTION_HELD = "correction_held"
 """Cause of a difference that may not be sent: its event was sent once, so it stands in no stuck stage."""
@@ -41,15 +44,40 @@ def staged() -> ir.Table:
 
 def held_ids() -> ir.Column:
     """The ids of the events in the stage `held`."""
+    return _ids_in("held")
+
+
+def billed_before_ids() -> ir.Column:
+    """The ids of the events in the stage `billed_before`."""
+    return _ids_in("billed_before")
+
+
+def _ids_in(stage: str) -> ir.Column:
     t = staged()
-    return t.filter(t.stage == "held").id
+    return t.filter(t.stage == stage).id
 
 
 def ids_by_cause(causes: Listed) -> ir.Column:
     """The ids of events that are stuck for one of some causes, and of sent ones with a correction held for it."""
     t = staged()
     stuck = t.filter(t.stage.isin(["error", "held"])).select("id", "cause")
-    late = t.filter(t.hold.notnull(), t.sync_status.isin(SENT))
-    late = late.select("id", cause=ibis.ifelse(late.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, CORRECTION_HELD))
-    both = stuck.union(late, distinct=False)
+    both = stuck.union(corrections_on_hold().select("id", "cause"), distinct=False)
     return both.filter(among(both.cause, causes)).id
+
+
+def open_corrections(settled_before: Bound | None = None) -> ir.Table:
+    """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
+    e = candidate_events(settled_before, on_hold_too=True)
+    changed = e.filter(e.sync_status != SyncStatus.PENDING)
+    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
+    t = changed.left_join(sums, changed.id == sums.event_id)
+    owed = t.mutate(owed=t.credits_total - t.covered.fill_null(Decimal(0)))
+    return owed.filter(owed.owed != 0)
+
+
+def corrections_on_hold(settled_before: Bound | None = None) -> ir.Table:
+    """Those of `open_corrections` that are on hold, with the `cause`."""
+    o, h = open_corrections(settled_before), holds_table()
+    holds = h.filter(h.released_at.isnull()).select(held="event_id", hold="cause")
+    t = o.join(holds, o.id == holds.held)
+    return t.mutate(cause=ibis.ifelse(t.hold == SENT_ELSEWHERE, SENT_ELSEWHERE, CORRECTION_HELD))

@@ -30,8 +30,8 @@ def _a_candidate(settled_before: Bound) -> ir.Table:
     return candidate_events(settled_before).limit(1)
 
 
-def candidate_events(settled_before: Bound, *, on_hold_too: bool = False) -> ir.Table:
-    """The Ibis expression of `candidates`, with events on hold if wanted."""
+def candidate_events(settled_before: Bound | None, *, on_hold_too: bool = False) -> ir.Table:
+    """The Ibis expression of `candidates`, settled or not without a time, with events on hold if wanted."""
     e, h = events_table(), holds_table()
     changed = (
         e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & e.meter_event_identifier.notnull()
@@ -40,8 +40,9 @@ def candidate_events(settled_before: Bound, *, on_hold_too: bool = False) -> ir.
         (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
         ~e.flags.contains(Flag.LEGACY_BILLED),
         ~e.billed_elsewhere.fill_null(False),
-        e.ended_at <= settled_before.scalar,
     )
+    if settled_before is not None:
+        wanted = wanted.filter(wanted.ended_at <= settled_before.scalar)
     on_hold = h.filter(h.released_at.isnull(), h.cause.isin(DECIDED_BY_PEOPLE))
     doubtful = in_doubt()
     wanted = wanted.anti_join(doubtful, wanted.id == doubtful.event_id)

@@ -19,6 +19,7 @@ _COLUMNS = {
     Attribute.SESSION: "session_id",
     Attribute.CHATFLOW: "chatflow_id",
     Attribute.MODEL: "models",
+    Attribute.ENVIRONMENT: "environment",
 }
 
 
@@ -55,6 +56,8 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
         tuple(_COLUMNS[attribute] for attribute in params.without),
         params.cause,
         params.held,
+        params.billed_before,
+        tuple(f"credits_{kind}" for kind in params.credit_type),
     )
 
 

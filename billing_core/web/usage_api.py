@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from billing_core.usage_events.explore_model import ExploreQuestion
 
 REPEATABLE = frozenset(
-    {"customer", "organization", "user", "chatflow", "model", "environment", "status", "cause", "without"}
+    {
+        "customer",
+        "organization",
+        "user",
+        "chatflow",
+        "model",
+        "environment",
+        "status",
+        "cause",
+        "credit_type",
+        "without",
+    }
 )
 
 

@@ -41,7 +41,7 @@ def chart(
     title: str,
     name: str,
     draw: Callable[[], Figure],
-    rows: Mapping[str, Sequence[str]],
+    rows: Mapping[str, Sequence[str]] | None,
     *,
     alt: str,
     right: Sequence[str] = (),
@@ -52,7 +52,8 @@ def chart(
     generation: int = 0,
     height: int | None = None,
 ) -> None:
-    """Draw a heading and under it the chart or the table of its figures, of which `right` are aligned so.
+    """Draw a heading and under it the chart or the table of its figures, of which `right` are aligned so; without
+    `rows` there is no table to switch to.
 
     A click hands over the point's `customdata`; `generation` changes when the chart must forget what was clicked.
     `control` draws a choice beside the heading; `height` is that of the table, where it may not be as high as its rows.
@@ -62,7 +63,7 @@ def chart(
         if control is not None:
             control()
         st.space("stretch")
-        as_table = st.toggle("Table", key=f"as-table-{name}")
+        as_table = rows is not None and st.toggle("Table", key=f"as-table-{name}")
     key = f"chart-{name}-{generation}"
 
     def clicked() -> None:
@@ -70,7 +71,7 @@ def chart(
         if points and on_click is not None:
             on_click(points[0]["customdata"])
 
-    if as_table:
+    if rows is not None and as_table:
         table(rows, alt=alt, key=f"table-{name}", right=right, **({} if height is None else {"height": height}))
     elif on_click is None:
         draw_figure(draw(), key=key, alt=alt)

@@ -65,11 +65,13 @@ class Column(Generic[Text]):
 
 @dataclass(frozen=True, slots=True)
 class RowButton:
-    """A column of buttons: what a click does gets the number of the row, from 0."""
+    """A column of buttons: what a click does gets the number of the row, from 0. `text` is that of every row, or of
+    each; a row whose text is empty has no button.
+    """
 
     field: str
     label: str
-    text: str
+    text: str | Sequence[str]
     on_click: Callable[[int], None]
     width: int = 70
     help: str | None = None
@@ -163,7 +165,7 @@ def data_grid(
     """
     import pyarrow as pa  # here: the sign-in form must not wait for it
 
-    texts = {button.field: [button.text] * rows for button in buttons}
+    texts = {one.field: [one.text] * rows if isinstance(one.text, str) else list(one.text) for one in buttons}
     first = {field: text for field, text in texts.items() if field not in cells}
 
     def header() -> None:

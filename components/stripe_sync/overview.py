@@ -12,7 +12,7 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
-from billing_core.types import GetUsageEventsParams, SyncStatus
+from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
@@ -26,9 +26,6 @@ from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
 from components.stripe_sync.state import PipelineView
 from components.stripe_sync.texts import deadline_text, in_words, last_push_text
-
-LINKED = {stage: SyncStatus(stage.value) for stage in PipelineStage if stage.value in set(SyncStatus)}
-"""Stages that are a sync status too."""
 
 UNSENT = frozenset((PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED))
 """Those whose sync status held events may have, too."""
@@ -56,7 +53,7 @@ def overview(service: BillingService, principal: Principal, view: PipelineView, 
     grid = st.grid(4, min_column_width=165, key="sync-stage-tiles")
     for stage, amounts in pipeline.stages.items():
         if amounts.events:
-            _stage_tile(grid, stage, amounts, view)
+            _stage_tile(grid, stage, amounts)
     _whole_tile(grid, pipeline, whole_ledger(service, principal))
     _facts(service, principal, pipeline, now)
     empty = [STAGE_MARKS[stage].word for stage, amounts in pipeline.stages.items() if not amounts.events]
@@ -65,7 +62,7 @@ def overview(service: BillingService, principal: Principal, view: PipelineView, 
     _carried(pipeline)
 
 
-def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts, view: PipelineView) -> None:
+def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts) -> None:
     mark = STAGE_MARKS[stage]
     note = f"{mark.meaning} Exactly {exact(amounts.credits)} credits, {exact(amounts.amount_usd)} US dollars."
     key = f"sync-stage-{stage}"
@@ -75,10 +72,10 @@ def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts, vi
             usage_link(texts.SHOW_EVENTS, held="true")
         elif stage in UNSENT:
             usage_link(texts.SHOW_EVENTS, status=stage.value, held="false")
-        elif stage in LINKED:
-            whole = view.by_status.get(LINKED[stage], amounts.events)  # with those that were billed before
-            label = texts.SHOW_EVENTS if whole == amounts.events else f"Show all {whole:,}"
-            usage_link(label, status=stage.value)
+        elif stage is PipelineStage.BILLED_BEFORE:
+            usage_link(texts.SHOW_EVENTS, billed_before="true")
+        else:
+            usage_link(texts.SHOW_EVENTS, status=stage.value, billed_before="false")
 
 
 def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> None:

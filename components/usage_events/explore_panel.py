@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
 from billing_core.errors import BadParameter
 from billing_core.service import BillingService
-from billing_core.types import Attribute, GetUsageEventsParams
+from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import (
     METRICS_OF_PARTS,
     PREVIOUS,
@@ -23,16 +23,18 @@ from billing_core.usage_events.explore_model import (
     PeriodLength,
 )
 from components.shared import after_paint, sign_in
-from components.shared.chart import draw_figure
+from components.shared.chart import chart
+from components.shared.data_grid import RowButton, data_grid
 from components.shared.notice import plain
 from components.shared.periods import month_before
 from components.shared.url_codec import Codec, number, one_of
 from components.shared.url_state import UrlState
-from components.shared.widgets import table
 from components.usage_events import texts
 from components.usage_events.errors import stop_on_error
 from components.usage_events.explore_chart import explore_chart
+from components.usage_events.explore_links import NoLink, filters_behind, unlinked, why_not
 from components.usage_events.explore_rows import DIMENSIONS, METRICS, csv_bytes, figure_text, right_aligned, table_rows
+from components.usage_events.query import Filters, as_changes
 from components.usage_events.state import URL as EVENTS
 
 BARS, LINES, TABLE = "bars", "lines", "table"
@@ -45,13 +47,12 @@ TOPS = (5, 8, 25, 100, 1000)
 SHOW_EVENTS, EXPLORE = "events", "explore"
 VIEWS = {SHOW_EVENTS: "Events", EXPLORE: "Explore"}
 
-FILTERED = frozenset(Dimension) - {Dimension.TOKEN_CLASS, Dimension.CREDIT_TYPE}
-"""Dimensions whose name is that of a filter; token classes and credit types are parts of events."""
-
-_LACKING = frozenset(Attribute) - {Attribute.MODEL}
-"""Dimensions that events can be without; what belongs to no model is a part of events that have one."""
-
 CHART_PIXELS = 380
+
+MOST_ROWS = 12
+"""Rows of the table in sight; the others are scrolled to."""
+
+EVENTS_BUTTON = "Show"
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def view_switch() -> str:
 
 
 @st.fragment
-def explore_panel(service: BillingService, params: GetUsageEventsParams) -> None:
-    """Draw the choices of Explore and its answer about the events of a filter."""
+def explore_panel(service: BillingService, params: GetUsageEventsParams, filters: Filters) -> None:
+    """Draw the choices of Explore and its answer about the events of `filters`, which `params` ask for."""
     principal = sign_in.guard()
     URL.told()
     _controls()
@@ -127,7 +128,7 @@ def explore_panel(service: BillingService, params: GetUsageEventsParams) -> None
         if not found.rows:
             st.info(texts.NOTHING_FOUND, icon=":material/search_off:")
             return
-        _answer(found)
+        _answer(found, filters)
 
 
 def _controls() -> None:
@@ -148,17 +149,15 @@ def _second_text(dimension: Dimension | Literal[""]) -> str:
     return DIMENSIONS[dimension] if dimension else "Nothing"
 
 
-def _answer(found: Exploration) -> None:
+def _answer(found: Exploration, filters: Filters) -> None:
     view = URL.current()
     st.markdown(plain(total_text(found)))
     if view.shape != TABLE:
-        with st.container(key="explore-chart"):
-            if after_paint.is_painted():
-                _draw(found, lines=view.shape == LINES)
-            else:
-                st.skeleton(height=CHART_PIXELS)
-    rows = table_rows(found)
-    table(rows, alt=f"{METRICS[view.metric]} by group", key="explore-table", right=right_aligned(list(rows)))
+        if after_paint.is_painted():
+            _draw(found, filters, lines=view.shape == LINES)
+        else:
+            st.skeleton(height=CHART_PIXELS)
+    _table(found, filters)
     st.download_button(
         "CSV",
         data=lambda: csv_bytes(found),
@@ -171,6 +170,23 @@ def _answer(found: Exploration) -> None:
     )
 
 
+def _table(found: Exploration, filters: Filters) -> None:
+    """Draw the groups with a button to the events of each, and why some have none."""
+    cells, every = table_rows(found), [*found.rows, found.totals]
+    right = right_aligned(list(cells))
+    shown = [EVENTS_BUTTON if not why_not(found, row, filters) else "" for row in every]
+    data_grid(
+        cells,
+        {name: st.column_config.TextColumn(name, alignment="right" if name in right else "left") for name in cells},
+        key=f"explore-table-{URL.generation()}",
+        alt=f"{METRICS[found.question.metric]} by group",
+        rows=min(len(every), MOST_ROWS),
+        buttons=[RowButton("behind", "Events", shown, lambda row: show_events(found, every[row], filters))],
+    )
+    for reason in unlinked(found, filters):
+        st.caption(reason)
+
+
 def total_text(found: Exploration) -> str:
     """The total over all events of the filter, and whether the rows add up to it."""
     metric = found.question.metric
@@ -180,39 +196,30 @@ def total_text(found: Exploration) -> str:
     return f"{total}. {texts.NOT_ADDITIVE[metric]}"
 
 
-def _draw(found: Exploration, *, lines: bool) -> None:
+def _draw(found: Exploration, filters: Filters, *, lines: bool) -> None:
     theme = st.context.theme.type or "light"
-    key = f"explore-chart-{URL.generation()}"
-
-    def clicked() -> None:
-        points = st.session_state[key]["selection"]["points"]
-        if points:
-            show_events(found, found.rows[points[0]["customdata"][0]])
-
-    figure = explore_chart(found, theme, lines=lines)
-    alt = f"{METRICS[found.question.metric]} by {' and '.join(DIMENSIONS[one].lower() for one in found.question.by)}"
-    draw_figure(figure, key=key, alt=alt, on_select=clicked, selection_mode="points")
-    st.caption(texts.EXPLORE_CLICK)
-
-
-def filters_of_row(found: Exploration, row: ExploreRow) -> dict[str, Any]:
-    """The filters of Usage Events that select the events of a row; none for the rest below the top."""
-    if row.others is not None:
-        return {}
-    chosen: dict[str, Any] = {}
-    lacking: list[str] = []
-    for dimension, value in zip(found.question.by, row.values, strict=True):
-        if dimension in FILTERED and value is not None:
-            chosen[dimension.value] = (value,)
-        elif value is None and dimension.value in _LACKING:
-            lacking.append(dimension.value)
-    return {**chosen, **({"without": tuple(lacking)} if lacking else {})}
+    named = " and ".join(DIMENSIONS[one].lower() for one in found.question.by)
+    title = f"{METRICS[found.question.metric]} by {named}"
+    with st.container(key="explore-chart"):
+        chart(
+            title,
+            "explore",
+            lambda: explore_chart(found, theme, lines=lines),
+            None,
+            alt=title,
+            on_click=lambda point: show_events(found, found.rows[point[0]], filters),
+            note=texts.EXPLORE_CLICK,
+            generation=URL.generation(),
+        )
 
 
-def show_events(found: Exploration, row: ExploreRow) -> None:
-    """Callback: show the events of a row."""
-    filters = filters_of_row(found, row)
-    if filters:
-        URL.change(view=SHOW_EVENTS)
-        EVENTS.change(**filters)
-        st.rerun()
+def show_events(found: Exploration, row: ExploreRow, filters: Filters) -> None:
+    """Callback: show the events of a row; where no filter selects them, the note below the table says why."""
+    try:
+        behind = filters_behind(found, row, filters)
+    except NoLink as no:
+        st.toast(str(no))
+        return
+    URL.change(view=SHOW_EVENTS)
+    EVENTS.change(**as_changes(behind))
+    st.rerun()

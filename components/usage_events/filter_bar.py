@@ -23,7 +23,19 @@ from components.shared.periods import PeriodChoice
 from components.shared.url_state import UrlState, period_boxes
 from components.usage_events import texts
 from components.usage_events.credit_rows import READ
-from components.usage_events.query import FACETS, HELD, NO_NAMES, PANEL_FIELDS, WITHOUT, Facet, Filters, chips, names_of
+from components.usage_events.query import (
+    BILLED_BEFORE,
+    CREDIT_TYPES,
+    FACETS,
+    HELD,
+    NO_NAMES,
+    PANEL_FIELDS,
+    WITHOUT,
+    Facet,
+    Filters,
+    chips,
+    names_of,
+)
 from components.usage_events.state import URL, PinnedView, remove_value, reset_filters
 
 F = TypeVar("F", bound=Filters)
@@ -114,6 +126,13 @@ def panel_filters(
         url.multiselect("cause", "Cause", list(ADVICE), format_func=title_of, accept_new_options=True, help=texts.CAUSE)
     with grid.cell():
         url.selectbox("held", "Held back", list(HELD), format_func=lambda held: HELD[held], help=texts.HELD)
+    with grid.cell():
+        choices: Mapping[Any, str] = BILLED_BEFORE
+        url.selectbox(
+            "billed_before", "Billed before", list(choices), format_func=choices.__getitem__, help=texts.BILLED_BEFORE
+        )
+    with grid.cell():
+        url.multiselect("credit_type", "Credit type", list(CREDIT_TYPES), format_func=CREDIT_TYPES.__getitem__)
     for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         with grid.cell():
             url.text_input(field, label, validate=DOLLARS, placeholder="Any")

@@ -11,10 +11,11 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import title_of
-from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
+from billing_core.types import CreditType, GetUsageEventsParams, plain_decimal, utc_text
+from components.shared.colours import CREDIT_PARTS
 from components.shared.formats import middle_cut
 from components.shared.periods import PeriodChoice
-from components.shared.url_codec import PERIOD_VALUES, flag, several, text
+from components.shared.url_codec import PERIOD_VALUES, flag, several, several_of, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,19 @@ FACETS = (
     Facet("status", "Sync status"),
 )
 
+CREDIT_TYPES: Mapping[str, str] = {part.field: part.label for part in CREDIT_PARTS}
+"""Labels of the types of credits."""
+
 WITHOUT = "without"
 """The filter for what events lack: its name in the URL and in `GetUsageEventsParams`."""
 
 
 HELD: Mapping[bool | None, str] = {None: "Any", True: "Held back", False: "Not held back"}
 """The choices of the filter for what is held back from Stripe."""
+
+
+BILLED_BEFORE: Mapping[bool | None, str] = {None: "Any", True: "Billed before", False: "Not billed before"}
+"""The choices of the filter for what an earlier system billed."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,17 @@ class Filters(PeriodChoice):
     without: tuple[str, ...] = ()
     cause: tuple[str, ...] = ()
     held: bool | None = None
+    billed_before: bool | None = None
+    credit_type: tuple[str, ...] = ()
     amount_min: str = ""
     amount_max: str = ""
     search: str = ""
 
 
-PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, "cause", "held", "amount_min", "amount_max")
+OTHERS = ("cause", "held", "billed_before", "credit_type")
+"""Filters that go to the service as they are."""
+
+PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, *OTHERS, "amount_min", "amount_max")
 """Filters that stand in the "Filters" panel."""
 
 FILTER_VALUES = {
@@ -71,6 +84,8 @@ FILTER_VALUES = {
     WITHOUT: several(),
     "cause": several(),
     "held": flag("true", "false"),
+    "billed_before": flag("true", "false"),
+    "credit_type": several_of(CreditType),
     "amount_min": text(),
     "amount_max": text(),
     "search": text(),
@@ -123,8 +138,7 @@ def question(
         "to": end,
         **{facet.key: getattr(filters, facet.key) for facet in FACETS},
         WITHOUT: filters.without,
-        "cause": filters.cause,
-        "held": filters.held,
+        **{name: getattr(filters, name) for name in OTHERS},
         "amount_min": _amount(filters.amount_min),
         "amount_max": _amount(filters.amount_max),
         "as_of": as_of,
@@ -158,6 +172,9 @@ def chips(filters: Filters, chatflows: Mapping[str, str] = NO_NAMES) -> list[Chi
     found += [Chip(f"Cause: {title_of(cause)}", "cause", cause, cause) for cause in filters.cause]
     if filters.held is not None:
         found.append(Chip(HELD[filters.held], "held"))
+    if filters.billed_before is not None:
+        found.append(Chip(BILLED_BEFORE[filters.billed_before], "billed_before"))
+    found += [Chip(f"Credits for {CREDIT_TYPES[kind]}", "credit_type", kind) for kind in filters.credit_type]
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))
     if filters.amount_max.strip():
@@ -184,8 +201,10 @@ def csv_query(params: GetUsageEventsParams) -> str:
         pairs += [(facet.key, str(value)) for value in getattr(params, facet.key)]
     pairs += [(WITHOUT, str(attribute)) for attribute in params.without]
     pairs += [("cause", cause) for cause in params.cause]
-    if params.held is not None:
-        pairs.append(("held", str(params.held).lower()))
+    pairs += [("credit_type", str(kind)) for kind in params.credit_type]
+    for name, said in (("held", params.held), ("billed_before", params.billed_before)):
+        if said is not None:
+            pairs.append((name, str(said).lower()))
     for name, amount in (("amount_min", params.amount_min), ("amount_max", params.amount_max)):
         if amount is not None:
             pairs.append((name, plain_decimal(amount)))

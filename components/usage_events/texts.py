@@ -18,6 +18,13 @@ NO_EVENTS_REFRESH = (
 )
 NOTHING_FOUND = "No usage events match this filter."
 EXPLORE_CLICK = "Click a bar or a point to see its events."
+NO_LINK_REST = "The rest below the top has no link to its events: no filter selects them. Choose a larger top."
+NO_LINK_OF_CLASS = "Token classes have no link to events: nearly every event has tokens of several classes."
+NO_LINK_NO_MODEL = (
+    "“no model” has no link to events: compute, storage and usage that names no model are parts of nearly all. "
+    "Then by credit type, compute and storage have one."
+)
+NO_LINK_BOTH = "Some groups have no link: their events are those with this value and with one of the filter."
 EXPLORE_CSV_HELP = "These groups with exact figures."
 NOT_ADDITIVE = {
     "events": "An event counts for each model it used, so the groups add up to more.",
@@ -27,6 +34,7 @@ NOT_ADDITIVE = {
 """Why the groups of a metric do not add up to its total."""
 CAUSE = "Why events are not in Stripe, as Stripe Sync names it."
 HELD = "Whether a rule or a person keeps events back from Stripe."
+BILLED_BEFORE = "Whether an earlier system billed them, so that nothing was sent from here."
 WHAT_WAS_USED = "What was used"
 WHAT_IT_COSTS = "What it costs"
 WHERE_IT_IS = "Where it is"

@@ -238,6 +238,9 @@ def test_why_events_are_not_in_stripe_is_a_filter(booked, run):
     found = document(run(booked, "events", "--json", "--cause", "no_customer", "--no-held"))
     assert [event["id"] for event in found["events"]] == ["t0"]
     assert document(run(booked, "events", "--json", "--held"))["events"] == []
+    assert document(run(booked, "events", "--json", "--billed-before"))["events"] == []
+    assert document(run(booked, "events", "--json", "--no-billed-before"))["events"]
+    assert document(run(booked, "events", "--json", "--credit-type", "storage"))["events"] == []
 
 
 def test_times_without_an_offset_are_in_the_reporting_timezone(booked, run):

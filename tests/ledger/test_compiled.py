@@ -29,7 +29,7 @@ from billing_core.ledger.compiled import (
 )
 from billing_core.ledger.directory import who_pays
 from billing_core.ledger.period_usage import GIVEN, customers_and_usage, periods_table
-from billing_core.ledger.queries import DIMENSIONS, ClosedSpan, Selection, Snapshot
+from billing_core.ledger.queries import DIMENSIONS, PART_COLUMNS, ClosedSpan, Selection, Snapshot
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
 ODD = (
@@ -112,6 +112,8 @@ SELECTIONS = st.builds(
     search=st.none() | TEXTS,
     causes=st.lists(TEXTS, max_size=2).map(tuple),
     held=st.none() | st.booleans(),
+    billed_before=st.none() | st.booleans(),
+    charged=st.lists(st.sampled_from(PART_COLUMNS), max_size=1).map(tuple),
     without=st.lists(st.sampled_from(("user_id", "models")), max_size=1).map(tuple),
 )
 ZONES = st.sampled_from((UTC, BERLIN, LORD_HOWE)).map(

@@ -8,6 +8,7 @@ import pytest
 
 from billing_core.runtime import clock
 from billing_core.web import wiring
+from components.usage_events import texts
 from components.usage_events.explore_rows import METRICS
 from tests.factories import ledger_at, model_usage, usage_row
 from tests.pages.opening import opened_at
@@ -66,6 +67,18 @@ def test_a_filter_holds_in_explore_too_and_no_event_is_said():
     run = explored(organization="org_none")
     assert not run.dataframe
     assert [one.value for one in run.info]
+
+
+def test_rows_lead_to_their_events_and_where_they_cannot_it_is_said():
+    run = explored()
+    assert shown(run)["behind"] == ["Show"] * 4
+    run = explored(by="token_class", metric="tokens")
+    assert shown(run)["behind"] == ["", "", "Show"]
+    assert texts.NO_LINK_OF_CLASS in [one.value for one in run.caption]
+
+
+def test_explore_has_its_own_table_so_its_chart_is_not_switched_to_one():
+    assert not [one.label for one in explored().toggle if one.label == "Table"]
 
 
 @pytest.mark.parametrize(

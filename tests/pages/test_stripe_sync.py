@@ -398,13 +398,15 @@ def test_a_stage_leads_to_its_events_without_held_ones_of_the_same_status():
     assert ("Show events", "period=All+time&status=pending&held=false") in linked(opened())
 
 
-def test_what_an_earlier_system_billed_is_a_stage_of_its_own():
+def test_what_an_earlier_system_billed_is_a_stage_of_its_own_and_leads_to_its_events():
     ledger = wiring.service()._ledger
     before = usage_row(id="l1", timestamp=ago(2), legacy_status="processed", legacy_total=Decimal(40))
     ledger.book(events_table([before]), run_id="before")
-    shown = texts(opened())
+    run = opened()
+    shown = texts(run)
     assert "billed before" in shown
     assert "**40 credits**" in shown
+    assert ("Show events", "period=All+time&billed_before=true") in linked(run)
     assert "No events: sending, processed, confirmed, held." in shown
 
 

@@ -355,7 +355,7 @@ def test_what_events_lack_is_chosen_in_the_panel_and_left_by_its_chip():
     book(month())
     run = opened(columns=COLUMNS)
     (without,) = [select for select in run.multiselect if select.label == "Without"]
-    assert without.options == ["organization", "customer", "user", "session", "chatflow", "model"]
+    assert without.options == ["organization", "customer", "user", "session", "chatflow", "model", "environment"]
     without.set_value(["customer"]).run()
     assert (run.query_params.get("without"), ids(run)) == ("customer", ["b2"])
     (link,) = [element.proto for element in run.get("link_button")]
@@ -384,6 +384,17 @@ def test_why_events_are_not_in_stripe_is_chosen_in_words_and_left_by_its_chip():
     run.button(key="chip-0").click().run()
     assert not {"cause", "held"} & set(run.query_params)
     assert len(grid(run)) == 6
+
+
+def test_what_was_billed_before_and_types_of_credits_are_chosen_in_words_and_in_the_download():
+    book(month())
+    run = opened(billed_before="false", credit_type="ai_tokens")
+    assert [run.button(key=f"chip-{n}").label for n in range(2)] == ["Not billed before", "Credits for AI tokens"]
+    (link,) = [element.proto for element in run.get("link_button")]
+    assert "&credit_type=ai_tokens&billed_before=false&" in link.url
+    (chosen,) = [select for select in run.selectbox if select.label == "Billed before"]
+    chosen.set_value(True).run()
+    assert [one.value for one in run.info] == [NOTHING_FOUND]
 
 
 def test_the_download_link_asks_for_this_filter():

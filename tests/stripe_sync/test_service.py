@@ -551,6 +551,7 @@ def test_every_figure_of_the_pipeline_is_a_filter_of_usage_events(world, stripe)
         use("old", at(-24 * 40)),
         use("typo", at(-2), customer="cus_typo"),
         use("sent", at(-2)),
+        use("before", at(-2), "2", legacy_status="processed", legacy_total=Decimal(2)),
     )
     world.push()
     world.book(use("disputed", at(-1)), use("waiting", at(-1), customer="cus_b"), use("unseen", at(-1), customer=None))
@@ -567,6 +568,10 @@ def test_every_figure_of_the_pipeline_is_a_filter_of_usage_events(world, stripe)
     for stage in (PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED):
         assert listed(status=str(stage), held="false") == stages[stage], stage
     assert listed(status="error").events > stages[PipelineStage.ERROR].events > 0
+    assert listed(billed_before=True) == stages[PipelineStage.BILLED_BEFORE]
+    assert listed(billed_before=True).events == 1
+    for stage in (PipelineStage.PROCESSED, PipelineStage.CONFIRMED):
+        assert listed(status=str(stage), billed_before="false") == stages[stage], stage
     problems = {one.cause: one.amounts for one in world.desk.problems(EVERYONE)}
     assert {"no_customer", "too_old", "on_hold"} < set(problems)
     assert {cause: listed(cause=cause) for cause in problems} == problems
@@ -586,3 +591,7 @@ def test_a_correction_that_is_held_is_found_by_its_cause(world):
     found = world.service.get_usage_events(GetUsageEventsParams(cause="correction_held"), EVERYONE)
     assert [event.id for event in found.events] == ["1"]
     assert problem.amounts.events == 1
+    world.book(use("1", at(0), "150"))  # nothing is owed any more, although nobody has released it
+    assert not [one for one in world.desk.problems(EVERYONE) if one.cause == "correction_held"]
+    assert world.service.get_usage_events(GetUsageEventsParams(cause="correction_held"), EVERYONE).events == []
+    world.book(use("1", at(0), "400"))

@@ -31,7 +31,6 @@ from components.usage_events.explore_panel import (
     EXPLORE,
     LAST_MONTH,
     ExploreView,
-    filters_of_row,
     metrics_for,
     question_of,
     total_text,
@@ -134,15 +133,6 @@ def test_whether_groups_add_up_is_said():
     assert total_text(answer(row("a"))).endswith("The groups below add up to it.")
     users = total_text(answer(row("a"), metric=Metric.USERS))
     assert users.endswith(texts.NOT_ADDITIVE[Metric.USERS])
-
-
-def test_a_click_filters_by_the_groups_values_and_by_what_they_lack():
-    found = answer(row("org_a", "gpt-5"), row(None, None), by=(Dimension.ORGANIZATION, Dimension.MODEL))
-    assert filters_of_row(found, found.rows[0]) == {"organization": ("org_a",), "model": ("gpt-5",)}
-    assert filters_of_row(found, found.rows[1]) == {"without": ("organization",)}
-    assert filters_of_row(found, row(None, None, others=3)) == {}
-    of_types = answer(row("compute"), by=(Dimension.CREDIT_TYPE,))
-    assert filters_of_row(of_types, of_types.rows[0]) == {}
 
 
 def test_only_figures_that_can_be_told_for_the_dimensions_are_offered():
