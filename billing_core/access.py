@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from billing_core.errors import AccessDenied
 
+SEES_NO_COSTS = "may see some organizations only, and no cost or margin of ours"
+"""Why an account is refused a figure, after its name."""
+
 
 class Role(StrEnum):
     """The job of an account: analyst, finance or admin; each page and command names the roles it serves."""
@@ -34,6 +37,11 @@ class Principal:
     role: Role
     organizations: frozenset[str] | None = None
 
+    @property
+    def sees_costs(self) -> bool:
+        """Whether our costs and margins are for the principal: not for who is limited to organizations."""
+        return self.organizations is None
+
     def require(self, *roles: Role) -> None:
         """Raise `AccessDenied` unless the principal has one of `roles`."""
         if self.role not in roles:
@@ -55,6 +63,11 @@ class Scope:
     """The rows a principal may read: `organizations` as in `Principal`, sorted so that it can key a cache."""
 
     organizations: tuple[str, ...] | None
+
+    @property
+    def sees_costs(self) -> bool:
+        """Whether rows show what the models cost us: see `Principal.sees_costs`."""
+        return self.organizations is None
 
     def holds(self, organization_id: str) -> bool:
         """Whether a principal with this scope may read events of an organization; `None` is an event without one."""

@@ -29,7 +29,15 @@ from components.usage_events.freshness import nothing_yet, title_row, unpin_afte
 from components.usage_events.kpi_tiles import kpi_tiles
 from components.usage_events.query import Filters, Paging, filters_of, question
 from components.usage_events.state import URL, PinnedView, current_pin, reset_filters
-from components.usage_events.table import csv_link, event_grid, footer, new_data_notice, paging, table_options
+from components.usage_events.table import (
+    costs_notice,
+    csv_link,
+    event_grid,
+    footer,
+    new_data_notice,
+    paging,
+    table_options,
+)
 
 DRAWN = "usage.figures-drawn"
 """Session state: the header figures stand there already, so older ones bridge the wait for newer ones."""
@@ -53,7 +61,7 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         toolbar = st.container(horizontal=True, vertical_alignment="bottom", key="toolbar")
         with toolbar:
             filter_boxes(service, principal, pin, names)
-            table_options()
+            table_options(principal)
         shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
         with toolbar:
             csv_link(shown)
@@ -63,7 +71,8 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         if not is_painted:  # keeps their room free
             draw_strip(strip, service, shown)
         new_data_notice(service, principal, shown)
-        order = paging()
+        costs_notice(principal)
+        order = paging(principal)
         response = service.get_usage_events(ask(order), principal)
         if response.pagination.total_items == 0:
             strip.empty()
@@ -73,10 +82,10 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
                 URL.change(page=1)
                 response = service.get_usage_events(ask(replace(order, page=1)), principal)
             with st.container(key=GRID):
-                event_grid(response, zone)
+                event_grid(response, principal, zone)
             draw_cards(response.events, zone)
             paging_row(URL, response.pagination.total_items, order.limit, "event", key="paging")
-            footer(response)
+            footer(response, principal)
             if is_painted:
                 draw_strip(strip, service, shown)
     if (event_id := requested_event()) is not None:

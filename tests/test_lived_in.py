@@ -169,8 +169,8 @@ QUESTIONS = st.fixed_dictionaries(
 @settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=QUESTIONS, who=st.sampled_from(sorted(WHO)), age=st.integers(0, 60))
 def test_any_question_about_any_state_of_the_ledger_is_answered_and_adds_up(lived_in, asked, who, age):
-    if WHO[who].organizations is not None:  # who asks for another organization is refused
-        asked = {name: value for name, value in asked.items() if name != "organization"}
+    if WHO[who].organizations is not None:  # who asks for another organization is refused, or for an order by cost
+        asked = {name: value for name, value in asked.items() if name != "organization" and value != "cost_usd"}
     as_of = max(0, lived_in.version() - age)
     found = whole(lived_in, WHO[who], as_of=as_of, **asked)
     question = {name: value for name, value in asked.items() if name not in {"sort", "order"}}

@@ -83,12 +83,12 @@ def flat_table(stored: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=FLAT_SCHEMA)
 
 
-def with_extras(flat: pa.Table, stored: pa.Table) -> pa.Table:
-    """The flat columns and those of `EXTRA_SCHEMA`, of the same stored rows."""
+def with_extras(flat: pa.Table, stored: pa.Table, *, with_costs: bool) -> pa.Table:
+    """The flat columns and those of `EXTRA_SCHEMA`, of the same stored rows; without costs they are unknown there."""
     rows = with_utc(stored)
     made: dict[str, Callable[[], pa.Array]] = {
-        "usage": lambda: _usage(whole(rows["usage"])),
-        "usage_lines": lambda: _usage_lines(whole(rows["usage_lines"])),
+        "usage": lambda: _usage(whole(rows["usage"]), with_costs),
+        "usage_lines": lambda: _usage_lines(whole(rows["usage_lines"]), with_costs),
         "problems": lambda: mapped(whole(rows["problems"]), lambda text: json_list([p for p in text.split("\n") if p])),
     }
     for wanted in EXTRA_SCHEMA:
@@ -108,10 +108,10 @@ def _trace_url(rows: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(whole(rows["trace_base"]), ids, "")
 
 
-def _usage(lists: pa.Array) -> pa.Array:
+def _usage(lists: pa.Array, with_costs: bool) -> pa.Array:
     """What each model used, as a JSON list of objects."""
     used = lists.flatten()
-    cost = pc.binary_join_element_wise('"', pc.cast(used.field("cost_usd"), pa.string()), '"', "")
+    cost = _cost(used, with_costs)
     parts = ['{"model": ', pc.fill_null(json_strings(used.field("model")), "null")]
     for name in TOKEN_CLASSES:
         parts += [f', "{name}": ', pc.fill_null(pc.cast(used.field(name), pa.string()), "null")]
@@ -119,13 +119,21 @@ def _usage(lists: pa.Array) -> pa.Array:
     return _json_lists(lists, objects)
 
 
-def _usage_lines(lists: pa.Array) -> pa.Array:
+def _cost(used: pa.Array, with_costs: bool) -> pa.Array:
+    """The cost of what was used, in quotes; null where it is unknown or not to be seen."""
+    text = pc.binary_join_element_wise('"', pc.cast(used.field("cost_usd"), pa.string()), '"', "")
+    return text if with_costs else pa.nulls(len(used), pa.string())
+
+
+def _usage_lines(lists: pa.Array, with_costs: bool) -> pa.Array:
     """What observations used, line by line, as a JSON list of objects; null where that is not known."""
     lines = lists.flatten()
     parts: list[Any] = []
     for kind in USAGE_LINE:
         column = lines.field(kind.name)
-        if pa.types.is_decimal(kind.type):
+        if kind.name == "cost_usd":
+            text = _cost(lines, with_costs)
+        elif pa.types.is_decimal(kind.type):
             text = pc.binary_join_element_wise('"', pc.cast(column, pa.string()), '"', "")
         else:
             text = json_strings(column) if pa.types.is_string(kind.type) else pc.cast(column, pa.string())

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from billing_core.access import Role
+from billing_core.access import Principal, Role
 from billing_core.errors import BillingError
 from billing_core.types import Credits, GetUsageEventsParams, plain_decimal
 
@@ -63,7 +63,21 @@ MAY_EXPORT: Mapping[Dataset, frozenset[Role]] = {
         frozenset({Role.FINANCE, Role.ADMIN}),
     ),
 }
-"""Who may export what; rows outside a principal's organizations never leave."""
+"""Which role may export what; rows outside a principal's organizations never leave."""
+
+OF_EVERYTHING = frozenset({Dataset.RECONCILIATION, Dataset.RATE_CARD})
+"""Not for who is limited to organizations: the one cannot be cut by organization, the other has our margins."""
+
+
+def may_export(principal: Principal) -> tuple[Dataset, ...]:
+    """The data sets that a principal may export."""
+    limited = principal.organizations is not None
+    return tuple(
+        dataset
+        for dataset in Dataset
+        if principal.role in MAY_EXPORT[dataset] and not (limited and dataset in OF_EVERYTHING)
+    )
+
 
 SUFFIXES: Mapping[Format, str] = {
     Format.CSV: ".csv",

@@ -72,6 +72,7 @@ SEEN_EVERY = {Format.XLSX: 5_000, Format.PARQUET: 200_000}
 
 USUAL_ROWS = 50_000
 
+OUR_COSTS = "this file has our costs or margins"
 OF_ALL = "this file cannot be cut by organization"
 _READERS = (Role.ADMIN, Role.FINANCE)
 
@@ -262,6 +263,7 @@ class ExportService:
                 found = self._reconciliation(request, principal, watch)
                 source = datasets.reconciliation(found, request.params.customer, self._meta(request, None))
             case Dataset.RATE_CARD:
+                principal.require_everything(OUR_COSTS)
                 source = datasets.rate_cards(self._cards(), self._ledger, self._meta(request, None))
             case other:
                 raise ValueError(f"{other} has no rows of its own")
@@ -273,6 +275,7 @@ class ExportService:
         if request.format is Format.FOCUS:
             if request.internal:
                 principal.require(*_READERS)
+                principal.require_everything(OUR_COSTS)
             names = {}
             if principal.role in _READERS:
                 lines = datasets.directory_lines(self._ledger, selection)
@@ -377,11 +380,10 @@ class ExportService:
         extended = RequestedUsage.of(self._ledger, known, self._zone(request), self._meta(usage, known))
         extended = replace(extended, meta={**extended.meta, "format": Format.PARQUET.value})
         found.append(("usage-events.parquet", Format.PARQUET, usage_source.by_event(extended, extras=True)))
-        for dataset, form in (
-            (Dataset.ORGANIZATIONS, Format.CSV),
-            (Dataset.CUSTOMERS, Format.CSV),
-            (Dataset.RATE_CARD, Format.JSON),
-        ):
+        further = [(Dataset.ORGANIZATIONS, Format.CSV), (Dataset.CUSTOMERS, Format.CSV)]
+        if principal.sees_costs:
+            further.append((Dataset.RATE_CARD, Format.JSON))
+        for dataset, form in further:
             source = self._source(part(dataset, form), principal, None)
             found.append((f"{dataset.value}.{form.value}", form, source))
         if principal.organizations is None:
@@ -403,7 +405,7 @@ class ExportService:
         meta = {**self._meta(request, self._selection(request, principal)), "left_out": []}
         meta["rate_card_versions"] = usage.meta["rate_card_versions"]
         if principal.organizations is not None:
-            meta["left_out"] = [f"reconciliation.json and closes.json: {OF_ALL}"]
+            meta["left_out"] = [f"reconciliation.json and closes.json: {OF_ALL}", f"rate-card.json: {OUR_COSTS}"]
         source = RowSource(usage.schema, usage.rows, usage.totals, meta, lambda: iter(()))
 
         def write(sink: HashingSink, watch: ExportWatch) -> None:

@@ -106,7 +106,7 @@ def by_event(usage: RequestedUsage, *, extras: bool = False) -> RowSource:
 
     def made_of(stored: pa.Table) -> pa.Table:
         flat = flat_table(stored)
-        return with_extras(flat, stored) if extras else flat
+        return with_extras(flat, stored, with_costs=usage.selection.scope.sees_costs) if extras else flat
 
     def tables() -> Iterator[pa.Table]:
         running = RunningTotals()

@@ -217,8 +217,15 @@ def selected(chosen: Chosen) -> ir.Table:
 
 
 def _parts(chosen: Chosen) -> list[ir.Table]:
-    columns = [column.name for column in EVENT_COLUMNS]
-    return [_filtered(book.events, book.moment, chosen).select(*columns) for book in _books(chosen)]
+    parts = [_filtered(book.events, book.moment, chosen) for book in _books(chosen)]
+    return [part.select(*_columns(part, chosen)) for part in parts]
+
+
+def _columns(t: ir.Table, chosen: Chosen) -> list[ir.Column]:
+    """Every stored column; what events cost us is unknown to those who are limited to organizations."""
+    hidden = () if chosen.organizations is None else ("cost_usd",)
+    names = [column.name for column in EVENT_COLUMNS]
+    return [ibis.null(t[name].type()).name(name) if name in hidden else t[name] for name in names]
 
 
 def _together(parts: Sequence[ir.Table]) -> ir.Table:
@@ -236,11 +243,11 @@ def _to_freeze(chosen: Chosen, close_seq: Bound) -> ir.Table:
 
 def with_moment(chosen: Chosen) -> ir.Table:
     """The events of a selection with the time (`bound_time`) each row counts at, and whether it reverses one."""
-    columns = [column.name for column in EVENT_COLUMNS]
     parts = []
     for book in _books(chosen):
         t = _filtered(book.events, book.moment, chosen)
-        parts.append(t.select(*columns, moment=t[book.moment], is_reversal=ibis.literal(book.is_reversal)))
+        further = {"moment": t[book.moment], "is_reversal": ibis.literal(book.is_reversal)}
+        parts.append(t.select(*_columns(t, chosen), **further))
     return _together(parts)
 
 

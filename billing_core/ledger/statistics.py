@@ -35,14 +35,16 @@ ORGANIZATION = "organization_id"
 def sums(selection: Selection) -> Question:
     """A question: sums per organization, sync status, credit price and whether the event's cost is known and ours.
 
-    `cost_kind`: `ours`, `theirs` (the customer's own key) or `unknown`. Amounts follow exactly from these rows.
+    `cost_kind`: `ours`, `theirs` (the customer's own key) or `unknown`, as all are to those who see no costs.
+    Amounts follow exactly from these rows.
     """
     return ask(_sums, choose(selection))
 
 
 def _sums(chosen: Chosen) -> ir.Table:
     t = selected(chosen)
-    kind = ibis.cases((t.flags.contains(Flag.OWN_KEY), "theirs"), (t.cost_usd.isnull(), "unknown"), else_="ours")
+    is_theirs = t.flags.contains(Flag.OWN_KEY) & (chosen.organizations is None)
+    kind = ibis.cases((is_theirs, "theirs"), (t.cost_usd.isnull(), "unknown"), else_="ours")
     summed = (
         "credits_ai_tokens",
         "credits_compute",

@@ -169,6 +169,7 @@ class Statistics:
 
     `has_previous`: the period has one before. `ties_out`: the rows add up to what Usage Events shows for the same
     filter, to the last digit. `first_day` is the day `daily` begins with, ISO 8601; `None` without events.
+    `has_costs`: costs and margins are for who asked; if not, they are unknown here.
     """
 
     organizations: tuple[OrganizationFigures, ...]
@@ -177,6 +178,7 @@ class Statistics:
     has_previous: bool
     first_day: str | None
     ties_out: bool
+    has_costs: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The published document (CONTRACT section 3, `stats`): the period's organizations and their totals."""

@@ -114,6 +114,7 @@ class OrganizationService:
             has_previous=before is not None,
             first_day=None if first is None else first.isoformat(),
             ties_out=self._ties_out(selection, total, days),
+            has_costs=selection.scope.sees_costs,
         )
 
     def _figures(self, selection: Selection) -> dict[str | None, Figures]:

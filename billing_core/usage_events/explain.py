@@ -87,6 +87,8 @@ def explain(
     card: RateCard | None,
     intents: Intents = (),
     closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    *,
+    with_costs: bool = True,
 ) -> EventExplanation:
     """The explanation of one stored event: a step per rate applied, its earlier states, closes and Stripe intents.
 
@@ -95,18 +97,20 @@ def explain(
     card: The card it was rated with; `None` for credits the earlier system recorded.
     intents: The meter events it was, or is to be, sent with.
     closed: What closed months say of it: (month, frozen row), oldest close first.
+    with_costs: Whether what the models cost us, and our margin, are named. Without, a token's rate is what the customer
+        pays, margin included.
     """
     steps = [
         _read(event, stored),
         _attributes(event),
-        _usage(event, stored),
-        _card(event, stored, card),
-        _ai(event, stored, card),
+        _usage(event, stored, with_costs),
+        _card(event, stored, card, with_costs),
+        _ai(event, stored, card, with_costs),
         _compute(event, stored, card),
         _storage(event, card),
         _total(event, stored),
         *_flags(event, stored),
-        _history(stored, revisions),
+        _history(stored, revisions, with_costs),
         *_closed(stored, closed),
         _stripe(event, intents),
     ]
@@ -159,17 +163,17 @@ def _attributes(event: UsageEvent) -> ExplanationStep:
     )
 
 
-def _usage(event: UsageEvent, stored: Mapping[str, Any]) -> ExplanationStep:
+def _usage(event: UsageEvent, stored: Mapping[str, Any], with_costs: bool) -> ExplanationStep:
     lines = []
     for use in stored["usage"] or ():
         tokens = ", ".join(f"{use[c]:,} {c.replace('_', ' ')}" for c in TOKEN_CLASSES if use[c])
-        cost = "cost unknown" if use["cost_usd"] is None else f"cost {plain_decimal(use['cost_usd'])} USD"
-        lines.append(f"{use['model'] or 'no model named'}: {tokens or 'no tokens'}; {cost}")
+        cost = "; cost unknown" if use["cost_usd"] is None else f"; cost {plain_decimal(use['cost_usd'])} USD"
+        lines.append(f"{use['model'] or 'no model named'}: {tokens or 'no tokens'}{cost if with_costs else ''}")
     total = "unknown" if event.tokens_total is None else f"{event.tokens_total:,}"
     return ExplanationStep("Use", f"{total} tokens in all.", tuple(lines))
 
 
-def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> ExplanationStep:
+def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None, with_costs: bool) -> ExplanationStep:
     price = plain_decimal(stored["credit_price_usd"])
     if event.rate_card_version == LEGACY_VERSION:
         return ExplanationStep(
@@ -178,10 +182,11 @@ def _card(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -
     if card is None:
         return ExplanationStep("Rate card", "No rate card was in force at that time, so nothing could be rated.")
     basis = "counted tokens" if card.ai.basis is Basis.TOKENS else "Langfuse's cost"
+    margin = (f"margin on AI = {plain_decimal(card.margin)}",) if with_costs else ()
     return ExplanationStep(
         "Rate card",
         f"{card.id}, in force from {utc_text(card.effective_from)}; AI by {basis}.",
-        (f"1 credit = {price} USD", f"margin on AI = {plain_decimal(card.margin)}"),
+        (f"1 credit = {price} USD", *margin),
     )
 
 
@@ -193,23 +198,25 @@ def _not_rated(event: UsageEvent, card: RateCard | None) -> str | None:
     return "0: no rate card" if card is None else None
 
 
-def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> ExplanationStep:
+def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None, with_costs: bool) -> ExplanationStep:
     booked = event.credits.ai_tokens
     if (reason := _not_rated(event, card)) is not None or card is None:
         return ExplanationStep("AI tokens", f"{plain_decimal(booked)} credits, {reason}.")
     if (event.ai_credentials_ownership or "").lower() == OWN_KEY:
         return ExplanationStep("AI tokens", "0 credits: the customer brought the key.")
+    if card.ai.basis is Basis.COST and not with_costs:
+        return ExplanationStep("AI tokens", f"{plain_decimal(booked)} credits, by what the models cost.")
     if card.ai.basis is Basis.COST:
         billed = _billed_cost(event, stored, card)
         if billed is None:
             return ExplanationStep("AI tokens", f"{plain_decimal(booked)} credits: no cost is known; flagged unpriced.")
         cost, margin, price = (plain_decimal(v) for v in (billed, card.margin, card.credit_price_usd))
         text = f"{cost} USD × {margin} ÷ {price} USD per credit"
-        units, exact = _lines(stored, card)
+        units, exact = _lines(stored, card, with_costs)
         exact += Fraction(billed) * Fraction(card.margin) / Fraction(card.credit_price_usd)
         return _rounded("AI tokens", (text, *units), exact, booked)
     if stored.get("usage_lines") is not None:
-        lines, exact = _lines(stored, card)
+        lines, exact = _lines(stored, card, with_costs)
         return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
     lines, exact = [], Fraction(0)
     for use in stored["usage"] or ():
@@ -224,8 +231,7 @@ def _ai(event: UsageEvent, stored: Mapping[str, Any], card: RateCard | None) -> 
                 continue
             part = tokens * Fraction(found) * Fraction(card.margin) / 1000
             exact += part
-            margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
-            lines.append(f"{label}: {tokens:,} × {plain_decimal(found)} ÷ 1,000{margin} = {_exact_text(part)}")
+            lines.append(f"{label}: {tokens:,} × {_rate(found, card, ' ÷ 1,000', with_costs)} = {_exact_text(part)}")
     return _rounded("AI tokens", tuple(lines) or ("no tokens",), exact, booked)
 
 
@@ -238,7 +244,14 @@ def _billed_cost(event: UsageEvent, stored: Mapping[str, Any], card: RateCard) -
     return sum(costs, Decimal(0)) if costs else None
 
 
-def _lines(stored: Mapping[str, Any], card: RateCard) -> tuple[list[str], Fraction]:
+def _rate(rate: Decimal, card: RateCard, per: str, with_costs: bool) -> str:
+    """The rate and the margin on it; without costs what the customer pays, as one figure."""
+    if not with_costs:
+        return f"{_exact_text(Fraction(rate) * Fraction(card.margin))}{per}"
+    return f"{plain_decimal(rate)}{per}" + ("" if card.margin == 1 else f" × {plain_decimal(card.margin)}")
+
+
+def _lines(stored: Mapping[str, Any], card: RateCard, with_costs: bool) -> tuple[list[str], Fraction]:
     """The arithmetic of what observations used, and the credits it comes to before rounding."""
     by_tokens = card.ai.basis is Basis.TOKENS
     summed: dict[tuple[str, str | None, KeyPrice], int] = {}
@@ -256,16 +269,17 @@ def _lines(stored: Mapping[str, Any], card: RateCard) -> tuple[list[str], Fracti
             place = (what, use["model"], price._replace(is_known=True))
             summed[place] = summed.get(place, 0) + use["quantity"]
     lines, exact = [], Fraction(0)
-    margin = "" if card.margin == 1 else f" × {plain_decimal(card.margin)}"
     for (what, model, price), quantity in summed.items():
         label = f"{model or 'no model'}, {what}"
         per_thousand = None if price.token_class is None else effective_token_rate(card, model, price.token_class)
         if price.credits_each is not None:
             part = quantity * Fraction(price.credits_each) * Fraction(card.margin)
-            text = f"{label}: {quantity:,} × {plain_decimal(price.credits_each)} each{margin} = {_exact_text(part)}"
+            rate = _rate(price.credits_each, card, " each", with_costs)
+            text = f"{label}: {quantity:,} × {rate} = {_exact_text(part)}"
         elif per_thousand is not None:
             part = quantity * Fraction(per_thousand) * Fraction(card.margin) / 1000
-            text = f"{label}: {quantity:,} × {plain_decimal(per_thousand)} ÷ 1,000{margin} = {_exact_text(part)}"
+            rate = _rate(per_thousand, card, " ÷ 1,000", with_costs)
+            text = f"{label}: {quantity:,} × {rate} = {_exact_text(part)}"
         else:
             part = Fraction(0)
             unit = "units" if price.token_class is None else "tokens"
@@ -340,13 +354,14 @@ def _flags(event: UsageEvent, stored: Mapping[str, Any]) -> list[ExplanationStep
     return [ExplanationStep("Flags", f"{len(event.flags)} set on this event.", (*lines, *problems))]
 
 
-def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]]) -> ExplanationStep:
+def _history(stored: Mapping[str, Any], revisions: Sequence[Mapping[str, Any]], with_costs: bool) -> ExplanationStep:
     lines = []
+    hidden = {"usage"} if with_costs else {"usage", "usage_lines", "cost_usd"}
     for old, new in pairwise([*revisions, stored]):
         changes = ", ".join(
             f"{name} {_shown(old[name], name)} → {_shown(new[name], name)}"
             for name in (old["changed_columns"] or "").split(",")
-            if name in old and name not in {"usage"}
+            if name in old and name not in hidden
         )
         lines.append(f"revision {new['revision']}, {_when(new['booked_at'])}: {changes}; was {old['sync_status']}")
     first = revisions[0] if revisions else stored

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
-from billing_core.access import Principal, scope_of
-from billing_core.errors import BadParameter, NotFound
+from billing_core.access import SEES_NO_COSTS, Principal, scope_of
+from billing_core.errors import AccessDenied, BadParameter, NotFound
 from billing_core.ledger import queries
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
@@ -24,7 +24,7 @@ from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResp
 from billing_core.usage_events import rows as published
 from billing_core.usage_events.explain import EventExplanation, explain
 from billing_core.usage_events.explore import Explorer
-from billing_core.usage_events.explore_model import Exploration, ExploreQuestion
+from billing_core.usage_events.explore_model import COSTS, Exploration, ExploreQuestion
 from billing_core.usage_events.intents import intents_of
 from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
@@ -66,6 +66,8 @@ class UsageEventsService:
         one outside the principal's.
         """
         selection = self._select(params, principal)
+        if params.sort == "cost_usd" and not principal.sees_costs:
+            raise AccessDenied(f"{principal.name} {SEES_NO_COSTS}: sort by another field than cost_usd")
         sums = self._totals(selection)
         offset = (params.page - 1) * params.limit
         table = self._page(selection, params.sort, params.order == "desc", params.limit, offset)
@@ -112,6 +114,8 @@ class UsageEventsService:
         Raises BadParameter: naming the parameter. AccessDenied: if `params.organization` names one outside the
             principal's.
         """
+        if question.metric in COSTS and not principal.sees_costs:
+            raise AccessDenied(f"{principal.name} {SEES_NO_COSTS}: ask for another metric than {question.metric}")
         selection = self._select(params, principal)
         return self._explored(selection, self._explorer.compared(selection, question), question)
 
@@ -143,7 +147,8 @@ class UsageEventsService:
         closed = self._ledger.read_rows(queries.closed_states(scope, event_id, spans)) if spans else []
         months = {span.seq: span.period for span in spans}
         states = [(months[row["close_seq"]], row) for row in closed]
-        return explain(event, stored, revisions, self._card(event.rate_card_version), intents, states)
+        card = self._card(event.rate_card_version)
+        return explain(event, stored, revisions, card, intents, states, with_costs=principal.sees_costs)
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
         """Events a person should review: tokens without a price, credits the card does not give, odd latency."""

@@ -9,14 +9,14 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError, NotFound, WarehouseError
-from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRequest, Grain
+from billing_core.exports.model import FORMATS, Dataset, ExportPreview, ExportRequest, Grain, may_export
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.exports import texts
 from components.exports.filters import export_filters, narrowed_text, period_and_timezone
 from components.exports.job import is_exporting, job_box, start_export
-from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, may_export, request_of
+from components.exports.query import FOCUS_VERSIONS, Choice, Separator, has, request_of
 from components.exports.state import OPEN, STATES, Place
 from components.exports.texts import (
     DATASET_WORDS,
@@ -110,7 +110,9 @@ def _show_error(error: BillingError) -> None:
 def _offered(place: Place, principal: Principal) -> Choice:
     """What was chosen, as far as this reader may have it."""
     chosen = STATES[place].current()
-    if chosen.dataset in may_export(principal.role):
+    if not principal.sees_costs:
+        chosen = replace(chosen, internal=False)
+    if chosen.dataset in may_export(principal):
         return chosen
     return replace(chosen, dataset=Dataset.USAGE_EVENTS)
 
@@ -128,13 +130,13 @@ def _choices(
         if has(chosen, "period"):
             period_and_timezone(place, zone)
     st.caption(plain(note(chosen.dataset, chosen.form, chosen.grain)))
-    _form_options(place, chosen)
+    _form_options(place, chosen, principal)
     if has(chosen, "filters"):
         export_filters(service, principal, place, chosen, at, as_of)
 
 
 def _dataset_box(place: Place, chosen: Choice, principal: Principal) -> None:
-    offered, url = may_export(principal.role), STATES[place]
+    offered, url = may_export(principal), STATES[place]
 
     def choose(key: str) -> None:
         url.choose("dataset", key, also={"columns": ()})  # another data set has other columns
@@ -159,7 +161,7 @@ def _format_box(place: Place, chosen: Choice) -> None:
         STATES[place].selectbox("format", "Format", formats, width=160, format_func=words)
 
 
-def _form_options(place: Place, chosen: Choice) -> None:
+def _form_options(place: Place, chosen: Choice, principal: Principal) -> None:
     """What only some formats have."""
     url = STATES[place]
     if has(chosen, "separator"):
@@ -171,7 +173,8 @@ def _form_options(place: Place, chosen: Choice) -> None:
             url.selectbox("focus_version", "FOCUS version", FOCUS_VERSIONS, width=140)
             url.toggle("parquet", "As Parquet", help=texts.AS_PARQUET)
             url.toggle("user_ids", "User and session ids", help=texts.PERSONAL_DATA)
-            url.toggle("internal", "Our cost and margin", help="Not for customers.")
+            if principal.sees_costs:
+                url.toggle("internal", "Our cost and margin", help="Not for customers.")
 
 
 def _columns(service: BillingService, place: Place, chosen: Choice, request: ExportRequest) -> ExportRequest:

@@ -9,8 +9,7 @@ from enum import StrEnum
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from billing_core.access import Role
-from billing_core.exports.model import FORMATS, MAY_EXPORT, Dataset, ExportRequest, Format, Grain
+from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Format, Grain
 from components.shared.periods import Days, Period
 from components.shared.url_codec import SPAN_NAMES, Codec, flag, one_of, several
 from components.usage_events.query import FACETS, FILTER_VALUES, Facet, Filters, question
@@ -143,11 +142,6 @@ def filters_of(choice: Choice) -> Filters:
     if not has(choice, "period"):
         return Filters(period=Period.ALL_TIME, **offered)
     return Filters(choice.period, choice.first_day, choice.last_day, **offered)
-
-
-def may_export(role: Role) -> tuple[Dataset, ...]:
-    """The data sets a role may export, as `billing_core` decides it."""
-    return tuple(dataset for dataset in Dataset if role in MAY_EXPORT[dataset])
 
 
 def _zone(choice: Choice, reporting: ZoneInfo) -> ZoneInfo:

@@ -10,7 +10,7 @@ from billing_core.access import Role
 from billing_core.organizations.figures import OrganizationFigures, Statistics
 from billing_core.organizations.table import label, share
 from components.organizations.charts import daily_lines, day_names
-from components.organizations.figures import KINDS, percent
+from components.organizations.figures import KINDS, fields_for, kind_of, percent
 from components.organizations.query import COMPARED
 from components.organizations.state import URL
 from components.organizations.table import change_text
@@ -31,15 +31,16 @@ def comparison_rows(
 ) -> dict[str, list[str]]:
     """The comparison as a table: a row per figure, a column per organization."""
     whole = statistics.total.credits.total
+    kinds = [kind_of(field) for field in fields_for((kind.field for kind in KINDS), statistics)]
     texts = {
         label(one.organization_id, names): [
-            *(kind.cell(kind.value(one.now)) for kind in KINDS),
+            *(kind.cell(kind.value(one.now)) for kind in kinds),
             percent(share(one.now.credits.total, whole)),
             change_text(one),
         ]
         for one in chosen
     }
-    return {"Figure": [*(kind.label for kind in KINDS), "Share of credits", "Change of credits"], **texts}
+    return {"Figure": [*(kind.label for kind in kinds), "Share of credits", "Change of credits"], **texts}
 
 
 def daily_rows(

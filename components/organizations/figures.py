@@ -5,12 +5,12 @@ Tiles, table, comparison and sort box all read from here; what each figure means
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from billing_core.organizations.figures import MEANINGS, Figures
+from billing_core.organizations.figures import MEANINGS, Figures, Statistics
 from billing_core.organizations.table import Value, figure, margin_share
 from components.shared.formats import UNKNOWN, change, compact, count, duration, exact, short_credits, short_usd
 
@@ -194,6 +194,15 @@ MORE = (
     "failed_credits",
 )
 """The figures behind "More figures"."""
+
+COSTS = frozenset({"cost_usd", "margin_usd", "margin_share"})
+"""The figures that say what usage costs us: not for accounts limited to organizations."""
+
+
+def fields_for(fields: Iterable[str], statistics: Statistics) -> list[str]:
+    """Those of some figures that are for who asked for the statistics."""
+    return [field for field in fields if statistics.has_costs or field not in COSTS]
+
 
 _BY_FIELD = {kind.field: kind for kind in KINDS}
 

@@ -14,7 +14,7 @@ from billing_core.types import GetUsageEventsParams, SyncStatus
 from components.organizations import texts
 from components.organizations.bridge import margin_line
 from components.organizations.compare import compare_panel
-from components.organizations.figures import FIRST, MORE, kind_of, short_duration
+from components.organizations.figures import FIRST, MORE, fields_for, kind_of, short_duration
 from components.organizations.movers import movers_panel
 from components.organizations.query import Address, events_of
 from components.organizations.state import URL
@@ -68,15 +68,25 @@ def _tile(field: str, now: Figures, previous: Figures | None, query: Mapping[str
 
 
 def first_figures(
-    now: Figures, previous: Figures | None, query: Mapping[str, Any], beside: Sequence[MetricTile] = ()
+    statistics: Statistics,
+    now: Figures,
+    previous: Figures | None,
+    query: Mapping[str, Any],
+    beside: Sequence[MetricTile] = (),
 ) -> None:
     """Draw the figures that a page opens with, and the line that leads from the amount to the margin."""
-    metric_tiles([*tiles_of(FIRST, now, previous, query), *beside], key="org-tiles", pixels=FIRST_PIXELS)
-    st.caption(plain(margin_line(now)))
+    tiles = tiles_of(fields_for(FIRST, statistics), now, previous, query)
+    metric_tiles([*tiles, *beside], key="org-tiles", pixels=FIRST_PIXELS)
+    if statistics.has_costs:
+        st.caption(plain(margin_line(now)))
 
 
 def more_figures(
-    now: Figures, previous: Figures | None, query: Mapping[str, Any], label: str = texts.MORE_FIGURES
+    statistics: Statistics,
+    now: Figures,
+    previous: Figures | None,
+    query: Mapping[str, Any],
+    label: str = texts.MORE_FIGURES,
 ) -> bool:
     """Draw the fold with all other figures; whether it is open, which the URL says, so that it stays so.
 
@@ -89,7 +99,7 @@ def more_figures(
     if not fold.open:
         return False
     with fold:
-        metric_tiles(tiles_of(MORE, now, previous, query), key="org-more-tiles")
+        metric_tiles(tiles_of(fields_for(MORE, statistics), now, previous, query), key="org-more-tiles")
         with st.container(horizontal=True, vertical_alignment="center", key="org-latency"):
             st.caption(plain(latency_text(now)), width="content")
             usage_link(texts.LONGEST_FIRST, **{**query, **EVENTS.render(EventsView(sort="latency_seconds"))})
@@ -145,7 +155,7 @@ def overview(
 ) -> None:
     """Draw everything about all organizations of a period: five figures, the table, and the rest behind a fold."""
     query = events_of(address)
-    first_figures(statistics.total, statistics.previous_total, query, [risk])
+    first_figures(statistics, statistics.total, statistics.previous_total, query, [risk])
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
         st.caption(plain(period_text(address, at, zone, params)), width="content")
         tie_out(statistics.total.credits.total, query, ties_out=statistics.ties_out)
@@ -153,6 +163,6 @@ def overview(
         st.info(texts.NO_EVENTS_IN_PERIOD, icon=":material/event_busy:")
         return
     organizations_table(statistics, names, params)
-    if more_figures(statistics.total, statistics.previous_total, query, texts.MORE_OF_ALL):
+    if more_figures(statistics, statistics.total, statistics.previous_total, query, texts.MORE_OF_ALL):
         compare_panel(statistics, names, zone.key)
         movers_panel(statistics, names)

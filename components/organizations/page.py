@@ -111,14 +111,14 @@ def organization_page(
     _head(one, names)
     mine = params_of(params, wanted)
     query = events_of(address, wanted, nobody=wanted is None)
-    first_figures(one.now, one.previous, query)
+    first_figures(statistics, one.now, one.previous, query)
     summary = service.summary(mine, principal)
     zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
         st.caption(plain(period_text(address, now, zone, params)), width="content")
         agrees = statistics.ties_out and summary.ties_out and summary.totals.totals.credits == one.now.credits
         tie_out(one.now.credits.total, query, ties_out=agrees)
-    more_figures(one.now, one.previous, query)
+    more_figures(statistics, one.now, one.previous, query)
     if one.now.events:
         _usage(service, principal, mine, summary, query)
     else:

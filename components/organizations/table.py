@@ -14,7 +14,7 @@ from billing_core.organizations.table import BY_NAME, SORTS, label, rows, share
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.figures import KINDS, kind_of
+from components.organizations.figures import KINDS, fields_for, kind_of
 from components.organizations.query import PAGE_SIZES, Address, csv_address
 from components.organizations.state import URL, open_organization
 from components.shared import sign_in
@@ -115,14 +115,14 @@ def footer_text(found: Sequence[OrganizationFigures], statistics: Statistics, *,
     number = count_of(len(found), "row" if any(one.organization_id is None for one in found) else "organization")
     return (
         f"**All {number} matching this filter:** {parts} = **{short_credits(held.total)} credits**{of_all} · "
-        f"{_rest(figures)}"
+        f"{_rest(figures, statistics)}"
     )
 
 
-def _rest(figures: Figures) -> str:
+def _rest(figures: Figures, statistics: Statistics) -> str:
+    costs = f"Langfuse cost {short_usd(figures.cost_usd)} · margin {short_usd(figures.margin_usd)} · "
     return (
-        f"{short_usd(figures.amount_usd)} · Langfuse cost {short_usd(figures.cost_usd)} · "
-        f"margin {short_usd(figures.margin_usd)} · "
+        f"{short_usd(figures.amount_usd)} · {costs if statistics.has_costs else ''}"
         f"{count_of(figures.events, 'event')} · {count_of(figures.chats, 'chat')} · "
         f"{count_of(figures.users, 'active user')} · tokens {count(figures.tokens_total)} · not yet in Stripe "
         f"{short_credits(figures.unsynced_credits)} · failed {short_credits(figures.failed_credits)}"
@@ -141,7 +141,7 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
         address = URL.current()
         with st.container(horizontal=True, vertical_alignment="bottom", key="org-table-controls"):
             URL.search_box("Organization id or name")
-            _controls()
+            _controls(statistics)
             file_link("CSV", csv_address(address, params), note=texts.TABLE_CSV_NOTE, key="org-csv")
         found = rows(statistics, names, find=address.search, sort=address.sort, descending=not address.ascending)
         if not found:
@@ -159,21 +159,24 @@ def _clear_search() -> None:
     URL.change(search="")
 
 
-def _controls() -> None:
-    fields = [column.field for column in COLUMNS]
+def _controls(statistics: Statistics) -> None:
+    fields = fields_for((column.field for column in COLUMNS), statistics)
     how = {"key": "org-columns-open", "placeholder": "Default columns"}
-    table_controls(URL, SORT_FIELDS, fields, sort_label, PAGE_SIZES, read=_columns, usual=DEFAULT_COLUMNS, **how)
+    usual = fields_for(DEFAULT_COLUMNS, statistics)
 
+    def read(chosen: Sequence[str]) -> tuple[str, ...]:
+        """What stands in the URL: nothing for the usual columns."""
+        return () if set(chosen) == set(usual) else tuple(chosen)
 
-def _columns(chosen: Sequence[str]) -> tuple[str, ...]:
-    """What stands in the URL: nothing for the usual columns."""
-    return () if set(chosen) == set(DEFAULT_COLUMNS) else tuple(chosen)
+    sorts = fields_for(SORT_FIELDS, statistics)
+    table_controls(URL, sorts, fields, sort_label, PAGE_SIZES, read=read, usual=usual, **how)
 
 
 def _grid(
     shown: Sequence[OrganizationFigures], statistics: Statistics, names: Mapping[str, str], address: Address
 ) -> None:
-    chosen = set(address.columns) & {column.field for column in COLUMNS} or set(DEFAULT_COLUMNS)
+    there = fields_for((column.field for column in COLUMNS), statistics)
+    chosen = set(address.columns) & set(there) or set(DEFAULT_COLUMNS) & set(there)
     columns = [column for column in COLUMNS if column.field in chosen]
     name = TableColumn(BY_NAME, "Organization", lambda one: label(one.organization_id, names), 170)
     data_grid(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
+from billing_core.access import Principal
 from billing_core.types import FLAT_FIELDS, UsageEvent
 from components.shared.data_grid import Column
 from components.shared.formats import (
@@ -115,6 +116,9 @@ COLUMNS = (
 DEFAULT_COLUMNS = tuple(column.field for column in COLUMNS[:8])
 """Shown until somebody chooses: what fits a screen of 1440 pixels without scrolling sideways."""
 
+COST = "cost_usd"
+"""The one field that says what usage costs us: not for accounts limited to organizations."""
+
 _BY_FIELD = {column.field: column for column in COLUMNS}
 
 SORT_FIELDS = tuple(column.field for column in COLUMNS if column.field in FLAT_FIELDS)
@@ -126,6 +130,16 @@ def _optional(write: Callable[..., str], value: object) -> str:
 
 def _moment_or_none(event: UsageEvent, zone: ZoneInfo) -> str:
     return EMPTY if event.synced_at is None else moment(event.synced_at, zone)
+
+
+def columns_for(principal: Principal) -> list[EventColumn]:
+    """The columns that a principal may see, in the table's order."""
+    return [column for column in COLUMNS if column.field != COST or principal.sees_costs]
+
+
+def sort_fields_for(principal: Principal) -> list[str]:
+    """The fields that a principal may sort by."""
+    return [field for field in SORT_FIELDS if field != COST or principal.sees_costs]
 
 
 def column_of(field: str) -> EventColumn:

@@ -9,10 +9,12 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
+from billing_core.access import Principal
 from billing_core.errors import BadParameter
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import (
+    COSTS,
     METRICS_OF_PARTS,
     PREVIOUS,
     Dimension,
@@ -104,10 +106,11 @@ def _window_text(start: datetime | None, end: datetime | None, zone: ZoneInfo) -
     return f"{month_before(start, zone).isoformat()}..{month_before(end, zone).isoformat()}"
 
 
-def metrics_for(view: ExploreView) -> list[Metric]:
-    """The metrics that can be told for the chosen dimensions."""
+def metrics_for(view: ExploreView, principal: Principal) -> list[Metric]:
+    """The metrics that can be told for the chosen dimensions, as far as the principal may see them."""
     asked = [METRICS_OF_PARTS[one] for one in (view.by, view.then) if one and one in METRICS_OF_PARTS]
-    return [metric for metric in Metric if all(metric in accepted for accepted in asked)]
+    seen = [metric for metric in Metric if metric not in COSTS or principal.sees_costs]
+    return [metric for metric in seen if all(metric in accepted for accepted in asked)]
 
 
 def view_switch() -> str:
@@ -121,7 +124,10 @@ def explore_panel(service: BillingService, params: GetUsageEventsParams, filters
     """Draw the choices of Explore and its answer about the events of `filters`, which `params` ask for."""
     principal = sign_in.guard()
     URL.told()
-    _controls()
+    _controls(principal)
+    if URL.current().metric in COSTS and not principal.sees_costs:
+        st.info(texts.COSTS_NOT_EXPLORED, icon=":material/visibility_off:")
+        return
     with stop_on_error():
         asked = question_of(URL.current(), params, service.settings.zone)
         found = service.explore(params, asked, principal)
@@ -131,13 +137,13 @@ def explore_panel(service: BillingService, params: GetUsageEventsParams, filters
         _answer(found, filters)
 
 
-def _controls() -> None:
+def _controls(principal: Principal) -> None:
     view = URL.current()
     with st.container(horizontal=True, vertical_alignment="bottom", key="explore-controls"):
         URL.selectbox("by", "Group by", list(Dimension), format_func=DIMENSIONS.__getitem__, width=150)
         second = ["", *(one for one in Dimension if one is not view.by)]
         URL.selectbox("then", "Then by", second, format_func=_second_text, width=150)
-        URL.selectbox("metric", "Figure", metrics_for(view), format_func=METRICS.__getitem__, width=150)
+        URL.selectbox("metric", "Figure", metrics_for(view, principal), format_func=METRICS.__getitem__, width=150)
         URL.selectbox("grain", "Per", list(GRAINS), format_func=GRAINS.__getitem__, width=120)
         URL.selectbox("compare", "Compare with", list(COMPARED), format_func=COMPARED.__getitem__, width=190)
         tops = sorted({*TOPS, view.top})

@@ -16,10 +16,10 @@ from components.shared.data_grid import RowButton, column_box, data_grid, order_
 from components.shared.formats import count, credits_text, usd
 from components.shared.links import file_link
 from components.usage_events import texts
-from components.usage_events.columns import COLUMNS, SORT_FIELDS, EventColumn, cells, column_of
+from components.usage_events.columns import COST, EventColumn, cells, column_of, columns_for, sort_fields_for
 from components.usage_events.details import open_event
 from components.usage_events.query import Paging, csv_query
-from components.usage_events.state import PAGE_SIZES, URL, unpin
+from components.usage_events.state import PAGE_SIZES, URL, EventsView, unpin
 
 CSV_PATH = "/download/usage-events.csv"
 
@@ -27,17 +27,19 @@ DETAILS = "details"
 """The grid's own column of buttons; no field of an event is called so."""
 
 
-def paging() -> Paging:
-    """Order, page and page size that the URL asks for."""
+def paging(principal: Principal) -> Paging:
+    """Order, page and page size that the URL asks for; by time if the principal may not see what it sorts by."""
     view = URL.current()
-    return Paging(sort=view.sort, order="asc" if view.ascending else "desc", page=view.page, limit=view.rows)
+    sort = view.sort if view.sort in sort_fields_for(principal) else EventsView().sort
+    return Paging(sort=sort, order="asc" if view.ascending else "desc", page=view.page, limit=view.rows)
 
 
-def table_options() -> None:
+def table_options(principal: Principal) -> None:
     """Draw the panel with order, page size and columns, for a toolbar; a click on a header sorts, too."""
     with st.popover("Table", icon=":material/table_rows:", key="columns-open"):
-        order_boxes(URL, SORT_FIELDS, _label, PAGE_SIZES, width="stretch")
-        column_box(URL, [column.field for column in COLUMNS], _label, placeholder="All columns")
+        order_boxes(URL, sort_fields_for(principal), _label, PAGE_SIZES, width="stretch")
+        offered = [column.field for column in columns_for(principal)]
+        column_box(URL, offered, _label, placeholder="All columns")
 
 
 def _label(field: str) -> str:
@@ -71,15 +73,22 @@ def _show_new() -> None:
     st.rerun()
 
 
-def chosen_columns() -> list[EventColumn]:
+def costs_notice(principal: Principal) -> None:
+    """Draw why the view has no costs, if its address asks for some and the principal may not see them."""
+    view = URL.current()
+    if not principal.sees_costs and COST in (view.sort, *view.columns):
+        st.info(texts.COSTS_HIDDEN, icon=":material/visibility_off:")
+
+
+def chosen_columns(principal: Principal) -> list[EventColumn]:
     """The columns to show, in the table's own order; choosing none means all."""
     chosen = URL.current().columns
-    return [column for column in COLUMNS if not chosen or column.field in chosen]
+    return [column for column in columns_for(principal) if not chosen or column.field in chosen]
 
 
-def event_grid(response: UsageEventsResponse, zone: ZoneInfo) -> None:
+def event_grid(response: UsageEventsResponse, principal: Principal, zone: ZoneInfo) -> None:
     """Draw the rows."""
-    columns, ids = chosen_columns(), [event.id for event in response.events]
+    columns, ids = chosen_columns(principal), [event.id for event in response.events]
     data_grid(
         cells(response.events, columns, zone),
         {column.field: _column_config(column) for column in columns},
@@ -106,14 +115,15 @@ def _column_config(column: EventColumn) -> Any:
     return st.column_config.TextColumn(alignment=column.align, **header)
 
 
-def footer(response: UsageEventsResponse) -> None:
+def footer(response: UsageEventsResponse, principal: Principal) -> None:
     """Draw the sums over the whole filter, not of the page."""
     totals, held = response.totals, response.totals.credits
     parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
     text = (
         f"**All {count_of(response.pagination.total_items, 'event')} matching this filter:** {parts} = "
         f"**{credits_text(held.total)} credits** · {usd(totals.amount_usd)} · "
-        f"tokens in {count(totals.tokens_in)}, out {count(totals.tokens_out)} · "
-        f"Langfuse cost {usd(totals.cost_usd)}"
+        f"tokens in {count(totals.tokens_in)}, out {count(totals.tokens_out)}"
     )
+    if principal.sees_costs:
+        text += f" · Langfuse cost {usd(totals.cost_usd)}"
     st.markdown(text.replace("$", r"\$"))

@@ -11,6 +11,8 @@ READ = "Langfuse has been read."
 PULLING = "A pull is running. Data is partial until it is done."
 CSV_NOTE = "All events matching this filter with exact figures, in time order."
 NEW_EVENTS = "New events have arrived since this view was opened."
+COSTS_HIDDEN = "Your account does not show costs or margins. The view is shown without them."
+COSTS_NOT_EXPLORED = "Your account does not show costs or margins. Choose another figure above."
 NO_EVENTS_YET = "No usage events yet. Figures appear here as soon as the first are read."
 NO_EVENTS_REFRESH = (
     "No usage events yet. Press “Refresh from Langfuse” to read the last 30 days, or run `python -m billing_core "

@@ -36,6 +36,8 @@ from components.usage_events.explore_panel import (
     total_text,
 )
 from components.usage_events.explore_rows import csv_bytes, series, table_rows
+from tests.factories import EVERYONE
+from tests.lived_in import ACME
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -136,12 +138,15 @@ def test_whether_groups_add_up_is_said():
 
 
 def test_only_figures_that_can_be_told_for_the_dimensions_are_offered():
-    assert metrics_for(ExploreView()) == list(Metric)
-    assert metrics_for(ExploreView(then=Dimension.TOKEN_CLASS)) == [Metric.CREDITS, Metric.AMOUNT_USD, Metric.TOKENS]
-    assert metrics_for(ExploreView(by=Dimension.CREDIT_TYPE, then=Dimension.TOKEN_CLASS)) == [
-        Metric.CREDITS,
-        Metric.AMOUNT_USD,
-    ]
+    assert metrics_for(ExploreView(), EVERYONE) == list(Metric)
+    by_class = ExploreView(then=Dimension.TOKEN_CLASS)
+    assert metrics_for(by_class, EVERYONE) == [Metric.CREDITS, Metric.AMOUNT_USD, Metric.TOKENS]
+    by_both = ExploreView(by=Dimension.CREDIT_TYPE, then=Dimension.TOKEN_CLASS)
+    assert metrics_for(by_both, EVERYONE) == [Metric.CREDITS, Metric.AMOUNT_USD]
+
+
+def test_costs_are_not_offered_to_who_is_limited_to_organizations():
+    assert set(Metric) - set(metrics_for(ExploreView(), ACME)) == {Metric.COST_USD, Metric.MARGIN_USD}
 
 
 views = st.builds(
