@@ -72,6 +72,8 @@ class Flag(StrEnum):
     MISSING_AT_SOURCE = "missing_at_source"
     POLICY_DIFFERS = "policy_differs"
     UNKNOWN_USAGE = "unknown_usage"
+    WRITTEN_OFF = "written_off"
+    INVOICED_SEPARATELY = "invoiced_separately"
 
 
 class Attribute(StrEnum):

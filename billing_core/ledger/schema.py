@@ -250,6 +250,15 @@ SYNC_TABLES: dict[str, tuple[Column, ...]] = {
 whole credits, `credits` the exact sum they cover), which part of which event each covers, what is kept back, and what
 Stripe `counted` in an hour that is not what was `delivered` from here, until somebody decided about it."""
 
+LIVE = ("sending", "settled", "confirmed", "taking_back")
+"""States of settlements that count: those of which Stripe has, or may have, the invoice item, and write-offs."""
+
+IN_DOUBT = ("sending", "taking_back")
+"""States of settlements whose invoice item may or may not be at Stripe."""
+
+WRITE_OFF, INVOICE_ITEM = "write_off", "invoice_item"
+"""Kinds of settlements."""
+
 COMPARED = tuple(
     name
     for name in EVENT_SCHEMA.names
@@ -300,6 +309,20 @@ def coverage_table() -> ir.Table:
 def holds_table() -> ir.Table:
     """The table of events held back by a rule or a person; a hold is active while `released_at` is null."""
     return _sync_table("holds")
+
+
+@cache
+def settlement_parts_table() -> ir.Table:
+    """The table of what each settlement settles of which event (the columns that planning needs)."""
+    names = ("event_id", "customer_id", "credits", "stamp")
+    kinds = {name: dt.dtype(_column(name).kind) for name in names}
+    return ibis.table({"settlement_id": "string", **kinds}, name="settlement_events")
+
+
+@cache
+def settlements_table() -> ir.Table:
+    """The table of settlements (the columns that planning needs)."""
+    return ibis.table(dict.fromkeys(("id", "kind", "state"), "string"), name="settlements")
 
 
 def stored(events: pa.Table) -> pa.Table:

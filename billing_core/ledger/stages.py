@@ -69,9 +69,13 @@ def open_corrections(settled_before: Bound | None = None) -> ir.Table:
     """Sent events whose intents do not add up to their credits any more, with the difference as `owed`."""
     e = candidate_events(settled_before, on_hold_too=True)
     changed = e.filter(e.sync_status != SyncStatus.PENDING)
-    sums = covered(changed).group_by("event_id").aggregate(covered=lambda t: t.credits.sum())
+    sums = covered(changed).group_by("event_id")
+    sums = sums.aggregate(covered=lambda t: t.credits.sum(), lifted=lambda t: t.written_off.sum())
     t = changed.left_join(sums, changed.id == sums.event_id)
     owed = t.mutate(owed=t.credits_total - t.covered.fill_null(Decimal(0)))
+    nothing = Decimal(0)
+    most, least = ibis.greatest(owed.owed, nothing), ibis.least(owed.owed, nothing)
+    owed = owed.mutate(owed=owed.owed - ibis.greatest(least, ibis.least(most, owed.lifted.fill_null(nothing))))
     return owed.filter(owed.owed != 0)
 
 

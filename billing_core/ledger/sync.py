@@ -61,6 +61,7 @@ WITH owing AS (SELECT id, customer_id FROM events WHERE sync_status IN ('pending
                OR contains(coalesce(marks, ''), '{Flag.CHANGED_AFTER_SENDING}'))
 SELECT customer_id FROM owing WHERE customer_id IS NOT NULL
 UNION SELECT c.customer_id FROM coverage c JOIN owing o ON o.id = c.event_id
+UNION SELECT x.customer_id FROM settlement_events x JOIN owing o ON o.id = x.event_id WHERE x.customer_id IS NOT NULL
 UNION SELECT customer_id FROM intents WHERE state IN ('open', 'sending')
 """
 

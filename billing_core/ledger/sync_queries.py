@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
+import ibis
 import ibis.expr.types as ir
 
 from billing_core.ledger.compiled import Bound, Question, ask, bound_text, bound_time
 from billing_core.ledger.holds import DECIDED_BY_PEOPLE
-from billing_core.ledger.schema import OPEN, SENT, VOID, coverage_table, events_table, holds_table, intents_table
+from billing_core.ledger.schema import (
+    IN_DOUBT,
+    INVOICE_ITEM,
+    LIVE,
+    OPEN,
+    SENT,
+    VOID,
+    WRITE_OFF,
+    coverage_table,
+    events_table,
+    holds_table,
+    intents_table,
+    settlement_parts_table,
+    settlements_table,
+)
 from billing_core.types import Flag
 
 
@@ -33,9 +49,8 @@ def _a_candidate(settled_before: Bound) -> ir.Table:
 def candidate_events(settled_before: Bound | None, *, on_hold_too: bool = False) -> ir.Table:
     """The Ibis expression of `candidates`, settled or not without a time, with events on hold if wanted."""
     e, h = events_table(), holds_table()
-    changed = (
-        e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & e.meter_event_identifier.notnull()
-    )
+    is_known = e.meter_event_identifier.notnull() | e.marks.contains(Flag.INVOICED_SEPARATELY)
+    changed = e.sync_status.isin(SENT) & e.marks.contains(Flag.CHANGED_AFTER_SENDING) & is_known
     wanted = e.filter(
         (e.sync_status == "pending") | changed | e.id.isin(_owed_back().id),
         ~e.flags.contains(Flag.LEGACY_BILLED),
@@ -52,10 +67,14 @@ def candidate_events(settled_before: Bound | None, *, on_hold_too: bool = False)
 
 
 def in_doubt() -> ir.Table:
-    """Events with an intent that may or may not have arrived: they are not corrected before its outcome is known."""
-    i = intents_table()
+    """Events with an intent, or invoice item, that may or may not have arrived: they are not corrected before its
+    outcome is known.
+    """
+    i, x, s = intents_table(), settlement_parts_table(), settlements_table()
     tried = i.filter(i.state == "sending", i.unknown_since.notnull())
-    return coverage_table().semi_join(tried, "identifier").select("event_id").distinct()
+    sent = coverage_table().semi_join(tried, "identifier").select("event_id")
+    items = s.filter(s.state.isin(IN_DOUBT))
+    return sent.union(x.semi_join(items, x.settlement_id == items.id).select("event_id"), distinct=True)
 
 
 def _owed_back() -> ir.Table:
@@ -69,10 +88,18 @@ def _owed_back() -> ir.Table:
 
 
 def valid_coverage() -> ir.Table:
-    """Coverage by intents that count, with the intent's `stamp`."""
+    """Coverage by intents and invoice items that count, with the `stamp` of each."""
     i = intents_table()
     valid = i.filter(i.state.notin(VOID)).select("identifier", "stamp")
-    return coverage_table().join(valid, "identifier")
+    sent = coverage_table().join(valid, "identifier").select("event_id", "customer_id", "credits", "stamp")
+    return sent.union(_settled(INVOICE_ITEM), distinct=False)
+
+
+def _settled(kind: str) -> ir.Table:
+    """What settlements of a kind that count settle of each event."""
+    s, x = settlements_table(), settlement_parts_table()
+    live = s.filter(s.kind == kind, s.state.isin(LIVE))
+    return x.semi_join(live, x.settlement_id == live.id).select("event_id", "customer_id", "credits", "stamp")
 
 
 def covered_candidates(settled_before: datetime) -> Question:
@@ -85,11 +112,26 @@ def _covered(settled_before: Bound) -> ir.Table:
 
 
 def covered(events: ir.Table) -> ir.Table:
-    """The credits covered by intents, of some events, per event and customer."""
-    c = valid_coverage()
-    mine = c.semi_join(events, c.event_id == events.id)
-    summed = mine.group_by("event_id", "customer_id").aggregate(credits=mine.credits.sum(), stamp=mine.stamp.max())
-    return summed.mutate(credits=summed.credits.cast("decimal(18, 6)"))
+    """The credits covered by intents and invoice items, and those written off, of some events, per event and customer.
+
+    A write-off follows its event to whoever is to pay by now: nobody does.
+    """
+    c, w, nothing = valid_coverage(), _settled(WRITE_OFF), ibis.literal(Decimal(0), "decimal(18, 6)")
+    paid = c.semi_join(events, c.event_id == events.id).mutate(written_off=nothing)
+    own = events.select(own="id", payer="customer_id")
+    lifted = w.join(own, w.event_id == own.own)
+    lifted = lifted.mutate(
+        customer_id=ibis.ifelse(lifted.credits > 0, lifted.payer, lifted.customer_id),
+        written_off=lifted.credits,
+        credits=nothing,
+    )
+    names = ("event_id", "customer_id", "credits", "stamp", "written_off")
+    both = paid.select(*names).union(lifted.select(*names), distinct=False)
+    return both.group_by("event_id", "customer_id").aggregate(
+        credits=both.credits.sum().cast("decimal(18, 6)"),
+        written_off=both.written_off.sum().cast("decimal(18, 6)"),
+        stamp=both.stamp.max(),
+    )
 
 
 def carried_credits() -> Question:

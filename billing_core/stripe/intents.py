@@ -48,8 +48,11 @@ CANDIDATES = pa.schema(
 )
 """Settled events that may owe something: pending ones, and sent ones that changed since."""
 
-COVERED = pa.schema({"event_id": pa.string(), "customer_id": pa.string(), "credits": CREDITS, "stamp": TIME})
-"""What valid intents cover of those events, per event and customer; `stamp` is the newest intent's."""
+COVERED = pa.schema(
+    {"event_id": pa.string(), "customer_id": pa.string(), "credits": CREDITS, "written_off": CREDITS, "stamp": TIME}
+)
+"""What valid intents and invoice items cover of those events, and what was written off, per event and customer; `stamp`
+is the newest one's."""
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -141,13 +144,17 @@ def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
     Columns: id, customer_id, at, delta (millionths of a credit), pending, waited. An event that was sent for another
     customer than it has now owes that one its credits back.
     """
+    covered = covered.select(COVERED.names)
     mine = candidates.join(
-        covered.rename_columns(["id", "customer_id", "covered", "stamp"]), ["id", "customer_id"], join_type="left outer"
+        covered.rename_columns(["id", "customer_id", "covered", "written_off", "stamp"]),
+        ["id", "customer_id"],
+        join_type="left outer",
     )
-    already = to_integers(mine["covered"])
-    delta = to_integers(mine["credits_total"]) - already
+    already, written_off = to_integers(mine["covered"]), to_integers(mine["written_off"])
+    delta = without_written_off(to_integers(mine["credits_total"]) - already, written_off)
     pending = pc.equal(mine["sync_status"], "pending").to_numpy()
-    complete = mine["id"].filter(pa.array((delta == 0) & (already != 0) & pending)).to_pylist()
+    is_covered = (already != 0) | (written_off != 0)
+    complete = mine["id"].filter(pa.array((delta == 0) & is_covered & pending)).to_pylist()
     known = mine["customer_id"].is_valid().to_numpy()
     rows = pa.table(
         {
@@ -161,7 +168,7 @@ def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
     ).filter(pa.array((delta != 0) & known))
     now_of = candidates.select(["id", "customer_id"])
     back = covered.join(now_of, ["event_id", "customer_id"], ["id", "customer_id"], "left anti")
-    back_delta = -to_integers(back["credits"])
+    back_delta = without_written_off(-to_integers(back["credits"]), to_integers(back["written_off"]))
     no = pa.array(np.zeros(back.num_rows, dtype=bool))
     returned = pa.table(
         {
@@ -174,6 +181,15 @@ def owed(candidates: pa.Table, covered: pa.Table) -> tuple[pa.Table, list[str]]:
         }
     ).filter(pa.array(back_delta != 0))
     return pa.concat_tables([rows, returned]), complete
+
+
+def without_written_off(owed: Ints, written_off: Ints) -> Ints:
+    """What is still owed once credits were written off (both in millionths of a credit, elementwise).
+
+    A write-off takes at most what is owed: usage that shrinks afterwards gives nobody back what nobody paid.
+    """
+    most, least = np.maximum(owed, 0), np.minimum(owed, 0)
+    return owed - np.clip(written_off, least, most)
 
 
 @dataclass(frozen=True, slots=True)

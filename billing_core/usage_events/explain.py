@@ -50,6 +50,8 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.UNKNOWN_USAGE: (
         "Some usage has a key that neither this program nor the rate card knows: its token class is a guess."
     ),
+    Flag.WRITTEN_OFF: "Credits that could not be metered were written off: nobody pays them.",
+    Flag.INVOICED_SEPARATELY: "Credits that could not be metered were put on an invoice as an item of their own.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and counts in the open month.",
 }
 

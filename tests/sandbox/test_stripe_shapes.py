@@ -89,6 +89,13 @@ def test_invoices_previews_and_their_lines(world, same):
     same([line for invoice in found for line in invoice.lines.data], stripe.InvoiceLineItem)
 
 
+def test_invoice_items_and_their_lines(world, same):
+    item = world.stripe.v1.invoice_items.create({"customer": ACME, "amount": 5, "currency": "usd", "description": "x"})
+    same([item], stripe.InvoiceItem)
+    preview = world.stripe.v1.invoices.create_preview({"customer": ACME})
+    same([line for line in preview.lines.data if line.description == "x"], stripe.InvoiceLineItem)
+
+
 def test_meter_events_summaries_and_adjustments(world, same):
     same([world.send("one")], billing.MeterEvent)
     same(world.summaries("2026-11-20", "2026-11-21"), billing.MeterEventSummary)

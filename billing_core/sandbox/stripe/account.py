@@ -15,7 +15,7 @@ from typing import Any, Literal
 from billing_core.sandbox.stripe.answers import IdempotentResponses
 from billing_core.sandbox.stripe.book import REMEMBERED_MILLISECONDS, ReceivedEvents
 from billing_core.sandbox.stripe.catalog import customer, deleted_customer, meter, organization_customers
-from billing_core.sandbox.stripe.events import BrokenRule, ReceivedEvent, Source, examine
+from billing_core.sandbox.stripe.events import BrokenRule, InvoiceItem, ReceivedEvent, Source, examine
 from billing_core.sandbox.stripe.invoices import SandboxInvoice, invoices_of
 from billing_core.sandbox.stripe.reports import Report
 from billing_core.sandbox.stripe.subscriptions import SandboxSubscription
@@ -111,9 +111,14 @@ class Account:
             case "deleted":
                 return deleted_customer(customer_id)
             case "known":
-                return self._organizations.get(customer_id) or customer(customer_id, customer_id.removeprefix("cus_"))
+                found = self._organizations.get(customer_id) or customer(customer_id, customer_id.removeprefix("cus_"))
+                return {**found, "currency": self.currency_of(customer_id)}
             case _:
                 return None
+
+    def currency_of(self, customer_id: str) -> str:
+        """The currency a customer pays in."""
+        return self.switches.currencies.get(customer_id, "usd")
 
     def subscription_of(self, customer_id: str) -> SandboxSubscription | None:
         """Its subscription; deleting a customer ends and hides it."""
@@ -139,6 +144,18 @@ class Account:
     def invoices(self, subscription: SandboxSubscription) -> list[SandboxInvoice]:
         """Newest first."""
         return invoices_of(subscription, self.now_seconds())
+
+    def invoice_of(self, item: InvoiceItem) -> SandboxInvoice | None:
+        """The invoice an item is on: the first that was opened after its creation; `None` while it waits for one."""
+        subscription = self.subscription_of(item.customer)
+        invoices = [] if subscription is None else self.invoices(subscription)
+        after = (one for one in invoices if one.opened > item.created)
+        return min(after, key=lambda invoice: invoice.opened, default=None)
+
+    def items_on(self, invoice: SandboxInvoice | None, customer_id: str) -> list[InvoiceItem]:
+        """The items on an invoice of a customer, oldest first; without an invoice those that wait for one."""
+        mine = (one for one in self.book.items.values() if one.customer == customer_id and not one.is_deleted)
+        return [one for one in mine if self.invoice_of(one) == invoice]
 
     def usage(self, customer_id: str) -> Callable[[str, int, int, int | None], Decimal]:
         """What invoices bill of a customer's events; a total below zero is billed as zero."""

@@ -7,8 +7,16 @@ from collections.abc import Iterator, Mapping
 from decimal import Context, Decimal
 from pathlib import Path
 
-from billing_core.sandbox.stripe.events import ReceivedEvent
-from billing_core.sandbox.stripe.journal import Entry, EventCancelled, EventLost, EventReceived, Journal, Reported
+from billing_core.sandbox.stripe.events import InvoiceItem, ReceivedEvent
+from billing_core.sandbox.stripe.journal import (
+    Entry,
+    EventCancelled,
+    EventLost,
+    EventReceived,
+    ItemWritten,
+    Journal,
+    Reported,
+)
 from billing_core.sandbox.stripe.reports import Report, group
 
 HOUR = 3600
@@ -30,6 +38,8 @@ class ReceivedEvents:
         """In the order of their receipt; lost ones are not among them."""
         self.reports: list[Report] = []
         """Error reports that went out, oldest first."""
+        self.items: dict[str, InvoiceItem] = {}
+        """Invoice items by id, in the order of their creation; deleted ones are among them."""
         self._received: dict[Key, int] = {}
         self._latest: dict[Key, ReceivedEvent] = {}
         self._hours: dict[Key, dict[int, list[ReceivedEvent]]] = defaultdict(lambda: defaultdict(list))
@@ -57,6 +67,10 @@ class ReceivedEvents:
     def drop(self, event: ReceivedEvent) -> None:
         """Lose it without a trace; its identifier stays refused."""
         self._do(EventLost(event.event_name, event.identifier))
+
+    def add_item(self, item: InvoiceItem) -> None:
+        """Write an invoice item down, or what has become of it."""
+        self._do(ItemWritten(item))
 
     def report(self, now: int, meter_ids: Mapping[str, str]) -> None:
         """Send out reports about the rejections that are due."""
@@ -106,7 +120,7 @@ class ReceivedEvents:
             self.catch_up()
 
     def _forget(self) -> None:
-        for kept in (self.events, self.reports, self._received, self._latest, self._hours, self._rejected):
+        for kept in (self.events, self.reports, self.items, self._received, self._latest, self._hours, self._rejected):
             kept.clear()
 
     def _apply(self, entry: Entry) -> None:
@@ -119,6 +133,8 @@ class ReceivedEvents:
             case EventLost(event_name, identifier):
                 if (lost := self._latest.pop((event_name, identifier), None)) is not None:
                     self._remove(lost)
+            case ItemWritten(item):
+                self.items[item.id] = item
             case Reported(report):
                 self.reports.append(report)
                 for rejection in report.rejections:

@@ -70,6 +70,21 @@ def creating(work: Work, *, checks_key: bool = True) -> Endpoint:
     return endpoint
 
 
+def deleting(work: Work) -> Endpoint:
+    """A DELETE, which needs no key: a second one finds nothing."""
+
+    async def endpoint(request: Request) -> Response:
+        account = account_of(request)
+        try:
+            _admit(request, account)
+            answer = await _attempt(request, account, work)
+        except HttpError as refusal:
+            return _refused(refusal, account)
+        return Response(answer.body, answer.status, answer.headers, "application/json")
+
+    return endpoint
+
+
 async def _worked(request: Request, account: Account, work: Work) -> SentResponse:
     key, path = request.headers.get("idempotency-key"), request.url.path
     if key is None:

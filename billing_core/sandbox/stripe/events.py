@@ -40,6 +40,21 @@ ASYNC_MESSAGES = {
 Source = Literal["v1", "v2", "stream", "planted"]
 
 
+class InvoiceItem(msgspec.Struct, kw_only=True, frozen=True):
+    """An amount for a customer's next invoice, in minor units of its currency; times are Unix seconds."""
+
+    id: str
+    customer: str
+    amount: int
+    currency: str
+    description: str | None
+    metadata: dict[str, str]
+    start: int
+    end: int
+    created: int
+    is_deleted: bool = False
+
+
 class ReceivedEvent(msgspec.Struct, eq=False, gc=False):
     """One received event.
 

@@ -6,12 +6,13 @@ hour it takes in late usage, then it is finalized, and paid an hour later. What 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from billing_core.sandbox.stripe.catalog import PRICES
+from billing_core.sandbox.stripe.events import InvoiceItem
 from billing_core.sandbox.stripe.subscriptions import SandboxPeriod, SandboxSubscription, edge
 from billing_core.sandbox.stripe.wire import decimal_text
 
@@ -150,6 +151,71 @@ def _line(
     }
 
 
+NO_PRORATION: dict[str, Any] = {"credited_items": None, "discount_amounts": []}
+
+
+def item_object(item: InvoiceItem, invoice_id: str | None) -> dict[str, Any]:
+    """An invoice item; `invoice_id` is that of the invoice it is on."""
+    return {
+        "id": item.id,
+        "object": "invoiceitem",
+        "amount": item.amount,
+        "currency": item.currency,
+        "customer": item.customer,
+        "customer_account": None,
+        "date": item.created,
+        "description": item.description,
+        "discountable": True,
+        "discounts": [],
+        "invoice": invoice_id,
+        "livemode": False,
+        "metadata": item.metadata,
+        "net_amount": item.amount,
+        "parent": None,
+        "period": {"start": item.start, "end": item.end},
+        "pricing": {"price_details": None, "type": "price_details", "unit_amount_decimal": str(item.amount)},
+        "proration": False,
+        "proration_details": NO_PRORATION,
+        "quantity": 1,
+        "quantity_decimal": "1",
+        "tax_rates": [],
+        "test_clock": None,
+    }
+
+
+def _item_line(item: InvoiceItem, invoice_id: str) -> dict[str, Any]:
+    return {
+        "id": f"il_{invoice_id.rpartition('in_')[2]}_{item.id}",
+        "object": "line_item",
+        "amount": item.amount,
+        "currency": item.currency,
+        "description": item.description,
+        "discount_amounts": [],
+        "discountable": True,
+        "discounts": [],
+        "invoice": invoice_id,
+        "livemode": False,
+        "metadata": item.metadata,
+        "parent": {
+            "invoice_item_details": {
+                "invoice_item": item.id,
+                "proration": False,
+                "proration_details": {"credited_items": None},
+                "subscription": None,
+            },
+            "subscription_item_details": None,
+            "type": "invoice_item_details",
+        },
+        "period": {"start": item.start, "end": item.end},
+        "pretax_credit_amounts": [],
+        "pricing": {"price_details": None, "type": "price_details", "unit_amount_decimal": str(item.amount)},
+        "quantity": 1,
+        "quantity_decimal": "1",
+        "subtotal": item.amount,
+        "taxes": [],
+    }
+
+
 def _object(
     subscription: SandboxSubscription,
     id_: str,
@@ -233,7 +299,9 @@ def _object(
     }
 
 
-def invoice_object(invoice: SandboxInvoice, usage: Usage, now: int) -> dict[str, Any]:
+def invoice_object(
+    invoice: SandboxInvoice, usage: Usage, now: int, items: Iterable[InvoiceItem] = ()
+) -> dict[str, Any]:
     """One invoice; a finalized one counts what had come in when it was finalized, cancellations included."""
     subscription, draft, first = invoice.subscription, invoice.status == "draft", invoice.number == 0
     covered, coming = invoice.covered, invoice.coming
@@ -246,6 +314,7 @@ def invoice_object(invoice: SandboxInvoice, usage: Usage, now: int) -> dict[str,
     lines = _lines(subscription, invoice.id, covered, coming, used)
     for line in lines if trial else []:
         line.update(amount=0, subtotal=0, description="Trial period")
+    lines += [_item_line(item, invoice.id) for item in items]
     fallback = _period(subscription, 0)
     period = covered or SandboxPeriod(0, fallback.start, fallback.start)
     shown = _object(subscription, invoice.id, invoice.status, invoice.opened, period, lines)
@@ -270,7 +339,9 @@ def invoice_object(invoice: SandboxInvoice, usage: Usage, now: int) -> dict[str,
     return shown
 
 
-def preview_object(subscription: SandboxSubscription, usage: Usage) -> dict[str, Any]:
+def preview_object(
+    subscription: SandboxSubscription, usage: Usage, items: Iterable[InvoiceItem] = ()
+) -> dict[str, Any]:
     """The invoice of the next edge as it stands: provisional, usage with lag. In a trial usage is free."""
     period = subscription.period
     coming = _period(subscription, period.number + 1)
@@ -280,7 +351,7 @@ def preview_object(subscription: SandboxSubscription, usage: Usage) -> dict[str,
         return Decimal(0) if trial else usage(meter_id, period.start, period.end, None)
 
     id_ = f"upcoming_in_{subscription.id.removeprefix('sub_')}_{period.number + 1:04d}"
-    lines = _lines(subscription, id_, period, coming, used)
+    lines = _lines(subscription, id_, period, coming, used) + [_item_line(item, id_) for item in items]
     shown = _object(subscription, id_, "draft", period.end, period, lines)
     shown["lines"]["url"] = f"/v1/invoices/{id_}/lines"
     shown["billing_reason"] = "upcoming"

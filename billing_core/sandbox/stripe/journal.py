@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from billing_core.errors import SettingsError
-from billing_core.sandbox.stripe.events import ReceivedEvent
+from billing_core.sandbox.stripe.events import InvoiceItem, ReceivedEvent
 from billing_core.sandbox.stripe.reports import Report
 
 
@@ -44,7 +44,13 @@ class Reported(msgspec.Struct, tag="reported"):
     report: Report
 
 
-Entry = EventReceived | EventCancelled | EventLost | Reported
+class ItemWritten(msgspec.Struct, tag="item"):
+    """An invoice item was created, or deleted."""
+
+    item: InvoiceItem
+
+
+Entry = EventReceived | EventCancelled | EventLost | Reported | ItemWritten
 
 
 class Journal:

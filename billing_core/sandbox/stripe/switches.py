@@ -32,6 +32,7 @@ class Switches(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     extra_customers: More customers, on the Pro plan.
     profiles: Customer id to the kind of subscription it has.
     anchors: Customer id to the start of its subscription in Unix seconds.
+    currencies: Customer id to the currency it pays in, where that is not US dollars.
     test_clocks: Customers on a test clock: lists leave them and what is theirs out unless they are asked for by
         customer.
     second_subscriptions: Customers with a second subscription like their first.
@@ -54,6 +55,7 @@ class Switches(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     extra_customers: list[str] = []
     profiles: dict[str, ProfileName] = {}
     anchors: dict[str, int] = {}
+    currencies: dict[str, str] = {}
     test_clocks: list[str] = []
     second_subscriptions: list[str] = []
     archive_meters_after: int | None = None

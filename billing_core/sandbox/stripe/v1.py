@@ -140,7 +140,14 @@ async def list_subscription_items(request: Request, account: Account) -> Page:
 
 
 def _invoice_content(invoice: SandboxInvoice, account: Account) -> Content:
-    return invoice_object(invoice, account.usage(invoice.subscription.customer_id), account.now_seconds())
+    customer_id = invoice.subscription.customer_id
+    items = account.items_on(invoice, customer_id)
+    return invoice_object(invoice, account.usage(customer_id), account.now_seconds(), items)
+
+
+def _preview_content(subscription: SandboxSubscription, account: Account) -> Content:
+    customer_id = subscription.customer_id
+    return preview_object(subscription, account.usage(customer_id), account.items_on(None, customer_id))
 
 
 async def list_invoices(request: Request, account: Account) -> Page:
@@ -169,7 +176,7 @@ def _invoice(id_: str, account: Account) -> Content:
     subscription = account.subscription_of(f"cus_{name}")
     if subscription is not None:
         if id_.startswith("upcoming_"):
-            upcoming = preview_object(subscription, account.usage(subscription.customer_id))
+            upcoming = _preview_content(subscription, account)
             if upcoming["id"] == id_:
                 return upcoming
         for invoice in account.invoices(subscription):
@@ -208,7 +215,7 @@ async def create_preview(request: Request, account: Account) -> Content:
         raise invalid(f"No upcoming invoices for customer: {who}", code="invoice_upcoming_none", status=404)
     if customer_id not in {None, subscription.customer_id}:
         raise invalid(f"The subscription {subscription_id} is not of customer {customer_id}.", "subscription")
-    return preview_object(subscription, account.usage(subscription.customer_id))
+    return _preview_content(subscription, account)
 
 
 def routes() -> list[Route]:
