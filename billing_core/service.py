@@ -138,6 +138,10 @@ class BillingService:
         """Values of one dimension to filter by and how many events have each, within the window of `params` alone."""
         return self.events.facets(params, principal, dimension)
 
+    def event_ids(self, params: GetUsageEventsParams, principal: Principal) -> list[str]:
+        """The ids of every event of a filter, sorted."""
+        return self.events.ids(params, principal)
+
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
         """How an event came to its credits and how far they got; `NotFound` if the principal may not see it."""
         return self.events.explain(event_id, principal)

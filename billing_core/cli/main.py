@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from billing_core.access import Role
 from billing_core.cli.backups import add_backup_commands
+from billing_core.cli.decisions import add_decision_commands
 from billing_core.cli.explore import add_explore_command
 from billing_core.cli.files_and_months import add_commands
 from billing_core.cli.stopping import SAYS, ReceivedSignal, Stopped, stopping
@@ -165,6 +166,8 @@ def _parser() -> argparse.ArgumentParser:
     push = command("push", _push, "send unsent, settled credits to Stripe as meter events, exactly once")
     push.add_argument("--dry-run", action="store_true", help="print the exact requests; nothing is sent or stored")
     add_json(push)
+
+    add_decision_commands(command)
 
     reconcile = command("reconcile", _reconcile, "compare Langfuse, ledger and Stripe per customer and UTC day")
     add_window(reconcile)

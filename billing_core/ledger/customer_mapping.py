@@ -142,6 +142,7 @@ unsent AS MATERIALIZED (
            coalesce(m.mapped_to, $3) AS payer, m.mapped_to IS NOT NULL AS is_mapped
     FROM events e JOIN map m ON e.organization_id IS NOT DISTINCT FROM m.organization_id
     WHERE e.sync_status IN ('pending', 'error', 'excluded') AND NOT contains(e.flags, '{Flag.LEGACY_BILLED}')
+      AND NOT (e.sync_status = 'excluded' AND contains(coalesce(e.marks, ''), '{Flag.WRITTEN_OFF}'))
       AND ((contains(e.flags, '{Flag.MAPPED_CUSTOMER}') AND e.customer_id IS DISTINCT FROM m.mapped_to)
            OR (contains(e.flags, '{Flag.NO_CUSTOMER}') AND m.mapped_to IS NOT NULL)))
 SELECT unsent.*, held.rule, held.kept_back FROM unsent LEFT JOIN held ON held.event_id = unsent.id

@@ -39,6 +39,7 @@ from billing_core.ledger.schema import (
     stored,
     without_offsets,
 )
+from billing_core.ledger.settlements import show_settled
 from billing_core.runtime.clock import Clock, now
 from billing_core.runtime.faults import of_engine
 from billing_core.runtime.private_files import FILE, keep_private
@@ -325,6 +326,8 @@ class _Writer:
         if counts.new or changed:
             cursor.execute(_INSERT if imported is None else _INSERT_IMPORTED, {"seq": seq, "now": now, "run": run_id})
             carry_over(self, seq=seq, now=now)
+            if changed:
+                show_settled(self)
             self.insert(
                 "bookings",
                 {

@@ -31,11 +31,12 @@ ACTIVE = "released_at IS NULL"
 _HOLDS = f"""SELECT event_id, max(cause) FILTER (cause NOT IN {DECIDED_BY_PEOPLE!r}),
              max(reason) FILTER (cause IN {DECIDED_BY_PEOPLE!r}) FROM holds WHERE {ACTIVE} GROUP BY event_id"""
 
-_FAILURES = """
+_FAILURES = f"""
 SELECT id, newest.error, newest.has_customer
-FROM (SELECT r.id, max_by({'status': r.sync_status, 'error': r.sync_error, 'sent_as': r.meter_event_identifier,
-                           'has_customer': r.customer_id IS NOT NULL}, r.revision) AS newest
-      FROM event_revisions r SEMI JOIN (SELECT id FROM events WHERE sync_status = 'excluded') e ON e.id = r.id
+FROM (SELECT r.id, max_by({{'status': r.sync_status, 'error': r.sync_error, 'sent_as': r.meter_event_identifier,
+                           'has_customer': r.customer_id IS NOT NULL}}, r.revision) AS newest
+      FROM event_revisions r SEMI JOIN (SELECT id FROM events WHERE sync_status = 'excluded'
+                                    AND NOT contains(coalesce(marks, ''), '{Flag.WRITTEN_OFF}')) e ON e.id = r.id
       WHERE r.credits_total <> 0 GROUP BY r.id)
 WHERE newest.status = 'error' AND newest.sent_as IS NULL
 """
@@ -77,7 +78,8 @@ def settle_moot_events(writer: Writer) -> None:
         f"""UPDATE events SET sync_status = 'error', sync_error = ?
             WHERE sync_status = 'processed' AND meter_event_identifier IS NULL
             AND NOT contains(flags, '{Flag.LEGACY_BILLED}') AND NOT coalesce({ELSEWHERE}, false)
-            AND contains(marks, '{Flag.CHANGED_AFTER_SENDING}')""",
+            AND contains(marks, '{Flag.CHANGED_AFTER_SENDING}')
+            AND NOT contains(marks, '{Flag.INVOICED_SEPARATELY}')""",
         [MARK_GONE],
     )
 

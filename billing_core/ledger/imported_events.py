@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.compiled import Bound, Question, ask, bound_time
 from billing_core.ledger.engine import Rows, Writer
-from billing_core.ledger.schema import EVENT_COLUMNS, VOID, events_table
+from billing_core.ledger.schema import EVENT_COLUMNS, LIVE, VOID, events_table
 
 _NAMES = ", ".join(f'"{column.name}"' for column in EVENT_COLUMNS)
 
@@ -63,11 +63,13 @@ def existing(reader: LedgerReader, ids: pa.Array) -> pa.Table:
 
 
 _ON_A_BILL = f"""SELECT DISTINCT c.event_id FROM coverage c JOIN intents i USING (identifier)
-               WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest(?))"""
+               WHERE i.state NOT IN {VOID!r} AND c.event_id IN (SELECT unnest($1))
+               UNION SELECT x.event_id FROM settlement_events x JOIN settlements s ON s.id = x.settlement_id
+               WHERE s.state IN {LIVE!r} AND x.event_id IN (SELECT unnest($1))"""
 
 
 def on_a_bill(rows: Rows, ids: Sequence[str]) -> set[str]:
-    """Those of the given event ids that an intent of this ledger covers."""
+    """Those of the given event ids that an intent or settlement of this ledger covers."""
     return {row[0] for row in rows(_ON_A_BILL, [list(ids)])} if ids else set()
 
 

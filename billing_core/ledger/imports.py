@@ -10,7 +10,7 @@ from typing import Any
 from billing_core.ledger.bookings import newest_booking, note_changes
 from billing_core.ledger.engine import Rows, Writer
 from billing_core.ledger.late_usage import carry_over
-from billing_core.ledger.schema import EVENT_COLUMNS, SENT, UNDO_RUN, UNDONE, VOID
+from billing_core.ledger.schema import EVENT_COLUMNS, LIVE, SENT, UNDO_RUN, UNDONE, VOID
 
 _COLUMNS = "id, kind, file_name, sha256, result, imported_at, imported_by, undone_at, undone_by"
 
@@ -22,7 +22,9 @@ _CHANGED_SINCE = "SELECT count(DISTINCT id) FROM event_revisions WHERE run_id = 
 _ON_A_BILL = f"""
 SELECT count(*) FROM events e WHERE e.run_id = ? AND e.id IN (
     SELECT c.event_id FROM coverage c JOIN intents i USING (identifier)
-    WHERE i.created_at >= ? AND i.state NOT IN {VOID!r})
+    WHERE i.created_at >= ? AND i.state NOT IN {VOID!r}
+    UNION ALL SELECT x.event_id FROM settlement_events x JOIN settlements s ON s.id = x.settlement_id
+    WHERE s.state IN {LIVE!r})
 """
 
 _CLOSED = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import ibis.expr.types as ir
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from billing_core.ledger.compiled import Bound, Question, ask, bound_text, bound_time
 from billing_core.ledger.engine import Engine, Writer
-from billing_core.ledger.schema import coverage_table, events_table, holds_table, intents_table
+from billing_core.ledger.schema import LIVE, WRITE_OFF, coverage_table, events_table, holds_table, intents_table
 from billing_core.values.usage_frame import Window
 
 _CREDITS = pa.decimal128(18, 6)
@@ -63,17 +63,29 @@ INTENTS = pa.schema(
 HOLDS = pa.schema({"event_id": pa.string(), "cause": pa.string()})
 """Active holds."""
 
+SETTLED = pa.schema(
+    {
+        "event_id": pa.string(),
+        "customer_id": pa.string(),
+        "credits": _CREDITS,
+        "is_written_off": pa.bool_(),
+        "is_unknown": pa.bool_(),
+    }
+)
+"""What settlements that count settle of the events in `LEDGER`; `is_unknown`: the invoice item may not be at Stripe."""
+
 IDS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """One consistent state of the ledger; columns as `LEDGER`, `COVERAGE`, `INTENTS` and `HOLDS` say."""
+    """One consistent state of the ledger; columns as `LEDGER`, `COVERAGE`, `INTENTS`, `HOLDS` and `SETTLED` say."""
 
     events: pa.Table
     coverage: pa.Table
     intents: pa.Table
     holds: pa.Table
+    settled: pa.Table = field(default_factory=SETTLED.empty_table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +204,7 @@ def read_ledger(engine: Engine, window: Window, upstream: pa.Table | None = None
             coverage,
             _shaped(writer.read(ask(_intents_in, span)), INTENTS),
             _shaped(writer.read(ask(_active_holds)), HOLDS),
+            _rows(writer, _SETTLED, events["id"].to_pylist(), SETTLED),
         )
 
 
@@ -199,6 +212,13 @@ _BOOKED = f"SELECT {', '.join(LEDGER.names)} FROM events WHERE id IN (SELECT unn
 _COVERING = """
 SELECT c.identifier, c.event_id, c.customer_id, c.credits, i.state, i.stamp
 FROM coverage c JOIN intents i ON i.identifier = c.identifier WHERE c.event_id IN (SELECT unnest(?))
+"""
+
+
+_SETTLED = f"""
+SELECT x.event_id, x.customer_id, x.credits, s.kind = '{WRITE_OFF}', s.state = 'sending'
+FROM settlement_events x JOIN settlements s ON s.id = x.settlement_id
+WHERE s.state IN {LIVE!r} AND x.event_id IN (SELECT unnest(?))
 """
 
 

@@ -26,8 +26,14 @@ def staged() -> ir.Table:
     is_held = t.hold.notnull() & ~t.sync_status.isin(SENT)
     # What an earlier system billed was never accepted from here: a stage of its own.
     is_before = t.flags.contains(Flag.LEGACY_BILLED) & t.sync_status.isin(SENT)
+    # Of what a meter event carries some may be settled too: that stands where the meter event does.
+    is_over = t.sync_status.isin(["excluded", *DONE]) & t.meter_event_identifier.isnull()
+    is_settled = is_over & (_has(t, Flag.WRITTEN_OFF) | _has(t, Flag.INVOICED_SEPARATELY))
     stage = ibis.cases(
-        (is_held, ibis.literal("held")), (is_before, ibis.literal("billed_before")), else_=t.sync_status.cast("string")
+        (is_held, ibis.literal("held")),
+        (is_before, ibis.literal("billed_before")),
+        (is_settled, ibis.literal("settled")),
+        else_=t.sync_status.cast("string"),
     )
     # What no intent ever covered was not rejected: the next push writes it down as held.
     is_error = stage == "error"
@@ -40,6 +46,13 @@ def staged() -> ir.Table:
         else_=ibis.null("string"),
     )
     return t.mutate(stage=stage, cause=cause)
+
+
+DONE = ("processed", "confirmed")
+
+
+def _has(events: ir.Table, mark: Flag) -> ir.BooleanValue:
+    return events.marks.fill_null("").contains(mark)
 
 
 def held_ids() -> ir.Column:
@@ -58,11 +71,18 @@ def _ids_in(stage: str) -> ir.Column:
 
 
 def ids_by_cause(causes: Listed) -> ir.Column:
-    """The ids of events that are stuck for one of some causes, and of sent ones with a correction held for it."""
+    """The ids of events that are stuck for one of some causes, of sent ones with a correction held for it, and of those
+    settled as it says.
+    """
     t = staged()
     stuck = t.filter(t.stage.isin(["error", "held"])).select("id", "cause")
-    both = stuck.union(corrections_on_hold().select("id", "cause"), distinct=False)
-    return both.filter(among(both.cause, causes)).id
+    late, e = corrections_on_hold().select("id", "cause"), events_table()
+    settled = (
+        e.filter(_has(e, flag)).select("id", cause=ibis.literal(flag.value))
+        for flag in (Flag.WRITTEN_OFF, Flag.INVOICED_SEPARATELY)
+    )
+    every = ibis.union(stuck, late, *settled, distinct=False)
+    return every.filter(among(every.cause, causes)).id
 
 
 def open_corrections(settled_before: Bound | None = None) -> ir.Table:

@@ -19,6 +19,7 @@ from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.late_usage import after_closes
 from billing_core.ledger.schema import DUPLICATE, ELSEWHERE, SENT, VOID, times, utc, with_mark, without_mark
 from billing_core.ledger.sent_elsewhere import NOTHING_KEPT_BACK, KeepBack
+from billing_core.ledger.settlements import show_settled
 from billing_core.rating.events import NO_CUSTOMER
 from billing_core.types import Flag
 from billing_core.values.usage_frame import hour_of
@@ -118,6 +119,7 @@ class SyncStore:
                 now = after_closes(writer, now)
                 prepare(writer)
                 _withdraw(writer, keep_back.withdrawn, now=now)
+                show_settled(writer)
                 holds.settle_moot_events(writer)
                 holds.release_moot(writer, now)
                 kept_back = sent_elsewhere.hold_sent_elsewhere(writer, keep_back, now=now)
@@ -140,6 +142,7 @@ class SyncStore:
         try:
             with self.engine.transaction() as writer:
                 prepare(writer)
+                show_settled(writer)
                 holds.settle_moot_events(writer)
                 given = Candidates(writer, settled_before)
                 raise _TakeBack
@@ -151,6 +154,7 @@ class SyncStore:
         """Hold events that cannot be sent for want of a customer; returns that, and how many events are held in all."""
         with self.engine.transaction() as writer:
             now = after_closes(writer, now)
+            show_settled(writer)
             holds.settle_moot_events(writer)
             holds.release_moot(writer, now)
             newly = holds.hold_hopeless(writer, now)

@@ -17,7 +17,7 @@ def unfinished_events(
     found = []
     for row in engine.read(questions.month_stages(start, end, settled_before=settled)).to_pylist():
         events, credits_ = row.pop("events"), row.pop("credits")
-        if row["stage"] not in {"processed", "confirmed", "excluded"}:
+        if row["stage"] not in {"processed", "confirmed", "excluded", "settled"}:
             first = engine.read(questions.month_stage_ids(start, end, settled_before=settled, **row, limit=NAMED))
             found.append(
                 UnfinishedEvents(**row, events=events, credits=credits_, event_ids=tuple(first["id"].to_pylist()))

@@ -83,6 +83,7 @@ class _Comparison:
             "coverage": books.ledger.coverage,
             "intents": books.ledger.intents,
             "holds": books.ledger.holds,
+            "settled": books.ledger.settled,
         }
         for name, table in tables.items():
             self._engine.register(name, without_offsets(table))
@@ -99,6 +100,7 @@ class _Comparison:
         """Between Langfuse and ledger, and between ledger and what was sent."""
         self._engine.execute(rules.ENTRIES)
         self._engine.execute(rules.COVERED)
+        self._engine.execute(rules.SETTLED)
         if self._books.upstream is not None:
             self._engine.execute(rules.LANGFUSE_LEDGER)
         self._engine.execute(rules.LEDGER_SENT)

@@ -21,6 +21,8 @@ class Cause(StrEnum):
     LATE = "late"
     CHANGED_AFTER_SENDING = "changed_after_sending"
     POLICY_DIFFERS = "policy_differs"
+    WRITTEN_OFF = "written_off"
+    INVOICED_SEPARATELY = "invoiced_separately"
     NO_CUSTOMER = "no_customer"
     HELD = "held"
     TOO_OLD = "too_old"

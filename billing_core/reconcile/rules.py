@@ -1,4 +1,5 @@
-"""The SQL of a comparison, over the registered tables `upstream`, `ledger`, `coverage`, `intents`, `holds`.
+"""The SQL of a comparison, over the registered tables `upstream`, `ledger`, `coverage`, `intents`, `holds`,
+`settled`.
 
 The engine variables `window_start`, `window_end` and `lag_since` must be set. `day` is null outside the window: such
 a place is in no row.
@@ -44,6 +45,19 @@ SELECT c.event_id AS id,
 FROM covering c LEFT JOIN booked b ON b.id = c.event_id GROUP BY c.event_id
 """
 
+SETTLED = """
+CREATE TEMP TABLE settled_parts AS  -- per event: what settlements take off what it owes the customer it has now
+SELECT id, invoiced, unknown, greatest(least(rest, 0), least(greatest(rest, 0), written_off)) AS written_off FROM (
+    SELECT b.id, any_value(b.credits) - coalesce(any_value(c.sent + c.unknown + c.written), 0)
+               - coalesce(sum(s.credits) FILTER (NOT s.is_written_off AND s.customer_id = b.customer), 0) AS rest,
+           coalesce(sum(s.credits) FILTER (NOT s.is_written_off AND NOT s.is_unknown AND s.customer_id = b.customer), 0)
+               AS invoiced,
+           coalesce(sum(s.credits) FILTER (s.is_unknown AND s.customer_id = b.customer), 0) AS unknown,
+           coalesce(sum(s.credits) FILTER (s.is_written_off
+               AND (s.credits > 0 OR s.customer_id IS NOT DISTINCT FROM b.customer)), 0) AS written_off
+    FROM settled s JOIN booked b ON b.id = s.event_id LEFT JOIN covered c ON c.id = b.id GROUP BY b.id)
+"""
+
 LANGFUSE_LEDGER = """
 WITH differing AS (
     SELECT coalesce(f.id, b.id) AS id, f.customer AS f_customer, f.day AS f_day, f.credits AS f_credits,
@@ -74,7 +88,8 @@ LEDGER_SENT = """
 CREATE TEMP TABLE unsent AS  -- events of which the sent intents of their own row cover more or less than they are worth
 SELECT b.id, b.customer, b.day, b.credits - coalesce(c.sent, 0) AS missing,
        coalesce(c.sent, 0) - coalesce(c.sent_here, 0) AS elsewhere,
-       CASE WHEN b.legacy THEN 0 ELSE coalesce(c.unknown, 0) END AS unknown,
+       CASE WHEN b.legacy THEN 0 ELSE coalesce(c.unknown, 0) END + coalesce(s.unknown, 0) AS unknown,
+       coalesce(s.invoiced, 0) AS invoiced, coalesce(s.written_off, 0) AS written_off,
        CASE WHEN b.legacy THEN 0 ELSE coalesce(c.written, 0) END AS written,
        CASE WHEN b.legacy THEN 'legacy_billed'
             WHEN b.customer IS NULL OR h.nobody THEN 'no_customer'
@@ -83,11 +98,12 @@ SELECT b.id, b.customer, b.day, b.credits - coalesce(c.sent, 0) AS missing,
             WHEN h.event_id IS NOT NULL THEN 'held'
             WHEN b.status = 'error' AND coalesce(c.was_rejected, false) THEN 'rejected'
             WHEN b.status = 'error' THEN 'held'
-            WHEN b.changed OR coalesce(c.was_sent, false) THEN 'changed_after_sending'
+            WHEN b.changed OR coalesce(c.was_sent, false) OR s.id IS NOT NULL THEN 'changed_after_sending'
             WHEN b.carried THEN 'carried_fraction'
             WHEN b.status = 'pending' THEN 'late' END AS cause,  -- a status that no intent bears out has none
        CASE WHEN b.changed OR abs(elsewhere) >= 1 THEN 'changed_after_sending' ELSE 'carried_fraction' END AS moved
 FROM booked b LEFT JOIN covered c ON c.id = b.id LEFT JOIN held h ON h.event_id = b.id
+     LEFT JOIN settled_parts s ON s.id = b.id
 WHERE b.day IS NOT NULL AND (b.credits <> coalesce(c.sent, 0) OR coalesce(c.sent, 0) <> coalesce(c.sent_here, 0));
 
 CREATE TEMP TABLE strangers AS  -- events in a row's intents that are not of that row
@@ -110,7 +126,9 @@ INSERT INTO entries
 SELECT customer, day, 'ledger_sent', cause, credits, id, identifier FROM (
     SELECT customer, day, 'unknown_outcome' AS cause, unknown AS credits, id, NULL AS identifier FROM unsent
     UNION ALL SELECT customer, day, 'late', written, id, NULL FROM unsent
-    UNION ALL SELECT customer, day, cause, missing - unknown - written, id, NULL FROM unsent
+    UNION ALL SELECT customer, day, 'invoiced_separately', invoiced, id, NULL FROM unsent
+    UNION ALL SELECT customer, day, 'written_off', written_off, id, NULL FROM unsent
+    UNION ALL SELECT customer, day, cause, missing - unknown - written - invoiced - written_off, id, NULL FROM unsent
     UNION ALL SELECT customer, day, moved, elsewhere, id, NULL FROM unsent
     UNION ALL SELECT customer, day, cause, -credits, id, NULL FROM strangers
     UNION ALL SELECT customer, day, CASE WHEN sound THEN 'carried_fraction' END, fraction, NULL,
@@ -121,7 +139,8 @@ SELECT customer, day, 'ledger_sent', cause, credits, id, identifier FROM (
 INSERT INTO entries  -- worth nothing, but people ask where they are
 SELECT customer, day, 'ledger_sent', CASE WHEN contains(flags, 'unpriced') THEN 'unpriced' ELSE 'excluded' END, 0,
        id, NULL
-FROM booked WHERE day IS NOT NULL AND (status = 'excluded' OR contains(flags, 'unpriced'))
+FROM booked WHERE day IS NOT NULL
+AND ((status = 'excluded' AND id NOT IN (SELECT id FROM settled_parts)) OR contains(flags, 'unpriced'))
 """
 
 PARTS = """

@@ -79,12 +79,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """A Stripe customer; `is_deleted` ones are stubs without a name."""
+    """A Stripe customer; `is_deleted` ones are stubs without a name. Without a `currency` it was never billed."""
 
     id: str
     name: str | None
     email: str | None
     is_deleted: bool = False
+    currency: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from urllib.parse import quote
 
 from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.runtime.clock import Clock, now
+from billing_core.runtime.pacing import Pace
 from billing_core.settings import MeterApi, Settings
 from billing_core.stripe import shapes
+from billing_core.stripe.invoice_items import InvoiceItems
 from billing_core.stripe.limits import LIVE_PER_SECOND, STREAM_LIVE_PER_SECOND, TEST_PER_SECOND, RetryLimits
 from billing_core.stripe.meter import Meter
 from billing_core.stripe.model import Customer, ErrorReport, Invoice, Sink, Subscription, SummaryBucket
@@ -110,6 +112,11 @@ class StripeProvider:
         if meter_api == MeterApi.V2_STREAM:
             return StreamSink(self._connection, self._pace(STREAM_LIVE_PER_SECOND), patience=self._patience)
         return V1Sink(self._connection, self._pace(LIVE_PER_SECOND), patience=self._patience)
+
+    def invoice_items(self) -> InvoiceItems:
+        """The account's invoice items."""
+        pace = Pace(TEST_PER_SECOND if self._paces_itself else None)
+        return InvoiceItems(self._connection, self._reader, pace, self._patience)
 
     def preflight(self) -> Meter:
         """The meter that credits go to, checked; to be called before anything is sent.

@@ -54,6 +54,7 @@ def customer(raw: Raw) -> Customer:
         id=_text(raw, "id"),
         name=_optional_text(raw, "name"),
         email=_optional_text(raw, "email"),
+        currency=_optional_text(raw, "currency"),
         is_deleted=raw.get("deleted") is True,
     )
 

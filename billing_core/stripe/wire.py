@@ -90,7 +90,7 @@ class Connection:
 
     def call(
         self,
-        method: Literal["get", "post"],
+        method: Literal["get", "post", "delete"],
         path: str,
         params: Mapping[str, Any],
         *,

@@ -21,7 +21,8 @@ from billing_core.values.decimals import EXACT, exact_sum
 class PipelineStage(StrEnum):
     """The stage an event has reached on its way to Stripe. `held` are those a push or a person keeps back; `error`
     those Stripe rejected, and those that cannot be sent and that no push has seen yet: it writes them down as held.
-    `billed_before` are those an earlier system billed: nothing from here was accepted by Stripe for them.
+    `billed_before` are those an earlier system billed: nothing from here was accepted by Stripe for them. `settled` are
+    those written off or invoiced separately.
     """
 
     PENDING = "pending"
@@ -32,6 +33,7 @@ class PipelineStage(StrEnum):
     HELD = "held"
     EXCLUDED = "excluded"
     BILLED_BEFORE = "billed_before"
+    SETTLED = "settled"
 
 
 class Action(StrEnum):

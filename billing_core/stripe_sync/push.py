@@ -47,6 +47,7 @@ from billing_core.stripe_sync.langfuse_scores import write_back
 from billing_core.stripe_sync.pipeline import WOULD_BE_SENT, WOULD_WAIT, PushOutlook
 from billing_core.stripe_sync.read_ration import reads_this_month
 from billing_core.stripe_sync.sent_elsewhere import ClearedToSend
+from billing_core.stripe_sync.settle import Settling
 from billing_core.types import Flag, plain_decimal, utc_text
 from billing_core.values.usage_frame import HOUR, hour_of
 
@@ -163,6 +164,7 @@ class _Push:
         self._clock = clock
         self._progress = progress
         self._reads = AccountCache(self._books, provider, clock)
+        self._settling = Settling(ledger, settings, actor=actor, clock=clock, provider=provider)
         self._id = uuid.uuid4().hex
         self._customers: set[str] | None = None
         self._is_meter_gone = False
@@ -227,6 +229,7 @@ class _Push:
         try:
             if self._read_error_reports():  # without them a sum may lack what counts as delivered here
                 self._resolve(meter_id)
+            self._resolve_items()
             with self._ledger.engine.transaction() as writer:
                 self._follow_map(writer)  # first: what came back may be owed by another customer by now
             if self._books.anything_to_send(self._settled_before()):
@@ -246,6 +249,7 @@ class _Push:
                 self._note_held(frozen, held)
             self._judge_duplicates(meter_id)
             self._confirm(meter_id)
+            self._confirm_items()
             self._write_back()
             if cleared.unread:
                 raise UpstreamError(_unread(cleared.unread))
@@ -358,6 +362,16 @@ class _Push:
         arrived = {a.identifier for a in answers if a.state == "accepted"}
         self._note(problems=problems, duplicates=len(arrived), intents=len(arrived))
         self._note(credits_sent=self._books.values_of(arrived))
+
+    def _resolve_items(self) -> None:
+        """Invoice items whose outcome an earlier settlement left open: the usage they bill must not be metered."""
+        found = self._settling.resolve()
+        self._note(unknown=found.unknown, problems=found.problems)
+
+    def _confirm_items(self) -> None:
+        """Invoice items whose invoice is final by now."""
+        if not self._reads.ration.is_tight():
+            self._note(problems=self._settling.refresh()[1])
 
     def _confirm_read(self, customer: str, buckets: Sequence[HourlySum]) -> None:
         """What sums that were read anyway agree with."""

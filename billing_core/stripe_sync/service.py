@@ -22,6 +22,7 @@ from billing_core.errors import BadParameter, NotFound, SettingsError, UpstreamE
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.push_log import PushLog, PushRun
 from billing_core.ledger.reconciliations import keep_reconciliation, newest_reconciliation
+from billing_core.ledger.settlements import Settlement, SettlementStore
 from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.ledger.sync import SyncStore
 from billing_core.rating.card import RateCardFile
@@ -39,8 +40,10 @@ from billing_core.stripe_sync.customer_status import (
     subscription_state,
     used_according_to,
 )
-from billing_core.stripe_sync.pipeline import Action, DecisionPreview, Pipeline, Problem, RetryOutlook
+from billing_core.stripe_sync.decisions import DecisionResult, undecidable
+from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, Pipeline, Problem, RetryOutlook
 from billing_core.stripe_sync.read_ration import ReadRation, reads_this_month
+from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.values.usage_frame import Window, window_in
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from billing_core.stripe.model import SummaryBucket
     from billing_core.stripe.provider import StripeProvider
     from billing_core.stripe_sync.push import Progress, PushResult
+    from billing_core.stripe_sync.settle import SettlementResult, Settling
 
 ConnectStripe = Callable[[Settings], "StripeProvider"]
 
@@ -61,6 +65,8 @@ T = TypeVar("T")
 READERS = (Role.ADMIN, Role.FINANCE)
 MINUTE = timedelta(minutes=1)
 LONGEST_REASON = 300
+
+NOTHING_CHOSEN = DecisionPreview(Action.RETRY, Amounts(), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,96 @@ class StripeSyncService:
         detail = {"events": count, "credits": preview.amounts.credits, "usd": preview.amounts.amount_usd}
         self._ledger.audit(who, f"sync {preview.action}", {**detail, "reason": reason, "ids": preview.event_ids[:100]})
         return count
+
+    def decide_about(
+        self, principal: Principal, action: Action, event_ids: Sequence[str], *, reason: str = "", dry_run: bool = False
+    ) -> DecisionResult:
+        """Hold, release or retry named events, as far as that can be done; says why not of the others.
+
+        Raises BadParameter: if a hold gives no reason: somebody will ask for it.
+        """
+        _require_everything(principal, Role.ADMIN)
+        if action is Action.HOLD and not reason.strip():
+            raise BadParameter("reason", reason, "a few words on why these events are held")
+        preview = self.preview(principal, action, event_ids=event_ids) if event_ids else NOTHING_CHOSEN
+        facts = SettlementStore(self._ledger.engine).facts(event_ids)
+        skipped, done = undecidable(action, event_ids, set(preview.event_ids), facts)
+        count = len(preview.event_ids)
+        if count and not dry_run:
+            count = self.decide(principal, preview, reason=reason)
+        return DecisionResult(action, dry_run, count, preview.amounts.credits, skipped, done)
+
+    # ── settlements ──────────────────────────────────────────────────────────────────────────────
+
+    def causes(self, principal: Principal) -> frozenset[str]:
+        """The causes for which events are, or can be, stuck: what the filter `cause` takes."""
+        _require_everything(principal, *READERS)
+        return frozenset({*pipelines.ADVICE, "rejected", *(problem.cause for problem in self.problems(principal))})
+
+    def settle(
+        self,
+        principal: Principal,
+        event_ids: Sequence[str],
+        kind: SettlementKind,
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+        on_wait: Callable[[], None] | None = None,
+    ) -> SettlementResult:
+        """Write usage off that can no longer be metered, or put it on an invoice as one item per customer and month.
+
+        Raises BadParameter: without a reason. SettingsError: without a Stripe key, for invoice items. UpstreamError: if
+        Stripe could not be asked beforehand; then nothing was settled.
+        """
+        from billing_core.stripe_sync.settle import as_result
+
+        _require_everything(principal, Role.ADMIN)
+        text = _reason(reason, "why this usage is settled") if not dry_run else reason
+        with self._settling(principal, kind is SettlementKind.INVOICE_ITEM, on_wait) as run:
+            if dry_run:
+                return as_result(run.plan(event_ids, kind), kind, is_dry_run=True)
+            self._ledger.claim(self._settings.mode)
+            return run.settle(event_ids, kind, text)
+
+    def take_back(self, principal: Principal, settlement_id: str, *, reason: str) -> tuple[Settlement, str | None]:
+        """Take a settlement back, so that its events stand as before it; returns it, and why it stays if it does.
+
+        Raises BadParameter: without a reason. NotFound: if there is none of that id. SettingsError, UpstreamError: as
+        `settle`, for invoice items.
+        """
+        _require_everything(principal, Role.ADMIN)
+        text = _reason(reason, "why this settlement is taken back")
+        is_item = self.settlement(principal, settlement_id).kind == SettlementKind.INVOICE_ITEM
+        with self._settling(principal, is_item, None) as run:
+            return run.take_back(settlement_id, text)
+
+    def settlements(self, principal: Principal) -> list[Settlement]:
+        """Every settlement there ever was, newest first."""
+        _require_everything(principal, *READERS)
+        return SettlementStore(self._ledger.engine).all()
+
+    def settlement(self, principal: Principal, settlement_id: str) -> Settlement:
+        """One settlement. Raises NotFound: if there is none of that id."""
+        _require_everything(principal, *READERS)
+        found = SettlementStore(self._ledger.engine).get(settlement_id)
+        if found is None:
+            raise NotFound(f"settlement {settlement_id!r}: there is none of this id; `settle --list` names them")
+        return found
+
+    def settlement_document(self, settlement: Settlement) -> dict[str, Any]:
+        """A settlement as JSON, with the events it settles."""
+        return {**settlement.to_json(), "event_ids": SettlementStore(self._ledger.engine).event_ids(settlement.id)}
+
+    @contextmanager
+    def _settling(self, principal: Principal, is_item: bool, on_wait: Callable[[], None] | None) -> Iterator[Settling]:
+        """Settlements of this ledger while nobody pushes, connected to Stripe for invoice items."""
+        from billing_core.stripe_sync.settle import Settling
+
+        with ExitStack() as stack:
+            provider = stack.enter_context(closing(self._connect(self._settings))) if is_item else None
+            stack.enter_context(exclusive(self._push_lock, on_wait=on_wait))
+            run = Settling(self._ledger, self._settings, actor=principal.name, clock=self._clock, provider=provider)
+            yield stack.enter_context(closing(run))
 
     # ── reconciliation ───────────────────────────────────────────────────────────────────────────
 
@@ -439,6 +535,16 @@ def connect_stripe(settings: Settings, clock: Clock = now) -> StripeProvider:
     from billing_core.stripe.provider import StripeProvider
 
     return StripeProvider.from_settings(settings, clock=clock)
+
+
+def _reason(text: str, what: str) -> str:
+    """A reason as it is kept.
+
+    Raises BadParameter: if there is none.
+    """
+    if not (reason := " ".join(text.split())[:LONGEST_REASON]):
+        raise BadParameter("reason", text, f"a few words on {what}")
+    return reason
 
 
 def _require_everything(principal: Principal, *roles: Role) -> None:

@@ -15,10 +15,12 @@ from itertools import pairwise
 from typing import Any
 
 from billing_core.ledger.queries import split_flags
+from billing_core.ledger.settlements import Settlement
 from billing_core.rating.card import LEGACY_VERSION, Basis, ComputeBasis, RateCard
 from billing_core.rating.rate import OWN_KEY, KeyPrice, effective_token_rate, is_left_out, price_of_key
 from billing_core.types import Flag, SyncStatus, UsageEvent, plain_decimal, utc_text
 from billing_core.values.counts import count_of
+from billing_core.values.money import money, rounding_of
 from billing_core.values.usage_frame import TOKEN_CLASSES
 
 Intents = Sequence[Mapping[str, Any]]
@@ -57,6 +59,17 @@ FLAG_MEANINGS: dict[Flag, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class EventSettlement:
+    """A settlement that an event is part of, with the event's `part` in credits; `is_whole`: whoever asks may see the
+    rest of it too.
+    """
+
+    settlement: Settlement
+    part: Decimal
+    is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ExplanationStep:
     """One step: a short name, what happened in a sentence, and the arithmetic or facts line by line."""
 
@@ -89,6 +102,7 @@ def explain(
     card: RateCard | None,
     intents: Intents = (),
     closed: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    settlements: Sequence[EventSettlement] = (),
     *,
     with_costs: bool = True,
 ) -> EventExplanation:
@@ -99,6 +113,7 @@ def explain(
     card: The card it was rated with; `None` for credits the earlier system recorded.
     intents: The meter events it was, or is to be, sent with.
     closed: What closed months say of it: (month, frozen row), oldest close first.
+    settlements: What of it was written off or invoiced separately, oldest first.
     with_costs: Whether what the models cost us, and our margin, are named. Without, a token's rate is what the customer
         pays, margin included.
     """
@@ -114,6 +129,7 @@ def explain(
         *_flags(event, stored),
         _history(stored, revisions, with_costs),
         *_closed(stored, closed),
+        *_settlements(settlements, closed),
         _stripe(event, intents),
     ]
     return EventExplanation(event, tuple(steps), _metadata(stored.get("metadata")))
@@ -393,6 +409,62 @@ def _closed(stored: Mapping[str, Any], closed: Sequence[tuple[str, Mapping[str, 
     ]
 
 
+_SETTLEMENT_STATES = {
+    "sending": "asked for; it is not known whether Stripe has it",
+    "settled": "in force",
+    "confirmed": "on a final invoice",
+    "refused": "refused by Stripe",
+    "taking_back": "being taken back",
+    "taken_back": "taken back",
+}
+
+
+def _settlements(
+    settlements: Sequence[EventSettlement], closed: Sequence[tuple[str, Mapping[str, Any]]]
+) -> list[ExplanationStep]:
+    """What was settled because no meter event can carry it."""
+    if not settlements:
+        return []
+    lines: list[str] = []
+    for one in settlements:
+        lines += _settlement(one, {period for period, _ in closed})
+    live = [one for one in settlements if one.settlement.counts]
+    sums = {
+        says: sum((one.part for one in live if one.settlement.kind == kind), Decimal(0))
+        for kind, says in (("write_off", "written off"), ("invoice_item", "invoiced separately"))
+    }
+    said = ", ".join(f"{plain_decimal(credits_)} credits {says}" for says, credits_ in sums.items() if credits_)
+    return [ExplanationStep("Settle", f"{said or 'Nothing is settled any more'}.", tuple(lines))]
+
+
+def _settlement(one: EventSettlement, closed: set[str]) -> list[str]:
+    settlement, part = one.settlement, plain_decimal(one.part)
+    kind = "written off" if settlement.kind == "write_off" else "invoice item"
+    state = _SETTLEMENT_STATES[settlement.state]
+    late = f", after the close of {settlement.month}" if settlement.month in closed else ""
+    lines = [f"settlement {settlement.id} ({kind}): {state}; {part} credits of this event"]
+    by = f" by {settlement.actor}" if one.is_whole else ""
+    lines.append(f"  {_when(settlement.made_at)}{by}{late}: {settlement.reason}")
+    if one.is_whole and settlement.amount is not None and settlement.currency is not None:
+        shown = money(settlement.amount, settlement.currency)
+        rounding = plain_decimal(rounding_of(settlement.amount_usd, settlement.amount))
+        where = "" if settlement.invoice_id is None else f", on invoice {settlement.invoice_id}"
+        where += "" if settlement.invoice_status is None else f" ({settlement.invoice_status})"
+        lines.append(
+            f"  {settlement.customer_id} {settlement.month}: {plain_decimal(settlement.credits)} credits, "
+            f"{plain_decimal(settlement.amount_usd)} USD exactly, {shown} (rounding {rounding} USD), invoice item "
+            f"{settlement.item_id or 'not known yet'}{where}"
+        )
+        if settlement.item_id is not None:
+            lines.append(f"  https://dashboard.stripe.com/customers/{settlement.customer_id}")
+    if settlement.answer is not None and one.is_whole:
+        lines.append(f"  {settlement.answer}")
+    if settlement.taken_back_at is not None:
+        who = f" by {settlement.taken_back_by}" if one.is_whole else ""
+        lines.append(f"  taken back {_when(settlement.taken_back_at)}{who}: {settlement.taken_back_reason}")
+    return lines
+
+
 def _shown(value: Any, name: str) -> str:
     if name == "flags":
         return " ".join(split_flags(value or "", "")) or "none"
@@ -417,6 +489,10 @@ _STATUS_SENTENCES = {
     SyncStatus.ERROR: "Not sent.",
     SyncStatus.EXCLUDED: "Nothing to bill.",
 }
+_SETTLED_SENTENCES = {
+    Flag.WRITTEN_OFF: "Written off: nobody pays it.",
+    Flag.INVOICED_SEPARATELY: "Billed by an invoice item, not by the meter.",
+}
 
 
 def _stripe(event: UsageEvent, intents: Intents) -> ExplanationStep:
@@ -429,7 +505,13 @@ def _stripe(event: UsageEvent, intents: Intents) -> ExplanationStep:
         lines += _intent(intent)
     if event.synced_at:
         lines.append(f"last answer at {utc_text(event.synced_at)}")
-    return ExplanationStep("Stripe", f"{event.sync_status}: {_STATUS_SENTENCES[event.sync_status]}", tuple(lines))
+    says = _STATUS_SENTENCES[event.sync_status]
+    if event.meter_event_identifier is None and event.sync_status in {*_BILLED, SyncStatus.EXCLUDED}:
+        says = next((text for flag, text in _SETTLED_SENTENCES.items() if flag in event.flags), says)
+    return ExplanationStep("Stripe", f"{event.sync_status}: {says}", tuple(lines))
+
+
+_BILLED = (SyncStatus.PROCESSED, SyncStatus.CONFIRMED)
 
 
 _INTENT_STATES = {

@@ -10,9 +10,11 @@ import msgspec
 
 from billing_core.access import Principal
 from billing_core.ledger.engine import Engine
+from billing_core.ledger.settlements import SettlementStore
 from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.ledger.sync import SyncStore
 from billing_core.stripe_sync.account_cache import KeptSummary
+from billing_core.usage_events.explain import EventSettlement
 from billing_core.values.usage_frame import hour_of
 
 OF_OTHERS_TOO = (
@@ -45,6 +47,16 @@ def intents_of(engine: Engine, event_id: str, principal: Principal) -> list[dict
         if principal.organizations is not None:
             row |= dict.fromkeys(OF_OTHERS_TOO)
     return rows
+
+
+def settlements_of(engine: Engine, event_id: str, principal: Principal) -> list[EventSettlement]:
+    """Every settlement an event the principal may see ever was part of, oldest first, for its explanation.
+
+    A settlement may be of events of other organizations of the same customer: who may not see those gets this event's
+    own part only.
+    """
+    whole = principal.organizations is None
+    return [EventSettlement(one, part, is_whole=whole) for one, part in SettlementStore(engine).of_event(event_id)]
 
 
 def _counted_then(intent: dict[str, Any], kept: Sequence[StoredObject]) -> dict[str, Any]:

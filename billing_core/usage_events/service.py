@@ -25,7 +25,7 @@ from billing_core.usage_events import rows as published
 from billing_core.usage_events.explain import EventExplanation, explain
 from billing_core.usage_events.explore import Explorer
 from billing_core.usage_events.explore_model import COSTS, Exploration, ExploreQuestion
-from billing_core.usage_events.intents import intents_of
+from billing_core.usage_events.intents import intents_of, settlements_of
 from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.selection import bounds_of, period_before, select
@@ -130,6 +130,11 @@ class UsageEventsService:
         )
         return list(self._facet(selection, dimension))
 
+    def ids(self, params: GetUsageEventsParams, principal: Principal) -> list[str]:
+        """The ids of every event of a filter, sorted."""
+        selection = self._select(params, principal)
+        return sorted(row["id"] for row in self._ledger.read_rows(queries.distinct_values(selection, "id")))
+
     def explain(self, event_id: str, principal: Principal) -> EventExplanation:
         """The explanation of how an event came to its credits and how far they got.
 
@@ -142,13 +147,16 @@ class UsageEventsService:
         stored = queries.with_utc(found).to_pylist()[0]
         revisions = self._ledger.read_rows(queries.revisions(scope, event_id))
         event = published.events(found.select(list(queries.PAGE_COLUMNS)))[0]
-        intents = intents_of(self._ledger.engine, event_id, principal)
+        engine = self._ledger.engine
+        intents = intents_of(engine, event_id, principal)
         spans = self._ledger.snapshot().closed
         closed = self._ledger.read_rows(queries.closed_states(scope, event_id, spans)) if spans else []
         months = {span.seq: span.period for span in spans}
         states = [(months[row["close_seq"]], row) for row in closed]
         card = self._card(event.rate_card_version)
-        return explain(event, stored, revisions, card, intents, states, with_costs=principal.sees_costs)
+        settled = settlements_of(engine, event_id, principal)
+        sees_costs = principal.sees_costs
+        return explain(event, stored, revisions, card, intents, states, settled, with_costs=sees_costs)
 
     def lint(self, params: GetUsageEventsParams, principal: Principal) -> Iterator[LintFinding]:
         """Events a person should review: tokens without a price, credits the card does not give, odd latency."""

@@ -10,6 +10,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
 from billing_core.values.counts import count_of
+from billing_core.values.money import money
 
 UNKNOWN = "unknown"
 
@@ -54,13 +55,6 @@ def signed(value: Decimal | int | None) -> str:
     return f"+{exact(value)}" if value is not None and value > 0 else exact(value)
 
 
-WHOLE_CURRENCIES = frozenset(
-    ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
-)
-THOUSANDTHS = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
-"""Currencies whose smallest unit at Stripe is not a hundredth."""
-
-
 def signed_usd(value: Decimal) -> str:
     """A difference in US dollars with its sign: `+$0.0494`, `−$12.30`, `$0`."""
     return f"+{usd(value)}" if value > 0 else usd(value)
@@ -70,10 +64,7 @@ def minor_units(amount: int | None, currency: str | None) -> str:
     """Money in a currency's smallest unit, as Stripe has it: `(1234, "usd")` → `12.34 USD`, `(5, "jpy")` → `5 JPY`."""
     if amount is None or currency is None:
         return UNKNOWN
-    code = currency.upper()
-    places = 0 if code in WHOLE_CURRENCIES else 3 if code in THOUSANDTHS else 2
-    size = Decimal(abs(amount)).scaleb(-places)
-    return f"{'−' if amount < 0 else ''}{size:,.{places}f} {code}"
+    return money(amount, currency)
 
 
 def usd(value: Decimal | None) -> str:

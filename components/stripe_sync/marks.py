@@ -26,6 +26,9 @@ STAGE_MARKS: dict[PipelineStage, StatusMark] = {
     PipelineStage.BILLED_BEFORE: StatusMark(
         "◂", "billed before", "#57606A", "An earlier system billed it; nothing is sent for it from here."
     ),
+    PipelineStage.SETTLED: StatusMark(
+        "▪", "settled", "#4B5563", "Written off, or invoiced separately: no meter event is sent for it."
+    ),
 }
 """In the order an event goes through them."""
 
@@ -38,6 +41,7 @@ STAGE_SHADES: dict[PipelineStage, Shade] = {
     PipelineStage.HELD: Shade("#8A5BB0", "#B58BD6"),
     PipelineStage.EXCLUDED: Shade("#8A94A0", "#7D8894"),
     PipelineStage.BILLED_BEFORE: Shade("#B9A98C", "#8F8064"),
+    PipelineStage.SETTLED: Shade("#5E7F9E", "#8FAFCB"),
 }
 """Of areas in charts; the tiles beside them name every figure, so that no colour carries it alone."""
 
@@ -76,6 +80,10 @@ CAUSE_WORDS: dict[str, CauseWords] = {
     "changed_after_sending": CauseWords("Changed after sending", "It changed after it was sent; a correction is due."),
     "policy_differs": CauseWords(
         "Policy differs", "It was sent under other settings and stays as sent: `rerate --settings` shows it."
+    ),
+    "written_off": CauseWords("Written off", "It could not be metered any more and was written off."),
+    "invoiced_separately": CauseWords(
+        "Invoiced separately", "It could not be metered any more: an invoice item of its own bills it."
     ),
     "no_customer": CauseWords("No customer", "No customer is named, so nobody can be billed."),
     "held": CauseWords("Held", "Held back by a rule or a person."),

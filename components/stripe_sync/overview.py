@@ -12,7 +12,7 @@ from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
-from billing_core.types import GetUsageEventsParams
+from billing_core.types import Flag, GetUsageEventsParams
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
@@ -26,6 +26,9 @@ from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
 from components.stripe_sync.state import PipelineView
 from components.stripe_sync.texts import deadline_text, in_words, last_push_text
+
+SETTLED = (Flag.WRITTEN_OFF.value, Flag.INVOICED_SEPARATELY.value)
+"""Causes, as the filter of Usage Events names them, of events that were settled."""
 
 UNSENT = frozenset((PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED))
 """Those whose sync status held events may have, too."""
@@ -70,6 +73,8 @@ def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts) ->
     with box:
         if stage is PipelineStage.HELD:
             usage_link(texts.SHOW_EVENTS, held="true")
+        elif stage is PipelineStage.SETTLED:
+            usage_link(texts.SHOW_EVENTS, cause=SETTLED)
         elif stage in UNSENT:
             usage_link(texts.SHOW_EVENTS, status=stage.value, held="false")
         elif stage is PipelineStage.BILLED_BEFORE:

@@ -62,6 +62,7 @@ def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_le
         "held": 80,
         "excluded": 0,
         "billed_before": 0,
+        "settled": 0,
     }
     assert {stage.value: amounts.events for stage, amounts in pipeline.stages.items()} == {
         "pending": 1,
@@ -72,6 +73,7 @@ def test_every_event_stands_in_exactly_one_stage_and_the_stages_add_up_to_the_le
         "held": 2,
         "excluded": 1,
         "billed_before": 0,
+        "settled": 0,
     }
     events = every_stage.events().values()
     assert pipeline.total == Amounts(
