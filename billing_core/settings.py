@@ -21,12 +21,12 @@ from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from billing_core.errors import BadParameter, SettingsError
 from billing_core.runtime.notify_addresses import NotifyAddress, addresses_in
 from billing_core.values.hosts import Reach, Site, is_loopback, reach_of
-from billing_core.values.journal_accounts import JournalAccounts
+from billing_core.values.journal_accounts import DatevClient, JournalAccounts
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class Settings(BaseModel):
     seller_name: str = "Seller"
     service_name: str = "AI credits"
     journal_accounts: str = ""
+    journal_tax: Annotated[str, Field(max_length=50)] = ""
+    datev: str = ""
 
     @field_validator("langfuse_host", "stripe_api_base")
     @classmethod
@@ -223,11 +225,11 @@ class Settings(BaseModel):
             found.add(int(text))
         return tuple(sorted(found))
 
-    @field_validator("journal_accounts")
+    @field_validator("journal_accounts", "datev")
     @classmethod
-    def _are_accounts(cls, value: str) -> str:
+    def _are_of_a_journal(cls, value: str, info: ValidationInfo) -> str:
         try:
-            JournalAccounts.parse(value)
+            (DatevClient if info.field_name == "datev" else JournalAccounts).parse(value)
         except BadParameter as error:
             raise ValueError(f"{error.value!r}; expected {error.accepted}") from None
         return value

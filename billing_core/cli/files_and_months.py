@@ -44,7 +44,11 @@ def add_commands(command: Command) -> None:
     """Add the commands for files and months to the parser."""
     export = command("export", _export, "write usage, organizations, customers, rate cards or everything to a file")
     export.add_argument("--dataset", required=True, metavar="D", help="usage-events, organizations, … or bundle")
-    export.add_argument("--format", metavar="F", help="csv, xlsx, parquet, json, focus or journal; a bundle is a zip")
+    export.add_argument(
+        "--format",
+        metavar="F",
+        help="csv, xlsx, parquet, json, focus, journal, datev, xero or quickbooks; a bundle is a zip",
+    )
     export.add_argument("--out", required=True, metavar="PATH", help="written under a temporary name, then renamed")
     export.add_argument("--grain", metavar="event|day", help="one row per event (default) or per day")
     export.add_argument("--columns", metavar="A,B", help="only these columns, in this order")

@@ -30,7 +30,7 @@ class Dataset(StrEnum):
 
 
 class Format(StrEnum):
-    """A file format of exports. `focus` and `journal` are made of usage events only; a bundle is always a zip."""
+    """A file format of exports. From `focus` on they are made of usage events only; a bundle is always a zip."""
 
     CSV = "csv"
     XLSX = "xlsx"
@@ -38,6 +38,16 @@ class Format(StrEnum):
     JSON = "json"
     FOCUS = "focus"
     JOURNAL = "journal"
+    DATEV = "datev"
+    XERO = "xero"
+    QUICKBOOKS = "quickbooks"
+
+
+BOOKKEEPING = frozenset({Format.DATEV, Format.XERO, Format.QUICKBOOKS})
+"""Forms that bookkeeping software imports: amounts in cents, debit equal to credit."""
+
+OWN_ROWS = frozenset({Format.FOCUS, Format.JOURNAL, *BOOKKEEPING})
+"""Forms that make rows of their own out of usage events."""
 
 
 class Grain(StrEnum):
@@ -86,6 +96,7 @@ SUFFIXES: Mapping[Format, str] = {
     Format.JSON: ".json",
     Format.FOCUS: ".csv",
     Format.JOURNAL: ".csv",
+    **dict.fromkeys(BOOKKEEPING, ".csv"),
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from billing_core.errors import BadParameter
 from billing_core.exports.csv_file import checked_separator
 from billing_core.exports.focus_schema import FOCUS_VERSIONS
-from billing_core.exports.model import FORMATS, SUFFIXES, Dataset, ExportRequest, Format, Grain
+from billing_core.exports.model import FORMATS, OWN_ROWS, SUFFIXES, Dataset, ExportRequest, Format, Grain
 from billing_core.ledger.queries import Selection
 from billing_core.types import GetUsageEventsParams, utc_text
 from billing_core.values.usage_frame import aware_in, zone_named
@@ -45,7 +45,7 @@ def checked(request: ExportRequest) -> ExportRequest:
     checked_separator(request.separator)
     if request.focus_version not in FOCUS_VERSIONS:
         raise BadParameter("focus_version", request.focus_version, " or ".join(FOCUS_VERSIONS))
-    is_standard = request.format in {Format.FOCUS, Format.JOURNAL} or request.dataset is Dataset.BUNDLE
+    is_standard = request.format in OWN_ROWS or request.dataset is Dataset.BUNDLE
     if is_standard and request.columns:
         raise BadParameter("columns", ",".join(request.columns), "none: this file always has the same")
     if is_standard and request.grain is Grain.DAY:
@@ -87,7 +87,7 @@ def meta_of(request: ExportRequest, zone: ZoneInfo, selection: Selection | None)
     """The metadata of an export: what it is made of; the same for the same question, whenever it is asked."""
     form = None if request.format is None else request.format.value
     meta: dict[str, Any] = {"schema": SCHEMA, "dataset": request.dataset.value, "format": form}
-    if request.dataset is Dataset.USAGE_EVENTS and request.format is not Format.JOURNAL:
+    if request.dataset is Dataset.USAGE_EVENTS and request.format not in OWN_ROWS - {Format.FOCUS}:
         meta["grain"] = request.grain.value
     params = request.params
     times = {
@@ -111,25 +111,45 @@ def meta_of(request: ExportRequest, zone: ZoneInfo, selection: Selection | None)
 
 
 def file_name(request: ExportRequest, zone: ZoneInfo) -> str:
-    """A file name for an export: letters, digits, `.`, `_` and `-` only."""
+    """The file name of an export, such as `usage-events_2026-10_UTC.csv`: data set, period, timezone of its days.
+
+    Letters, digits, `.`, `_` and `-` only.
+    """
     name: str = request.dataset.value
-    if request.format in {Format.FOCUS, Format.JOURNAL}:
+    if request.format is Format.DATEV:
+        name = f"EXTF_{name}"  # DATEV looks for it
+    elif request.format in OWN_ROWS and request.format is not None:
         name += f"-{request.format.value}"
     elif request.dataset is Dataset.USAGE_EVENTS and request.grain is Grain.DAY:
         name += "-by-day"
-    start, end = (_in_name(zone, at) for at in (request.params.from_, request.params.to))
-    if request.dataset not in _TIMELESS and (start or end):
-        name += f"_{start or 'beginning'}_{end or 'now'}"
+    if request.dataset not in _TIMELESS:
+        period = period_name(request.params.from_, request.params.to, zone)
+        name += f"_{period}_{re.sub(r'[^A-Za-z0-9._-]', '-', zone.key)}"
     if request.format is None:
         return name + ".zip"
     return name + (".parquet" if request.format is Format.FOCUS and request.parquet else SUFFIXES[request.format])
 
 
-def _in_name(zone: ZoneInfo, at: datetime | None) -> str | None:
-    """A day where a time is its beginning, else the time."""
-    if at is None:
-        return None
-    local = aware_in(zone, at).astimezone(zone)
-    begins = timedelta(hours=local.hour, minutes=local.minute, seconds=local.second) == timedelta(0)
-    text = f"{local:%Y-%m-%d}" if begins else f"{local:%Y-%m-%dT%H%M%S}"
-    return re.sub(r"[^A-Za-z0-9._-]", "-", text)
+def period_name(start: datetime | None, end: datetime | None, zone: ZoneInfo) -> str:
+    """A window in a file name: a month, a year, a day or `FIRST_to_LAST`, both included; times where it has no whole
+    days.
+    """
+    first, until = (None if at is None else aware_in(zone, at).astimezone(zone) for at in (start, end))
+    if first is None and until is None:
+        return "all-time"
+    if not all(at is None or at.time() == time() for at in (first, until)):
+        begin, finish = (None if at is None else f"{at:%Y-%m-%dT%H%M%S}" for at in (first, until))
+        return f"{begin or 'beginning'}_until_{finish or 'now'}"
+    begin_day = None if first is None else first.date()
+    last_day = None if until is None else until.date() - timedelta(days=1)
+    if begin_day is not None and last_day is not None:
+        following = last_day + timedelta(days=1)
+        if begin_day.day == following.day == 1:
+            months = 12 * (following.year - begin_day.year) + following.month - begin_day.month
+            if months == 1:
+                return f"{begin_day:%Y-%m}"
+            if months == 12 and begin_day.month == 1:
+                return f"{begin_day:%Y}"
+        if begin_day == last_day:
+            return f"{begin_day}"
+    return f"{begin_day or 'beginning'}_to_{last_day or 'now'}"

@@ -23,6 +23,7 @@ from billing_core.errors import BadParameter, NotFound, WarehouseError
 from billing_core.exports import datasets, usage_source
 from billing_core.exports.arrow_text import texts, whole
 from billing_core.exports.atomic_file import replacing
+from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings
 from billing_core.exports.bundle import Member, write_bundle
 from billing_core.exports.csv_file import csv_header, csv_pieces, write_csv
 from billing_core.exports.day_grain import DAY_SCHEMA
@@ -31,6 +32,7 @@ from billing_core.exports.focus_schema import FocusProfile, focus_metadata, focu
 from billing_core.exports.hashing_file import HashingSink
 from billing_core.exports.json_file import write_json
 from billing_core.exports.model import (
+    BOOKKEEPING,
     MAY_EXPORT,
     Dataset,
     ExportPreview,
@@ -58,7 +60,7 @@ from billing_core.settings import Settings
 from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.selection import select
-from billing_core.values.journal_accounts import JournalAccounts
+from billing_core.values.journal_accounts import DatevClient, JournalAccounts
 from billing_core.values.usage_frame import Window, aware_in, whole_hours, window_in
 
 MANIFEST_SUFFIX = ".manifest.json"
@@ -128,7 +130,7 @@ class ExportService:
         return keeping(empty, request.columns).names
 
     def file_name(self, request: ExportRequest) -> str:
-        """A name for the file of a request, such as `usage-events_2026-10-01_2026-11-01.csv`."""
+        """A name for the file of a request, such as `usage-events_2026-10_UTC.csv`."""
         return self._name(self._asked(request))
 
     def preview(self, request: ExportRequest, principal: Principal, rows: int = 20) -> ExportPreview:
@@ -284,6 +286,8 @@ class ExportService:
         if request.format is Format.JOURNAL:
             accounts = JournalAccounts.parse(self._made_with(selection)["journal_accounts"])
             return usage_source.journal(usage, accounts)
+        if request.format in BOOKKEEPING:
+            return usage_source.bookkeeping(usage, request.format, self._bookkeeping(selection))
         return usage_source.by_day(usage) if request.grain is Grain.DAY else usage_source.by_event(usage)
 
     def _profile(
@@ -301,6 +305,10 @@ class ExportService:
             margins=margins,
         )
 
+    def _bookkeeping(self, selection: Selection | None) -> BookkeepingSettings:
+        accounts = JournalAccounts.parse(self._made_with(selection)["journal_accounts"])
+        return BookkeepingSettings(accounts, self._settings.journal_tax, DatevClient.parse(self._settings.datev))
+
     def _made_with(self, selection: Selection | None) -> dict[str, str]:
         """The settings a file is made with: of closed months those of then, so that their files stay as they were."""
         close = None if selection is None else datasets.last_close(selection)
@@ -316,6 +324,8 @@ class ExportService:
                 return focus_schema(self._profile(request, {}))
             case Dataset.USAGE_EVENTS, Format.JOURNAL:
                 return usage_source.JOURNAL_SCHEMA
+            case Dataset.USAGE_EVENTS, form if form in BOOKKEEPING:
+                return pa.schema([pa.field(name, pa.string()) for name in ROWS[form][0]])
             case Dataset.USAGE_EVENTS, _:
                 return DAY_SCHEMA if request.grain is Grain.DAY else FLAT_SCHEMA
             case Dataset.BUNDLE, _:
@@ -451,6 +461,9 @@ def _write(request: ExportRequest, source: RowSource, sink: HashingSink, watch: 
     watched = watch.observe(source.tables(), SEEN_EVERY.get(form, USUAL_ROWS), "writing")
     tables = _counted(watched, written)
     match form:
+        case _ if source.file is not None:
+            rows = [tuple(row.values()) for table in tables for row in table.to_pylist()]
+            sink.write(source.file(rows))
         case Format.XLSX:
             write_xlsx(sink, source, tables, document)
         case Format.PARQUET:

@@ -24,6 +24,7 @@ class RowSource:
     tables: The rows in order, read as they are asked for. Ends with an error if they are not what `totals` says.
     text: The rows of a table as CSV has them, where a form has rules of its own for numbers and times.
     head: The first rows, where there is a quicker way to them than `tables`.
+    file: The whole file of the rows, where a form is no table of this program's.
     """
 
     schema: pa.Schema
@@ -33,6 +34,7 @@ class RowSource:
     tables: Callable[[], Iterator[pa.Table]]
     text: Callable[[pa.Table], pa.Table] | None = None
     head: Callable[[int], pa.Table] | None = None
+    file: Callable[[list[tuple[str, ...]]], bytes] | None = None
 
     def first(self, rows: int) -> pa.Table:
         """The first `rows` rows of the export."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import WarehouseError
+from billing_core.exports.bookkeeping import Bookings, month_bookings, together
+from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings, csv_text, datev_bytes, datev_header
 from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
 from billing_core.exports.event_slices import (
     SLICE_ROWS,
@@ -32,6 +34,7 @@ from billing_core.exports.flat_schema import AMOUNT, EXTRA_SCHEMA, FLAT_SCHEMA, 
 from billing_core.exports.focus import focus_table
 from billing_core.exports.focus_schema import FocusProfile, focus_schema, focus_text
 from billing_core.exports.journal import JOURNAL_COLUMNS, journal_rows
+from billing_core.exports.model import Format
 from billing_core.exports.prefetch import ahead
 from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
 from billing_core.exports.source import RowSource
@@ -39,7 +42,7 @@ from billing_core.ledger import export_queries
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import PAGE_COLUMNS, Selection, totals
 from billing_core.usage_events.totals import add_up
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 from billing_core.values.journal_accounts import JournalAccounts
 
 T = TypeVar("T")
@@ -200,17 +203,58 @@ def journal(usage: RequestedUsage, accounts: JournalAccounts) -> RowSource:
     return RowSource(JOURNAL_SCHEMA, table.num_rows, usage.shown, usage.meta, tables)
 
 
+def bookkeeping(usage: RequestedUsage, form: Format, settings: BookkeepingSettings) -> RowSource:
+    """The rows of a file for bookkeeping software: per month what each customer owes, and what earned it, in cents."""
+    booked = together([_bookings(usage, start, end) for start, end in _months(usage)])
+    names, rows_of = ROWS[form]
+    rows = list(rows_of(booked, settings))
+    schema = pa.schema([field(name, pa.string()) for name in names])
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=schema)
+    totals: dict[str, Value] = {
+        "debit_usd": booked.debits,
+        "credit_usd": EXACT.subtract(booked.debits, exact_sum(one.amount for one in booked.postings)),
+        "receivable_usd": booked.on("receivable"),
+        "rounding_usd": booked.on("rounding"),
+        "written_off_usd": booked.on("write_off"),
+        "without_customer_usd": booked.without_customer,
+        "amount_usd": usage.shown["amount_usd"],
+    }
+
+    def tables() -> Iterator[pa.Table]:
+        made = {"amount_usd": EXACT.add(booked.exact, booked.without_customer)}
+        compare(made, {"amount_usd": usage.shown["amount_usd"]}, usage.events, usage.events)
+        yield table
+
+    def file(written: list[tuple[str, ...]]) -> bytes:
+        if form is not Format.DATEV:
+            return csv_text(names, written)
+        return datev_bytes(datev_header(booked.postings, settings.datev, "Usage"), written)
+
+    return RowSource(schema, len(rows), totals, usage.meta, tables, file=file)
+
+
+def _bookings(usage: RequestedUsage, start: datetime, end: datetime) -> Bookings:
+    month = _within_window(usage, start, end)
+    last = ((month.end or end) - timedelta(microseconds=1)).astimezone(usage.zone).date()
+    sums = usage.ledger.read_rows(export_queries.credits_by_customer(month))
+    return month_bookings(named_month(usage.zone, start), last, sums, {})
+
+
 def _months(usage: RequestedUsage) -> list[tuple[datetime, datetime]]:
     spans = usage.spans()
     return month_windows(usage.zone, spans[0].start, spans[-1].end) if spans else []
 
 
-def _lines(usage: RequestedUsage, start: datetime, end: datetime, accounts: JournalAccounts) -> list[Any]:
+def _within_window(usage: RequestedUsage, start: datetime, end: datetime) -> Selection:
+    """The part of a selection that is in `[start, end)`, too."""
     whole = usage.selection
-    month = replace(
+    return replace(
         whole,
         start=start if whole.start is None else max(start, whole.start.astimezone(UTC)),
         end=end if whole.end is None else min(end, whole.end.astimezone(UTC)),
     )
-    sums = usage.ledger.read_rows(export_queries.credits_by_price(month))
+
+
+def _lines(usage: RequestedUsage, start: datetime, end: datetime, accounts: JournalAccounts) -> list[Any]:
+    sums = usage.ledger.read_rows(export_queries.credits_by_price(_within_window(usage, start, end)))
     return journal_rows(sums, accounts, named_month(usage.zone, start))

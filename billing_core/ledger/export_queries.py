@@ -116,3 +116,14 @@ def credits_by_price(selection: Selection) -> Question:
 def _credits_by_price(chosen: Chosen) -> ir.Table:
     t = selected(chosen)
     return t.group_by("organization_id", "credit_price_usd").aggregate(**{name: t[name].sum() for name in PART_COLUMNS})
+
+
+def credits_by_customer(selection: Selection) -> Question:
+    """A question: credits by type per customer and credit price; without a customer last."""
+    return ask(_credits_by_customer, choose(selection))
+
+
+def _credits_by_customer(chosen: Chosen) -> ir.Table:
+    t = selected(chosen)
+    grouped = t.group_by("customer_id", "credit_price_usd").aggregate(**{name: t[name].sum() for name in PART_COLUMNS})
+    return grouped.order_by(grouped.customer_id.asc(nulls_first=False), grouped.credit_price_usd.asc())

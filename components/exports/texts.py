@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from billing_core.exports.model import Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
+from billing_core.exports.model import OWN_ROWS, Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
 from billing_core.values.counts import count_of
 from components.shared.formats import UNKNOWN, count, exact, usd
 
@@ -53,7 +53,12 @@ FORMAT_WORDS: Mapping[Format, str] = {
     Format.JSON: "JSON",
     Format.FOCUS: "FOCUS",
     Format.JOURNAL: "Journal (CSV)",
+    Format.DATEV: "DATEV (EXTF)",
+    Format.XERO: "Xero (CSV)",
+    Format.QUICKBOOKS: "QuickBooks (CSV)",
 }
+
+_BOOKINGS = "Bookings in cents: per month what each customer owes, what earned it, and one line for rounding."
 
 FORMAT_NOTES: Mapping[Format, str] = {
     Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula start with an apostrophe.",
@@ -62,10 +67,10 @@ FORMAT_NOTES: Mapping[Format, str] = {
     Format.JSON: "Rows as the command line and the HTTP API return them, with details of the export.",
     Format.FOCUS: "FinOps cost and usage records: one row per event and kind of credits, with a metadata file.",
     Format.JOURNAL: "For accounting: period, account, organization, debit, credit and reference, in US dollars.",
+    Format.DATEV: f"{_BOOKINGS} As DATEV's Buchungsstapel; the clearing account is at 0 after each month.",
+    Format.XERO: f"{_BOOKINGS} As Xero's template for manual journals, which takes 300 lines at a time.",
+    Format.QUICKBOOKS: f"{_BOOKINGS} As QuickBooks Online imports journal entries, with account names.",
 }
-
-_OWN_ROWS = frozenset({Format.FOCUS, Format.JOURNAL})
-"""Forms that make rows of their own out of usage events."""
 
 GRAIN_WORDS: Mapping[Grain, str] = {Grain.EVENT: "Usage event", Grain.DAY: "Day"}
 
@@ -77,6 +82,12 @@ _FIGURES: tuple[tuple[str, str], ...] = (
     ("credits_compute", "Compute credits"),
     ("credits_storage", "Storage credits"),
     ("amount_usd", "Amount (USD)"),
+    ("debit_usd", "Debit (USD)"),
+    ("credit_usd", "Credit (USD)"),
+    ("receivable_usd", "Receivable (USD)"),
+    ("rounding_usd", "Rounding (USD)"),
+    ("written_off_usd", "Written off (USD)"),
+    ("without_customer_usd", "Left out: no customer (USD)"),
     ("cost_usd", "Langfuse cost (USD)"),
     ("tokens_total", "Tokens"),
     ("tokens_in", "Tokens in"),
@@ -86,13 +97,16 @@ _FIGURES: tuple[tuple[str, str], ...] = (
 
 KIB = 1024
 
+WIDE_TABLE = 100
+"""DATEV's files have more columns than this, nearly all of them empty."""
+
 CHARACTER_PIXELS, MARGIN_PIXELS, WIDEST_PIXELS = 8, 24, 400
 """Of a column of the preview."""
 
 
 def note(dataset: Dataset, form: Format | None, grain: Grain) -> str:
     """What the chosen file contains and what kind of file it is."""
-    if form is None or form in _OWN_ROWS:
+    if form is None or form in OWN_ROWS:
         rows = DATASET_NOTES[dataset] if form is None else ""
     elif dataset is Dataset.USAGE_EVENTS and grain is Grain.DAY:
         rows = BY_DAY
@@ -135,11 +149,12 @@ def totals_text(rows: int, totals: Figures) -> str:
 
 
 def preview_rows(preview: ExportPreview) -> dict[str, list[str]]:
-    """The first rows of a preview, by column; an empty cell stays empty."""
-    return {
+    """The first rows of a preview, by column; an empty cell stays empty. Of very many columns those with a value."""
+    found = {
         name: ["" if row[position] is None else str(row[position]) for row in preview.rows]
         for position, name in enumerate(preview.columns)
     }
+    return found if len(found) < WIDE_TABLE else {name: cells for name, cells in found.items() if any(cells)}
 
 
 def column_pixels(name: str, cells: Sequence[str]) -> int:

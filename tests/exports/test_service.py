@@ -387,12 +387,19 @@ def test_a_file_that_the_audit_log_could_not_note_is_not_there_and_the_former_on
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
-        (asked(**{"from": "2026-10-01", "to": "2026-11-01"}), "usage-events_2026-10-01_2026-11-01.csv"),
-        (asked("xlsx", **{"from": "2026-10-01T09:30"}), "usage-events_2026-10-01T093000_now.xlsx"),
-        (asked("json", grain=Grain.DAY), "usage-events-by-day.json"),
-        (asked("focus", parquet=True), "usage-events-focus.parquet"),
-        (asked("journal", to="2026-11-01"), "usage-events-journal_beginning_2026-11-01.csv"),
-        (asked(None, "bundle"), "bundle.zip"),
+        (asked(**{"from": "2026-10-01", "to": "2026-11-01"}), "usage-events_2026-10_Europe-Berlin.csv"),
+        (asked(**{"from": "2026-01-01", "to": "2027-01-01"}), "usage-events_2026_Europe-Berlin.csv"),
+        (asked(**{"from": "2026-10-05", "to": "2026-10-06"}), "usage-events_2026-10-05_Europe-Berlin.csv"),
+        (
+            asked(**{"from": "2026-10-01", "to": "2026-12-01"}),
+            "usage-events_2026-10-01_to_2026-11-30_Europe-Berlin.csv",
+        ),
+        (asked(timezone="UTC", to="2026-11-01"), "usage-events_beginning_to_2026-10-31_UTC.csv"),
+        (asked("xlsx", **{"from": "2026-10-01T09:30"}), "usage-events_2026-10-01T093000_until_now_Europe-Berlin.xlsx"),
+        (asked("json", grain=Grain.DAY), "usage-events-by-day_all-time_Europe-Berlin.json"),
+        (asked("focus", parquet=True), "usage-events-focus_all-time_Europe-Berlin.parquet"),
+        (asked("journal", to="2026-11-01"), "usage-events-journal_beginning_to_2026-10-31_Europe-Berlin.csv"),
+        (asked(None, "bundle"), "bundle_all-time_Europe-Berlin.zip"),
         (asked("parquet", "customers", to="2026-11-01"), "customers.parquet"),
     ],
 )

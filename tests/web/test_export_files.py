@@ -48,7 +48,7 @@ def test_a_file_comes_with_its_length_and_hash_and_leaves_nothing_behind(files, 
     assert answer.headers["content-length"] == str(len(answer.content))
     assert answer.headers["x-content-sha256"] == hashlib.sha256(answer.content).hexdigest()
     assert answer.headers["cache-control"] == "no-store"
-    assert 'filename="usage-events_2026-11-01_now.csv"' in answer.headers["content-disposition"]
+    assert 'filename="usage-events_2026-11-01_to_now_UTC.csv"' in answer.headers["content-disposition"]
     rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
     params = GetUsageEventsParams.parse({"organization": "org_a", "from": "2026-11-01"})
     shown = wiring.service().get_usage_events(params, EVERYONE)
@@ -109,7 +109,7 @@ def test_the_file_of_a_background_export_is_only_for_who_started_it(files):
     mine = get_as(files, f"/download/exports/{job_id}", "finance")
     manifest = get_as(files, f"/download/exports/{job_id}.manifest.json", "finance")
     assert hashlib.sha256(mine.content).hexdigest() == manifest.json()["sha256"]
-    assert 'filename="usage-events.csv.manifest.json"' in manifest.headers["content-disposition"]
+    assert 'filename="usage-events_all-time_UTC.csv.manifest.json"' in manifest.headers["content-disposition"]
     for path in (f"/download/exports/{job_id}", f"/download/exports/{job_id}.manifest.json"):
         theirs = get_as(files, path, "admin")
         assert theirs.status_code == 404

@@ -1,0 +1,128 @@
+"""Bookings of a month in cents, as bookkeeping software takes them: debit equals credit, and each customer's receivable
+is what their invoice says. Pure.
+
+Per month: a receivable per customer, the revenue of each kind of credits, and one line for what rounding to cents
+leaves over. What a customer need not pay (written off) is booked back from their receivable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import reduce
+from typing import Any, Final, Literal
+
+from billing_core.values.decimals import EXACT
+
+CENT = Decimal("0.01")
+WIDE = Context(prec=76, rounding=ROUND_HALF_EVEN)
+Kind = Literal["ai_tokens", "compute", "storage"]
+KINDS: Final[tuple[Kind, ...]] = ("ai_tokens", "compute", "storage")
+WORDS = {
+    "ai_tokens": "AI tokens",
+    "compute": "Compute",
+    "storage": "Storage",
+    "rounding": "Rounding to cents",
+    "write_off": "Written off",
+}
+
+Entry = Literal["receivable", "rounding", "write_off"] | Kind
+"""Which of the journal's accounts a line is booked on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One line of a booking: US dollars with two decimals, above 0 a debit, below 0 a credit; never 0.
+
+    posted_on: The last day of the month, or of the window if that ends before.
+    reference: The same in every run, such as `2026-10/cus_a`.
+    """
+
+    period: str
+    posted_on: date
+    entry: Entry
+    customer_id: str | None
+    text: str
+    reference: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Bookings:
+    """The bookings of some months, and the exact US dollars of usage without a customer, which they leave out."""
+
+    postings: tuple[Posting, ...]
+    without_customer: Decimal
+    exact: Decimal
+    """What the booked usage comes to before rounding to cents; written off usage is in it."""
+
+    @property
+    def debits(self) -> Decimal:
+        """The sum of the debits, which is that of the credits."""
+        return _sum(one.amount for one in self.postings if one.amount > 0)
+
+    def on(self, entry: Entry) -> Decimal:
+        """The balance of an account: above 0 a debit."""
+        return _sum(one.amount for one in self.postings if one.entry == entry)
+
+
+def _sum(amounts: Iterable[Decimal]) -> Decimal:
+    return reduce(EXACT.add, amounts, Decimal(0))
+
+
+def cents(amount: Decimal) -> Decimal:
+    """US dollars rounded half-even to whole cents."""
+    return amount.quantize(CENT, context=WIDE)
+
+
+def month_bookings(
+    period: str, posted_on: date, sums: Iterable[Mapping[str, Any]], written_off: Mapping[str, Decimal]
+) -> Bookings:
+    """The bookings of one month.
+
+    sums: Rows with `customer_id`, `credit_price_usd` and the credits of each kind; any number per customer.
+    written_off: Customer → exact US dollars of usage in `sums` that they need not pay.
+    """
+    owed: dict[str, Decimal] = {}
+    earned = dict.fromkeys(KINDS, Decimal(0))
+    nobodys = Decimal(0)
+    for row in sums:
+        parts = {kind: EXACT.multiply(row[f"credits_{kind}"] or 0, row["credit_price_usd"]) for kind in KINDS}
+        whole = EXACT.add(EXACT.add(parts["ai_tokens"], parts["compute"]), parts["storage"])
+        customer = row["customer_id"]
+        if not customer:
+            nobodys = EXACT.add(nobodys, whole)
+            continue
+        owed[customer] = EXACT.add(owed.get(customer, Decimal(0)), whole)
+        for kind, part in parts.items():
+            earned[kind] = EXACT.add(earned[kind], part)
+
+    found: list[Posting] = []
+
+    def post(entry: Entry, customer: str | None, text: str, amount: Decimal) -> None:
+        if amount:
+            name = f"{period}/{customer or entry}" + ("/written-off" if entry == "write_off" else "")
+            found.append(Posting(period, posted_on, entry, customer, text, name, amount))
+
+    for customer in sorted(owed):
+        back = cents(written_off.get(customer, Decimal(0)))
+        # What is left to pay is rounded, as on the invoice, and what is written off takes the rest.
+        due = cents(EXACT.subtract(owed[customer], written_off.get(customer, Decimal(0))))
+        post("receivable", customer, f"Usage {period}, {customer}", due)
+        post("write_off", customer, f"{WORDS['write_off']} {period}, {customer}", back)
+    for kind in KINDS:
+        post(kind, None, f"{WORDS[kind]} {period}", -cents(earned[kind]))
+    difference = _sum(one.amount for one in found)
+    post("rounding", None, f"{WORDS['rounding']} {period}", -difference)
+    return Bookings(tuple(found), nobodys, _sum(owed.values()))
+
+
+def together(months: Sequence[Bookings]) -> Bookings:
+    """The bookings of several months as one."""
+    return Bookings(
+        tuple(posting for month in months for posting in month.postings),
+        _sum(month.without_customer for month in months),
+        _sum(month.exact for month in months),
+    )
