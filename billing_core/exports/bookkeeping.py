@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from functools import reduce
 from typing import Any, Final, Literal
@@ -77,13 +77,54 @@ def cents(amount: Decimal) -> Decimal:
     return amount.quantize(CENT, context=WIDE)
 
 
+@dataclass(frozen=True, slots=True)
+class WriteOff:
+    """What was written off of a customer's usage of a month (`2026-10`), in exact US dollars; times are aware UTC."""
+
+    customer_id: str
+    month: str
+    amount_usd: Decimal
+    made_at: datetime
+    taken_back_at: datetime | None
+
+
+def written_off_in(
+    start: datetime,
+    end: datetime,
+    inside: Iterable[WriteOff],
+    everywhere: Iterable[WriteOff],
+    closed_at: Mapping[str, datetime],
+) -> dict[str, Decimal]:
+    """Exact US dollars per customer that the bookings of `[start, end)` take off, or put back on (below 0).
+
+    A write-off is booked with its usage (`inside` are those of usage in the window); if that month was closed before,
+    when it was made: a closed month's bookings never change. The same goes for taking it back.
+
+    closed_at: Month → when it was closed, of closes in force.
+    """
+    found: dict[str, Decimal] = {}
+
+    def book(one: WriteOff, *, is_inside: bool) -> None:
+        for at, amount in ((one.made_at, one.amount_usd), (one.taken_back_at, one.amount_usd.copy_negate())):
+            close = closed_at.get(one.month)
+            is_late = at is not None and close is not None and close < at
+            if at is not None and is_late != is_inside and (is_inside or start <= at < end):
+                found[one.customer_id] = EXACT.add(found.get(one.customer_id, Decimal(0)), amount)
+
+    for one in inside:
+        book(one, is_inside=True)
+    for one in everywhere:
+        book(one, is_inside=False)
+    return {customer: amount for customer, amount in found.items() if amount}
+
+
 def month_bookings(
     period: str, posted_on: date, sums: Iterable[Mapping[str, Any]], written_off: Mapping[str, Decimal]
 ) -> Bookings:
     """The bookings of one month.
 
     sums: Rows with `customer_id`, `credit_price_usd` and the credits of each kind; any number per customer.
-    written_off: Customer → exact US dollars of usage in `sums` that they need not pay.
+    written_off: Customer → exact US dollars that they need not pay: see `written_off_in`.
     """
     owed: dict[str, Decimal] = {}
     earned = dict.fromkeys(KINDS, Decimal(0))
@@ -106,10 +147,10 @@ def month_bookings(
             name = f"{period}/{customer or entry}" + ("/written-off" if entry == "write_off" else "")
             found.append(Posting(period, posted_on, entry, customer, text, name, amount))
 
-    for customer in sorted(owed):
+    for customer in sorted(owed.keys() | written_off):
         back = cents(written_off.get(customer, Decimal(0)))
         # What is left to pay is rounded, as on the invoice, and what is written off takes the rest.
-        due = cents(EXACT.subtract(owed[customer], written_off.get(customer, Decimal(0))))
+        due = cents(EXACT.subtract(owed.get(customer, Decimal(0)), written_off.get(customer, Decimal(0))))
         post("receivable", customer, f"Usage {period}, {customer}", due)
         post("write_off", customer, f"{WORDS['write_off']} {period}, {customer}", back)
     for kind in KINDS:

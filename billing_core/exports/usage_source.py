@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import WarehouseError
-from billing_core.exports.bookkeeping import Bookings, month_bookings, together
+from billing_core.exports.bookkeeping import Bookings, WriteOff, month_bookings, together, written_off_in
 from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings, csv_text, datev_bytes, datev_header
 from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
 from billing_core.exports.event_slices import (
@@ -39,6 +39,7 @@ from billing_core.exports.prefetch import ahead
 from billing_core.exports.running_totals import RunningTotals, Value, compare, totals_of
 from billing_core.exports.source import RowSource
 from billing_core.ledger import export_queries
+from billing_core.ledger.closes import CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import PAGE_COLUMNS, Selection, totals
 from billing_core.usage_events.totals import add_up
@@ -237,7 +238,15 @@ def _bookings(usage: RequestedUsage, start: datetime, end: datetime) -> Bookings
     month = _within_window(usage, start, end)
     last = ((month.end or end) - timedelta(microseconds=1)).astimezone(usage.zone).date()
     sums = usage.ledger.read_rows(export_queries.credits_by_customer(month))
-    return month_bookings(named_month(usage.zone, start), last, sums, {})
+    closed_at = {close.period: close.closed_at for close in CloseStore(usage.ledger.engine).counting()}
+    inside, everywhere = (_write_offs(usage, part) for part in (month, replace(month, start=None, end=None)))
+    written_off = written_off_in(month.start or start, month.end or end, inside, everywhere, closed_at)
+    return month_bookings(named_month(usage.zone, start), last, sums, written_off)
+
+
+def _write_offs(usage: RequestedUsage, selection: Selection) -> list[WriteOff]:
+    rows = usage.ledger.read_rows(export_queries.write_offs(selection))
+    return [WriteOff(**row) for row in rows if row["customer_id"]]
 
 
 def _months(usage: RequestedUsage) -> list[tuple[datetime, datetime]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ibis
 import ibis.expr.types as ir
 
 from billing_core.ledger.compiled import Bound, Question, ask, bound_number
@@ -18,7 +19,7 @@ from billing_core.ledger.queries import (
     selected,
     with_moment,
 )
-from billing_core.ledger.schema import QUARTER_HOUR_SECONDS
+from billing_core.ledger.schema import LIVE, QUARTER_HOUR_SECONDS, WRITE_OFF
 
 DAY_KEYS = (
     "organization_id",
@@ -127,3 +128,32 @@ def _credits_by_customer(chosen: Chosen) -> ir.Table:
     t = selected(chosen)
     grouped = t.group_by("customer_id", "credit_price_usd").aggregate(**{name: t[name].sum() for name in PART_COLUMNS})
     return grouped.order_by(grouped.customer_id.asc(nulls_first=False), grouped.credit_price_usd.asc())
+
+
+def write_offs(selection: Selection) -> Question:
+    """A question: what was written off of a selection's events, in exact US dollars per customer and settlement, with
+    its month and when it was made, and taken back.
+    """
+    return ask(_write_offs, choose(selection))
+
+
+def _write_offs(chosen: Chosen) -> ir.Table:
+    ids = selected(chosen).select("id").distinct()
+    parts = _SETTLED_PARTS.filter(_SETTLED_PARTS.event_id.isin(ids.id))
+    made = _SETTLEMENTS.filter(_SETTLEMENTS.kind == WRITE_OFF, _SETTLEMENTS.state.isin((*LIVE, "taken_back")))
+    made = made.select("month", "made_at", "taken_back_at", settlement_id="id")
+    t = parts.join(made, "settlement_id")
+    return t.group_by("customer_id", "month", "made_at", "taken_back_at").aggregate(amount_usd=t.amount_usd.sum())
+
+
+_SETTLED_PARTS = ibis.table(
+    {"settlement_id": "string", "event_id": "string", "customer_id": "string", "amount_usd": "decimal(38, 18)"},
+    name="settlement_events",
+)
+_SETTLEMENTS = ibis.table(
+    {
+        **dict.fromkeys(("id", "kind", "month", "state"), "string"),
+        **dict.fromkeys(("made_at", "taken_back_at"), "timestamp(6)"),
+    },
+    name="settlements",
+)

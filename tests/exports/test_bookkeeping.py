@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
-from billing_core.exports.bookkeeping import Bookings, cents, month_bookings, together
+from billing_core.exports.bookkeeping import Bookings, WriteOff, cents, month_bookings, together, written_off_in
 from billing_core.exports.bookkeeping_files import (
     ROWS,
     BookkeepingSettings,
@@ -103,6 +104,55 @@ def test_debit_equals_credit_and_each_receivable_is_the_exact_sum_rounded_once(m
             assert due == ([cents(exact)] if cents(exact) else [])
     # Half a cent for each amount that was rounded: nothing but rounding is on that account.
     assert abs(booked.on("rounding")) <= Decimal("0.005") * (sum(map(len, months)) + 3 * len(months))
+
+
+def when(month: int, day: int = 15) -> datetime:
+    return datetime(2026, month, day, tzinfo=UTC)
+
+
+moments = st.integers(9, 12).map(when)
+
+
+@given(
+    write_offs=st.lists(
+        st.builds(
+            WriteOff,
+            customer_id=st.sampled_from(["cus_a", "cus_b"]),
+            month=st.sampled_from(["2026-09", "2026-10", "2026-11"]),
+            amount_usd=st.decimals("0.01", "1000", places=6),
+            made_at=moments,
+            taken_back_at=st.none(),
+        ),
+        max_size=6,
+    ),
+    taken_back=st.sets(st.integers(0, 5)),
+    closed=st.sets(st.sampled_from([9, 10, 11])),
+)
+def test_each_write_off_is_booked_once_and_what_is_taken_back_comes_to_nothing(write_offs, taken_back, closed):
+    write_offs = [
+        replace(one, taken_back_at=one.made_at + timedelta(days=20)) if place in taken_back else one
+        for place, one in enumerate(write_offs)
+    ]
+    closed_at = {f"2026-{month:02}": when(month + 1, 2) for month in closed}
+    booked: dict[str, Decimal] = {}
+    for number in range(9, 13):
+        month = f"2026-{number:02}"
+        inside = [one for one in write_offs if one.month == month]
+        end = when(number + 1, 1) if number < 12 else datetime(2027, 2, 1, tzinfo=UTC)
+        for customer, amount in written_off_in(when(number, 1), end, inside, write_offs, closed_at).items():
+            booked[customer] = booked.get(customer, Decimal(0)) + amount
+    for customer in ("cus_a", "cus_b"):
+        left = sum(one.amount_usd for one in write_offs if one.customer_id == customer and one.taken_back_at is None)
+        assert booked.get(customer, 0) == left
+
+
+def test_a_closed_months_bookings_stay_as_they_were():
+    closed_at = {"2026-09": when(10, 2)}
+    before = WriteOff("cus_a", "2026-09", Decimal(5), when(9, 20), when(11))
+    after = WriteOff("cus_b", "2026-09", Decimal(7), when(11), None)
+    both = [before, after]
+    assert written_off_in(when(9, 1), when(10, 1), both, both, closed_at) == {"cus_a": Decimal(5)}
+    assert written_off_in(when(11, 1), when(12, 1), [], both, closed_at) == {"cus_a": Decimal(-5), "cus_b": Decimal(7)}
 
 
 # ── files, read back by their published columns ──────────────────────────────────────────────────
