@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from billing_core.access import Principal
+from billing_core.alerts.service import AlertService
+from billing_core.alerts.watch import Watcher
 from billing_core.audit.service import AuditService
 from billing_core.exports.service import ExportService
 from billing_core.imports.service import ImportService
@@ -82,6 +84,8 @@ class BillingService:
         self.pulls = PullService(
             settings, self._ledger, self._cards, lambda: self._policy, self._connect, self._after_pull, clock
         )
+        watcher = Watcher(settings, self._ledger, self.events, self.organizations, self.stripe, self.pulls, clock)
+        self.alerts = AlertService(settings, self._ledger, watcher, clock)
 
     @classmethod
     def from_settings(
@@ -203,8 +207,9 @@ class BillingService:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _after_pull(self, principal: Principal) -> None:
-        """Raise and deliver notices of reached limits; what goes wrong there is logged, the pull does not fail."""
+        """Deliver notices of reached limits and alerts; what goes wrong there is logged, the pull does not fail."""
         self.organizations.limits.notices.check_limits_quietly(principal.name)
+        self.alerts.check_quietly(principal.name)
 
     @property
     def _policy(self) -> Policy:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pydantic import SecretStr
 
 from billing_core.access import Role
+from billing_core.cli.alerts import add_alerts_command
 from billing_core.cli.backups import add_backup_commands
 from billing_core.cli.decisions import add_decision_commands
 from billing_core.cli.explore import add_explore_command
@@ -181,6 +182,8 @@ def _parser() -> argparse.ArgumentParser:
 
     notices = command("notices", _notices, "raise, deliver and list notices of reached limits")
     add_json(notices)
+
+    add_alerts_command(command)
 
     status = command("status", _status, "show plan, subscription, period and upcoming invoice of a Stripe customer")
     status.add_argument("customer_id", metavar="CUSTOMER_ID")

@@ -61,6 +61,11 @@ class AuditLog:
         rows = self._rows("SELECT detail FROM audit WHERE action = ? ORDER BY seq", [action])
         return [json.loads(text) for (text,) in rows]
 
+    def newest_of(self, *actions: str) -> AuditEntry | None:
+        """The newest audit entry of some actions; `None` if there is none."""
+        found = self._entries("action IN (SELECT unnest(?)) ORDER BY seq DESC LIMIT 1", [list(actions)])
+        return found[0] if found else None
+
     def values(self, column: str) -> tuple[str, ...]:
         """Every actor, or every action, that occurs in the audit log."""
         return tuple(row[0] for row in self._rows(f"SELECT DISTINCT {column} FROM audit ORDER BY 1"))

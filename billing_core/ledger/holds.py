@@ -22,7 +22,10 @@ MARK_GONE = "the earlier system's mark of having billed it is gone from the trac
 SENT_ELSEWHERE = Flag.SENT_ELSEWHERE.value
 """Cause of holds on usage that Stripe may count already."""
 
-DECIDED_BY_PEOPLE = ("on_hold", SENT_ELSEWHERE)
+ON_HOLD = "on_hold"
+"""Cause of what a person put on hold."""
+
+DECIDED_BY_PEOPLE = (ON_HOLD, SENT_ELSEWHERE)
 """Causes of holds that end only when somebody releases them."""
 
 ACTIVE = "released_at IS NULL"

@@ -22,7 +22,7 @@ from billing_core.ledger.compiled import (
     bound_text,
     bound_time,
 )
-from billing_core.ledger.holds import DECIDED_BY_PEOPLE
+from billing_core.ledger.holds import DECIDED_BY_PEOPLE, ON_HOLD
 from billing_core.ledger.queries import amount
 from billing_core.ledger.schema import events_table
 from billing_core.ledger.sent_elsewhere import WHOLE
@@ -155,6 +155,29 @@ def prices(event_ids: Iterable[str]) -> Question:
 def _prices(events: Listed) -> ir.Table:
     t = events_table()
     return t.filter(among(t.id, events)).select("id", "credit_price_usd")
+
+
+def unsent(began_before: datetime, *, only_pending: bool = False) -> Question:
+    """A question: events that began before a moment and whose credits Stripe does not have, in one row with the first
+    start (`oldest`): pending (all that `only_pending` leaves), sending, in error or held.
+
+    Less than a whole credit that is carried on is not unsent, nor is what a person put on hold.
+    """
+    return ask(_unsent, bound_time(began_before), only_pending)
+
+
+def _unsent(began_before: Bound, only_pending: bool) -> ir.Table:
+    t = _staged()
+    stages = ["pending"] if only_pending else ["pending", "sending", "error", "held"]
+    is_left = (t.cause.fill_null("") == ON_HOLD) | t.marks.fill_null("").contains(Flag.CARRIED)
+    t = t.filter(
+        t.stage.isin(stages),
+        t.credits_total != 0,
+        t.timestamp < began_before.scalar,
+        ~is_left,
+        ~t.billed_elsewhere.fill_null(False),
+    )
+    return t.aggregate(events=t.count(), credits=t.credits_total.sum(), oldest=t.timestamp.min())
 
 
 # ── what a month still waits for ─────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -155,9 +156,24 @@ class MonthCloseService:
     ) -> Closing:
         """Close a month, freezing its figures, unless an unaccepted obstacle prevents it; a closed one stays as it is.
 
-        Raises as `checklist`; BadParameter also for a cause that does not exist.
+        A close that is refused or fails is in the audit log. Raises as `checklist`; BadParameter also for a cause that
+        does not exist.
         """
         _require(principal)
+        try:
+            closing = self._close(period, principal, accept=accept, reason=reason, progress=progress)
+        except (UpstreamError, WarehouseError) as error:
+            with suppress(BillingError):  # the ledger itself may be what fails
+                self._ledger.audit(principal.name, "close_failed", {"period": period, "why": str(error)})
+            raise
+        if closing.manifest is None:
+            why = ", ".join(sorted({obstacle.cause for obstacle in closing.obstacles}))
+            self._ledger.audit(principal.name, "close_failed", {"period": period, "why": f"not closed: {why}"})
+        return closing
+
+    def _close(
+        self, period: str, principal: Principal, *, accept: Iterable[str], reason: str, progress: Progress | None
+    ) -> Closing:
         acceptance = Acceptance.parse(accept, by=principal.name, reason=reason)
         say = progress or _silent
         with exclusive(self._lock):
