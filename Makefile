@@ -14,15 +14,19 @@ FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/comp
   tests/month_close/test_rules.py tests/cli/test_stripe.py tests/pages/test_audit_log.py
 COVERED_PERCENT := 94
 
-.PHONY: run help test test-fast focus-validator test-dates coverage check lock bench pictures clean
+.PHONY: run help test test-browsers test-fast focus-validator test-dates coverage check lock bench pictures clean
 
 run: $(VENV)/.run ## the dashboard; ARGS="--server.port 8080" goes to Streamlit
 	$(BIN)/streamlit run app.py $(ARGS)
 
-test: $(VENV)/.test focus-validator ## checks, then every test; PYTEST="-k months" goes to pytest
+test: $(VENV)/.test focus-validator ## checks, then every test but the wider matrix of browsers; PYTEST="-k months" goes to pytest
 	@sh tests/ensure_chromium.sh
 	$(MAKE) --no-print-directory check
-	$(PYTEST_RUN) $(PYTEST)
+	$(PYTEST_RUN) -m "not matrix" $(PYTEST)
+
+test-browsers: $(VENV)/.test ## in the browser, what `make test` leaves out: sizes, themes, axe, ways beside the main journeys
+	@sh tests/ensure_chromium.sh
+	$(PYTEST_RUN) -m matrix tests/browser $(PYTEST)
 
 test-fast: $(VENV)/.test ## after each edit: rules, components, one way through the product; no browser, no process
 	$(PYTEST_RUN) -q -m "not slow" $(FAST) $(PYTEST)
@@ -51,7 +55,7 @@ coverage: $(VENV)/.test ## every test under the branch tracer (slow); fails belo
 check: $(VENV)/.test ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict --num-workers 2
 	PYTHONPATH=. $(BIN)/lint-imports
 
 bench: $(VENV)/.test ## the figures of docs/benchmarks.md

@@ -17,6 +17,7 @@ from billing_core.sandbox.server import SandboxProcess
 from tests import (
     examples,  # noqa: F401 - loads the profile of Hypothesis
     fixed_clock,  # noqa: F401 - sets the clock before anything looks at it
+    shared_shapes,
 )
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
@@ -43,6 +44,14 @@ def pytest_collection_finish():
     """What the imports left stays for the whole run: the collector need not walk over it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shapes_of_this_run(tmp_path_factory):
+    """Where the processes of this run keep the SQL of questions; see `shared_shapes`."""
+    own = tmp_path_factory.getbasetemp()
+    shared_shapes.folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shapes"
+    shared_shapes.folder.mkdir(exist_ok=True)
 
 
 @pytest.fixture(scope="session")

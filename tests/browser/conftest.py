@@ -36,13 +36,24 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    """A browser without any cookie."""
+@pytest.fixture(scope="module")
+def warm_context(chromium: Browser) -> Iterator[BrowserContext]:
+    """A browser that keeps what pages load, their scripts above all, and nothing else from test to test."""
     context = chromium.new_context()
     context.set_default_timeout(EXPECT_TIMEOUT_MS)
     yield context
     context.close()
+
+
+@pytest.fixture
+def context(warm_context: BrowserContext) -> Iterator[BrowserContext]:
+    """A browser without any cookie or other memory of earlier pages."""
+    yield warm_context
+    for page in warm_context.pages:
+        if page.url.startswith("http"):
+            page.evaluate("localStorage.clear()")
+        page.close()
+    warm_context.clear_cookies()
 
 
 @pytest.fixture

@@ -191,6 +191,7 @@ def test_last_month_as_csv_ties_out_with_the_screen_and_with_usage_events(financ
     assert usage_credits(finance, dashboard) == credits_
 
 
+@pytest.mark.matrix
 def test_a_shared_address_opens_the_same_export_and_a_reload_keeps_it(finance: BrowserContext, dashboard: Server):
     page = opened(finance, dashboard, "?dataset=organizations&format=xlsx&span=All+time")
     expect(page.get_by_text("Preview: 3 rows")).to_be_visible()
@@ -201,6 +202,7 @@ def test_a_shared_address_opens_the_same_export_and_a_reload_keeps_it(finance: B
     page.close()
 
 
+@pytest.mark.matrix
 def test_a_focus_file_comes_with_its_metadata(finance: BrowserContext, dashboard: Server):
     page = opened(finance, dashboard, "?format=focus&span=Last+month")
     rows, credits_ = rows_and_credits(page)
@@ -288,6 +290,7 @@ def test_a_changed_file_is_shown_imported_and_taken_back(admin: BrowserContext, 
     assert usage_credits(admin, dashboard) == before
 
 
+@pytest.mark.matrix
 def test_rows_that_cannot_be_used_are_named_and_nothing_is_imported(admin: BrowserContext, dashboard: Server):
     rows = table(last_month(admin, dashboard))
     rows[3]["tokens_in"] = "-5"
@@ -303,6 +306,7 @@ def test_rows_that_cannot_be_used_are_named_and_nothing_is_imported(admin: Brows
     page.close()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("query", ["", "?dataset=bundle", "?format=focus"])
 def test_on_a_phone_nothing_but_tables_scrolls_sideways(admin: BrowserContext, dashboard: Server, query: str):
     page = opened(admin, dashboard, query, width=390)
@@ -310,6 +314,7 @@ def test_on_a_phone_nothing_but_tables_scrolls_sideways(admin: BrowserContext, d
     page.close()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 @pytest.mark.parametrize("query", ["?span=All+time", "?view=import"])
 def test_screen_readers_can_use_the_page_and_nothing_but_tables_is_too_wide(

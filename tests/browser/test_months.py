@@ -196,6 +196,7 @@ def test_an_admin_prices_history_with_another_card_and_books_it(admin: BrowserCo
     page.close()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("one", [MONTH_CLOSE, WHAT_IF, AUDIT_LOG], ids=lambda one: one.file)
 def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server, one: Destination):
     page = opened(admin, dashboard, one.file.removesuffix(".py"), one.title, width=390)
@@ -205,6 +206,7 @@ def test_nothing_is_wider_than_a_phone(admin: BrowserContext, dashboard: Server,
     page.close()
 
 
+@pytest.mark.matrix
 def test_an_address_from_before_the_pages_were_split_leads_to_its_page(admin: BrowserContext, dashboard: Server):
     page = opened(admin, dashboard, "export_import?view=audit&what=pull", "Audit log")
     assert page.url == f"{dashboard.url}/audit_log?what=pull"
@@ -213,6 +215,7 @@ def test_an_address_from_before_the_pages_were_split_leads_to_its_page(admin: Br
     page.close()
 
 
+@pytest.mark.matrix
 def test_the_drawer_of_a_phone_holds_the_user_menu_and_the_menu_of_the_page_the_themes(
     admin: BrowserContext, dashboard: Server
 ):

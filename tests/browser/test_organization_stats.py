@@ -177,6 +177,7 @@ def test_a_bar_of_the_trend_opens_its_organization_and_the_way_back_leads_to_the
     page.close()
 
 
+@pytest.mark.matrix
 def test_a_day_of_an_organization_leads_to_its_events_of_that_day(signed_in: BrowserContext, dashboard: Server):
     page = opened(signed_in, dashboard, "?open=org_3")
     click(page, bar(page, "org-days", 0, 1))
@@ -190,6 +191,7 @@ def test_a_day_of_an_organization_leads_to_its_events_of_that_day(signed_in: Bro
     page.close()
 
 
+@pytest.mark.matrix
 def test_a_user_of_the_leaderboard_leads_to_that_users_events(signed_in: BrowserContext, dashboard: Server):
     page = opened(signed_in, dashboard, "?view=Charts&only=org_7")
     click(page, bar(page, "org-users", 1, 0))
@@ -200,6 +202,7 @@ def test_a_user_of_the_leaderboard_leads_to_that_users_events(signed_in: Browser
     page.close()
 
 
+@pytest.mark.matrix
 def test_a_mover_leads_to_its_organization_by_an_address_to_share(signed_in: BrowserContext, dashboard: Server):
     page = opened(signed_in, dashboard)
     page.get_by_text("More figures, comparison and top movers").click()
@@ -213,6 +216,7 @@ def test_a_mover_leads_to_its_organization_by_an_address_to_share(signed_in: Bro
     page.close()
 
 
+@pytest.mark.matrix
 def test_the_page_of_nobodys_events_leads_to_events_without_an_organization(
     signed_in: BrowserContext, dashboard: Server
 ):
@@ -236,12 +240,14 @@ def test_analysts_find_no_link_and_are_refused_when_they_type_the_address(chromi
     context.close()
 
 
+@pytest.mark.matrix
 def test_on_a_phone_nothing_but_tables_scrolls_sideways(signed_in: BrowserContext, dashboard: Server):
     page = opened(signed_in, dashboard, width=390)
     expect_nothing_wider(page)
     page.close()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 @pytest.mark.parametrize("query", ["?compare=org_1&compare=org_2", "?view=Charts", "?open=org_3"])
 def test_screen_readers_can_use_the_page_and_nothing_is_too_wide(

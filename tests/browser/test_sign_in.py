@@ -26,15 +26,16 @@ def expect_nothing_but_the_form(page):
     assert page.get_by_test_id("stDataFrame").count() == 0
 
 
-def test_anonymous_visitors_of_a_fresh_server_see_the_form_at_every_address(chromium, tmp_path):
+@pytest.mark.matrix
+def test_anonymous_visitors_of_a_fresh_server_see_the_form_at_every_address(context, tmp_path):
     """The first one opens an address inside; `/` opened first is the next test's."""
     with serving(DASHBOARD, {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}) as fresh:
         for address in (*(f"/{page}" for page in PAGES), *(f"/export_import?view={view}" for view in MOVED), "/"):
-            visitor = chromium.new_context()
-            page = visitor.new_page()
+            page = context.new_page()
             page.goto(fresh.url + address)
             expect_nothing_but_the_form(page)
-            visitor.close()
+            page.close()
+            context.clear_cookies()
 
 
 def test_the_dashboard_opens_on_usage_events_after_signing_in(page, tmp_path):
@@ -50,30 +51,20 @@ def test_the_dashboard_opens_on_usage_events_after_signing_in(page, tmp_path):
         expect_page(page, "Usage Events")
 
 
-@pytest.mark.parametrize("address", ["/", "/second", "/finance_only", "/failing"])
-def test_an_anonymous_visitor_sees_the_form_at_every_address_of_the_probe(page, probe, address):
-    page.goto(probe.url + address)
-    expect_form(page)
+def test_an_anonymous_visitor_sees_the_form_at_every_address_of_the_probe(page, probe):
+    for address in ("/", "/second", "/finance_only", "/failing"):
+        page.goto(probe.url + address)
+        expect_form(page)
 
 
-def test_a_reload_keeps_the_session(page, probe):
-    page.goto(probe.url)
-    sign_in(page, "finance", "finance-demo")
-    page.reload()
-    expect_page(page, "Probe")
-
-
-def test_the_session_cookie_is_out_of_reach_for_scripts(page, context, probe):
+def test_one_sign_in_lasts_over_reloads_tabs_and_deep_links_by_a_cookie_out_of_reach_for_scripts(page, context, probe):
     page.goto(probe.url)
     sign_in(page, "finance", "finance-demo")
     (cookie,) = [cookie for cookie in context.cookies() if cookie["name"] == "billing_session"]
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Lax", "/")
     assert "billing_session" not in page.evaluate("document.cookie")
-
-
-def test_a_second_tab_and_a_deep_link_need_no_second_sign_in(page, context, probe):
-    page.goto(probe.url)
-    sign_in(page, "finance", "finance-demo")
+    page.reload()
+    expect_page(page, "Probe")
     other = context.new_page()
     other.goto(probe.url + "/second?other=42")
     expect_page(other, "Second")
@@ -81,6 +72,7 @@ def test_a_second_tab_and_a_deep_link_need_no_second_sign_in(page, context, prob
     assert other.url == probe.url + "/second?other=42"
 
 
+@pytest.mark.matrix
 def test_a_deep_link_opened_before_signing_in_leads_to_its_page_and_filters(page, probe):
     page.goto(probe.url + "/second?other=42")
     expect_form(page)
@@ -118,6 +110,7 @@ def test_the_second_tab_loses_access_with_its_next_click_after_signing_out_in_th
     expect_form(third)
 
 
+@pytest.mark.matrix
 def test_a_cookie_kept_from_before_signing_out_is_refused(page, context, chromium, probe):
     page.goto(probe.url)
     sign_in(page, "finance", "finance-demo")
@@ -132,6 +125,7 @@ def test_a_cookie_kept_from_before_signing_out_is_refused(page, context, chromiu
     thief.close()
 
 
+@pytest.mark.matrix
 def test_signing_in_again_in_the_same_tab_works_as_often_as_wanted(page, probe):
     page.goto(probe.url)
     for _ in range(3):
@@ -185,6 +179,7 @@ def test_a_page_for_finance_refuses_an_analyst_by_address_and_by_link(page, prob
     expect(page.get_by_text("secret figures")).to_have_count(0)
 
 
+@pytest.mark.matrix
 def test_ten_wrong_passwords_are_throttled_and_the_right_one_has_to_wait_as_well(page, tmp_path):
     with serving(PROBE, {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}) as server:
         page.goto(server.url)
@@ -204,6 +199,7 @@ def test_ten_wrong_passwords_are_throttled_and_the_right_one_has_to_wait_as_well
         expect_page(page, "Probe")
 
 
+@pytest.mark.matrix
 def test_on_a_phone_the_session_survives_a_reload_as_well(chromium, probe):
     phone = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True)
     page = phone.new_page()
@@ -245,6 +241,7 @@ def test_pages_with_charts_and_tables_load_nothing_from_elsewhere_and_break_no_p
     assert hosts <= {"127.0.0.1", None, ""}
 
 
+@pytest.mark.matrix
 def test_whoever_signed_in_over_this_very_socket_may_send_more_than_a_stranger(page, probe):
     page.goto(probe.url + "/long_text")
     sign_in(page, "finance", "finance-demo")
@@ -259,6 +256,7 @@ def test_whoever_signed_in_over_this_very_socket_may_send_more_than_a_stranger(p
     expect(page.get_by_text("100,000 characters")).to_be_visible()
 
 
+@pytest.mark.matrix
 def test_a_stranger_who_sends_too_much_is_cut_off_and_gets_the_form_again(page, probe):
     page.goto(probe.url)
     expect_form(page)
@@ -268,6 +266,7 @@ def test_a_stranger_who_sends_too_much_is_cut_off_and_gets_the_form_again(page, 
     expect_page(page, "Probe")
 
 
+@pytest.mark.matrix
 def test_below_a_base_path_signing_in_works_the_same(page, tmp_path):
     environment = {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}
     with serving(PROBE, environment, "--server.baseUrlPath", "team/billing") as server:
@@ -281,6 +280,7 @@ def test_below_a_base_path_signing_in_works_the_same(page, tmp_path):
         assert httpx.get(base.removesuffix("/team/billing") + "/healthz").json() == {"status": "ok"}
 
 
+@pytest.mark.matrix
 def test_in_live_mode_sessions_outlive_a_restart_and_the_form_lists_no_accounts(page, tmp_path):
     environment = {
         "BILLING_MODE": "live",
@@ -299,6 +299,7 @@ def test_in_live_mode_sessions_outlive_a_restart_and_the_form_lists_no_accounts(
         expect_page(page, "Probe")
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
@@ -330,6 +331,7 @@ def test_every_answer_of_the_port_carries_the_security_headers_and_metrics_are_c
     assert httpx.get(probe.url + "/_stcore/metrics").status_code == 404
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_form_and_menu_have_no_accessibility_fault_axe_can_find(chromium, probe, scheme):
     context = chromium.new_context(color_scheme=scheme)

@@ -222,6 +222,7 @@ def test_finance_reads_the_page_and_finds_no_button_that_acts(chromium: Browser,
     context.close()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("theme", "width"), [("light", 1440), ("dark", 390)])
 def test_screen_readers_can_use_the_page_and_nothing_but_tables_is_too_wide(
     signed_in: BrowserContext, dashboard: Server, theme: str, width: int

@@ -107,6 +107,7 @@ def analyst(signed_in: BrowserContext, dashboard: Server) -> Iterator[Page]:
     page.close()
 
 
+@pytest.mark.matrix
 def test_on_a_first_visit_the_table_is_there_before_any_library_of_charts_is_asked_for(
     chromium: Browser, dashboard: Server
 ):
@@ -125,6 +126,7 @@ def test_on_a_first_visit_the_table_is_there_before_any_library_of_charts_is_ask
     context.close()
 
 
+@pytest.mark.matrix
 def test_a_desktop_shows_the_columns_of_an_analyst_without_scrolling_sideways(
     signed_in: BrowserContext, dashboard: Server
 ):
@@ -143,6 +145,7 @@ def test_a_desktop_shows_the_columns_of_an_analyst_without_scrolling_sideways(
     page.close()
 
 
+@pytest.mark.matrix
 def test_a_phone_shows_rows_as_cards_that_lead_to_their_explanation(signed_in: BrowserContext, dashboard: Server):
     page = signed_in.new_page()
     page.set_viewport_size({"width": 390, "height": 844})
@@ -279,6 +282,7 @@ def test_the_download_holds_exactly_the_events_of_the_filter(analyst: Page):
     assert rows[-1]["credits_total"] == "250"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("theme", "width", "query"), [("light", 1440, "?organization=org_acme"), ("dark", 390, "")])
 def test_screen_readers_can_use_the_page_and_nothing_but_the_grid_is_too_wide(
     signed_in: BrowserContext, dashboard: Server, theme: str, width: int, query: str

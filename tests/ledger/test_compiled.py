@@ -30,6 +30,7 @@ from billing_core.ledger.compiled import (
 from billing_core.ledger.directory import who_pays
 from billing_core.ledger.period_usage import GIVEN, customers_and_usage, periods_table
 from billing_core.ledger.queries import DIMENSIONS, PART_COLUMNS, ClosedSpan, Selection, Snapshot
+from tests.examples import examples
 from tests.factories import NOON, events_table, ledger_at, usage_row
 
 ODD = (
@@ -231,7 +232,7 @@ def in_any_order(table):
     return sorted(map(repr, table.to_pylist()))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(question=QUESTIONS)
 def test_a_question_with_bound_values_is_answered_like_one_with_literals(ledger, question):
     found, expected = ledger.engine.read(question), written_out(ledger, question)
