@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from billing_core.stripe_sync.pipeline import Action
+from billing_core.stripe_sync.settlement_rules import SettlementKind
 from tests.stripe_sync.push.machine import (
     AGES,
     MICROSECONDS,
@@ -19,16 +20,22 @@ from tests.stripe_sync.push.machine import (
     RECENT,
     TIMEOUT,
     TOKENS,
+    UNANSWERED,
     WAITS,
     WHO,
     Machine,
     search,
 )
 from tests.stripe_sync.push.stripe_server import at
-from tests.stripe_sync.push.world import HALF_PAST, ON_THE_HOUR, VOID
+from tests.stripe_sync.push.world import FLAT, HALF_PAST, ON_THE_HOUR, VOID
 
 READS = st.sampled_from(["/v1/billing/meters", "/v1/subscriptions", "/v1/invoices", "/v1/customers", "/v2/core/events"])
 SUMS = "/v1/billing/meters/"
+ITEMS = "/v1/invoiceitems"
+
+KIND = st.sampled_from(SettlementKind)
+MUCH = st.sampled_from([1_234_567, 2_000_001])
+STUCK = st.sampled_from([timedelta(days=36), timedelta(days=40), timedelta(days=34, hours=23)])
 
 
 class Pushing(Machine):
@@ -91,6 +98,48 @@ class Pushing(Machine):
     @rule(action=st.sampled_from(Action), customer=PAYING)
     def decide(self, action, customer):
         self.world.decide(action, customer)
+
+    # ── settlements ──────────────────────────────────────────────────────────────────────────────
+
+    @rule(customer=PAYING, age=STUCK, tokens=MUCH)
+    def use_so_much_that_it_can_be_invoiced(self, customer, age, tokens):
+        self.book_new(customer, age, tokens)
+        self.world.push()
+
+    @rule(customer=PAYING, tokens=MUCH)
+    def use_much_and_hold_it(self, customer, tokens):
+        self.book_new(customer, timedelta(hours=1), tokens)
+        self.world.decide(Action.HOLD, customer)
+
+    @rule(kind=KIND, customer=st.sampled_from([HALF_PAST, ON_THE_HOUR, FLAT, None]))
+    def settle(self, kind, customer):
+        self.world.settle(kind, customer)
+
+    @rule(kind=UNANSWERED, times=st.sampled_from([1, 2, None]), customer=PAYING, tokens=MUCH, then=WAITS)
+    def invoice_without_an_answer(self, kind, times, customer, tokens, then):
+        self.use_so_much_that_it_can_be_invoiced(customer, timedelta(days=36), tokens)
+        self.stripe.fault(kind, ITEMS, times=times)
+        self.world.settle(SettlementKind.INVOICE_ITEM, customer)
+        self.stripe.heal()
+        self.later(then)
+
+    @rule(steps=st.integers(0, 14), kind=KIND, customer=PAYING, tokens=MUCH, then=WAITS)
+    def settle_and_die(self, steps, kind, customer, tokens, then):
+        self.use_so_much_that_it_can_be_invoiced(customer, timedelta(days=36), tokens)
+        self.world.until_the_end(lambda: self.world.settle(kind, customer), steps)
+        self.later(then)
+
+    @precondition(lambda self: self.world.settlements())
+    @rule(data=st.data(), steps=st.sampled_from([None, None, 0, 1, 2, 3, 4, 5]), kind=st.one_of(st.none(), UNANSWERED))
+    def take_back(self, data, steps, kind):
+        one = data.draw(st.sampled_from(sorted(self.world.settlements())))
+        if kind is not None:
+            self.stripe.fault(kind, ITEMS, times=2)
+        if steps is None:
+            self.world.take_back(one)
+        else:
+            self.world.until_the_end(lambda: self.world.take_back(one), steps)
+        self.stripe.heal()
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────
 
