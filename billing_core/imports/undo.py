@@ -35,7 +35,7 @@ def undo_events(writer: Writer, record: ImportRecord, *, now: datetime) -> tuple
 def _against(events: Mapping[str, int]) -> Iterator[str]:
     """Why it cannot be taken back."""
     if count := events["on a bill"]:
-        yield f"{count:,} of its events were sent to Stripe or are on their way"
+        yield f"{count:,} of its events were sent to Stripe or are on their way, or settled"
     if count := events["changed"]:
         yield f"{count:,} were changed since"
     if count := events["closed"]:

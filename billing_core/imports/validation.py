@@ -46,7 +46,7 @@ AHEAD = timedelta(days=1)
 NO_CARD = "none"
 """Card version of events for whose time no card was in force."""
 
-MARKS = (Flag.CARRIED, Flag.CHANGED_AFTER_SENDING)
+MARKS = (Flag.CARRIED, Flag.CHANGED_AFTER_SENDING, Flag.WRITTEN_OFF, Flag.INVOICED_SEPARATELY)
 """Flags that the ledger puts on events, and keeps apart from those of rating. `late_after_close` follows from when;
 `sent_elsewhere` and `missing_at_source` are asked anew."""
 
@@ -344,7 +344,7 @@ class _Check:
         self.made["marks"] = each(marks, pa.string()).fill_null("")
         self.flagged = {
             flag: _mask(each([flag in names for names in found], pa.bool_()))
-            for flag in (Flag.LEGACY_BILLED, Flag.OWN_KEY, Flag.EXCLUDED_ENVIRONMENT)
+            for flag in (Flag.LEGACY_BILLED, Flag.OWN_KEY, Flag.EXCLUDED_ENVIRONMENT, Flag.WRITTEN_OFF)
         }
         self.made["is_late"] = each([Flag.LATE_AFTER_CLOSE in names for names in found], pa.bool_()).fill_null(False)
         if "problems" in self.cells:
@@ -377,7 +377,7 @@ class _Check:
         self._prices(self._sums())
         excluded = _mask(pc.equal(self.made["sync_status"], SyncStatus.EXCLUDED))
         billable = to_integers(self.made["credits_total"]) != 0
-        wrong = excluded & billable & ~_mask(self.made["is_reversal"])
+        wrong = excluded & billable & ~_mask(self.made["is_reversal"]) & ~self.flagged[Flag.WRITTEN_OFF]
         self.faults.add(
             wrong, "sync_status", lambda _: "is excluded, but there are credits to bill; expected 0 credits"
         )

@@ -396,11 +396,12 @@ def show_settled(writer: Writer, ids: Iterable[str] | None = None) -> None:
 
 
 def _write_down(writer: Writer, made: Sequence[tuple[Settlement, Sequence[SettledPart]]]) -> None:
+    now = after_closes(writer, made[0][0].made_at)
     ids = sorted({part.event_id for _, parts in made for part in parts})
     before = _standing(writer.rows, ids)
     marks = {event_id: row["marks"] or "" for event_id, row in before.items()}
     for settlement, parts in made:
-        writer.insert("settlements", {name: getattr(settlement, name) for name in COLUMNS})
+        writer.insert("settlements", {**{name: getattr(settlement, name) for name in COLUMNS}, "made_at": now})
         for part in parts:
             writer.insert("settlement_events", _kept(settlement, part, before[part.event_id]))
             marks[part.event_id] = with_mark(marks[part.event_id], FLAG_OF[settlement.kind])
@@ -408,8 +409,8 @@ def _write_down(writer: Writer, made: Sequence[tuple[Settlement, Sequence[Settle
         append_audit(writer, settlement.actor, "settle", detail)
     _set_marks(writer, marks)
     done = [one.id for one in facts(writer.rows, ids) if not one.parts]
-    release(writer, done, actor=made[0][0].actor, now=made[0][0].made_at)
-    sent_elsewhere.decide_sent_elsewhere(writer, done, actor=made[0][0].actor, now=made[0][0].made_at)
+    release(writer, done, actor=made[0][0].actor, now=now)
+    sent_elsewhere.decide_sent_elsewhere(writer, done, actor=made[0][0].actor, now=now)
     _set_marks(writer, {one: without_mark(marks[one], Flag.SENT_ELSEWHERE) for one in done})
     show_settled(writer, done)
     writer.advance(f"settlement {made[0][0].id}")

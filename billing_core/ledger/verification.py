@@ -118,6 +118,14 @@ _IMPORT = [
     ("imported_at", "TIMESTAMP"),
     ("imported_by", "VARCHAR"),
 ]
+_SETTLEMENT = [
+    *((name, "VARCHAR") for name in ("id", "kind", "customer_id", "month", "timezone", "credits", "amount_usd")),
+    *((name, "VARCHAR") for name in ("idempotency_key", "reason", "actor")),
+    ("made_at", "TIMESTAMP"),
+]
+_SETTLED = [(name, "VARCHAR") for name in ("settlement_id", "event_id", "customer_id", "credits", "amount_usd")]
+SETS_ADDED_LATER = frozenset({"settlements", "settled_events"})
+"""Entry sets that manifests of earlier versions do not name."""
 _BOOKING = [("seq", "BIGINT"), ("booked_at", "TIMESTAMP"), ("run_id", "VARCHAR")]
 
 
@@ -150,6 +158,12 @@ def _sets(columns: Collection[str]) -> Mapping[str, tuple[str, str]]:
         ),
         "organization_map": (f"SELECT {_hash(_LINE)} FROM organization_directory WHERE changed_at <= ?", "then"),
         "imports": (f"SELECT {_hash(_IMPORT)} FROM imports WHERE imported_at <= ?", "then"),
+        "settlements": (f"SELECT {_hash(_SETTLEMENT)} FROM settlements WHERE made_at <= ?", "then"),
+        "settled_events": (
+            f"""SELECT {_hash(_SETTLED, "x.")} FROM settlement_events x JOIN settlements s ON s.id = x.settlement_id
+                WHERE s.made_at <= ?""",
+            "then",
+        ),
         "bookings": (f"SELECT {_hash(_BOOKING)} FROM bookings WHERE seq < ?", "seq"),
     }
 
@@ -273,6 +287,20 @@ SELECT coalesce(t.seq, w.seq), coalesce(t.states, 0), w.states FROM there t FULL
 WHERE w.states IS NULL OR coalesce(t.states, 0) <> w.states ORDER BY 1 LIMIT {NAMED}
 """
 """A state of an event stays what its booking made it: the newest is in `events`, those before in `event_revisions`."""
+
+
+def unsettled(rows: Rows) -> Iterator[str]:
+    """Faults of settlements, one sentence each: those whose events do not add up, and events nobody settled."""
+    for settlement_id, says, adds_up in rows(_SETTLED_OTHERWISE, []):
+        yield f"settlement {settlement_id} is over {says} credits and its events add up to {adds_up}"
+
+
+_SETTLED_OTHERWISE = f"""
+SELECT coalesce(s.id, x.settlement_id), s.credits, coalesce(x.credits, 0)
+FROM settlements s FULL JOIN (SELECT settlement_id, sum(credits) AS credits FROM settlement_events
+                              GROUP BY settlement_id) x ON x.settlement_id = s.id
+WHERE s.credits IS DISTINCT FROM coalesce(x.credits, 0) ORDER BY 1 LIMIT {NAMED}
+"""
 
 
 def unsent(rows: Rows, noted: Mapping[str, str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from billing_core.ledger.closes import Close
+from billing_core.ledger.settlements import Settlement
 from billing_core.month_close.model import digest
 from billing_core.reconcile.report import Reconciliation, added
 from billing_core.types import plain_decimal, utc_text
@@ -32,6 +33,24 @@ def totals_of(by_status: Mapping[str, Sums]) -> dict[str, Any]:
     totals = whole.totals.model_dump(mode="json")
     parts = totals.pop("credits")
     return {"events": whole.events, **{f"credits_{name}": value for name, value in parts.items()}, **totals}
+
+
+def settlement_line(settlement: Settlement, events: int) -> dict[str, Any]:
+    """A settlement of the month as the manifest names it."""
+    return {
+        "id": settlement.id,
+        "as": settlement.kind,
+        "customer_id": settlement.customer_id,
+        "events": events,
+        "credits": plain_decimal(settlement.credits),
+        "amount_usd": plain_decimal(settlement.amount_usd),
+        "amount": settlement.amount,
+        "currency": settlement.currency,
+        "item_id": settlement.item_id,
+        "reason": settlement.reason,
+        "settled_at": utc_text(settlement.made_at),
+        "settled_by": settlement.actor,
+    }
 
 
 def status_line(status: str, sums: Sums) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from billing_core.ledger import queries
 from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
+from billing_core.ledger.settlements import SettlementStore
 from billing_core.ledger.verification import HASHED_COLUMNS, EntrySet
 from billing_core.month_close.checks import unfinished_events
-from billing_core.month_close.manifest import status_line, stripe_part, together, totals_of
+from billing_core.month_close.manifest import settlement_line, status_line, stripe_part, together, totals_of
 from billing_core.month_close.model import (
     FROZEN_SETTINGS,
     Checklist,
@@ -357,6 +358,7 @@ class MonthCloseService:
             "totals": totals_of(by_status),
             "by_status": [status_line(status, sums) for status, sums in by_status.items()],
             "rate_cards": self._cards_of(selection),
+            "settlements": self._settlements(checklist.period, now),
             "stripe": stripe_part(reconciliation, self._stripe.is_connected),
             "exports": exports,
             "exceptions": [one.to_json() for one in accepted],
@@ -382,6 +384,12 @@ class MonthCloseService:
         if self._ledger.version() != checklist.version:
             raise _Changed
         return self._book.close(selection, make, period=checklist.period, timezone=zone, actor=principal.name, now=now)
+
+    def _settlements(self, period: str, now: datetime) -> list[dict[str, Any]]:
+        """What of the month was written off, or invoiced separately, so far."""
+        store = SettlementStore(self._ledger.engine)
+        counts = store.event_counts()
+        return [settlement_line(one, counts[one.id]) for one in store.of_month(period, self._settings.timezone, now)]
 
     def _digest(self, request: ExportRequest, principal: Principal) -> dict[str, Any]:
         made = self._exports.digest(request, principal)

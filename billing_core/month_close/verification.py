@@ -14,7 +14,7 @@ from billing_core.ledger.audit_log import AuditLog
 from billing_core.ledger.closes import Close, CloseStore
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.reconciliations import reconciliations_until
-from billing_core.ledger.verification import HASHED_COLUMNS, unbooked, unsent
+from billing_core.ledger.verification import HASHED_COLUMNS, SETS_ADDED_LATER, unbooked, unsent, unsettled
 from billing_core.month_close.manifest import heading
 from billing_core.month_close.model import Difference, digest
 
@@ -49,6 +49,8 @@ def in_entries(close: Close, manifest: Mapping[str, Any], book: CloseStore) -> I
     """Differences in what the month was closed on: the hash of every entry set, then each event's frozen state."""
     noted = manifest.get("sets", {})
     for name, now in book.sets_of(close, manifest.get("columns", HASHED_COLUMNS)).items():
+        if name not in noted and name in SETS_ADDED_LATER:
+            continue
         then = noted.get(name, {})
         if then.get("sha256") != now.sha256:
             says = f"{name.replace('_', ' ')}: {then.get('entries')} entries when it was closed, {now.entries} now"
@@ -67,6 +69,8 @@ def in_bookings(ledger: Ledger) -> Iterator[Difference]:
     noted = {detail["push"]: detail["sha256"] for detail in details if {"push", "sha256"} <= detail.keys()}
     for says in unsent(rows, noted):
         yield Difference("meter events", says)
+    for says in unsettled(rows):
+        yield Difference("settlements", says)
 
 
 def in_totals(manifest: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:

@@ -161,17 +161,17 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "too_old": (
         "Older than 35 days",
-        "Stripe does not accept usage that old with its true time. Bill it with an invoice item, or write it off.",
+        "Stripe does not accept usage that old with its true time. Settle it: with an invoice item, or a write-off.",
         (),
     ),
     "closed_period": (
         "Billing period closed",
-        "The invoice of its period is final. Bill it with an invoice item, or write it off.",
+        "The invoice of its period is final. Settle it: with an invoice item, or a write-off.",
         (Action.RETRY,),
     ),
     "correction_held": (
         "Correction cannot be sent",
-        "Sent, changed since, and the difference is too old or its invoice final. Use a credit note or invoice item.",
+        "Sent, changed since, and the difference is too old or its invoice final. Settle it, or issue a credit note.",
         (),
     ),
     "sent_elsewhere": (
@@ -197,7 +197,7 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "timestamp_too_far_in_past": (
         "Too old for Stripe",
-        "It reached Stripe more than 35 days after it happened. Bill it with an invoice item, or write it off.",
+        "It reached Stripe more than 35 days after it happened. Settle it: with an invoice item, or a write-off.",
         (),
     ),
     "idempotency_error": (

@@ -14,8 +14,10 @@ from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamEr
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.imports.model import FileKind, ImportRecord
 from billing_core.imports.undo import undo_events
+from billing_core.ledger import verification
 from billing_core.month_close.model import MonthState, window_of
 from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart
+from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE, events_table, usage_row
 from tests.imports.world import as_csv, line
@@ -532,3 +534,74 @@ def test_a_close_that_somebody_removed_is_not_made_again_over_it(closed):
         writer.rows("DELETE FROM closed_events")
     with pytest.raises(WarehouseError, match="tells of a close of 2026-10"):
         world.close()
+
+
+# ── settlements ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_settled_closes_the_month_which_names_it_and_stays_as_it_was_closed(world):
+    world.send("error", "a")
+    assert [one.group.value for one in world.close().obstacles] == ["error"]
+    (settlement,) = world.service.stripe.settle(EVERYONE, ["a"], SettlementKind.WRITE_OFF, reason="agreed").settlements
+    assert world.close().ok
+    manifest = json.loads(world.months.manifest("2026-10", FINANCE))
+    (line_,) = manifest["settlements"]
+    assert {name: line_[name] for name in ("id", "as", "customer_id", "events", "credits", "amount_usd", "reason")} == {
+        "id": settlement,
+        "as": "write_off",
+        "customer_id": "cus_a",
+        "events": 1,
+        "credits": "150",
+        "amount_usd": "0.006",
+        "reason": "agreed",
+    }
+    assert world.verify() == []
+    then = world.shown(OCTOBER), world.csv(OCTOBER)
+    assert ("a", "150", "excluded", False) in then[0]
+    world.now += timedelta(days=1)
+    assert world.service.stripe.take_back(EVERYONE, settlement, reason="they pay")[0].state == "taken_back"
+    assert (world.shown(OCTOBER), world.csv(OCTOBER)) == then
+    assert world.verify() == []
+    assert world.ledger.engine.rows("SELECT sync_status FROM events WHERE id = 'a'") == [("error",)]
+
+
+def test_a_settlement_after_the_close_is_no_part_of_it(world):
+    world.send("error", "a")
+    assert world.close(accept=["error"], reason="later").ok
+    then = world.shown(OCTOBER), world.csv(OCTOBER)
+    world.now += timedelta(days=1)
+    assert world.service.stripe.settle(EVERYONE, ["a"], SettlementKind.WRITE_OFF, reason="now").event_ids == ("a",)
+    assert (world.shown(OCTOBER), world.csv(OCTOBER)) == then
+    assert world.verify() == []
+    (step,) = [one for one in world.service.explain("a", EVERYONE).steps if one.name == "Settle"]
+    assert "after the close of 2026-10: now" in step.lines[1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE settlements SET reason = 'another'",
+        "UPDATE settlements SET credits = credits + 1",
+        "DELETE FROM settlement_events",
+        "UPDATE settlement_events SET credits = 1",
+    ],
+)
+def test_verify_names_what_somebody_edited_in_a_settlement(world, statement):
+    world.send("error", "a")
+    world.service.stripe.settle(EVERYONE, ["a"], SettlementKind.WRITE_OFF, reason="agreed")
+    assert world.close().ok
+    with world.ledger.engine.transaction() as writer:
+        writer.rows(statement)
+    assert any("settle" in says for says in world.verify())
+
+
+def test_a_month_closed_before_settlements_were_known_is_still_proven(world, monkeypatch):
+    monkeypatch.setattr(
+        verification, "_sets", lambda columns: {k: v for k, v in SETS(columns).items() if k not in LATER}
+    )
+    assert world.close().ok
+    monkeypatch.undo()
+    assert world.verify() == []
+
+
+SETS, LATER = verification._sets, verification.SETS_ADDED_LATER
