@@ -33,7 +33,7 @@ from billing_core.runtime.clock import Clock, now
 from billing_core.saved_views.service import SavedViewService
 from billing_core.settings import Settings
 from billing_core.stripe_sync.service import ConnectStripe, StripeSyncService
-from billing_core.types import GetUsageEventsParams, UsageEventsResponse
+from billing_core.types import PREVIOUS, GetUsageEventsParams, UsageEventsResponse
 from billing_core.usage_events.explain import EventExplanation
 from billing_core.usage_events.explore_model import Exploration, ExploreQuestion
 from billing_core.usage_events.lint import LintFinding
@@ -120,9 +120,9 @@ class BillingService:
         """One page of usage events with exact totals over the whole filter."""
         return self.events.get_usage_events(params, principal)
 
-    def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures of a filter's events, one point per day, beside the equally long period before."""
-        return self.events.summary(params, principal)
+    def summary(self, params: GetUsageEventsParams, principal: Principal, compare: str | None = PREVIOUS) -> Summary:
+        """Header figures of a filter's events, one point per day, beside those of what they are compared with."""
+        return self.events.summary(params, principal, compare)
 
     def breakdown(
         self, params: GetUsageEventsParams, principal: Principal, *dimensions: str, limit: int | None = None

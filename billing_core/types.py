@@ -225,6 +225,10 @@ AnyOf = Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], BeforeValida
 Amount = Annotated[Decimal, Field(allow_inf_nan=False, ge=-(10**12), le=10**12, decimal_places=18)]
 
 
+PREVIOUS = "previous"
+"""What a period is compared with: the equally long one before."""
+
+
 class GetUsageEventsParams(BaseModel):
     """Parameters of one request for usage events: window, filters, sort, page. Filters are ANDed; several values of one
     filter are ORed.

@@ -9,7 +9,7 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.web import wiring
-from components.organizations.bar import period_bar, view_switch
+from components.organizations.bar import comparison_bar, period_bar, view_switch
 from components.organizations.chart_panel import charts_view
 from components.organizations.names import names
 from components.organizations.overview import overview
@@ -18,7 +18,8 @@ from components.organizations.query import Address, OrganizationView, question
 from components.organizations.risk import risk_tile
 from components.organizations.state import URL, PinnedState, current_pin, follow
 from components.shared import sign_in
-from components.shared.url_state import sync_address
+from components.shared.periods import window_or_open
+from components.shared.url_state import compare_of, sync_address
 from components.shared.widgets import quiet
 from components.usage_events.freshness import nothing_yet, title_row
 
@@ -28,17 +29,18 @@ def figures(
 ) -> None:
     """Draw the views that need the statistics of a period, which are read once."""
     zone = service.settings.zone
-    period_bar(zone)
-    params = question(address, at=pin.at, zone=zone, as_of=pin.as_of)
+    window = window_or_open(address, pin.at, zone)
+    comparison_bar(window, zone)
+    params, compare = question(address, at=pin.at, zone=zone, as_of=pin.as_of), compare_of(address, window, zone)
     with st.spinner("Calculating totals…"):
-        statistics = service.organizations.statistics(params, principal)
+        statistics = service.organizations.statistics(params, principal, compare)
     called = names(service, principal)
     if address.is_open:
-        organization_page(service, principal, params, statistics, called, address, pin.at)
+        organization_page(service, principal, params, statistics, called, address, pin.at, compare)
     elif view is OrganizationView.CHARTS:
         charts_view(service, params, statistics, called)
     else:
-        overview(statistics, called, params, address, pin.at, zone, risk_tile(service, principal))
+        overview(statistics, called, params, address, pin.at, zone, compare, risk_tile(service, principal))
 
 
 def show(service: BillingService, principal: Principal, address: Address, pin: PinnedState) -> None:

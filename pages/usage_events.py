@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -16,7 +17,9 @@ from billing_core.web import wiring
 from components.shared import after_paint, sign_in
 from components.shared.data_grid import paging as paging_row
 from components.shared.layout import wide
+from components.shared.periods import window_or_open
 from components.shared.saved_views import open_start_view
+from components.shared.url_state import compare_of
 from components.usage_events import texts
 from components.usage_events.cards import GRID, STRIP, draw_cards
 from components.usage_events.chart_panel import chart_strip
@@ -46,12 +49,12 @@ TILES_PIXELS = 170
 
 
 @st.fragment
-def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> None:
+def events_view(service: BillingService, filters: Filters, pin: PinnedView, compare: str | None) -> None:
     """Draw toolbar, charts and table: turning a page or sorting reruns nothing else of the page."""
     principal = sign_in.guard()
-    if filters_of(URL.current()) != filters:
-        st.rerun()  # the figures above follow the filters, too
     zone = service.settings.zone
+    if filters_of(URL.current()) != filters or compared(filters, pin, zone) != compare:
+        st.rerun()  # the figures above follow the filters, too
 
     def ask(order: Paging) -> GetUsageEventsParams:
         return question(filters, at=pin.at, zone=zone, as_of=pin.as_of, paging=order)
@@ -69,7 +72,7 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
         strip = st.container(key=STRIP)
         is_painted = after_paint.PAINTED in st.session_state
         if not is_painted:  # keeps their room free
-            draw_strip(strip, service, shown)
+            draw_strip(strip, service, shown, compare)
         new_data_notice(service, principal, shown)
         costs_notice(principal)
         order = paging(principal)
@@ -87,7 +90,7 @@ def events_view(service: BillingService, filters: Filters, pin: PinnedView) -> N
             paging_row(URL, response.pagination.total_items, order.limit, "event", key="paging")
             footer(response, principal)
             if is_painted:
-                draw_strip(strip, service, shown)
+                draw_strip(strip, service, shown, compare)
     if (event_id := requested_event()) is not None:
         show_event(service, event_id)
 
@@ -98,13 +101,21 @@ def explore_view(service: BillingService, principal: Principal, filters: Filters
     with st.container(horizontal=True, vertical_alignment="bottom", key="toolbar"):
         filter_boxes(service, principal, pin, names)
     active_filters(filters, pin.at, zone, names)
-    explore_panel(service, question(filters, at=pin.at, zone=zone, as_of=pin.as_of), filters)
+    shown = question(filters, at=pin.at, zone=zone, as_of=pin.as_of)
+    explore_panel(service, shown, filters, compared(filters, pin, zone))
 
 
-def draw_strip(place: DeltaGenerator, service: BillingService, params: GetUsageEventsParams) -> None:
+def compared(filters: Filters, pin: PinnedView, zone: ZoneInfo) -> str | None:
+    """What the service is asked to compare the view with."""
+    return compare_of(URL.current(), window_or_open(filters, pin.at, zone), zone)
+
+
+def draw_strip(
+    place: DeltaGenerator, service: BillingService, params: GetUsageEventsParams, compare: str | None
+) -> None:
     """Draw the charts at their place, after the table, which is what people wait for."""
     with place:
-        chart_strip(service, params)
+        chart_strip(service, params, compare)
 
 
 def nothing_found() -> None:
@@ -113,12 +124,18 @@ def nothing_found() -> None:
     st.button("Reset all filters", icon=":material/restart_alt:", on_click=reset_filters, key="nothing-reset")
 
 
-def figures(service: BillingService, principal: Principal, params: GetUsageEventsParams, place: DeltaGenerator) -> None:
+def figures(
+    service: BillingService,
+    principal: Principal,
+    params: GetUsageEventsParams,
+    place: DeltaGenerator,
+    compare: str | None,
+) -> None:
     """Draw the header figures, above the table whenever they are drawn."""
     with place:
         with st.skeleton(height=TILES_PIXELS):
-            summary = service.summary(params, principal)
-        kpi_tiles(summary)
+            summary = service.summary(params, principal, compare)
+        kpi_tiles(summary, service.settings.zone)
     st.session_state[DRAWN] = True
 
 
@@ -146,11 +163,12 @@ with stop_on_error():
     if view == EXPLORE:
         explore_view(service, principal, filters, pin)
         st.stop()
+    compare = compared(filters, pin, zone)
     # The first time from top to bottom, so that nothing jumps; later the table first, which is what people wait for.
     is_drawn = DRAWN in st.session_state
     if not is_drawn:
         with suppress(BadParameter):  # told under the filters, so that they can be corrected
-            figures(service, principal, asked(), header)
-    events_view(service, filters, pin)
+            figures(service, principal, asked(), header, compare)
+    events_view(service, filters, pin, compare)
     if is_drawn:
-        figures(service, principal, asked(), header)
+        figures(service, principal, asked(), header, compare)

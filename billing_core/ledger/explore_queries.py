@@ -137,17 +137,18 @@ def _only_model(t: ir.Table) -> ir.StringValue:
     return ibis.ifelse(t.usage.length() == 1, t.usage[0]["model"], only)
 
 
-def sums(selection: Selection, by: Grouping) -> Question:
-    """A question: events, credits by type, cost and tokens per group and `RATED_BY`."""
-    return ask(_sums, choose(selection), by)
+def sums(selection: Selection, by: Grouping, names: tuple[str, ...], *, is_rated: bool) -> Question:
+    """A question: events and the sums of the columns `names` per group and, if wanted, per `RATED_BY`."""
+    return ask(_sums, choose(selection), by, names, is_rated)
 
 
-def _sums(chosen: Chosen, by: Grouping) -> ir.Table:
-    return _summed(_grouped(chosen, by), by.columns)
+def _sums(chosen: Chosen, by: Grouping, names: tuple[str, ...], is_rated: bool) -> ir.Table:
+    t = _grouped(chosen, by)
+    return _summed(t, (*by.columns, *(RATED_BY if is_rated else ())), names)
 
 
-def _summed(t: ir.Table, columns: tuple[str, ...]) -> ir.Table:
-    return t.group_by(*columns, *RATED_BY).aggregate(events=t.count(), **{name: t[name].sum() for name in SUMMED})
+def _summed(t: ir.Table, columns: tuple[str, ...], names: tuple[str, ...] = SUMMED) -> ir.Table:
+    return t.group_by(*columns).aggregate(events=t.count(), **{name: t[name].sum() for name in names})
 
 
 def sums_by_model(selection: Selection, by: Grouping, splitting: Splitting) -> Question:
@@ -159,7 +160,7 @@ def _sums_by_model(chosen: Chosen, by: Grouping, splitting: Splitting) -> ir.Tab
     t = _grouped(chosen, by)
     is_mixed = _is_mixed(t, splitting)
     t = t.mutate(is_mixed=is_mixed, model=ibis.ifelse(is_mixed, ibis.null("string"), _only_model(t)))
-    return _summed(t, (*by.columns, "model", "is_mixed"))
+    return _summed(t, (*by.columns, *RATED_BY, "model", "is_mixed"))
 
 
 def mixed(selection: Selection, by: Grouping, splitting: Splitting) -> Question:

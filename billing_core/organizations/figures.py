@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -167,15 +168,15 @@ class OrganizationFigures:
 class Statistics:
     """The figures of every organization in a window, largest credits first, and their totals.
 
-    `has_previous`: the period has one before. `ties_out`: the rows add up to what Usage Events shows for the same
-    filter, to the last digit. `first_day` is the day `daily` begins with, ISO 8601; `None` without events.
-    `has_costs`: costs and margins are for who asked; if not, they are unknown here.
+    `previous_window` is what they are compared with, if anything. `ties_out`: the rows add up to what Usage Events
+    shows for the same filter, to the last digit. `first_day` is the day `daily` begins with, ISO 8601; `None` without
+    events. `has_costs`: costs and margins are for who asked; if not, they are unknown here.
     """
 
     organizations: tuple[OrganizationFigures, ...]
     total: Figures
     previous_total: Figures | None
-    has_previous: bool
+    previous_window: tuple[datetime | None, datetime | None] | None
     first_day: str | None
     ties_out: bool
     has_costs: bool = True

@@ -24,8 +24,8 @@ from billing_core.rating.card import RateCardFile
 from billing_core.runtime.clock import Clock, now
 from billing_core.settings import Settings
 from billing_core.stripe_sync.service import StripeSyncService
-from billing_core.types import GetUsageEventsParams
-from billing_core.usage_events.selection import period_before, select
+from billing_core.types import PREVIOUS, GetUsageEventsParams
+from billing_core.usage_events.selection import compared_with, select
 from billing_core.usage_events.totals import EPOCH, add_up
 from billing_core.values.decimals import EXACT
 
@@ -67,14 +67,18 @@ class OrganizationService:
         self._statistics = lru_cache(REMEMBERED)(self._read_statistics)
         self._users = lru_cache(REMEMBERED)(self._read_users)
 
-    def statistics(self, params: GetUsageEventsParams, principal: Principal) -> Statistics:
-        """The figures of every organization in the window of `params`, beside those of the equally long period before.
+    def statistics(
+        self, params: GetUsageEventsParams, principal: Principal, compare: str | None = PREVIOUS
+    ) -> Statistics:
+        """The figures of every organization in the window of `params`, beside those of what they are compared with: the
+        equally long period before (`previous`), a window `FROM..TO`, or nothing.
 
         Raises AccessDenied: unless the principal is an admin, or if `params` name an organization outside theirs.
+            BadParameter: naming the parameter.
         """
         principal.require(Role.ADMIN)
         selection = select(self._ledger, self._zone, params, principal)
-        return self._statistics(selection, period_before(selection, self._clock(), self._zone))
+        return self._statistics(selection, compared_with(selection, compare, self._clock(), self._zone))
 
     def active_users(self, params: GetUsageEventsParams, principal: Principal) -> tuple[ActiveUsers, ...]:
         """Active and new users per day that has any, oldest first."""
@@ -111,7 +115,7 @@ class OrganizationService:
             organizations=tuple(organizations),
             total=total,
             previous_total=previous,
-            has_previous=before is not None,
+            previous_window=None if before is None else (before.start, before.end),
             first_day=None if first is None else first.isoformat(),
             ties_out=self._ties_out(selection, total, days),
             has_costs=selection.scope.sees_costs,

@@ -94,6 +94,7 @@ BY_NAME = "organization"
 
 ROW_SORTS: Mapping[str, Callable[[OrganizationFigures], Value]] = {
     "share": lambda one: one.now.credits.total,
+    "before": lambda one: None if one.previous is None else one.previous.credits.total,
     "change": relative_change,
     "margin_share": lambda one: margin_share(one.now),
     "customers": lambda one: len(one.customer_ids),

@@ -12,21 +12,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from billing_core.errors import BadParameter
 from billing_core.ledger import explore_queries
-from billing_core.ledger.explore_queries import RATED_BY, STORED, Grouping, Splitting
+from billing_core.ledger.explore_queries import RATED_BY, STORED, SUMMED, Grouping, Splitting
 from billing_core.ledger.export_queries import cells
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.rating.parts import needs_lines
 from billing_core.runtime.clock import Clock
-from billing_core.types import parse_time
+from billing_core.types import PREVIOUS
 from billing_core.usage_events.explore_model import (
     COSTS,
-    PREVIOUS,
     Dimension,
     Exploration,
     ExploreQuestion,
@@ -35,13 +35,20 @@ from billing_core.usage_events.explore_model import (
     PeriodLength,
 )
 from billing_core.usage_events.mixed_usage import parts
-from billing_core.usage_events.selection import bounds_of, period_before
+from billing_core.usage_events.selection import bounds_of, compared_with
 from billing_core.usage_events.totals import EPOCH
 from billing_core.values.decimals import EXACT
-from billing_core.values.usage_frame import window_in
+
+MOST_PERIODS = 4096
 
 SPLIT_AT_ONCE = 200_000
 """Events that are read at a time to be split, about."""
+
+ADDED_BY_ENGINE = {Metric.CREDITS: "credits_total", Metric.EVENTS: "events", Metric.TOKENS: "tokens_total"}
+"""Metrics that are the sum of one column, whatever the rate."""
+
+OF_AMOUNTS = ("credits_total", "cost_usd", "tokens_total")
+"""What the other sums of whole events follow from."""
 
 DAY_SECONDS = 24 * 60 * 60
 FIRST_MONDAY = EPOCH - timedelta(days=EPOCH.weekday())
@@ -142,23 +149,11 @@ class Explorer:
 
         Raises BadParameter: if it asks for the period before, and the selection has no beginning; or for no window.
         """
-        if question.compare is None:
-            return None
-        if question.compare == PREVIOUS:
-            before = period_before(selection, self._clock(), self._zone)
-            if before is None:
-                raise BadParameter("compare", PREVIOUS, "a window that begins somewhere (from), or FROM..TO")
-            return before
-        if question.grain is not None and selection.start is None:
+        if question.compare == PREVIOUS and selection.start is None:
+            raise BadParameter("compare", PREVIOUS, "a window that begins somewhere (from), or FROM..TO")
+        if question.compare and question.grain is not None and selection.start is None:
             raise BadParameter("compare", question.compare, "a window that begins somewhere (from) to match periods")
-        first, _, last = question.compare.partition("..")
-        try:
-            window = window_in(self._zone, parse_time(first), parse_time(last))
-        except ValueError:
-            raise BadParameter(
-                "compare", question.compare, "previous, or FROM..TO such as 2026-10-01..2026-11-01, TO after FROM"
-            ) from None
-        return replace(selection, start=window.start, end=window.end)
+        return compared_with(selection, question.compare, self._clock(), self._zone)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -171,13 +166,31 @@ class Explorer:
             by = explore_queries.showing(by, shown)
         if not question.is_additive:
             return self._spread(selection, question, by)
+        if question.metric in ADDED_BY_ENGINE and set(question.by) <= set(STORED):
+            return self._added_by_engine(selection, question, by)
         adder = _Adder(question)
         if {Dimension.MODEL, Dimension.TOKEN_CLASS} & set(question.by):
             self._add_parts(selection, question, by, adder)
         else:
-            for row in self._ledger.read_rows(explore_queries.sums(selection, by)):
+            names = SUMMED if Dimension.CREDIT_TYPE in question.by else OF_AMOUNTS
+            for row in self._ledger.read_rows(explore_queries.sums(selection, by, names, is_rated=True)):
                 adder.add_whole(row)
         return adder.cells
+
+    def _added_by_engine(self, selection: Selection, question: ExploreQuestion, by: Grouping) -> Cells:
+        """The cells of a metric that needs no rate: a row for each, of which there may be one per user and day."""
+        name = ADDED_BY_ENGINE[question.metric]
+        names = () if name == "events" else (name,)
+        found = self._ledger.engine.read(explore_queries.sums(selection, by, names, is_rated=False))
+        columns = {one: found[one].to_pylist() for one in (*by.columns, name)}
+        rows = found.num_rows
+        groups = list(zip(*(columns[one] for one in question.by), strict=True))
+        is_other = columns.get("is_other") or [False] * rows
+        periods = columns.get("period") or [None] * rows
+        return {
+            (OTHERS if other else values, period): _Cell(None if value is None else Decimal(value))
+            for values, other, period, value in zip(groups, is_other, periods, columns[name], strict=True)
+        }
 
     def _grouping(self, read: _Read, question: ExploreQuestion) -> Grouping | None:
         """How the engine groups; `None`: there are no events to cut into periods."""
@@ -295,8 +308,6 @@ class _Adder:
         if self._has_parts:
             self._credits(row, AI_TOKENS, row["credits_ai_tokens"], model)
             self._without_model(row)
-        elif self._metric is Metric.EVENTS:
-            self._cell(row, None, None, None).add(row["events"])
         else:
             self._credits(row, AI_TOKENS, row["credits_total"])
 
@@ -447,6 +458,7 @@ def _row(
     )
 
 
+@lru_cache(MOST_PERIODS)
 def _first_day(number: int, grain: PeriodLength) -> date:
     match grain:
         case PeriodLength.DAY:

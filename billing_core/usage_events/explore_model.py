@@ -60,7 +60,6 @@ COUNTS = frozenset({Metric.EVENTS, Metric.TOKENS, Metric.USERS})
 KEY_OF = {Metric.LATENCY: "latency_seconds"}
 """The key of a metric in JSON, where it is not its name: of latency, the average."""
 
-PREVIOUS = "previous"
 MOST_DIMENSIONS = 2
 MOST_TOP = 1000
 SHARE = Decimal("0.000001")

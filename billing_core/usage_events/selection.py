@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from billing_core.access import Principal, scope_of
+from billing_core.errors import BadParameter
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection, extent
-from billing_core.types import Attribute, GetUsageEventsParams
+from billing_core.types import PREVIOUS, Attribute, GetUsageEventsParams, parse_time
 from billing_core.values.usage_frame import HOUR, aware_in, hour_of, window_in
 
 _COLUMNS = {
@@ -78,6 +79,26 @@ def period_before(selection: Selection, now: datetime, zone: ZoneInfo) -> Select
         length = end - selection.start
         first, last = selection.start - length, min(end, hour) - length
     return replace(selection, start=first, end=last)
+
+
+def compared_with(selection: Selection, compare: str | None, now: datetime, zone: ZoneInfo) -> Selection | None:
+    """The same selection over what it is compared with: the period before (`previous`), or a window `FROM..TO`; `None`
+    where that is nothing, as the period before one that has no beginning.
+
+    Raises BadParameter: if `compare` is neither.
+    """
+    if compare is None:
+        return None
+    if compare == PREVIOUS:
+        return period_before(selection, now, zone)
+    first, _, last = compare.partition("..")
+    try:
+        window = window_in(zone, parse_time(first), parse_time(last))
+    except ValueError:
+        raise BadParameter(
+            "compare", compare, "previous, or FROM..TO such as 2026-10-01..2026-11-01, TO after FROM"
+        ) from None
+    return replace(selection, start=window.start, end=window.end)
 
 
 def _local(time: datetime, zone: ZoneInfo) -> datetime:

@@ -7,6 +7,8 @@ Answers about a state of the ledger never change (history is append-only), so th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -20,7 +22,7 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
 from billing_core.rating.card import LEGACY_VERSION, RateCard
 from billing_core.runtime.clock import Clock
-from billing_core.types import GetUsageEventsParams, Pagination, UsageEventsResponse
+from billing_core.types import PREVIOUS, GetUsageEventsParams, Pagination, UsageEventsResponse
 from billing_core.usage_events import rows as published
 from billing_core.usage_events.explain import EventExplanation, explain
 from billing_core.usage_events.explore import Explorer
@@ -28,9 +30,11 @@ from billing_core.usage_events.explore_model import COSTS, Exploration, ExploreQ
 from billing_core.usage_events.intents import intents_of, settlements_of
 from billing_core.usage_events.lint import LintFinding, lint_event
 from billing_core.usage_events.model import BreakdownRow, Summary
-from billing_core.usage_events.selection import bounds_of, period_before, select
+from billing_core.usage_events.selection import bounds_of, compared_with, select
 from billing_core.usage_events.totals import DayTotals, Sums, add_up, by_day, parts_of
 from billing_core.values.decimals import exact_sum
+
+MOMENT = timedelta(microseconds=1)
 
 REMEMBERED = 256
 """Answers kept in memory per kind of question; each is at most one page or one chart."""
@@ -85,13 +89,26 @@ class UsageEventsService:
             frame=published.flat_frame(table),
         )
 
-    def summary(self, params: GetUsageEventsParams, principal: Principal) -> Summary:
-        """Header figures of a filter's events, one point per day, beside the equally long period before."""
+    def summary(self, params: GetUsageEventsParams, principal: Principal, compare: str | None = PREVIOUS) -> Summary:
+        """Header figures of a filter's events, one point per day, beside those of what they are compared with.
+
+        compare: `previous` (the equally long period before, if the window has a beginning), `FROM..TO`, or nothing.
+
+        Raises BadParameter: naming the parameter.
+        """
         selection = self._select(params, principal)
         days, whole = self._days(selection), self._totals(selection)
-        before = period_before(selection, self._clock(), self._zone)
-        previous = None if before is None else self._totals(before)
-        return Summary(whole, days, previous, _same(days, whole))
+        before = compared_with(selection, compare, self._clock(), self._zone)
+        if before is None:
+            return Summary(whole, days, None, _same(days, whole))
+        return Summary(
+            whole,
+            days,
+            self._totals(before),
+            _same(days, whole),
+            (before.start, before.end),
+            self._matched(self._days(before), before, selection),
+        )
 
     def breakdown(
         self, params: GetUsageEventsParams, principal: Principal, *dimensions: str, limit: int | None = None
@@ -173,6 +190,15 @@ class UsageEventsService:
     @lru_cache(64)  # noqa: B019  (one service per process; cards are immutable)
     def _card(self, version: str) -> RateCard | None:
         return None if version == LEGACY_VERSION else self._ledger.card(version)
+
+    def _matched(self, days: tuple[DayTotals, ...], before: Selection, selection: Selection) -> tuple[DayTotals, ...]:
+        """Days of an earlier window as the days of a selection that they are compared with."""
+        if before.start is None or selection.start is None:
+            return ()
+        distance = selection.start.astimezone(self._zone).date() - before.start.astimezone(self._zone).date()
+        moved = (replace(one, day=one.day + distance) for one in days)
+        last = None if selection.end is None else (selection.end - MOMENT).astimezone(self._zone).date()
+        return tuple(one for one in moved if last is None or one.day <= last)
 
     def _read_totals(self, selection: Selection) -> Sums:
         return add_up(self._ledger.read_rows(queries.totals(selection)))

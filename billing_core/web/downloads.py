@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from billing_core.access import Principal
 from billing_core.errors import BadParameter, NotFound
-from billing_core.types import parse_time
+from billing_core.types import PREVIOUS, parse_time
 from billing_core.web import wiring
 from billing_core.web.signed_in import NO_STORE, for_signed_in, query_of
 from billing_core.web.sync_files import problems_lines, reconciliation_lines
@@ -52,15 +52,22 @@ def reconciliation(principal: Principal, _query: Query) -> Pieces:
     return reconciliation_lines(found)
 
 
+NOTHING = "nothing"
+"""What a table is compared with, if with nothing; the usual comparison is the period before."""
+
+
 def organizations(principal: Principal, query: Query) -> Pieces:
-    """The table of organizations: the filters of `events`, and `find`, `sort` and `order` as the page has them."""
+    """The table of organizations: the filters of `events`, and `find`, `sort`, `order` and `compare` as the page has
+    them.
+    """
     from billing_core.organizations import table  # brings the engine
 
-    own = {name: (query.pop(name, None) or [""])[-1] for name in ("find", "sort", "order")}
+    own = {name: (query.pop(name, None) or [""])[-1] for name in ("find", "sort", "order", "compare")}
     if own["order"] and own["order"] not in ASCENDING:
         raise BadParameter("order", own["order"], "asc or desc")
+    compare = None if own["compare"] == NOTHING else own["compare"] or PREVIOUS
     part = wiring.service().organizations
-    found, names = part.statistics(parse_query(query), principal), part.directory.names(principal)
+    found, names = part.statistics(parse_query(query), principal, compare), part.directory.names(principal)
     descending = ASCENDING.get(own["order"], True)
     return table.organizations_csv(found, names, own["find"], own["sort"] or table.DEFAULT_SORT, descending)
 

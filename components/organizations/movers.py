@@ -66,7 +66,7 @@ def move_text(move: Move, one: OrganizationFigures) -> str:
 
 def movers_panel(statistics: Statistics, names: Mapping[str, str]) -> None:
     """Draw the four lists of top movers; each line leads to the organization's own page."""
-    if not statistics.has_previous:
+    if statistics.previous_window is None:
         return
     st.header("Top movers", anchor=False)
     found = top_movers(statistics)

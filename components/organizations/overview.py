@@ -19,7 +19,8 @@ from components.organizations.movers import movers_panel
 from components.organizations.query import Address, events_of
 from components.organizations.state import URL
 from components.organizations.table import organizations_table
-from components.shared.formats import NOTHING_EARLIER, moment, short_credits
+from components.shared.comparison import Comparison, days_text
+from components.shared.formats import NOTHING_EARLIER, short_credits
 from components.shared.links import USAGE_PAGE, usage_link
 from components.shared.metric_tiles import MetricTile, TileLink, metric_tiles
 from components.shared.notice import plain
@@ -37,15 +38,21 @@ STATUSES: Mapping[str, tuple[SyncStatus, ...]] = {
 
 
 def tiles_of(
-    fields: Sequence[str], now: Figures, previous: Figures | None, query: Mapping[str, Any] | None = None
+    fields: Sequence[str],
+    now: Figures,
+    previous: Figures | None,
+    query: Mapping[str, Any] | None = None,
+    against: str = "",
 ) -> list[MetricTile]:
-    """Figures as tiles, each with its change against the period before, if there is one; `query` asks Usage Events
-    for the events of all of them.
+    """Figures as tiles, each with its change against what it is compared with, if anything, which `against` names;
+    `query` asks Usage Events for the events of all of them.
     """
-    return [_tile(field, now, previous, query) for field in fields]
+    return [_tile(field, now, previous, query, against) for field in fields]
 
 
-def _tile(field: str, now: Figures, previous: Figures | None, query: Mapping[str, Any] | None) -> MetricTile:
+def _tile(
+    field: str, now: Figures, previous: Figures | None, query: Mapping[str, Any] | None, against: str
+) -> MetricTile:
     kind = kind_of(field)
     value = kind.value(now)
     before = None if previous is None else kind.value(previous)
@@ -62,6 +69,7 @@ def _tile(field: str, now: Figures, previous: Figures | None, query: Mapping[str
         meaning=kind.meaning,
         moved=moved,
         before=kind.exact(before) if previous is not None and previous.events else None,
+        against=against,
         growth_is_bad=kind.growth_is_bad,
         link=link,
     )
@@ -72,10 +80,11 @@ def first_figures(
     now: Figures,
     previous: Figures | None,
     query: Mapping[str, Any],
+    against: str,
     beside: Sequence[MetricTile] = (),
 ) -> None:
     """Draw the figures that a page opens with, and the line that leads from the amount to the margin."""
-    tiles = tiles_of(fields_for(FIRST, statistics), now, previous, query)
+    tiles = tiles_of(fields_for(FIRST, statistics), now, previous, query, against)
     metric_tiles([*tiles, *beside], key="org-tiles", pixels=FIRST_PIXELS)
     if statistics.has_costs:
         st.caption(plain(margin_line(now)))
@@ -86,6 +95,7 @@ def more_figures(
     now: Figures,
     previous: Figures | None,
     query: Mapping[str, Any],
+    against: str,
     label: str = texts.MORE_FIGURES,
 ) -> bool:
     """Draw the fold with all other figures; whether it is open, which the URL says, so that it stays so.
@@ -99,7 +109,7 @@ def more_figures(
     if not fold.open:
         return False
     with fold:
-        metric_tiles(tiles_of(fields_for(MORE, statistics), now, previous, query), key="org-more-tiles")
+        metric_tiles(tiles_of(fields_for(MORE, statistics), now, previous, query, against), key="org-more-tiles")
         with st.container(horizontal=True, vertical_alignment="center", key="org-latency"):
             st.caption(plain(latency_text(now)), width="content")
             usage_link(texts.LONGEST_FIRST, **{**query, **EVENTS.render(EventsView(sort="latency_seconds"))})
@@ -114,12 +124,19 @@ def latency_text(figures: Figures) -> str:
     return texts.LATENCY_STRETCHED.format(average=short_duration(average), p95=short_duration(most))
 
 
-def period_text(address: Address, at: datetime, zone: ZoneInfo, params: GetUsageEventsParams) -> str:
+def against_text(statistics: Statistics, zone: ZoneInfo) -> str:
+    """The days that the figures are compared with, in words; empty without any."""
+    return days_text(statistics.previous_window, zone)
+
+
+def period_text(address: Address, at: datetime, zone: ZoneInfo, against: str) -> str:
     """The period in words: its days, their timezone, and what it is compared with."""
     shown = f"{address.days(at.astimezone(zone).date())}, days in {zone.key}"
-    if params.from_ is None:
-        return f"{shown}. Choose a start date to compare with the previous period."
-    return f"{shown}, compared with the previous period of equal length, before {moment(params.from_, zone)[:16]}."
+    if against:
+        return f"{shown}, compared with {against}."
+    if address.against is Comparison.PREVIOUS:
+        return f"{shown}. Choose a start date to compare with the period before."
+    return f"{shown}, compared with nothing."
 
 
 def tie_out_text(credits_total: Any, *, ties_out: bool) -> str:
@@ -151,18 +168,19 @@ def overview(
     address: Address,
     at: datetime,
     zone: ZoneInfo,
+    compare: str | None,
     risk: MetricTile,
 ) -> None:
     """Draw everything about all organizations of a period: five figures, the table, and the rest behind a fold."""
-    query = events_of(address)
-    first_figures(statistics, statistics.total, statistics.previous_total, query, [risk])
+    query, against = events_of(address), against_text(statistics, zone)
+    first_figures(statistics, statistics.total, statistics.previous_total, query, against, [risk])
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
-        st.caption(plain(period_text(address, at, zone, params)), width="content")
+        st.caption(plain(period_text(address, at, zone, against)), width="content")
         tie_out(statistics.total.credits.total, query, ties_out=statistics.ties_out)
     if not statistics.organizations:
         st.info(texts.NO_EVENTS_IN_PERIOD, icon=":material/event_busy:")
         return
-    organizations_table(statistics, names, params)
-    if more_figures(statistics, statistics.total, statistics.previous_total, query, texts.MORE_OF_ALL):
+    organizations_table(statistics, names, params, compare)
+    if more_figures(statistics, statistics.total, statistics.previous_total, query, against, texts.MORE_OF_ALL):
         compare_panel(statistics, names, zone.key)
         movers_panel(statistics, names)

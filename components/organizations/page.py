@@ -21,7 +21,7 @@ from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, ranking
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.overview import first_figures, more_figures, period_text, tie_out
+from components.organizations.overview import against_text, first_figures, more_figures, period_text, tie_out
 from components.organizations.query import CODEC, Address, events_of, of_day
 from components.organizations.state import PAGE, go_to_events
 from components.shared import texts as shared_texts
@@ -32,7 +32,7 @@ from components.shared.notice import plain
 from components.shared.widgets import quiet
 from components.stripe_sync.customer import show_customer
 from components.usage_events import charts
-from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows
+from components.usage_events.credit_rows import COMPARED, FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows
 
 SHOWN = 10
 """Bars of a ranking; the rest is "all others"."""
@@ -99,6 +99,7 @@ def organization_page(
     names: Mapping[str, str],
     address: Address,
     now: datetime,
+    compare: str | None,
 ) -> None:
     """Draw everything about the organization that the address opens."""
     query_params = CODEC.render(address.closed())
@@ -111,14 +112,15 @@ def organization_page(
     _head(one, names)
     mine = params_of(params, wanted)
     query = events_of(address, wanted, nobody=wanted is None)
-    first_figures(statistics, one.now, one.previous, query)
-    summary = service.summary(mine, principal)
     zone = service.settings.zone
+    against = against_text(statistics, zone)
+    first_figures(statistics, one.now, one.previous, query, against)
+    summary = service.summary(mine, principal, compare)
     with st.container(horizontal=True, vertical_alignment="center", key="org-period"):
-        st.caption(plain(period_text(address, now, zone, params)), width="content")
+        st.caption(plain(period_text(address, now, zone, against)), width="content")
         agrees = statistics.ties_out and summary.ties_out and summary.totals.totals.credits == one.now.credits
         tie_out(one.now.credits.total, query, ties_out=agrees)
-    more_figures(statistics, one.now, one.previous, query)
+    more_figures(statistics, one.now, one.previous, query, against)
     if one.now.events:
         _usage(service, principal, mine, summary, query)
     else:
@@ -163,10 +165,10 @@ def _usage(
     chart(
         "Credits per day",
         "org-days",
-        lambda: charts.credits_per_day(summary.days, zone_name, theme),
+        lambda: charts.credits_per_day(summary.days, zone_name, theme, earlier=summary.previous_days),
         day_rows(summary),
         alt=f"Credits per day by type, days in {zone_name}",
-        right=(*FIGURE_COLUMNS, "Amount"),
+        right=(*FIGURE_COLUMNS, "Amount", *COMPARED),
         on_click=lambda point: go_to_events(of_day(query, str(point[0]))),
         hint=texts.DAY_HINT,
     )

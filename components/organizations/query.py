@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from billing_core.organizations.table import DEFAULT_SORT, SORTS
 from billing_core.types import GetUsageEventsParams
+from components.shared.comparison import COMPARISON_VALUES, Comparison, ComparisonChoice
 from components.shared.periods import Period, PeriodChoice
 from components.shared.url_codec import PERIOD_VALUES, SPAN_NAMES, Codec, flag, number, one_of, several, text
 from components.usage_events.query import csv_query
@@ -42,7 +43,7 @@ class OrganizationView(StrEnum):
 
 
 @dataclass(frozen=True)
-class Address(PeriodChoice):
+class Address(PeriodChoice, ComparisonChoice):
     """The state of the page, as its URL has it. `compare` and `only` hold organization ids; `more` unfolds
     what stands behind the first figures. `open` is the organization
     whose own page is shown; `open_none` asks for that of the events without one.
@@ -82,6 +83,7 @@ CODEC = Codec(
     {
         "view": one_of(OrganizationView),
         **PERIOD_VALUES,
+        **COMPARISON_VALUES,
         "search": text(),
         "sort": one_of(tuple(SORTS)),
         "ascending": flag(),
@@ -134,7 +136,12 @@ def of_day(query: Mapping[str, Any], day: str) -> dict[str, Any]:
     return {**query, "period": Period.CUSTOM.value, "first_day": day, "last_day": day}
 
 
-def csv_address(address: Address, params: GetUsageEventsParams) -> str:
-    """The URL that downloads the table's rows: the same period, state of the ledger, search and order."""
-    order = {"find": address.search, "sort": address.sort, "order": "asc" if address.ascending else "desc"}
+def csv_address(address: Address, params: GetUsageEventsParams, compare: str | None) -> str:
+    """The URL that downloads the table's rows: the same period, comparison, state of the ledger, search and order."""
+    order = {
+        "find": address.search,
+        "sort": address.sort,
+        "order": "asc" if address.ascending else "desc",
+        "compare": compare or Comparison.NOTHING.value,
+    }
     return f"{CSV_PATH}?{csv_query(params)}&{urlencode({name: value for name, value in order.items() if value})}"

@@ -54,10 +54,16 @@ def change_text(one: OrganizationFigures) -> str:
     return change(one.now.credits.total, one.previous.credits.total)
 
 
+def before_text(one: OrganizationFigures) -> str:
+    """The credits that an organization's are compared with; empty if with nothing."""
+    return "" if one.previous is None else short_credits(one.previous.credits.total)
+
+
 COLUMNS = (
     _figure_column("credits_total"),
     TableColumn("share", "Share", lambda _: "", 110, "right", texts.SHARE_OF_ALL),
     TableColumn(DAILY, "Credits per day", lambda _: "", 130, "right", texts.PER_DAY),
+    TableColumn("before", "Before", before_text, 105, "right", texts.BEFORE_NOTE),
     TableColumn("change", "Change", change_text, 100, "right", texts.CHANGE_NOTE),
     *(_figure_column(kind.field) for kind in KINDS[1:]),
     TableColumn(
@@ -129,12 +135,14 @@ def _rest(figures: Figures, statistics: Statistics) -> str:
     )
 
 
-def organizations_table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEventsParams) -> None:
+def organizations_table(
+    statistics: Statistics, names: Mapping[str, str], params: GetUsageEventsParams, compare: str | None
+) -> None:
     """Draw the table with its controls: turning a page, searching or sorting reruns nothing else of the page."""
-    st.fragment(_table)(statistics, names, params)
+    st.fragment(_table)(statistics, names, params, compare)
 
 
-def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEventsParams) -> None:
+def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEventsParams, compare: str | None) -> None:
     sign_in.guard(Role.ADMIN)
     with quiet():
         st.header("Organizations", anchor=False)
@@ -142,7 +150,7 @@ def _table(statistics: Statistics, names: Mapping[str, str], params: GetUsageEve
         with st.container(horizontal=True, vertical_alignment="bottom", key="org-table-controls"):
             URL.search_box("Organization id or name")
             _controls(statistics)
-            file_link("CSV", csv_address(address, params), note=texts.TABLE_CSV_NOTE, key="org-csv")
+            file_link("CSV", csv_address(address, params, compare), note=texts.TABLE_CSV_NOTE, key="org-csv")
         found = rows(statistics, names, find=address.search, sort=address.sort, descending=not address.ascending)
         if not found:
             st.info(texts.NOT_FOUND, icon=":material/search_off:")

@@ -89,7 +89,7 @@ NO_LIMITS = "No organization has had an event in the last 90 days or is in the d
 LIMITS_CSV_NOTE = "All rows with exact figures, whatever the search."
 RELATIVE_NOTE = (
     "Percentage changes are listed for organizations that had at least 1 % of all credits, or 1,000 credits, in the "
-    "previous period."
+    "period before."
 )
 MORE_FIGURES = "More figures"
 MORE_OF_ALL = "More figures, comparison and top movers"
@@ -110,15 +110,15 @@ LATENCY_STRETCHED = (
     "long that it raises the average of all."
 )
 LONGEST_FIRST = "Longest traces first"
-NO_MOVERS = "No organization's credits changed from the previous period."
+NO_MOVERS = "No organization's credits changed."
 NO_THRESHOLD = "No threshold has been reached in the current periods."
 SELECT_NOTICES = "Select notices in the table first."
 NOTICES_CSV_NOTE = "Every notice, open and seen, with exact figures."
 NO_EVENTS_IN_PERIOD = "No usage events in this period. Choose a longer one, or refresh from Langfuse."
-QUIET = "It had no events in this period or the previous one."
+QUIET = "It had no events in this period or the one it is compared with."
 EVENTS_HINT = "Click a bar to see its events."
 MODELS_HINT = "Sets of models that traces used together. Click a bar of a single model to see its events."
-BECAME_INACTIVE = "It became inactive: it had events in the previous period, but none in this one."
+BECAME_INACTIVE = "It became inactive: it had events in the period before, but none in this one."
 DAY_HINT = "Click a bar to see its day's events."
 INVOICES_LIMITED = (
     "Invoices belong to customers, not organizations; only accounts that see all organizations can view them."
@@ -127,7 +127,8 @@ NO_STRIPE_CUSTOMER = "No event of this period names a Stripe customer."
 NOT_BILLED = "Not billed to any customer in this period."
 SHARE_OF_ALL = "Share of all organizations' credits."
 PER_DAY = "Over the days of the period."
-CHANGE_NOTE = "In credits, compared with the previous period of equal length."
+CHANGE_NOTE = "In credits, against what the period is compared with."
+BEFORE_NOTE = "Credits of what the period is compared with."
 CUSTOMERS_NOTE = "Stripe customers that the organization's events are billed to; sorted by how many there are."
 TABLE_CSV_NOTE = "Every row of this table with exact figures, in this order."
 

@@ -25,11 +25,12 @@ class TileLink:
 
 @dataclass(frozen=True, slots=True)
 class MetricTile:
-    """A header figure as texts: `value` rounded for the eye, `exact` in full, `moved` against the period before (or
-    `None`).
+    """A header figure as texts: `value` rounded for the eye, `exact` in full, `moved` against what it is compared with
+    (or `None`).
 
-    `before` is the exact value of that period. `points` draw a sparkline, one bar each; `growth_is_bad` colours a
-    rise; `show` is what a click on "Show" does: the view of exactly what the figure counts.
+    `before` is the exact value of that period, `against` its days in words. `points` draw a sparkline, one bar
+    each; `growth_is_bad` colours a rise; `show` is what a click on "Show" does: the view of exactly what the figure
+    counts.
     """
 
     label: str
@@ -38,6 +39,7 @@ class MetricTile:
     meaning: str
     moved: str | None = None
     before: str | None = None
+    against: str = ""
     points: Sequence[float] = ()
     growth_is_bad: bool = False
     link: TileLink | None = None
@@ -84,7 +86,7 @@ def sparkline(points: Sequence[float]) -> str:
 
 
 def _explained(tile: MetricTile) -> str:
-    compared = "" if tile.moved is None else " Compared with the previous period of equal length"
+    compared = "" if tile.moved is None else f" Compared with {tile.against}"
     if compared:
         compared += "." if tile.before is None else f", which had {tile.before}."
     return f"{tile.meaning} Exactly: {tile.exact}.{compared}".replace("$", r"\$")

@@ -107,6 +107,14 @@ class PeriodChoice:
         return window_of(self.days(at.astimezone(zone).date()), zone)
 
 
+def window_or_open(choice: PeriodChoice, at: datetime, zone: ZoneInfo) -> tuple[datetime | None, datetime | None]:
+    """The window of a choice; without ends where its days are in the wrong order, which is told elsewhere."""
+    try:
+        return choice.window(at, zone)
+    except BadParameter:
+        return None, None
+
+
 def month_before(moment: datetime, zone: ZoneInfo) -> datetime:
     """The same day and time of day a month earlier on the clocks of `zone`; the last day of a shorter month."""
     local = moment.astimezone(zone)

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 import streamlit as st
 
+from billing_core.errors import BadParameter
+from components.shared.comparison import LABELS, Comparison, ComparisonChoice
 from components.shared.notice import plain
 from components.shared.periods import Period, PeriodChoice
 from components.shared.url_codec import Codec
 
 S = TypeVar("S")
 P = TypeVar("P", bound=PeriodChoice)
+C = TypeVar("C", bound=ComparisonChoice)
 
-LAYOUT = ("page", "columns", "charts", "more")
+LAYOUT = ("page", "columns", "charts", "more", "against", "against_from", "against_to")
 """Fields that ask nothing else: changing them keeps the page of a table and what was selected in it."""
 
 NOTHING: Mapping[str, Any] = {}
@@ -176,29 +180,72 @@ def period_boxes(
         args=(key,),
     )
     if url.current().period is Period.CUSTOM:
-        _custom_days(url, label_visibility)
+        note = "First and last day, both inclusive. Leave empty for no limit." if is_labelled else None
+        _days_box(url, "Days", ("first_day", "last_day"), help=note, label_visibility=label_visibility)
 
 
-def _custom_days(url: UrlState[P], label_visibility: Literal["visible", "collapsed"]) -> None:
-    """Draw both days in one control: its calendar cannot end before it starts. Emptied, there is no limit."""
-    first, last = url.current().first_day, url.current().last_day
-    key = f"{url.key('first_day')}-{url.key('last_day')}"
+def comparison_boxes(
+    url: UrlState[C],
+    window: tuple[datetime | None, datetime | None],
+    zone: ZoneInfo,
+    *,
+    label_visibility: Literal["visible", "collapsed"] = "visible",
+) -> None:
+    """Draw the choice of what a window is compared with, and beside it what is wrong with it, if anything."""
+
+    def chosen(key: str) -> None:
+        is_days = st.session_state[key] == Comparison.DAYS
+        url.choose("against", key, also={} if is_days else {"against_from": None, "against_to": None})
+
+    key, choices = url.key("against"), list(Comparison)
+    st.selectbox(
+        "Compare with",
+        choices,
+        index=choices.index(url.current().against),
+        format_func=LABELS.__getitem__,
+        key=key,
+        width=205,
+        filter_mode=None,
+        label_visibility=label_visibility,
+        on_change=chosen,
+        args=(key,),
+    )
+    if url.current().against is Comparison.DAYS:
+        fields = ("against_from", "against_to")
+        _days_box(url, "Days to compare with", fields, label_visibility=label_visibility)
+    try:
+        url.current().asked(window, zone)
+    except BadParameter as wrong:
+        st.caption(f":red[{plain(str(wrong))}]", width="content")
+
+
+def compare_of(choice: ComparisonChoice, window: tuple[datetime | None, datetime | None], zone: ZoneInfo) -> str | None:
+    """What the service is asked to compare with: nothing where the choice is wrong, which is told beside it."""
+    try:
+        return choice.asked(window, zone)
+    except BadParameter:
+        return None
+
+
+def _days_box(url: UrlState[Any], label: str, fields: tuple[str, str], **how: Any) -> None:
+    """Draw both days in one control: its calendar cannot end before it starts."""
+    first, last = (getattr(url.current(), field) for field in fields)
+    key = "-".join(map(url.key, fields))
     is_open = first is None or (last is not None and last < first)  # neither has a place in the calendar
 
     def chosen() -> None:
         days = st.session_state[key]
         if len(days) != 1:  # one alone is the first of the two to be
-            url.change(first_day=days[0] if days else None, last_day=days[1] if days else None)
+            url.change(**dict(zip(fields, days or (None, None), strict=True)))
 
     st.date_input(
-        "Days",
+        label,
         [] if is_open else [day for day in (first, last) if day is not None],
         format="YYYY-MM-DD",
         width=230,
         key=key,
         on_change=chosen,
-        help="First and last day, both inclusive. Leave empty for no limit." if label_visibility == "visible" else None,
-        label_visibility=label_visibility,
+        **how,
     )
 
 

@@ -13,13 +13,24 @@ import streamlit as st
 from billing_core.access import Principal
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
+from billing_core.usage_events.model import Summary
 from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from components.shared import after_paint, sign_in
 from components.shared.chart import chart
 from components.shared.formats import UNKNOWN, credits_text
 from components.shared.notice import plain
 from components.usage_events import charts, texts
-from components.usage_events.credit_rows import FIGURE_COLUMNS, READ, day_rows, others_text, slice_rows, sums_of
+from components.usage_events.credit_rows import (
+    COMPARED,
+    FIGURE_COLUMNS,
+    READ,
+    compared_cells,
+    credits_before,
+    day_rows,
+    others_text,
+    slice_rows,
+    sums_of,
+)
 from components.usage_events.errors import stop_on_error
 from components.usage_events.state import URL, add_value, show_day
 
@@ -80,9 +91,9 @@ SKELETON_MARGIN = 40
 
 
 @st.fragment
-def chart_strip(service: BillingService, params: GetUsageEventsParams) -> None:
-    """Draw the charts of one filter beside each other, or, folded, only the way back to them. Asks for the reader
-    again: a fragment runs on its own.
+def chart_strip(service: BillingService, params: GetUsageEventsParams, compare: str | None) -> None:
+    """Draw the charts of one filter and of what it is compared with beside each other, or, folded, only the way
+    back to them. Asks for the reader again: a fragment runs on its own.
     """
     principal = sign_in.guard()
     if not URL.current().charts:
@@ -93,7 +104,7 @@ def chart_strip(service: BillingService, params: GetUsageEventsParams) -> None:
             st.skeleton(height=STRIP_PIXELS - SKELETON_MARGIN)
             return
         with stop_on_error():
-            _strip(service, principal, params)
+            _strip(service, principal, params, compare)
 
 
 def _fold() -> None:
@@ -104,10 +115,10 @@ def _unfold() -> None:
     URL.change(charts=True)
 
 
-def _strip(service: BillingService, principal: Principal, params: GetUsageEventsParams) -> None:
+def _strip(service: BillingService, principal: Principal, params: GetUsageEventsParams, compare: str | None) -> None:
     theme = st.context.theme.type or "light"
     zone, generation = service.settings.zone, URL.generation()
-    table, summary = service.get_usage_events(params, principal), service.summary(params, principal)
+    table, summary = service.get_usage_events(params, principal), service.summary(params, principal, compare)
     whole = table.totals.credits
     parts: dict[str, Iterable[Decimal]] = {
         "header": [summary.totals.totals.credits.total],
@@ -118,10 +129,10 @@ def _strip(service: BillingService, principal: Principal, params: GetUsageEvents
         chart(
             "Credits per day",
             "day",
-            lambda: charts.credits_per_day(summary.days, zone.key, theme, height=CHART_PIXELS),
+            lambda: charts.credits_per_day(summary.days, zone.key, theme, CHART_PIXELS, summary.previous_days),
             day_rows(summary),
             alt=f"Credits per day by type, days in {zone.key}",
-            right=(*FIGURE_COLUMNS, "Amount"),
+            right=(*FIGURE_COLUMNS, "Amount", *COMPARED),
             generation=generation,
             on_click=_clicked_day,
             hint=texts.DAY_HINT,
@@ -148,13 +159,14 @@ def _strip(service: BillingService, principal: Principal, params: GetUsageEvents
             ranked = ranking(slices, whole, table.pagination.total_items, shown=SHOWN)
             parts[f"top {top.label.lower()}"] = sums_of(slices, ranked)
             note = others_text(top.label.lower(), slices, ranked)
+            before = _before(service, principal, params, summary, top, ranked)
             chart(
                 "Top",
                 f"top-{top.filter}",
-                lambda: charts.top(ranked, theme, height=CHART_PIXELS, has_legend=False),
-                _ranking_rows(top, ranked),
+                lambda: charts.top(ranked, theme, height=CHART_PIXELS, has_legend=False, before=before),
+                _ranking_rows(top, ranked, before),
                 alt=f"Credits by type of the top {top.label.lower()}",
-                right=FIGURE_COLUMNS,
+                right=(*FIGURE_COLUMNS, *COMPARED),
                 generation=generation,
                 on_click=lambda point: _clicked_bar(top, point),
                 hint=texts.BAR_HINT,
@@ -173,6 +185,23 @@ def _strip(service: BillingService, principal: Principal, params: GetUsageEvents
         st.button("Hide charts", icon=":material/expand_less:", type="tertiary", key="hide-charts", on_click=_fold)
 
 
+def _before(
+    service: BillingService,
+    principal: Principal,
+    params: GetUsageEventsParams,
+    summary: Summary,
+    top: Top,
+    ranked: Ranking,
+) -> list[Decimal | None]:
+    """The credits that the rows of a ranking are compared with; empty if with nothing."""
+    if summary.previous is None or summary.previous_window is None:
+        return []
+    start, end = summary.previous_window
+    then = params.model_copy(update={"from_": start, "to": end})
+    slices = service.breakdown(then, principal, *top.dimensions, limit=READ)
+    return credits_before(slices, ranked, summary.previous.totals.credits.total)
+
+
 def _rank_control() -> None:
     st.selectbox("Rank", [*TOPS, HOURS], key=RANK, width=180, filter_mode=None, label_visibility="collapsed")
 
@@ -188,10 +217,11 @@ def _clicked_bar(top: Top, point: Sequence[Any]) -> None:
         st.rerun()
 
 
-def _ranking_rows(top: Top, ranked: Ranking) -> dict[str, list[str]]:
+def _ranking_rows(top: Top, ranked: Ranking, before: Sequence[Decimal | None]) -> dict[str, list[str]]:
     rows = ranked.rows
     names = [" · ".join(value or UNKNOWN for value in one.values) if one.values else "all others" for one in rows]
-    return {top.label: names, **slice_rows(rows)}
+    compared = compared_cells([one.credits.total for one in rows], before) if before else {}
+    return {top.label: names, **slice_rows(rows), **compared}
 
 
 def _heat_rows(heat: dict[tuple[int, int], Decimal]) -> dict[str, list[str]]:

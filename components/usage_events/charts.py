@@ -18,6 +18,7 @@ from billing_core.usage_events.totals import DayTotals
 from components.shared.chart import base_figure
 from components.shared.colours import CREDIT_PARTS, HEAT, RANKED
 from components.shared.formats import credits_text
+from components.usage_events.credit_rows import BEFORE
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -48,8 +49,12 @@ def short_label(value: str | None) -> str:
     return escape(text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…", quote=False)
 
 
-def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str, height: int = 320) -> Figure:
-    """A chart of stacked bars, one per day of the reporting timezone; a click carries the day."""
+def credits_per_day(
+    days: Sequence[DayTotals], zone_name: str, theme: str, height: int = 320, earlier: Sequence[DayTotals] = ()
+) -> Figure:
+    """A chart of stacked bars, one per day of the reporting timezone; a click carries the day. `earlier` days are a
+    dotted line, each at the day that it is compared with.
+    """
     figure = base_figure(theme, height=height, barmode="stack", bargap=0.15)
     names = [day.day.isoformat() for day in days]
     for part in CREDIT_PARTS:
@@ -61,6 +66,19 @@ def credits_per_day(days: Sequence[DayTotals], zone_name: str, theme: str, heigh
             customdata=[[name, credits_text(value)] for name, value in zip(names, values, strict=True)],
             marker_color=part.shade.on(theme),
             hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
+        )
+    if earlier:
+        before = [(day.day.isoformat(), day.totals.credits.total) for day in earlier]
+        names = sorted({*names, *(name for name, _ in before)})
+        figure.add_scatter(
+            name=BEFORE,
+            mode="lines+markers",
+            x=[name for name, _ in before],
+            y=[float(value) for _, value in before],
+            customdata=[[name, credits_text(value)] for name, value in before],
+            line={"color": RANKED.on(theme), "dash": "dot", "width": 2},
+            marker={"size": 4},
+            hovertemplate="Compared with %{customdata[0]}: %{customdata[1]} credits<extra></extra>",
         )
     day_axes(figure, names, zone_name)
     return figure
@@ -79,13 +97,19 @@ def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "
 
 
 def top(
-    ranking: Ranking, theme: str, names: Sequence[str] | None = None, *, height: int = 360, has_legend: bool = True
+    ranking: Ranking,
+    theme: str,
+    names: Sequence[str] | None = None,
+    *,
+    height: int = 360,
+    has_legend: bool = True,
+    before: Sequence[Decimal | None] = (),
 ) -> Figure:
     """A chart of stacked horizontal bars, the largest on top; a click carries the first of the row's values, and last
     its place.
 
     "All others" is not a bar: it would often dwarf the ones people came to compare. `names` are the bars' own, where
-    the slices' values do not say enough.
+    the slices' values do not say enough. `before` are the credits each bar is compared with, marked by a line.
     """
     bars = ranking.largest
     called: Sequence[str | None] = [_name(one) for one in bars] if names is None else names
@@ -107,6 +131,19 @@ def top(
                 "%{customdata[2]}<br>%{fullData.name}: %{customdata[1]} credits<br>%{customdata[3]} events"
                 "<extra></extra>"
             ),
+        )
+    if known := [(place, value) for place, value in zip(places, before, strict=False) if value is not None]:
+        figure.add_scatter(
+            name=BEFORE,
+            mode="markers",
+            y=[place for place, _ in known],
+            x=[float(value) for _, value in known],
+            customdata=[
+                [bars[place].values[0], credits_text(value), label_of(called[place]), "", place]
+                for place, value in known
+            ],
+            marker={"symbol": "line-ns", "size": 14, "line": {"color": RANKED.on(theme), "width": 2}},
+            hovertemplate="%{customdata[2]}<br>Before: %{customdata[1]} credits<extra></extra>",
         )
     figure.update_yaxes(
         tickvals=places,

@@ -8,12 +8,21 @@ from decimal import Decimal
 from billing_core.types import Credits
 from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, added
+from billing_core.values.decimals import EXACT, exact_sum
 from components.shared.colours import CREDIT_PARTS
-from components.shared.formats import count, credits_text, usd
+from components.shared.formats import change, count, credits_text, usd
 
 FIGURE_COLUMNS = (*(part.label for part in CREDIT_PARTS), "Total credits", "Events")
 """Columns of `slice_rows`: all of them figures."""
 
+
+NO_CREDITS = Credits(ai_tokens=Decimal(0), compute=Decimal(0), storage=Decimal(0), total=Decimal(0))
+
+BEFORE = "Before"
+"""What figures are compared with, in legends and tables."""
+
+COMPARED = (BEFORE, "Change")
+"""Columns of `compared_cells`."""
 
 READ = 2_000
 """Slices of a breakdown read at most; what is beyond is in "all others" too, as the difference to the total."""
@@ -33,14 +42,43 @@ def slice_rows(slices: Sequence[BreakdownRow]) -> dict[str, list[str]]:
 
 
 def day_rows(summary: Summary) -> dict[str, list[str]]:
-    """Credits, amounts and events per day with any, as columns of text."""
-    days = summary.days
+    """Credits, amounts and events per day with any, as columns of text; compared days beside them."""
+    now = {day.day: day for day in summary.days}
+    before = {day.day: day.totals.credits.total for day in summary.previous_days}
+    names = sorted({*now, *before})
+    days = [now.get(name) for name in names]
+    credits_ = [NO_CREDITS if day is None else day.totals.credits for day in days]
+    compared = {}
+    if before:
+        compared = compared_cells([one.total for one in credits_], [before.get(name, Decimal(0)) for name in names])
     return {
-        "Day": [day.day.isoformat() for day in days],
-        **credit_cells([day.totals.credits for day in days]),
-        "Amount": [usd(day.totals.amount_usd) for day in days],
-        "Events": [count(day.events) for day in days],
+        "Day": [name.isoformat() for name in names],
+        **credit_cells(credits_),
+        "Amount": [usd(Decimal(0) if day is None else day.totals.amount_usd) for day in days],
+        "Events": [count(0 if day is None else day.events) for day in days],
+        **compared,
     }
+
+
+def compared_cells(now: Sequence[Decimal], before: Sequence[Decimal | None]) -> dict[str, list[str]]:
+    """Columns with what credits are compared with and how they changed, a row each."""
+    return {
+        BEFORE: [credits_text(value) for value in before],
+        "Change": [change(value, earlier) for value, earlier in zip(now, before, strict=True)],
+    }
+
+
+def credits_before(slices: Sequence[BreakdownRow], ranked: Ranking, whole: Decimal) -> list[Decimal | None]:
+    """The credits that each row of a ranking is compared with, `whole` in all; `slices` are the breakdown of then.
+
+    A slice that is not among the first `READ` of then is unknown, and so is the rest.
+    """
+    then = {one.values: one.credits.total for one in slices}
+    missing = None if len(slices) >= READ else Decimal(0)
+    found = [then.get(one.values, missing) for one in ranked.largest]
+    known = [value for value in found if value is not None]
+    rest = EXACT.subtract(whole, exact_sum(known)) if len(known) == len(found) else None
+    return [*found, *([] if ranked.others is None else [rest])]
 
 
 def sums_of(slices: Sequence[BreakdownRow], ranked: Ranking) -> list[Decimal]:

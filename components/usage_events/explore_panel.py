@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
-from zoneinfo import ZoneInfo
 
 import streamlit as st
 
 from billing_core.access import Principal
-from billing_core.errors import BadParameter
 from billing_core.service import BillingService
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import (
     COSTS,
     METRICS_OF_PARTS,
-    PREVIOUS,
     Dimension,
     Exploration,
     ExploreQuestion,
@@ -28,7 +24,6 @@ from components.shared import after_paint, sign_in
 from components.shared.chart import chart
 from components.shared.data_grid import RowButton, data_grid
 from components.shared.notice import plain
-from components.shared.periods import month_before
 from components.shared.url_codec import Codec, number, one_of
 from components.shared.url_state import UrlState
 from components.usage_events import texts
@@ -41,8 +36,6 @@ from components.usage_events.state import URL as EVENTS
 
 BARS, LINES, TABLE = "bars", "lines", "table"
 SHAPES = {BARS: "Bars", LINES: "Lines", TABLE: "Table only"}
-LAST_MONTH = "last-month"
-COMPARED = {"": "Nothing", PREVIOUS: "The period before", LAST_MONTH: "The same days last month"}
 GRAINS = {"": "No periods", PeriodLength.DAY: "Day", PeriodLength.WEEK: "Week", PeriodLength.MONTH: "Month"}
 TOPS = (5, 8, 25, 100, 1000)
 
@@ -66,7 +59,6 @@ class ExploreView:
     then: Dimension | Literal[""] = ""
     metric: Metric = Metric.CREDITS
     grain: PeriodLength | Literal[""] = ""
-    compare: str = ""
     top: int = 8
     shape: str = BARS
 
@@ -79,7 +71,6 @@ CODEC = Codec(
         "then": one_of({one.value: one for one in Dimension}),
         "metric": one_of(Metric),
         "grain": one_of({one.value: one for one in PeriodLength}),
-        "compare": one_of([one for one in COMPARED if one]),
         "top": number(1, TOPS[-1]),
         "shape": one_of(list(SHAPES)),
     },
@@ -88,22 +79,13 @@ CODEC = Codec(
 URL = UrlState("explore", CODEC)
 
 
-def question_of(view: ExploreView, params: GetUsageEventsParams, zone: ZoneInfo) -> ExploreQuestion:
+def question_of(view: ExploreView, compare: str | None) -> ExploreQuestion:
     """What is asked of the service.
 
     Raises BadParameter: if the dimensions are the same, or the metric cannot be told for one of them.
     """
     by = (view.by, view.then) if view.then else (view.by,)
-    compare = view.compare or None
-    if compare == LAST_MONTH:
-        compare = _window_text(params.from_, params.to, zone)
     return ExploreQuestion(by, view.metric, view.grain or None, compare, view.top)
-
-
-def _window_text(start: datetime | None, end: datetime | None, zone: ZoneInfo) -> str:
-    if start is None or end is None:
-        raise BadParameter("compare", COMPARED[LAST_MONTH], "a period with a start date and an end date")
-    return f"{month_before(start, zone).isoformat()}..{month_before(end, zone).isoformat()}"
 
 
 def metrics_for(view: ExploreView, principal: Principal) -> list[Metric]:
@@ -120,7 +102,7 @@ def view_switch() -> str:
 
 
 @st.fragment
-def explore_panel(service: BillingService, params: GetUsageEventsParams, filters: Filters) -> None:
+def explore_panel(service: BillingService, params: GetUsageEventsParams, filters: Filters, compare: str | None) -> None:
     """Draw the choices of Explore and its answer about the events of `filters`, which `params` ask for."""
     principal = sign_in.guard()
     URL.told()
@@ -129,7 +111,7 @@ def explore_panel(service: BillingService, params: GetUsageEventsParams, filters
         st.info(texts.COSTS_NOT_EXPLORED, icon=":material/visibility_off:")
         return
     with stop_on_error():
-        asked = question_of(URL.current(), params, service.settings.zone)
+        asked = question_of(URL.current(), compare)
         found = service.explore(params, asked, principal)
         if not found.rows:
             st.info(texts.NOTHING_FOUND, icon=":material/search_off:")
@@ -145,7 +127,6 @@ def _controls(principal: Principal) -> None:
         URL.selectbox("then", "Then by", second, format_func=_second_text, width=150)
         URL.selectbox("metric", "Figure", metrics_for(view, principal), format_func=METRICS.__getitem__, width=150)
         URL.selectbox("grain", "Per", list(GRAINS), format_func=GRAINS.__getitem__, width=120)
-        URL.selectbox("compare", "Compare with", list(COMPARED), format_func=COMPARED.__getitem__, width=190)
         tops = sorted({*TOPS, view.top})
         URL.selectbox("top", "Top", tops, format_func="{:,}".format, width=80)
         URL.selectbox("shape", "Show as", list(SHAPES), format_func=SHAPES.__getitem__, width=120)

@@ -19,8 +19,8 @@ from billing_core.usage_events.service import FACET_LIMIT
 from components.shared import texts as shared_texts
 from components.shared.formats import count
 from components.shared.notice import notice_of_error, plain
-from components.shared.periods import PeriodChoice
-from components.shared.url_state import UrlState, period_boxes
+from components.shared.periods import PeriodChoice, window_or_open
+from components.shared.url_state import UrlState, comparison_boxes, period_boxes
 from components.usage_events import texts
 from components.usage_events.credit_rows import READ
 from components.usage_events.query import (
@@ -55,7 +55,9 @@ CHIPS = 12
 
 def filter_boxes(service: BillingService, principal: Principal, pin: PinnedView, names: ChatflowNames) -> None:
     """Draw period, search and the panel of filters, for a toolbar."""
-    period_boxes(URL, service.settings.zone, label_visibility="collapsed")
+    zone = service.settings.zone
+    period_boxes(URL, zone, label_visibility="collapsed")
+    comparison_boxes(URL, window_or_open(pin.filters, pin.at, zone), zone, label_visibility="collapsed")
     URL.search_box(shared_texts.SEARCHED, width="stretch", max_chars=500, label_visibility="collapsed")
     # Tracked: the values are asked for only when somebody opens it, so the table never waits for them.
     more = st.popover(_panel_label(), icon=":material/filter_list:", key="filters-open", on_change="rerun")
@@ -63,7 +65,7 @@ def filter_boxes(service: BillingService, principal: Principal, pin: PinnedView,
         st.caption(shared_texts.SEVERAL_VALUES)
         with st.container(width=PANEL_PIXELS):
             grid = st.grid(2, min_column_width=200, gap="small")
-        is_open, zone = bool(more.open), service.settings.zone
+        is_open = bool(more.open)
 
         def counted(facet: Facet) -> list[tuple[str, int]]:
             view = URL.current()

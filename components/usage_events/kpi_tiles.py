@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from zoneinfo import ZoneInfo
 
 from billing_core.types import SyncStatus
 from billing_core.usage_events.model import Summary
 from billing_core.usage_events.totals import Sums
+from components.shared.comparison import days_text
 from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.usage_events.state import show_statuses
@@ -76,7 +78,7 @@ TILES = (
 
 
 def comparison(tile: Tile, summary: Summary) -> str | None:
-    """The change shown under a figure; `None` where the period has no beginning and so nothing before it."""
+    """The change shown under a figure; `None` where it is compared with nothing."""
     if summary.previous is None:
         return None
     if summary.previous.events == 0:
@@ -95,19 +97,21 @@ def daily_points(tile: Tile, summary: Summary) -> list[float]:
     return [values.get(first + timedelta(days=n), 0.0) for n in range((last - first).days + 1)]
 
 
-def kpi_tiles(summary: Summary) -> None:
+def kpi_tiles(summary: Summary, zone: ZoneInfo) -> None:
     """Draw six header figures as tiles, as many side by side as the screen holds."""
-    metric_tiles([_tile(tile, summary) for tile in TILES], key="kpi-tiles")
+    metric_tiles([_tile(tile, summary, zone) for tile in TILES], key="kpi-tiles")
 
 
-def _tile(tile: Tile, summary: Summary) -> MetricTile:
-    value = tile.value(summary.totals)
+def _tile(tile: Tile, summary: Summary, zone: ZoneInfo) -> MetricTile:
+    value, before = tile.value(summary.totals), summary.previous
     return MetricTile(
         label=tile.label,
         value=compact(value, prefix=tile.prefix),
         exact=tile.exact(value),
         meaning=tile.meaning,
         moved=comparison(tile, summary),
+        before=tile.exact(tile.value(before)) if before is not None and before.events else None,
+        against=days_text(summary.previous_window, zone),
         points=daily_points(tile, summary),
         growth_is_bad=tile.growth_is_bad,
         show=partial(show_statuses, tile.statuses) if tile.statuses and value else None,

@@ -11,6 +11,7 @@ import streamlit as st
 
 from billing_core.service import BillingService
 from billing_core.types import SyncStatus
+from components.shared.comparison import COMPARISON_VALUES, ComparisonChoice
 from components.shared.periods import Period
 from components.shared.url_codec import Codec, flag, number, one_of, several_of
 from components.shared.url_state import UrlState
@@ -23,9 +24,9 @@ PIN = "usage.pin"
 
 
 @dataclass(frozen=True)
-class EventsView(Filters):
-    """The state of the page: its filters, order, page and columns of the table, and whether charts are shown. No
-    columns are all columns.
+class EventsView(Filters, ComparisonChoice):
+    """The state of the page: its filters, what it is compared with, order, page and columns of the table, and whether
+    charts are shown. No columns are all columns.
     """
 
     sort: str = "timestamp"
@@ -43,6 +44,7 @@ CODEC = Codec(
     EventsView(),
     {
         **FILTER_VALUES,
+        **COMPARISON_VALUES,
         "sort": one_of({label: field for label, field in _FIELDS.items() if field in SORT_FIELDS}),
         "ascending": flag("Ascending", "Descending"),
         "page": number(1, 10**8),
@@ -50,7 +52,7 @@ CODEC = Codec(
         "columns": several_of(_FIELDS),
         "charts": flag("shown", "hidden"),
     },
-    {"ascending": "order"},
+    {"ascending": "order", "against": "compare", "against_from": "compare_from", "against_to": "compare_to"},
 )
 
 URL = UrlState("usage", CODEC)

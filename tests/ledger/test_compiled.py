@@ -202,7 +202,13 @@ QUESTIONS = st.one_of(
         st.sampled_from((MONTHS[:1], MONTHS)),
     ),
     st.builds(history.slices, SELECTIONS, st.none() | TEXTS, TIMES),
-    st.builds(explore_queries.sums, SELECTIONS, GROUPINGS),
+    st.builds(
+        explore_queries.sums,
+        SELECTIONS,
+        GROUPINGS,
+        st.sampled_from(((), explore_queries.SUMMED)),
+        is_rated=st.booleans(),
+    ),
     st.builds(
         lambda make, *asked: make(*asked),
         st.sampled_from((explore_queries.sums_by_model, explore_queries.mixed)),

@@ -33,7 +33,7 @@ def statistics(*organizations: OrganizationFigures) -> Statistics:
         organizations,
         added([one.now for one in organizations], latency_p95=None),
         added(then, latency_p95=None) if then else None,
-        has_previous=bool(then),
+        previous_window=(None, None) if then else None,
         first_day="2026-11-01",
         ties_out=True,
     )

@@ -194,7 +194,7 @@ def test_an_organization_that_fell_silent_still_has_its_row(service):
 
 def test_without_a_beginning_there_is_nothing_before(service):
     statistics = service.organizations.statistics(GetUsageEventsParams(), EVERYONE)
-    assert not statistics.has_previous
+    assert statistics.previous_window is None
     assert statistics.previous_total is None
     assert all(one.previous is None for one in statistics.organizations)
 

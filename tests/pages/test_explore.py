@@ -62,6 +62,11 @@ def test_choosing_groups_and_figures_stands_in_the_address():
     assert asked == {"by": "model", "metric": "tokens", "grain": "day"}
 
 
+def test_what_the_page_compares_with_stands_beside_each_group():
+    assert "Before" in shown(explored())
+    assert "Before" not in shown(explored(compare="nothing"))
+
+
 def test_a_filter_holds_in_explore_too_and_no_event_is_said():
     assert shown(explored(organization="org_b"))["Organization"] == ["org_b", "All"]
     run = explored(organization="org_none")
@@ -90,6 +95,8 @@ def test_explore_has_its_own_table_so_its_chart_is_not_switched_to_one():
         {"by": "model", "then": "model"},
         {"grain": "fortnight"},
         {"compare": "last-month", "period": "All time"},
+        {"compare": "days"},
+        {"compare": "yesterday"},
         {"top": "0"},
         {"shape": "donut"},
     ],
@@ -97,4 +104,4 @@ def test_explore_has_its_own_table_so_its_chart_is_not_switched_to_one():
 def test_what_the_address_has_wrong_is_told(query):
     run = explored(**query)
     assert not run.exception
-    assert [one.value for one in (*run.warning, *run.error)]
+    assert [one.value for one in (*run.warning, *run.error)] or [one for one in run.caption if ":red[" in one.value]

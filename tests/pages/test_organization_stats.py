@@ -284,6 +284,19 @@ def test_a_period_is_compared_with_the_one_before_it():
     assert set(compared.values()) == {"no earlier data"}
 
 
+def test_a_period_is_compared_with_any_chosen_days_in_tiles_table_and_file():
+    book(usage())
+    days = {"against": "days", "against_from": str(ago(200).date()), "against_to": str(ago(200).date())}
+    run = opened(more="1", show=["before", "change"], **days)
+    assert changes(run)["Credits"] == "+800 %"  # 1,350 credits to 150 of org_old
+    assert dict(zip(grid(run)["organization"], grid(run)["before"], strict=True))["org_old"] == "150.00"
+    (link,) = [one.proto.url for one in run.get("link_button") if "organizations.csv" in one.proto.url]
+    assert f"compare={ago(200).date()}T00" in link
+    wrong = opened(more="1", **{**days, "against_to": "2001-01-01"})
+    assert "must be on or after the start date" in texts(wrong)
+    assert changes(wrong)["Credits"] == ""
+
+
 def test_the_page_opens_with_five_figures_and_keeps_the_rest_folded():
     book(usage())
     run = opened()
@@ -388,7 +401,7 @@ def test_the_download_asks_for_the_rows_of_the_table():
     assert url.path == "/download/organizations.csv"
     query = parse_qs(url.query)
     assert (query["find"], query["sort"], query["order"], query["as_of"]) == (["org_"], ["events"], ["asc"], ["1"])
-    assert set(query) == {"find", "sort", "order", "as_of", "from", "to"}
+    assert set(query) == {"find", "sort", "order", "as_of", "from", "to", "compare"}
 
 
 def test_top_movers_lead_to_their_organizations_and_name_who_is_new_or_silent():
@@ -505,7 +518,7 @@ def test_an_organization_has_its_own_page_with_links_into_usage_events():
     assert found["All organizations"] == "view=Charts&more=1"
     days, users, chatflows, models = figures(run)
     for chart, axis in ((days, "y"), (users, "x"), (chatflows, "x"), (models, "x")):
-        assert sum(sum(bar[axis]) for bar in chart["data"]) == 900
+        assert sum(sum(bar[axis]) for bar in chart["data"] if bar["name"] != "Before") == 900
 
 
 def test_plan_and_forecast_are_those_of_the_organization():
@@ -532,7 +545,7 @@ def test_figures_of_an_organization_that_differ_from_usage_events_are_called_out
     monkeypatch.setattr(
         BillingService,
         "summary",
-        lambda self, params, who: genuine(self, params.model_copy(update={"organization": ()}), who),
+        lambda self, params, *asked: genuine(self, params.model_copy(update={"organization": ()}), *asked),
     )
     assert "do not reconcile" in opened(open="org_acme").warning[0].value
 
@@ -543,7 +556,7 @@ def test_an_organization_that_went_silent_or_was_quiet_for_long_says_so():
     assert "It became inactive" in silent
     assert "limit_panel admin org_gone" in silent
     quiet = texts(opened(open="org_old"))
-    assert "It had no events in this period or the previous one." in quiet
+    assert "It had no events in this period or the one it is compared with." in quiet
     assert "limit_panel admin org_old" in quiet
 
 

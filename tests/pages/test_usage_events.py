@@ -230,6 +230,22 @@ def test_all_time_is_compared_with_nothing():
     assert {metric.delta for metric in opened(period="All time").metric} == {""}
 
 
+def test_tiles_and_charts_are_compared_with_any_chosen_days_and_what_is_wrong_is_told_beside_them():
+    book([*month(), usage_row(id="old", timestamp=ago(24 * 60))])
+    day = str(ago(24 * 60).date())
+    run = opened(compare="days", compare_from=day, compare_to=day)
+    assert {one.label: one.delta for one in run.metric}["Credits"] == r"+1,067 %"  # 150 credits before
+    assert {"Before"} <= {trace["name"] for trace in figures(run)[1]["data"]}
+    wrong = opened(compare="days", compare_from=day, compare_to="2001-01-01")
+    assert "must be on or after the start date" in texts(wrong)
+    assert {one.delta for one in wrong.metric} == {""}
+    assert len(grid(wrong)) == 6
+    box = next(one for one in wrong.selectbox if one.label == "Compare with")
+    box.set_value("nothing").run()
+    assert "compare_to" not in wrong.query_params
+    assert "start date" not in texts(wrong)
+
+
 def test_unknown_tokens_are_unknown_and_not_zero():
     book([usage_row(timestamp=ago(1), tokens_in=None, tokens_out=None, tokens_total=None, usage=[])])
     assert metrics(opened())["Tokens"] == "unknown"

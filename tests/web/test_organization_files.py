@@ -63,7 +63,16 @@ def test_the_file_has_the_search_and_the_order_of_the_page(files):
     assert "org_b" not in {row["organization_id"] for row in rows(get(files, one_day).text)}
 
 
-@pytest.mark.parametrize("query", ["sort=nonsense", "order=up", "from=yesterday"])
+def test_the_file_has_what_the_page_compares_with(files):
+    asked = f"{TABLE}?from=2026-11-02T00:00:00Z&to=2026-11-03T00:00:00Z"
+    before = {one["organization_id"]: one["previous_credits_total"] for one in rows(get(files, asked).text)}
+    assert before["'=cmd()"] == "150"
+    other = rows(get(files, f"{asked}&compare=2026-10-01..2026-10-02").text)
+    assert {one["previous_credits_total"] for one in other} == {"0"}
+    assert {one["previous_credits_total"] for one in rows(get(files, f"{asked}&compare=nothing").text)} == {""}
+
+
+@pytest.mark.parametrize("query", ["compare=yesterday", "sort=nonsense", "order=up", "from=yesterday"])
 def test_a_wrong_parameter_is_named(files, query):
     refused = get(files, f"{TABLE}?{query}")
     assert refused.status_code == 422

@@ -22,6 +22,7 @@ from components.organizations.query import (
     of_day,
     question,
 )
+from components.shared.comparison import Comparison
 from components.shared.periods import Period
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -41,6 +42,9 @@ ADDRESSES = st.builds(
     rows=st.sampled_from(PAGE_SIZES),
     columns=st.lists(IDS, unique=True, max_size=3).map(tuple),
     compare=st.lists(IDS, unique=True, max_size=6).map(tuple),
+    against=st.sampled_from(Comparison),
+    against_from=st.none() | st.dates(),
+    against_to=st.none() | st.dates(),
     only=st.lists(IDS, unique=True, max_size=3).map(tuple),
     open=st.none() | IDS,
     open_none=st.booleans(),
@@ -135,7 +139,7 @@ def test_links_to_usage_events_ask_for_the_same_period_and_organization():
 
 def test_the_download_asks_for_the_rows_of_the_table():
     address = Address(search="a & b", sort="events", ascending=True)
-    url = urlsplit(csv_address(address, question(address, at=AT, zone=BERLIN, as_of=7)))
+    url = urlsplit(csv_address(address, question(address, at=AT, zone=BERLIN, as_of=7), "previous"))
     assert url.path == "/download/organizations.csv"
     assert parse_qs(url.query) == {
         "from": ["2026-10-24T22:00:00.000Z"],
@@ -144,4 +148,5 @@ def test_the_download_asks_for_the_rows_of_the_table():
         "find": ["a & b"],
         "sort": ["events"],
         "order": ["asc"],
+        "compare": ["previous"],
     }

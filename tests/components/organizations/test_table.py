@@ -18,8 +18,9 @@ from components.organizations.compare import chosen_organizations, comparison_ro
 from components.organizations.figures import FIRST, KINDS, MORE, kind_of, percent, points, short_duration
 from components.organizations.movers import move_text, top_movers
 from components.organizations.overview import latency_text, period_text, tie_out_text, tiles_of
-from components.organizations.query import Address, question
+from components.organizations.query import Address
 from components.organizations.table import COLUMNS, DEFAULT_COLUMNS, SORT_FIELDS, change_text, footer_text, thinned
+from components.shared.comparison import Comparison
 from components.shared.data_grid import page_of, toggled
 from components.shared.periods import Period
 from tests.organizations.literal import figures, organization, statistics
@@ -221,12 +222,11 @@ def test_the_footer_adds_up_every_row_of_the_search_and_says_of_how_much():
 def test_the_period_is_said_with_its_days_its_timezone_and_what_it_is_compared_with():
     at, zone = datetime(2026, 11, 22, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin")
     address = Address(period=Period.LAST_7_DAYS)
-    assert period_text(address, at, zone, question(address, at=at, zone=zone, as_of=1)) == (
-        "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with the previous period of equal length, before "
-        "2026-11-17 00:00."
+    assert period_text(address, at, zone, "10 Nov 2026 – 16 Nov 2026") == (
+        "17 Nov 2026 – 23 Nov 2026, days in Europe/Berlin, compared with 10 Nov 2026 – 16 Nov 2026."
     )
-    everything = Address(period=Period.ALL_TIME)
-    assert "Choose a start date" in period_text(everything, at, zone, question(everything, at=at, zone=zone, as_of=1))
+    assert "Choose a start date" in period_text(Address(period=Period.ALL_TIME), at, zone, "")
+    assert period_text(Address(against=Comparison.NOTHING), at, zone, "").endswith("compared with nothing.")
 
 
 def test_the_mark_names_the_credits_or_warns():

@@ -14,6 +14,7 @@ from components.audit import panel as audit
 from components.exports import query as exports
 from components.organizations import anomalies, limit_table
 from components.organizations import query as organizations
+from components.shared.comparison import Comparison
 from components.shared.periods import Period
 from components.usage_events.columns import COLUMNS, SORT_FIELDS
 from components.usage_events.query import FACETS
@@ -43,6 +44,9 @@ views = st.builds(
     amount_min=st.just("") | words,
     amount_max=st.just("") | words,
     search=st.just("") | words,
+    against=st.sampled_from(Comparison),
+    against_from=st.none() | st.dates(),
+    against_to=st.none() | st.dates(),
     sort=st.sampled_from(SORT_FIELDS),
     ascending=st.booleans(),
     page=st.integers(1, 10**8),

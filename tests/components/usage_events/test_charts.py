@@ -6,12 +6,13 @@ from decimal import Decimal
 import pytest
 
 from billing_core.types import Credits, Totals
-from billing_core.usage_events.model import BreakdownRow
+from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking
-from billing_core.usage_events.totals import DayTotals
+from billing_core.usage_events.totals import DayTotals, Sums
 from components.shared.colours import CREDIT_PARTS
 from components.usage_events import charts
 from components.usage_events.chart_panel import TOPS, clickable, tie_out_text
+from components.usage_events.credit_rows import credits_before, day_rows
 
 
 def held(ai: str, compute: str = "0", storage: str = "0") -> Credits:
@@ -44,6 +45,28 @@ def test_days_are_stacked_by_type_and_a_click_carries_the_day():
     assert figure.data[0].customdata[1] == ["2026-11-02", "0.000001"]
     assert figure.layout.xaxis.title.text == "Day (Europe/Berlin)"
     assert figure.layout.yaxis.title.text == "Credits"
+
+
+def test_what_is_compared_with_is_a_line_over_days_and_a_mark_over_bars():
+    figure = charts.credits_per_day(DAYS, "UTC", "light", earlier=[day(3, held("7"))])
+    line = figure.data[-1]
+    assert (line.name, list(line.x), list(line.y)) == ("Before", ["2026-11-03"], [7.0])
+    marks = charts.top(Ranking(SLICES, None), "light", before=[Decimal(4), None, Decimal(0)]).data[-1]
+    assert (list(marks.x), list(marks.y)) == ([4.0, 0.0], [0, 2])
+
+
+def test_the_table_of_days_has_every_day_of_either_window():
+    whole = Sums(DAYS[0].totals, 1, Decimal(0), 0)
+    rows = day_rows(Summary(whole, (DAYS[0],), whole, True, (None, None), (day(1, held("75.5")), day(2, held("1")))))
+    assert rows["Day"] == ["2026-11-01", "2026-11-02"]
+    assert (rows["Before"], rows["Change"]) == (["75.50", "1.00"], ["+100 %", "−100 %"])
+    assert (rows["Total credits"], rows["Events"]) == (["151.00", "0"], ["1", "0"])
+
+
+def test_the_rows_of_a_ranking_are_compared_one_by_one_and_the_rest_with_the_rest():
+    ranked = Ranking(SLICES[:2], BreakdownRow((), 5, held("50")))
+    then = [BreakdownRow(("flow-2", None), 2, held("4")), BreakdownRow(("gone", None), 1, held("10"))]
+    assert credits_before(then, ranked, Decimal(14)) == [0, 4, 10]
 
 
 def test_a_type_has_the_same_colour_in_every_chart():

@@ -12,8 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.errors import BadParameter
-from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import (
     Dimension,
     Exploration,
@@ -25,16 +23,7 @@ from billing_core.usage_events.explore_model import (
 from components.shared.periods import month_before
 from components.usage_events import texts
 from components.usage_events.explore_chart import explore_chart
-from components.usage_events.explore_panel import (
-    BARS,
-    CODEC,
-    EXPLORE,
-    LAST_MONTH,
-    ExploreView,
-    metrics_for,
-    question_of,
-    total_text,
-)
+from components.usage_events.explore_panel import BARS, CODEC, EXPLORE, ExploreView, metrics_for, total_text
 from components.usage_events.explore_rows import csv_bytes, series, table_rows
 from tests.factories import EVERYONE
 from tests.lived_in import ACME
@@ -156,7 +145,6 @@ views = st.builds(
     then=st.sampled_from(["", *Dimension]),
     metric=st.sampled_from(Metric),
     grain=st.sampled_from(["", *PeriodLength]),
-    compare=st.sampled_from(["", "previous", LAST_MONTH]),
     top=st.integers(1, 1000),
     shape=st.sampled_from([BARS, "lines", "table"]),
 )
@@ -165,14 +153,6 @@ views = st.builds(
 @given(views)
 def test_an_address_shows_the_same_again(view):
     assert CODEC.from_text(CODEC.to_text(view)) == view
-
-
-def test_the_same_days_last_month_are_days_of_the_reporting_timezone():
-    params = GetUsageEventsParams.parse({"from": "2026-11-01T00:00:00+01:00", "to": "2026-11-08T00:00:00+01:00"})
-    asked = question_of(ExploreView(compare=LAST_MONTH), params, BERLIN)
-    assert asked.compare == "2026-10-01T00:00:00+02:00..2026-10-08T00:00:00+02:00"
-    with pytest.raises(BadParameter, match="start date"):
-        question_of(ExploreView(compare=LAST_MONTH), GetUsageEventsParams.parse({}), BERLIN)
 
 
 @pytest.mark.parametrize(
