@@ -88,6 +88,24 @@ class Attribute(StrEnum):
     ENVIRONMENT = "environment"
 
 
+class PipelineStage(StrEnum):
+    """The stage an event has reached on its way to Stripe. `held` are those a push or a person keeps back; `error`
+    those Stripe rejected, and those that cannot be sent and that no push has seen yet: it writes them down as held.
+    `billed_before` are those an earlier system billed: nothing from here was accepted by Stripe for them. `settled` are
+    those written off or invoiced separately.
+    """
+
+    PENDING = "pending"
+    SENDING = "sending"
+    PROCESSED = "processed"
+    CONFIRMED = "confirmed"
+    ERROR = "error"
+    HELD = "held"
+    EXCLUDED = "excluded"
+    BILLED_BEFORE = "billed_before"
+    SETTLED = "settled"
+
+
 class CreditType(StrEnum):
     """What credits are charged for; a field of `Credits` each."""
 
@@ -236,11 +254,10 @@ class GetUsageEventsParams(BaseModel):
     Times without an offset are in the reporting timezone; the window is half open, `from` ≤ time < `to`.
     `without` keeps the events that lack everything it names, each null or empty text; a chatflow is lacking without its
     id. `cause` is why events are not in Stripe, as Stripe Sync names it; `held` keeps those held back from Stripe, or,
-    if false, all others: both as events stand now. `billed_before` keeps those an earlier system billed, or, if false,
-    all others. `credit_type` keeps events with credits of that type other than 0. `amount_min` and `amount_max` are US
-    dollars, both inclusive.
-    `as_of` is the `pagination.as_of` of an earlier answer: pages asked with it never repeat or skip a row while new
-    data arrives.
+    if false, all others: both as events stand now. `stage` is the one that Stripe Sync counts them in.
+    `credit_type` keeps events with credits of that type other than 0. `amount_min` and `amount_max` are US dollars,
+    both inclusive. `as_of` is the `pagination.as_of` of an earlier answer: pages asked with it never repeat or skip a
+    row while new data arrives.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
@@ -257,7 +274,7 @@ class GetUsageEventsParams(BaseModel):
     without: Annotated[tuple[Attribute, ...], BeforeValidator(_as_tuple)] = ()
     cause: AnyOf = ()
     held: Annotated[bool | None, BeforeValidator(_yes_or_no)] = None
-    billed_before: Annotated[bool | None, BeforeValidator(_yes_or_no)] = None
+    stage: Annotated[tuple[PipelineStage, ...], BeforeValidator(_as_tuple)] = ()
     credit_type: Annotated[tuple[CreditType, ...], BeforeValidator(_as_tuple)] = ()
     amount_min: Amount | None = None
     amount_max: Amount | None = None

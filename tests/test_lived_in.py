@@ -19,8 +19,8 @@ from billing_core.errors import AccessDenied, NotFound
 from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Format, Grain
 from billing_core.ledger.queries import DIMENSIONS
 from billing_core.rating.card import builtin_cards
-from billing_core.stripe_sync.pipeline import Action, PipelineStage
-from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams, SyncStatus
+from billing_core.stripe_sync.pipeline import Action
+from billing_core.types import FLAT_FIELDS, Attribute, GetUsageEventsParams, PipelineStage, SyncStatus
 from tests.examples import examples
 from tests.factories import EVERYONE, ledger_at
 from tests.lived_in import ACME, FINANCE, WINDOWS, copied, service_at

@@ -60,10 +60,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         help="only events held back from Stripe; --no-held: only the others",
     )
     parser.add_argument(
-        "--billed-before",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="only events that an earlier system billed; --no-billed-before: only the others",
+        "--stage",
+        action="append",
+        metavar="STAGE",
+        help="events that Stripe Sync counts in this stage, e.g. billed_before; repeat to match any of several",
     )
     parser.add_argument(
         "--credit-type",
@@ -172,7 +172,7 @@ def params_of(options: argparse.Namespace) -> Any:
         "without",
         "cause",
         "held",
-        "billed_before",
+        "stage",
         "credit_type",
         "amount_min",
         "amount_max",

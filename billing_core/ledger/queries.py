@@ -38,7 +38,7 @@ from billing_core.ledger.schema import (
     events_table,
     revisions_table,
 )
-from billing_core.ledger.stages import billed_before_ids, held_ids, ids_by_cause
+from billing_core.ledger.stages import held_ids, ids_by_cause, ids_in_stages
 from billing_core.types import Flag
 
 QUARTERS_PER_DAY = 24 * 4
@@ -84,7 +84,7 @@ class Selection:
     ORed).
 
     `start` and `end` are aware and half open; amounts are US dollars, inclusive. `without` names stored text columns
-    that are all null or empty. `causes`, `held` and `billed_before` are about how events stand with Stripe now, also
+    that are all null or empty. `causes`, `held` and `stages` are about how events stand with Stripe now, also
     in an older state of the ledger. `charged` names columns of credits of which one at least is not 0.
     """
 
@@ -100,7 +100,7 @@ class Selection:
     without: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     held: bool | None = None
-    billed_before: bool | None = None
+    stages: tuple[str, ...] = ()
     charged: tuple[str, ...] = ()
 
 
@@ -135,7 +135,7 @@ class Chosen:
     without: tuple[str, ...]
     causes: Listed | None
     held: bool | None
-    billed_before: bool | None
+    stages: Listed | None
     charged: tuple[str, ...]
     met: tuple[_Span, ...]
     met_seqs: Listed
@@ -166,7 +166,7 @@ def choose(selection: Selection) -> Chosen:
         without=selection.without,
         causes=bound_list(selection.causes) if selection.causes else None,
         held=selection.held,
-        billed_before=selection.billed_before,
+        stages=bound_list(selection.stages) if selection.stages else None,
         charged=selection.charged,
         met=tuple(map(_span, met)),
         met_seqs=_seqs(met),
@@ -381,9 +381,8 @@ def _filtered(t: ir.Table, moment: str, chosen: Chosen) -> ir.Table:
         conditions.append(t.id.isin(ids_by_cause(chosen.causes)))
     if chosen.held is not None:
         conditions.append(t.id.isin(held_ids()) if chosen.held else ~t.id.isin(held_ids()))
-    if chosen.billed_before is not None:
-        before = t.id.isin(billed_before_ids())
-        conditions.append(before if chosen.billed_before else ~before)
+    if chosen.stages is not None:
+        conditions.append(t.id.isin(ids_in_stages(chosen.stages)))
     if chosen.charged:
         conditions.append(ibis.or_(*(t[column] != 0 for column in chosen.charged)))
     return t.filter(*conditions) if conditions else t

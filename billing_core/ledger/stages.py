@@ -57,17 +57,14 @@ def _has(events: ir.Table, mark: Flag) -> ir.BooleanValue:
 
 def held_ids() -> ir.Column:
     """The ids of the events in the stage `held`."""
-    return _ids_in("held")
-
-
-def billed_before_ids() -> ir.Column:
-    """The ids of the events in the stage `billed_before`."""
-    return _ids_in("billed_before")
-
-
-def _ids_in(stage: str) -> ir.Column:
     t = staged()
-    return t.filter(t.stage == stage).id
+    return t.filter(t.stage == "held").id
+
+
+def ids_in_stages(stages: Listed) -> ir.Column:
+    """The ids of the events in one of some stages."""
+    t = staged()
+    return t.filter(among(t.stage, stages)).id
 
 
 def ids_by_cause(causes: Listed) -> ir.Column:

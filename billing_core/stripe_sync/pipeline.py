@@ -15,25 +15,8 @@ from typing import Any, NamedTuple
 from billing_core.ledger import pipeline_queries as questions
 from billing_core.ledger.engine import Engine
 from billing_core.stripe.intents import OLDEST
+from billing_core.types import PipelineStage
 from billing_core.values.decimals import EXACT, exact_sum
-
-
-class PipelineStage(StrEnum):
-    """The stage an event has reached on its way to Stripe. `held` are those a push or a person keeps back; `error`
-    those Stripe rejected, and those that cannot be sent and that no push has seen yet: it writes them down as held.
-    `billed_before` are those an earlier system billed: nothing from here was accepted by Stripe for them. `settled` are
-    those written off or invoiced separately.
-    """
-
-    PENDING = "pending"
-    SENDING = "sending"
-    PROCESSED = "processed"
-    CONFIRMED = "confirmed"
-    ERROR = "error"
-    HELD = "held"
-    EXCLUDED = "excluded"
-    BILLED_BEFORE = "billed_before"
-    SETTLED = "settled"
 
 
 class Action(StrEnum):

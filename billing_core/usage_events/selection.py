@@ -57,7 +57,7 @@ def select(ledger: Ledger, zone: ZoneInfo, params: GetUsageEventsParams, princip
         tuple(_COLUMNS[attribute] for attribute in params.without),
         params.cause,
         params.held,
-        params.billed_before,
+        tuple(stage.value for stage in params.stage),
         tuple(f"credits_{kind}" for kind in params.credit_type),
     )
 

@@ -27,6 +27,7 @@ REPEATABLE = frozenset(
         "environment",
         "status",
         "cause",
+        "stage",
         "credit_type",
         "without",
     }

@@ -12,8 +12,8 @@ import streamlit as st
 from billing_core.access import Principal, Role
 from billing_core.service import BillingService
 from billing_core.stripe.intents import OLDEST
-from billing_core.stripe_sync.pipeline import Amounts, DueBy, Pipeline, PipelineStage, Problem, urgency
-from billing_core.types import SyncStatus
+from billing_core.stripe_sync.pipeline import Amounts, DueBy, Pipeline, Problem, urgency
+from billing_core.types import PipelineStage, SyncStatus
 from billing_core.values.counts import count_of
 from components.shared.formats import rounded, short_usd
 from components.shared.links import customers_link, file_link, usage_link

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from billing_core.stripe_sync.pipeline import Pipeline
 from components.shared.chart import base_figure
-from components.shared.colours import Shade
+from components.shared.colours import STAGE_MARKS, Shade
 from components.shared.formats import compact, exact, signed
-from components.stripe_sync.marks import STAGE_MARKS, STAGE_SHADES
+from components.stripe_sync.marks import STAGE_SHADES
 from components.stripe_sync.rows import NOBODY, HeatGrid, Measure, difference, step_label
 from components.usage_events.charts import label_of
 

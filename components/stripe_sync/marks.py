@@ -4,33 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billing_core.stripe_sync.pipeline import Action, PipelineStage
-from billing_core.types import SyncStatus
-from components.shared.colours import STATUS_MARKS, Shade, StatusMark
-
-STAGE_MARKS: dict[PipelineStage, StatusMark] = {
-    PipelineStage.PENDING: STATUS_MARKS[SyncStatus.PENDING],
-    PipelineStage.SENDING: STATUS_MARKS[SyncStatus.SENDING],
-    PipelineStage.PROCESSED: STATUS_MARKS[SyncStatus.PROCESSED],
-    PipelineStage.CONFIRMED: STATUS_MARKS[SyncStatus.CONFIRMED],
-    PipelineStage.ERROR: StatusMark(
-        "✕",
-        "error",
-        "#B3261E",
-        "Stripe rejected it, or it cannot be sent and no push has held it yet; “Needs action now” says why.",
-    ),
-    PipelineStage.HELD: StatusMark(
-        "‖", "held", "#7A4B9D", "Held back by a rule or a person; “Needs action now” says why."
-    ),
-    PipelineStage.EXCLUDED: STATUS_MARKS[SyncStatus.EXCLUDED],
-    PipelineStage.BILLED_BEFORE: StatusMark(
-        "◂", "billed before", "#57606A", "An earlier system billed it; nothing is sent for it from here."
-    ),
-    PipelineStage.SETTLED: StatusMark(
-        "▪", "settled", "#4B5563", "Written off, or invoiced separately: no meter event is sent for it."
-    ),
-}
-"""In the order an event goes through them."""
+from billing_core.stripe_sync.pipeline import Action
+from billing_core.types import PipelineStage
+from components.shared.colours import Shade
 
 STAGE_SHADES: dict[PipelineStage, Shade] = {
     PipelineStage.PENDING: Shade("#C98300", "#E69F00"),

@@ -10,28 +10,25 @@ from streamlit.delta_generator import DeltaGenerator
 
 from billing_core.access import Principal
 from billing_core.service import BillingService
-from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
+from billing_core.stripe_sync.pipeline import Amounts, Pipeline
 from billing_core.stripe_sync.read_ration import MONTHLY_READS
-from billing_core.types import Flag, GetUsageEventsParams
+from billing_core.types import Flag, GetUsageEventsParams, PipelineStage
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.shared.chart import draw_figure
+from components.shared.colours import STAGE_MARKS
 from components.shared.formats import ago, exact, moment, rounded, short_usd
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import table, tile
 from components.stripe_sync import texts
 from components.stripe_sync.charts import stage_bar
-from components.stripe_sync.marks import STAGE_MARKS
 from components.stripe_sync.rows import carried_rows
 from components.stripe_sync.state import PipelineView
 from components.stripe_sync.texts import deadline_text, in_words, last_push_text
 
 SETTLED = (Flag.WRITTEN_OFF.value, Flag.INVOICED_SEPARATELY.value)
 """Causes, as the filter of Usage Events names them, of events that were settled."""
-
-UNSENT = frozenset((PipelineStage.PENDING, PipelineStage.ERROR, PipelineStage.EXCLUDED))
-"""Those whose sync status held events may have, too."""
 
 
 def whole_ledger(service: BillingService, principal: Principal) -> Amounts:
@@ -71,16 +68,7 @@ def _stage_tile(grid: DeltaGenerator, stage: PipelineStage, amounts: Amounts) ->
     key = f"sync-stage-{stage}"
     box = tile(grid, mark.text, f"{rounded(amounts.credits)} credits", [_events_and_money(amounts)], note=note, key=key)
     with box:
-        if stage is PipelineStage.HELD:
-            usage_link(texts.SHOW_EVENTS, held="true")
-        elif stage is PipelineStage.SETTLED:
-            usage_link(texts.SHOW_EVENTS, cause=SETTLED)
-        elif stage in UNSENT:
-            usage_link(texts.SHOW_EVENTS, status=stage.value, held="false")
-        elif stage is PipelineStage.BILLED_BEFORE:
-            usage_link(texts.SHOW_EVENTS, billed_before="true")
-        else:
-            usage_link(texts.SHOW_EVENTS, status=stage.value, billed_before="false")
+        usage_link(texts.SHOW_EVENTS, stage=stage.value)
 
 
 def _whole_tile(grid: DeltaGenerator, pipeline: Pipeline, ledger: Amounts) -> None:

@@ -14,9 +14,10 @@ from billing_core.access import Principal
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
 from billing_core.stripe_sync.pipeline import ADVICE, title_of
-from billing_core.types import Attribute, GetUsageEventsParams, SyncStatus
+from billing_core.types import Attribute, GetUsageEventsParams, PipelineStage, SyncStatus
 from billing_core.usage_events.service import FACET_LIMIT
 from components.shared import texts as shared_texts
+from components.shared.colours import STAGE_MARKS
 from components.shared.formats import count
 from components.shared.notice import notice_of_error, plain
 from components.shared.periods import PeriodChoice, window_or_open
@@ -24,7 +25,6 @@ from components.shared.url_state import UrlState, comparison_boxes, period_boxes
 from components.usage_events import texts
 from components.usage_events.credit_rows import READ
 from components.usage_events.query import (
-    BILLED_BEFORE,
     CREDIT_TYPES,
     FACETS,
     HELD,
@@ -129,15 +129,16 @@ def panel_filters(
     with grid.cell():
         url.selectbox("held", "Held back", list(HELD), format_func=lambda held: HELD[held], help=texts.HELD)
     with grid.cell():
-        choices: Mapping[Any, str] = BILLED_BEFORE
-        url.selectbox(
-            "billed_before", "Billed before", list(choices), format_func=choices.__getitem__, help=texts.BILLED_BEFORE
-        )
+        url.multiselect("stage", "Stage", list(PipelineStage), format_func=_stage_word, help=texts.STAGE)
     with grid.cell():
         url.multiselect("credit_type", "Credit type", list(CREDIT_TYPES), format_func=CREDIT_TYPES.__getitem__)
     for field, label in (("amount_min", "Amount from ($)"), ("amount_max", "Amount to ($)")):
         with grid.cell():
             url.text_input(field, label, validate=DOLLARS, placeholder="Any")
+
+
+def _stage_word(stage: str) -> str:
+    return STAGE_MARKS[PipelineStage(stage)].word
 
 
 def _named(names: Mapping[str, str], value: str) -> str:

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import title_of
-from billing_core.types import CreditType, GetUsageEventsParams, plain_decimal, utc_text
-from components.shared.colours import CREDIT_PARTS
+from billing_core.types import CreditType, GetUsageEventsParams, PipelineStage, plain_decimal, utc_text
+from components.shared.colours import CREDIT_PARTS, STAGE_MARKS
 from components.shared.formats import middle_cut
 from components.shared.periods import PeriodChoice
 from components.shared.url_codec import PERIOD_VALUES, flag, several, several_of, text
@@ -47,10 +47,6 @@ HELD: Mapping[bool | None, str] = {None: "Any", True: "Held back", False: "Not h
 """The choices of the filter for what is held back from Stripe."""
 
 
-BILLED_BEFORE: Mapping[bool | None, str] = {None: "Any", True: "Billed before", False: "Not billed before"}
-"""The choices of the filter for what an earlier system billed."""
-
-
 @dataclass(frozen=True)
 class Filters(PeriodChoice):
     """Everything chosen in the filter bar. `amount_min` and `amount_max` are US dollars as typed."""
@@ -65,14 +61,14 @@ class Filters(PeriodChoice):
     without: tuple[str, ...] = ()
     cause: tuple[str, ...] = ()
     held: bool | None = None
-    billed_before: bool | None = None
+    stage: tuple[str, ...] = ()
     credit_type: tuple[str, ...] = ()
     amount_min: str = ""
     amount_max: str = ""
     search: str = ""
 
 
-OTHERS = ("cause", "held", "billed_before", "credit_type")
+OTHERS = ("cause", "held", "stage", "credit_type")
 """Filters that go to the service as they are."""
 
 PANEL_FIELDS = (*(facet.key for facet in FACETS), WITHOUT, *OTHERS, "amount_min", "amount_max")
@@ -84,7 +80,7 @@ FILTER_VALUES = {
     WITHOUT: several(),
     "cause": several(),
     "held": flag("true", "false"),
-    "billed_before": flag("true", "false"),
+    "stage": several_of(PipelineStage),
     "credit_type": several_of(CreditType),
     "amount_min": text(),
     "amount_max": text(),
@@ -172,8 +168,7 @@ def chips(filters: Filters, chatflows: Mapping[str, str] = NO_NAMES) -> list[Chi
     found += [Chip(f"Cause: {title_of(cause)}", "cause", cause, cause) for cause in filters.cause]
     if filters.held is not None:
         found.append(Chip(HELD[filters.held], "held"))
-    if filters.billed_before is not None:
-        found.append(Chip(BILLED_BEFORE[filters.billed_before], "billed_before"))
+    found += [Chip(f"Stage: {STAGE_MARKS[PipelineStage(stage)].word}", "stage", stage) for stage in filters.stage]
     found += [Chip(f"Credits for {CREDIT_TYPES[kind]}", "credit_type", kind) for kind in filters.credit_type]
     if filters.amount_min.strip():
         found.append(Chip(f"Amount from ${filters.amount_min.strip().removeprefix('$')}", "amount_min"))
@@ -202,9 +197,9 @@ def csv_query(params: GetUsageEventsParams) -> str:
     pairs += [(WITHOUT, str(attribute)) for attribute in params.without]
     pairs += [("cause", cause) for cause in params.cause]
     pairs += [("credit_type", str(kind)) for kind in params.credit_type]
-    for name, said in (("held", params.held), ("billed_before", params.billed_before)):
-        if said is not None:
-            pairs.append((name, str(said).lower()))
+    pairs += [("stage", str(stage)) for stage in params.stage]
+    if params.held is not None:
+        pairs.append(("held", str(params.held).lower()))
     for name, amount in (("amount_min", params.amount_min), ("amount_max", params.amount_max)):
         if amount is not None:
             pairs.append((name, plain_decimal(amount)))

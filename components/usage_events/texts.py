@@ -36,7 +36,7 @@ NOT_ADDITIVE = {
 """Why the groups of a metric do not add up to its total."""
 CAUSE = "Why events are not in Stripe, as Stripe Sync names it."
 HELD = "Whether a rule or a person keeps events back from Stripe."
-BILLED_BEFORE = "Whether an earlier system billed them, so that nothing was sent from here."
+STAGE = "How far events got on their way to Stripe, as Stripe Sync counts them."
 WHAT_WAS_USED = "What was used"
 WHAT_IT_COSTS = "What it costs"
 WHERE_IT_IS = "Where it is"

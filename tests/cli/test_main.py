@@ -238,8 +238,8 @@ def test_why_events_are_not_in_stripe_is_a_filter(booked, run):
     found = document(run(booked, "events", "--json", "--cause", "no_customer", "--no-held"))
     assert [event["id"] for event in found["events"]] == ["t0"]
     assert document(run(booked, "events", "--json", "--held"))["events"] == []
-    assert document(run(booked, "events", "--json", "--billed-before"))["events"] == []
-    assert document(run(booked, "events", "--json", "--no-billed-before"))["events"]
+    assert document(run(booked, "events", "--json", "--stage", "billed_before"))["events"] == []
+    assert document(run(booked, "events", "--json", "--stage", "pending", "--stage", "error"))["events"]
     assert document(run(booked, "events", "--json", "--credit-type", "storage"))["events"] == []
 
 

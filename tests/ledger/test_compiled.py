@@ -113,7 +113,7 @@ SELECTIONS = st.builds(
     search=st.none() | TEXTS,
     causes=st.lists(TEXTS, max_size=2).map(tuple),
     held=st.none() | st.booleans(),
-    billed_before=st.none() | st.booleans(),
+    stages=st.lists(st.sampled_from(("pending", "held")), max_size=2).map(tuple),
     charged=st.lists(st.sampled_from(PART_COLUMNS), max_size=1).map(tuple),
     without=st.lists(st.sampled_from(("user_id", "models")), max_size=1).map(tuple),
 )

@@ -402,14 +402,18 @@ def test_why_events_are_not_in_stripe_is_chosen_in_words_and_left_by_its_chip():
     assert len(grid(run)) == 6
 
 
-def test_what_was_billed_before_and_types_of_credits_are_chosen_in_words_and_in_the_download():
+def test_stages_and_types_of_credits_are_chosen_in_words_and_in_the_download():
     book(month())
-    run = opened(billed_before="false", credit_type="ai_tokens")
-    assert [run.button(key=f"chip-{n}").label for n in range(2)] == ["Not billed before", "Credits for AI tokens"]
+    run = opened(stage=["pending", "error"], credit_type="ai_tokens")
+    assert [run.button(key=f"chip-{n}").label for n in range(3)] == [
+        r"Stage\: pending",
+        r"Stage\: error",
+        "Credits for AI tokens",
+    ]
     (link,) = [element.proto for element in run.get("link_button")]
-    assert "&credit_type=ai_tokens&billed_before=false&" in link.url
-    (chosen,) = [select for select in run.selectbox if select.label == "Billed before"]
-    chosen.set_value(True).run()
+    assert "&credit_type=ai_tokens&stage=pending&stage=error&" in link.url
+    (chosen,) = [select for select in run.multiselect if select.label == "Stage"]
+    chosen.set_value(["billed_before"]).run()
     assert [one.value for one in run.info] == [NOTHING_FOUND]
 
 

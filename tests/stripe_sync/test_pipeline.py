@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.stripe_sync.pipeline import Action, Amounts, CarriedFraction, DueBy, PipelineStage, _due, urgency
+from billing_core.stripe_sync.pipeline import Action, Amounts, CarriedFraction, DueBy, _due, urgency
+from billing_core.types import PipelineStage
 from tests.stripe_sync.push_world import at, use
 
 ADMIN = Principal("ada", Role.ADMIN)

@@ -10,8 +10,9 @@ from billing_core.reconcile.report import Cause
 from billing_core.stripe.invoice_items import InvoiceItems
 from billing_core.stripe.model import Customer
 from billing_core.stripe.provider import StripeProvider
-from billing_core.stripe_sync.pipeline import Action, PipelineStage
+from billing_core.stripe_sync.pipeline import Action
 from billing_core.stripe_sync.settlement_rules import SettlementKind
+from billing_core.types import PipelineStage
 from tests.factories import EVERYONE
 from tests.stripe_sync.push_world import World, at, use
 

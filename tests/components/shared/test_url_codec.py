@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.types import CreditType
+from billing_core.types import CreditType, PipelineStage
 from components.audit import panel as audit
 from components.exports import query as exports
 from components.organizations import anomalies, limit_table
@@ -39,7 +39,7 @@ views = st.builds(
     without=several,
     cause=several,
     held=st.none() | st.booleans(),
-    billed_before=st.none() | st.booleans(),
+    stage=st.lists(st.sampled_from(PipelineStage), unique=True).map(tuple),
     credit_type=st.lists(st.sampled_from(CreditType), unique=True).map(tuple),
     amount_min=st.just("") | words,
     amount_max=st.just("") | words,

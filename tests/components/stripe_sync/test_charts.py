@@ -8,10 +8,12 @@ from decimal import Decimal
 import pytest
 
 from billing_core.reconcile.report import Cause, ComparisonStep, CustomerDay, DifferencePart, Reconciliation, waterfall
-from billing_core.stripe_sync.pipeline import Amounts, Pipeline, PipelineStage
+from billing_core.stripe_sync.pipeline import Amounts, Pipeline
+from billing_core.types import PipelineStage
 from billing_core.values.usage_frame import Window
+from components.shared.colours import STAGE_MARKS
 from components.stripe_sync.charts import heat_map, stage_bar, used_bar, waterfall_figure
-from components.stripe_sync.marks import CAUSE_WORDS, STAGE_MARKS, STAGE_SHADES, cause_words
+from components.stripe_sync.marks import CAUSE_WORDS, STAGE_SHADES, cause_words
 from components.stripe_sync.rows import Measure, heat_grid
 
 MONDAY = date(2026, 11, 16)
