@@ -10,7 +10,7 @@ from streamlit.navigation.page import Page
 from billing_core.access import Principal
 from billing_core.settings import Mode
 from billing_core.web import wiring
-from components.shared import sign_in
+from components.shared import keys, sign_in
 from components.shared.navigation import Destination, Section, offered_to
 from components.shared.notice import plain
 
@@ -83,14 +83,15 @@ def _user_menu(principal: Principal) -> None:
         asks_for_help = _item("Help", "help", "user-menu-help", _chosen(OPEN.drop))
         _item("Sign out", "logout", "sign-out", sign_in.sign_out)
         st.caption(THEME)
+    asks_for_keys = keys.asks_for_keys()
     if OPEN.get():
         from components.exports.panel import export_dialog  # it brings the engine
 
         export_dialog()
-    elif asks_for_help:
-        from components.help.dialog import help_dialog
+    elif asks_for_help or asks_for_keys:
+        from components.help.dialog import KEYBOARD, PAGES, help_dialog
 
-        help_dialog(principal)
+        help_dialog(principal, KEYBOARD if asks_for_keys else PAGES)
 
 
 def _item(label: str, icon: str, key: str, act: Callable[[], None]) -> bool:

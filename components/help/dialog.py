@@ -10,14 +10,17 @@ from billing_core.access import Principal
 from components.help import texts
 from components.shared.navigation import offered_to
 
-
-def help_dialog(principal: Principal) -> None:
-    """Draw the help dialog; its pages are those that the reader's role is offered."""
-    st.dialog("Help", width="medium", icon=":material/help:")(_help)(principal)
+PAGES, KEYBOARD = "Pages", "Keyboard"
+"""Tabs that the dialog may open with."""
 
 
-def _help(principal: Principal) -> None:
-    pages, keys, terms, documents = st.tabs(["Pages", "Keyboard", "Terms", "Documentation"])
+def help_dialog(principal: Principal, first: str = PAGES) -> None:
+    """Draw the help dialog with the tab `first` open; its pages are those that the reader's role is offered."""
+    st.dialog("Help", width="medium", icon=":material/help:")(_help)(principal, first)
+
+
+def _help(principal: Principal, first: str) -> None:
+    pages, keys, terms, documents = st.tabs([PAGES, KEYBOARD, "Terms", "Documentation"], default=first)
     with pages:
         _definitions((f"{page.icon} {page.title}", page.purpose) for page in offered_to(principal.role))
         st.caption(f"{texts.ROLES[principal.role]} {texts.LINKS}")

@@ -20,6 +20,8 @@ LINKS = (
 )
 
 KEYS: Mapping[str, str] = {
+    "/": "Go to the page's search box",
+    "?": "Show these keys",
     "Tab, Shift + Tab": "Next or previous control",
     "Enter, Space": "Press a button, follow a link, open a list",
     "Arrow keys": "Move in a table, a list, or a row of tabs",
