@@ -39,9 +39,8 @@ from billing_core.organizations.figures import OrganizationFigures
 from billing_core.organizations.service import OrganizationService
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings, page_link
-from billing_core.stripe_sync.pipeline import PipelineStage
 from billing_core.stripe_sync.service import StripeSyncService
-from billing_core.types import GetUsageEventsParams, plain_decimal, utc_text
+from billing_core.types import GetUsageEventsParams, PipelineStage, plain_decimal, utc_text
 from billing_core.usage_events.explore_model import Dimension, ExploreQuestion, Metric, PeriodLength
 from billing_core.usage_events.service import UsageEventsService
 
