@@ -33,6 +33,7 @@ class Format(StrEnum):
     """A file format of exports. From `focus` on they are made of usage events only; a bundle is always a zip."""
 
     CSV = "csv"
+    CSV_EUROPE = "csv-europe"
     XLSX = "xlsx"
     PARQUET = "parquet"
     JSON = "json"
@@ -57,11 +58,12 @@ class Grain(StrEnum):
     DAY = "day"
 
 
-_TABLES = (Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON)
+TABLES = (Format.CSV, Format.CSV_EUROPE, Format.XLSX, Format.PARQUET, Format.JSON)
+"""Forms that hold the rows of a data set as they are."""
 
 FORMATS: Mapping[Dataset, tuple[Format, ...]] = {
     Dataset.USAGE_EVENTS: tuple(Format),
-    **dict.fromkeys((Dataset.ORGANIZATIONS, Dataset.RECONCILIATION, Dataset.RATE_CARD, Dataset.CUSTOMERS), _TABLES),
+    **dict.fromkeys((Dataset.ORGANIZATIONS, Dataset.RECONCILIATION, Dataset.RATE_CARD, Dataset.CUSTOMERS), TABLES),
     Dataset.BUNDLE: (),
 }
 """The forms each data set has."""
@@ -91,6 +93,7 @@ def may_export(principal: Principal) -> tuple[Dataset, ...]:
 
 SUFFIXES: Mapping[Format, str] = {
     Format.CSV: ".csv",
+    Format.CSV_EUROPE: ".csv",
     Format.XLSX: ".xlsx",
     Format.PARQUET: ".parquet",
     Format.JSON: ".json",

@@ -27,6 +27,7 @@ from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings
 from billing_core.exports.bundle import Member, write_bundle
 from billing_core.exports.csv_file import csv_header, csv_pieces, write_csv
 from billing_core.exports.day_grain import DAY_SCHEMA
+from billing_core.exports.excel_csv import SEPARATOR, for_excel
 from billing_core.exports.flat_schema import FLAT_SCHEMA
 from billing_core.exports.focus_schema import FocusProfile, focus_metadata, focus_schema
 from billing_core.exports.hashing_file import HashingSink
@@ -121,7 +122,7 @@ class ExportService:
         return chain((csv_header(source.names),), csv_pieces(source.tables()))
 
     def columns(self, request: ExportRequest) -> tuple[str, ...]:
-        """The columns that the file of a request has, in order.
+        """The columns that may be chosen for a request, in order; local times of `csv-europe` come with theirs.
 
         Raises BadParameter: if there is no such file or column.
         """
@@ -269,7 +270,8 @@ class ExportService:
                 source = datasets.rate_cards(self._cards(), self._ledger, self._meta(request, None))
             case other:
                 raise ValueError(f"{other} has no rows of its own")
-        return keeping(source, request.columns)
+        source = keeping(source, request.columns)
+        return for_excel(source, self._zone(request)) if request.format is Format.CSV_EUROPE else source
 
     def _usage(self, request: ExportRequest, principal: Principal) -> RowSource:
         selection = self._selection(request, principal)
@@ -470,6 +472,8 @@ def _write(request: ExportRequest, source: RowSource, sink: HashingSink, watch: 
             write_parquet(sink, source, tables, document)
         case Format.JSON:
             write_json(sink, source, tables, document)
+        case Format.CSV_EUROPE:
+            write_csv(sink, source, tables, SEPARATOR, bom=True)
         case Format.JOURNAL | Format.FOCUS | Format.CSV:
             write_csv(sink, source, tables, request.separator, bom=request.bom)
     if written[0] != source.rows:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from billing_core.errors import RateCardError
 from billing_core.imports.bounds import Unusable, shown
-from billing_core.imports.detection import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, without_exact
+from billing_core.imports.detection import CARD_COLUMNS, LARGEST_DOCUMENT, File, Form, without_helpers
 from billing_core.imports.model import ImportOutcome, RejectedLine
 from billing_core.imports.readers import batches, json_header, json_meta, texts
 from billing_core.imports.times import has_offset
@@ -114,7 +114,7 @@ def _no_aliases(text: str) -> None:
 
 def _table(file: File) -> ReadCards:
     header = json_header(file) if file.form is Form.JSON else file.header
-    columns = without_exact(header)
+    columns = without_helpers(header)
     if faults := tuple(_header_faults(columns)):
         return ReadCards(ImportedCards(()), 0, faults, header)
     cards: list[RateCard] = []

@@ -303,9 +303,24 @@ def _lines(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()[:1000]]
 
 
-def without_exact(names: Sequence[str]) -> tuple[str, ...]:
-    """Column names without the helper columns that only hold digits which a number column has no room for."""
-    return tuple(name for name in names if not (name.endswith(EXACT) and name.removesuffix(EXACT) in NUMBERS))
+def without_helpers(names: Sequence[str]) -> tuple[str, ...]:
+    """Column names without those that say again what another column says: digits which a number column has no room for,
+    and the local time of a time in UTC.
+    """
+    return tuple(
+        name
+        for name in names
+        if not (name.endswith(EXACT) and name.removesuffix(EXACT) in NUMBERS) and not is_local_time(name, names)
+    )
+
+
+_LOCAL_TIME = re.compile(rf"({'|'.join(TIMES)})\s*\([A-Za-z0-9_+/-]+\)")
+
+
+def is_local_time(name: str, names: Sequence[str]) -> bool:
+    """Whether a column has local times, as its heading says, of another column's times."""
+    found = _LOCAL_TIME.fullmatch(name)
+    return found is not None and found[1] in names
 
 
 _OF_UTC = re.compile(rf"({'|'.join(TIMES)})\s*(?i:{re.escape(IN_UTC.strip())})")
@@ -314,7 +329,7 @@ _OF_UTC = re.compile(rf"({'|'.join(TIMES)})\s*(?i:{re.escape(IN_UTC.strip())})")
 
 def plain_header(names: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Column names without their timezone suffix, and which of them said that they are UTC."""
-    found = [_OF_UTC.fullmatch(name) for name in names]
+    found = [None if is_local_time(name, names) else _OF_UTC.fullmatch(name) for name in names]
     plain = tuple(name if of_utc is None else of_utc[1] for name, of_utc in zip(names, found, strict=True))
     return plain, frozenset(of_utc[1] for of_utc in found if of_utc is not None)
 

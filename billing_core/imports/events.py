@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.bounds import Unusable
-from billing_core.imports.detection import EXTRA_FIELDS, File, Form, without_exact
+from billing_core.imports.detection import EXTRA_FIELDS, File, Form, without_helpers
 from billing_core.imports.diff import BILLED, UNSENT, KnownEvents, MergedEvents, beside, merge, unknown_elsewhere
 from billing_core.imports.model import MOST_LISTED, ImportOutcome, ImportProgress, OrganizationEffect, RejectedLine
 from billing_core.imports.readers import batches, json_header
@@ -119,7 +119,7 @@ def stage(
     rules = ValidationRules(zone, now, {card_id: card.credit_price_usd for card_id, card in cards.items()}, not_billed)
     try:
         found.header = json_header(file) if file.form is Form.JSON else file.header
-        columns = without_exact(found.header)
+        columns = without_helpers(found.header)
         found.given = frozenset(columns) & {*FLAT_FIELDS, *EXTRA_FIELDS}
         if file.form is Form.JSON and not found.header:
             return _finished(found)

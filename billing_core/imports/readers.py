@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.imports.bounds import LARGEST_CELL, LARGEST_PIECE, MOST_COLUMNS, Unusable, shown
-from billing_core.imports.detection import NUMBERS, TIMES, File, Form, without_exact
+from billing_core.imports.detection import NUMBERS, TIMES, File, Form, is_local_time, without_helpers
 from billing_core.imports.model import RejectedLine
 from billing_core.imports.parquet_file import pieces
 from billing_core.imports.times import as_utc
@@ -64,7 +64,7 @@ def batches(file: File, header: Sequence[str], *, rows: int = ROWS_AT_ONCE) -> I
             found = _gathered(_sheet_rows(file, header), rows, _text_batches(file, header))
         case _:
             found = _gathered(_records(file, header), rows, _text_batches(file, header))
-    return found if without_exact(header) == tuple(header) else map(_with_every_digit, found)
+    return found if without_helpers(header) == tuple(header) else map(_without_helpers, found)
 
 
 # ── delimited text ───────────────────────────────────────────────────────────────────────────────
@@ -221,13 +221,16 @@ ALIKE = 1e-14
 """How far fifteen digits may be from all of them."""
 
 
-def _with_every_digit(batch: RowBatch) -> RowBatch:
-    """Numbers with all their digits, where a column `…_exact` beside them has those that they lack.
+def _without_helpers(batch: RowBatch) -> RowBatch:
+    """Rows without what columns say again: local times are dropped, and numbers get all their digits where a column
+    `…_exact` beside them has those that they lack.
 
     A row whose two columns say different numbers is rejected: one of them was changed.
     """
     bad: dict[int, RejectedLine] = {}
-    for name in [name for name in batch.columns if name not in without_exact(list(batch.columns))]:
+    for name in [name for name in batch.columns if is_local_time(name, list(batch.columns))]:
+        del batch.columns[name]
+    for name in [name for name in batch.columns if name not in without_helpers(list(batch.columns))]:
         exact, plain = batch.columns.pop(name), name.removesuffix(EXACT)
         if plain not in batch.columns:
             raise Unusable(f"is there without {plain}, whose digits it holds", field=name)

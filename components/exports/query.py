@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
-from billing_core.exports.model import FORMATS, Dataset, ExportRequest, Format, Grain
+from billing_core.exports.model import FORMATS, TABLES, Dataset, ExportRequest, Format, Grain
 from components.shared.periods import Days, Period
 from components.shared.url_codec import SPAN_NAMES, Codec, flag, one_of, several
 from components.usage_events.query import FACETS, FILTER_VALUES, Facet, Filters, question
@@ -31,8 +31,6 @@ class Separator(StrEnum):
 
 
 FOCUS_VERSIONS = ("1.2", "1.4")
-
-_TABLES = frozenset({Format.CSV, Format.XLSX, Format.PARQUET, Format.JSON})
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,8 @@ _APPLIES: Mapping[str, Callable[[Choice], bool]] = {
     "filters": lambda c: c.dataset in _OF_EVENTS or c.dataset in _CHOSEN_BY,
     "event filters": lambda c: c.dataset in _OF_EVENTS,
     "timezone": lambda c: c.dataset not in {Dataset.CUSTOMERS, Dataset.RATE_CARD},
-    "grain": lambda c: c.dataset is Dataset.USAGE_EVENTS and c.form in _TABLES,
-    "columns": lambda c: c.form in _TABLES,
+    "grain": lambda c: c.dataset is Dataset.USAGE_EVENTS and c.form in TABLES,
+    "columns": lambda c: c.form in TABLES,
     "separator": lambda c: c.form is Format.CSV,
     "focus": lambda c: c.form is Format.FOCUS,
 }

@@ -48,6 +48,7 @@ BY_DAY = "One row per day and organization, customer, chatflow, environment, mod
 
 FORMAT_WORDS: Mapping[Format, str] = {
     Format.CSV: "CSV",
+    Format.CSV_EUROPE: "CSV for Excel (Europe)",
     Format.XLSX: "Excel (XLSX)",
     Format.PARQUET: "Parquet",
     Format.JSON: "JSON",
@@ -62,6 +63,7 @@ _BOOKINGS = "Bookings in cents: per month what each customer owes, what earned i
 
 FORMAT_NOTES: Mapping[Format, str] = {
     Format.CSV: "UTF-8 text. Cells that a spreadsheet would run as a formula start with an apostrophe.",
+    Format.CSV_EUROPE: "Semicolons, decimal commas, and a local time beside each UTC time. Can be imported again.",
     Format.XLSX: "Sheets with the rows, the totals and details of the export; times in UTC; up to 1,048,575 rows.",
     Format.PARQUET: "Typed columns: exact decimals, times in UTC.",
     Format.JSON: "Rows as the command line and the HTTP API return them, with details of the export.",
