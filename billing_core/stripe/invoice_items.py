@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -44,6 +44,7 @@ class InvoiceItem:
     currency: str
     invoice_id: str | None
     metadata: Mapping[str, str]
+    created: datetime | None = None
 
     @property
     def settlement(self) -> str | None:
@@ -224,4 +225,6 @@ def _item(raw: Mapping[str, Any]) -> InvoiceItem | None:
     if not isinstance(amount, int) or isinstance(amount, bool):
         return None
     named = {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
-    return InvoiceItem(id_, customer, amount, currency, invoice if isinstance(invoice, str) else None, named)
+    date = raw.get("date")
+    created = datetime.fromtimestamp(date, UTC) if isinstance(date, int) else None
+    return InvoiceItem(id_, customer, amount, currency, invoice if isinstance(invoice, str) else None, named, created)

@@ -119,7 +119,7 @@ class AccountCache:
         Raises SettingsError, UpstreamError: as `StripeProvider.preflight` does.
         """
         kept = self._snapshots.read("meter")
-        if kept and self._is_spared(kept[0].read_at):
+        if kept and self.is_spared(kept[0].read_at):
             found = msgspec.json.decode(kept[0].content, type=KeptMeter)
             if found.account is not None and found.account == self._provider.account:
                 return kept[0].id, found.livemode
@@ -128,7 +128,8 @@ class AccountCache:
             self.keep_meter(meter.id, meter.livemode)
         return meter.id, meter.livemode
 
-    def _is_spared(self, read_at: datetime) -> bool:
+    def is_spared(self, read_at: datetime) -> bool:
+        """Whether what was read at a time need not be read anew: reads are rationed, and it was within the hour."""
         return self._clock() - read_at < BETWEEN_READS and self.ration.is_tight()
 
     def snapshot(
@@ -146,7 +147,7 @@ class AccountCache:
         """
         kept = stored_snapshot(self._snapshots)
         now = self._clock()
-        is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self._is_spared(kept.read_at))
+        is_recent = kept.read_at is not None and (now - kept.read_at < fresh or self.is_spared(kept.read_at))
         if is_recent and not period_ended(kept, now) and not self._unlisted(kept, of):
             return kept, ()
         problems: list[str] = []
@@ -203,7 +204,7 @@ class AccountCache:
     def may_read_reports(self) -> bool:
         """Whether Stripe's error reports may be read now: once an hour while reads are rationed."""
         last = self._snapshots.read("reports_read")
-        return not last or not self._is_spared(last[0].read_at)
+        return not last or not self.is_spared(last[0].read_at)
 
     def error_reports(self, now: datetime) -> tuple[list[IntentUpdate], tuple[str, ...]]:
         """Updates for intents that Stripe rejected after accepting them, from its error reports; every report is

@@ -30,7 +30,7 @@ from billing_core.ledger.holds import retry_events
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.push_log import PushLog
 from billing_core.ledger.schema import DUPLICATE
-from billing_core.ledger.sent_elsewhere import Difference, KeepBack
+from billing_core.ledger.sent_elsewhere import Difference, KeepBack, decided_events
 from billing_core.ledger.stripe_snapshots import StripeSnapshots
 from billing_core.ledger.sync import Candidates, IntentUpdate, PlannedPush, SyncStore
 from billing_core.rating.events import Policy
@@ -218,7 +218,7 @@ class _Push:
         meter_id, livemode = self._reads.meter(keep=False)
         self._log.bind(meter_id, livemode, keep=False)
         snapshot, problems = self._snapshot(FRESH, keep=False)
-        return _Preparation(meter_id, livemode, snapshot, problems, self._clear(meter_id))
+        return _Preparation(meter_id, livemode, snapshot, problems, self._clear(meter_id, keep=False))
 
     def run(self) -> PushResult:
         """See `push`."""
@@ -235,7 +235,7 @@ class _Push:
             if self._books.anything_to_send(self._settled_before()):
                 snapshot, problems = self._snapshot(READ_AGAIN)
                 self._note(problems=problems)
-                cleared = self._clear(meter_id)
+                cleared = self._clear(meter_id, keep=True)
                 self._withdraw(snapshot, meter_id)
                 found = _Preparation(meter_id, livemode, snapshot, problems, cleared)
                 frozen, _, held = self._freeze(found, keep=True)
@@ -265,17 +265,21 @@ class _Push:
     def _settled_before(self) -> datetime:
         return self._clock() - timedelta(minutes=self._settings.settle_minutes)
 
-    def _clear(self, meter_id: str) -> ClearedToSend:
+    def _clear(self, meter_id: str, *, keep: bool) -> ClearedToSend:
         """Where usage may be sent to, as far as Stripe's sums and this ledger's memory tell."""
         settled = self._settled_before()
         given = self._books.candidates(settled, prepare=self._prepare)
-        return sent_elsewhere.clear_to_send(
-            self._ledger.engine,
+        engine = self._ledger.engine
+        found = sent_elsewhere.clear_to_send(
+            engine,
             given,
             partial(self._reads.sums, meter_id),
             now=self._clock(),
             may_ask=self._reads.may_check_before_sending,
         )
+        invoiced = self._settling.invoiced_elsewhere(given.events, decided_events(engine), keep=keep)
+        kept = replace(found.keep_back, reasons={**invoiced, **found.keep_back.reasons})
+        return replace(found, keep_back=kept)
 
     def _cleared(self, ready: pa.Table, cleared: ClearedToSend) -> pa.Table:
         """Without intents of an earlier push that carry usage into hours whose sums could not be read."""

@@ -350,3 +350,31 @@ def test_reconciliation_names_both(stuck):
     assert causes[Cause.WRITTEN_OFF] == Decimal(1_000_000)
     assert causes[Cause.INVOICED_SEPARATELY] == Decimal(500_000)
     assert found.unexplained_credits in {None, Decimal(0)}
+
+
+def test_a_ledger_that_lost_a_settlement_does_not_meter_what_was_invoiced_until_somebody_says_so(
+    world, stripe, tmp_path
+):
+    world.book(use("held", at(-1), "1000000"))
+    world.desk.decide_about(EVERYONE, Action.HOLD, ["held"], reason="dispute")
+    settle(world, "held", kind=ITEM)
+    world.wait(hours=5)
+    (tmp_path / "copy").mkdir()
+    copy = World(tmp_path / "copy", stripe)
+    copy.book(use("held", at(-1), "1000000"), use("later", at(9), "150"))
+    preview = copy.push(dry_run=True)
+    assert copy.push().newly_held == preview.newly_held == 1
+    event = copy.events()["held"]
+    assert "Stripe has the invoice item ii_test_000001 over 40.00 USD" in event.sync_error
+    assert "sent_elsewhere" in event.flags
+    assert stripe.sums() == {"cus_a": 150}
+    copy.desk.decide_about(EVERYONE, Action.RELEASE, ["held"])
+    copy.push()
+    assert stripe.sums() == {"cus_a": 1_000_150}
+    copy.close()
+
+
+def test_a_key_that_may_not_read_invoice_items_still_pushes(world, stripe):
+    world.book(use("1", at(-1), "150"))
+    stripe.fault("403", ITEMS, times=None)
+    assert world.push().sent == 1

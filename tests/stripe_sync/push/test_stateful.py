@@ -221,6 +221,12 @@ class Forgetting(Machine):
     def retry(self):
         self.world.decide(Action.RETRY)
 
+    @rule(customer=PAYING, tokens=MUCH)
+    def hold_much_and_invoice_it(self, customer, tokens):
+        self.book_new(customer, timedelta(hours=1), tokens)
+        self.world.decide(Action.HOLD, customer)
+        self.world.settle(SettlementKind.INVOICE_ITEM, customer)
+
     # ── a ledger that forgets ────────────────────────────────────────────────────────────────────
 
     @rule()
@@ -263,9 +269,14 @@ class Forgetting(Machine):
         for name, usage in self.world.usage.items():
             most = self.most[usage.customer]
             most[name] = max(most.get(name, 0), usage.tokens)
-        for customer, counted in self.stripe.sums.items():
-            used = sum(self.most[customer].values())
-            assert counted <= Decimal(used) / 10, f"{customer} used {used / 10} at most, billed {counted}"
+        invoiced = defaultdict(Decimal)
+        for item in self.stripe.account.book.items.values():
+            if not item.is_deleted:
+                invoiced[item.customer] += Decimal(item.metadata["billing_credits"])
+        for customer in {*self.stripe.sums, *invoiced}:
+            counted, used = self.stripe.sums.get(customer, 0), sum(self.most[customer].values())
+            told = f"{customer} used {used / 10} at most, billed {counted}, invoiced {invoiced[customer]}"
+            assert counted + invoiced[customer] <= Decimal(used) / 10, told
 
     def teardown(self):
         try:
@@ -287,7 +298,9 @@ class Forgetting(Machine):
             if name in held or event["sync_status"] == "error":
                 told |= {usage.customer, *(customer for customer, _ in self.sent_as[name])}
         for customer in {*used, *self.stripe.sums} - told:
+            items = [i for i in self.stripe.account.book.items.values() if i.customer == customer and not i.is_deleted]
             counted, owed = self.stripe.sums.get(customer, 0), Decimal(used[customer]) / 10
+            owed -= sum((Decimal(item.metadata["billing_credits"]) for item in items), Decimal(0))
             assert -1 < counted - owed <= 0, f"{customer} used {owed}, billed {counted}"
 
 
