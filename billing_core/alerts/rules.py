@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from zoneinfo import ZoneInfo
 
 from billing_core.alerts.model import Found, Kind, Measure, Process, Terms
@@ -92,24 +92,30 @@ def measured(value: Decimal, measure: Measure) -> str:
     return f"${text}" if measure is Measure.AMOUNT_USD else f"{text} credits"
 
 
+def shown(value: Decimal, measure: Measure, *, above: Decimal = Decimal(0)) -> str:
+    """An amount or number of credits for a title, to two decimals; exact where that would hide that it is `above`."""
+    rounded = value.quantize(Decimal("0.01"), ROUND_HALF_EVEN)
+    return measured(rounded if rounded > above else value, measure)
+
+
 def in_words(terms: Terms) -> str:
-    """What a rule watches, as a sentence without its end."""
-    who = f"each {terms.by}" if terms.subject is None else f"{terms.by} {terms.subject}"
+    """When a rule alerts, as a sentence without its end."""
+    who = f"any {terms.by}" if terms.subject is None else f"{terms.by} {terms.subject}"
     match terms.kind:
         case Kind.THRESHOLD:
             above = measured(terms.above or Decimal(0), terms.measure)
             within = "in one day" if terms.days == 1 else f"in {terms.days} days"
-            return f"{_first_up(who)} using more than {above} {within}"
+            return f"{_first_up(who)} uses more than {above} {within}"
         case Kind.UNUSUAL:
-            return f"{_first_up(who)} using more or less in a day than usual"
+            return f"{_first_up(who)} uses more or less in a day than usual"
         case Kind.FAILURE:
-            return f"A failed {or_list([PROCESS_WORDS[one] for one in terms.processes])}"
+            return f"A {or_list([PROCESS_WORDS[one] for one in terms.processes])} fails"
         case Kind.UNSENT:
-            return f"Credits unsent for more than {count_of(terms.hours, 'hour')}"
+            return f"Credits stay unsent for more than {count_of(terms.hours, 'hour')}"
         case Kind.DEADLINE:
-            return f"Usage that can be sent to Stripe for {count_of(terms.hours, 'more hour')} at most"
+            return f"Usage must reach Stripe within {count_of(terms.hours, 'hour')}"
         case Kind.SUMMARY:
-            return f"Weekly summary of {who}"
+            return f"Every week: figures of {who.replace('any ', 'each ')}"
 
 
 def _first_up(text: str) -> str:

@@ -29,7 +29,6 @@ from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import text_for_page
 from billing_core.settings import Settings, page_link
 from billing_core.types import utc_text
-from billing_core.values.counts import count_of
 
 _log = logging.getLogger(__name__)
 
@@ -254,7 +253,7 @@ class AlertService:
             raise BadParameter(
                 "rule",
                 in_words(terms),
-                f"one that tells less at once: it would tell {preview.now:,} alerts about {preview.subjects:,} "
+                f"one that sends less at once: it would send {preview.now:,} alerts about {preview.subjects:,} "
                 f"{terms.by}s now; raise its limit, or save it anyway",
             )
 
@@ -445,14 +444,14 @@ def _summed_up(rule: Rule, rest: Iterable[Found], now: datetime) -> Found:
     """One message for what is too much to tell one by one."""
     found = list(rest)
     listed = "\n".join(f"- {one.title}" for one in found[:LISTED])
-    more = f"\nand {count_of(len(found) - LISTED, 'more')}" if len(found) > LISTED else ""
+    more = f"\nand {len(found) - LISTED:,} more" if len(found) > LISTED else ""
     moment = now.astimezone(UTC)
     return Found(
         None,
         moment,
         moment + timedelta(microseconds=1),
         f"{len(found):,} more of {rule.name}",
-        f"The first {MOST_AT_ONCE} were told one by one; these were found at the same time:\n{listed}{more}",
+        f"The first {MOST_AT_ONCE} were sent one by one; these were found at the same time:\n{listed}{more}",
         "alerts",
         {"rule": rule.id},
         Decimal(len(found)),

@@ -22,6 +22,7 @@ from billing_core.alerts.rules import (
     largest_first,
     measured,
     passing,
+    shown,
     week_name,
 )
 from billing_core.errors import NotFound
@@ -174,7 +175,7 @@ class Watcher:
             subject,
             start,
             end,
-            f"{who} used {what} {span}, more than {measured(limit, terms.measure)}",
+            f"{who} used {shown(total, terms.measure, above=limit)} {span}, more than {measured(limit, terms.measure)}",
             text,
             USAGE_PAGE,
             self._view(terms, subject, first, last),
@@ -218,6 +219,7 @@ class Watcher:
         credits_, low, high = (measured(one, Measure.CREDITS) for one in (row.credits, usual.low, usual.high))
         whose = f"of the same weekday in {len(usual.sample)} weeks" if usual.is_weekday else "of the days before"
         who, day = self._named(terms, subject), day_name(row.day)
+        how_many = "many" if row.credits > usual.high else "few"
         text = (
             f"{SUBJECT_WORDS[terms.by]} {who} used {credits_} on {day} ({self._zone.key}). The usual range {whose} is "
             f"{low} to {high}. {USUAL}"
@@ -226,7 +228,7 @@ class Watcher:
             subject,
             start,
             end,
-            f"{who} used {credits_} on {day}, unusually {'many' if row.credits > usual.high else 'few'}",
+            f"{who} used {shown(row.credits, Measure.CREDITS)} on {day}, unusually {how_many}",
             text,
             USAGE_PAGE,
             self._view(replace(terms, measure=Measure.CREDITS), subject, row.day, row.day),

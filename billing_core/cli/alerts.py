@@ -33,7 +33,7 @@ KINDS = "threshold, unusual, failure, unsent, deadline, summary"
 
 def add_alerts_command(command: Command) -> None:
     """Add the command `alerts` with its actions to the parser."""
-    alerts = command("alerts", _alerts, "rules that tell people: list, check (for cron), add, edit, mute, history …")
+    alerts = command("alerts", _alerts, "rules that alert people: list, check (for cron), add, edit, mute, history …")
     actions = alerts.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(alerts))
 
     def action(name: str, run: Callable[[argparse.Namespace, Settings], int], says: str) -> argparse.ArgumentParser:
@@ -43,24 +43,24 @@ def add_alerts_command(command: Command) -> None:
         return added
 
     action("list", _list, "list the rules")
-    action("check", _check, "look at every rule, write down what is to be told, and tell it once")
-    add = action("add", _add, "add a rule; prints what it would tell now")
+    action("check", _check, "look at every rule and send what is new, once")
+    add = action("add", _add, "add a rule; prints what it would send now")
     _add_terms(add)
     add.add_argument("--name", required=True, metavar="NAME")
-    add.add_argument("--dry-run", action="store_true", help="only print what the rule would tell now")
+    add.add_argument("--dry-run", action="store_true", help="only print what the rule would send now")
     edit = action("edit", _edit, "change a rule; what is not given stays")
     edit.add_argument("rule", metavar="RULE_ID")
     _add_terms(edit)
     edit.add_argument("--name", metavar="NAME")
     remove = action("remove", _remove, "remove a rule; its history stays")
     remove.add_argument("rule", metavar="RULE_ID")
-    mute = action("mute", _mute, "let a rule tell nobody anything until a time")
+    mute = action("mute", _mute, "send no alerts of a rule until a time")
     mute.add_argument("rule", metavar="RULE_ID")
     mute.add_argument("--until", required=True, metavar="T", help="ISO 8601; without an offset in BILLING_TIMEZONE")
     mute.add_argument("--reason", required=True, metavar="WHY")
-    unmute = action("unmute", _unmute, "let a muted rule tell again")
+    unmute = action("unmute", _unmute, "end a mute")
     unmute.add_argument("rule", metavar="RULE_ID")
-    history = action("history", _history, "list what rules told, newest first, and how far it got")
+    history = action("history", _history, "list alerts, newest first, and how far they got")
     history.add_argument("--rule", metavar="RULE_ID")
     history.add_argument("--limit", metavar="N", default="100")
     action("test", _test, "send a test message to every address")
@@ -79,7 +79,7 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", metavar="N", help="within so many days of BILLING_TIMEZONE; default 1")
     parser.add_argument("--hours", metavar="N", help="of unsent and deadline; default 24")
     parser.add_argument("--process", action="append", metavar="P", help="of failure: pull, push, reconcile, close")
-    parser.add_argument("--anyway", action="store_true", help="save a rule that tells more than 20 alerts at once")
+    parser.add_argument("--anyway", action="store_true", help="save a rule that sends more than 20 alerts at once")
 
 
 TERMS = ("kind", "by", "subject", "measure", "above", "days", "hours", "process")
@@ -105,7 +105,7 @@ def _list(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json({"alerts": found, "addresses": list(receivers)})
         return 0
-    head = ("rule", "name", "watches", "alerts", "last (UTC)", "muted until (UTC)")
+    head = ("rule", "name", "alerts when", "so far", "last (UTC)", "muted until (UTC)")
     rows = [
         (
             one["id"],
@@ -164,10 +164,12 @@ def _add(options: argparse.Namespace, settings: Settings) -> int:
         if not options.dry_run:
             rule = service.alerts.add(os_principal(), options.name, terms, anyway=options.anyway)
         now = service.now()
-    says = f"tells {count_of(preview.now, 'alert')} about {count_of(preview.subjects, 'subject')} now"
+    says = f"would send {count_of(preview.now, 'alert')} now and watches {count_of(preview.subjects, 'subject')}"
     if options.json:
         document = {} if rule is None else rule.to_json(now)
-        print_json({**document, "tells_now": preview.now, "subjects": preview.subjects, "titles": list(preview.titles)})
+        print_json(
+            {**document, "alerts_now": preview.now, "subjects": preview.subjects, "titles": list(preview.titles)}
+        )
         return 0
     for title in preview.titles:
         print(title)
@@ -204,7 +206,7 @@ def _unmute(options: argparse.Namespace, settings: Settings) -> int:
     with open_service(settings) as service:
         rule = service.alerts.mute(os_principal(), options.rule, None)
         document = rule.to_json(service.now())
-    return _done(options, document, f"rule {rule.id} tells again")
+    return _done(options, document, f"rule {rule.id} is no longer muted")
 
 
 def _done(options: argparse.Namespace, document: dict[str, Any], says: str) -> int:

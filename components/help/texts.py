@@ -53,6 +53,7 @@ DOCUMENTS: Mapping[str, str] = {
     "docs/units.md": "what each figure means and its unit",
     "docs/organizations.md": "organization statistics, with limits, forecasts and anomalies",
     "docs/stripe.md": "what is sent to Stripe and when",
+    "docs/alerts.md": "alerts, and where they are sent",
     "docs/month-end.md": "closing a month",
     "docs/rate-cards.md": "rate cards and what-if",
     "docs/exports.md": "files you can download",

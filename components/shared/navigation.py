@@ -76,6 +76,14 @@ WHAT_IF = Destination(
     FINANCE,
     "What past usage would have cost under another rate card. Admins can apply the differences.",
 )
+ALERTS = Destination(
+    "alerts.py",
+    "Alerts",
+    ":material/notifications:",
+    Section.BILLING,
+    FINANCE,
+    "Rules that alert people by mail, chat or webhook when usage or money needs attention, and their history.",
+)
 EXPORT_IMPORT = Destination(
     "export_import.py",
     "Export and import",
@@ -93,7 +101,7 @@ AUDIT_LOG = Destination(
     "Who did what and when. Entries are chained, so a changed or missing one is found.",
 )
 
-DESTINATIONS = (USAGE_EVENTS, ORGANIZATION_STATS, STRIPE_SYNC, MONTH_CLOSE, WHAT_IF, EXPORT_IMPORT, AUDIT_LOG)
+DESTINATIONS = (USAGE_EVENTS, ORGANIZATION_STATS, STRIPE_SYNC, MONTH_CLOSE, WHAT_IF, ALERTS, EXPORT_IMPORT, AUDIT_LOG)
 """All pages, in the order of the sidebar; the first one is the start page."""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,10 @@ def test_who_hangs_or_is_not_there_costs_bounded_time(receiver, monkeypatch):
         free.bind(("127.0.0.1", 0))
         (address,) = addresses_in(f"json://127.0.0.1:{free.getsockname()[1]}/token")
     assert address.send("a", "b").error == "it could not be reached, or did not answer"
+
+
+def test_the_addresses_that_the_documentation_shows_are_understood():
+    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
+    shown = re.findall(r"`([a-z]+://[^`]*/?[^`]+)`", text.split("## Rules")[0].split("An address is a secret")[0])
+    assert len(shown) == 4
+    assert [one for one in shown if not addresses_in(one)[0].is_understood] == []

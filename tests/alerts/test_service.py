@@ -186,7 +186,7 @@ def test_of_a_rule_that_matches_everything_the_count_is_told_before_it_is_saved(
     terms = Terms.parse({"kind": "threshold", "measure": "credits", "above": 0})
     preview = world.alerts.preview(FINANCE, terms)
     assert (preview.now, preview.subjects, preview.is_too_much) == (30, 30, True)
-    with pytest.raises(BadParameter, match="it would tell 30 alerts about 30 organizations now"):
+    with pytest.raises(BadParameter, match="it would send 30 alerts about 30 organizations now"):
         world.alerts.add(FINANCE, "everything", terms)
     assert world.alerts.rules(FINANCE) == []
 

@@ -52,13 +52,13 @@ def run(world, run_command, monkeypatch):
 def test_rules_are_added_listed_changed_muted_and_removed(run):
     code, out, _ = run("add", "--name", "Big", "--kind", "threshold", "--above", "99.5", "--days", "7", "--json")
     added = json.loads(out)
-    assert (code, added["above"], added["days"], added["tells_now"], added["subjects"]) == (0, "99.5", 7, 0, 2)
+    assert (code, added["above"], added["days"], added["alerts_now"], added["subjects"]) == (0, "99.5", 7, 0, 2)
     assert run("edit", added["id"], "--above", "10", "--name", "Bigger")[0] == 0
     assert run("mute", added["id"], "--until", "2999-01-01", "--reason", "x")[0] == 2
     found = {one["name"]: one for one in json.loads(run("list", "--json")[1])["alerts"]}
     assert set(found) == {"the rule", "Bigger"}
     assert (found["Bigger"]["above"], found["Bigger"]["days"]) == ("10", 7)
-    assert found["Bigger"]["watches"] == "Each organization using more than $10.00 in 7 days"
+    assert found["Bigger"]["watches"] == "Any organization uses more than $10.00 in 7 days"
     assert run("remove", added["id"])[0] == 0
     assert "1 rule; alerts go to nobody: set BILLING_NOTIFY_URLS" in run("list")[1]
     code, _, err = run("remove", added["id"])
@@ -67,7 +67,7 @@ def test_rules_are_added_listed_changed_muted_and_removed(run):
 
 def test_a_dry_run_saves_nothing_and_says_what_the_rule_would_tell(run):
     code, out, err = run("add", "--name", "x", "--kind", "threshold", "--above", "0", "--dry-run")
-    assert (code, err) == (0, "nothing saved; the rule tells 2 alerts about 2 subjects now\n")
+    assert (code, err) == (0, "nothing saved; the rule would send 2 alerts now and watches 2 subjects\n")
     assert len(out.splitlines()) == 2
     assert len(json.loads(run("list", "--json")[1])["alerts"]) == 1
 

@@ -17,10 +17,10 @@ EVERYBODY_SEES = {"Usage": ["Usage Events"], "Data": ["Export and import"]}
 SHOWN = {
     "analyst": EVERYBODY_SEES,
     "analyst-acme": EVERYBODY_SEES,
-    "finance": {**EVERYBODY_SEES, "Billing": ["Stripe Sync", "Month close", "What-if"]},
+    "finance": {**EVERYBODY_SEES, "Billing": ["Stripe Sync", "Month close", "What-if", "Alerts"]},
     "admin": {
         "Usage": ["Usage Events", "Organization Stats"],
-        "Billing": ["Stripe Sync", "Month close", "What-if"],
+        "Billing": ["Stripe Sync", "Month close", "What-if", "Alerts"],
         "Data": ["Export and import"],
         "Admin": ["Audit log"],
     },
