@@ -15,6 +15,7 @@ from components.stripe_sync.log import push_log
 from components.stripe_sync.overview import overview
 from components.stripe_sync.push import push_panel
 from components.stripe_sync.reconcile import reconcile_panel
+from components.stripe_sync.settle import settlements_panel
 from components.stripe_sync.state import read_pipeline
 from components.usage_events.freshness import title_row
 
@@ -32,6 +33,8 @@ with quiet():
         hold_form(service, principal)
     with quiet():
         overview(service, principal, reading, now)
+    with quiet():
+        settlements_panel(service, principal)
     with quiet():
         reconcile_panel(service, principal, now)
     with quiet():

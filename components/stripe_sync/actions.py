@@ -23,6 +23,7 @@ from components.stripe_sync import texts
 from components.stripe_sync.decisions import SAID, PendingDecision, decision_dialog, open_decision
 from components.stripe_sync.marks import ACTION_WORDS
 from components.stripe_sync.push import ask_for_preview
+from components.stripe_sync.settle import settle_button, settle_dialog
 from components.stripe_sync.state import PipelineView
 from components.stripe_sync.texts import due_text
 
@@ -79,6 +80,7 @@ def actions_panel(service: BillingService, principal: Principal, view: PipelineV
         else:
             _push(service, principal, one, view, now)
     decision_dialog(service)
+    settle_dialog(service)
 
 
 def _head(service: BillingService, title: str, due: DueBy | None, now: datetime) -> None:
@@ -121,6 +123,7 @@ def _buttons(problem: Problem) -> None:
             on_click=open_decision,
             args=(PendingDecision(action, f"{words.verb}: {problem.title}", cause=problem.cause),),
         )
+    settle_button(problem.cause, problem.title)
     if problem.cause in MAPPED_HERE:
         customers_link(texts.NAME_CUSTOMERS)
 

@@ -150,7 +150,7 @@ def _narrowed(service: BillingService, principal: Principal, question: PendingDe
     with st.expander(f"Only some of these {count(whole.amounts.events)} events", icon=":material/checklist:"):
         if question.customer_id is None:
             typed = st.text_input(
-                "Only these customers", key="sync-only-customers", placeholder="Customer ids, separated by commas"
+                "Only these customers", key="sync-only-customers", placeholder=texts.CUSTOMERS_EXAMPLE
             )
             customers = [name for part in typed.split(",") if (name := part.strip())]
             if customers:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, DueBy, RetryOutlook, title_of
+from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.values.counts import count_of
-from components.shared.formats import ago, exact, moment, rounded, short_usd, usd
+from components.shared.formats import ago, exact, minor_units, moment, rounded, short_usd, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
     from billing_core.ledger.push_log import PushRun
+    from billing_core.ledger.settlements import Settlement
     from billing_core.reconcile.report import Reconciliation
     from billing_core.stripe_sync.customer_status import CustomerStatus
     from billing_core.stripe_sync.push import PushResult
     from billing_core.stripe_sync.service import Deadline
+    from billing_core.stripe_sync.settle import SettlementResult
     from billing_core.web.jobs import PushState, ReconcileState
 
 
@@ -258,6 +261,91 @@ def decision_button(action: Action, touched: Amounts, sent: Amounts | None = Non
     """
     amounts = touched if sent is None else sent
     return f"{ACTION_WORDS[action].verb} {count_of(touched.events, 'event')}: {_sum_text(amounts)}"
+
+
+# ── settlements ──────────────────────────────────────────────────────────────────────────────────
+
+SETTLEMENT_WORDS = {SettlementKind.WRITE_OFF: "Written off", SettlementKind.INVOICE_ITEM: "Invoice item"}
+SETTLEMENT_MEANINGS = {
+    SettlementKind.WRITE_OFF: "Nobody pays it. Nothing is sent to Stripe.",
+    SettlementKind.INVOICE_ITEM: "One item per customer and month on the customer's next invoice.",
+}
+CUSTOMERS_EXAMPLE = "Customer ids, separated by commas"
+SETTLEMENT_REASON_NEEDED = "A settlement needs a reason."
+CALCULATING_SETTLEMENT = "Calculating what this settles…"
+SETTLEMENTS_NOTE = "Usage that could not be metered, and what became of it."
+TAKE_BACK_NOTE = (
+    "Its events are stuck again, as they were. An invoice item can be taken back while it is pending or its invoice is "
+    "a draft."
+)
+
+_SETTLEMENT_STATES = {
+    "sending": "outcome not known",
+    "settled": "in force",
+    "confirmed": "on a final invoice",
+    "refused": "refused by Stripe",
+    "taking_back": "being taken back",
+    "taken_back": "taken back",
+}
+
+
+def settlement_state(settlement: Settlement) -> str:
+    """The state of a settlement for people: `in force`, `taken back: wrong month`."""
+    says = _SETTLEMENT_STATES[settlement.state]
+    why = settlement.taken_back_reason if settlement.state == "taken_back" else settlement.answer
+    return f"{says}: {why}" if why and settlement.state in {"taken_back", "refused"} else says
+
+
+def settlement_amount(settlement: Settlement) -> str:
+    """What a settlement is over: an item in its currency, a write-off in exact US dollars."""
+    if settlement.amount is None or settlement.currency is None:
+        return f"{exact(settlement.amount_usd)} USD"
+    return minor_units(settlement.amount, settlement.currency)
+
+
+def settlement_label(settlement: Settlement) -> str:
+    """A settlement in one line: `2026-10, cus_acme, 12.34 USD, invoice item`."""
+    kind = SETTLEMENT_WORDS[SettlementKind(settlement.kind)].lower()
+    return f"{settlement.month}, {settlement.customer_id or 'nobody'}, {settlement_amount(settlement)}, {kind}"
+
+
+def settlement_preview_text(result: SettlementResult) -> str:
+    """What settling would do, in one sentence."""
+    if not result.event_ids:
+        return "Nothing of this can be settled this way."
+    return f"This settles {_settled_sum(result)}."
+
+
+def _settled_sum(result: SettlementResult) -> str:
+    return f"{count_of(len(result.event_ids), 'event')}, {credits_and_money(result.credits, result.amount_usd)}"
+
+
+def settlement_button(result: SettlementResult) -> str:
+    """The label of the button that settles: `Write off 12 events: 1,234.5 credits ($0.05)`."""
+    events = count_of(len(result.event_ids), "event")
+    if result.kind is SettlementKind.WRITE_OFF:
+        return f"Write off {events}: {credits_and_money(result.credits, result.amount_usd)}"
+    return f"Invoice {events}: {count_of(len(result.items), 'item')}, {short_usd(result.amount_usd)}"
+
+
+def skipped_text(count: int, reason: str) -> str:
+    """Why some events are left out: `3 events left out: nobody to invoice`."""
+    return f"{count_of(count, 'event')} left out: {reason}"
+
+
+def settlement_text(done: SettlementResult) -> str:
+    """What settling did, with what went wrong."""
+    word = "written off" if done.kind is SettlementKind.WRITE_OFF else "invoiced separately"
+    said = f"{_settled_sum(done)}, {word}." if done.event_ids else "Nothing was settled."
+    problems = [*done.problems, *([done.out_of_reach] if done.out_of_reach else [])]
+    return " ".join([said, *(f"{problem}." for problem in problems)])
+
+
+def taken_back_text(settlement: Settlement) -> str:
+    """What taking a settlement back did."""
+    if settlement.state == "taken_back":
+        return f"Taken back: {settlement_label(settlement)}. Its events are stuck again."
+    return f"Nothing to take back: it is {_SETTLEMENT_STATES[settlement.state]}."
 
 
 # ── reconciliation ───────────────────────────────────────────────────────────────────────────────

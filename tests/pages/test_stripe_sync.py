@@ -30,6 +30,7 @@ from billing_core.stripe_sync.customer_status import CustomerStatus
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.stripe_sync.push import PushResult
 from billing_core.stripe_sync.service import StripeSyncService
+from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.types import GetUsageEventsParams
 from billing_core.values.usage_frame import Window
 from billing_core.web import wiring
@@ -431,6 +432,46 @@ def test_a_retry_makes_events_pending_again():
     run.button(key="sync-decide").click().run()
     assert statuses()["f1"] == "pending"
     assert "1 event is pending again." in texts(run)
+
+
+def test_what_is_stuck_is_written_off_with_a_reason_and_taken_back_from_the_list():
+    run = opened()
+    run.button(key="sync-settle-failed_before").click().run()
+    run.radio(key="sync-settle-kind").set_value(SettlementKind.WRITE_OFF).run()
+    assert "This settles 1 event, 150 credits ($0.0060)." in texts(run)
+    assert run.button(key="sync-settle").disabled
+    run.text_input(key="sync-settle-reason").set_value("agreed with them").run()
+    confirm = run.button(key="sync-settle")
+    assert confirm.label.replace("\\", "") == "Write off 1 event: 150 credits ($0.0060)"
+    confirm.click().run()
+    assert "1 event, 150 credits ($0.0060), written off." in texts(run)
+    assert statuses()["f1"] == "excluded"
+    assert "sync-settle-failed_before" not in keys(run)
+    (settlement,) = wiring.service().stripe.settlements(EVERYONE)
+    run.selectbox(key="sync-take-back").set_value(settlement.id).run()
+    run.text_input(key="sync-take-back-reason").set_value("they pay after all").run()
+    run.button(key="sync-take-back-do").click().run()
+    assert "Taken back: " in texts(run)
+    assert statuses()["f1"] == "error"
+    assert "sync-settle-failed_before" in keys(run)
+
+
+def test_the_preview_of_a_settlement_says_what_is_left_out_and_why(monkeypatch):
+    run = opened()
+    run.button(key="sync-settle-no_customer").click().run()
+    run.radio(key="sync-settle-kind").set_value(SettlementKind.INVOICE_ITEM).run()
+    assert "Nothing of this can be settled this way." in texts(run)
+    assert "1 event left out: nobody to invoice" in texts(run)
+    assert run.button(key="sync-settle").disabled
+    run.button(key="sync-settle-cancel").click().run()
+    assert "sync-settle" not in keys(run)
+
+
+def test_finance_sees_settlements_and_cannot_make_or_take_back_any():
+    wiring.service().stripe.settle(EVERYONE, ["f1"], SettlementKind.WRITE_OFF, reason="agreed")
+    run = opened("finance")
+    assert "Settlements" in [one.value for one in run.header]
+    assert not [key for key in keys(run) if key.startswith(("sync-settle", "sync-take-back"))]
 
 
 def test_a_hold_needs_a_customer_and_a_reason():
