@@ -161,7 +161,7 @@ def test_the_page_and_everything_that_runs_on_its_own_guard_themselves_first():
 def test_the_stages_add_up_to_the_whole_ledger():
     shown = texts(opened())
     assert "**300 credits**" in shown
-    assert "No events: sending, processed, confirmed, held, billed before." in shown
+    assert "No events: sending, processed, confirmed, held, billed before, settled." in shown
     assert "2 events · $0.01" in shown
     assert "**600 credits**" in shown
     assert "5 events · $0.02" in shown
@@ -408,7 +408,7 @@ def test_what_an_earlier_system_billed_is_a_stage_of_its_own_and_leads_to_its_ev
     assert "billed before" in shown
     assert "**40 credits**" in shown
     assert ("Show events", "period=All+time&stage=billed_before") in linked(run)
-    assert "No events: sending, processed, confirmed, held." in shown
+    assert "No events: sending, processed, confirmed, held, settled." in shown
 
 
 def test_a_release_shows_first_what_it_would_touch_and_then_does_exactly_that():
