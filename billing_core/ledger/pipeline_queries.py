@@ -184,8 +184,8 @@ def _unsent(began_before: Bound, only_pending: bool) -> ir.Table:
 
 
 def month_stages(start: datetime, end: datetime, *, settled_before: datetime) -> Question:
-    """A question: events and credits that count in `[start, end)`, per stage, cause, whether settled, and whether
-    carried.
+    """A question: events, credits and US dollars that count in `[start, end)`, per stage, cause, whether settled, and
+    whether carried.
 
     Cause `elsewhere`: an import brought them as sent, and what became of them is not known.
     """
@@ -211,7 +211,7 @@ def _in_month(start: Bound, end: Bound, settled_before: Bound) -> ir.Table:
 def _month_stages(start: Bound, end: Bound, settled_before: Bound) -> ir.Table:
     t = _in_month(start, end, settled_before)
     return t.group_by("stage", "cause", "is_settled", "is_carried").aggregate(
-        events=t.count(), credits=t.credits_total.sum()
+        events=t.count(), credits=t.credits_total.sum(), amount_usd=t.amount_usd.sum()
     )
 
 
@@ -269,13 +269,19 @@ def _month_owed(start: Bound, end: Bound, now: Bound) -> ir.Table:
 
 
 def month_corrections(start: datetime, end: datetime, *, now: datetime) -> Question:
-    """A question: corrections by a credit or more of events in `[start, end)`: events, credits either way."""
+    """A question: corrections by a credit or more of events in `[start, end)`: events, credits and US dollars either
+    way.
+    """
     return ask(_month_corrections, bound_time(start), bound_time(end), bound_time(now))
 
 
 def _month_corrections(start: Bound, end: Bound, now: Bound) -> ir.Table:
     owed = _month_owed(start, end, now)
-    return owed.aggregate(events=owed.count(), credits=owed.owed.abs().sum())
+    return owed.aggregate(
+        events=owed.count(),
+        credits=owed.owed.abs().sum().fill_null(0),
+        amount_usd=owed.owed_usd.abs().sum().fill_null(0),
+    )
 
 
 def month_correction_ids(start: datetime, end: datetime, *, now: datetime, limit: int) -> Question:

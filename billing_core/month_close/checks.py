@@ -16,15 +16,13 @@ def unfinished_events(
     settled = now - settle
     found = []
     for row in engine.read(questions.month_stages(start, end, settled_before=settled)).to_pylist():
-        events, credits_ = row.pop("events"), row.pop("credits")
+        sums = {name: row.pop(name) for name in ("events", "credits", "amount_usd")}
         if row["stage"] not in {"processed", "confirmed", "excluded", "settled"}:
             first = engine.read(questions.month_stage_ids(start, end, settled_before=settled, **row, limit=NAMED))
-            found.append(
-                UnfinishedEvents(**row, events=events, credits=credits_, event_ids=tuple(first["id"].to_pylist()))
-            )
+            found.append(UnfinishedEvents(**row, **sums, event_ids=tuple(first["id"].to_pylist())))
     row = engine.read(questions.month_corrections(start, end, now=now)).to_pylist()[0]
     if row["events"]:
         first = engine.read(questions.month_correction_ids(start, end, now=now, limit=NAMED))
         ids = tuple(first["id"].to_pylist())
-        found.append(UnfinishedEvents("correction", None, True, False, row["events"], row["credits"], ids))
+        found.append(UnfinishedEvents("correction", None, True, False, **row, event_ids=ids))
     return found

@@ -16,7 +16,7 @@ from typing import Any
 from billing_core.errors import BadParameter
 from billing_core.reconcile.report import Cause, ComparisonStep, Reconciliation
 from billing_core.types import plain_decimal
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
 
 NOT_OVER = "not_over"
 NOT_CONNECTED = "not_connected"
@@ -48,6 +48,8 @@ class Obstacle:
     cause: In the words of reconciliation where it has one.
     credits: Sizes, added up; `None` where nobody knows.
     event_ids: The first ones, sorted.
+    amount_usd: US dollars of the credits; `None` where they have no price of their own, as differences between books.
+    stuck_for: Causes by which the filter `cause` of usage events finds exactly these; none if it cannot.
     """
 
     cause: str
@@ -56,6 +58,8 @@ class Obstacle:
     events: int = 0
     credits: Decimal | None = Decimal(0)
     event_ids: tuple[str, ...] = ()
+    amount_usd: Decimal | None = None
+    stuck_for: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The obstacle as `close --json` and the manifest have it: credits as text."""
@@ -65,6 +69,7 @@ class Obstacle:
             "says": self.says,
             "events": self.events,
             "credits": None if self.credits is None else plain_decimal(self.credits),
+            "amount_usd": None if self.amount_usd is None else plain_decimal(self.amount_usd),
             "event_ids": list(self.event_ids),
         }
 
@@ -182,8 +187,11 @@ class UnfinishedEvents:
     is_carried: bool
     events: int
     credits: Decimal
+    amount_usd: Decimal
     event_ids: tuple[str, ...]
 
+
+STUCK_STAGES = ("error", "held")
 
 _STUCK = {
     "no_customer": (
@@ -214,7 +222,7 @@ _REJECTED = (Cause.REJECTED, ObstacleGroup.ERROR, "Stripe rejected them: see Str
 
 def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstacle]:
     """The obstacles that the statuses of a month's own events show."""
-    sums: dict[tuple[str, ObstacleGroup, str], tuple[int, Decimal, set[str]]] = {}
+    found: dict[tuple[str, ObstacleGroup, str], list[UnfinishedEvents]] = {}
     for one in standings:
         match one.stage:
             case "pending" if one.is_carried:
@@ -235,7 +243,7 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
                     ObstacleGroup.UNSENT,
                     "not known yet whether Stripe has them: push again",
                 )
-            case "error" | "held":
+            case stage if stage in STUCK_STAGES:
                 cause, group, says = _STUCK.get(one.cause or "", _REJECTED)
                 key = cause.value, group, says
             case "correction":
@@ -243,9 +251,20 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
                 key = Cause.CHANGED_AFTER_SENDING.value, ObstacleGroup.UNSENT, says
             case _:
                 continue
-        events, total, ids = sums.get(key, (0, Decimal(0), set()))
-        sums[key] = events + one.events, EXACT.add(total, one.credits), ids | set(one.event_ids)
-    return [
-        Obstacle(cause, group, says, events, total, tuple(sorted(ids)[:NAMED]))
-        for (cause, group, says), (events, total, ids) in sums.items()
-    ]
+        found.setdefault(key, []).append(one)
+    return [_obstacle(*key, ones) for key, ones in found.items()]
+
+
+def _obstacle(cause: str, group: ObstacleGroup, says: str, ones: Sequence[UnfinishedEvents]) -> Obstacle:
+    ids = sorted({event_id for one in ones for event_id in one.event_ids})
+    stuck = [one.cause for one in ones if one.stage in STUCK_STAGES]
+    return Obstacle(
+        cause,
+        group,
+        says,
+        sum(one.events for one in ones),
+        exact_sum(one.credits for one in ones),
+        tuple(ids[:NAMED]),
+        exact_sum(one.amount_usd for one in ones),
+        tuple(sorted(name for name in stuck if name)) if len(stuck) == len(ones) and all(stuck) else (),
+    )

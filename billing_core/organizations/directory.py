@@ -131,7 +131,7 @@ class Directory:
 
     def names(self, principal: Principal) -> Mapping[str, str]:
         """Organization → name, of the named organizations that the principal may see."""
-        principal.require(Role.ADMIN)
+        principal.require(Role.ADMIN, Role.FINANCE)
         scope = scope_of(principal)
         return {one: name for one, name in names_in(self._lines(self._ledger.version())).items() if scope.holds(one)}
 

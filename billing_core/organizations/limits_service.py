@@ -183,6 +183,18 @@ class LimitsService:
 
     # ── limits ───────────────────────────────────────────────────────────────────────────────────
 
+    def plans(self, principal: Principal) -> dict[str, str]:
+        """Customer → the name of their plan, as last read from Stripe.
+
+        Raises AccessDenied: unless finance or an admin who may see every organization asks.
+        """
+        principal.require(Role.FINANCE, Role.ADMIN)
+        principal.require_everything("customers belong to all of them")
+        snapshot = self._last_snapshot()
+        subscriptions = () if snapshot is None else snapshot.subscriptions
+        found = plans_of(subscriptions, known_meter(self._snapshots), self._cards().plans, self._clock())
+        return {customer: plan.name for customer, plan in found.items() if plan.name is not None}
+
     def _limits(self, scope: Scope) -> list[Limit]:
         now, snapshot = self._clock(), self._last_snapshot()
         subscriptions = () if snapshot is None else snapshot.subscriptions

@@ -11,7 +11,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 
-from billing_core.access import Principal, Role
+from billing_core.access import Principal, Role, scope_of
 from billing_core.ledger import queries, statistics
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.queries import Selection
@@ -28,6 +28,7 @@ from billing_core.types import PREVIOUS, GetUsageEventsParams
 from billing_core.usage_events.selection import compared_with, select
 from billing_core.usage_events.totals import EPOCH, add_up
 from billing_core.values.decimals import EXACT
+from billing_core.values.usage_frame import Window
 
 REMEMBERED = 32
 """Answers kept per kind of question. One holds a few kilobytes per organization."""
@@ -40,6 +41,19 @@ class ActiveUsers:
     day: date
     active: int
     new: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonthRow:
+    """An organization in a month (`None`: events without one): its name, who pays, its figures, and the plans of those
+    customers as last read from Stripe.
+    """
+
+    organization_id: str | None
+    name: str | None
+    customer_ids: tuple[str, ...]
+    figures: Figures
+    plans: tuple[str, ...]
 
 
 class OrganizationService:
@@ -79,6 +93,28 @@ class OrganizationService:
         principal.require(Role.ADMIN)
         selection = select(self._ledger, self._zone, params, principal)
         return self._statistics(selection, compared_with(selection, compare, self._clock(), self._zone))
+
+    def of_month(self, window: Window, principal: Principal) -> tuple[tuple[MonthRow, ...], Figures]:
+        """What finance needs of each organization in a month, largest amount first, and the sums over all of them.
+
+        Raises AccessDenied: unless finance or an admin who may see every organization asks.
+        """
+        plans, names = self.limits.plans(principal), self.directory.names(principal)
+        selection = Selection(scope_of(principal), self._ledger.snapshot(), window.start, window.end)
+        found = self._statistics(selection, None)
+        rows = [
+            MonthRow(
+                one.organization_id,
+                names.get(one.organization_id or ""),
+                one.customer_ids,
+                one.now,
+                tuple(sorted({plans[customer] for customer in one.customer_ids if customer in plans})),
+            )
+            for one in found.organizations
+            if one.now.events
+        ]
+        rows.sort(key=lambda row: (-row.figures.amount_usd, row.organization_id is None, row.organization_id))
+        return tuple(rows), found.total
 
     def active_users(self, params: GetUsageEventsParams, principal: Principal) -> tuple[ActiveUsers, ...]:
         """Active and new users per day that has any, oldest first."""

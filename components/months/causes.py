@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from billing_core.month_close.model import Month, MonthState
 from billing_core.month_close.rules import NOT_CONNECTED, UNSENT, UNSETTLED, Obstacle, ObstacleGroup
 from billing_core.values.counts import count_of
-from billing_core.values.decimals import EXACT
-from components.shared.formats import exact
+from billing_core.values.decimals import EXACT, exact_sum
+from components.shared.formats import short_credits, short_usd
 from components.shared.periods import Period
 from components.stripe_sync.marks import cause_words
 
@@ -74,10 +75,26 @@ class CauseGroup:
         return total
 
     @property
+    def amount_usd(self) -> Decimal | None:
+        """The US dollars of the obstacles; `None` if one of them has no price."""
+        amounts = [one.amount_usd for one in self.obstacles]
+        return None if None in amounts else exact_sum(amount for amount in amounts if amount is not None)
+
+    @property
     def figures(self) -> str:
-        """Events and credits of the obstacles: `12 events · 1,234.5 credits`."""
-        credit = "credits unknown" if self.credits is None else f"{exact(self.credits)} credits"
-        return f"{count_of(self.events, 'event')} · {credit}" if self.events else credit
+        """Events, credits and money of the obstacles: `12 events · 1,234.5 credits · $0.05`."""
+        parts = [count_of(self.events, "event")] if self.events else []
+        parts.append("credits unknown" if self.credits is None else f"{short_credits(self.credits)} credits")
+        if self.amount_usd is not None:
+            parts.append(short_usd(self.amount_usd))
+        return " · ".join(parts)
+
+    @property
+    def stuck_for(self) -> tuple[str, ...]:
+        """Causes by which a filter finds exactly the events of all obstacles; none if it cannot."""
+        if not all(one.stuck_for for one in self.obstacles):
+            return ()
+        return tuple(sorted({cause for one in self.obstacles for cause in one.stuck_for}))
 
     @property
     def event_ids(self) -> tuple[str, ...]:
@@ -100,23 +117,30 @@ def what_to_do(obstacle: Obstacle) -> str:
 
 
 _STATUS_OF = {
-    (UNSETTLED, ObstacleGroup.UNSETTLED): {"status": "pending"},
-    (UNSENT, ObstacleGroup.UNSENT): {"status": "pending"},
-    ("unknown_outcome", ObstacleGroup.UNSENT): {"status": "sending"},
-    ("no_customer", ObstacleGroup.ERROR): {"status": "error", "without": "customer"},
-    ("too_old", ObstacleGroup.ERROR): {"status": "error"},
-    ("rejected", ObstacleGroup.ERROR): {"status": "error"},
-    ("held", ObstacleGroup.ERROR): {"status": "error"},
-    ("held", ObstacleGroup.UNSENT): {"status": "pending"},
+    (UNSETTLED, ObstacleGroup.UNSETTLED): "pending",
+    (UNSENT, ObstacleGroup.UNSENT): "pending",
+    ("unknown_outcome", ObstacleGroup.UNSENT): "sending",
 }
-"""Filters of the Usage Events page that hold at least the events of an obstacle."""
+"""Statuses of the events of obstacles that no filter finds exactly."""
 
 
-def events_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, str] | None:
-    """URL parameters of the Usage Events page for an obstacle's events; `None` if no filter finds them."""
-    filters = _STATUS_OF.get((obstacle.cause, obstacle.group))
-    if filters is None or not obstacle.events:
+def stuck_query(group: CauseGroup, month: Month, zone: ZoneInfo) -> dict[str, Any] | None:
+    """URL parameters of the Usage Events page for exactly the events of a group; `None` if no filter finds them."""
+    if not group.stuck_for or not group.events:
         return None
+    return {**_days(month, zone), "cause": list(group.stuck_for)}
+
+
+def status_query(obstacle: Obstacle, month: Month, zone: ZoneInfo) -> dict[str, Any] | None:
+    """URL parameters of the Usage Events page for events of an obstacle's status: its own are among them; `None` if it
+    has none.
+    """
+    status = _STATUS_OF.get((obstacle.cause, obstacle.group))
+    if status is None or not obstacle.events:
+        return None
+    return {**_days(month, zone), "status": status}
+
+
+def _days(month: Month, zone: ZoneInfo) -> dict[str, str]:
     first, last = days_of(month, zone)
-    days = {"period": Period.CUSTOM.value, "first_day": first.isoformat(), "last_day": last.isoformat()}
-    return {**days, **filters}
+    return {"period": Period.CUSTOM.value, "first_day": first.isoformat(), "last_day": last.isoformat()}

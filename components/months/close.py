@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import streamlit as st
 
 from billing_core.access import Principal, Role
 from billing_core.month_close.model import Checklist, Closing, Month, MonthState
 from billing_core.service import BillingService
+from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from billing_core.web.jobs import CloseState, MonthTask
 from components.months import texts
-from components.months.causes import CauseGroup, by_cause, events_query, what_to_do
+from components.months.causes import CauseGroup, by_cause, status_query, stuck_query, what_to_do
 from components.months.state import AWAITED, Decision, ask_to_close, close_dialogs, wants_to_close
 from components.months.texts import (
     accepted_text,
@@ -27,6 +29,7 @@ from components.months.texts import (
     open_text,
     reopened_line,
     stopped_text,
+    way_out,
 )
 from components.shared import sign_in
 from components.shared.links import event_link, usage_link
@@ -162,22 +165,26 @@ def _group(service: BillingService, month: Month, group: CauseGroup, number: int
 
 
 def _ways(service: BillingService, month: Month, group: CauseGroup) -> None:
-    """To the events, and to where they are dealt with."""
-    queries = {
-        tuple(query.items()): query
-        for one in group.obstacles
-        if (query := events_query(one, month, service.settings.zone)) is not None
-    }
+    """To where they are dealt with, and to the events."""
+    zone = service.settings.zone
+    exactly = stuck_query(group, month, zone)
+    others = [query for one in group.obstacles if (query := status_query(one, month, zone)) is not None]
     with st.container(horizontal=True, vertical_alignment="center"):
-        for query in queries.values():
+        st.page_link(STRIPE_SYNC_PAGE, label=way_out(group.cause), icon=":material/sync_alt:")
+        if exactly is not None:
+            usage_link(f"Show {count_of(group.events, 'event')}", **exactly)
+        for query in () if exactly is not None else _distinct(others):
             usage_link(f"Usage events with status {query['status']}", **query)
-        st.page_link(STRIPE_SYNC_PAGE, label="Stripe Sync", icon=":material/sync_alt:")
     if group.event_ids:
         with st.expander(f"Events ({group.events:,})", key=f"months-events-{group.cause}"):
             for event_id in group.event_ids[:LINKED_EVENTS]:
                 event_link(event_id)
             if (rest := group.events - len(group.event_ids[:LINKED_EVENTS])) > 0:
                 st.caption(f"and {rest:,} more")
+
+
+def _distinct(queries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [query for place, query in enumerate(queries) if query not in queries[:place]]
 
 
 def _reason(month: Month) -> str:

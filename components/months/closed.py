@@ -78,13 +78,11 @@ def closed_month(service: BillingService, principal: Principal, month: Month, *,
             args=(month.period,),
         )
     _verdict(month)
-    st.caption("SHA-256 of the manifest")
-    st.code(month.sha256 or "", language=None, wrap_lines=True)
     manifest = read_manifest(service.months.manifest(month.period, principal), month.sha256)
     if manifest is None:
         st.error(plain(texts.EDITED), icon=":material/error:")
     else:
-        _manifest(service, manifest)
+        _manifest(service, month, manifest)
     if wants_to_reopen(month):
         title = f"Reopen {month_name(month.period)}?"
         st.dialog(title, icon=":material/lock_open:", on_dismiss=close_dialogs)(_confirm)(service, month)
@@ -122,7 +120,7 @@ def _verdict(month: Month) -> None:
 # ── the manifest ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _manifest(service: BillingService, manifest: Mapping[str, Any]) -> None:
+def _manifest(service: BillingService, month: Month, manifest: Mapping[str, Any]) -> None:
     if manifest["exceptions"]:
         _table("Accepted exceptions", exception_rows(manifest), "exceptions")
     grid = st.grid("auto", min_column_width=330, key="months-manifest")
@@ -131,16 +129,18 @@ def _manifest(service: BillingService, manifest: Mapping[str, Any]) -> None:
     with grid.cell():
         _table("By status", status_rows(manifest), "statuses")
         _table("Langfuse, ledger and Stripe", stripe_rows(manifest), "stripe")
-    _table("Exports that stay the same", export_rows(manifest), "exports")
-    _table("Underlying entries", set_rows(manifest), "sets")
     with st.expander("Per customer", icon=":material/group:", key="months-customers"):
         customers = manifest["stripe"]["customers"]
         _table("Langfuse, ledger and Stripe per customer", customer_rows(manifest, SHOWN_CUSTOMERS), "customers")
         if (rest := len(customers) - SHOWN_CUSTOMERS) > 0:
             st.caption(f"and {count_of(rest, 'more customer')}; the manifest names them all")
-    with st.expander("Rate cards, notes and references", icon=":material/info:", key="months-facts"):
+    _notes(manifest["notes"])
+    with st.expander(texts.TECHNICAL, icon=":material/fingerprint:", key="months-facts"):
+        st.caption("SHA-256 of the manifest")
+        st.code(month.sha256 or "", language=None, wrap_lines=True)
+        _table("Exports that stay the same", export_rows(manifest), "exports")
+        _table("Underlying entries", set_rows(manifest), "sets")
         _table("Rate cards", card_rows(manifest), "cards")
-        _notes(manifest["notes"])
         _table("References", facts_rows(manifest, service.settings.zone), "places")
 
 

@@ -14,6 +14,7 @@ from billing_core.web.jobs import MonthTask
 from components.months import texts
 from components.months.close import month_to_close
 from components.months.closed import closed_month
+from components.months.organizations import organizations_of
 from components.months.rows import month_rows
 from components.months.state import AWAITED, SAID, chosen_month, read_months, show_month
 from components.months.texts import STATE_MARKS, closed_text, month_name, progress_text, refused_text
@@ -57,6 +58,7 @@ def months_view(service: BillingService, principal: Principal) -> None:
             closed_month(service, principal, month, is_busy=is_busy)
         else:
             month_to_close(service, principal, month, is_busy=is_busy)
+        organizations_of(service, principal, month)
 
 
 def _table(service: BillingService, months: Sequence[Month]) -> None:
@@ -71,7 +73,6 @@ def _table(service: BillingService, months: Sequence[Month]) -> None:
         color=[mark.colour for mark in STATE_MARKS.values()],
         help=" · ".join(f"{mark.text}: {mark.meaning}" for mark in STATE_MARKS.values()),
     )
-    config["SHA-256"] = st.column_config.TextColumn("SHA-256", help=texts.SHORT_HASH)
     key = f"months-table-{len(rows)}"  # columns that come later get a width of their own
     height = ROW_PIXELS * (min(len(months), TABLE_ROWS) + 1) + 2
     st.dataframe(rows, hide_index=True, alt="Months, newest first", key=key, column_config=config, height=height)

@@ -171,7 +171,6 @@ def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
     if any(closed):
         rows[f"Closed ({zone.key})"] = ["" if month is None else moment(month.closed_at, zone) for month in closed]
         rows["By"] = ["" if month is None else month.closed_by or UNKNOWN for month in closed]
-        rows["SHA-256"] = ["" if month is None else short_hash(month.sha256) for month in closed]
     return rows
 
 

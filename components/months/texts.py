@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from billing_core.month_close.model import Difference, Month, MonthState
+from billing_core.month_close.rules import UNSENT, UNSETTLED
 from billing_core.values.counts import count_of
 from components.months.causes import CauseGroup, by_cause, days_of
 from components.shared.colours import StatusMark
@@ -33,14 +34,13 @@ EDITED = (
 )
 REOPEN_NOTE = "Recorded in the audit log with your name."
 REOPEN_REASON_NEEDED = "Reopening needs a reason."
-MANIFEST_NOTE = "Exactly the text that was hashed: its SHA-256 is the one below."
+MANIFEST_NOTE = "Exactly the text that was hashed: its SHA-256 stands under “Technical details”."
 VERIFY_NOTE = "Recomputes every hash, sum and export of the manifest and names what differs."
 FORM = (
     "A closed month is frozen: its figures and exports no longer change, and a manifest proves it. Late usage counts "
     "in the open month and is labelled as late."
 )
 LIMITED = "Months are closed for all organizations at once, so only accounts that can see all of them have access."
-SHORT_HASH = "The first digits of the manifest's SHA-256."
 ONE_ISSUE = "Resolve it and check again, or accept it with a reason, which the manifest records."
 SOME_ISSUES = "Resolve them and check again, or accept them with a reason, which the manifest records."
 CHECK_AGAIN = "The ledger has changed since: check again to see what blocks closing now."
@@ -66,6 +66,12 @@ REOPENING = (
     ),
     "A month can be reopened only while no month after it is closed.",
 )
+STRIPE_SYNC = "Stripe Sync"
+PUSH = "Push on Stripe Sync"
+SETTLE = "Resolve on Stripe Sync"
+TECHNICAL = "Technical details"
+ORGANIZATIONS = "Organizations"
+ORGANIZATIONS_NOTE = "What finance needs of each organization in this month. Plans as last read from Stripe."
 BUSY = "Somebody is checking, closing or verifying a month. Wait until it is done, then try again."
 
 HASH_SHOWN = 12
@@ -76,6 +82,13 @@ STATE_MARKS: Mapping[MonthState, StatusMark] = {
     MonthState.CLOSED: StatusMark("✓", "closed", "#0B6B62", "Its figures and exports stay as they are."),
     MonthState.REOPENED: StatusMark("↺", "reopened", "#B3261E", "It was closed and then reopened."),
 }
+
+
+PUSHED = frozenset({UNSENT, UNSETTLED, "unknown_outcome"})
+"""Causes that a push deals with."""
+
+SETTLED = frozenset({"held", "too_old", "rejected", "sent_elsewhere", "changed_after_sending"})
+"""Causes that somebody resolves by a decision: retry, release, write off, invoice."""
 
 
 def month_name(period: str) -> str:
@@ -211,3 +224,10 @@ def verified_text(period: str, differences: Sequence[Difference], checked: Seque
     if not differences:
         return f"{month_name(period)} is unchanged since it was closed. Compared: {', '.join(checked)}."
     return f"{month_name(period)} has changed since it was closed: {count_of(len(differences), 'difference')}."
+
+
+def way_out(cause: str) -> str:
+    """What the link to Stripe Sync is called for a cause: what is done there."""
+    if cause in PUSHED:
+        return PUSH
+    return SETTLE if cause in SETTLED else STRIPE_SYNC

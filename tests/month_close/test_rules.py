@@ -23,7 +23,7 @@ SETTLED = datetime(2026, 11, 1, 0, 30, tzinfo=UTC)
 
 
 def stands(stage, cause=None, *, settled=True, carried=False):
-    one = UnfinishedEvents(stage, cause, settled, carried, 2, Decimal("1.5"), ("b", "a"))
+    one = UnfinishedEvents(stage, cause, settled, carried, 2, Decimal("1.5"), Decimal("0.06"), ("b", "a"))
     return [(o.cause, o.group.value, o.events, o.credits, o.event_ids) for o in from_unfinished_events([one])]
 
 
@@ -43,6 +43,18 @@ def stands(stage, cause=None, *, settled=True, carried=False):
 )
 def test_what_got_no_further_stands_against_a_close_by_its_cause(stage, cause, obstacle):
     assert stands(stage, cause) == [(*obstacle, 2, Decimal("1.5"), ("a", "b"))]
+
+
+def test_an_obstacle_has_its_money_and_the_filter_that_finds_its_events():
+    stuck = [
+        UnfinishedEvents("error", cause, True, False, 1, Decimal(10), Decimal("0.4"), (cause,))
+        for cause in ("resource_missing", "rejected")
+    ]
+    (rejected,) = from_unfinished_events(stuck)
+    assert (rejected.events, rejected.credits, rejected.amount_usd) == (2, Decimal(20), Decimal("0.8"))
+    assert rejected.stuck_for == ("rejected", "resource_missing")
+    (unsent,) = from_unfinished_events([UnfinishedEvents("pending", None, True, False, 1, Decimal(1), Decimal(1), ())])
+    assert unsent.stuck_for == ()
 
 
 def test_what_may_still_grow_is_unsettled():
@@ -95,7 +107,7 @@ def test_explained_differences_are_no_obstacle(cause):
 
 def test_a_cause_or_its_group_may_be_accepted_by_somebody_for_a_reason():
     obstacles = [
-        *from_unfinished_events([UnfinishedEvents("held", "too_old", True, False, 1, Decimal(1), ())]),
+        *from_unfinished_events([UnfinishedEvents("held", "too_old", True, False, 1, Decimal(1), Decimal("0.04"), ())]),
         *compared(part(None)),
     ]
     for word in ("too_old", "error"):

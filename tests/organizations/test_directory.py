@@ -119,7 +119,6 @@ def test_an_admin_limited_to_organizations_sees_those_and_nothing_of_others(offi
 def test_only_admins_see_the_directory(office, role):
     someone = Principal("someone", role)
     for ask in (
-        office.directory.names,
         office.directory.entries,
         office.directory.history,
         office.directory.csv_lines,
@@ -129,6 +128,12 @@ def test_only_admins_see_the_directory(office, role):
             ask(someone)
     with pytest.raises(AccessDenied):
         office.directory.preview(someone, [])
+
+
+def test_finance_reads_names_and_analysts_do_not(office):
+    assert office.directory.names(Principal("fay", Role.FINANCE)) == office.directory.names(EVERYONE)
+    with pytest.raises(AccessDenied):
+        office.directory.names(Principal("ann", Role.ANALYST))
 
 
 def test_an_admin_limited_to_organizations_changes_nothing_not_even_in_those(office):

@@ -217,7 +217,7 @@ def test_every_cause_stands_with_its_figures_what_to_do_and_the_way_to_its_event
     shown = texts(run)
     assert "1 issue blocks closing October 2026." in shown
     assert "**Not sent**" in shown
-    assert "1 event · 150 credits" in shown
+    assert "1 event · 150.00 credits · $0.0060" in shown
     assert "Not sent to Stripe yet: push, then close again." in shown
     links = dict(linked(run))
     assert "status=pending" in links["Usage events with status pending"]
@@ -233,7 +233,7 @@ def test_a_cause_is_accepted_only_with_a_tick_and_a_reason_and_the_manifest_name
     assert run.button(key="months-close").disabled
     run.text_input(key="months-reason-2026-10").set_value("agreed *with* accounting").run()
     run.button(key="months-close").click().run()
-    assert "Not sent: 1 event · 150 credits" in texts(run)
+    assert "Not sent: 1 event · 150.00 credits · $0.0060" in texts(run)
     run = press(run, "months-close-confirm")
     rows = frame(run, "Accepted by")
     assert list(rows["Cause"]) == ["Not sent"]
@@ -248,7 +248,7 @@ def test_what_was_accepted_of_one_check_is_not_accepted_of_the_next(world):
     run = run.run()
     assert "The ledger has changed since: check again" in texts(run)
     run = press(run, "months-check")
-    assert "2 events · 300 credits" in texts(run)
+    assert "2 events · 300.00 credits · $0.01" in texts(run)
     assert not any(box.value for box in run.checkbox)
 
 
@@ -281,7 +281,7 @@ def test_unexplained_credits_lead_to_stripe_sync(world):
     world.books.rows = (lost("a1"),)
     run = press(opened(), "months-check")
     assert "**Lost at Stripe**" in texts(run)
-    assert "7 credits" in texts(run)
+    assert "7.00 credits" in texts(run)
     assert "Stripe Sync" in [label for label, _ in linked(run)]
 
 
@@ -348,6 +348,15 @@ def test_the_manifest_is_shown_with_its_tables_and_its_file(world):
     assert all(len(one) == 64 for one in frame(run, "Entries")["SHA-256"])
     addresses = [button.proto.url for button in run.get("link_button")]
     assert "/download/manifest/2026-10.json" in addresses
+
+
+def test_finance_finds_amount_cost_margin_and_plan_of_each_organization(world):
+    shown = frame(opened(), "Plan")
+    assert list(shown["Organization"])[-1] == "All"
+    amounts = [float(text.lstrip("$")) for text in shown["Amount"]]
+    assert sum(amounts[:-1]) == pytest.approx(amounts[-1], abs=0.005)  # shown to the cent
+    assert set(shown) >= {"Customer", "Events", "Credits", "Cost", "Margin"}
+    assert "organization_stats" not in " ".join(target for _, target in linked(opened()))
 
 
 def test_verifying_says_that_a_month_is_as_it_was_closed(world):
