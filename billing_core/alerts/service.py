@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -140,6 +141,14 @@ class Preview:
         return self.now > MOST_AT_ONCE
 
 
+RECOMMENDED: Mapping[str, Terms] = {
+    "Failed work": Terms(Kind.FAILURE),
+    "Stuck credits": Terms(Kind.UNSENT, hours=24),
+    "Deadlines at Stripe": Terms(Kind.DEADLINE, hours=72),
+    "Unusual usage": Terms(Kind.UNUSUAL),
+}
+"""Name → terms of the rules that every ledger needs."""
+
 WEBHOOK_LABEL = "signed webhook"
 FORMER_LABEL = "an address that is no longer set"
 
@@ -204,6 +213,16 @@ class AlertService:
         if not self._store.add(_row(rule), most=MOST_RULES):
             raise BadParameter("name", name, f"at most {MOST_RULES} rules; remove one first")
         return rule
+
+    def add_recommended(self, principal: Principal) -> list[Rule]:
+        """Add the rules that every ledger needs, those of `RECOMMENDED` whose terms no rule has yet.
+
+        Raises AccessDenied: unless the principal is in finance or an admin, and sees everything.
+        """
+        _require(principal)
+        principal.require_everything("these rules watch the whole ledger")
+        known = [one.rule.terms for one in self.rules(principal)]
+        return [self.add(principal, name, terms) for name, terms in RECOMMENDED.items() if terms not in known]
 
     def edit(self, principal: Principal, rule_id: str, name: str, terms: Terms, *, anyway: bool = False) -> Rule:
         """Change a rule. With other terms it starts anew: what it told before does not hold it back.
@@ -357,7 +376,9 @@ class AlertService:
             response = receiver.send(message, self._clock())
             return receiver.label or WEBHOOK_LABEL, None if response.is_delivered else response.text
 
-        found = [send(receiver) for receiver in self._outbox.receivers]
+        receivers = self._outbox.receivers
+        with ThreadPoolExecutor(max(1, len(receivers)), thread_name_prefix="notify") as pool:
+            found = list(pool.map(send, receivers))
         detail = {"receivers": len(found), "failed": sum(error is not None for _, error in found)}
         self._ledger.audit(principal.name, "alert_test", detail)
         return found

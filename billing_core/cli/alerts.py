@@ -48,6 +48,7 @@ def add_alerts_command(command: Command) -> None:
     _add_terms(add)
     add.add_argument("--name", required=True, metavar="NAME")
     add.add_argument("--dry-run", action="store_true", help="only print what the rule would send now")
+    action("recommended", _recommended, "add rules for failed work, stuck credits, deadlines and unusual usage")
     edit = action("edit", _edit, "change a rule; what is not given stays")
     edit.add_argument("rule", metavar="RULE_ID")
     _add_terms(edit)
@@ -175,6 +176,13 @@ def _add(options: argparse.Namespace, settings: Settings) -> int:
         print(title)
     print(f"nothing saved; the rule {says}" if rule is None else f"rule {rule.id} added; it {says}", file=sys.stderr)
     return 0
+
+
+def _recommended(options: argparse.Namespace, settings: Settings) -> int:
+    with open_service(settings) as service:
+        added = service.alerts.add_recommended(os_principal())
+        document = {"alerts": [one.to_json(service.now()) for one in added]}
+    return _done(options, document, f"{count_of(len(added), 'rule')} added")
 
 
 def _edit(options: argparse.Namespace, settings: Settings) -> int:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from billing_core.access import Principal
 from billing_core.alerts.model import Kind, Rule
+from billing_core.alerts.rules import in_words
 from billing_core.alerts.service import Firing
 from billing_core.errors import BillingError
 from billing_core.service import BillingService
@@ -69,6 +70,11 @@ def _check(service: BillingService, principal: Principal) -> tuple[str, bool]:
     return texts.check_text(len(found.fired), found.delivery.delivered, problems), not problems
 
 
+def _recommended(service: BillingService, principal: Principal) -> tuple[str, bool]:
+    added = service.alerts.add_recommended(principal)
+    return f"Added: {', '.join(rule.name for rule in added)}", True
+
+
 def _act(act: Callable[[], tuple[str, bool]]) -> None:
     try:
         said, is_done = act()
@@ -99,6 +105,15 @@ def _rules(service: BillingService, principal: Principal) -> None:
         )
     if not rules:
         st.info(texts.NO_RULES, icon=":material/notifications:")
+        if principal.organizations is None:
+            st.button(
+                "Add the recommended rules",
+                icon=":material/playlist_add:",
+                key="alerts-recommended",
+                help=texts.recommended_text(),
+                on_click=_act,
+                args=(lambda: _recommended(service, principal),),
+            )
         return
     chosen = picked_rows(
         rules,
@@ -119,6 +134,7 @@ def _rule(service: BillingService, principal: Principal, rule: Rule) -> None:
     zone, is_muted = service.settings.zone, rule.is_muted(service.now())
     with st.container(border=True, key="alert-rule"):
         st.markdown(f"**{plain(rule.name)}**")
+        st.text(in_words(rule.terms))
         st.caption(plain(texts.made_text(rule, zone)))
         if (scope := texts.scope_text(rule)) is not None:
             st.caption(plain(scope))

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from billing_core.alerts.model import Kind, Measure, Mute, Process, Rule
 from billing_core.alerts.rules import PROCESS_WORDS, in_words
-from billing_core.alerts.service import MOST_AT_ONCE, Firing, ListedRule, Preview
+from billing_core.alerts.service import MOST_AT_ONCE, RECOMMENDED, Firing, ListedRule, Preview
 from billing_core.organizations.notices import Delivery, DeliveryState
 from billing_core.usage_events.explore_model import Dimension
 from billing_core.values.counts import count_of
@@ -22,7 +22,7 @@ NO_ADDRESS = (
     "Alerts are listed here, but sent to nobody: no address is set. Set BILLING_NOTIFY_URLS (mail, Slack, Teams, "
     "webhooks …); docs/alerts.md says how."
 )
-NO_RULES = "There are no rules yet. Add one, for example for failed pulls or for organizations that use unusually much."
+NO_RULES = "There are no rules yet."
 NO_HISTORY = "There have been no alerts yet."
 LIMITED = "You see the rules that count your organizations only. Rules that you add count your organizations only."
 SELECT_A_RULE = "Select a rule to change, mute or remove it."
@@ -64,6 +64,11 @@ BY_WORDS: Mapping[Dimension, str] = {
     Dimension.MODEL: "Model",
 }
 MEASURE_WORDS: Mapping[Measure, str] = {Measure.AMOUNT_USD: "US dollars", Measure.CREDITS: "Credits"}
+
+
+def recommended_text() -> str:
+    """What the recommended rules are."""
+    return "; ".join(in_words(terms) for terms in RECOMMENDED.values())
 
 
 def process_text(process: Process) -> str:
@@ -147,10 +152,10 @@ STATE_WORDS: Mapping[DeliveryState, str] = {
 def firing_rows(found: Sequence[Firing], zone: ZoneInfo) -> dict[str, list[str]]:
     """Alerts as a table."""
     return {
-        f"Time ({zone.key})": [moment(one.fired_at, zone) for one in found],
-        "Rule": [one.rule_name for one in found],
         "Alert": [one.title for one in found],
         "Delivery": [STATE_WORDS[one.delivery.state] for one in found],
+        f"Time ({zone.key})": [moment(one.fired_at, zone) for one in found],
+        "Rule": [one.rule_name for one in found],
     }
 
 

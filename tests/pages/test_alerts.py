@@ -55,6 +55,18 @@ def test_an_empty_page_says_what_is_missing():
     assert "alerts-check" not in keys(run)
 
 
+def test_the_recommended_rules_are_one_click(service):
+    run = opened()
+    run.button(key="alerts-recommended").click().run()
+    assert list(frame(run, "Alerts when")["Alerts when"]) == [
+        "A pull, push, reconciliation or month close fails",
+        "Credits stay unsent for more than 24 hours",
+        "Usage must reach Stripe within 72 hours",
+        "Any organization uses more or less in a day than usual",
+    ]
+    assert service.alerts.add_recommended(FINANCE) == []
+
+
 def test_a_rule_is_previewed_before_it_is_saved(service):
     run = opened()
     run.button(key="alerts-add").click().run()
