@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
+from streamlit.components.v1 import declare_component
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
@@ -16,7 +18,7 @@ from components.exports import texts
 from components.exports.state import JOB, Place
 from components.exports.texts import compared_rows, differing, progress_fraction, progress_text, result_text
 from components.shared import sign_in
-from components.shared.links import file_link
+from components.shared.links import file_link, route_path
 from components.shared.notice import notice_of_error, plain
 from components.shared.widgets import table
 
@@ -64,8 +66,10 @@ def is_exporting(principal: Principal) -> bool:
     return state is not None and state.is_running
 
 
-def job_box(place: Place, principal: Principal) -> None:
-    """Draw the progress or the result of the export this session started last."""
+def job_box(place: Place, principal: Principal, request: ExportRequest) -> None:
+    """Draw the progress or the result of the export this session started last; a file of other choices than `request`
+    is folded away, so that it is not taken for theirs.
+    """
     refused: str | None = st.session_state.pop(FAILED, None)
     if refused is not None:
         st.error(plain(refused), icon=":material/error:")
@@ -76,8 +80,23 @@ def job_box(place: Place, principal: Principal) -> None:
     with st.container(border=True, key=f"export-{place}-job"):
         if state.is_running:
             st.fragment(_watch, run_every=REFRESH_SECONDS)(place, job_id)
+        elif state.result is not None and _choices(state.request) != _choices(request):
+            with st.expander(texts.EARLIER_FILE.format(name=state.result.name), icon=":material/history:"):
+                _outcome(place, job_id, state)
         else:
             _outcome(place, job_id, state)
+            if state.result is not None:
+                _start_download(path=route_path(f"{FILE_PATH}/{job_id}"), job=job_id, key=f"export-{place}-download")
+
+
+def _choices(request: ExportRequest) -> ExportRequest:
+    """A request whatever the state of the ledger is that it was made of."""
+    return replace(request, params=request.params.model_copy(update={"as_of": None}))
+
+
+def _start_download(**how: Any) -> None:
+    """Let the browser download a file. Declared in the run of a page, as `after_paint` says why."""
+    declare_component("start_download", path=Path(__file__).parent / "start_download")(**how)
 
 
 def _state(job_id: str, principal: Principal) -> ExportState | None:

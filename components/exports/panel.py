@@ -213,7 +213,7 @@ def _preview_and_start(service: BillingService, principal: Principal, place: Pla
         _show_error(result.error)
     if preview is not None or is_compared_first:
         _start(service, principal, place, request, preview)
-    job_box(place, principal)
+    job_box(place, principal, request)
 
 
 def _read_preview(service: BillingService, principal: Principal, request: ExportRequest) -> PreviewResult:

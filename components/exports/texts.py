@@ -97,6 +97,8 @@ _FIGURES: tuple[tuple[str, str], ...] = (
 )
 """Totals people look at, in this order, and what they are called; others keep their own name and come last."""
 
+EARLIER_FILE = "A file of other choices: {name}"
+
 KIB = 1024
 
 WIDE_TABLE = 100
@@ -140,8 +142,16 @@ def size_text(size_bytes: int) -> str:
 
 
 def totals_text(rows: int, totals: Figures) -> str:
-    """The totals of an export: `1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures."""
+    """The totals of an export: `1,234 rows · 5,678.9 credits · $0.23`, as far as the data set has such figures.
+
+    Of bookings debit and credit, and what they leave out.
+    """
     parts = [count_of(rows, "row")]
+    if isinstance(debit := totals.get("debit_usd"), Decimal) and isinstance(credit := totals["credit_usd"], Decimal):
+        parts.append(f"debit {usd(debit)} = credit {usd(credit)}" if debit == credit else "debit and credit differ")
+        if (left_out := totals.get("without_customer_usd")) and isinstance(left_out, Decimal):
+            parts.append(f"{usd(left_out)} left out: no customer")
+        return " · ".join(parts)
     if "credits_total" in totals:
         parts.append(f"{exact(totals['credits_total'])} credits")
     amount = totals.get("amount_usd")

@@ -29,7 +29,7 @@ def organizations_of(service: BillingService, principal: Principal, month: Month
         return
     st.subheader(texts.ORGANIZATIONS, anchor=False)
     cells = organization_rows(rows[:SHOWN], total)
-    table(cells, alt=texts.ORGANIZATIONS, key=f"months-organizations-{month.period}", right=FIGURES)
+    table(cells, alt=texts.ORGANIZATIONS, key=f"months-organizations-{month.period}", right=FIGURES, height="content")
     if (rest := len(rows) - SHOWN) > 0:
         st.caption(f"and {count_of(rest, 'more organization')}; the export of organizations has them all")
     st.caption(plain(texts.ORGANIZATIONS_NOTE))

@@ -71,7 +71,9 @@ PUSH = "Push on Stripe Sync"
 SETTLE = "Resolve on Stripe Sync"
 TECHNICAL = "Technical details"
 ORGANIZATIONS = "Organizations"
-ORGANIZATIONS_NOTE = "What finance needs of each organization in this month. Plans as last read from Stripe."
+ORGANIZATIONS_NOTE = (
+    "The margin is amount minus cost, over events whose cost is known and is ours. Plans as last read from Stripe."
+)
 BUSY = "Somebody is checking, closing or verifying a month. Wait until it is done, then try again."
 
 HASH_SHOWN = 12

@@ -36,6 +36,11 @@ def event_link(event_id: str) -> None:
 
 def file_link(label: str, path: str, *, note: str, key: str) -> None:
     """Draw a download link to a route, which asks the session's cookie who is reading."""
-    base = st.get_option("server.baseUrlPath").strip("/")
     with st.container(key=key, width="content"):
-        st.link_button(label, f"{f'/{base}' if base else ''}{path}", icon=":material/download:", help=note)
+        st.link_button(label, route_path(path), icon=":material/download:", help=note)
+
+
+def route_path(path: str) -> str:
+    """The path of one of this server's routes as browsers ask for it, with the base path it is served under."""
+    base = st.get_option("server.baseUrlPath").strip("/")
+    return f"{f'/{base}' if base else ''}{path}"

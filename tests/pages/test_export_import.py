@@ -82,6 +82,7 @@ class JobState:
     progress: ExportProgress = field(default_factory=lambda: ExportProgress(1200, 4800, "Writing"))
     result: ExportResult | None = None
     error: str | None = None
+    request: ExportRequest | None = None
 
 
 class Jobs:
@@ -102,7 +103,7 @@ class Jobs:
     def state(self, job_id: str, principal: Principal) -> JobState:
         if not self.started or (job_id, principal.name) != ("job-1", self.started[-1][1]):
             raise NotFound("no such export")
-        return self.now
+        return replace(self.now, request=self.started[-1][0])
 
     def cancel(self, job_id: str, principal: Principal) -> None:
         self.cancelled.append(job_id)
@@ -438,6 +439,24 @@ def test_a_finished_file_ties_out_with_its_preview_and_can_be_fetched(jobs):
     }
     run.button(key="export-page-put-away").click().run()
     assert not links(run)
+
+
+def frames(run: AppTest) -> list[str | None]:
+    return [one.key for one in run.get("component_instance")]
+
+
+def test_a_finished_file_is_downloaded_without_a_further_click(jobs):
+    run = started(jobs, finished())
+    assert "export-page-download" in frames(run)
+
+
+def test_a_file_does_not_stand_under_other_choices(jobs):
+    run = started(jobs, finished())
+    box = next(one for one in run.selectbox if one.label == "Format")
+    box.set_value("json").run()
+    (fold,) = [one for one in run.expander if "usage-events.csv" in one.label]
+    assert fold.label.replace("\\", "") == "A file of other choices: usage-events.csv"
+    assert "export-page-download" not in frames(run)
 
 
 def test_a_file_that_differs_from_its_preview_is_called_out(jobs):

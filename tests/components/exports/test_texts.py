@@ -109,3 +109,13 @@ def test_a_column_has_room_for_its_longest_figure():
     assert column_pixels("debit", ["", "64.493600548460"]) == 24 + 8 * 15
     assert column_pixels("organization_id", []) == 24 + 8 * 15
     assert column_pixels("causes", ["x" * 5000]) == 400
+
+
+def test_bookings_show_debit_and_credit_and_what_they_leave_out():
+    totals = {
+        "debit_usd": Decimal("1234.50"),
+        "credit_usd": Decimal("1234.50"),
+        "without_customer_usd": Decimal("0.003"),
+    }
+    assert totals_text(9, totals) == "9 rows · debit $1,234.50 = credit $1,234.50 · $0.003 left out: no customer"
+    assert totals_text(9, {**totals, "without_customer_usd": Decimal(0)}).endswith("credit $1,234.50")
