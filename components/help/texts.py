@@ -8,7 +8,7 @@ from billing_core.access import Role
 
 ROLES: Mapping[Role, str] = {
     Role.ANALYST: "Analysts see usage events and export them.",
-    Role.FINANCE: "Finance also sees Stripe Sync, exports every data set, closes months and calculates what-ifs.",
+    Role.FINANCE: "Finance also sees Stripe Sync, keeps alerts, exports every data set, closes months, runs what-ifs.",
     Role.ADMIN: "Admins see every page, and may push, import, apply rate cards and read the audit log.",
 }
 

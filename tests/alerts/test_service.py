@@ -15,8 +15,12 @@ from billing_core.access import Principal, Role
 from billing_core.alerts import service as alert_service
 from billing_core.alerts.model import Rule, Terms
 from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError
+from billing_core.ledger.push_log import PushLog
+from billing_core.ledger.reconciliations import keep_reconciliation
+from billing_core.stripe_sync.pipeline import Action
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import Dimension, ExploreQuestion, Metric
+from tests.alerts.mail_server import MailServer
 from tests.alerts.receiver import Receiver
 from tests.alerts.world import FINANCE, NOW, ONLY_A, AlertWorld, used
 from tests.examples import examples
@@ -441,6 +445,37 @@ def test_a_failed_pull_is_told_once_a_day_until_one_works(world):
     assert "it was stopped before it finished" in world.alerts.history(FINANCE)[0].text
 
 
+def test_a_failed_push_is_told_with_its_reason(world):
+    world.rule(kind="failure", process=["push"])
+    log = PushLog(world.service._ledger.engine)
+    log.start("push-1", actor="cron", now=world.now)
+    log.end("push-1", now=world.now, outcome="failed", result="{}", error="Stripe answered 503")
+    assert world.check() == ["A push failed"]
+    (one,) = world.alerts.history(FINANCE)
+    assert one.text.endswith("failed: Stripe answered 503")
+    assert one.link == "https://billing.example.com/stripe_sync"
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"problems": ["Stripe could not be read"], "unexplained_credits": None}, "Stripe could not be read"),
+        ({"problems": [], "unexplained_credits": "12.5"}, "12.5 credits are unexplained"),
+        ({"problems": [], "unexplained_credits": "0"}, None),
+    ],
+)
+def test_a_reconciliation_with_an_unread_source_or_unexplained_credits_is_told_once(world, found, why):
+    world.rule(kind="failure", process=["reconcile"])
+    engine, window = world.service._ledger.engine, (NOW - DAY, NOW)
+    document = json.dumps({"made_at": (NOW + HOUR).isoformat(), **found})
+    keep_reconciliation(engine, actor="cron", now=NOW, start=window[0], end=window[1], result=document)
+    world.now += 2 * HOUR
+    assert world.check() == ([] if why is None else ["A reconciliation failed"])
+    assert why is None or world.alerts.history(FINANCE)[0].text.endswith(why)
+    world.now += DAY
+    assert world.check() == []
+
+
 def test_a_month_that_could_not_be_closed_is_told(world):
     world.rule(kind="failure", process=["close"])
     world.now += HOUR
@@ -462,6 +497,14 @@ def test_credits_unsent_for_too_long_are_told_once_a_day(world):
     assert world.check() == []
     world.now += DAY
     assert world.check() == ["160.5 credits unsent for more than 24 hours"]
+
+
+def test_what_a_person_put_on_hold_is_not_unsent(world):
+    world.rule(kind="unsent", hours=24)
+    world.book(used("disputed", 500, days_ago=3), used("waiting", 20, days_ago=3))
+    preview = world.service.stripe.preview(EVERYONE, Action.HOLD, event_ids=["disputed"])
+    world.service.stripe.decide(EVERYONE, preview, reason="disputed")
+    assert world.check() == ["20 credits unsent for more than 24 hours"]
 
 
 def test_a_deadline_that_nears_is_told_with_what_is_at_stake(world):
@@ -511,6 +554,21 @@ def test_a_summary_is_sent_once_for_each_organization_and_week(world, receiver):
     assert world.check() == []
     message = json.loads(receiver.calls[0][1])["message"]
     assert "Usage from Monday, 16 Nov 2026 to Sunday, 22 Nov 2026 (Europe/Berlin)" in message
+
+
+def test_a_summary_arrives_as_html_mail_with_the_figures_and_the_link(world):
+    with MailServer() as mail:
+        world.reopen(BILLING_NOTIFY_URLS=mail.address)
+        world.rule(kind="summary")
+        world.book(used("1", "1150.25", days_ago=1))
+        world.now = datetime(2026, 11, 23, 9, tzinfo=UTC)
+        assert world.alerts.check(FINANCE).delivery.delivered == 1
+        (arrived,) = mail.messages
+    page = arrived.get_body(("html",)).get_content()
+    assert arrived["subject"] == "org_a: week 2026-W47"
+    assert "<table" in page
+    assert ">1,150.25</td>" in page
+    assert "first_day=2026-11-16&amp;last_day=2026-11-22&amp;organization=org_a" in page
 
 
 def test_a_summary_has_the_figures_of_organization_stats_and_unknown_stays_unknown(world):
