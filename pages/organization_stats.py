@@ -18,6 +18,7 @@ from components.organizations.query import Address, OrganizationView, question
 from components.organizations.risk import risk_tile
 from components.organizations.state import URL, PinnedState, current_pin, follow
 from components.shared import sign_in
+from components.shared.layout import wide
 from components.shared.periods import window_or_open
 from components.shared.url_state import compare_of, sync_address
 from components.shared.widgets import quiet
@@ -66,6 +67,7 @@ def show(service: BillingService, principal: Principal, address: Address, pin: P
 
 
 principal = sign_in.guard(Role.ADMIN)
+wide()
 with quiet():
     follow()
     sync_address()

@@ -15,9 +15,10 @@ from components.exports import texts
 from components.exports.query import Choice, days, facets_of, filters_of, has, timezones
 from components.exports.state import STATES, Place
 from components.shared import texts as shared_texts
+from components.shared.periods import window_or_open
 from components.shared.url_state import period_boxes
-from components.usage_events.filter_bar import counted_values, panel_filters
-from components.usage_events.query import Facet, chips
+from components.usage_events.filter_bar import counted_values, panel_filters, read_chatflow_names
+from components.usage_events.query import NO_NAMES, Facet, chips
 
 
 def period_and_timezone(place: Place, reporting: ZoneInfo) -> None:
@@ -61,5 +62,9 @@ def export_filters(
         def counted(facet: Facet) -> list[tuple[str, int]]:
             return counted_values(service, principal, chosen, at, zone, as_of, facet) if is_open else []
 
-        facets = facets_of(chosen)
-        panel_filters(STATES[place], facets, grid, counted, all_filters=of_events, with_counts=False)
+        names = NO_NAMES
+        if is_open and of_events:
+            window = window_or_open(chosen, at, zone)
+            names = read_chatflow_names(service, principal, window, as_of, with_ids=True)
+        how = {"all_filters": of_events, "with_counts": False}
+        panel_filters(STATES[place], facets_of(chosen), grid, counted, chatflows=names, **how)

@@ -20,7 +20,7 @@ from billing_core.imports.model import (
 from billing_core.values.counts import count_of
 from billing_core.values.decimals import EXACT
 from components.exports.texts import size_text
-from components.shared.formats import moment, signed, signed_usd
+from components.shared.formats import moment, signed_rounded, signed_usd
 
 NO_IMPORTS = "Nothing has been imported yet."
 UNDOING = "Undoing. This goes on even if you leave the page."
@@ -125,20 +125,20 @@ def effect_text(effects: Sequence[OrganizationEffect]) -> str:
     if not effects:
         return NO_EFFECT
     change = sum(one.events for one in effects)
-    events = f"{signed(change)} {'event' if abs(change) == 1 else 'events'}"
+    events = f"{signed_rounded(change)} {'event' if abs(change) == 1 else 'events'}"
     credits_, amount = _added(one.credits for one in effects), _added(one.amount_usd for one in effects)
     where = count_of(len(effects), "organization")
-    return f"Totals change by {events}, {signed(credits_)} credits, {signed_usd(amount)} across {where}."
+    return f"Totals change by {events}, {signed_rounded(credits_)} credits, {signed_usd(amount)} across {where}."
 
 
 def effect_rows(effects: Sequence[OrganizationEffect]) -> dict[str, list[str]]:
-    """The effects per organization as a table, the largest change of credits first; signed and exact."""
+    """The effects per organization as a table, the largest change of credits first, with signs."""
     ordered = sorted(effects, key=lambda one: (-abs(one.credits), one.organization_id or ""))
     return {
         "Organization": [one.organization_id or NOBODY for one in ordered],
-        "Events": [signed(one.events) for one in ordered],
-        "Credits": [signed(one.credits) for one in ordered],
-        "Amount (USD)": [signed(one.amount_usd) for one in ordered],
+        "Events": [signed_rounded(one.events) for one in ordered],
+        "Credits": [signed_rounded(one.credits) for one in ordered],
+        "Amount (USD)": [signed_usd(one.amount_usd) for one in ordered],
     }
 
 

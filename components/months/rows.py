@@ -12,7 +12,7 @@ from billing_core.month_close.model import Difference, Month, MonthState, digest
 from billing_core.types import parse_time
 from components.months.causes import cause_label
 from components.months.texts import STATE_MARKS, month_name, short_hash
-from components.shared.formats import UNKNOWN, count, credits_text, exact, moment, usd
+from components.shared.formats import UNKNOWN, count, exact, moment, short_credits, short_usd
 
 Rows = dict[str, list[str]]
 Manifest = Mapping[str, Any]
@@ -161,12 +161,12 @@ def month_rows(months: Sequence[Month], zone: ZoneInfo) -> dict[str, list[str]]:
         "Month": [month_name(month.period) for month in months],
         "State": [STATE_MARKS[month.state].text for month in months],
         "Events": [count(month.events) for month in months],
-        "Credits": [credits_text(month.credits.total) for month in months],
-        "Amount (USD)": [usd(month.amount_usd) for month in months],
+        "Credits": [short_credits(month.credits.total) for month in months],
+        "Amount (USD)": [short_usd(month.amount_usd) for month in months],
     }
     if any(month.late_events for month in months):
         rows["Late events"] = [count(month.late_events) if month.late_events else "" for month in months]
-        rows["Late credits"] = [credits_text(month.late_credits) if month.late_events else "" for month in months]
+        rows["Late credits"] = [short_credits(month.late_credits) if month.late_events else "" for month in months]
     closed = [month if month.state is MonthState.CLOSED else None for month in months]
     if any(closed):
         rows[f"Closed ({zone.key})"] = ["" if month is None else moment(month.closed_at, zone) for month in closed]

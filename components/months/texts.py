@@ -13,7 +13,7 @@ from billing_core.month_close.rules import UNSENT, UNSETTLED
 from billing_core.values.counts import count_of
 from components.months.causes import CauseGroup, by_cause, days_of
 from components.shared.colours import StatusMark
-from components.shared.formats import UNKNOWN, day_text, exact, moment, usd
+from components.shared.formats import UNKNOWN, day_text, moment, rounded, short_usd
 
 if TYPE_CHECKING:
     from billing_core.month_close.model import Closing
@@ -108,7 +108,7 @@ def late_text(month: Month) -> str | None:
     if not month.late_events:
         return None
     return (
-        f"{count_of(month.late_events, 'event')} with {exact(month.late_credits)} credits arrived or changed after "
+        f"{count_of(month.late_events, 'event')} with {rounded(month.late_credits)} credits arrived or changed after "
         "their own month was closed: they count here, flagged late_after_close, and keep their own time."
     )
 
@@ -178,7 +178,9 @@ def accepted_text(groups: Sequence[CauseGroup], causes: Iterable[str]) -> list[s
 
 def closing_sentences(month: Month, *, accepts: bool) -> list[str]:
     """What closing a month means, in sentences."""
-    figures = f"{count_of(month.events, 'event')}, {exact(month.credits.total)} credits ({usd(month.amount_usd)})"
+    figures = (
+        f"{count_of(month.events, 'event')}, {rounded(month.credits.total)} credits ({short_usd(month.amount_usd)})"
+    )
     return [f"{month_name(month.period)} has {figures}.", *CLOSING, *([ACCEPTING] if accepts else [])]
 
 
@@ -187,10 +189,9 @@ def closed_text(closing: Closing) -> str:
     manifest = closing.manifest or {}
     totals = manifest.get("totals", {})
     name = month_name(str(manifest.get("period")))
-    figures = (
-        f"{count_of(int(totals.get('events', 0)), 'event')}, {exact(Decimal(totals.get('credits_total', 0)))} credits "
-        f"({usd(Decimal(totals.get('amount_usd', 0)))})"
-    )
+    credits_, amount = (Decimal(totals.get(one, 0)) for one in ("credits_total", "amount_usd"))
+    events = count_of(int(totals.get("events", 0)), "event")
+    figures = f"{events}, {rounded(credits_)} credits ({short_usd(amount)})"
     if closing.was_closed:
         return f"{name} was already closed, with {figures}. Nothing has changed."
     return f"{name} is closed: {figures}."

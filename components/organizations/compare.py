@@ -10,13 +10,13 @@ from billing_core.access import Role
 from billing_core.organizations.figures import OrganizationFigures, Statistics
 from billing_core.organizations.table import label, share
 from components.organizations.charts import daily_lines, day_names
-from components.organizations.figures import KINDS, fields_for, kind_of, percent
+from components.organizations.figures import KINDS, fields_for, kind_of
 from components.organizations.query import COMPARED
 from components.organizations.state import URL
 from components.organizations.table import change_text
 from components.shared import sign_in
 from components.shared.chart import chart
-from components.shared.formats import short_credits
+from components.shared.formats import percent, short_credits
 from components.shared.widgets import quiet, table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from components.shared.formats import count, exact, moment, short_usd
+from components.shared.formats import count, moment, rounded, short_usd
 
 if TYPE_CHECKING:
     from billing_core.ledger.directory import DirectoryChange, Line
@@ -34,7 +34,7 @@ def entry_rows(entries: Sequence[DirectoryEntry]) -> Rows:
         "Mapped to": [entry.customer_id or NONE for entry in entries],
         "Named by its traces": [", ".join(entry.named_customers) or NONE for entry in entries],
         "Unbilled events": [count(entry.at_stake.events) for entry in entries],
-        "Unbilled credits": [exact(entry.at_stake.credits) for entry in entries],
+        "Unbilled credits": [rounded(entry.at_stake.credits) for entry in entries],
         "Unbilled amount": [short_usd(entry.at_stake.amount_usd) for entry in entries],
     }
 
@@ -46,7 +46,7 @@ def step_rows(steps: Sequence[PreviewLine]) -> Rows:
         "Name": [_arrow(step.before.name, step.after.name) for step in steps],
         "Customer": [_arrow(step.before.customer_id, step.after.customer_id) for step in steps],
         "Events": [count(step.moved.events) for step in steps],
-        "Credits": [exact(step.moved.credits) for step in steps],
+        "Credits": [rounded(step.moved.credits) for step in steps],
         "Amount": [short_usd(step.moved.amount_usd) for step in steps],
         "Warnings": [" ".join(step.warnings) for step in steps],
     }

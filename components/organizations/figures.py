@@ -12,23 +12,22 @@ from typing import Any
 
 from billing_core.organizations.figures import MEANINGS, Figures, Statistics
 from billing_core.organizations.table import Value, figure, margin_share
-from components.shared.formats import UNKNOWN, change, compact, count, duration, exact, short_credits, short_usd
+from components.shared.formats import (
+    UNKNOWN,
+    change,
+    compact,
+    count,
+    duration,
+    exact,
+    percent,
+    short_credits,
+    short_usd,
+)
 
 TENTH = Decimal("0.1")
 
 MINUTE, HOUR = Decimal(60), Decimal(3600)
 """Seconds."""
-
-
-def percent(part: Decimal | None) -> str:
-    """A share as percent: `0.1234` → `12.3 %`; what is too small to show is not nothing."""
-    if part is None:
-        return UNKNOWN
-    shown = (part * 100).quantize(TENTH, ROUND_HALF_EVEN)
-    if shown == 0 and part:
-        return "under 0.1 %" if part > 0 else "just below 0 %"
-    text = f"{abs(shown):,}".removesuffix(".0")
-    return f"{'−' if shown < 0 else ''}{text} %"
 
 
 def points(now: Value, before: Value) -> str:

@@ -15,12 +15,11 @@ from billing_core.service import BillingService
 from components.organizations import texts
 from components.organizations.forecast_charts import SHOWN_DAYS, days_figure, history_figure, sum_figure
 from components.organizations.forecast_rows import forecast_rows, sum_rows
-from components.organizations.formats import percent
 from components.organizations.query import events_of
 from components.organizations.state import URL
 from components.organizations.texts import driver_text, error_text, exhaustion_text, interval_text, period_text
 from components.shared.chart import chart, draw_figure
-from components.shared.formats import ago, short_credits
+from components.shared.formats import ago, percent, short_credits
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import tile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
-from fractions import Fraction
 
 from billing_core.organizations.anomalies import UsualRange
 from components.shared.formats import UNKNOWN, exact, short_credits
@@ -28,31 +27,9 @@ def range_text(expected: UsualRange) -> str:
     return f"{amount(expected.low)} – {amount(expected.high)}"
 
 
-def percent(share: Decimal | Fraction) -> str:
-    """A share as percent: `0.0912` → `9.1 %`, `0.42` → `42 %`."""
-    value = Decimal(share.numerator) / Decimal(share.denominator) * 100 if isinstance(share, Fraction) else share * 100
-    places = TENTH if abs(value) < 10 else WHOLE
-    text = f"{value.quantize(places, ROUND_HALF_EVEN):,}"
-    return f"{text.removesuffix('.0')} %".replace("-", "−")
-
-
-def percent_text(value: Decimal | None) -> str:
-    """A percentage as text: `122.4 %`, `33.33 %`, `unknown`; every digit, which are two decimals at most."""
-    return UNKNOWN if value is None else f"{exact(value)} %"
-
-
 def cut(value: Decimal | int | None) -> str:
     """Credits of a limit, cut, not rounded, to two decimals: `999.999` of 1,000 is not all of it."""
     return UNKNOWN if value is None else exact(Decimal(value).quantize(CENT, ROUND_DOWN))
-
-
-def cut_percent(value: Decimal | None) -> str:
-    """A percentage for a column, cut, not rounded: `99.9 %` is not all of it; `5,433 %`, `unknown`."""
-    if value is None:
-        return UNKNOWN
-    if 0 < value < TENTH:
-        return "under 0.1 %"
-    return f"{exact(value.quantize(TENTH if value < 100 else WHOLE, ROUND_DOWN))} %"
 
 
 def left_text(left: timedelta | None) -> str:

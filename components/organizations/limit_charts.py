@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from components.shared.chart import base_figure
 from components.shared.colours import RANKED, Shade
-from components.shared.formats import compact, exact, short_credits
+from components.shared.formats import compact, rounded, short_credits
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -52,7 +52,7 @@ def bullet(
         y=[0],
         x=[float(included)],
         width=0.9,
-        customdata=[exact(included)],
+        customdata=[rounded(included)],
         marker={"color": ROOM.on(theme), "line": {"width": 0}},
         hovertemplate="included: %{customdata} credits<extra></extra>",
     )
@@ -64,7 +64,7 @@ def bullet(
             x=[float(value)],
             base=[float(base)],
             width=0.45,
-            customdata=[exact(value)],
+            customdata=[rounded(value)],
             marker={"color": shade.on(theme), "line": {"width": 0}},
             hovertemplate="%{fullData.name}: %{customdata} credits<extra></extra>",
         )

@@ -13,14 +13,14 @@ from billing_core.organizations.forecast import Forecast, NotEnough
 from billing_core.organizations.limits import Limit
 from billing_core.service import BillingService
 from components.organizations import texts
-from components.organizations.formats import cut, left_text, percent_text
+from components.organizations.formats import cut, left_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_rows import events_query, is_about
 from components.organizations.names import names as names_of
 from components.organizations.texts import LIMITS_NOTE, age_text, plan_text, share_text, shared_text, subscription_text
 from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
-from components.shared.formats import UNKNOWN, exact, moment, short_credits
+from components.shared.formats import UNKNOWN, cut_percent, moment, rounded, short_credits
 from components.shared.links import usage_link
 from components.shared.notice import plain
 from components.shared.widgets import tile
@@ -69,14 +69,14 @@ def _box(
             grid,
             "Plan",
             plan_text(row),
-            [f"{exact(row.included)} credits included in a period"],
+            [f"{rounded(row.included)} credits included in a period"],
             note=shared_texts.PLAN_BY_PRICE,
             key=f"org-limit-plan-{customer}",
         )
         tile(
             grid,
             "Used",
-            percent_text(row.percent_used),
+            cut_percent(row.percent_used),
             [*_expected_text(expected), *_shared(row, names)],
             note=LIMITS_NOTE,
             key=f"org-limit-used-{customer}",

@@ -15,9 +15,9 @@ from billing_core.organizations.limits import Limit, PlanTotal, percent_of
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
 from billing_core.values.counts import count_of
-from components.organizations.formats import cut, percent, percent_text
+from components.organizations.formats import cut
 from components.organizations.texts import NO_CUSTOMER, delivery_text, plan_text, runs_out_text, state_words
-from components.shared.formats import UNKNOWN, count, moment, short_credits
+from components.shared.formats import UNKNOWN, count, cut_percent, moment, percent, short_credits
 from components.shared.periods import Period
 
 # ── one limit ────────────────────────────────────────────────────────────────────────────────────
@@ -126,7 +126,7 @@ def plan_rows(totals: Sequence[PlanTotal]) -> dict[str, list[str]]:
         "Customers": [count(total.customers) for total in totals],
         "Credits included": [sums(total, total.included) for total in totals],
         "Credits used": [sums(total, total.used) for total in totals],
-        "Used": ["" if total.state not in {None, UNKNOWN} else percent_text(total.percent_used) for total in totals],
+        "Used": ["" if total.state not in {None, UNKNOWN} else cut_percent(total.percent_used) for total in totals],
     }
 
 
@@ -165,7 +165,7 @@ def reached_rows(found: Sequence[Reached], names: Mapping[str, str], zone: ZoneI
         "Customer": [one.customer_id for one in found],
         "Plan": [one.plan or UNKNOWN for one in found],
         "Reached": [f"{one.threshold:,} %" for one in found],
-        "Used": [percent_text(percent_of(one.used, one.included)) for one in found],
+        "Used": [cut_percent(percent_of(one.used, one.included)) for one in found],
         "Credits": [f"{cut(one.used)} of {cut(one.included)}" for one in found],
         f"Period ends ({zone.key})": [moment(one.period_end, zone) for one in found],
     }

@@ -17,7 +17,7 @@ from billing_core.organizations.limits import Limit, at_risk, by_customer
 from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from components.organizations import texts
-from components.organizations.formats import cut_percent, left_text
+from components.organizations.formats import left_text
 from components.organizations.limit_rows import (
     DEFAULT_SORT,
     FORECAST_COLUMNS,
@@ -33,7 +33,7 @@ from components.organizations.state import go_to_events, open_organization
 from components.organizations.texts import organizations_text, plan_text, subscription_text, used_text
 from components.shared import sign_in
 from components.shared.data_grid import RowButton, data_grid, page_count, page_of, pages
-from components.shared.formats import moment
+from components.shared.formats import cut_percent, moment
 from components.shared.notice import plain
 from components.shared.url_codec import Codec, flag, number, one_of, text
 from components.shared.url_state import UrlState

@@ -28,7 +28,7 @@ SAID = "org.notices-said"
 """Session state: what the last mark did, to be said once."""
 
 LISTED = 500
-"""Open notices listed at once; a mark of all of them touches all of them."""
+"""Customers listed at once; a mark of all notices touches all of them."""
 
 
 def notices_panel(service: BillingService) -> None:
@@ -80,21 +80,36 @@ def _open(
     if not board.open:
         st.success("No open notice.", icon=":material/check_circle:")
         return
-    shown = board.open[:LISTED]
-    picked = picked_rows(
+    groups = by_customer(board.open)
+    shown = groups[:LISTED]
+    chosen = picked_rows(
         shown,
-        notice_rows(shown, names, zone),
+        notice_rows([highest for highest, *_ in shown], names, zone),
         name="org-notices",
-        identity=[one.notice.id for one in shown],
-        alt="Open notices of reached limits, newest period first",
+        identity=[one.notice.id for group in shown for one in group],
+        alt="Customers with open notices and the highest limit that each has reached, newest period first",
         height="auto" if len(shown) < 10 else 390,
     )
-    if len(board.open) > len(shown):
-        st.caption(f"and {len(board.open) - len(shown):,} more")
+    if len(groups) > len(shown):
+        st.caption(f"and {len(groups) - len(shown):,} more customers")
+    if lower := [one for _, *rest in shown for one in rest]:
+        with st.expander(texts.LOWER_NOTICES.format(number=len(lower)), icon=":material/unfold_more:"):
+            table(notice_rows(lower, names, zone), alt="Lower thresholds and earlier periods", key="org-notices-lower")
+    picked = [one for group in chosen for one in group]
     with st.container(horizontal=True, key="org-notices-actions"):
         some = f"Mark {count_of(len(picked), 'notice')} as seen" if picked else "Mark selected as seen"
         _button(service, principal, picked, some, "org-notices-mark")
         _button(service, principal, board.open, f"Mark all {len(board.open):,} as seen", "org-notices-mark-all")
+
+
+def by_customer(notices: Sequence[RaisedNotice]) -> list[list[RaisedNotice]]:
+    """The notices of each customer, newest period first and in it the highest threshold; customers as they come."""
+    groups: dict[str, list[RaisedNotice]] = {}
+    for one in notices:
+        groups.setdefault(one.notice.customer_id, []).append(one)
+    for group in groups.values():
+        group.sort(key=lambda one: (one.notice.period_end, one.notice.threshold), reverse=True)
+    return list(groups.values())
 
 
 def _button(

@@ -16,8 +16,8 @@ from billing_core.organizations.table import label
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION
 from billing_core.stripe_sync.pipeline import Amounts
 from billing_core.values.counts import count_of
-from components.organizations.formats import amount, cut, percent, percent_text, signed_amount
-from components.shared.formats import UNKNOWN, ago, day_text, exact, moment, short_credits
+from components.organizations.formats import amount, cut, signed_amount
+from components.shared.formats import UNKNOWN, ago, cut_percent, day_text, exact, moment, percent, short_credits
 from components.stripe_sync.texts import amounts_text
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ LATENCY_STRETCHED = (
 LONGEST_FIRST = "Longest traces first"
 NO_MOVERS = "No organization's credits changed."
 NO_THRESHOLD = "No threshold has been reached in the current periods."
-SELECT_NOTICES = "Select notices in the table first."
+SELECT_NOTICES = "Select customers in the table first."
+LOWER_NOTICES = "Lower thresholds and earlier periods of these customers ({number:,})"
 NOTICES_CSV_NOTE = "Every notice, open and seen, with exact figures."
 NO_EVENTS_IN_PERIOD = "No usage events in this period. Choose a longer one, or refresh from Langfuse."
 QUIET = "It had no events in this period or the one it is compared with."
@@ -350,7 +351,7 @@ def share_text(limit: Limit) -> str:
         return f"{cut(limit.used)} credits used of {exact(limit.included)} included"
     over = limit.used - limit.included
     beyond = f", {cut(over)} over the plan" if over > 0 else ""
-    share = f": {percent_text(limit.percent_used)}" if limit.included else ""
+    share = f": {cut_percent(limit.percent_used)}" if limit.included else ""
     return f"{cut(limit.used)} of {exact(limit.included)} credits used{share}{beyond}"
 
 

@@ -24,7 +24,7 @@ class Comparison(StrEnum):
 
 LABELS = {
     Comparison.PREVIOUS: "vs. period before",
-    Comparison.LAST_MONTH: "vs. same days last month",
+    Comparison.LAST_MONTH: "vs. last month",
     Comparison.DAYS: "vs. chosen days",
     Comparison.NOTHING: "No comparison",
 }

@@ -6,7 +6,8 @@ Nothing here knows Streamlit. An unknown value is the word `unknown`, never a ze
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from billing_core.values.counts import count_of
@@ -52,14 +53,39 @@ def rounded(value: Decimal | int | None) -> str:
     return short_credits(Decimal(value)) if value and not shown else exact(shown)
 
 
-def signed(value: Decimal | int | None) -> str:
-    """A difference with every digit and its sign: `+1,234.5`, `−3`, `0`."""
-    return f"+{exact(value)}" if value is not None and value > 0 else exact(value)
+def signed_rounded(value: Decimal | int | None) -> str:
+    """A difference for people, with two decimals at most and its sign: `+1,234.57`, `−3`, `0`, `+<0.01`."""
+    return f"+{rounded(value)}" if value is not None and value > 0 else rounded(value)
+
+
+TENTH = Decimal("0.1")
+
+
+def percent(share: Decimal | Fraction | None) -> str:
+    """A share as percent, one decimal below a hundred: `0.1234` → `12.3 %`, `0.42` → `42 %`, `54.334` → `5,433 %`; what
+    is too small to show is not nothing.
+    """
+    if share is None:
+        return UNKNOWN
+    value = Decimal(share.numerator) / Decimal(share.denominator) if isinstance(share, Fraction) else share
+    return _percent(value * 100, ROUND_HALF_EVEN)
+
+
+def cut_percent(value: Decimal | None) -> str:
+    """A percentage that counts as reached only when it is: cut, not rounded. `99.96` → `99.9 %`."""
+    return UNKNOWN if value is None else _percent(value, ROUND_DOWN)
+
+
+def _percent(value: Decimal, rounding: str) -> str:
+    shown = value.quantize(TENTH if abs(value) < 100 else Decimal(1), rounding)
+    if shown == 0 and value:
+        return "under 0.1 %" if value > 0 else "just below 0 %"
+    return f"{'−' if shown < 0 else ''}{f'{abs(shown):,}'.removesuffix('.0')} %"
 
 
 def signed_usd(value: Decimal) -> str:
-    """A difference in US dollars with its sign: `+$0.0494`, `−$12.30`, `$0`."""
-    return f"+{usd(value)}" if value > 0 else usd(value)
+    """A difference in US dollars with its sign: `+$0.05`, `−$12.30`, `$0`."""
+    return f"+{short_usd(value)}" if value > 0 else short_usd(value)
 
 
 def minor_units(amount: int | None, currency: str | None) -> str:

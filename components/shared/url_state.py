@@ -204,7 +204,7 @@ def comparison_boxes(
         index=choices.index(url.current().against),
         format_func=LABELS.__getitem__,
         key=key,
-        width=205,
+        width=180,
         filter_mode=None,
         label_visibility=label_visibility,
         on_change=chosen,

@@ -15,7 +15,7 @@ from billing_core.stripe.intents import OLDEST
 from billing_core.stripe_sync.pipeline import Amounts, DueBy, Pipeline, Problem, urgency
 from billing_core.types import PipelineStage, SyncStatus
 from billing_core.values.counts import count_of
-from components.shared.formats import rounded, short_usd
+from components.shared.formats import moment, rounded, short_usd
 from components.shared.links import customers_link, file_link, usage_link
 from components.shared.notice import plain
 from components.shared.outcome import show_outcome
@@ -84,15 +84,14 @@ def actions_panel(service: BillingService, principal: Principal, view: PipelineV
 
 
 def _head(service: BillingService, title: str, due: DueBy | None, now: datetime) -> None:
+    zone = service.settings.zone
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(title)}**", width="content")
         if due is not None:
             is_near = due.at < now + WAITED
-            st.badge(
-                plain(due_text(due, now, service.settings.zone)),
-                icon=":material/schedule:",
-                color="red" if is_near else "gray",
-            )
+            # The moment beside it: a badge does not wrap on a phone.
+            st.badge(plain(due_text(due, now)), icon=":material/schedule:", color="red" if is_near else "gray")
+            st.caption(plain(f"{moment(due.at, zone)[:16]} {zone.key}"), width="content")
 
 
 def _figures(amounts: Amounts, *who: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from billing_core.stripe_sync.pipeline import Pipeline
 from components.shared.chart import base_figure
 from components.shared.colours import STAGE_MARKS, Shade
-from components.shared.formats import compact, exact, signed
+from components.shared.formats import compact, rounded, signed_rounded
 from components.stripe_sync.marks import STAGE_SHADES
 from components.stripe_sync.rows import NOBODY, HeatGrid, Measure, difference, step_label
 from components.usage_events.charts import label_of
@@ -64,7 +64,7 @@ def stage_bar(pipeline: Pipeline, theme: str) -> Figure:
             orientation="h",
             y=[0],
             x=[float(amounts.credits)],
-            customdata=[[exact(amounts.credits), f"{amounts.events:,}"]],
+            customdata=[[rounded(amounts.credits), f"{amounts.events:,}"]],
             marker={"color": STAGE_SHADES[stage].on(theme), "line": {"width": 0}},
             hovertemplate="%{fullData.name}: %{customdata[0]} credits, %{customdata[1]} events<extra></extra>",
         )
@@ -170,10 +170,10 @@ def _hover_text(customer: str | None, day: date, row: CustomerDay | None, measur
     if row is None:
         return f"{where}<br>no activity"
     return (
-        f"{where}<br>{measure.value}: {signed(difference(row, measure))} credits<br>"
-        f"Langfuse {exact(row.langfuse_credits)} · ledger {exact(row.ledger_credits)} · "
-        f"sent {exact(row.sent_credits)} · Stripe {exact(row.stripe_credits)}<br>"
-        f"unexplained {exact(row.unexplained_credits)}"
+        f"{where}<br>{measure.value}: {signed_rounded(difference(row, measure))} credits<br>"
+        f"Langfuse {rounded(row.langfuse_credits)} · ledger {rounded(row.ledger_credits)} · "
+        f"sent {rounded(row.sent_credits)} · Stripe {rounded(row.stripe_credits)}<br>"
+        f"unexplained {rounded(row.unexplained_credits)}"
     )
 
 
@@ -195,7 +195,7 @@ def waterfall_figure(steps: Sequence[tuple[str, Decimal]], theme: str) -> Figure
     """
     figure = base_figure(theme, showlegend=False, height=60 + STEP_PIXELS * len(steps))
     ends = {0, len(steps) - 1}
-    texts = [exact(value) if place in ends else signed(value) for place, (_, value) in enumerate(steps)]
+    texts = [rounded(value) if place in ends else signed_rounded(value) for place, (_, value) in enumerate(steps)]
     figure.add_waterfall(
         orientation="h",
         y=list(range(len(steps))),
@@ -258,7 +258,7 @@ def used_bar(used: Decimal, included: int, theme: str) -> Figure:
             orientation="h",
             y=[0],
             x=[float(value)],
-            customdata=[exact(value)],
+            customdata=[rounded(value)],
             marker={"color": shade.on(theme), "line": {"width": 0}},
             hovertemplate="%{fullData.name}: %{customdata} credits<extra></extra>",
         )

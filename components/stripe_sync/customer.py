@@ -15,7 +15,7 @@ from billing_core.stripe_sync.customer_status import UNKNOWN, CustomerStatus
 from billing_core.types import GetUsageEventsParams
 from components.shared import texts as shared_texts
 from components.shared.chart import draw_figure
-from components.shared.formats import ago, exact, minor_units, moment
+from components.shared.formats import ago, minor_units, moment, rounded
 from components.shared.notice import notice_of_error, plain
 from components.shared.widgets import tile
 from components.stripe_sync import texts
@@ -111,7 +111,7 @@ def _unknown_text(status: CustomerStatus, now: datetime) -> str:
 
 def _facts(status: CustomerStatus, zone: ZoneInfo, now: datetime) -> None:
     grid = st.grid(3, min_column_width=220, key="sync-customer-facts")
-    included = "included credits unknown" if status.included is None else f"{exact(status.included)} credits included"
+    included = "included credits unknown" if status.included is None else f"{rounded(status.included)} credits included"
     tile(grid, "Plan", status.plan or "unknown", [included], note=shared_texts.PLAN_BY_PRICE, key="sync-customer-plan")
     start, end = status.period_start, status.period_end
     tile(

@@ -50,7 +50,7 @@ def overview(service: BillingService, principal: Principal, view: PipelineView, 
             key="sync-stages",
             alt="Credits of the ledger by stage; the tiles below name every figure",
         )
-    grid = st.grid(4, min_column_width=165, key="sync-stage-tiles")
+    grid = st.grid("auto", min_column_width=150, key="sync-stage-tiles")
     for stage, amounts in pipeline.stages.items():
         if amounts.events:
             _stage_tile(grid, stage, amounts)
@@ -150,7 +150,7 @@ def _carried(pipeline: Pipeline) -> None:
     for one in pipeline.carried:
         total = EXACT.add(total, one.credits)
     label = (
-        f"Rounding carried forward: {exact(total)} credits of {count_of(len(pipeline.carried), 'customer')}"
+        f"Rounding carried forward: {rounded(total)} credits of {count_of(len(pipeline.carried), 'customer')}"
         if pipeline.carried
         else "Rounding carried forward: none"
     )

@@ -16,7 +16,7 @@ from billing_core.service import BillingService
 from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.shared import sign_in
-from components.shared.formats import ago, exact
+from components.shared.formats import ago, rounded
 from components.shared.job_progress import draw_progress
 from components.shared.notice import plain
 from components.shared.widgets import READERS_NOTE, quiet, table
@@ -150,7 +150,7 @@ def _requests(dry: Dry) -> None:
         table(request_rows(shown), alt="Meter events a push would send", key="sync-requests", right=["Credits"])
         if total > len(shown):
             rest = sum(request.credits for request in dry.requests[SHOWN_REQUESTS:])
-            st.caption(plain(f"and {total - len(shown):,} more with {exact(rest)} credits"))
+            st.caption(plain(f"and {total - len(shown):,} more with {rounded(rest)} credits"))
         st.caption("The first one, as it would be sent:")
         st.code(json.dumps(dry.result.requests[0], indent=2, default=str), language="json")
 

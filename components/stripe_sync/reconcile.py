@@ -17,7 +17,7 @@ from billing_core.values.counts import count_of
 from billing_core.web import wiring
 from components.shared import sign_in
 from components.shared.chart import chart
-from components.shared.formats import ago, day_text, exact
+from components.shared.formats import ago, day_text, rounded
 from components.shared.job_progress import follow
 from components.shared.links import event_link, file_link
 from components.shared.notice import plain
@@ -156,11 +156,11 @@ def _figures(found: Reconciliation, now: datetime) -> None:
     grid = st.grid("auto", min_column_width=165, key="sync-books")
     totals = book_totals(found)
     for name, total in totals.items():
-        tile(grid, name, exact(total), ["credits"], note=MEANINGS[name], key=f"sync-book-{name.lower()}")
+        tile(grid, name, rounded(total), ["credits"], note=MEANINGS[name], key=f"sync-book-{name.lower()}")
     tile(
         grid,
         "Unexplained",
-        exact(found.unexplained_credits),
+        rounded(found.unexplained_credits),
         ["credits"],
         note=texts.UNEXPLAINED_NOTE,
         key="sync-book-unexplained",
@@ -270,15 +270,15 @@ def _place(row: CustomerDay) -> Place:
 
 def _place_text(row: CustomerDay, measure: Measure) -> str:
     value = difference(row, measure)
-    shown = "unknown" if value is None else f"{exact(value)} credits"
-    mark = f", {exact(row.unexplained_credits)} unexplained" if row.unexplained_credits else ""
+    shown = "unknown" if value is None else f"{rounded(value)} credits"
+    mark = f", {rounded(row.unexplained_credits)} unexplained" if row.unexplained_credits else ""
     return f"{row.customer_id or NOBODY}, {day_text(row.day)}: {shown}{mark}"
 
 
 def _causes(row: CustomerDay) -> None:
     books = (
-        f"Langfuse {exact(row.langfuse_credits)} · ledger {exact(row.ledger_credits)} · "
-        f"sent {exact(row.sent_credits)} · Stripe {exact(row.stripe_credits)} credits on {row.day.isoformat()} UTC"
+        f"Langfuse {rounded(row.langfuse_credits)} · ledger {rounded(row.ledger_credits)} · "
+        f"sent {rounded(row.sent_credits)} · Stripe {rounded(row.stripe_credits)} credits on {row.day.isoformat()} UTC"
     )
     st.markdown(plain(books))
     if not row.parts:

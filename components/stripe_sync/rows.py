@@ -1,4 +1,4 @@
-"""Tables of the Stripe Sync page: values in, columns of text out. Pure; every figure exact."""
+"""Tables of the Stripe Sync page: values in, columns of text out. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from billing_core.values.decimals import EXACT
-from components.shared.formats import UNKNOWN, count, duration, exact, moment, signed
+from components.shared.formats import UNKNOWN, count, duration, moment, rounded, signed_rounded
 from components.stripe_sync.marks import cause_words
 from components.stripe_sync.texts import outcome_word
 
@@ -126,12 +126,12 @@ def difference_rows(rows: Sequence[CustomerDay]) -> Rows:
     return {
         "Customer": [row.customer_id or NOBODY for row in rows],
         "Day (UTC)": [row.day.isoformat() for row in rows],
-        "Langfuse": [exact(row.langfuse_credits) for row in rows],
-        "Ledger": [exact(row.ledger_credits) for row in rows],
-        "Sent": [exact(row.sent_credits) for row in rows],
-        "Stripe": [exact(row.stripe_credits) for row in rows],
-        "Langfuse − Stripe": [signed(difference(row, Measure.LANGFUSE_STRIPE)) for row in rows],
-        "Unexplained": [exact(row.unexplained_credits) for row in rows],
+        "Langfuse": [rounded(row.langfuse_credits) for row in rows],
+        "Ledger": [rounded(row.ledger_credits) for row in rows],
+        "Sent": [rounded(row.sent_credits) for row in rows],
+        "Stripe": [rounded(row.stripe_credits) for row in rows],
+        "Langfuse − Stripe": [signed_rounded(difference(row, Measure.LANGFUSE_STRIPE)) for row in rows],
+        "Unexplained": [rounded(row.unexplained_credits) for row in rows],
         "Causes": [
             ", ".join(dict.fromkeys(cause_words(part.cause or "contradiction").label for part in row.parts))
             for row in rows
@@ -143,7 +143,7 @@ def cause_rows(row: CustomerDay) -> Rows:
     """The causes of one customer's difference on a day, as a table."""
     return {
         "Cause": [cause_words(part.cause or "contradiction").label for part in row.parts],
-        "Credits": [signed(part.credits) for part in row.parts],
+        "Credits": [signed_rounded(part.credits) for part in row.parts],
         "Events": [count(len(part.event_ids)) for part in row.parts],
         "Meter events": [count(len(part.meter_events)) for part in row.parts],
         "What it means": [cause_words(part.cause or "contradiction").meaning for part in row.parts],
@@ -155,7 +155,9 @@ def waterfall_rows(steps: Sequence[tuple[str, Decimal]]) -> Rows:
     ends = {0, len(steps) - 1}
     return {
         "Step": [step_label(name, is_end=place in ends) for place, (name, _) in enumerate(steps)],
-        "Credits": [exact(value) if place in ends else signed(value) for place, (_, value) in enumerate(steps)],
+        "Credits": [
+            rounded(value) if place in ends else signed_rounded(value) for place, (_, value) in enumerate(steps)
+        ],
     }
 
 
@@ -169,15 +171,15 @@ def cross_check_rows(check: CrossCheck) -> Rows:
     days = [day for day in check.days or () if day.observations or day.tokens or day.cost_usd]
     return {
         "Day (UTC)": [day.day.isoformat() for day in days],
-        "Observations": [signed(day.observations) for day in days],
-        "Tokens": [signed(day.tokens) for day in days],
-        "Cost (USD)": [signed(day.cost_usd) for day in days],
+        "Observations": [signed_rounded(day.observations) for day in days],
+        "Tokens": [signed_rounded(day.tokens) for day in days],
+        "Cost (USD)": [signed_rounded(day.cost_usd) for day in days],
     }
 
 
 def carried_rows(carried: Sequence[CarriedFraction]) -> Rows:
     """A table of the fractions of a credit carried forward per customer."""
-    return {"Customer": [one.customer_id for one in carried], "Credits": [exact(one.credits) for one in carried]}
+    return {"Customer": [one.customer_id for one in carried], "Credits": [rounded(one.credits) for one in carried]}
 
 
 # ── push ─────────────────────────────────────────────────────────────────────────────────────────
@@ -220,7 +222,7 @@ def request_rows(requests: Sequence[Request]) -> Rows:
     return {
         "Customer": [one.customer_id for one in requests],
         "Time (UTC)": [one.time for one in requests],
-        "Credits": [exact(one.credits) for one in requests],
+        "Credits": [rounded(one.credits) for one in requests],
         "Identifier": [one.identifier for one in requests],
         "Path": [one.path for one in requests],
         "Idempotency key": [one.idempotency_key for one in requests],
@@ -237,7 +239,7 @@ def push_log_rows(runs: Sequence[PushRun], zone: ZoneInfo, *, is_pushing: bool) 
         "Took": [_took(run) for run in runs],
         "By": [run.actor for run in runs],
         "Outcome": [f"{marks.get(word, '')} {word}".strip() for word in words],
-        "Credits delivered": [exact(_number(run.result.get("credits_sent"))) for run in runs],
+        "Credits delivered": [rounded(_number(run.result.get("credits_sent"))) for run in runs],
         **{name: [_counted(run, name.lower().replace(" ", "_")) for run in runs] for name in columns},
         "Problem": [_problem(run) for run in runs],
     }

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from billing_core.stripe_sync.pipeline import Action, Amounts, DecisionPreview, DueBy, RetryOutlook, title_of
 from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.values.counts import count_of
-from components.shared.formats import ago, exact, minor_units, moment, rounded, short_usd, usd
+from components.shared.formats import ago, cut_percent, exact, minor_units, moment, rounded, short_usd, usd
 from components.stripe_sync.marks import ACTION_WORDS
 
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ def in_words(then: datetime, now: datetime) -> str:
     return f"in {minutes // DAY_MINUTES:,} days"
 
 
-def due_text(due: DueBy, now: datetime, zone: ZoneInfo) -> str:
-    """By when something has to be sent, and why: `due in 3 days: 35-day limit, 2026-11-25 10:00`."""
+def due_text(due: DueBy, now: datetime) -> str:
+    """In which time something has to be sent, and why: `due in 3 days: 35-day limit`."""
     why = "35-day limit" if due.customer_id is None else f"invoice of {due.customer_id} becomes final"
-    return f"due {in_words(due.at, now)}: {why}, {moment(due.at, zone)[:16]} {zone.key}"
+    return f"due {in_words(due.at, now)}: {why}"
 
 
 def deadline_text(deadline: Deadline | None, now: datetime, zone: ZoneInfo) -> str:
@@ -162,7 +162,7 @@ def push_progress_text(state: PushState, now: datetime) -> str:
     parts = [f"{progress.done:,} of {count_of(progress.total, 'meter event')} answered"]
     if rate is not None:
         parts.append(f"{rate:,.0f} per second")
-    parts.append(f"{exact(progress.credits_sent)} credits delivered")
+    parts.append(f"{rounded(progress.credits_sent)} credits delivered")
     return f"Push by {state.started_by}: {', '.join(parts)}"
 
 
@@ -181,7 +181,7 @@ def verdict_text(result: Mapping[str, Any]) -> str:
     counts = [f"{result[key]:,} {word}" for key, word in _COUNTED if result.get(key)]
     said = [", ".join(counts) if counts else "nothing to send", held_text(result)]
     if counts:
-        said.append(f"{exact(Decimal(result.get('credits_sent', '0')))} credits delivered")
+        said.append(f"{rounded(Decimal(result.get('credits_sent', '0')))} credits delivered")
     return "; ".join(filter(None, said))
 
 
@@ -360,7 +360,7 @@ def unexplained_text(found: Reconciliation) -> str:
     """The result of a reconciliation, in words as well as in a number."""
     unexplained = found.unexplained_credits
     if unexplained:
-        return f"{exact(unexplained)} credits are unexplained: see the rows marked “!” below."
+        return f"{rounded(unexplained)} credits are unexplained: see the rows marked “!” below."
     if found.problems:
         return "0 unexplained credits, as far as the sources could be read: see below what is missing."
     return "0 unexplained credits: every difference has its cause."
@@ -376,8 +376,8 @@ def used_text(status: CustomerStatus) -> str:
     if status.used is None:
         return "Credits used: unknown"
     if not status.included:
-        return f"{exact(status.used)} credits used; how many are included is unknown"
-    percent = (status.used * 100 / status.included).quantize(Decimal("0.1"))
+        return f"{rounded(status.used)} credits used; how many are included is unknown"
+    share = cut_percent(status.used * 100 / Decimal(status.included))
     over = status.used - status.included
-    beyond = f", {exact(over)} over the plan" if over > 0 else ""
-    return f"{exact(status.used)} of {exact(status.included)} credits used: {percent:,} %{beyond}"
+    beyond = f", {rounded(over)} over the plan" if over > 0 else ""
+    return f"{rounded(status.used)} of {rounded(status.included)} credits used: {share}{beyond}"

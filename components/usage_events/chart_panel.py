@@ -17,7 +17,7 @@ from billing_core.usage_events.model import Summary
 from billing_core.usage_events.ranking import Ranking, disagreements, ranking
 from components.shared import after_paint, sign_in
 from components.shared.chart import chart
-from components.shared.formats import UNKNOWN, credits_text
+from components.shared.formats import UNKNOWN, short_credits
 from components.shared.notice import plain
 from components.usage_events import charts, texts
 from components.usage_events.credit_rows import (
@@ -72,9 +72,9 @@ def clickable(top: Top, value: str | None) -> bool:
 def tie_out_text(total: Decimal, wrong: Sequence[str]) -> str:
     """The text under the heading: that every chart adds up to the table's total, or which does not."""
     if not wrong:
-        return f"✓ charts, table and header agree: {credits_text(total)} credits"
+        return f"✓ charts, table and header agree: {short_credits(total)} credits"
     return (
-        f"Some figures do not agree with the table's {credits_text(total)} credits: {', '.join(wrong)}. "
+        f"Some figures do not agree with the table's {short_credits(total)} credits: {', '.join(wrong)}. "
         "Do not rely on them; contact your administrator."
     )
 
@@ -229,5 +229,5 @@ def _heat_rows(heat: dict[tuple[int, int], Decimal]) -> dict[str, list[str]]:
     return {
         "Weekday": [charts.WEEKDAYS[weekday] for (weekday, _), _ in cells],
         "Hour": [f"{hour:02}:00" for (_, hour), _ in cells],
-        "Total credits": [credits_text(value) for _, value in cells],
+        "Total credits": [short_credits(value) for _, value in cells],
     }

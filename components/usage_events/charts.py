@@ -17,7 +17,7 @@ from billing_core.usage_events.ranking import Ranking
 from billing_core.usage_events.totals import DayTotals
 from components.shared.chart import base_figure
 from components.shared.colours import CREDIT_PARTS, HEAT, RANKED
-from components.shared.formats import credits_text
+from components.shared.formats import percent, short_credits
 from components.usage_events.credit_rows import BEFORE
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def credits_per_day(
             name=part.label,
             x=names,
             y=[float(value) for value in values],
-            customdata=[[name, credits_text(value)] for name, value in zip(names, values, strict=True)],
+            customdata=[[name, short_credits(value)] for name, value in zip(names, values, strict=True)],
             marker_color=part.shade.on(theme),
             hovertemplate="%{customdata[0]}<br>%{fullData.name}: %{customdata[1]} credits<extra></extra>",
         )
@@ -75,7 +75,7 @@ def credits_per_day(
             mode="lines+markers",
             x=[name for name, _ in before],
             y=[float(value) for _, value in before],
-            customdata=[[name, credits_text(value)] for name, value in before],
+            customdata=[[name, short_credits(value)] for name, value in before],
             line={"color": RANKED.on(theme), "dash": "dot", "width": 2},
             marker={"size": 4},
             hovertemplate="Compared with %{customdata[0]}: %{customdata[1]} credits<extra></extra>",
@@ -84,14 +84,14 @@ def credits_per_day(
     return figure
 
 
-def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits") -> None:
-    """Set the axes of a chart: days of the reporting timezone along the bottom, amounts from zero up the side."""
+def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits", period: str = "Day") -> None:
+    """Set the axes of a chart: days (or longer periods) of the reporting timezone along the bottom, amounts up the side."""
     figure.update_xaxes(
         type="date",
         tickformat="%-d %b",
         tickvals=days if len(days) <= FEW_DAYS else None,
         fixedrange=True,
-        title=f"Day ({zone_name})",
+        title=f"{period} ({zone_name})",
     )
     figure.update_yaxes(title=title, fixedrange=True, rangemode="tozero")
 
@@ -123,7 +123,7 @@ def top(
             y=places,
             x=[float(value) for value in values],
             customdata=[
-                [one.values[0], credits_text(amount), label_of(name), f"{one.events:,}", place]
+                [one.values[0], short_credits(amount), label_of(name), f"{one.events:,}", place]
                 for place, one, name, amount in zip(places, bars, called, values, strict=True)
             ],
             marker_color=part.shade.on(theme),
@@ -139,7 +139,7 @@ def top(
             y=[place for place, _ in known],
             x=[float(value) for _, value in known],
             customdata=[
-                [bars[place].values[0], credits_text(value), label_of(called[place]), "", place]
+                [bars[place].values[0], short_credits(value), label_of(called[place]), "", place]
                 for place, value in known
             ],
             marker={"symbol": "line-ns", "size": 14, "line": {"color": RANKED.on(theme), "width": 2}},
@@ -183,13 +183,19 @@ def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *,
     nodes = [Area("all", "", "All", Decimal(0), Decimal(0)), *areas]
     if others is not None and others.credits.total:
         nodes.append(Area("others", "all", "all others", others.credits.total, others.credits.total))
+    whole = sum((node.own for node in nodes), Decimal(0))
     figure = base_figure(theme, height=380)
     figure.add_treemap(
         ids=[node.id for node in nodes],
         labels=[node.label for node in nodes],
         parents=[node.parent for node in nodes],
         values=[float(node.own) for node in nodes],
-        customdata=["" if node.id == "all" else credits_text(node.whole) for node in nodes],
+        customdata=[
+            ["", ""]
+            if node.id == "all"
+            else [short_credits(node.whole), percent(node.whole / whole if whole else None)]
+            for node in nodes
+        ],
         branchvalues="remainder",
         pathbar={"visible": levels > 0},
         maxdepth=levels,
@@ -201,8 +207,8 @@ def area_tree(areas: Sequence[Area], others: BreakdownRow | None, theme: str, *,
             "cmax": max([float(area.whole) for area in areas] + [0.000001]),
             "line": {"width": 1, "color": RANKED.on(theme)},
         },
-        texttemplate="%{label}<br>%{customdata}",
-        hovertemplate="%{label}<br>%{customdata} credits, %{percentRoot:.1%} of all<extra></extra>",
+        texttemplate="%{label}<br>%{customdata[0]}",
+        hovertemplate="%{label}<br>%{customdata[0]} credits, %{customdata[1]} of all<extra></extra>",
     )
     return figure
 
@@ -215,7 +221,7 @@ def hour_of_week(held: Mapping[tuple[int, int], Decimal], zone_name: str, theme:
         x=list(range(24)),
         y=list(WEEKDAYS),
         z=[[None if value is None else float(value) for value in row] for row in rows],
-        customdata=[["none" if value is None else credits_text(value) for value in row] for row in rows],
+        customdata=[["none" if value is None else short_credits(value) for value in row] for row in rows],
         colorscale=[list(step) for step in HEAT[theme == "dark"]],
         zmin=0,
         zmax=max([float(value) for value in held.values()], default=1.0),

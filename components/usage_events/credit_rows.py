@@ -10,7 +10,7 @@ from billing_core.usage_events.model import BreakdownRow, Summary
 from billing_core.usage_events.ranking import Ranking, added
 from billing_core.values.decimals import EXACT, exact_sum
 from components.shared.colours import CREDIT_PARTS
-from components.shared.formats import change, count, credits_text, usd
+from components.shared.formats import change, count, short_credits, short_usd
 
 FIGURE_COLUMNS = (*(part.label for part in CREDIT_PARTS), "Total credits", "Events")
 """Columns of `slice_rows`: all of them figures."""
@@ -31,8 +31,8 @@ READ = 2_000
 def credit_cells(amounts: Sequence[Credits]) -> dict[str, list[str]]:
     """Columns with credits by type and their total, a row each."""
     return {
-        **{part.label: [credits_text(getattr(held, part.field)) for held in amounts] for part in CREDIT_PARTS},
-        "Total credits": [credits_text(held.total) for held in amounts],
+        **{part.label: [short_credits(getattr(held, part.field)) for held in amounts] for part in CREDIT_PARTS},
+        "Total credits": [short_credits(held.total) for held in amounts],
     }
 
 
@@ -54,7 +54,7 @@ def day_rows(summary: Summary) -> dict[str, list[str]]:
     return {
         "Day": [name.isoformat() for name in names],
         **credit_cells(credits_),
-        "Amount": [usd(Decimal(0) if day is None else day.totals.amount_usd) for day in days],
+        "Amount": [short_usd(Decimal(0) if day is None else day.totals.amount_usd) for day in days],
         "Events": [count(0 if day is None else day.events) for day in days],
         **compared,
     }
@@ -63,7 +63,7 @@ def day_rows(summary: Summary) -> dict[str, list[str]]:
 def compared_cells(now: Sequence[Decimal], before: Sequence[Decimal | None]) -> dict[str, list[str]]:
     """Columns with what credits are compared with and how they changed, a row each."""
     return {
-        BEFORE: [credits_text(value) for value in before],
+        BEFORE: [short_credits(value) for value in before],
         "Change": [change(value, earlier) for value, earlier in zip(now, before, strict=True)],
     }
 
@@ -91,4 +91,4 @@ def others_text(kind: str, slices: Sequence[BreakdownRow], ranked: Ranking) -> s
     if ranked.others is None:
         return None
     hidden = f"{len(slices) - len(ranked.largest):,}" if len(slices) < READ else "many"
-    return f"All others ({hidden} {kind}): {credits_text(ranked.others.credits.total)} credits"
+    return f"All others ({hidden} {kind}): {short_credits(ranked.others.credits.total)} credits"

@@ -36,7 +36,7 @@ def explore_chart(found: Exploration, theme: str, *, lines: bool) -> Figure:
                 "hovertemplate": "%{x}<br>%{customdata[1]}: %{customdata[2]}<extra></extra>",
             }
         )
-    day_axes(figure, periods, found.zone, axis_title(found.question.metric))
+    day_axes(figure, periods, found.zone, axis_title(found.question.metric), found.question.grain.capitalize())
     return figure
 
 

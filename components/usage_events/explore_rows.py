@@ -10,7 +10,7 @@ from decimal import Decimal
 from billing_core.usage_events.explore_model import Dimension, Exploration, ExploreRow, Metric
 from billing_core.values.csv_cells import csv_line
 from components.shared.colours import CREDIT_PARTS
-from components.shared.formats import UNKNOWN, change, count, credits_text, duration, usd
+from components.shared.formats import UNKNOWN, change, count, duration, short_credits, short_usd
 
 DIMENSIONS: dict[Dimension, str] = {
     Dimension.ORGANIZATION: "Organization",
@@ -36,10 +36,10 @@ METRICS: dict[Metric, str] = {
 }
 
 _UNITS: dict[Metric, Callable[[Decimal | None], str]] = {
-    Metric.CREDITS: credits_text,
-    Metric.AMOUNT_USD: usd,
-    Metric.COST_USD: usd,
-    Metric.MARGIN_USD: usd,
+    Metric.CREDITS: short_credits,
+    Metric.AMOUNT_USD: short_usd,
+    Metric.COST_USD: short_usd,
+    Metric.MARGIN_USD: short_usd,
     Metric.LATENCY: duration,
 }
 
@@ -132,7 +132,7 @@ def table_rows(found: Exploration) -> dict[str, list[str]]:
     if asked.metric is Metric.LATENCY:
         columns["p95"] = [duration(row.p95) for row in every]
     if asked.metric in {Metric.COST_USD, Metric.MARGIN_USD}:
-        columns["Amount of unknown cost"] = [usd(row.unknown_cost_amount_usd) for row in every]
+        columns["Amount of unknown cost"] = [short_usd(row.unknown_cost_amount_usd) for row in every]
     if asked.compare is not None:
         columns["Before"] = [figure_text(asked.metric, row.previous) for row in every]
         columns["Change"] = [change(row.value, row.previous) for row in every]

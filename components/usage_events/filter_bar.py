@@ -80,17 +80,27 @@ ChatflowNames = Callable[[], Mapping[str, str]]
 
 def chatflow_names(service: BillingService, principal: Principal, pin: PinnedView) -> ChatflowNames:
     """The names of the chatflows of the period's events."""
+    window = window_or_open(pin.filters, pin.at, service.settings.zone)
+    return lambda: read_chatflow_names(service, principal, window, pin.as_of)
 
-    def read() -> Mapping[str, str]:
-        try:
-            start, end = pin.filters.window(pin.at, service.settings.zone)
-            window = GetUsageEventsParams.parse({"from": start, "to": end, "as_of": pin.as_of})
-            found = service.breakdown(window, principal, "chatflow", "chatflow_name", limit=READ)
-        except BillingError:  # told where the figures are
-            return NO_NAMES
-        return names_of((one.values[0], one.values[1]) for one in found)
 
-    return read
+def read_chatflow_names(
+    service: BillingService,
+    principal: Principal,
+    window: tuple[datetime | None, datetime | None],
+    as_of: int,
+    *,
+    with_ids: bool = False,
+) -> Mapping[str, str]:
+    """The names of the chatflows of a window's events, with the id behind each, if wanted; none if they cannot be
+    read, which is told where the figures are.
+    """
+    try:
+        params = GetUsageEventsParams.parse({"from": window[0], "to": window[1], "as_of": as_of})
+        found = service.breakdown(params, principal, "chatflow", "chatflow_name", limit=READ)
+    except BillingError:
+        return NO_NAMES
+    return names_of(((one.values[0], one.values[1]) for one in found), with_ids=with_ids)
 
 
 def panel_filters(

@@ -13,7 +13,7 @@ from billing_core.types import SyncStatus
 from billing_core.usage_events.model import Summary
 from billing_core.usage_events.totals import Sums
 from components.shared.comparison import days_text
-from components.shared.formats import NOTHING_EARLIER, change, compact, count, credits_text, usd
+from components.shared.formats import NOTHING_EARLIER, change, compact, count, exact
 from components.shared.metric_tiles import MetricTile, metric_tiles
 from components.usage_events.state import show_statuses
 
@@ -39,13 +39,13 @@ TILES = (
     Tile(
         "Credits",
         lambda sums: sums.totals.credits.total,
-        lambda value: f"{credits_text(value)} credits",
+        lambda value: f"{exact(value)} credits",
         "AI token, compute and storage credits of all events matching this filter.",
     ),
     Tile(
         "Amount",
         lambda sums: sums.totals.amount_usd,
-        lambda value: f"{usd(value)} US dollars",
+        lambda value: f"{exact(value)} US dollars",
         "Credits times the credit price of the rate card each event was rated with.",
         prefix="$",
     ),
@@ -61,7 +61,7 @@ TILES = (
     Tile(
         "Not yet in Stripe",
         lambda sums: sums.unsynced_credits,
-        lambda value: f"{credits_text(value)} credits",
+        lambda value: f"{exact(value)} credits",
         "Credits of events that Stripe has not accepted yet: pending, sending or in error.",
         growth_is_bad=True,
         statuses=(SyncStatus.PENDING, SyncStatus.SENDING, SyncStatus.ERROR),

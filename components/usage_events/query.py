@@ -179,11 +179,13 @@ def chips(filters: Filters, chatflows: Mapping[str, str] = NO_NAMES) -> list[Chi
     return found
 
 
-def names_of(found: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
-    """Names of chatflows by id; of several with one name each has its id behind it."""
+def names_of(found: Iterable[tuple[str | None, str | None]], *, with_ids: bool = False) -> dict[str, str]:
+    """Names of chatflows by id; each has its id behind it, if wanted, or if several have the name."""
     names = {chatflow: name for chatflow, name in reversed(list(found)) if chatflow and name}
     counts = Counter(names.values())
-    return {chatflow: name if counts[name] == 1 else f"{name} ({chatflow})" for chatflow, name in names.items()}
+    return {
+        chatflow: f"{name} ({chatflow})" if with_ids or counts[name] > 1 else name for chatflow, name in names.items()
+    }
 
 
 def csv_query(params: GetUsageEventsParams) -> str:

@@ -13,7 +13,7 @@ from billing_core.types import GetUsageEventsParams, SyncStatus, UsageEventsResp
 from billing_core.values.counts import count_of
 from components.shared.colours import CREDIT_PARTS, STATUS_MARKS
 from components.shared.data_grid import RowButton, column_box, data_grid, order_boxes, sort_by
-from components.shared.formats import count, credits_text, usd
+from components.shared.formats import count, short_credits, short_usd
 from components.shared.links import file_link
 from components.usage_events import texts
 from components.usage_events.columns import COST, EventColumn, cells, column_of, columns_for, sort_fields_for
@@ -118,12 +118,12 @@ def _column_config(column: EventColumn) -> Any:
 def footer(response: UsageEventsResponse, principal: Principal) -> None:
     """Draw the sums over the whole filter, not of the page."""
     totals, held = response.totals, response.totals.credits
-    parts = " + ".join(f"{part.label} {credits_text(getattr(held, part.field))}" for part in CREDIT_PARTS)
+    parts = " + ".join(f"{part.label} {short_credits(getattr(held, part.field))}" for part in CREDIT_PARTS)
     text = (
         f"**All {count_of(response.pagination.total_items, 'event')} matching this filter:** {parts} = "
-        f"**{credits_text(held.total)} credits** · {usd(totals.amount_usd)} · "
+        f"**{short_credits(held.total)} credits** · {short_usd(totals.amount_usd)} · "
         f"tokens in {count(totals.tokens_in)}, out {count(totals.tokens_out)}"
     )
     if principal.sees_costs:
-        text += f" · Langfuse cost {usd(totals.cost_usd)}"
+        text += f" · Langfuse cost {short_usd(totals.cost_usd)}"
     st.markdown(text.replace("$", r"\$"))

@@ -16,7 +16,18 @@ from billing_core.types import plain_decimal
 from billing_core.values.counts import count_of
 from billing_core.values.csv_cells import csv_line
 from billing_core.values.decimals import exact_sum
-from components.shared.formats import change, compact, count, exact, moment, signed, signed_usd, usd
+from components.shared.formats import (
+    change,
+    compact,
+    count,
+    exact,
+    moment,
+    rounded,
+    short_usd,
+    signed_rounded,
+    signed_usd,
+    usd,
+)
 from components.shared.metric_tiles import MetricTile
 
 if TYPE_CHECKING:
@@ -169,7 +180,7 @@ def tiles(found: Rerating) -> list[MetricTile]:
         MetricTile(
             "Difference",
             _with_sign(compact(up), up),
-            f"{signed(up)} credits, {change(new, old)}",
+            f"{signed_rounded(up)} credits, {change(new, old)}",
             "New minus old, in credits.",
         ),
         MetricTile(
@@ -194,7 +205,7 @@ def verdict_text(found: Rerating) -> str:
         return f"No event {what}: these cards give the same figures as the ledger."
     return (
         f"{count(found.events_changed)} of {count_of(found.events, 'event')} {what}: "
-        f"{signed(found.delta_credits)} credits, {signed_usd(found.delta_usd)}."
+        f"{signed_rounded(found.delta_credits)} credits, {signed_usd(found.delta_usd)}."
     )
 
 
@@ -202,8 +213,8 @@ def total_line(found: Rerating) -> str:
     """The last line of the table: the sum over all organizations."""
     old, new, old_usd, new_usd = sums(found)
     return (
-        f"All {count_of(len(found.organizations), 'organization')}: {exact(old)} credits ({usd(old_usd)}) now, "
-        f"{exact(new)} ({usd(new_usd)}) under these cards, difference {signed(found.delta_credits)} "
+        f"All {count_of(len(found.organizations), 'organization')}: {rounded(old)} credits ({short_usd(old_usd)}) now, "
+        f"{rounded(new)} ({short_usd(new_usd)}) under these cards, difference {signed_rounded(found.delta_credits)} "
         f"({signed_usd(found.delta_usd)})."
     )
 
@@ -214,23 +225,23 @@ def tie_text(found: Rerating, shown_credits: Decimal) -> str:
     if old == shown_credits:
         return "✓ The old credits reconcile to Usage Events for this period."
     return (
-        f"Usage Events shows {exact(shown_credits)} credits for this period: there, late usage of a closed month "
+        f"Usage Events shows {rounded(shown_credits)} credits for this period: there, late usage of a closed month "
         "counts in the month that was open. Here every event counts in its own month."
     )
 
 
 def organization_rows(rows: Sequence[OrganizationDelta]) -> Rows:
-    """The change per organization as a table, in the order given: the largest difference first. Exact."""
+    """The change per organization as a table, in the order given: the largest difference first."""
     return {
         "Organization": [row.organization_id or NOBODY for row in rows],
         "Events": [count(row.events) for row in rows],
         "Changed": [count(row.events_changed) for row in rows],
-        "Old credits": [exact(row.old) for row in rows],
-        "New credits": [exact(row.new) for row in rows],
-        "Difference": [signed(row.delta) for row in rows],
-        "Old (USD)": [exact(row.old_usd) for row in rows],
-        "New (USD)": [exact(row.new_usd) for row in rows],
-        "Difference (USD)": [signed(row.delta_usd) for row in rows],
+        "Old credits": [rounded(row.old) for row in rows],
+        "New credits": [rounded(row.new) for row in rows],
+        "Difference": [signed_rounded(row.delta) for row in rows],
+        "Old (USD)": [short_usd(row.old_usd) for row in rows],
+        "New (USD)": [short_usd(row.new_usd) for row in rows],
+        "Difference (USD)": [signed_usd(row.delta_usd) for row in rows],
     }
 
 
@@ -244,9 +255,9 @@ def crossing_rows(rows: Sequence[PlanCrossing], zone: ZoneInfo) -> Rows:
         "Organizations": [", ".join(row.organizations) for row in rows],
         "Plan": [row.plan or "unnamed" for row in rows],
         "What happens": [_ARROWS[row.direction] for row in rows],
-        "Included": [exact(row.included) for row in rows],
-        "Used now": [exact(row.old_used) for row in rows],
-        "Used then": [exact(row.new_used) for row in rows],
+        "Included": [rounded(row.included) for row in rows],
+        "Used now": [rounded(row.old_used) for row in rows],
+        "Used then": [rounded(row.new_used) for row in rows],
         f"Period ends ({zone.key})": [moment(row.period_end, zone) for row in rows],
     }
 
@@ -267,9 +278,9 @@ def to_send_text(found: Rerating) -> str:
     whom = f"{count_of(owed.events, 'event')} of {count_of(owed.customers, 'customer')}"
     were = "were sent already" if owed.events != 1 else "was sent already"
     what = (
-        f"give back {exact(-owed.credits)} credits net"
+        f"give back {rounded(-owed.credits)} credits net"
         if owed.credits < 0
-        else f"send {exact(owed.credits)} more credits net"
+        else f"send {rounded(owed.credits)} more credits net"
     )
     return f"{whom} {were}: the next push would {what}, where their billing periods are still open."
 
@@ -307,7 +318,7 @@ def csv_lines(found: Rerating) -> bytes:
 
 def apply_sentences(found: Rerating) -> list[str]:
     """What applying a re-rating means, in sentences."""
-    figures = f"{signed(found.delta_credits)} credits, {signed_usd(found.delta_usd)}"
+    figures = f"{signed_rounded(found.delta_credits)} credits, {signed_usd(found.delta_usd)}"
     events = count_of(found.events_changed, "event")
     return [f"{events} would get new figures: {figures}.", HISTORY_KEPT, to_send_text(found), WAY_BACK]
 
@@ -327,7 +338,7 @@ def applied_text(found: Rerating, at: datetime, zone: ZoneInfo) -> str:
     if not found.events_changed:
         return NOTHING_TO_APPLY
     return (
-        f"Applied {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed(found.delta_credits)} "
+        f"Applied {moment(at, zone)}: {count_of(found.events_changed, 'event')}, {signed_rounded(found.delta_credits)} "
         "credits, "
         f"{signed_usd(found.delta_usd)}. {to_send_text(found)}"
     )

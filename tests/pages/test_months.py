@@ -200,12 +200,12 @@ def test_a_month_against_which_nothing_stands_is_closed_after_a_confirmation(wor
     run = press(opened(), "months-check")
     assert "Nothing blocks closing October 2026." in texts(run)
     run.button(key="months-close").click().run()
-    assert "October 2026 has 2 events, 300 credits ($0.012)." in texts(run)
+    assert "October 2026 has 2 events, 300 credits ($0.01)." in texts(run)
     assert world.states()[OCTOBER] == "over"
     run = press(run, "months-close-confirm")
     assert world.states()[OCTOBER] == "closed"
     shown = texts(run)
-    assert "October 2026 is closed: 2 events, 300 credits ($0.012)." in shown
+    assert "October 2026 is closed: 2 events, 300 credits ($0.01)." in shown
     assert "Closed 2026-11-03 09:00:00 by finance" in shown
     assert world.rows("SELECT sha256 FROM closes")[0][0] in shown
     assert choice(run).value == OCTOBER

@@ -191,7 +191,7 @@ def test_organizations_stand_with_the_largest_difference_first_and_tie_out():
     assert list(rows["Old credits"]) == ["300", "150", "7"]
     assert list(rows["Difference"]) == ["+200", "+100", "0"]
     shown = texts(run)
-    assert "All 3 organizations: 457 credits ($0.0183) now, 757 ($0.0303) under these cards, difference +300" in shown
+    assert "All 3 organizations: 457 credits ($0.02) now, 757 ($0.03) under these cards, difference +300" in shown
     assert "✓ The old credits reconcile to Usage Events for this period." in shown
     assert list(frame(run, "Reason")["Events"]) == ["1"]
     assert "None of it has been sent to Stripe yet" in shown
@@ -232,7 +232,7 @@ def test_what_is_applied_is_booked_once_and_told(service):
     run.run()
     shown = texts(run)
     assert not run.exception
-    assert "3 events, +300 credits, +$0.012." in shown
+    assert "3 events, +300 credits, +$0.01." in shown
     assert "3 of 4 events changed: +300 credits" in shown
     assert "what-if-apply" not in keys(run)
     assert [(one, total) for one, total, _ in stored(service)] == [("a1", 250), ("a2", 250), ("b1", 250), ("l1", 7)]

@@ -80,14 +80,14 @@ def test_what_happens_to_its_rows_is_counted():
 
 def test_the_effect_is_signed_exact_and_has_units():
     assert (
-        effect_text(EFFECTS) == "Totals change by +1 event, −850.5 credits, −$0.034 across 2 organizations."
+        effect_text(EFFECTS) == "Totals change by +1 event, −850.5 credits, −$0.03 across 2 organizations."
     )  # 300 - 1150.5, 0.012 - 0.04602
     assert effect_text(()) == effect_text([OrganizationEffect("org_a", 0, Decimal(0), Decimal(0))]) == texts.NO_EFFECT
     assert effect_rows(EFFECTS) == {
         "Organization": ["No organization", "org_a"],
         "Events": ["−1", "+2"],
         "Credits": ["−1,150.5", "+300"],
-        "Amount (USD)": ["−0.04602", "+0.012"],
+        "Amount (USD)": ["−$0.05", "+$0.01"],
     }
 
 

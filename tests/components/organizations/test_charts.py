@@ -106,7 +106,8 @@ SLICES = (
 
 def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
     tree = organization_tree(SLICES, BreakdownRow((), 5, held("10")), NAMES, "light").data[0]
-    named = dict(zip(tree.ids, zip(tree.labels, tree.parents, tree.values, tree.customdata, strict=True), strict=True))
+    held_credits = [one[0] for one in tree.customdata]
+    named = dict(zip(tree.ids, zip(tree.labels, tree.parents, tree.values, held_credits, strict=True), strict=True))
     paths = []
     for identity in tree.ids:
         path, at = [], identity
@@ -128,6 +129,7 @@ def test_models_lie_in_their_chatflow_and_chatflows_in_their_organization():
         ("all others", 10, "10.00"),
     ]
     assert sum(tree.values) == 100
+    assert tree.customdata[1][1] == "89 %"
 
 
 def test_the_table_of_the_tree_has_a_row_per_area():

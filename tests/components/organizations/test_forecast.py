@@ -17,8 +17,8 @@ from billing_core.organizations.forecast import BackTest, Exhaustion, ForecastIn
 from billing_core.organizations.forecast_service import ForecastService
 from components.organizations.forecast_charts import days_figure, history_figure, sum_figure
 from components.organizations.forecast_rows import forecast_rows, sum_rows
-from components.organizations.formats import percent
 from components.organizations.texts import driver_text, error_text, exhaustion_text, interval_text, period_text
+from components.shared.formats import percent
 from tests.factories import EVERYONE
 from tests.stand_ins import called_as
 

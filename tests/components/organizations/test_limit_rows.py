@@ -15,7 +15,7 @@ from billing_core.organizations.limits import Limit, at_risk, by_customer, by_pl
 from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
-from components.organizations.formats import cut_percent, left_text
+from components.organizations.formats import left_text
 from components.organizations.limit_charts import ExpectedCredits, bullet
 from components.organizations.limit_panel import _expected, _expected_text, bullet_text, legend_text
 from components.organizations.limit_rows import (
@@ -36,7 +36,7 @@ from components.organizations.texts import (
     subscription_text,
     used_text,
 )
-from components.shared.formats import credits_text
+from components.shared.formats import credits_text, cut_percent
 
 START, END = datetime(2026, 11, 3, 8, 15, 30, tzinfo=UTC), datetime(2026, 12, 3, 8, 15, 30, tzinfo=UTC)
 NOW = datetime(2026, 11, 18, 8, 15, 30, tzinfo=UTC)
@@ -57,8 +57,8 @@ NEW_PRICE = limit("5", None, plan=None)
 
 
 def test_a_share_is_told_with_what_lies_beyond_the_plan():
-    assert share_text(limit("1224")) == "1,224 of 1,000 credits used: 122.4 %, 224 over the plan"
-    assert share_text(limit("999.999999")) == "999.99 of 1,000 credits used: 99.99 %"
+    assert share_text(limit("1224")) == "1,224 of 1,000 credits used: 122 %, 224 over the plan"
+    assert share_text(limit("999.999999")) == "999.99 of 1,000 credits used: 99.9 %"
     assert share_text(NEW_PRICE) == "5 credits used of unknown included"
     assert share_text(limit("5", 0)) == "5 of 0 credits used, 5 over the plan"
     assert share_text(ENDED).startswith("There is no live subscription")
@@ -179,7 +179,7 @@ def test_totals_by_plan_say_what_they_do_not_know():
         )
     )
     assert list(zip(*rows.values(), strict=True)) == [
-        ("Pro", "2", "1,000 (of 1 known)", "950.5 (of 1 known)", "95.05 %"),
+        ("Pro", "2", "1,000 (of 1 known)", "950.5 (of 1 known)", "95 %"),
         ("unknown", "1", "unknown", "unknown", "unknown"),
         ("no subscription", "1", "", "", ""),
         ("unknown", "1", "unknown", "unknown", "unknown"),
@@ -237,7 +237,7 @@ def test_a_notice_is_a_row_with_its_way_to_the_webhook():
         "Customer": "cus_a",
         "Plan": "Pro",
         "Reached": "90 %",
-        "Used": "95.05 %",
+        "Used": "95 %",
         "Credits": "950.5 of 1,000",
         "Period ends (Europe/Berlin)": "2026-12-03 09:15:30",
         "Raised (Europe/Berlin)": "2026-11-18 09:15:30",
@@ -288,6 +288,6 @@ def test_the_figure_shows_used_beyond_the_plan_thresholds_and_what_is_expected()
 def test_the_figure_in_words_says_the_same():
     expected = ExpectedCredits(Decimal(1900), Decimal(1500), Decimal(2300))
     assert bullet_text(limit(), (75, 100), expected) == (
-        "950.5 of 1,000 credits used: 95.05 %. Thresholds at 75 %, 100 %. "
+        "950.5 of 1,000 credits used: 95 %. Thresholds at 75 %, 100 %. "
         "Expected at the period's end: 1,900.00 (1,500.00 – 2,300.00)."
     )

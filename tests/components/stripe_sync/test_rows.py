@@ -99,12 +99,12 @@ def test_what_nobody_can_explain_is_looked_at_first():
     assert [one.customer_id for one in differing] == ["cus_b", "cus_a"]
 
 
-def test_the_table_has_every_book_every_digit_and_the_causes():
+def test_the_table_has_every_book_in_two_decimals_and_the_causes():
     table = difference_rows([row(None, "1234.567891", "1234", "0", None, LOST, FOREIGN)])
     assert {name: column[0] for name, column in table.items()} == {
         "Customer": "no customer",
         "Day (UTC)": "2026-11-16",
-        "Langfuse": "1,234.567891",
+        "Langfuse": "1,234.57",
         "Ledger": "1,234",
         "Sent": "0",
         "Stripe": "unknown",

@@ -127,8 +127,8 @@ def used(amount: str | None, included: int | None) -> CustomerStatus:
 @pytest.mark.parametrize(
     ("amount", "included", "said"),
     [
-        ("250000", 500_000, "250,000 of 500,000 credits used: 50.0 %"),
-        ("500000.5", 500_000, "500,000.5 of 500,000 credits used: 100.0 %, 0.5 over the plan"),
+        ("250000", 500_000, "250,000 of 500,000 credits used: 50 %"),
+        ("500000.5", 500_000, "500,000.5 of 500,000 credits used: 100 %, 0.5 over the plan"),
         ("10", None, "10 credits used; how many are included is unknown"),
         (None, 500_000, "Credits used: unknown"),
     ],

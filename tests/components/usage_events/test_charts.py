@@ -42,7 +42,7 @@ def test_days_are_stacked_by_type_and_a_click_carries_the_day():
         ("Compute", [50.0, 0.0]),
         ("Storage", [1.0, 0.0]),
     ]
-    assert figure.data[0].customdata[1] == ["2026-11-02", "0.000001"]
+    assert figure.data[0].customdata[1] == ["2026-11-02", "<0.01"]
     assert figure.layout.xaxis.title.text == "Day (Europe/Berlin)"
     assert figure.layout.yaxis.title.text == "Credits"
 

@@ -130,7 +130,7 @@ def test_what_is_no_card_is_refused_with_a_reason_that_names_the_file(text, says
 
 
 def test_the_answer_is_one_sentence_with_signed_sums():
-    assert verdict_text(FOUND) == "901 of 1,002 events would change: +195.5 credits, +$0.00782."
+    assert verdict_text(FOUND) == "901 of 1,002 events would change: +195.5 credits, +$0.0078."
     assert verdict_text(replace(FOUND, applied=True)).startswith("901 of 1,002 events changed")
     assert verdict_text(NOTHING) == "No event would change: these cards give the same figures as the ledger."
     assert verdict_text(replace(NOTHING, events=0)) == texts.NO_EVENTS
@@ -150,18 +150,18 @@ def test_tiles_hold_the_sums_exactly():
         "Old credits": "1,010",
         "New credits": "1,205.5",
         "Difference": "+195.5 credits, +19.4 %",
-        "Difference in USD": "+$0.00782, +19.4 %",
+        "Difference in USD": "+$0.0078, +19.4 %",
     }
 
 
-def test_rows_are_exact_signed_and_add_up_to_the_last_line():
+def test_rows_are_signed_and_add_up_to_the_last_line():
     rows = organization_rows(FOUND.organizations)
     assert rows["Organization"] == ["=org", "No organization"]
     assert rows["Difference"] == ["+200.5", "−5"]
-    assert rows["Difference (USD)"] == ["+0.00802", "−0.0002"]
+    assert rows["Difference (USD)"] == ["+$0.0080", "−$0.0002"]
     assert total_line(FOUND) == (
-        "All 2 organizations: 1,010 credits ($0.0404) now, 1,205.5 ($0.0482) under these cards, "
-        "difference +195.5 (+$0.00782)."
+        "All 2 organizations: 1,010 credits ($0.04) now, 1,205.5 ($0.05) under these cards, "
+        "difference +195.5 (+$0.0078)."
     )
 
 
@@ -234,11 +234,11 @@ def test_a_number_may_be_typed_with_its_separators():
 
 def test_the_confirmation_says_what_changes_what_stays_and_the_way_back():
     first, *rest = apply_sentences(FOUND)
-    assert first == "901 events would get new figures: +195.5 credits, +$0.00782."
+    assert first == "901 events would get new figures: +195.5 credits, +$0.0078."
     assert rest == [texts.HISTORY_KEPT, to_send_text(FOUND), texts.WAY_BACK]
 
 
 def test_the_outcome_says_what_was_booked_and_when():
     text = applied_text(replace(FOUND, applied=True), AT, BERLIN)
-    assert text.startswith("Applied 2026-11-03 09:00:00: 901 events, +195.5 credits, +$0.00782. 5 events of 1 customer")
+    assert text.startswith("Applied 2026-11-03 09:00:00: 901 events, +195.5 credits, +$0.0078. 5 events of 1 customer")
     assert applied_text(NOTHING, AT, BERLIN) == texts.NOTHING_TO_APPLY
