@@ -66,7 +66,7 @@ class Column(Generic[Text]):
 @dataclass(frozen=True, slots=True)
 class RowButton:
     """A column of buttons: what a click does gets the number of the row, from 0. `text` is that of every row, or of
-    each; a row whose text is empty has no button.
+    each; a row whose text is empty has no button. Pinned, they stay as wide as they are.
     """
 
     field: str
@@ -75,6 +75,7 @@ class RowButton:
     on_click: Callable[[int], None]
     width: int = 70
     help: str | None = None
+    is_pinned: bool = False
 
 
 def arrow(field: str, view: Sorted) -> str:
@@ -196,7 +197,13 @@ def _button_column(key: str, button: RowButton) -> Any:
             button.on_click(click["row"])
 
     return st.column_config.ButtonColumn(
-        button.label, width=button.width, type="tertiary", key=name, on_click=clicked, help=button.help
+        button.label,
+        width=button.width,
+        type="tertiary",
+        key=name,
+        on_click=clicked,
+        help=button.help,
+        pinned=button.is_pinned or None,
     )
 
 

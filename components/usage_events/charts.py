@@ -85,7 +85,7 @@ def credits_per_day(
 
 
 def day_axes(figure: Figure, days: Sequence[str], zone_name: str, title: str = "Credits", period: str = "Day") -> None:
-    """Set the axes of a chart: days (or longer periods) of the reporting timezone along the bottom, amounts up the side."""
+    """Set the axes of a chart: periods of the reporting timezone along the bottom, amounts from zero up the side."""
     figure.update_xaxes(
         type="date",
         tickformat="%-d %b",

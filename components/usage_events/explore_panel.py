@@ -168,7 +168,9 @@ def _table(found: Exploration, filters: Filters) -> None:
         key=f"explore-table-{URL.generation()}",
         alt=f"{METRICS[found.question.metric]} by group",
         rows=min(len(every), MOST_ROWS),
-        buttons=[RowButton("behind", "Events", shown, lambda row: show_events(found, every[row], filters))],
+        buttons=[
+            RowButton("behind", "Events", shown, lambda row: show_events(found, every[row], filters), is_pinned=True)
+        ],
     )
     for reason in unlinked(found, filters):
         st.caption(reason)

@@ -537,7 +537,7 @@ def test_a_file_is_shown_with_what_it_would_do_before_anything_changes(imports):
         ("Rejected", "0"),
     ]
     assert "2 events with 300 credits are pending and would be sent" in shown
-    assert "Totals change by +2 events, +300 credits, +$0.012 across 1 organization." in shown
+    assert "Totals change by +2 events, +300 credits, +$0.01 across 1 organization." in shown
     assert list(frame(run, "Amount (USD)")["Organization"]) == ["org_<b>a</b>"]
     assert "2 columns: id, *timestamp*" in shown
     assert imports.applied == []
