@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from billing_core.exports.model import OWN_ROWS, Dataset, ExportPreview, ExportProgress, ExportResult, Format, Grain
 from billing_core.values.counts import count_of
-from components.shared.formats import UNKNOWN, count, exact, usd
+from components.shared.formats import UNKNOWN, count, exact, rounded, short_usd
 
 DAYS_IN_ZONE = "Days begin and end at midnight in this timezone."
 KEPT = "Kept for an hour."
@@ -153,10 +153,10 @@ def totals_text(rows: int, totals: Figures) -> str:
             parts.append(f"{usd(left_out)} left out: no customer")
         return " · ".join(parts)
     if "credits_total" in totals:
-        parts.append(f"{exact(totals['credits_total'])} credits")
+        parts.append(f"{rounded(totals['credits_total'])} credits")
     amount = totals.get("amount_usd")
     if isinstance(amount, Decimal):
-        parts.append(usd(amount))
+        parts.append(short_usd(amount))
     return " · ".join(parts)
 
 

@@ -299,7 +299,7 @@ def test_everything_that_runs_on_its_own_asks_first_who_is_reading():
 
 def test_first_rows_and_totals_stand_there_before_anything_is_written(exports, jobs):
     run = opened("finance")
-    assert "**Preview:** 3 rows · 1,450.5 credits · $0.058" in texts(run)
+    assert "**Preview:** 3 rows · 1,450.5 credits · $0.06" in texts(run)
     assert list(frame(run, "id")["chatflow_name"]) == ["=1+1 *bold*", ""]
     assert "The first 2; 1 more row in the file." in texts(run)
     assert run.button(key="export-page-start").label == "Export 3 rows"
