@@ -14,7 +14,7 @@ from billing_core.service import BillingService
 from billing_core.stripe_sync.settlement_rules import SettlementKind
 from billing_core.types import GetUsageEventsParams
 from components.shared import sign_in
-from components.shared.formats import exact, minor_units, moment
+from components.shared.formats import minor_units, moment, rounded
 from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
@@ -153,7 +153,7 @@ def _show(result: SettlementResult) -> None:
         rows = {
             "Customer": [one.customer_id for one in result.items],
             "Month": [one.month for one in result.items],
-            "Credits": [exact(one.credits) for one in result.items],
+            "Credits": [rounded(one.credits) for one in result.items],
             "Invoice item": [minor_units(one.amount, one.currency) for one in result.items],
         }
         table(rows, alt="Invoice items", key="sync-settle-items", right=["Credits", "Invoice item"])
@@ -203,7 +203,7 @@ def _rows(found: list[Settlement], zone: ZoneInfo) -> dict[str, list[str]]:
         "As": [texts.SETTLEMENT_WORDS[SettlementKind(one.kind)] for one in found],
         "Customer": [one.customer_id or "nobody" for one in found],
         "Month": [one.month for one in found],
-        "Credits": [exact(one.credits) for one in found],
+        "Credits": [rounded(one.credits) for one in found],
         "Amount": [texts.settlement_amount(one) for one in found],
         "State": [texts.settlement_state(one) for one in found],
         "By": [one.actor for one in found],
