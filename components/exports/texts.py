@@ -148,9 +148,11 @@ def totals_text(rows: int, totals: Figures) -> str:
     """
     parts = [count_of(rows, "row")]
     if isinstance(debit := totals.get("debit_usd"), Decimal) and isinstance(credit := totals["credit_usd"], Decimal):
-        parts.append(f"debit {usd(debit)} = credit {usd(credit)}" if debit == credit else "debit and credit differ")
+        parts.append(
+            f"debit {short_usd(debit)} = credit {short_usd(credit)}" if debit == credit else "debit and credit differ"
+        )
         if (left_out := totals.get("without_customer_usd")) and isinstance(left_out, Decimal):
-            parts.append(f"{usd(left_out)} left out: no customer")
+            parts.append(f"{short_usd(left_out)} left out: no customer")
         return " · ".join(parts)
     if "credits_total" in totals:
         parts.append(f"{rounded(totals['credits_total'])} credits")
