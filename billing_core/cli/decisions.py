@@ -165,7 +165,8 @@ def _print_settled(document: dict[str, Any]) -> None:
     ]
     if rows:
         print(aligned(("customer", "month", "amount", "invoice item", "state"), rows))
-    _print_skipped(document["skipped"])
+    said = set(document["problems"])  # one line for each customer's month
+    _print_skipped([one for one in document["skipped"] if one["reason"] not in said])
 
 
 def _take_back(options: argparse.Namespace, settings: Settings, reason: str) -> int:

@@ -402,8 +402,8 @@ def _write_down(writer: Writer, made: Sequence[tuple[Settlement, Sequence[Settle
     marks = {event_id: row["marks"] or "" for event_id, row in before.items()}
     for settlement, parts in made:
         writer.insert("settlements", {**{name: getattr(settlement, name) for name in COLUMNS}, "made_at": now})
+        writer.append("settlement_events", _kept(settlement, parts, before))
         for part in parts:
-            writer.insert("settlement_events", _kept(settlement, part, before[part.event_id]))
             marks[part.event_id] = with_mark(marks[part.event_id], FLAG_OF[settlement.kind])
         detail = _detail(settlement) | {"reason": settlement.reason, "ids": [part.event_id for part in parts][:100]}
         append_audit(writer, settlement.actor, "settle", detail)
@@ -416,18 +416,23 @@ def _write_down(writer: Writer, made: Sequence[tuple[Settlement, Sequence[Settle
     writer.advance(f"settlement {made[0][0].id}")
 
 
-def _kept(settlement: Settlement, part: SettledPart, before: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `settlement_events`."""
-    names = ("revision", "sync_status", "sync_error", "meter_event_identifier", "synced_at")
-    return {
-        "settlement_id": settlement.id,
-        "event_id": part.event_id,
-        "customer_id": settlement.customer_id,
-        "credits": part.credits,
-        "amount_usd": part.amount_usd,
-        "stamp": before["timestamp"],
-        **{name: before[name] for name in (*names, "held_cause", "held_reason", "held_by")},
-    }
+def _kept(settlement: Settlement, parts: Sequence[SettledPart], before: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+    """The rows of `settlement_events`: what is settled of each event, and how it stands `before`."""
+    then = [before[part.event_id] for part in parts]
+    texts = ("sync_status", "sync_error", "meter_event_identifier", "held_cause", "held_reason", "held_by")
+    return pa.table(
+        {
+            "settlement_id": pa.array([settlement.id] * len(parts), pa.string()),
+            "event_id": pa.array([part.event_id for part in parts], pa.string()),
+            "customer_id": pa.array([settlement.customer_id] * len(parts), pa.string()),
+            "credits": pa.array([part.credits for part in parts], pa.decimal128(18, 6)),
+            "amount_usd": pa.array([part.amount_usd for part in parts], pa.decimal128(38, 18)),
+            "stamp": times([utc(row["timestamp"]) for row in then]),
+            "revision": pa.array([row["revision"] for row in then], pa.int64()),
+            "synced_at": times([row["synced_at"] and utc(row["synced_at"]) for row in then]),
+            **{name: pa.array([row[name] for row in then], pa.string()) for name in texts},
+        }
+    )
 
 
 _STANDING = f"""
@@ -470,7 +475,8 @@ def _restore(writer: Writer, settlement: Settlement, *, now: datetime) -> None:
     kept = {event_id: more for event_id, *more in writer.rows(query, [settlement.id])}
     flag, standing = FLAG_OF[settlement.kind], _standing(writer.rows, list(kept))
     still = _events_of_kind(writer.rows, settlement.kind, list(kept))
-    holds, statuses, marks = [], [], {}
+    holds: dict[str, list[tuple[str, str, str]]] = {}
+    statuses, marks = [], {}
     for event_id, now_is in standing.items():
         cause, why, by, *then = kept[event_id]
         revision, status, error, identifier, synced_at = then
@@ -494,14 +500,14 @@ def _restore(writer: Writer, settlement: Settlement, *, now: datetime) -> None:
             row = (SyncStatus.PENDING.value, None, None, None)
         is_kept_back = cause is not None and now_is["held_cause"] is None and (is_same or cause in DECIDED_BY_PEOPLE)
         if is_kept_back:
-            holds.append((by, (event_id, cause, why)))
+            holds.setdefault(by, []).append((event_id, cause, why))
             row = (row[0], row[1] or why, *row[2:])
             if cause == SENT_ELSEWHERE:
                 mark = with_mark(mark, Flag.SENT_ELSEWHERE)
         statuses.append((event_id, *row))
         marks[event_id] = mark
-    for by, hold in holds:
-        keep_back(writer, [hold], actor=by, now=now)
+    for by, kept_back in holds.items():
+        keep_back(writer, kept_back, actor=by, now=now)
     _set_marks(writer, marks)
     rows = {
         "id": pa.array([row[0] for row in statuses], pa.string()),
