@@ -90,6 +90,33 @@ def covers(found):
     return [(row["event_id"], row["customer_id"], plain_decimal(row["credits"])) for row in found.coverage.to_pylist()]
 
 
+# ── write-offs ───────────────────────────────────────────────────────────────────────────────────
+
+
+def lifted(event, written_off, amount="0", customer="cus_a"):
+    """What was written off of an event, beside what is covered."""
+    return {**sent(event, amount, "20 10:00", customer), "written_off": Decimal(written_off)}
+
+
+def test_what_was_written_off_is_owed_no_more_and_a_later_change_owes_its_difference():
+    assert plan(usage("1", "20 10:05", "150"), covered=[lifted("1", "150")]).complete == ["1"]
+    assert covers(plan(usage("1", "20 10:05", "170"), covered=[lifted("1", "150")])) == [("1", "cus_a", "20")]
+    assert covers(plan(changed("1", "20 10:05", "90"), covered=[lifted("1", "50", "100")])) == [("1", "cus_a", "-10")]
+
+
+@profile(max_examples=examples(60), deadline=None)
+@given(*[st.integers(-2000, 2000)] * 2, st.integers(0, 2000))
+def test_a_write_off_takes_what_is_owed_at_most_and_never_turns_it_round(paid, written_off, used):
+    rows, _ = intents.owed(
+        pa.Table.from_pylist([changed("1", "20 10:05", used)], schema=CANDIDATES),
+        pa.Table.from_pylist([lifted("1", written_off, paid)], schema=COVERED),
+    )
+    left = Decimal(sum(rows["delta"].to_pylist())) / 10**6
+    before = used - paid
+    assert min(before, 0) <= left <= max(before, 0)
+    assert left == before or (left == 0) or before - left == written_off
+
+
 # ── buckets ──────────────────────────────────────────────────────────────────────────────────────
 
 
