@@ -18,7 +18,7 @@ from typing import Any
 
 from billing_core.access import Principal, Role, system_principal
 from billing_core.alerts.delivery import Delivered, Message, Receiver
-from billing_core.alerts.model import LONGEST_NAME, LONGEST_REASON, Found, Kind, Mute, Rule, Terms
+from billing_core.alerts.model import LONGEST_NAME, LONGEST_REASON, MOST_DAYS, Found, Kind, Mute, Rule, Terms
 from billing_core.alerts.outbox import Outbox
 from billing_core.alerts.rules import in_words, iso_week_before, untold
 from billing_core.alerts.watch import Watcher
@@ -43,8 +43,8 @@ LISTED = 50
 
 LONGEST_MUTE = timedelta(days=366)
 
-TOLD_SINCE = timedelta(days=200)
-"""Firings whose windows ended earlier cannot overlap any window that is looked at."""
+TOLD_SINCE = timedelta(days=366 + MOST_DAYS + 1)
+"""Firings whose windows ended earlier overlap none that is looked at: pulls look back a year at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def rule_rows(rules: Sequence[ListedRule], zone: ZoneInfo, now: datetime) -> dic
     return {
         "Name": [one.rule.name for one in rules],
         "Alerts when": [in_words(one.rule.terms) for one in rules],
-        "State": [state_text(one.rule, zone, now) for one in rules],
+        "State": [state_text(one.rule, now) for one in rules],
         "Alerts": [f"{one.firings:,}" for one in rules],
         f"Last ({zone.key})": [
             "never" if one.last_fired_at is None else moment(one.last_fired_at, zone) for one in rules
@@ -95,11 +95,9 @@ def rule_rows(rules: Sequence[ListedRule], zone: ZoneInfo, now: datetime) -> dic
     }
 
 
-def state_text(rule: Rule, zone: ZoneInfo, now: datetime) -> str:
-    """Whether a rule alerts people: `on`, or until when it is muted."""
-    if rule.mute is None or not rule.is_muted(now):
-        return "on"
-    return f"muted until {moment(rule.mute.until, zone)[:16]}"
+def state_text(rule: Rule, now: datetime) -> str:
+    """Whether a rule alerts people: `on` or `muted`."""
+    return "muted" if rule.is_muted(now) else "on"
 
 
 def mute_text(mute: Mute, zone: ZoneInfo) -> str:

@@ -17,6 +17,7 @@ from billing_core.alerts.model import Rule, Terms
 from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError
 from billing_core.ledger.push_log import PushLog
 from billing_core.ledger.reconciliations import keep_reconciliation
+from billing_core.runtime import notify_addresses
 from billing_core.stripe_sync.pipeline import Action
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import Dimension, ExploreQuestion, Metric
@@ -252,6 +253,19 @@ def test_a_receiver_that_refuses_holds_up_no_other_and_is_tried_again(world, rec
         world.now += timedelta(minutes=2)
         assert world.alerts.check(FINANCE).delivery.delivered == 1
         assert (len(broken.calls), len(receiver.calls)) == (4, 1)
+
+
+def test_a_receiver_that_hangs_costs_bounded_time_and_holds_up_no_other(world, receiver, monkeypatch):
+    with Receiver(b"") as hanging:
+        telling(world, hanging, receiver)
+        monkeypatch.setattr(notify_addresses, "TIMEOUT_SECONDS", 0.2)
+        hanging.answers[:] = ["hang"] * 9
+        world.rule()
+        world.book(used("1", 150), used("2", 150, organization="org_b"))
+        found = world.alerts.check(FINANCE)
+        assert found.delivery.delivered == 2
+        (line,) = found.delivery.failed  # the second alert waits: nobody seems to be there
+        assert line.endswith("json://127…: no answer within 0.2 seconds")
 
 
 def test_an_address_that_is_set_later_does_not_get_what_was_told_before(world, receiver):
