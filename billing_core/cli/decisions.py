@@ -47,7 +47,7 @@ def add_decision_commands(command: Command) -> None:
     for name, text in says.items():
         decision = command(name, _decide, text)
         _add_choice(decision)
-        decision.add_argument("--reason", metavar="T", help="for the audit log; a hold needs one")
+        decision.add_argument("--reason", metavar="T", help="for whoever asks later, and the audit log")
         add_json(decision)
     text = "settle usage that can no longer be metered: write it off, or put it on the customer's next invoice"
     settle = command("settle", _settle, text)

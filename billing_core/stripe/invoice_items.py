@@ -32,6 +32,7 @@ MARGIN = timedelta(days=1)
 """By how much the clocks here and at Stripe may differ."""
 
 NOT_FOUND = 404
+MISSING = "resource_missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,11 @@ class InvoiceItems:
             return self._connection.call("post", PATH, request.body(), idempotency_key=key)
 
         def is_receipt(answer: StripeResponse) -> bool:
-            item = None if answer.document is None or answer.error else _item(answer.document)
-            if item is None or item.settlement != request.settlement:
+            raw = {} if answer.document is None or answer.error else answer.document
+            usual = {"customer": request.customer_id, "amount": request.amount, "currency": request.currency}
+            item = _item({**usual, "metadata": {SETTLEMENT: request.settlement}, **raw})
+            is_ours = item is not None and item.settlement == request.settlement
+            if item is None or not is_ours or raw.get("object", "invoiceitem") != "invoiceitem":
                 return False
             created.append(item)
             return True
@@ -160,7 +164,7 @@ class InvoiceItems:
         try:
             rows = list(self._reader.pages(what, PATH, params))
         except ReadFailed as error:
-            if customer_id is not None and error.code == "resource_missing":
+            if customer_id is not None and error.code == MISSING:
                 return []
             raise
         return [item for row in rows if (item := _item(row)) is not None and item.settlement is not None]
@@ -170,7 +174,7 @@ class InvoiceItems:
         try:
             raw = self._reader.one(f"the invoice item {item_id!r}", f"{PATH}/{quote(item_id, safe='')}")
         except ReadFailed as error:
-            if error.status == NOT_FOUND and error.code == "resource_missing":
+            if error.status == NOT_FOUND and error.code == MISSING:
                 return None
             raise
         if raw.get("deleted") is True:
@@ -185,7 +189,7 @@ class InvoiceItems:
         try:
             raw = self._reader.one(what, f"/v1/invoices/{quote(invoice_id, safe='')}")
         except ReadFailed as error:
-            if error.status == NOT_FOUND and error.code == "resource_missing":
+            if error.status == NOT_FOUND and error.code == MISSING:
                 raise NotFound(f"{what}: Stripe does not know it") from None
             raise
         return str(raw.get("status"))
@@ -204,7 +208,7 @@ class InvoiceItems:
             pace=self._pace,
             patience=self._patience,
         )
-        if ending.status == NOT_FOUND and ending.code == "resource_missing":
+        if ending.status == NOT_FOUND and ending.code == MISSING:
             return ItemOutcome(OutcomeKind.ACCEPTED, None, None, ending.request_id)
         if ending.kind is OutcomeKind.UNKNOWN and ending.status is not None and 400 <= ending.status < 500:
             # Refused after a try without an answer: that it is still there is what the refusal says.

@@ -65,6 +65,7 @@ T = TypeVar("T")
 READERS = (Role.ADMIN, Role.FINANCE)
 MINUTE = timedelta(minutes=1)
 LONGEST_REASON = 300
+NO_REASON = "no reason given"
 
 NOTHING_CHOSEN = DecisionPreview(Action.RETRY, Amounts(), ())
 
@@ -228,13 +229,10 @@ class StripeSyncService:
     def decide_about(
         self, principal: Principal, action: Action, event_ids: Sequence[str], *, reason: str = "", dry_run: bool = False
     ) -> DecisionResult:
-        """Hold, release or retry named events, as far as that can be done; says why not of the others.
-
-        Raises BadParameter: if a hold gives no reason: somebody will ask for it.
-        """
+        """Hold, release or retry named events, as far as that can be done; says why not of the others."""
         _require_everything(principal, Role.ADMIN)
-        if action is Action.HOLD and not reason.strip():
-            raise BadParameter("reason", reason, "a few words on why these events are held")
+        if action is Action.HOLD:
+            reason = reason.strip() or NO_REASON
         preview = self.preview(principal, action, event_ids=event_ids) if event_ids else NOTHING_CHOSEN
         facts = SettlementStore(self._ledger.engine).facts(event_ids)
         skipped, done = undecidable(action, event_ids, set(preview.event_ids), facts)

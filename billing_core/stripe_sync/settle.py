@@ -30,14 +30,22 @@ from billing_core.ledger.sync import SyncStore
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
 from billing_core.stripe.intents import OLDEST
-from billing_core.stripe.invoice_items import DRAFT, MONTH, InvoiceItem, InvoiceItems, ItemOutcome, ItemRequest
+from billing_core.stripe.invoice_items import (
+    DRAFT,
+    MONTH,
+    NOT_FOUND,
+    InvoiceItem,
+    InvoiceItems,
+    ItemOutcome,
+    ItemRequest,
+)
 from billing_core.stripe.model import OutcomeKind
 from billing_core.stripe.provider import StripeProvider
 from billing_core.stripe.reading import ReadFailed
 from billing_core.stripe_sync import settlement_rules as rules
 from billing_core.stripe_sync.account_cache import AccountCache
 from billing_core.stripe_sync.confirmation import SETTLED_AFTER
-from billing_core.stripe_sync.sent_elsewhere import PAGE, Owed, differences, events_to_keep_back
+from billing_core.stripe_sync.sent_elsewhere import MEMORY, PAGE, Owed, differences, events_to_keep_back
 from billing_core.stripe_sync.settlement_rules import CURRENCY, PlannedSettlement, SettlementKind, SettlementPlan
 from billing_core.types import plain_decimal, utc_text
 from billing_core.values.decimals import exact_sum
@@ -233,8 +241,13 @@ class Settling:
         for one in made.settlements:
             customer_id = one.customer_id or ""
             if customer_id not in refused:
-                customer = self._provider.customer(customer_id)
                 refused[customer_id] = None
+                try:
+                    customer = self._provider.customer(customer_id)
+                except ReadFailed as error:
+                    if error.status != NOT_FOUND:
+                        raise
+                    continue  # not offered: its own refusal follows
                 if customer is None:
                     refused[customer_id] = "Stripe does not know the customer"
                 elif customer.is_deleted:
@@ -254,9 +267,13 @@ class Settling:
         """Why a customer's month may be invoiced already: by a copy of this ledger that was lost, or restored."""
         assert self._items is not None  # noqa: S101
         start, _ = month_bounds(one.month, self._settings.zone)
-        items = [
-            i for i in self._items.of_settlements(one.customer_id, since=start) if i.metadata.get(MONTH) == one.month
-        ]
+        try:
+            found = self._items.of_settlements(one.customer_id, since=start)
+        except ReadFailed as error:
+            if error.status != NOT_FOUND:
+                raise
+            return None  # not offered
+        items = [item for item in found if item.metadata.get(MONTH) == one.month]
         ours = self._store.known([item.settlement or "" for item in items])
         other = next((item for item in items if item.settlement not in ours), None)
         if other is None:
@@ -475,7 +492,11 @@ class Settling:
         try:
             found = self._items.find(request)
         except UpstreamError as error:
-            outcome = ItemOutcome(OutcomeKind.UNKNOWN, None, str(error))
+            is_offered = not isinstance(error, ReadFailed) or error.status != NOT_FOUND
+            if is_offered or self._clock() - settlement.made_at > MEMORY:
+                outcome = ItemOutcome(OutcomeKind.UNKNOWN, None, str(error))
+            else:
+                outcome = self._items.create(request)
         else:
             outcome = self._items.create(request) if found is None else ItemOutcome(OutcomeKind.ACCEPTED, found)
         if outcome.kind is OutcomeKind.REFUSED:  # not this time; an earlier try may have arrived

@@ -378,3 +378,43 @@ def test_a_key_that_may_not_read_invoice_items_still_pushes(world, stripe):
     world.book(use("1", at(-1), "150"))
     stripe.fault("403", ITEMS, times=None)
     assert world.push().sent == 1
+
+
+def test_what_a_customer_pays_for_a_month_is_what_the_ledger_says_it_owes_to_the_cent(world, stripe):
+    """Metered, invoiced separately and written off: Stripe's next invoice has the first two, exactly rounded."""
+    world.book(
+        use("metered", at(-2), "1250000"),
+        use("too old", at(OLD), "1000000"),
+        use("old too", at(OLD - 1), "333333.333333"),
+        use("forgiven", at(OLD - 2), "500000"),
+    )
+    world.push()
+    settle(world, "too old", "old too", kind=ITEM)
+    settle(world, "forgiven")
+    world.push()
+    preview = stripe.control("POST", "/v1/invoices/create_preview", headers=BEARER, data={"customer": "cus_a"})
+    lines = preview["lines"]["data"]
+    owed = {name: event.amount_usd for name, event in world.events().items()}
+    assert sum(owed.values()) == Decimal("50") + Decimal("40") + Decimal("13.33333333332") + Decimal("20")
+    metered = [line["amount"] for line in lines if line["parent"]["type"] != "invoice_item_details"]
+    separate = [line["amount"] for line in lines if line["parent"]["type"] == "invoice_item_details"]
+    assert separate == [5333]
+    assert 5000 in metered
+    billed = Decimal(5000 + 5333) / 100
+    (item,) = [one for one in world.desk.settlements(EVERYONE) if one.kind == ITEM]
+    rounding = Decimal(5333) / 100 - item.amount_usd
+    assert billed - rounding == sum(owed.values()) - owed["forgiven"]
+    assert abs(rounding) <= Decimal("0.005")
+
+
+def test_a_stripe_that_offers_no_list_of_items_or_customers_still_gets_one_item(stuck, stripe):
+    stripe.fault("404_html", f"{ITEMS}", times=None, body_contains="created")
+    stripe.fault("404_html", "/v1/customers/", times=None)
+    stripe.fault("after_success_500", ITEMS, times=None, body_contains="amount")
+    assert settle(stuck, "old", kind=ITEM).out_of_reach is not None
+    stripe.no_faults()
+    stripe.fault("404_html", f"{ITEMS}", times=None, body_contains="created")
+    stuck.wait(minutes=5)
+    stuck.push()
+    stripe.no_faults()
+    assert items(stripe) == [(4000, "usd", None)]
