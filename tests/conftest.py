@@ -20,6 +20,7 @@ from tests import (
     shared_shapes,
 )
 
+gc.set_threshold(50_000, 20, 20)  # walking over all modules and tests while they come took a third of their time
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
 ROOM_IN_MEMORY = 4 << 30
 """Bytes. What passing tests leave is deleted at once, so a run takes a tenth of this."""
