@@ -14,6 +14,9 @@ FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/comp
   tests/month_close/test_rules.py tests/cli/test_stripe.py tests/pages/test_audit_log.py
 COVERED_PERCENT := 94
 
+# Each process that a test starts would compile the whole program for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run help test test-browsers test-fast focus-validator test-dates coverage check lock bench pictures clean
 
 run: $(VENV)/.run ## the dashboard; ARGS="--server.port 8080" goes to Streamlit

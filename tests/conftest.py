@@ -77,6 +77,8 @@ def ledgers_let_go(engines_made):
     for engine in engines_made:
         if not engine._lease._users:  # else it is closed by whoever uses it, or never
             with suppress(BillingError, duckdb.Error, OSError):  # its folder may be gone
+                if engine._connection is not None:  # nobody reads on: its log may stay beside it
+                    engine._connection.execute("PRAGMA disable_checkpoint_on_shutdown")
                 engine.close()
     engines_made.clear()
 

@@ -81,7 +81,7 @@ def events_table(rows: Iterable[dict[str, Any]], card: RateCard = CARD, policy: 
     return to_events(usage, [card] * usage.num_rows, policy or Policy())
 
 
-@lru_cache(4)
+@lru_cache(16)
 def _ledger_file(pickled_rows: bytes = pickle.dumps([])) -> bytes:
     """A ledger's file, made once for many tests: its tables and its bookings take most of a small test's time."""
     with TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ def serving(script: Path, environment: Mapping[str, str], *options: str) -> Iter
     reading two months as people see them takes a minute of both processors.
     """
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        usual = {"BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb", "BILLING_DEMO_EVENTS": "300"}
+        usual = {"BILLING_WAREHOUSE_URL": f"duckdb:///{folder}/billing.duckdb", "BILLING_DEMO_EVENTS": "20"}
         with _running(script, {**usual, **environment}, options) as server:
             yield server
 

@@ -50,6 +50,7 @@ def test_a_dashboard_reads_on_while_two_commands_write(tmp_path):
     dashboard = ledger_at(path).engine
     writers = [child(WRITER, path, name, 15) for name in ("a", "b")]
     seen = []
+    writers[0].stdout.readline()  # it has begun to write; what it imports before needs no reader
     while any(w.poll() is None for w in writers):
         seen.append(count(dashboard)[0])
     for writer in writers:
