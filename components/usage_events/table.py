@@ -59,8 +59,8 @@ def new_data_notice(service: BillingService, principal: Principal, shown: GetUsa
     place = st.container(horizontal=True, vertical_alignment="center", key="new-data")
     if shown.as_of is None or service.version() <= shown.as_of:
         return
-    newest = service.summary(shown.model_copy(update={"as_of": None}), principal)
-    if newest.days == service.summary(shown, principal).days:
+    newest = service.summary(shown.model_copy(update={"as_of": None}), principal, None)
+    if newest.days == service.summary(shown, principal, None).days:
         return
     with place:
         st.caption(texts.NEW_EVENTS, width="content")

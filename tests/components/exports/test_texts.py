@@ -56,7 +56,7 @@ def test_sizes_have_a_unit_people_know(size, says):
 
 
 def test_totals_are_exact_and_have_units():
-    assert totals_text(1200, TOTALS) == "1,200 rows · 1,234.5 credits · $0.0494"
+    assert totals_text(1200, TOTALS) == "1,200 rows · 1,234.5 credits · $0.05"
     assert totals_text(1, {}) == "1 row"
 
 
@@ -117,5 +117,5 @@ def test_bookings_show_debit_and_credit_and_what_they_leave_out():
         "credit_usd": Decimal("1234.50"),
         "without_customer_usd": Decimal("0.003"),
     }
-    assert totals_text(9, totals) == "9 rows · debit $1,234.50 = credit $1,234.50 · $0.003 left out: no customer"
+    assert totals_text(9, totals) == "9 rows · debit $1,234.50 = credit $1,234.50 · $0.0030 left out: no customer"
     assert totals_text(9, {**totals, "without_customer_usd": Decimal(0)}).endswith("credit $1,234.50")

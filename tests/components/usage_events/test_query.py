@@ -9,7 +9,7 @@ from billing_core.errors import BadParameter
 from billing_core.types import GetUsageEventsParams
 from billing_core.web.usage_api import parse_query
 from components.shared.periods import Period
-from components.usage_events.query import Chip, Filters, Paging, chips, csv_query, question
+from components.usage_events.query import Chip, Filters, Paging, chips, csv_query, names_of, question
 
 BERLIN = ZoneInfo("Europe/Berlin")
 AT = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)  # already the 23rd in Berlin
@@ -81,3 +81,9 @@ def test_the_download_asks_for_exactly_the_events_of_the_page():
 
 def test_a_download_without_filters_names_only_the_state_of_the_ledger():
     assert csv_query(asked(Filters(period=Period.ALL_TIME))) == "as_of=7"
+
+
+def test_chatflows_are_listed_by_name_with_the_id_where_it_is_wanted_or_needed():
+    found = [("f1", "Support"), ("f2", "Search"), ("f3", "Search"), ("f4", None)]
+    assert names_of(found) == {"f1": "Support", "f2": "Search (f2)", "f3": "Search (f3)"}
+    assert names_of(found, with_ids=True)["f1"] == "Support (f1)"
