@@ -133,17 +133,23 @@ def _credits_by_customer(chosen: Chosen) -> ir.Table:
 def write_offs(selection: Selection) -> Question:
     """A question: what was written off of a selection's events, in exact US dollars per customer and settlement, with
     its month and when it was made, and taken back.
+
+    Of an event that was corrected since, at most what it comes to now.
     """
     return ask(_write_offs, choose(selection))
 
 
 def _write_offs(chosen: Chosen) -> ir.Table:
-    ids = selected(chosen).select("id").distinct()
-    parts = _SETTLED_PARTS.filter(_SETTLED_PARTS.event_id.isin(ids.id))
+    t = selected(chosen)
+    events = t.mutate(amount=amount(t)).group_by("id").aggregate(amount=ibis._.amount.sum())
+    parts = _SETTLED_PARTS.join(events, _SETTLED_PARTS.event_id == events.id)
+    written = ibis.greatest(ibis.least(parts.amount, 0), ibis.least(ibis.greatest(parts.amount, 0), parts.amount_usd))
+    parts = parts.select("settlement_id", "customer_id", written=written)
     made = _SETTLEMENTS.filter(_SETTLEMENTS.kind == WRITE_OFF, _SETTLEMENTS.state.isin((*LIVE, "taken_back")))
     made = made.select("month", "made_at", "taken_back_at", settlement_id="id")
-    t = parts.join(made, "settlement_id")
-    return t.group_by("customer_id", "month", "made_at", "taken_back_at").aggregate(amount_usd=t.amount_usd.sum())
+    found = parts.join(made, "settlement_id")
+    keys = ("customer_id", "month", "made_at", "taken_back_at")
+    return found.group_by(*keys).aggregate(amount_usd=found.written.sum())
 
 
 _SETTLED_PARTS = ibis.table(

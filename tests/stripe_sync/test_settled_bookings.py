@@ -48,3 +48,10 @@ def test_an_invoice_item_is_owed_like_what_was_metered(stuck, tmp_path):
     before = booked(stuck, tmp_path)
     stuck.desk.settle(EVERYONE, ["old", "theirs"], SettlementKind.INVOICE_ITEM, reason="too old")
     assert booked(stuck, tmp_path) == before
+
+
+def test_of_usage_that_was_corrected_since_no_more_is_written_off_than_it_comes_to(stuck, tmp_path):
+    stuck.desk.settle(EVERYONE, ["old"], SettlementKind.WRITE_OFF, reason="too old")
+    stuck.book(use("old", at(OLD), "400000"))
+    assert booked(stuck, tmp_path)["receivable"] == Decimal("20.00")
+    assert booked(stuck, tmp_path)["written_off"] == Decimal("16.00")
