@@ -97,11 +97,17 @@ def _decide(options: argparse.Namespace, settings: Settings) -> int:
     if options.json:
         print_json(document)
     else:
-        verb = "would be" if options.dry_run else "were"
         past = {"hold": "put on hold", "release": "released", "retry": "made pending"}[options.command]
-        print(f"{count_of(done.events, 'event')}, {document['credits']} credits, {verb} {past}")
+        print(_summary(past, done.events, f"{document['credits']} credits", is_dry_run=options.dry_run))
         _print_skipped(document["skipped"])
     return EXIT_SOME_FAILED if done.has_failures else 0
+
+
+def _summary(past: str, events: int, amount: str, *, is_dry_run: bool) -> str:
+    """What was done, or would be: `written off: 3 events, 150 credits, 0.006 USD`."""
+    if not events:
+        return f"nothing {'would be' if is_dry_run else 'was'} {past}"
+    return f"{'would be ' if is_dry_run else ''}{past}: {count_of(events, 'event')}, {amount}"
 
 
 def _print_skipped(skipped: Sequence[dict[str, Any]]) -> None:
@@ -155,10 +161,9 @@ def _service_for(settings: Settings, *, needs_stripe: bool) -> Iterator[BillingS
 def _print_settled(document: dict[str, Any]) -> None:
     from billing_core.values.money import money
 
-    verb = "would be" if document["dry_run"] else "were"
     past = "written off" if document["as"] == "write-off" else "invoiced separately"
     amount = f"{document['credits']} credits, {document['amount_usd']} USD"
-    print(f"{count_of(document['events'], 'event')}, {amount}, {verb} {past}")
+    print(_summary(past, document["events"], amount, is_dry_run=document["dry_run"]))
     rows = [
         (one["customer_id"], one["month"], money(one["amount"], one["currency"]), one["id"] or "–", one["state"])
         for one in document["invoice_items"]

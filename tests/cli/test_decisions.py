@@ -130,7 +130,7 @@ def test_a_stripe_out_of_reach_is_exit_code_3_and_settles_nothing(run):
 def test_people_read_what_was_done(world, run_command):
     code, out, err = run_command(world.environment, "settle", "old", "none", "--as", "invoice-item", "--reason", "x")
     assert code == 1
-    assert out.startswith("1 event, 1000000 credits, 40 USD, were invoiced separately\n")
+    assert out.startswith("invoiced separately: 1 event, 1000000 credits, 40 USD\n")
     assert "40.00 USD" in out
     assert err == "none: no event has this id\n"
     code, out, _ = run_command(world.environment, "settle", "--list")
