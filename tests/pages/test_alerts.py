@@ -116,3 +116,15 @@ def test_a_limited_account_sees_its_own_rules_only(service, monkeypatch):
     assert texts.LIMITED in texts_of(run)
     assert "alerts-check" not in keys(run)
     assert "org_<b>" not in texts_of(run)
+
+
+@pytest.mark.parametrize("by", ["user", "model"])
+def test_the_view_of_an_alert_shows_what_counted(service, by):
+    service.alerts.add(FINANCE, by, Terms.parse({**LIMIT.to_json(), "above": 10, "by": by}))
+    service.alerts.check(EVERYONE)
+    (one,) = service.alerts.history(FINANCE)
+    run = opened_at("finance", f"{one.page or 'usage_events'}.py", **one.query)
+    assert not run.warning  # nothing in the address is unknown
+    shown = f"{texts_of(run)} {[one.value.to_dict() for one in run.dataframe]}"
+    assert one.value == ("300" if by == "user" else "200")
+    assert one.value in shown
