@@ -265,17 +265,21 @@ class Watcher:
     def _failed_pull(self, _since: datetime) -> tuple[str, datetime, str] | None:
         """The newest pull, if it failed or was stopped; told once a day as long as pulls fail."""
         runs = [(run.run_id, run.started_at, run.outcome, run.error) for run in self._ledger.last_runs(LOOKED_AT)]
-        return self._failing(runs, is_running=self._pulls.freshness().running)
+        return self._failing(runs, "pull_failed", is_running=self._pulls.freshness().running)
 
     def _failed_push(self, _since: datetime) -> tuple[str, datetime, str] | None:
         """The newest push, as of pulls."""
         newest = PushLog(self._ledger.engine).newest(LOOKED_AT)
         runs = [(run.push_id, run.started_at, run.outcome, run.error) for run in newest]
-        return self._failing(runs, is_running=self._stripe.is_pushing())
+        return self._failing(runs, "push_failed", is_running=self._stripe.is_pushing())
 
     def _failing(
-        self, runs: Sequence[tuple[str, datetime, str, str | None]], *, is_running: bool
+        self, runs: Sequence[tuple[str, datetime, str, str | None]], action: str, *, is_running: bool
     ) -> tuple[str, datetime, str] | None:
+        """`action` is how the audit log calls those that failed before they had a line in their own log."""
+        early = AuditLog(self._ledger.engine).newest_of(action, limit=LOOKED_AT)
+        failed_early = [(str(one.seq), one.happened_at, "failed", json.loads(one.detail).get("why")) for one in early]
+        runs = sorted([*runs, *failed_early], key=lambda run: run[1], reverse=True)[:LOOKED_AT]
         if is_running and runs and runs[0][2] == "running":
             runs = runs[1:]
         failed = []
@@ -292,7 +296,9 @@ class Watcher:
         return first, at, f"{why}{since_when}"
 
     def _failed_reconciliation(self, since: datetime) -> tuple[str, datetime, str] | None:
-        """The newest reconciliation, if a source could not be read or credits stay unexplained; told once."""
+        """The newest reconciliation, if it failed, could not read a source, or left credits unexplained; told once."""
+        if (failed := self._newest_failed("reconcile", since)) is not None:
+            return failed
         document = newest_reconciliation(self._ledger.engine.rows)
         found = {} if document is None else json.loads(document)
         made_at = datetime.fromisoformat(found["made_at"]) if found.get("made_at") else None
@@ -307,11 +313,16 @@ class Watcher:
 
     def _failed_close(self, since: datetime) -> tuple[str, datetime, str] | None:
         """The newest close of a month that was refused or failed; told once."""
-        entry = AuditLog(self._ledger.engine).newest_of("close", "close_failed")
-        if entry is None or entry.action != "close_failed" or entry.happened_at < since:
-            return None
-        detail = json.loads(entry.detail)
-        return str(entry.seq), entry.happened_at, f"{detail.get('period')}: {detail.get('why')}"
+        return self._newest_failed("close", since)
+
+    def _newest_failed(self, action: str, since: datetime) -> tuple[str, datetime, str] | None:
+        """The newest of some work, if the audit log has it as failed."""
+        for entry in AuditLog(self._ledger.engine).newest_of(action, f"{action}_failed"):
+            if entry.action != action and entry.happened_at >= since:
+                detail = json.loads(entry.detail)
+                period = f"{detail['period']}: " if "period" in detail else ""
+                return str(entry.seq), entry.happened_at, f"{period}{detail.get('why')}"
+        return None
 
     # ── the way to Stripe ────────────────────────────────────────────────────────────────────────
 

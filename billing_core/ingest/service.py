@@ -74,7 +74,10 @@ class PullService:
             raise BadParameter("from", None, "a time, when --to is given")
         provider = self._connect(self._settings, self._cards())
         try:
-            with exclusive(self._lock, on_wait=on_wait):
+            with (
+                exclusive(self._lock, on_wait=on_wait),
+                self._ledger.failure_audited(principal.name, "pull_failed", {}, log=lambda: self._ledger.last_runs(1)),
+            ):
                 self._ledger.claim(self._settings.mode)
                 result = self._pull(provider, principal, start, end, first_days, progress)
         finally:

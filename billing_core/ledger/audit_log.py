@@ -61,10 +61,9 @@ class AuditLog:
         rows = self._rows("SELECT detail FROM audit WHERE action = ? ORDER BY seq", [action])
         return [json.loads(text) for (text,) in rows]
 
-    def newest_of(self, *actions: str) -> AuditEntry | None:
-        """The newest audit entry of some actions; `None` if there is none."""
-        found = self._entries("action IN (SELECT unnest(?)) ORDER BY seq DESC LIMIT 1", [list(actions)])
-        return found[0] if found else None
+    def newest_of(self, *actions: str, limit: int = 1) -> tuple[AuditEntry, ...]:
+        """The newest audit entries of some actions, newest first."""
+        return self._entries("action IN (SELECT unnest(?)) ORDER BY seq DESC LIMIT ?", [list(actions), limit])
 
     def values(self, column: str) -> tuple[str, ...]:
         """Every actor, or every action, that occurs in the audit log."""

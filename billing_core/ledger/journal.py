@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from billing_core.errors import RateCardError, SettingsError
+from billing_core.errors import AccessDenied, BadParameter, BillingError, RateCardError, SettingsError
 from billing_core.ledger.audit_chain import GENESIS, Anchor, entry_hash
 from billing_core.ledger.bookings import newest_booking
 from billing_core.ledger.compiled import Question
@@ -184,6 +185,24 @@ class Ledger:
         """Append one entry to the audit log: who, what, how many, which hash. Entries are chained and never edited."""
         with self.engine.transaction() as writer:
             append_audit(writer, actor, action, detail)
+
+    @contextmanager
+    def failure_audited(
+        self, actor: str, action: str, detail: Mapping[str, Any], *, log: Callable[[], object] = tuple
+    ) -> Iterator[None]:
+        """A context whose failure is in the audit log as `action`, with the reason; not if a line of `log` tells of it,
+        which is then another than before.
+        """
+        before = log()
+        try:
+            yield
+        except (AccessDenied, BadParameter):
+            raise  # what was asked was wrong; nothing failed
+        except BillingError as error:
+            with suppress(BillingError):  # the ledger itself may be what fails
+                if log() == before:
+                    self.audit(actor, action, {**detail, "why": str(error)})
+            raise
 
     def audit_chain(self) -> Iterator[tuple[Any, ...]]:
         """Every audit entry in order, in pieces: seq, happened_at, actor, action, detail, previous_hash, hash."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -161,12 +160,8 @@ class MonthCloseService:
         does not exist.
         """
         _require(principal)
-        try:
+        with self._ledger.failure_audited(principal.name, "close_failed", {"period": period}):
             closing = self._close(period, principal, accept=accept, reason=reason, progress=progress)
-        except (UpstreamError, WarehouseError) as error:
-            with suppress(BillingError):  # the ledger itself may be what fails
-                self._ledger.audit(principal.name, "close_failed", {"period": period, "why": str(error)})
-            raise
         if closing.manifest is None:
             why = ", ".join(sorted({obstacle.cause for obstacle in closing.obstacles}))
             self._ledger.audit(principal.name, "close_failed", {"period": period, "why": f"not closed: {why}"})

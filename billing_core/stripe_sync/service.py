@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -122,7 +122,12 @@ class StripeSyncService:
         from billing_core.stripe_sync.push import push  # brings Stripe's SDK, which nothing else needs
 
         _require_everything(principal, Role.ADMIN)
-        with closing(self._connect(self._settings)) as provider, exclusive(self._push_lock, on_wait=on_wait):
+        log, audited = PushLog(self._ledger.engine), self._ledger.failure_audited
+        with (
+            closing(self._connect(self._settings)) as provider,
+            exclusive(self._push_lock, on_wait=on_wait),
+            nullcontext() if dry_run else audited(principal.name, "push_failed", {}, log=lambda: log.newest(1)),
+        ):
             if not dry_run:
                 self._ledger.claim(self._settings.mode)
             return push(
@@ -334,6 +339,7 @@ class StripeSyncService:
         _require_everything(principal, *READERS)
         window = window_in(self._settings.zone, start, end)
         with ExitStack() as open_ones:
+            open_ones.enter_context(self._ledger.failure_audited(principal.name, "reconcile_failed", {}))
             problems: list[str] = []
             langfuse = collect_errors(problems, lambda: open_ones.enter_context(closing(self._connect_langfuse())))
             stripe = meter_id = None

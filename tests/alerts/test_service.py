@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -468,6 +469,36 @@ def test_a_failed_push_is_told_with_its_reason(world):
     (one,) = world.alerts.history(FINANCE)
     assert one.text.endswith("failed: Stripe answered 503")
     assert one.link == "https://billing.example.com/stripe_sync"
+
+
+def test_work_that_failed_before_its_log_began_is_told_with_its_reason(world, monkeypatch):
+    world.rule(kind="failure", process=["pull", "push", "reconcile"])
+    unreachable = UpstreamError("the other side could not be reached")
+
+    def connect(*_):
+        return SimpleNamespace(close=lambda: None, project=raises, preflight=raises)
+
+    def raises(*_, **__):
+        raise unreachable
+
+    monkeypatch.setattr(world.service.pulls, "_connect", connect)
+    monkeypatch.setattr(world.service.stripe, "_connect", connect)
+    monkeypatch.setattr("billing_core.stripe_sync.push.push", raises)
+    monkeypatch.setattr("billing_core.reconcile.run.reconcile", raises)
+    world.now += HOUR
+    for work in (
+        lambda: world.service.pull(EVERYONE),
+        lambda: world.service.stripe.push(EVERYONE),
+        lambda: world.service.stripe.push(EVERYONE, dry_run=True),
+        lambda: world.service.stripe.reconcile(EVERYONE, NOW - DAY, NOW),
+    ):
+        with pytest.raises(UpstreamError):
+            work()
+    assert world.check() == ["A pull failed", "A push failed", "A reconciliation failed"]
+    assert world.check() == []
+    told = world.alerts.history(FINANCE)
+    assert all("failed: the other side could not be reached" in one.text for one in told)
+    assert len(audited(world, "push_failed")) == 1
 
 
 @pytest.mark.parametrize(
