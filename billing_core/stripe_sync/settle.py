@@ -60,6 +60,7 @@ ITEMS_READ, FOREIGN_ITEMS = "items_read", "foreign_item"
 OVERLAP = timedelta(hours=1)
 NOT_OURS_TO_READ = frozenset({401, 403, 404})
 
+VOID_INVOICE = "void"
 LOOK_AGAIN = timedelta(hours=20)
 LOOKS = 20
 """Invoice items looked at after a push, to see whether their invoice is final."""
@@ -349,6 +350,7 @@ class Settling:
         """
         if kind is SettlementKind.WRITE_OFF:
             return self._write_off(asked, reason)
+        self._meter(keep=True)  # of the account that earlier pushes went to: in another one nothing would be found
         before = self.resolve()
         if before.out_of_reach is not None:
             raise UpstreamError(before.out_of_reach)
@@ -523,7 +525,7 @@ class Settling:
                 )
                 self._store.answered(settlement.id, checked_at=now)
                 continue
-            is_final = status not in {None, DRAFT, "void"}
+            is_final = status not in {None, DRAFT, VOID_INVOICE}
             confirmed += is_final
             state = {"state": "confirmed"} if is_final else {}
             self._store.answered(
@@ -549,6 +551,7 @@ class Settling:
             return self._again(settlement), None
         if self._items is None:
             raise SettingsError("STRIPE_API_KEY: not set; taking an invoice item back needs it")
+        self._meter(keep=False)  # in another account the item would seem to be gone
         if settlement.state == "sending":
             outcome, problem = self._decided(settlement)
             if outcome.kind is OutcomeKind.UNKNOWN:
@@ -557,9 +560,17 @@ class Settling:
             if not settlement.counts:
                 return settlement, None
         if settlement.state != "taking_back":
-            if (why := self._final(settlement)) is not None:
-                return self._again(settlement), why
+            status = self._invoice_status(settlement)
             now = self._clock()
+            if status == VOID_INVOICE:  # it bills nothing, and what is on it cannot be deleted
+                self._store.undo(settlement, state="taken_back", actor=self._actor, reason=reason, now=now)
+                return self._again(settlement), None
+            if status not in {None, DRAFT}:
+                settlement = self._again(settlement)
+                return settlement, (
+                    f"the invoice item {settlement.item_id} cannot be taken back: its invoice {settlement.invoice_id} "
+                    f"is {status}; issue a credit note at Stripe"
+                )
             self._store.begin_taking_back(settlement, actor=self._actor, reason=reason, now=now)
         outcome, problem = self._delete(self._again(settlement))
         if outcome.kind in {OutcomeKind.UNKNOWN, OutcomeKind.REFUSED}:
@@ -569,15 +580,15 @@ class Settling:
     def _again(self, settlement: Settlement) -> Settlement:
         return self._store.get(settlement.id) or settlement
 
-    def _final(self, settlement: Settlement) -> str | None:
-        """Why an item cannot be deleted any more: the invoice it is on is no draft."""
+    def _invoice_status(self, settlement: Settlement) -> str | None:
+        """The status of the invoice that an item is on; `None` while it is on none, or gone."""
         assert self._items is not None  # noqa: S101
         item = self._items.get(settlement.item_id or "")
         if item is None or item.invoice_id is None:
             return None
         status = self._items.invoice_status(item.invoice_id)
         self._store.answered(settlement.id, invoice_id=item.invoice_id, invoice_status=status, checked_at=self._clock())
-        return None if status == DRAFT else _is_final(item, status)
+        return status
 
     def _delete(self, settlement: Settlement) -> tuple[ItemOutcome, str | None]:
         """Delete the item of a settlement that is being taken back; returns why it stays, or what is not known."""
@@ -635,13 +646,6 @@ def _counted(difference: Difference) -> str:
         f"the meter may count it already: Stripe counts {plain_decimal(difference.counted)} credits of "
         f"{difference.customer_id} in the hour from {utc_text(difference.hour)}, of which "
         f"{plain_decimal(difference.delivered)} are known to this ledger; write it off if that is so"
-    )
-
-
-def _is_final(item: InvoiceItem, status: str) -> str:
-    return (
-        f"the invoice item {item.id} cannot be taken back: its invoice {item.invoice_id} is {status}; issue a credit "
-        "note at Stripe"
     )
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from billing_core.access import Principal, Role
-from billing_core.errors import AccessDenied, BadParameter, NotFound, UpstreamError
+from billing_core.errors import AccessDenied, BadParameter, NotFound, SettingsError, UpstreamError
 from billing_core.reconcile.report import Cause
 from billing_core.stripe.invoice_items import InvoiceItems
 from billing_core.stripe.model import Customer
@@ -418,3 +418,24 @@ def test_a_stripe_that_offers_no_list_of_items_or_customers_still_gets_one_item(
     stuck.push()
     stripe.no_faults()
     assert items(stripe) == [(4000, "usd", None)]
+
+
+def test_with_a_key_of_another_account_nothing_is_taken_back_or_settled(stuck, stripe):
+    (settlement,) = settle(stuck, "old", kind=ITEM).settlements
+    stripe.switch(meters=[{"id": "mtr_of_another_account"}])
+    with pytest.raises(SettingsError, match="meter"):
+        stuck.desk.take_back(EVERYONE, settlement, reason="x")
+    with pytest.raises(SettingsError, match="meter"):
+        settle(stuck, "theirs", kind=ITEM)
+    assert len(items(stripe)) == 1
+    assert stuck.events()["old"].sync_status == "processed"
+
+
+def test_an_item_on_a_void_invoice_bills_nothing_and_is_taken_back(stuck, monkeypatch):
+    (settlement,) = settle(stuck, "old", kind=ITEM).settlements
+    stuck.wait(days=32)
+    monkeypatch.setattr(InvoiceItems, "invoice_status", lambda *_: "void")
+    stuck.push()
+    assert stuck.events()["old"].sync_status == "processed"
+    assert stuck.desk.take_back(EVERYONE, settlement, reason="void")[0].state == "taken_back"
+    assert stuck.events()["old"].sync_status == "error"
