@@ -212,7 +212,8 @@ def _shape(part: Any, values: list[Any]) -> Any:
 def _compile(build: Callable[..., ir.Table], shape: tuple[Any, ...], dialect: str) -> Compiled:
     expression = build(*shape)
     compiler = _COMPILERS[dialect]
-    return Compiled(compiler.to_sqlglot(expression).sql(dialect=compiler.dialect), tuple(expression.columns))
+    made = compiler.to_sqlglot(expression)
+    return Compiled(made.sql(dialect=compiler.dialect, copy=False), tuple(expression.columns))
 
 
 class Placeholder(ops.Value):  # type: ignore[misc]
