@@ -199,12 +199,12 @@ _STUCK = {
         ObstacleGroup.ERROR,
         "no customer assigned: map their organization, or name a customer",
     ),
-    "too_old": (
-        Cause.TOO_OLD,
+    "too_old": (Cause.TOO_OLD, ObstacleGroup.ERROR, "too old for Stripe: invoice them separately, or write them off"),
+    "closed_period": (
+        Cause.HELD,
         ObstacleGroup.ERROR,
-        "too old for Stripe: settle them, with an invoice item or a write-off",
+        "the invoice of their billing period is final: invoice them separately, or write them off",
     ),
-    "closed_period": (Cause.HELD, ObstacleGroup.ERROR, "the invoice of their billing period is final: settle them"),
     "failed_before": (Cause.HELD, ObstacleGroup.ERROR, "the earlier system failed to bill them: retry on Stripe Sync"),
     "sent_elsewhere": (
         Cause.SENT_ELSEWHERE,
@@ -247,7 +247,9 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
                 cause, group, says = _STUCK.get(one.cause or "", _REJECTED)
                 key = cause.value, group, says
             case "correction":
-                says = "sent, changed since, and the difference was not sent: push, or settle it"
+                says = (
+                    "sent, changed since, and the difference was not sent: push, invoice it separately, or write it off"
+                )
                 key = Cause.CHANGED_AFTER_SENDING.value, ObstacleGroup.UNSENT, says
             case _:
                 continue

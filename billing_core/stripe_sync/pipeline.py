@@ -144,17 +144,17 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "too_old": (
         "Older than 35 days",
-        "Stripe does not accept usage that old with its true time. Settle it: with an invoice item, or a write-off.",
+        "Stripe does not accept usage that old with its true time. Invoice it separately, or write it off.",
         (),
     ),
     "closed_period": (
         "Billing period closed",
-        "The invoice of its period is final. Settle it: with an invoice item, or a write-off.",
+        "The invoice of its period is final. Invoice it separately, or write it off.",
         (Action.RETRY,),
     ),
     "correction_held": (
         "Correction cannot be sent",
-        "Sent, changed since, and the difference is too old or its invoice final. Settle it, or issue a credit note.",
+        "Sent, changed since; the difference is too old or its invoice final. Invoice it, write it off, or credit it.",
         (),
     ),
     "sent_elsewhere": (
@@ -180,7 +180,7 @@ ADVICE: dict[str, tuple[str, str, tuple[Action, ...]]] = {
     ),
     "timestamp_too_far_in_past": (
         "Too old for Stripe",
-        "It reached Stripe more than 35 days after it happened. Settle it: with an invoice item, or a write-off.",
+        "It reached Stripe more than 35 days after it happened. Invoice it separately, or write it off.",
         (),
     ),
     "idempotency_error": (

@@ -153,7 +153,7 @@ def refusal(event: OpenEvent, kind: SettlementKind) -> str | None:
         return "nothing is owed for it"
     if status == SyncStatus.PENDING and event.cause is None:
         if Flag.CARRIED in flags:
-            return "less than a whole credit so far, it waits for more usage: hold it first to settle it"
+            return "less than a whole credit so far, it waits for more usage: hold it first"
         return "it can still be sent: push, or hold it first"
     if status in SENT and event.cause is None:
         return "sent, and the difference can still be sent: push first"

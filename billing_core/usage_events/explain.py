@@ -52,7 +52,7 @@ FLAG_MEANINGS: dict[Flag, str] = {
     Flag.UNKNOWN_USAGE: (
         "Some usage has a key that neither this program nor the rate card knows: its token class is a guess."
     ),
-    Flag.WRITTEN_OFF: "Credits that could not be metered were written off: nobody pays them.",
+    Flag.WRITTEN_OFF: "Credits that could not be metered were written off: they are not charged.",
     Flag.INVOICED_SEPARATELY: "Credits that could not be metered were put on an invoice as an item of their own.",
     Flag.LATE_AFTER_CLOSE: "It arrived after its month was closed and counts in the open month.",
 }
@@ -490,7 +490,7 @@ _STATUS_SENTENCES = {
     SyncStatus.EXCLUDED: "Nothing to bill.",
 }
 _SETTLED_SENTENCES = {
-    Flag.WRITTEN_OFF: "Written off: nobody pays it.",
+    Flag.WRITTEN_OFF: "Written off: it is not charged.",
     Flag.INVOICED_SEPARATELY: "Billed by an invoice item, not by the meter.",
 }
 

@@ -267,7 +267,7 @@ def decision_button(action: Action, touched: Amounts, sent: Amounts | None = Non
 
 SETTLEMENT_WORDS = {SettlementKind.WRITE_OFF: "Written off", SettlementKind.INVOICE_ITEM: "Invoice item"}
 SETTLEMENT_MEANINGS = {
-    SettlementKind.WRITE_OFF: "Nobody pays it. Nothing is sent to Stripe.",
+    SettlementKind.WRITE_OFF: "It is not charged. Nothing is sent to Stripe.",
     SettlementKind.INVOICE_ITEM: "One item per customer and month on the customer's next invoice.",
 }
 CUSTOMERS_EXAMPLE = "Customer ids, separated by commas"
