@@ -19,6 +19,8 @@ PATIENCE_SECONDS = 60
 OLD = NOW - timedelta(days=40)
 NAMES = ("one", "two")
 
+pytestmark = pytest.mark.timeout(900)  # a process for each step: slow on a machine that is busy
+
 
 @pytest.fixture(scope="module")
 def stuck(stripe, template, tmp_path_factory):
