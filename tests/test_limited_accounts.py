@@ -130,7 +130,7 @@ def texts_of(path):
 
         yield str(parquet.read_table(path).to_pylist())
     else:
-        yield path.read_text()
+        yield path.read_text(encoding="latin-1")  # DATEV writes Windows-1252; figures read the same in each
 
 
 def test_what_cannot_be_without_our_margins_is_refused(costly, tmp_path):
