@@ -19,7 +19,7 @@ from billing_core.runtime import clock
 from billing_core.sandbox.server import SandboxProcess
 from billing_core.service import BillingService
 from billing_core.settings import load_settings
-from components.months.texts import month_name
+from components.months.texts import TECHNICAL, month_name
 from components.shared.navigation import AUDIT_LOG, MONTH_CLOSE, WHAT_IF, Destination
 from tests.browser.conftest import EXPECT_TIMEOUT_MS
 from tests.browser.server import DASHBOARD, Server, serving
@@ -126,7 +126,10 @@ def test_finance_closes_last_month_with_accepted_causes_proves_it_and_reopens_it
     expect(dialog).to_be_hidden()
     expect(page.get_by_text(re.compile(f"{name} is closed: "))).to_be_visible(timeout=WORK_TIMEOUT_MS)
     settle(page)
-    shown = page.get_by_test_id("stCode").first.inner_text().strip()
+    facts = page.locator(".st-key-months-facts")
+    facts.get_by_text(TECHNICAL).click()
+    expect(facts.get_by_test_id("stCode")).to_be_visible()
+    shown = facts.get_by_test_id("stCode").inner_text().strip()
 
     with page.expect_download() as download:
         page.get_by_role("link", name="Manifest (JSON)").click()
