@@ -43,6 +43,7 @@ from billing_core.stripe.provider import MISSING, StripeProvider
 from billing_core.stripe_sync import sent_elsewhere
 from billing_core.stripe_sync.account_cache import FRESH, AccountCache, AccountSnapshot
 from billing_core.stripe_sync.confirmation import ValueMismatch, agreeing, judge_duplicates
+from billing_core.stripe_sync.invoiced_elsewhere import invoiced_elsewhere
 from billing_core.stripe_sync.langfuse_scores import write_back
 from billing_core.stripe_sync.pipeline import WOULD_BE_SENT, WOULD_WAIT, PushOutlook
 from billing_core.stripe_sync.read_ration import reads_this_month
@@ -277,7 +278,16 @@ class _Push:
             now=self._clock(),
             may_ask=self._reads.may_check_before_sending,
         )
-        invoiced = self._settling.invoiced_elsewhere(given.events, decided_events(engine), keep=keep)
+        invoiced = invoiced_elsewhere(
+            engine,
+            self._provider.invoice_items(),
+            self._reads,
+            given.events,
+            decided_events(engine),
+            zone=self._settings.zone,
+            clock=self._clock,
+            keep=keep,
+        )
         kept = replace(found.keep_back, reasons={**invoiced, **found.keep_back.reasons})
         return replace(found, keep_back=kept)
 

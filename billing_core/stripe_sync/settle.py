@@ -8,16 +8,12 @@ settlement or push, from the customer's items at Stripe.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
-
-import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from billing_core.errors import NotFound, SettingsError, UpstreamError
 from billing_core.ledger import sent_elsewhere as known
@@ -25,11 +21,9 @@ from billing_core.ledger.journal import Ledger
 from billing_core.ledger.push_log import PushLog
 from billing_core.ledger.sent_elsewhere import Difference, DifferingHour
 from billing_core.ledger.settlements import OpenEvent, Settlement, SettlementStore
-from billing_core.ledger.stripe_snapshots import StoredObject, StripeSnapshots
 from billing_core.ledger.sync import SyncStore
 from billing_core.runtime.clock import Clock
 from billing_core.settings import Settings
-from billing_core.stripe.intents import OLDEST
 from billing_core.stripe.invoice_items import (
     DRAFT,
     MONTH,
@@ -54,11 +48,6 @@ from billing_core.values.usage_frame import HOUR, Window, hour_of
 
 ATTEMPTS = 3
 """How often write-offs are planned anew because the ledger changed meanwhile."""
-
-ITEMS_READ, FOREIGN_ITEMS = "items_read", "foreign_item"
-"""Kinds of stored objects: up to when Stripe's invoice items were read, and those this ledger does not know."""
-OVERLAP = timedelta(hours=1)
-NOT_OURS_TO_READ = frozenset({401, 403, 404})
 
 VOID_INVOICE = "void"
 LOOK_AGAIN = timedelta(hours=20)
@@ -283,63 +272,6 @@ class Settling:
             f"Stripe has the invoice item {other.id} over {money(other.amount, other.currency)} for this month, which "
             "this ledger does not know: another copy of it made it. Delete it at Stripe, or write these events off"
         )
-
-    def made_elsewhere(self, *, keep: bool) -> list[InvoiceItem]:
-        """Invoice items for usage young enough to be metered that a lost, or former, copy of this ledger made.
-
-        What was read before is remembered, so that one read a push (or an hour, while reads are spared) brings what is
-        new. A key that may not read them has
-        made none.
-
-        Raises UpstreamError: if they could not be read.
-        """
-        assert self._items is not None  # noqa: S101
-        now, snapshots = self._clock(), StripeSnapshots(self._ledger.engine)
-        read = snapshots.read(ITEMS_READ)
-        since = read[0].read_at - OVERLAP if read else now - OLDEST - LOOK_AGAIN
-        is_spared = bool(read) and self._reads is not None and self._reads.is_spared(read[0].read_at)
-        try:
-            items = [] if is_spared else self._items.of_settlements(None, since=since)
-        except ReadFailed as error:
-            if error.status in NOT_OURS_TO_READ:
-                return []
-            raise
-        before = [msgspec.json.decode(row.content, type=InvoiceItem) for row in snapshots.read(FOREIGN_ITEMS)]
-        found = {item.id: item for item in [*before, *items]}
-        ours = self._store.known([item.settlement or "" for item in found.values()])
-        foreign = [item for item in found.values() if item.settlement not in ours]
-        if keep and not is_spared:
-            rows = [StoredObject(i.id, i.customer_id, msgspec.json.encode(i).decode(), now) for i in foreign]
-            snapshots.store(FOREIGN_ITEMS, rows)
-            snapshots.store(ITEMS_READ, [StoredObject("cursor", None, "{}", now)])
-        return foreign
-
-    def invoiced_elsewhere(self, events: pa.Table, decided: Collection[str], *, keep: bool) -> dict[str, str]:
-        """Those of some unsent events that an invoice item of another copy of this ledger may bill already → why."""
-        if not events.num_rows:
-            return {}
-        by_customer: dict[str, list[InvoiceItem]] = {}
-        for item in self.made_elsewhere(keep=keep):
-            by_customer.setdefault(item.customer_id, []).append(item)
-        if not by_customer:
-            return {}
-        chosen = events.filter(pc.is_in(events["customer_id"], pa.array(list(by_customer), pa.string())))
-        found = {}
-        for row in chosen.select(["id", "customer_id", "timestamp"]).to_pylist():
-            at = row["timestamp"].replace(tzinfo=UTC)
-            for one in by_customer[row["customer_id"]]:
-                if row["id"] not in decided and self._may_bill(one, at):
-                    found[row["id"]] = (
-                        f"Stripe has the invoice item {one.id} over {money(one.amount, one.currency)} of "
-                        f"{one.metadata.get(MONTH)}, which this ledger does not know; another copy of it may have "
-                        "invoiced this usage. Release it if it did not"
-                    )
-        return found
-
-    def _may_bill(self, item: InvoiceItem, at: datetime) -> bool:
-        """Whether an item may be of usage of a time: of its month, and not after it was made."""
-        is_before = item.created is None or at < item.created + OVERLAP
-        return is_before and f"{at.astimezone(self._settings.zone):%Y-%m}" == item.metadata.get(MONTH)
 
     # ── settling ─────────────────────────────────────────────────────────────────────────────────
 
