@@ -26,7 +26,6 @@ def expect_nothing_but_the_form(page):
     assert page.get_by_test_id("stDataFrame").count() == 0
 
 
-@pytest.mark.matrix
 def test_anonymous_visitors_of_a_fresh_server_see_the_form_at_every_address(context, tmp_path):
     """The first one opens an address inside; `/` opened first is the next test's."""
     with serving(DASHBOARD, {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}) as fresh:
@@ -110,7 +109,6 @@ def test_the_second_tab_loses_access_with_its_next_click_after_signing_out_in_th
     expect_form(third)
 
 
-@pytest.mark.matrix
 def test_a_cookie_kept_from_before_signing_out_is_refused(page, context, chromium, probe):
     page.goto(probe.url)
     sign_in(page, "finance", "finance-demo")
@@ -179,7 +177,6 @@ def test_a_page_for_finance_refuses_an_analyst_by_address_and_by_link(page, prob
     expect(page.get_by_text("secret figures")).to_have_count(0)
 
 
-@pytest.mark.matrix
 def test_ten_wrong_passwords_are_throttled_and_the_right_one_has_to_wait_as_well(page, tmp_path):
     with serving(PROBE, {**DEMO, "BILLING_CREDENTIALS": str(tmp_path / "none.yaml")}) as server:
         page.goto(server.url)
