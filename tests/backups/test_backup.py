@@ -4,12 +4,10 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import zipfile
-from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from websockets.sync.client import connect
 
 from billing_core.access import Principal, Role
 from billing_core.auth.sessions import SessionRegistry
@@ -237,20 +236,8 @@ def test_nothing_is_billed_twice_after_a_backup_from_before_a_push_that_was_kill
 
 
 def attached(server):
-    """A browser's connection that stays: what a page of the dashboard opens."""
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    line = socket.create_connection((host, int(port)), timeout=60)
-    lines = {
-        "Host": f"{host}:{port}",
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": b64encode(bytes(16)).decode(),
-        "Origin": server.url,
-    }
-    line.sendall("\r\n".join(["GET /_stcore/stream HTTP/1.1", *map(": ".join, lines.items()), "", ""]).encode())
-    assert line.recv(4096).startswith(b"HTTP/1.1 101")
-    return line
+    """A browser's connection that stays, and answers the server's pings: what a page of the dashboard opens."""
+    return connect(server.url.replace("http://", "ws://") + "/_stcore/stream", origin=server.url, open_timeout=60)
 
 
 def written(path, until=None):
@@ -293,9 +280,7 @@ def test_with_people_at_the_dashboard_and_a_push_killed_before_the_audit_log_com
         )
         assert done.returncode == 0, done.stderr
         assert events(server)["pagination"]["total_items"] == 3
-        line.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            line.recv(1)  # nobody was thrown out
+        assert line.ping().wait(60)  # nobody was thrown out
     new = tmp_path / "new"
     settings = load_settings(
         {
