@@ -7,7 +7,8 @@ DATED := tests/runtime/test_clock.py tests/test_previous_period.py tests/compone
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras --no-header --no-emit-index-url
 
-PYTEST_RUN := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Three processes on two cores: browsers and commands of their own keep a test waiting.
+PYTEST_RUN := $(BIN)/python -m pytest -n 3 --dist worksteal
 # Rules as pure functions, the ledger, components, sign-in, and one way each through a push, a page and the command line.
 FAST := tests/test_settings.py tests/values tests/rating tests/ledger tests/components tests/auth tests/stripe/test_intents.py \
   tests/stripe_sync/test_confirmation.py tests/stripe_sync/test_push_account.py tests/reconcile/test_compare.py \

@@ -156,7 +156,7 @@ def test_somebody_limited_to_an_organization_finds_nothing_without_one(gaps):
     assert ask(gaps, ACME, without="customer").pagination.total_items == 16
 
 
-@pytest.mark.parametrize("named", ["environment", "", "Organization", ["customer", "name"]])
+@pytest.mark.parametrize("named", ["flags", "", "Organization", ["customer", "name"]])
 def test_without_something_else_is_refused_with_the_words_that_are_accepted(gaps, named):
     with pytest.raises(BadParameter) as refused:
         ask(gaps, without=named)

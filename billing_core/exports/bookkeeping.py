@@ -118,14 +118,31 @@ def written_off_in(
     return {customer: amount for customer, amount in found.items() if amount}
 
 
+@dataclass(frozen=True, slots=True)
+class InvoicedItem:
+    """An invoice item of its own for a customer's usage: exact US dollars, and the cents on the invoice."""
+
+    customer_id: str
+    exact: Decimal
+    on_invoice: Decimal
+
+
 def month_bookings(
-    period: str, posted_on: date, sums: Iterable[Mapping[str, Any]], written_off: Mapping[str, Decimal]
+    period: str,
+    posted_on: date,
+    sums: Iterable[Mapping[str, Any]],
+    written_off: Mapping[str, Decimal],
+    items: Iterable[InvoicedItem] = (),
 ) -> Bookings:
     """The bookings of one month.
 
     sums: Rows with `customer_id`, `credit_price_usd` and the credits of each kind; any number per customer.
     written_off: Customer → exact US dollars that they need not pay: see `written_off_in`.
+    items: What of `sums` stands on an invoice as an item of its own, which was rounded by itself.
     """
+    separate: dict[str, list[InvoicedItem]] = {}
+    for item in items:
+        separate.setdefault(item.customer_id, []).append(item)
     owed: dict[str, Decimal] = {}
     earned = dict.fromkeys(KINDS, Decimal(0))
     nobodys = Decimal(0)
@@ -149,8 +166,11 @@ def month_bookings(
 
     for customer in sorted(owed.keys() | written_off):
         back = cents(written_off.get(customer, Decimal(0)))
-        # What is left to pay is rounded, as on the invoice, and what is written off takes the rest.
-        due = cents(EXACT.subtract(owed.get(customer, Decimal(0)), written_off.get(customer, Decimal(0))))
+        # Rounded as on the invoice: what the meter bills once, and each item of its own.
+        apart = separate.get(customer, ())
+        elsewhere = _sum((written_off.get(customer, Decimal(0)), *(item.exact for item in apart)))
+        metered = cents(EXACT.subtract(owed.get(customer, Decimal(0)), elsewhere))
+        due = _sum((metered, *(item.on_invoice for item in apart)))
         post("receivable", customer, f"Usage {period}, {customer}", due)
         post("write_off", customer, f"{WORDS['write_off']} {period}, {customer}", back)
     for kind in KINDS:

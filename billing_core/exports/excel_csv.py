@@ -16,12 +16,15 @@ from billing_core.exports.source import RowSource
 from billing_core.ledger.queries import offsets
 
 SEPARATOR = ";"
-LONGEST_TIME = len("2026-10-31 14:03:07")
+SECOND = 10**6
 
 
 def local_name(name: str, zone: ZoneInfo) -> str:
-    """The heading of a column of local times, such as `timestamp (Europe/Berlin)`."""
-    return f"{name} ({zone.key})"
+    """The heading of a column of local times, such as `timestamp (Europe/Berlin)`.
+
+    That of UTC has another name than `(UTC)`, which says of the column of times itself what it is in.
+    """
+    return f"{name} ({'Etc/UTC' if zone.key == 'UTC' else zone.key})"
 
 
 def for_excel(source: RowSource, zone: ZoneInfo) -> RowSource:
@@ -49,17 +52,17 @@ def for_excel(source: RowSource, zone: ZoneInfo) -> RowSource:
 
 def local_times(times: pa.Array, zone: ZoneInfo) -> pa.Array:
     """Times in UTC as local text without an offset, to the second (`2026-10-31 14:03:07`), as spreadsheets read it."""
-    seconds = pc.floor_temporal(times, unit="second").cast(pa.timestamp("s", tz=times.type.tz)).cast(pa.int64())
-    known = seconds.drop_null()
+    microseconds = times.cast(pa.timestamp("us", tz=times.type.tz)).cast(pa.int64())
+    known = microseconds.drop_null().to_numpy(zero_copy_only=False) // SECOND
     if not len(known):
         return pa.nulls(len(times), pa.string())
-    first, last = (datetime.fromtimestamp(pc_value.as_py(), UTC) for pc_value in (pc.min(known), pc.max(known)))
+    first, last = (datetime.fromtimestamp(int(at), UTC) for at in (known.min(), known.max()))
     steps = offsets(zone, first, last + timedelta(seconds=1))
     ends = np.array([int(until.timestamp()) for until, _ in steps[:-1]], np.int64)
     shifts = np.array([int(offset.total_seconds()) for _, offset in steps], np.int64)
-    at = pc.fill_null(seconds, 0).to_numpy(zero_copy_only=False)
+    at = pc.fill_null(microseconds, 0).to_numpy(zero_copy_only=False) // SECOND
     local = pa.array(at + shifts[np.searchsorted(ends, at, side="right")]).cast(pa.timestamp("s"))
-    return pc.if_else(seconds.is_valid(), pc.cast(local, pa.string()), pa.scalar(None, pa.string()))
+    return pc.if_else(microseconds.is_valid(), pc.cast(local, pa.string()), pa.scalar(None, pa.string()))
 
 
 def _text(table: pa.Table) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import WarehouseError
-from billing_core.exports.bookkeeping import Bookings, WriteOff, month_bookings, together, written_off_in
+from billing_core.exports.bookkeeping import Bookings, InvoicedItem, WriteOff, month_bookings, together, written_off_in
 from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings, csv_text, datev_bytes, datev_header
 from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
 from billing_core.exports.event_slices import (
@@ -45,6 +45,7 @@ from billing_core.ledger.queries import PAGE_COLUMNS, Selection, totals
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT, exact_sum
 from billing_core.values.journal_accounts import JournalAccounts
+from billing_core.values.money import from_minor_units
 
 T = TypeVar("T")
 
@@ -241,7 +242,20 @@ def _bookings(usage: RequestedUsage, start: datetime, end: datetime) -> Bookings
     closed_at = {close.period: close.closed_at for close in CloseStore(usage.ledger.engine).counting()}
     inside, everywhere = (_write_offs(usage, part) for part in (month, replace(month, start=None, end=None)))
     written_off = written_off_in(month.start or start, month.end or end, inside, everywhere, closed_at)
-    return month_bookings(named_month(usage.zone, start), last, sums, written_off)
+    items = _invoiced(usage, month, closed_at)
+    return month_bookings(named_month(usage.zone, start), last, sums, written_off, items)
+
+
+def _invoiced(usage: RequestedUsage, month: Selection, closed_at: Mapping[str, datetime]) -> list[InvoicedItem]:
+    """Invoice items of their own for a month's usage; in a closed month's bookings those there were when it closed."""
+    found = []
+    for row in usage.ledger.read_rows(export_queries.invoice_items(month)):
+        close, taken_back = closed_at.get(row["month"]), row["taken_back_at"]
+        is_late = close is not None and close < row["made_at"]
+        counts = taken_back is None or (close is not None and close < taken_back)
+        if counts and not is_late:
+            found.append(InvoicedItem(row["customer_id"], row["exact"], from_minor_units(row["amount"], "usd")))
+    return found
 
 
 def _write_offs(usage: RequestedUsage, selection: Selection) -> list[WriteOff]:

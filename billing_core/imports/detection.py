@@ -320,7 +320,7 @@ _LOCAL_TIME = re.compile(rf"({'|'.join(TIMES)})\s*\([A-Za-z0-9_+/-]+\)")
 def is_local_time(name: str, names: Sequence[str]) -> bool:
     """Whether a column has local times, as its heading says, of another column's times."""
     found = _LOCAL_TIME.fullmatch(name)
-    return found is not None and found[1] in names
+    return found is not None and found[1] in names and _OF_UTC.fullmatch(name) is None
 
 
 _OF_UTC = re.compile(rf"({'|'.join(TIMES)})\s*(?i:{re.escape(IN_UTC.strip())})")

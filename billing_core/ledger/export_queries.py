@@ -19,7 +19,7 @@ from billing_core.ledger.queries import (
     selected,
     with_moment,
 )
-from billing_core.ledger.schema import LIVE, QUARTER_HOUR_SECONDS, WRITE_OFF
+from billing_core.ledger.schema import INVOICE_ITEM, LIVE, QUARTER_HOUR_SECONDS, WRITE_OFF
 
 DAY_KEYS = (
     "organization_id",
@@ -152,13 +152,39 @@ def _write_offs(chosen: Chosen) -> ir.Table:
     return found.group_by(*keys).aggregate(amount_usd=found.written.sum())
 
 
+def invoice_items(selection: Selection) -> Question:
+    """A question: invoice items of their own for a selection's events, if all events of an item are in it: customer,
+    month, exact US dollars, cents, and when each was made, and taken back.
+    """
+    return ask(_invoice_items, choose(selection))
+
+
+def _invoice_items(chosen: Chosen) -> ir.Table:
+    ids = selected(chosen).select("id").distinct()
+    parts = _SETTLED_PARTS.filter(_SETTLED_PARTS.event_id.isin(ids.id))
+    sums = parts.group_by("settlement_id", "customer_id").aggregate(exact=parts.amount_usd.sum())
+    made = _SETTLEMENTS.filter(
+        _SETTLEMENTS.kind == INVOICE_ITEM,
+        _SETTLEMENTS.state.isin((*LIVE, "taken_back")),
+        _SETTLEMENTS.currency == "usd",
+    )
+    made = made.select("month", "made_at", "taken_back_at", "amount_usd", "amount", settlement_id="id")
+    found = sums.join(made, "settlement_id")
+    found = found.filter(found.exact == found.amount_usd)
+    return found.select("customer_id", "month", "exact", "amount", "made_at", "taken_back_at").order_by(
+        "customer_id", "made_at"
+    )
+
+
 _SETTLED_PARTS = ibis.table(
     {"settlement_id": "string", "event_id": "string", "customer_id": "string", "amount_usd": "decimal(38, 18)"},
     name="settlement_events",
 )
 _SETTLEMENTS = ibis.table(
     {
-        **dict.fromkeys(("id", "kind", "month", "state"), "string"),
+        **dict.fromkeys(("id", "kind", "month", "state", "currency"), "string"),
+        "amount_usd": "decimal(38, 18)",
+        "amount": "int64",
         **dict.fromkeys(("made_at", "taken_back_at"), "timestamp(6)"),
     },
     name="settlements",

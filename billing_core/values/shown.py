@@ -40,4 +40,4 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     shown = percent.quantize(places, ROUND_HALF_EVEN)
     if shown == 0:
         return "less than ±0.1 %"
-    return f"{'+' if shown > 0 else '−'}{abs(shown):,} %"
+    return f"{'+' if shown > 0 else '−'}{f'{abs(shown):,}'.removesuffix('.0')} %"

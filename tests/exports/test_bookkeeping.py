@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing_core.errors import BadParameter
-from billing_core.exports.bookkeeping import Bookings, WriteOff, cents, month_bookings, together, written_off_in
+from billing_core.exports.bookkeeping import (
+    Bookings,
+    InvoicedItem,
+    WriteOff,
+    cents,
+    month_bookings,
+    together,
+    written_off_in,
+)
 from billing_core.exports.bookkeeping_files import (
     ROWS,
     BookkeepingSettings,
@@ -65,6 +73,15 @@ def test_what_is_written_off_is_booked_back_and_the_rest_is_what_the_invoice_say
         ("write_off", "cus_a", "3.46"),
         ("ai_tokens", None, "-10.00"),
     ]
+
+
+def test_an_item_of_its_own_is_owed_in_the_cents_that_stand_on_the_invoice():
+    usage = [sums(ai="250100")]  # 10.004: half by the meter, half on two items
+    items = [InvoicedItem("cus_a", Decimal("2.501"), Decimal("2.50"))] * 2
+    booked = month_bookings(*OCTOBER, usage, {}, items)
+    assert lines(booked) == [("receivable", "cus_a", "10.00"), ("ai_tokens", None, "-10.00")]
+    up = InvoicedItem("cus_a", Decimal("0.005"), Decimal("0.01"))
+    assert month_bookings(*OCTOBER, [sums(ai="125")], {}, [up]).on("receivable") == Decimal("0.01")
 
 
 def test_usage_without_a_customer_is_on_nobodys_invoice_and_is_named():

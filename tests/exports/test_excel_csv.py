@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing_core.exports.excel_csv import local_times
+from billing_core.exports.excel_csv import local_name, local_times
 from billing_core.exports.model import Dataset, ExportRequest, Format
 from billing_core.types import GetUsageEventsParams
 from tests.factories import EVERYONE
@@ -58,3 +58,8 @@ def test_the_preview_shows_what_the_file_holds_and_columns_are_chosen_by_their_n
     preview = lived_in.exports.preview(asked, EVERYONE, rows=3)
     assert preview.columns == ("id", "timestamp", f"timestamp ({ZONE})", "credits_total")
     assert lived_in.exports.columns(asked) == ("id", "timestamp", "credits_total")
+
+
+def test_local_times_of_utc_are_not_taken_for_the_times_themselves():
+    assert local_name("timestamp", ZoneInfo("UTC")) == "timestamp (Etc/UTC)"
+    assert local_name("timestamp", ZoneInfo("Europe/Berlin")) == "timestamp (Europe/Berlin)"

@@ -214,6 +214,8 @@ def test_every_flag_of_rating_has_its_place():
         Flag.POLICY_DIFFERS,
         Flag.SENT_ELSEWHERE,
         Flag.MISSING_AT_SOURCE,
+        Flag.WRITTEN_OFF,
+        Flag.INVOICED_SEPARATELY,
     }
     assert set(RATED_FLAGS) == set(Flag) - ledgers_own
     assert in_order(["mapped_customer", "own_key"]) == ["own_key", "mapped_customer"]

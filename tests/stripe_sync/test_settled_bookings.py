@@ -55,3 +55,13 @@ def test_of_usage_that_was_corrected_since_no_more_is_written_off_than_it_comes_
     stuck.book(use("old", at(OLD), "400000"))
     assert booked(stuck, tmp_path)["receivable"] == Decimal("20.00")
     assert booked(stuck, tmp_path)["written_off"] == Decimal("16.00")
+
+
+def test_receivables_come_to_what_the_meter_and_the_items_bill(world, tmp_path):
+    world.book(use("old", at(OLD), "1000120"), use("older", at(OLD - 3), "250120"), use("sent", at(-2), "150"))
+    world.push()
+    for event_id in ("old", "older"):  # 40.0048 and 10.0048, each rounded by itself
+        world.desk.settle(EVERYONE, [event_id], SettlementKind.INVOICE_ITEM, reason="too old")
+    items = sum(one.amount for one in world.desk.settlements(EVERYONE))
+    assert items == 4000 + 1000
+    assert booked(world, tmp_path)["receivable"] == Decimal("0.01") + Decimal(items) / 100

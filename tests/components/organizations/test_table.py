@@ -176,7 +176,7 @@ def test_a_margin_is_told_with_what_makes_it_differ_from_amount_minus_cost():
         (organization("a", "5"), ""),
         (organization("a", "5", "0"), "new"),
         (organization("a", "0", "5"), "became inactive"),
-        (organization("a", "6", "5"), "+20.0 %"),
+        (organization("a", "6", "5"), "+20 %"),
     ],
 )
 def test_organizations_that_appeared_or_vanished_are_named_as_such(one, text):
@@ -253,7 +253,7 @@ def test_every_figure_of_the_compared_stands_beside_each_other():
     by_figure = {name: cells for name, *cells in zip(shown["Figure"], shown["Acme"], shown["org_b"], strict=True)}
     assert by_figure["Credits"] == ["3.00", "1.00"]
     assert by_figure["Share of credits"] == ["75 %", "25 %"]
-    assert by_figure["Change of credits"] == ["+50.0 %", "new"]
+    assert by_figure["Change of credits"] == ["+50 %", "new"]
     assert by_figure["Error share"] == ["unknown", "unknown"]
 
 
@@ -300,7 +300,7 @@ def test_the_lists_are_short_and_start_with_the_largest():
     [
         (organization("a", "12", "0"), "new: +12.00 credits"),
         (organization("a", "0", "12"), "became inactive: −12.00 credits"),
-        (organization("a", "12", "10"), "+2.00 credits (+20.0 %)"),
+        (organization("a", "12", "10"), "+2.00 credits (+20 %)"),
     ],
 )
 def test_a_move_is_said_in_credits_and_percent(one, text):

@@ -110,8 +110,8 @@ def test_age_reads_in_the_largest_fitting_unit(seconds, text):
 @pytest.mark.parametrize(
     ("now", "before", "text"),
     [
-        (110, 100, "+10.0 %"),
-        (96, 100, "−4.0 %"),
+        (110, 100, "+10 %"),
+        (96, 100, "−4 %"),
         (100, 100, "unchanged"),
         (5, 0, "none before"),
         (Decimal("1057"), Decimal("100"), "+957 %"),

@@ -61,7 +61,7 @@ def test_an_unknown_cost_is_unknown_and_not_drawn():
 def test_a_comparison_stands_beside_each_figure():
     shown = table_rows(answer(row("org_a", value="15", previous=Decimal(10)), row("new"), compare="previous"))
     assert shown["Before"][:2] == ["10.00", "unknown"]
-    assert shown["Change"][0] == "+50.0 %"
+    assert shown["Change"][0] == "+50 %"
 
 
 def test_over_periods_each_group_is_a_series_and_without_periods_the_second_dimension_divides_the_bars():
