@@ -233,7 +233,6 @@ def test_the_drawer_of_a_phone_holds_the_user_menu_and_the_menu_of_the_page_the_
     assert faults(page) == {}
     page.keyboard.press("Escape")
     page.get_by_role("link", name="Month close").click()
-    page.get_by_role("button", name="Collapse sidebar").click()
     expect(page.get_by_role("heading", name="Month close")).to_be_visible()
     page.get_by_test_id("stMainMenu").get_by_role("button").click()
     for theme in ("System", "Light", "Dark"):
