@@ -17,15 +17,15 @@ from decimal import Decimal
 from typing import Any
 
 from billing_core.access import Principal, Role, system_principal
-from billing_core.alerts.delivery import Delivered, Message, Receiver
 from billing_core.alerts.model import LONGEST_NAME, LONGEST_REASON, MOST_DAYS, Found, Kind, Mute, Rule, Terms
-from billing_core.alerts.outbox import Outbox
 from billing_core.alerts.rules import in_words, iso_week_before, untold
 from billing_core.alerts.watch import Watcher
 from billing_core.errors import BadParameter, BillingError, NotFound, WarehouseError
 from billing_core.ledger.alerts import AlertStore, FiringRow, RuleRow, ToldBefore
 from billing_core.ledger.journal import Ledger
-from billing_core.organizations.notices import GIVE_UP_AFTER, Delivery, deliveries_of, delivery_to_all
+from billing_core.notify.delivery import Delivered, Message, Receiver
+from billing_core.notify.outbox import Outbox
+from billing_core.notify.state import GIVE_UP_AFTER, Delivery, deliveries_of, delivery_to_all
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import text_for_page
 from billing_core.settings import Settings, page_link

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from billing_core.ledger.notices import Notice, Reached
+from billing_core.notify.state import Delivery
 from billing_core.organizations.limits import Limit, percent_of
-from billing_core.organizations.notices import Delivery
 from billing_core.values.csv_cells import csv_line
 
 LIMIT_COLUMNS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from billing_core.alerts.delivery import Message
 from billing_core.ledger.notices import Notice
+from billing_core.notify.delivery import Message
 from billing_core.organizations.notices import facts_of
 from billing_core.types import plain_decimal, utc_text
 

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from billing_core.access import Principal, Role, Scope, scope_of, system_principal
-from billing_core.alerts.delivery import Delivered, Message
-from billing_core.alerts.outbox import Outbox
 from billing_core.errors import BillingError
 from billing_core.ledger.directory import DirectoryStore, names_in
 from billing_core.ledger.journal import Ledger
 from billing_core.ledger.notices import Notice, NoticeStore, Reached
+from billing_core.notify.delivery import Delivered, Message
+from billing_core.notify.outbox import Outbox
+from billing_core.notify.state import GIVE_UP_AFTER, Delivery, delivery_to_all
 from billing_core.organizations.limits import Limit
 from billing_core.organizations.limits_csv import notices_csv
 from billing_core.organizations.notice_message import message_of
-from billing_core.organizations.notices import GIVE_UP_AFTER, Delivery, delivery_to_all, facts_of, passed
+from billing_core.organizations.notices import facts_of, passed
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.faults import text_for_page
 from billing_core.settings import Settings, page_link

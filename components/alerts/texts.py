@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from billing_core.alerts.model import Kind, Measure, Mute, Process, Rule
 from billing_core.alerts.rules import PROCESS_WORDS, in_words
 from billing_core.alerts.service import MOST_AT_ONCE, RECOMMENDED, Firing, ListedRule, Preview
-from billing_core.organizations.notices import Delivery, DeliveryState
+from billing_core.notify.state import Delivery, DeliveryState
 from billing_core.usage_events.explore_model import Dimension
 from billing_core.values.counts import count_of
 from components.shared.formats import day_text, moment

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from billing_core.notify.state import Delivery, DeliveryState
 from billing_core.organizations.anomalies import Anomaly, AnomalyReport, PeriodAnomaly
 from billing_core.organizations.drivers import SLOPE_DAYS, UsageChange
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast
 from billing_core.organizations.limits import Limit
-from billing_core.organizations.notices import Delivery, DeliveryState
 from billing_core.organizations.table import label
 from billing_core.stripe_sync.customer_status import NO_SUBSCRIPTION
 from billing_core.stripe_sync.pipeline import Amounts

@@ -22,12 +22,12 @@ from billing_core.runtime import notify_addresses
 from billing_core.stripe_sync.pipeline import Action
 from billing_core.types import GetUsageEventsParams
 from billing_core.usage_events.explore_model import Dimension, ExploreQuestion, Metric
-from tests.alerts.mail_server import MailServer
-from tests.alerts.receiver import Receiver
 from tests.alerts.world import FINANCE, NOW, ONLY_A, AlertWorld, used
 from tests.examples import examples
 from tests.factories import EVERYONE, model_usage, usage_row
 from tests.lived_in import copied, service_at
+from tests.notify.mail_server import MailServer
+from tests.notify.receiver import Receiver
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 WEEK = 7 * DAY

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from tests.alerts.mail_server import MailServer
-from tests.alerts.receiver import Receiver
 from tests.alerts.world import AlertWorld, used
+from tests.notify.mail_server import MailServer
+from tests.notify.receiver import Receiver
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def world(tmp_path):
 
 @pytest.fixture
 def run(world, run_command, monkeypatch):
-    monkeypatch.setattr("billing_core.alerts.delivery.PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("billing_core.notify.delivery.PAUSES_SECONDS", (0.0, 0.0))
 
     def command(*words, **environment):
         code, out, err = run_command({**world.environment, **environment}, "alerts", *words)
@@ -125,7 +125,7 @@ def start(world, *words, code=None, **environment):
 
 DIES_BEFORE_SENDING = """
 import os, signal
-from billing_core.alerts.outbox import Outbox
+from billing_core.notify.outbox import Outbox
 from billing_core.cli.main import main
 Outbox.deliver = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 main(["alerts", "check"])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.alerts.receiver import Receiver
+from tests.notify.receiver import Receiver
 from tests.stripe_sync.push_world import World, at, use
 
 SECRET = "a-secret-of-enough-characters"
@@ -32,7 +32,7 @@ def world(tmp_path, stripe):
 @pytest.fixture
 def run(world, run_command, monkeypatch):
     """One command in this process: (exit code, standard output, standard error)."""
-    monkeypatch.setattr("billing_core.alerts.delivery.PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("billing_core.notify.delivery.PAUSES_SECONDS", (0.0, 0.0))
 
     def command(*words, **environment):
         code, out, err = run_command({**world.environment, **environment}, *words)

@@ -15,8 +15,8 @@ from billing_core.access import Principal, Role
 from billing_core.errors import AccessDenied, WarehouseError
 from billing_core.ingest.pull import PullResult
 from billing_core.values.usage_frame import Window
-from tests.alerts.receiver import Receiver
 from tests.factories import EVERYONE, NOON
+from tests.notify.receiver import Receiver
 from tests.stripe_sync.push_world import at, use
 
 ONLY_A = Principal("ada", Role.ADMIN, frozenset({"org_a"}))

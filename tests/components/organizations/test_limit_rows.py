@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from billing_core.ledger.notices import DeliveryOutcome, DeliveryTry, Notice
+from billing_core.notify.state import delivery_of
 from billing_core.organizations.forecast import BackTest, Exhaustion, Forecast, ForecastInput, NotEnough
 from billing_core.organizations.limits import Limit, at_risk, by_customer, by_plan
-from billing_core.organizations.notices import delivery_of
 from billing_core.organizations.notices_service import RaisedNotice
 from billing_core.organizations.table import label
 from components.organizations.formats import left_text

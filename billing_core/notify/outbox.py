@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from billing_core.alerts.delivery import AppriseReceiver, Delivered, Message, Receiver, deliver
-from billing_core.alerts.webhook import Webhook
 from billing_core.ledger.deliveries import DeliveryLog
 from billing_core.ledger.engine import Engine
+from billing_core.notify.delivery import AppriseReceiver, Delivered, Message, Receiver, deliver
+from billing_core.notify.webhook import Webhook
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.locks import exclusive
 from billing_core.settings import Settings

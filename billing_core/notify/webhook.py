@@ -12,7 +12,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from billing_core.alerts.delivery import Message, Response
+from billing_core.notify.delivery import Message, Response
 from billing_core.settings import Settings, signing_key
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from billing_core.errors import SettingsError
 from billing_core.runtime import notify_addresses
 from billing_core.runtime.notify_addresses import addresses_in
 from billing_core.settings import load_settings
-from tests.alerts.mail_server import MailServer
-from tests.alerts.receiver import Receiver
+from tests.notify.mail_server import MailServer
+from tests.notify.receiver import Receiver
 
 SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
 

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from billing_core.alerts.delivery import deliver
-from billing_core.alerts.webhook import Webhook, signature_of
 from billing_core.ledger.deliveries import DeliveryOutcome
 from billing_core.ledger.notices import Notice
+from billing_core.notify.delivery import deliver
+from billing_core.notify.webhook import Webhook, signature_of
 from billing_core.organizations.notice_message import message_of
 from billing_core.runtime import clock
 from billing_core.settings import signing_key
-from tests.alerts.receiver import Receiver
+from tests.notify.receiver import Receiver
 
 SECRET = "a-secret-of-enough-characters"
 START, END = datetime(2026, 11, 3, 8, 15, 30, tzinfo=UTC), datetime(2026, 12, 3, 8, 15, 30, tzinfo=UTC)

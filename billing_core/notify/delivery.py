@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from billing_core.ledger.deliveries import DeliveryLog, DeliveryOutcome, DeliveryTry
-from billing_core.organizations.notices import GIVE_UP_AFTER, TRIES_PER_GO, due_at
+from billing_core.notify.state import GIVE_UP_AFTER, TRIES_PER_GO, due_at
 from billing_core.runtime.clock import Clock
 from billing_core.runtime.notify_addresses import NotifyAddress
 
