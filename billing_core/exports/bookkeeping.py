@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import reduce
+from decimal import Decimal
 from typing import Any, Final, Literal
 
-from billing_core.values.decimals import EXACT
+from billing_core.values.decimals import EXACT, exact_sum
+from billing_core.values.money import from_minor_units, in_minor_units
 
-CENT = Decimal("0.01")
-WIDE = Context(prec=76, rounding=ROUND_HALF_EVEN)
+CURRENCY = "usd"
 Kind = Literal["ai_tokens", "compute", "storage"]
 KINDS: Final[tuple[Kind, ...]] = ("ai_tokens", "compute", "storage")
 WORDS = {
@@ -61,20 +60,16 @@ class Bookings:
     @property
     def debits(self) -> Decimal:
         """The sum of the debits, which is that of the credits."""
-        return _sum(one.amount for one in self.postings if one.amount > 0)
+        return exact_sum(one.amount for one in self.postings if one.amount > 0)
 
     def on(self, entry: Entry) -> Decimal:
         """The balance of an account: above 0 a debit."""
-        return _sum(one.amount for one in self.postings if one.entry == entry)
-
-
-def _sum(amounts: Iterable[Decimal]) -> Decimal:
-    return reduce(EXACT.add, amounts, Decimal(0))
+        return exact_sum(one.amount for one in self.postings if one.entry == entry)
 
 
 def cents(amount: Decimal) -> Decimal:
     """US dollars rounded half-even to whole cents."""
-    return amount.quantize(CENT, context=WIDE)
+    return from_minor_units(in_minor_units(amount, CURRENCY), CURRENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,27 +83,48 @@ class WriteOff:
     taken_back_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class InvoicedItem:
+    """An invoice item of its own for a customer's usage of a month: exact US dollars, and the cents on the invoice."""
+
+    customer_id: str
+    month: str
+    exact: Decimal
+    amount: int
+    made_at: datetime
+    taken_back_at: datetime | None
+
+    @property
+    def on_invoice(self) -> Decimal:
+        """The US dollars on the invoice."""
+        return from_minor_units(self.amount, CURRENCY)
+
+
+ClosedAt = Mapping[str, datetime]
+"""Month → when it was closed, of closes in force."""
+
+
+def _is_late(month: str, at: datetime, closed_at: ClosedAt) -> bool:
+    """Whether something about a month happened after its close, so that its bookings do not know it."""
+    close = closed_at.get(month)
+    return close is not None and close < at
+
+
 def written_off_in(
-    start: datetime,
-    end: datetime,
-    inside: Iterable[WriteOff],
-    everywhere: Iterable[WriteOff],
-    closed_at: Mapping[str, datetime],
+    start: datetime, end: datetime, inside: Iterable[WriteOff], everywhere: Iterable[WriteOff], closed_at: ClosedAt
 ) -> dict[str, Decimal]:
     """Exact US dollars per customer that the bookings of `[start, end)` take off, or put back on (below 0).
 
     A write-off is booked with its usage (`inside` are those of usage in the window); if that month was closed before,
     when it was made: a closed month's bookings never change. The same goes for taking it back.
-
-    closed_at: Month → when it was closed, of closes in force.
     """
     found: dict[str, Decimal] = {}
 
     def book(one: WriteOff, *, is_inside: bool) -> None:
         for at, amount in ((one.made_at, one.amount_usd), (one.taken_back_at, one.amount_usd.copy_negate())):
-            close = closed_at.get(one.month)
-            is_late = at is not None and close is not None and close < at
-            if at is not None and is_late != is_inside and (is_inside or start <= at < end):
+            if at is None or _is_late(one.month, at, closed_at) == is_inside:
+                continue
+            if is_inside or start <= at < end:
                 found[one.customer_id] = EXACT.add(found.get(one.customer_id, Decimal(0)), amount)
 
     for one in inside:
@@ -118,13 +134,14 @@ def written_off_in(
     return {customer: amount for customer, amount in found.items() if amount}
 
 
-@dataclass(frozen=True, slots=True)
-class InvoicedItem:
-    """An invoice item of its own for a customer's usage: exact US dollars, and the cents on the invoice."""
-
-    customer_id: str
-    exact: Decimal
-    on_invoice: Decimal
+def invoiced_in(items: Iterable[InvoicedItem], closed_at: ClosedAt) -> list[InvoicedItem]:
+    """The invoice items that the bookings of their usage's month know: of a closed month those there when it closed."""
+    return [
+        one
+        for one in items
+        if not _is_late(one.month, one.made_at, closed_at)
+        and (one.taken_back_at is None or _is_late(one.month, one.taken_back_at, closed_at))
+    ]
 
 
 def month_bookings(
@@ -138,7 +155,7 @@ def month_bookings(
 
     sums: Rows with `customer_id`, `credit_price_usd` and the credits of each kind; any number per customer.
     written_off: Customer → exact US dollars that they need not pay: see `written_off_in`.
-    items: What of `sums` stands on an invoice as an item of its own, which was rounded by itself.
+    items: What of `sums` stands on an invoice as an item of its own, rounded by itself: see `invoiced_in`.
     """
     separate: dict[str, list[InvoicedItem]] = {}
     for item in items:
@@ -168,22 +185,22 @@ def month_bookings(
         back = cents(written_off.get(customer, Decimal(0)))
         # Rounded as on the invoice: what the meter bills once, and each item of its own.
         apart = separate.get(customer, ())
-        elsewhere = _sum((written_off.get(customer, Decimal(0)), *(item.exact for item in apart)))
+        elsewhere = exact_sum((written_off.get(customer, Decimal(0)), *(item.exact for item in apart)))
         metered = cents(EXACT.subtract(owed.get(customer, Decimal(0)), elsewhere))
-        due = _sum((metered, *(item.on_invoice for item in apart)))
+        due = exact_sum((metered, *(item.on_invoice for item in apart)))
         post("receivable", customer, f"Usage {period}, {customer}", due)
         post("write_off", customer, f"{WORDS['write_off']} {period}, {customer}", back)
     for kind in KINDS:
         post(kind, None, f"{WORDS[kind]} {period}", -cents(earned[kind]))
-    difference = _sum(one.amount for one in found)
+    difference = exact_sum(one.amount for one in found)
     post("rounding", None, f"{WORDS['rounding']} {period}", -difference)
-    return Bookings(tuple(found), nobodys, _sum(owed.values()))
+    return Bookings(tuple(found), nobodys, exact_sum(owed.values()))
 
 
 def together(months: Sequence[Bookings]) -> Bookings:
     """The bookings of several months as one."""
     return Bookings(
         tuple(posting for month in months for posting in month.postings),
-        _sum(month.without_customer for month in months),
-        _sum(month.exact for month in months),
+        exact_sum(month.without_customer for month in months),
+        exact_sum(month.exact for month in months),
     )

@@ -77,8 +77,13 @@ MAY_EXPORT: Mapping[Dataset, frozenset[Role]] = {
 }
 """Which role may export what; rows outside a principal's organizations never leave."""
 
-OF_EVERYTHING = frozenset({Dataset.RECONCILIATION, Dataset.RATE_CARD})
-"""Not for who is limited to organizations: the one cannot be cut by organization, the other has our margins."""
+OUR_COSTS = "this file has our costs or margins"
+
+OF_EVERYTHING: Mapping[Dataset, str] = {
+    Dataset.RECONCILIATION: "this file cannot be cut by organization",
+    Dataset.RATE_CARD: OUR_COSTS,
+}
+"""Data sets that are not for who is limited to organizations, and why."""
 
 
 def may_export(principal: Principal) -> tuple[Dataset, ...]:

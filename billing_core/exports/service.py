@@ -35,6 +35,8 @@ from billing_core.exports.json_file import write_json
 from billing_core.exports.model import (
     BOOKKEEPING,
     MAY_EXPORT,
+    OF_EVERYTHING,
+    OUR_COSTS,
     Dataset,
     ExportPreview,
     ExportProgress,
@@ -42,6 +44,7 @@ from billing_core.exports.model import (
     ExportResult,
     Format,
     Grain,
+    may_export,
 )
 from billing_core.exports.parquet_file import write_parquet
 from billing_core.exports.request import checked, concerning, file_name, meta_of, zone_of
@@ -75,8 +78,6 @@ SEEN_EVERY = {Format.XLSX: 5_000, Format.PARQUET: 200_000}
 
 USUAL_ROWS = 50_000
 
-OUR_COSTS = "this file has our costs or margins"
-OF_ALL = "this file cannot be cut by organization"
 _READERS = (Role.ADMIN, Role.FINANCE)
 
 Progress = Callable[[ExportProgress], None]
@@ -252,6 +253,8 @@ class ExportService:
     def _source(self, request: ExportRequest, principal: Principal, watch: ExportWatch | None) -> RowSource:
         """Rows of any data set but the bundle. Without a `watch` nothing outside the ledger is asked."""
         principal.require(*MAY_EXPORT[request.dataset])
+        if (why := OF_EVERYTHING.get(request.dataset)) is not None:
+            principal.require_everything(why)
         match request.dataset:
             case Dataset.USAGE_EVENTS:
                 source = self._usage(request, principal)
@@ -262,11 +265,9 @@ class ExportService:
                 selection = self._selection(request, principal)
                 source = datasets.customers(self._ledger, selection, self._meta(request, selection))
             case Dataset.RECONCILIATION:
-                principal.require_everything(OF_ALL)
                 found = self._reconciliation(request, principal, watch)
                 source = datasets.reconciliation(found, request.params.customer, self._meta(request, None))
             case Dataset.RATE_CARD:
-                principal.require_everything(OUR_COSTS)
                 source = datasets.rate_cards(self._cards(), self._ledger, self._meta(request, None))
             case other:
                 raise ValueError(f"{other} has no rows of its own")
@@ -393,7 +394,7 @@ class ExportService:
         extended = replace(extended, meta={**extended.meta, "format": Format.PARQUET.value})
         found.append(("usage-events.parquet", Format.PARQUET, usage_source.by_event(extended, extras=True)))
         further = [(Dataset.ORGANIZATIONS, Format.CSV), (Dataset.CUSTOMERS, Format.CSV)]
-        if principal.sees_costs:
+        if Dataset.RATE_CARD in may_export(principal):
             further.append((Dataset.RATE_CARD, Format.JSON))
         for dataset, form in further:
             source = self._source(part(dataset, form), principal, None)
@@ -417,7 +418,10 @@ class ExportService:
         meta = {**self._meta(request, self._selection(request, principal)), "left_out": []}
         meta["rate_card_versions"] = usage.meta["rate_card_versions"]
         if principal.organizations is not None:
-            meta["left_out"] = [f"reconciliation.json and closes.json: {OF_ALL}", f"rate-card.json: {OUR_COSTS}"]
+            meta["left_out"] = [
+                f"reconciliation.json and closes.json: {OF_EVERYTHING[Dataset.RECONCILIATION]}",
+                f"rate-card.json: {OF_EVERYTHING[Dataset.RATE_CARD]}",
+            ]
         source = RowSource(usage.schema, usage.rows, usage.totals, meta, lambda: iter(()))
 
         def write(sink: HashingSink, watch: ExportWatch) -> None:
@@ -464,8 +468,9 @@ def _write(request: ExportRequest, source: RowSource, sink: HashingSink, watch: 
     tables = _counted(watched, written)
     match form:
         case _ if source.file is not None:
-            rows = [tuple(row.values()) for table in tables for row in table.to_pylist()]
-            sink.write(source.file(rows))
+            for _ in tables:  # checked and counted as they come
+                pass
+            sink.write(source.file())
         case Format.XLSX:
             write_xlsx(sink, source, tables, document)
         case Format.PARQUET:

@@ -34,7 +34,7 @@ class RowSource:
     tables: Callable[[], Iterator[pa.Table]]
     text: Callable[[pa.Table], pa.Table] | None = None
     head: Callable[[int], pa.Table] | None = None
-    file: Callable[[list[tuple[str, ...]]], bytes] | None = None
+    file: Callable[[], bytes] | None = None
 
     def first(self, rows: int) -> pa.Table:
         """The first `rows` rows of the export."""

@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from billing_core.errors import WarehouseError
-from billing_core.exports.bookkeeping import Bookings, InvoicedItem, WriteOff, month_bookings, together, written_off_in
+from billing_core.exports.bookkeeping import (
+    Bookings,
+    InvoicedItem,
+    WriteOff,
+    invoiced_in,
+    month_bookings,
+    together,
+    written_off_in,
+)
 from billing_core.exports.bookkeeping_files import ROWS, BookkeepingSettings, csv_text, datev_bytes, datev_header
 from billing_core.exports.day_grain import DAY_SCHEMA, days, month_windows, named_month
 from billing_core.exports.event_slices import (
@@ -45,7 +53,6 @@ from billing_core.ledger.queries import PAGE_COLUMNS, Selection, totals
 from billing_core.usage_events.totals import add_up
 from billing_core.values.decimals import EXACT, exact_sum
 from billing_core.values.journal_accounts import JournalAccounts
-from billing_core.values.money import from_minor_units
 
 T = TypeVar("T")
 
@@ -207,7 +214,7 @@ def journal(usage: RequestedUsage, accounts: JournalAccounts) -> RowSource:
 
 def bookkeeping(usage: RequestedUsage, form: Format, settings: BookkeepingSettings) -> RowSource:
     """The rows of a file for bookkeeping software: per month what each customer owes, and what earned it, in cents."""
-    booked = together([_bookings(usage, start, end) for start, end in _months(usage)])
+    booked = _booked(usage)
     names, rows_of = ROWS[form]
     rows = list(rows_of(booked, settings))
     schema = pa.schema([field(name, pa.string()) for name in names])
@@ -227,35 +234,33 @@ def bookkeeping(usage: RequestedUsage, form: Format, settings: BookkeepingSettin
         compare(made, {"amount_usd": usage.shown["amount_usd"]}, usage.events, usage.events)
         yield table
 
-    def file(written: list[tuple[str, ...]]) -> bytes:
+    def file() -> bytes:
         if form is not Format.DATEV:
-            return csv_text(names, written)
-        return datev_bytes(datev_header(booked.postings, settings.datev, "Usage"), written)
+            return csv_text(names, rows)
+        return datev_bytes(datev_header(booked.postings, settings.datev, "Usage"), rows)
 
     return RowSource(schema, len(rows), totals, usage.meta, tables, file=file)
 
 
-def _bookings(usage: RequestedUsage, start: datetime, end: datetime) -> Bookings:
-    month = _within_window(usage, start, end)
-    last = ((month.end or end) - timedelta(microseconds=1)).astimezone(usage.zone).date()
-    sums = usage.ledger.read_rows(export_queries.credits_by_customer(month))
+def _booked(usage: RequestedUsage) -> Bookings:
+    """The bookings of each month of the request, as one."""
     closed_at = {close.period: close.closed_at for close in CloseStore(usage.ledger.engine).counting()}
-    inside, everywhere = (_write_offs(usage, part) for part in (month, replace(month, start=None, end=None)))
-    written_off = written_off_in(month.start or start, month.end or end, inside, everywhere, closed_at)
-    items = _invoiced(usage, month, closed_at)
-    return month_bookings(named_month(usage.zone, start), last, sums, written_off, items)
+    everywhere = _write_offs(usage, replace(usage.selection, start=None, end=None))
 
+    def month(start: datetime, end: datetime) -> Bookings:
+        part = _within_window(usage, start, end)
+        first, after = part.start or start, part.end or end
+        written_off = written_off_in(first, after, _write_offs(usage, part), everywhere, closed_at)
+        items = [InvoicedItem(**row) for row in usage.ledger.read_rows(export_queries.invoice_items(part))]
+        return month_bookings(
+            named_month(usage.zone, start),
+            (after - timedelta(microseconds=1)).astimezone(usage.zone).date(),
+            usage.ledger.read_rows(export_queries.credits_by_customer(part)),
+            written_off,
+            invoiced_in(items, closed_at),
+        )
 
-def _invoiced(usage: RequestedUsage, month: Selection, closed_at: Mapping[str, datetime]) -> list[InvoicedItem]:
-    """Invoice items of their own for a month's usage; in a closed month's bookings those there were when it closed."""
-    found = []
-    for row in usage.ledger.read_rows(export_queries.invoice_items(month)):
-        close, taken_back = closed_at.get(row["month"]), row["taken_back_at"]
-        is_late = close is not None and close < row["made_at"]
-        counts = taken_back is None or (close is not None and close < taken_back)
-        if counts and not is_late:
-            found.append(InvoicedItem(row["customer_id"], row["exact"], from_minor_units(row["amount"], "usd")))
-    return found
+    return together([month(start, end) for start, end in _months(usage)])
 
 
 def _write_offs(usage: RequestedUsage, selection: Selection) -> list[WriteOff]:

@@ -19,7 +19,15 @@ from billing_core.ledger.queries import (
     selected,
     with_moment,
 )
-from billing_core.ledger.schema import INVOICE_ITEM, LIVE, QUARTER_HOUR_SECONDS, WRITE_OFF
+from billing_core.ledger.schema import (
+    INVOICE_ITEM,
+    LIVE,
+    QUARTER_HOUR_SECONDS,
+    WRITE_OFF,
+    settlement_parts_table,
+    settlements_table,
+)
+from billing_core.ledger.sync_queries import taken_off
 
 DAY_KEYS = (
     "organization_id",
@@ -142,14 +150,20 @@ def write_offs(selection: Selection) -> Question:
 def _write_offs(chosen: Chosen) -> ir.Table:
     t = selected(chosen)
     events = t.mutate(amount=amount(t)).group_by("id").aggregate(amount=ibis._.amount.sum())
-    parts = _SETTLED_PARTS.join(events, _SETTLED_PARTS.event_id == events.id)
-    written = ibis.greatest(ibis.least(parts.amount, 0), ibis.least(ibis.greatest(parts.amount, 0), parts.amount_usd))
+    x = settlement_parts_table()
+    parts = x.join(events, x.event_id == events.id)
+    written = taken_off(parts.amount, parts.amount_usd)
     parts = parts.select("settlement_id", "customer_id", written=written)
-    made = _SETTLEMENTS.filter(_SETTLEMENTS.kind == WRITE_OFF, _SETTLEMENTS.state.isin((*LIVE, "taken_back")))
-    made = made.select("month", "made_at", "taken_back_at", settlement_id="id")
+    made = _made(WRITE_OFF).select("month", "made_at", "taken_back_at", settlement_id="id")
     found = parts.join(made, "settlement_id")
     keys = ("customer_id", "month", "made_at", "taken_back_at")
     return found.group_by(*keys).aggregate(amount_usd=found.written.sum())
+
+
+def _made(kind: str) -> ir.Table:
+    """Settlements of a kind that count, or did until they were taken back."""
+    s = settlements_table()
+    return s.filter(s.kind == kind, s.state.isin((*LIVE, "taken_back")))
 
 
 def invoice_items(selection: Selection) -> Question:
@@ -161,31 +175,14 @@ def invoice_items(selection: Selection) -> Question:
 
 def _invoice_items(chosen: Chosen) -> ir.Table:
     ids = selected(chosen).select("id").distinct()
-    parts = _SETTLED_PARTS.filter(_SETTLED_PARTS.event_id.isin(ids.id))
+    x = settlement_parts_table()
+    parts = x.filter(x.event_id.isin(ids.id))
     sums = parts.group_by("settlement_id", "customer_id").aggregate(exact=parts.amount_usd.sum())
-    made = _SETTLEMENTS.filter(
-        _SETTLEMENTS.kind == INVOICE_ITEM,
-        _SETTLEMENTS.state.isin((*LIVE, "taken_back")),
-        _SETTLEMENTS.currency == "usd",
-    )
+    made = _made(INVOICE_ITEM)
+    made = made.filter(made.currency == "usd")
     made = made.select("month", "made_at", "taken_back_at", "amount_usd", "amount", settlement_id="id")
     found = sums.join(made, "settlement_id")
     found = found.filter(found.exact == found.amount_usd)
     return found.select("customer_id", "month", "exact", "amount", "made_at", "taken_back_at").order_by(
         "customer_id", "made_at"
     )
-
-
-_SETTLED_PARTS = ibis.table(
-    {"settlement_id": "string", "event_id": "string", "customer_id": "string", "amount_usd": "decimal(38, 18)"},
-    name="settlement_events",
-)
-_SETTLEMENTS = ibis.table(
-    {
-        **dict.fromkeys(("id", "kind", "month", "state", "currency"), "string"),
-        "amount_usd": "decimal(38, 18)",
-        "amount": "int64",
-        **dict.fromkeys(("made_at", "taken_back_at"), "timestamp(6)"),
-    },
-    name="settlements",
-)

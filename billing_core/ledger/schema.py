@@ -311,18 +311,23 @@ def holds_table() -> ir.Table:
     return _sync_table("holds")
 
 
+_EXACT_USD = "decimal(38, 18)"
+
+
 @cache
 def settlement_parts_table() -> ir.Table:
-    """The table of what each settlement settles of which event (the columns that planning needs)."""
+    """The table of what each settlement settles of which event."""
     names = ("event_id", "customer_id", "credits", "stamp")
     kinds = {name: dt.dtype(_column(name).kind) for name in names}
-    return ibis.table({"settlement_id": "string", **kinds}, name="settlement_events")
+    return ibis.table({"settlement_id": "string", **kinds, "amount_usd": _EXACT_USD}, name="settlement_events")
 
 
 @cache
 def settlements_table() -> ir.Table:
-    """The table of settlements (the columns that planning needs)."""
-    return ibis.table(dict.fromkeys(("id", "kind", "state"), "string"), name="settlements")
+    """The table of settlements (the columns that planning and bookings need)."""
+    texts = dict.fromkeys(("id", "kind", "state", "month", "currency"), "string")
+    times = dict.fromkeys(("made_at", "taken_back_at"), "timestamp(6)")
+    return ibis.table({**texts, **times, "amount_usd": _EXACT_USD, "amount": "int64"}, name="settlements")
 
 
 def stored(events: pa.Table) -> pa.Table:

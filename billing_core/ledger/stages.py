@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 from billing_core.ledger.compiled import Bound, Listed, among
 from billing_core.ledger.holds import SENT_ELSEWHERE
 from billing_core.ledger.schema import SENT, events_table, holds_table, intents_table
-from billing_core.ledger.sync_queries import candidate_events, covered
+from billing_core.ledger.sync_queries import candidate_events, covered, taken_off
 from billing_core.types import Flag, SyncStatus
 
 CORRECTION_HELD = "correction_held"
@@ -90,9 +90,7 @@ def open_corrections(settled_before: Bound | None = None) -> ir.Table:
     sums = sums.aggregate(covered=lambda t: t.credits.sum(), lifted=lambda t: t.written_off.sum())
     t = changed.left_join(sums, changed.id == sums.event_id)
     owed = t.mutate(owed=t.credits_total - t.covered.fill_null(Decimal(0)))
-    nothing = Decimal(0)
-    most, least = ibis.greatest(owed.owed, nothing), ibis.least(owed.owed, nothing)
-    owed = owed.mutate(owed=owed.owed - ibis.greatest(least, ibis.least(most, owed.lifted.fill_null(nothing))))
+    owed = owed.mutate(owed=owed.owed - taken_off(owed.owed, owed.lifted.fill_null(Decimal(0))))
     return owed.filter(owed.owed != 0)
 
 

@@ -111,6 +111,12 @@ def _covered(settled_before: Bound) -> ir.Table:
     return covered(candidate_events(settled_before))
 
 
+def taken_off(owed: ir.DecimalValue, written_off: ir.DecimalValue) -> ir.DecimalValue:
+    """How much of what is owed a write-off takes: all of it at most (`stripe.intents.without_written_off`)."""
+    nothing = Decimal(0)
+    return ibis.greatest(ibis.least(owed, nothing), ibis.least(ibis.greatest(owed, nothing), written_off))
+
+
 def covered(events: ir.Table) -> ir.Table:
     """The credits covered by intents and invoice items, and those written off, of some events, per event and customer.
 

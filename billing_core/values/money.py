@@ -21,7 +21,7 @@ def places_of(currency: str) -> int:
 
 def in_minor_units(amount: Decimal, currency: str) -> int:
     """An exact amount in a currency's smallest unit, rounded once, half-even: `(Decimal("12.345"), "usd")` → `1234`."""
-    return int(amount.scaleb(places_of(currency)).to_integral_value(ROUND_HALF_EVEN))
+    return int(EXACT.scaleb(amount, places_of(currency)).to_integral_value(ROUND_HALF_EVEN, EXACT))
 
 
 def from_minor_units(amount: int, currency: str) -> Decimal:

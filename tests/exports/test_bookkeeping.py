@@ -50,6 +50,10 @@ def sums(customer="cus_a", ai="0", compute="0", storage="0", price="0.00004"):
     return {"customer_id": customer, "credit_price_usd": Decimal(price), **named}
 
 
+def when(month: int, day: int = 15) -> datetime:
+    return datetime(2026, month, day, tzinfo=UTC)
+
+
 def lines(bookings):
     return [(one.entry, one.customer_id, str(one.amount)) for one in bookings.postings]
 
@@ -77,10 +81,10 @@ def test_what_is_written_off_is_booked_back_and_the_rest_is_what_the_invoice_say
 
 def test_an_item_of_its_own_is_owed_in_the_cents_that_stand_on_the_invoice():
     usage = [sums(ai="250100")]  # 10.004: half by the meter, half on two items
-    items = [InvoicedItem("cus_a", Decimal("2.501"), Decimal("2.50"))] * 2
+    items = [InvoicedItem("cus_a", "2026-10", Decimal("2.501"), 250, when(10), None)] * 2
     booked = month_bookings(*OCTOBER, usage, {}, items)
     assert lines(booked) == [("receivable", "cus_a", "10.00"), ("ai_tokens", None, "-10.00")]
-    up = InvoicedItem("cus_a", Decimal("0.005"), Decimal("0.01"))
+    up = InvoicedItem("cus_a", "2026-10", Decimal("0.005"), 1, when(10), None)
     assert month_bookings(*OCTOBER, [sums(ai="125")], {}, [up]).on("receivable") == Decimal("0.01")
 
 
@@ -121,10 +125,6 @@ def test_debit_equals_credit_and_each_receivable_is_the_exact_sum_rounded_once(m
             assert due == ([cents(exact)] if cents(exact) else [])
     # Half a cent for each amount that was rounded: nothing but rounding is on that account.
     assert abs(booked.on("rounding")) <= Decimal("0.005") * (sum(map(len, months)) + 3 * len(months))
-
-
-def when(month: int, day: int = 15) -> datetime:
-    return datetime(2026, month, day, tzinfo=UTC)
 
 
 moments = st.integers(9, 12).map(when)
