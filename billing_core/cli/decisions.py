@@ -194,10 +194,9 @@ def _take_back(options: argparse.Namespace, settings: Settings, reason: str) -> 
 def _list(options: argparse.Namespace, settings: Settings) -> int:
     with open_service(settings) as service:
         found = service.stripe.settlements(os_principal())
-        documents = [service.stripe.settlement_document(one) for one in found]
-    if options.json:
-        print_json({"settlements": documents})
-        return 0
+        if options.json:
+            print_json({"settlements": [service.stripe.settlement_document(one) for one in found]})
+            return 0
     rows = [
         (one.id, one.kind, one.customer_id or "nobody", one.month, _amount(one), one.state, one.actor, one.reason)
         for one in found

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from billing_core.errors import BadParameter
 from billing_core.month_close.rules import AcceptedObstacle, Obstacle
 from billing_core.types import Credits
-from billing_core.values.usage_frame import Window
+from billing_core.values.usage_frame import Window, month_window
 
 FROZEN_SETTINGS = ("seller_name", "service_name", "journal_accounts")
 """Settings that exports are made with: for a closed month those count that its manifest names."""
@@ -139,10 +139,7 @@ def window_of(period: str, zone: ZoneInfo) -> Window:
     found = _PERIOD.fullmatch(period)
     if found is None or not 1970 <= int(found[1]) < 2200:
         raise BadParameter("period", period, "a month such as 2026-10")
-    first = date(int(found[1]), int(found[2]), 1)
-    after = date(first.year + first.month // 12, first.month % 12 + 1, 1)
-    start, end = (datetime(day.year, day.month, 1, tzinfo=zone).astimezone(UTC) for day in (first, after))
-    return Window(start, end)
+    return month_window(period, zone)
 
 
 def canonical(manifest: Mapping[str, Any]) -> str:

@@ -142,9 +142,7 @@ class InvoiceItems:
             return ItemOutcome(OutcomeKind.UNKNOWN, None, str(error))
         if found is not None:
             return ItemOutcome(OutcomeKind.ACCEPTED, found, None, ending.request_id)
-        is_definite = ending.status is not None and 400 <= ending.status < 500
-        is_definite &= ending.status not in UNDECIDED | {401, 403, 429}
-        kind = OutcomeKind.REJECTED if is_definite else OutcomeKind.UNKNOWN
+        kind = OutcomeKind.REJECTED if _is_refusal(ending.status) else OutcomeKind.UNKNOWN
         return ItemOutcome(kind, None, ending.reason, ending.request_id)
 
     def find(self, request: ItemRequest) -> InvoiceItem | None:
@@ -210,12 +208,15 @@ class InvoiceItems:
         )
         if ending.status == NOT_FOUND and ending.code == MISSING:
             return ItemOutcome(OutcomeKind.ACCEPTED, None, None, ending.request_id)
-        if ending.kind is OutcomeKind.UNKNOWN and ending.status is not None and 400 <= ending.status < 500:
-            # Refused after a try without an answer: that it is still there is what the refusal says.
-            is_definite = ending.status not in UNDECIDED | {401, 403, 429}
-            kind = OutcomeKind.REJECTED if is_definite else OutcomeKind.UNKNOWN
-            return ItemOutcome(kind, None, ending.reason, ending.request_id)
-        return ItemOutcome(ending.kind, None, ending.reason, ending.request_id)
+        kind = ending.kind
+        if kind is OutcomeKind.UNKNOWN and _is_refusal(ending.status):
+            kind = OutcomeKind.REJECTED  # after a try without an answer: that it is still there is what it says
+        return ItemOutcome(kind, None, ending.reason, ending.request_id)
+
+
+def _is_refusal(status: int | None) -> bool:
+    """Whether a status says for certain that nothing was done, and not only that it is not decided yet."""
+    return status is not None and 400 <= status < 500 and status not in UNDECIDED | {401, 403, 429}
 
 
 def _item(raw: Mapping[str, Any]) -> InvoiceItem | None:

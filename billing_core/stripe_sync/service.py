@@ -96,6 +96,7 @@ class StripeSyncService:
         self._settings = settings
         self._ledger = ledger
         self._books = SyncStore(ledger.engine)
+        self._settlements = SettlementStore(ledger.engine)
         self._snapshots = StripeSnapshots(ledger.engine)
         self._cards = cards
         self._has_its_own = connect is not None
@@ -239,7 +240,7 @@ class StripeSyncService:
         if action is Action.HOLD:
             reason = reason.strip() or NO_REASON
         preview = self.preview(principal, action, event_ids=event_ids) if event_ids else NOTHING_CHOSEN
-        facts = SettlementStore(self._ledger.engine).facts(event_ids)
+        facts = self._settlements.facts(event_ids)
         skipped, done = undecidable(action, event_ids, set(preview.event_ids), facts)
         count = len(preview.event_ids)
         if count and not dry_run:
@@ -293,19 +294,19 @@ class StripeSyncService:
     def settlements(self, principal: Principal) -> list[Settlement]:
         """Every settlement there ever was, newest first."""
         _require_everything(principal, *READERS)
-        return SettlementStore(self._ledger.engine).all()
+        return self._settlements.all()
 
     def settlement(self, principal: Principal, settlement_id: str) -> Settlement:
         """One settlement. Raises NotFound: if there is none of that id."""
         _require_everything(principal, *READERS)
-        found = SettlementStore(self._ledger.engine).get(settlement_id)
+        found = self._settlements.get(settlement_id)
         if found is None:
             raise NotFound(f"settlement {settlement_id!r}: there is none of this id; `settle --list` names them")
         return found
 
     def settlement_document(self, settlement: Settlement) -> dict[str, Any]:
         """A settlement as JSON, with the events it settles."""
-        return {**settlement.to_json(), "event_ids": SettlementStore(self._ledger.engine).event_ids(settlement.id)}
+        return {**settlement.to_json(), "event_ids": self._settlements.event_ids(settlement.id)}
 
     @contextmanager
     def _settling(self, principal: Principal, is_item: bool, on_wait: Callable[[], None] | None) -> Iterator[Settling]:

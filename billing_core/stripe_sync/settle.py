@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -44,7 +44,7 @@ from billing_core.stripe_sync.settlement_rules import CURRENCY, PlannedSettlemen
 from billing_core.types import plain_decimal, utc_text
 from billing_core.values.decimals import exact_sum
 from billing_core.values.money import from_minor_units, money
-from billing_core.values.usage_frame import HOUR, Window, hour_of
+from billing_core.values.usage_frame import HOUR, Window, hour_of, month_window
 
 ATTEMPTS = 3
 """How often write-offs are planned anew because the ledger changed meanwhile."""
@@ -256,9 +256,9 @@ class Settling:
     def _known_elsewhere(self, one: PlannedSettlement) -> str | None:
         """Why a customer's month may be invoiced already: by a copy of this ledger that was lost, or restored."""
         assert self._items is not None  # noqa: S101
-        start, _ = month_bounds(one.month, self._settings.zone)
+        month = month_window(one.month, self._settings.zone)
         try:
-            found = self._items.of_settlements(one.customer_id, since=start)
+            found = self._items.of_settlements(one.customer_id, since=month.start)
         except ReadFailed as error:
             if error.status != NOT_FOUND:
                 raise
@@ -362,7 +362,7 @@ class Settling:
 
     def _request(self, settlement: Settlement) -> ItemRequest:
         """The item of a settlement: from what is written down alone, so that every try sends the same bytes."""
-        start, end = month_bounds(settlement.month, ZoneInfo(settlement.timezone))
+        month = month_window(settlement.month, ZoneInfo(settlement.timezone))
         return ItemRequest(
             key=settlement.idempotency_key,
             settlement=settlement.id,
@@ -371,8 +371,8 @@ class Settling:
             currency=settlement.currency or CURRENCY,
             description=rules.description_of(settlement.month, settlement.credits),
             month=settlement.month,
-            start=start,
-            end=end,
+            start=month.start,
+            end=month.end,
             metadata={"billing_credits": plain_decimal(settlement.credits)},
             made_at=settlement.made_at,
         )
@@ -554,14 +554,6 @@ def as_result(made: SettlementPlan, kind: SettlementKind, *, is_dry_run: bool = 
         made.done_before,
         made.problems,
     )
-
-
-def month_bounds(month: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """The window `[start, end)` of a month like `2026-10` in a timezone, aware UTC."""
-    year, number = int(month[:4]), int(month[5:])
-    start = datetime(year, number, 1, tzinfo=zone)
-    end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=zone)
-    return start.astimezone(UTC), end.astimezone(UTC)
 
 
 def _windows(hours: Iterable[datetime]) -> Iterator[Window]:

@@ -115,6 +115,14 @@ class Window:
             )
 
 
+def month_window(month: str, zone: ZoneInfo) -> Window:
+    """The window of a month such as `2026-10` in a timezone, aware UTC."""
+    year, number = int(month[:4]), int(month[5:])
+    start = datetime(year, number, 1, tzinfo=zone)
+    end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=zone)
+    return Window(start.astimezone(UTC), end.astimezone(UTC))
+
+
 HOUR = timedelta(hours=1)
 
 

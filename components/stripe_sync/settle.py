@@ -19,6 +19,7 @@ from components.shared.notice import notice_of_error, plain
 from components.shared.outcome import remember_outcome, show_outcome
 from components.shared.widgets import quiet, table
 from components.stripe_sync import texts
+from components.stripe_sync.decisions import SAID
 
 if TYPE_CHECKING:
     from billing_core.ledger.settlements import Settlement
@@ -29,9 +30,6 @@ SETTLING = "sync.settling"
 
 PREVIEW = "sync.settling.preview"
 """Session state: what settling them would do, as calculated for one state of the ledger."""
-
-SAID = "sync.decided"
-"""Session state: what the last decision did, to be said once where decisions are."""
 
 TAKEN_BACK = "sync.taken_back"
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing_core.ledger.settlements import OpenEvent
-from billing_core.stripe_sync.settle import month_bounds
 from billing_core.stripe_sync.settlement_rules import SettlementKind, plan
 from billing_core.values.money import from_minor_units, in_minor_units, money
+from billing_core.values.usage_frame import Window, month_window
 from tests.examples import examples
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -78,9 +78,8 @@ def test_a_month_is_one_of_the_reporting_timezone():
     assert [one.month for one in plan(["e"], [late], SettlementKind.WRITE_OFF, BERLIN, busy={}).settlements] == [
         "2026-10"
     ]
-    assert month_bounds("2026-12", BERLIN) == (
-        datetime(2026, 11, 30, 23, tzinfo=UTC),
-        datetime(2026, 12, 31, 23, tzinfo=UTC),
+    assert month_window("2026-12", BERLIN) == Window(
+        datetime(2026, 11, 30, 23, tzinfo=UTC), datetime(2026, 12, 31, 23, tzinfo=UTC)
     )
 
 
