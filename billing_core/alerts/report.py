@@ -10,7 +10,7 @@ from html import escape
 
 from billing_core.alerts.rules import week_name
 from billing_core.organizations.figures import Figures, OrganizationFigures
-from billing_core.values.shown import UNKNOWN, change, short_credits, short_usd
+from billing_core.values.shown import UNKNOWN, change, day_text, short_credits, short_usd
 
 TENTH = Decimal("0.1")
 
@@ -117,7 +117,7 @@ def summary_of(
     sunday = monday + timedelta(days=6)
     return Summary(
         f"{name}: week {week_name(monday)}",
-        f"Usage from Monday, {day_name(monday)} to Sunday, {day_name(sunday)} ({zone}).",
+        f"Usage from Monday, {day_text(monday)} to Sunday, {day_text(sunday)} ({zone}).",
         tuple(_lines(figures, SHOWN + COSTS if with_costs else SHOWN)),
         notes,
     )
@@ -129,8 +129,3 @@ def _lines(figures: OrganizationFigures, kinds: tuple[_Kind, ...]) -> Iterator[S
         before = None if figures.previous is None else read(figures.previous)
         is_comparable = before is not None and now is not None and write is not _percent
         yield SummaryLine(label, write(now), change(now, before) if is_comparable else "")
-
-
-def day_name(day: date) -> str:
-    """A date for people: `22 Nov 2026`."""
-    return f"{day.day} {day:%b %Y}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from billing_core.access import Principal, Role
 from billing_core.alerts.model import Found, Kind, Measure, Process, Rule, Terms
-from billing_core.alerts.report import day_name, summary_of
+from billing_core.alerts.report import summary_of
 from billing_core.alerts.rules import (
     DAY,
     PROCESS_WORDS,
@@ -44,6 +44,7 @@ from billing_core.stripe_sync.service import StripeSyncService
 from billing_core.types import GetUsageEventsParams, PipelineStage, plain_decimal, utc_text
 from billing_core.usage_events.explore_model import Dimension, ExploreQuestion, Metric, PeriodLength
 from billing_core.usage_events.service import UsageEventsService
+from billing_core.values.shown import day_text
 
 LOOKED_AT = 50
 """Runs of a process looked at for the beginning of its failures."""
@@ -164,7 +165,7 @@ class Watcher:
         first = last - (terms.days - 1) * DAY
         start, end = day_window(first, last, self._zone)
         who, what = self._named(terms, subject), measured(total, terms.measure)
-        when = f"on {day_name(last)}" if terms.days == 1 else f"from {day_name(first)} to {day_name(last)}"
+        when = f"on {day_text(last)}" if terms.days == 1 else f"from {day_text(first)} to {day_text(last)}"
         so_far = "" if is_over else " so far"
         text = (
             f"{SUBJECT_WORDS[terms.by]} {who} used {what} {when} ({self._zone.key}){so_far}. "
@@ -218,7 +219,7 @@ class Watcher:
         start, end = day_window(row.day, row.day, self._zone)
         credits_, low, high = (measured(one, Measure.CREDITS) for one in (row.credits, usual.low, usual.high))
         whose = f"of the same weekday in {len(usual.sample)} weeks" if usual.is_weekday else "of the days before"
-        who, day = self._named(terms, subject), day_name(row.day)
+        who, day = self._named(terms, subject), day_text(row.day)
         how_many = "many" if row.credits > usual.high else "few"
         text = (
             f"{SUBJECT_WORDS[terms.by]} {who} used {credits_} on {day} ({self._zone.key}). The usual range {whose} is "

@@ -1,7 +1,8 @@
-"""Amounts as people read them, on screens and in messages. For the eye only: programs and files get exact values."""
+"""Amounts and dates as people read them, on screens and in messages. For the eye only: files get exact values."""
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 
 UNKNOWN = "unknown"
@@ -41,3 +42,8 @@ def change(now: Decimal | int | None, before: Decimal | int | None) -> str:
     if shown == 0:
         return "less than ±0.1 %"
     return f"{'+' if shown > 0 else '−'}{f'{abs(shown):,}'.removesuffix('.0')} %"
+
+
+def day_text(day: date) -> str:
+    """A date for people: `22 Nov 2026`."""
+    return f"{day.day} {day:%b %Y}"

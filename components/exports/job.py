@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.components.v1 import declare_component
 
 from billing_core.access import Principal
 from billing_core.errors import BillingError
@@ -20,6 +19,7 @@ from components.exports.texts import compared_rows, differing, progress_fraction
 from components.shared import sign_in
 from components.shared.links import file_link, route_path
 from components.shared.notice import notice_of_error, plain
+from components.shared.script_frame import draw_frame
 from components.shared.widgets import table
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ FAILED = "export.job-refused"
 
 REFRESH_SECONDS = 0.5
 """Between two looks at a running export."""
+
+_START_DOWNLOAD = Path(__file__).parent / "start_download"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +88,13 @@ def job_box(place: Place, principal: Principal, request: ExportRequest) -> None:
         else:
             _outcome(place, job_id, state)
             if state.result is not None:
-                _start_download(path=route_path(f"{FILE_PATH}/{job_id}"), job=job_id, key=f"export-{place}-download")
+                file, key = route_path(f"{FILE_PATH}/{job_id}"), f"export-{place}-download"
+                draw_frame(_START_DOWNLOAD, path=file, job=job_id, key=key)
 
 
 def _choices(request: ExportRequest) -> ExportRequest:
     """A request whatever the state of the ledger is that it was made of."""
     return replace(request, params=request.params.model_copy(update={"as_of": None}))
-
-
-def _start_download(**how: Any) -> None:
-    """Let the browser download a file. Declared in the run of a page, as `after_paint` says why."""
-    declare_component("start_download", path=Path(__file__).parent / "start_download")(**how)
 
 
 def _state(job_id: str, principal: Principal) -> ExportState | None:

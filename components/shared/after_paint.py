@@ -6,12 +6,11 @@ A chart in a visit's first answer makes the browser fetch and parse 4.7 MB of sc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
-from streamlit.components.v1 import declare_component
 
 from components.shared import sign_in
+from components.shared.script_frame import draw_frame
 
 PAINTED = "shared.table-painted"
 """Session state: the browser has painted the first table of this visit."""
@@ -20,13 +19,7 @@ WAIT_SECONDS = 5
 """Then charts are drawn anyhow: a proxy may forbid frames, in which the browser tells."""
 
 _TIMED = "shared.table-painted-timed"
-
-
-def _first_paint(**how: Any) -> Any:
-    """Draw what tells. Declared in the run of a page: Streamlit serves no file of what was declared in an import that
-    no page asked for, as the preparation at the start of a server makes it.
-    """
-    return declare_component("first_paint", path=Path(__file__).parent / "first_paint")(**how)
+_FIRST_PAINT = Path(__file__).parent / "first_paint"
 
 
 def is_painted() -> bool:
@@ -38,7 +31,7 @@ def is_painted() -> bool:
         return True
     waiting = st.empty()
     with waiting.container():
-        if not _first_paint(key="first-paint", default=False):
+        if not draw_frame(_FIRST_PAINT, key="first-paint", default=False):
             st.session_state[_TIMED] = False
             _run_later()
             return False

@@ -5,7 +5,7 @@ Nothing here knows Streamlit. An unknown value is the word `unknown`, never a ze
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 from zoneinfo import ZoneInfo
@@ -14,6 +14,7 @@ from billing_core.values.counts import count_of
 from billing_core.values.money import money
 from billing_core.values.shown import UNKNOWN as UNKNOWN
 from billing_core.values.shown import change as change
+from billing_core.values.shown import day_text as day_text
 from billing_core.values.shown import short_credits as short_credits
 from billing_core.values.shown import short_usd as short_usd
 
@@ -169,11 +170,6 @@ def duration(seconds: Decimal | None) -> str:
 def moment(time: datetime | None, zone: ZoneInfo) -> str:
     """A time in `zone`: `2026-11-22 14:05:09`; sorts as it reads."""
     return UNKNOWN if time is None else f"{time.astimezone(zone):%Y-%m-%d %H:%M:%S}"
-
-
-def day_text(day: date) -> str:
-    """A date for people: `22 Nov 2026`."""
-    return f"{day.day} {day:%b %Y}"
 
 
 def ago(then: datetime, now: datetime) -> str:

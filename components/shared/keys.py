@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
-from streamlit.components.v1 import declare_component
+
+from components.shared.script_frame import draw_frame
 
 PRESSED = "shared.keys-pressed"
 """Session state: when `?` was last pressed, by the browser's clock in milliseconds."""
 
-
-def _page_keys(**how: Any) -> Any:
-    """Draw what listens. Declared in the run of a page, as `after_paint` says why."""
-    return declare_component("page_keys", path=Path(__file__).parent / "page_keys")(**how)
+_PAGE_KEYS = Path(__file__).parent / "page_keys"
 
 
 def asks_for_keys() -> bool:
     """Draw what listens for keys; whether `?` was pressed since the last run."""
-    last, pressed = st.session_state.get(PRESSED, 0), _page_keys(key="page-keys", default=0)
+    last, pressed = st.session_state.get(PRESSED, 0), draw_frame(_PAGE_KEYS, key="page-keys", default=0)
     st.session_state[PRESSED] = max(last, pressed)
     return bool(pressed > last)

@@ -14,5 +14,5 @@ from components.shared import keys
 def test_pressing_it_once_asks_once_also_where_the_browser_forgets(monkeypatch, told, asked):
     monkeypatch.setattr(keys.st, "session_state", {})
     said = iter(told)
-    monkeypatch.setattr(keys, "_page_keys", lambda **_how: next(said))
+    monkeypatch.setattr(keys, "draw_frame", lambda _folder, **_given: next(said))
     assert [keys.asks_for_keys() for _ in told] == asked
