@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from billing_core.ledger.deliveries import FINAL, DeliveryOutcome, DeliveryTry, insert_try
 from billing_core.ledger.engine import Engine, Writer
 from billing_core.ledger.journal import append_audit
+from billing_core.ledger.schema import utc
 from billing_core.types import utc_text
 
 _RULE = (
@@ -153,12 +154,12 @@ class AlertStore:
             if not _is_at(writer, rule.id, rule.revision):
                 return []
             (muted_until,) = writer.rows("SELECT muted_until FROM alert_rules WHERE id = ?", [rule.id])[0]
-            if muted_until is not None and now < muted_until.replace(tzinfo=UTC):
+            if muted_until is not None and now < utc(muted_until):
                 return []
             told = """SELECT subject, occasion, window_start, window_end FROM alert_firings
                       WHERE rule_id = ? AND revision = ? AND window_end > ?"""
-            rows = writer.rows(told, [rule.id, rule.revision, since.astimezone(UTC).replace(tzinfo=None)])
-            before = [(who, what, _utc(start), _utc(end)) for who, what, start, end in rows]
+            rows = writer.rows(told, [rule.id, rule.revision, since])
+            before = [(who, what, utc(start), utc(end)) for who, what, start, end in rows]
             chosen = list(choose(before))
             for one in chosen:
                 _insert_firing(writer, one)
@@ -189,7 +190,7 @@ class AlertStore:
     def counts(self) -> dict[str, tuple[int, datetime]]:
         """Rule → how many firings it has, and when the last one was."""
         query = "SELECT rule_id, count(*), max(fired_at) FROM alert_firings GROUP BY rule_id"
-        return {rule: (number, _utc(last)) for rule, number, last in self._engine.rows(query)}
+        return {rule: (number, utc(last)) for rule, number, last in self._engine.rows(query)}
 
     def names(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
         """Rule, removed ones included → its name and the document of its terms."""
@@ -201,8 +202,7 @@ class AlertStore:
         done = "address IS NOT DISTINCT FROM ? AND outcome IN (SELECT unnest(?)) OR outcome = ?"
         query = f"""{_FIRING} WHERE fired_at >= ? AND
                     id NOT IN (SELECT notice_id FROM webhook_attempts WHERE {done}) ORDER BY fired_at, id"""
-        moment = since.astimezone(UTC).replace(tzinfo=None)
-        rows = self._engine.rows(query, [moment, address, list(FINAL), DeliveryOutcome.COVERED.value])
+        rows = self._engine.rows(query, [since, address, list(FINAL), DeliveryOutcome.COVERED.value])
         return [one for one in map(_firing, rows) if address in one.addresses]
 
 
@@ -234,14 +234,10 @@ def _insert_firing(writer: Writer, one: FiringRow) -> None:
     )
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)
-
-
 def _rule(row: tuple[Any, ...]) -> RuleRow:
     id_, revision, name, content, created_at, created_by, changed_at, changed_by, until, by, reason = row
-    made = (_utc(created_at), created_by, _utc(changed_at), changed_by)
-    return RuleRow(id_, revision, name, json.loads(content), *made, until and _utc(until), by, reason)
+    made = (utc(created_at), created_by, utc(changed_at), changed_by)
+    return RuleRow(id_, revision, name, json.loads(content), *made, until and utc(until), by, reason)
 
 
 def _firing(row: tuple[Any, ...]) -> FiringRow:
@@ -251,9 +247,9 @@ def _firing(row: tuple[Any, ...]) -> FiringRow:
         revision,
         subject,
         occasion,
-        _utc(start),
-        _utc(end),
-        _utc(fired_at),
+        utc(start),
+        utc(end),
+        utc(fired_at),
         fired_by,
         json.loads(content),
         tuple(json.loads(addresses)),

@@ -259,7 +259,7 @@ def from_unfinished_events(standings: Iterable[UnfinishedEvents]) -> list[Obstac
 
 def _obstacle(cause: str, group: ObstacleGroup, says: str, ones: Sequence[UnfinishedEvents]) -> Obstacle:
     ids = sorted({event_id for one in ones for event_id in one.event_ids})
-    stuck = [one.cause for one in ones if one.stage in STUCK_STAGES]
+    causes = sorted((one.cause or "") if one.stage in STUCK_STAGES else "" for one in ones)
     return Obstacle(
         cause,
         group,
@@ -268,5 +268,5 @@ def _obstacle(cause: str, group: ObstacleGroup, says: str, ones: Sequence[Unfini
         exact_sum(one.credits for one in ones),
         tuple(ids[:NAMED]),
         exact_sum(one.amount_usd for one in ones),
-        tuple(sorted(name for name in stuck if name)) if len(stuck) == len(ones) and all(stuck) else (),
+        tuple(causes) if all(causes) else (),
     )
